@@ -28,11 +28,11 @@ class FileProblem(Enum):
 
 
 class NotOursError(Exception):
-    """The file is a sound database, but not this version's cache. ``trouble`` says whose it is."""
+    """The file is a sound database, but not this version's cache. ``problem`` says whose it is."""
 
-    def __init__(self, trouble: FileProblem) -> None:
-        super().__init__(trouble.value)
-        self.trouble = trouble
+    def __init__(self, problem: FileProblem) -> None:
+        super().__init__(problem.value)
+        self.problem = problem
 
 
 _BY_CODE = {
@@ -63,7 +63,7 @@ def file_problem_of(exc: Exception) -> FileProblem:
     """What ``exc``, one of `Failing`, says of the file. Raises it again if it is our own mistake."""
     match exc:
         case NotOursError():
-            return exc.trouble
+            return exc.problem
         case OSError():
             return _BY_ERRNO.get(exc.errno or 0, FileProblem.UNREACHABLE)
         case sqlite3.ProgrammingError():

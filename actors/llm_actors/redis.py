@@ -73,9 +73,9 @@ UNREACHABLE = "unreachable"
 class RedisAwayError(Exception):
     """The command failed, or it is unknown whether it succeeded."""
 
-    def __init__(self, trouble: RedisProblem) -> None:
-        super().__init__(trouble.detail)
-        self.trouble = trouble
+    def __init__(self, problem: RedisProblem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
 
 
 @final
@@ -104,7 +104,7 @@ async def session(server: RedisServer, source: str, use: Callable[[RedisScript],
 
     logging.getLogger("coredis").addFilter(_of_others)
     _ours.set(True)
-    trouble: RedisProblem | None = None
+    problem: RedisProblem | None = None
     bug: Exception | None = None
     try:
         client = coredis.Redis.from_url(
@@ -115,15 +115,15 @@ async def session(server: RedisServer, source: str, use: Callable[[RedisScript],
                 await _within(CONNECT_SECONDS, client.ping)
                 await use(RedisScript(client, source, server.timeout_s))
             except RedisAwayError as exc:
-                trouble = exc.trouble
+                problem = exc.problem
             except Exception as exc:  # the client would wrap it in an exception group, like its own errors
                 bug = exc
     except (OSError, RedisError, ExceptionGroup) as exc:
-        trouble = trouble or _trouble(exc)  # it can only report again that the connection is closed
+        problem = problem or _problem(exc)  # it can only report again that the connection is closed
     await trio.lowlevel.checkpoint_if_cancelled()
     if bug is not None:
         raise bug
-    return trouble or RedisProblem(UNREACHABLE, "the connection has ended")
+    return problem or RedisProblem(UNREACHABLE, "the connection has ended")
 
 
 def _address(server: RedisServer) -> str:
@@ -142,7 +142,7 @@ async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> bytes
             answer = await ask()
     except Exception as exc:  # its parser raises arbitrary exceptions when the server sends garbage
         if not limit.cancel_called:
-            raise RedisAwayError(_trouble(exc)) from None
+            raise RedisAwayError(_problem(exc)) from None
     if limit.cancel_called and answer is None:
         raise RedisAwayError(RedisProblem(UNREACHABLE, f"no response within {seconds * 1000:.0f} ms"))
     if not isinstance(answer, bytes):
@@ -150,7 +150,7 @@ async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> bytes
     return answer
 
 
-def _trouble(exc: BaseException) -> RedisProblem:
+def _problem(exc: BaseException) -> RedisProblem:
     """The innermost error that has a message, as one line."""
     from coredis.exceptions import ConnectionError as LostError
 
@@ -161,8 +161,8 @@ def _trouble(exc: BaseException) -> RedisProblem:
     while inner is not None:
         exc = inner if str(inner) else exc
         inner = inner.exceptions[-1] if isinstance(inner, BaseExceptionGroup) else inner.__cause__
-    said = "".join(c if c.isprintable() else " " for c in str(exc))[:REASON_CHARACTERS].strip()
-    return RedisProblem(sort, f"{type(exc).__name__}: {said}" if said else type(exc).__name__)
+    reason = "".join(c if c.isprintable() else " " for c in str(exc))[:REASON_CHARACTERS].strip()
+    return RedisProblem(sort, f"{type(exc).__name__}: {reason}" if reason else type(exc).__name__)
 
 
 _ours: ContextVar[bool] = ContextVar("_ours", default=False)

@@ -104,12 +104,12 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def facts(self) -> Capabilities:
         """Everything that the list says about what the model accepts."""
-        said = self.capabilities or Capabilities()
+        known = self.capabilities or Capabilities()
         window, output = self.context_window or None, self.max_output_tokens or None
         return msgspec.structs.replace(
-            said,
-            context_window=said.context_window or window,
-            max_output_tokens=said.max_output_tokens or output,
+            known,
+            context_window=known.context_window or window,
+            max_output_tokens=known.max_output_tokens or output,
         )
 
 

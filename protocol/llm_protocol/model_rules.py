@@ -76,12 +76,12 @@ class ModelRules:
             self._rows = tuple((re.compile(pattern), rule) for pattern, rule in ROWS.get(self.vendor, _OTHERS))
         name = short_name(model)
         rule = next((rule for pattern, rule in self._rows if pattern.match(name)), _FREE)
-        said: dict[str, Any] = {}
+        stated: dict[str, Any] = {}
         for facts in self._layers(model):
             for field in _FIELDS:
                 if (value := getattr(facts, field)) is not None:
-                    said.setdefault(field, value)
-        return msgspec.structs.replace(rule, **said) if said else rule
+                    stated.setdefault(field, value)
+        return msgspec.structs.replace(rule, **stated) if stated else rule
 
     def _layers(self, model: str) -> list[Capabilities]:
         found = [facts for pattern, facts in self._configured if pattern.fullmatch(model)]

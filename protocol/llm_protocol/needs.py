@@ -37,12 +37,12 @@ def needs_of(request: AnyRequest) -> Needs:
     """What ``request`` needs."""
     if not isinstance(request, ChatRequest):
         return NOTHING
-    asked, choice = request.parameters, request.tool_choice
+    parameters, choice = request.parameters, request.tool_choice
     senses = {sense for part in _parts(request) if (sense := _sense(part)) is not None}
     return Needs(
         tools=any(isinstance(tool, Tool) for tool in request.tools),
         forced=choice is not None and choice.mode in ("required", "named"),
-        reasoning=asked.reasoning_effort not in (None, "none") or bool(asked.reasoning_budget),
+        reasoning=parameters.reasoning_effort not in (None, "none") or bool(parameters.reasoning_budget),
         vision="vision" in senses,
         documents="documents" in senses,
         audio="audio" in senses,

@@ -279,15 +279,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """``base`` with what is set here: timeouts and attempts one by one. Of two spending limits the lower one
         applies.
         """
-        said = _said(self)
+        set_fields = _set_fields(self)
         for patch in ("timeouts", "attempts"):
-            if patch in said and (other := getattr(base, patch)) is not None:
-                said[patch] = msgspec.structs.replace(other, **_said(said[patch]))
+            if patch in set_fields and (other := getattr(base, patch)) is not None:
+                set_fields[patch] = msgspec.structs.replace(other, **_set_fields(set_fields[patch]))
         for ceiling in ("max_cost", "max_tokens"):
-            if ceiling in said and (other := getattr(base, ceiling)) is not None:
-                said[ceiling] = min(said[ceiling], other)
-        return msgspec.structs.replace(base, **said)
+            if ceiling in set_fields and (other := getattr(base, ceiling)) is not None:
+                set_fields[ceiling] = min(set_fields[ceiling], other)
+        return msgspec.structs.replace(base, **set_fields)
 
 
-def _said(struct: msgspec.Struct) -> dict[str, Any]:
+def _set_fields(struct: msgspec.Struct) -> dict[str, Any]:
     return {name: value for name, value in msgspec.structs.asdict(struct).items() if value not in (None, ())}

@@ -165,9 +165,9 @@ class _Entry:
 
     def __init__(self, model: _Model, images: Mapping[str, float], long: float | None) -> None:
         self.names = frozenset(model.names)
-        said: dict[str, object] = {**model.price, "tiers": model.tiers, "long_cache_write": long}
-        said["image_input"] = next((images[name] for name in model.names if name in images), None)
-        self.price = msgspec.convert(said, Price)
+        price: dict[str, object] = {**model.price, "tiers": model.tiers, "long_cache_write": long}
+        price["image_input"] = next((images[name] for name in model.names if name in images), None)
+        self.price = msgspec.convert(price, Price)
         self._prefixes = model.prefixes
         self._pattern = model.pattern  # compiled when it is first needed
 

@@ -53,8 +53,8 @@ def _members(response: LLMResponse, *, answers: bool) -> JsonObject:
     """What is told of each member, with its response where that is part of this one."""
     runtime_fields: list[JsonObject] = response.decision.get("members", [])
     texts = {member.request_id: member.content for member in response.members if answers}
-    said = [
+    given = [
         each | {"content": texts[each["request_id"]]} if each["request_id"] in texts else each
         for each in runtime_fields
     ]
-    return {"members": said} if said else {}
+    return {"members": given} if given else {}

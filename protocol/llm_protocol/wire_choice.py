@@ -69,8 +69,8 @@ def _reasons(request: ChatRequest, rule: ModelRule) -> bool:
     given = request.parameters
     if given.reasoning_budget is not None and given.reasoning_effort is None:
         return given.reasoning_budget > 0
-    said = given.reasoning_effort or given.extra.get(CHAT, {}).get("reasoning_effort")
-    return rule.reasons(said if isinstance(said, str) else None)
+    effort = given.reasoning_effort or given.extra.get(CHAT, {}).get("reasoning_effort")
+    return rule.reasons(effort if isinstance(effort, str) else None)
 
 
 def _is_hosted(tool: Tool | HostedTool) -> bool:

@@ -112,8 +112,8 @@ class _Life:
     async def live(self, ready: Callable[[str], None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._obey_signals, nursery.cancel_scope)
-            async with Runtime(self._config, doors=self._doors).running():
-                assert self._address is not None, "the door has started"
+            async with Runtime(self._config, servers=self._servers).running():
+                assert self._address is not None, "the server has started"
                 self._serving = True
                 ready(self._address.url)
                 self._notifier.ready()
@@ -125,7 +125,7 @@ class _Life:
                 await self._stopping.wait()
             nursery.cancel_scope.cancel(reason="stopped")
 
-    def _doors(self, runtime: Runtime) -> Sequence[ChildSpec[Never]]:
+    def _servers(self, runtime: Runtime) -> Sequence[ChildSpec[Never]]:
         if self._read is not None:
             self._reloader = Reloader(runtime, self._read, self._given, self._notifier)
         return server_child(

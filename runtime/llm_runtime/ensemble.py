@@ -25,9 +25,9 @@ def collaboration(
         if isinstance(members, str):  # type checkers let it pass as a sequence of texts
             members = (members,)
         own = Policy(members=members if isinstance(members, int) else tuple(members)).over(own)
-    said = own.over(route or _NOTHING_SAID)
+    policy = own.over(route or _NOTHING_SAID)
     usual = Policy(
-        strategy=None if said.strategy else "panel", share_context=None if said.share_context is not None else "all"
+        strategy=None if policy.strategy else "panel", share_context=None if policy.share_context is not None else "all"
     )
     return ChatRequest(messages=as_messages(messages), policy=own.over(usual), **given)
 

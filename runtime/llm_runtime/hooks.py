@@ -339,8 +339,8 @@ async def hooked(
         return
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        told = Observers(observers, ends_attempts=ends_attempts) if observers else None
-        hooks = Hooks(nursery, told, middleware)
+        active = Observers(observers, ends_attempts=ends_attempts) if observers else None
+        hooks = Hooks(nursery, active, middleware)
         try:
             yield hooks
         except trio.Cancelled:

@@ -33,7 +33,7 @@ K = TypeVar("K", bound="str | tuple[str, ...]")
 class MetricsSnapshot(NamedTuple):
     """The values of one scrape. A value that was not available in time is ``None`` and left out."""
 
-    meter: Metrics
+    metrics: Metrics
     tree: TreeNode
     breakers: Mapping[str, CircuitState]
     """The states of providers' circuit breakers."""
@@ -44,11 +44,11 @@ class MetricsSnapshot(NamedTuple):
     exploration: ExplorationStatistics = ExplorationStatistics()
 
 
-def exposition(moment: MetricsSnapshot) -> bytes:
+def exposition(snapshot: MetricsSnapshot) -> bytes:
     """The snapshot in Prometheus' text format."""
     from prometheus_client import ProcessCollector, generate_latest
 
-    return generate_latest(_Registry([*_families(moment), *ProcessCollector(registry=None).collect()]))
+    return generate_latest(_Registry([*_families(snapshot), *ProcessCollector(registry=None).collect()]))
 
 
 @final
@@ -62,27 +62,27 @@ class _Registry:
         return self._families
 
 
-def _families(moment: MetricsSnapshot) -> Iterator[Metric]:
-    yield from _requests(moment.meter)
-    yield from _attempts(moment.meter)
-    yield from _callers(moment.meter)
-    yield from _exploration(moment.exploration)
-    yield from _providers(moment)
-    yield from _actors(moment.tree)
-    if moment.cache is not None:
-        yield from _cache(moment.cache)
+def _families(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    yield from _requests(snapshot.metrics)
+    yield from _attempts(snapshot.metrics)
+    yield from _callers(snapshot.metrics)
+    yield from _exploration(snapshot.exploration)
+    yield from _providers(snapshot)
+    yield from _actors(snapshot.tree)
+    if snapshot.cache is not None:
+        yield from _cache(snapshot.cache)
 
 
-def _requests(meter: Metrics) -> Iterator[Metric]:
+def _requests(metrics: Metrics) -> Iterator[Metric]:
     yield _gauge("info", "The version of llm-runtime.", {_version(): 1.0}, "version")
-    yield _counter("door_refused", "Requests that the server refused for its own reasons.", meter.door, "code")
-    yield _gauge("requests_running", "Requests in progress.", {(): meter.running})
-    yield _counter("requests_refused", "Requests that were not accepted.", meter.refused, "reason")
-    limited = {(owner, reason): count for (reason, owner), count in meter.limited.items()}
+    yield _counter("server_refused", "Requests that the server refused for its own reasons.", metrics.server, "code")
+    yield _gauge("requests_running", "Requests in progress.", {(): metrics.running})
+    yield _counter("requests_refused", "Requests that were not accepted.", metrics.refused, "reason")
+    limited = {(owner, reason): count for (reason, owner), count in metrics.limited.items()}
     yield _counter("requests_limited", "Requests that a limit refused, by its owner.", limited, "owner", "reason")
-    yield _counter("requests", "Requests that have ended.", meter.requests, "type", "provider", "outcome")
-    yield _histogram("request_seconds", "Seconds to a complete response.", meter.request_seconds, "type", "provider")
-    yield _counter("cache_requests", "Requests that have ended, by the effect of the cache.", meter.cache, "outcome")
+    yield _counter("requests", "Requests that have ended.", metrics.requests, "type", "provider", "outcome")
+    yield _histogram("request_seconds", "Seconds to a complete response.", metrics.request_seconds, "type", "provider")
+    yield _counter("cache_requests", "Requests that have ended, by the effect of the cache.", metrics.cache, "outcome")
 
 
 def _version() -> str:
@@ -92,62 +92,64 @@ def _version() -> str:
         return "unknown"  # run from a checkout, without being installed
 
 
-def _attempts(meter: Metrics) -> Iterator[Metric]:
-    yield _counter("attempts", "Calls to a provider.", meter.attempts, "provider", "outcome")
-    yield _counter("wire_attempts", "Calls to a provider, by API.", meter.wires, "provider", "wire")
-    yield _histogram("attempt_seconds", "Seconds that a successful call took.", meter.attempt_seconds, "provider")
-    yield _histogram("first_token_seconds", "Seconds to the first token.", meter.first_token_seconds, "provider")
-    yield _counter("tokens", "Tokens, failed attempts included.", meter.tokens, "provider", "model", "direction")
-    yield _counter("cost_dollars", "US dollars, if the price is known.", meter.cost, "provider", "model")
-    yield _counter("unpriced_attempts", "Attempts whose price is unknown.", meter.unpriced, "provider")
+def _attempts(metrics: Metrics) -> Iterator[Metric]:
+    yield _counter("attempts", "Calls to a provider.", metrics.attempts, "provider", "outcome")
+    yield _counter("wire_attempts", "Calls to a provider, by API.", metrics.wires, "provider", "wire")
+    yield _histogram("attempt_seconds", "Seconds that a successful call took.", metrics.attempt_seconds, "provider")
+    yield _histogram("first_token_seconds", "Seconds to the first token.", metrics.first_token_seconds, "provider")
+    yield _counter("tokens", "Tokens, failed attempts included.", metrics.tokens, "provider", "model", "direction")
+    yield _counter("cost_dollars", "US dollars, if the price is known.", metrics.cost, "provider", "model")
+    yield _counter("unpriced_attempts", "Attempts whose price is unknown.", metrics.unpriced, "provider")
     passed = "Requests passed through to a provider."
-    yield _counter("passthrough_requests", passed, meter.passthrough, "provider", "outcome")
-    yield _counter("late_events", "Events dropped because their run had ended.", {(): meter.late_events})
+    yield _counter("passthrough_requests", passed, metrics.passthrough, "provider", "outcome")
+    yield _counter("late_events", "Events dropped because their run had ended.", {(): metrics.late_events})
 
 
-def _callers(meter: Metrics) -> Iterator[Metric]:
-    yield _counter("caller_requests", "Requests that have ended, by key.", meter.caller_requests, "caller")
-    yield _counter("caller_tokens", "Tokens, by key.", meter.caller_tokens, "caller")
-    yield _counter("caller_cost_dollars", "US dollars, if the price is known, by key.", meter.caller_cost, "caller")
+def _callers(metrics: Metrics) -> Iterator[Metric]:
+    yield _counter("caller_requests", "Requests that have ended, by key.", metrics.caller_requests, "caller")
+    yield _counter("caller_tokens", "Tokens, by key.", metrics.caller_tokens, "caller")
+    yield _counter("caller_cost_dollars", "US dollars, if the price is known, by key.", metrics.caller_cost, "caller")
 
 
-def _exploration(told: ExplorationStatistics) -> Iterator[Metric]:
-    yield _counter("ranked_requests", "Rankings that were based on measurements.", {(): told.ranked})
-    yield _counter("explored_requests", "Of those, rankings that explored another deployment.", {(): told.explored})
-    cost = {(): told.excess}
+def _exploration(exploration: ExplorationStatistics) -> Iterator[Metric]:
+    yield _counter("ranked_requests", "Rankings that were based on measurements.", {(): exploration.ranked})
+    yield _counter(
+        "explored_requests", "Of those, rankings that explored another deployment.", {(): exploration.explored}
+    )
+    cost = {(): exploration.excess}
     yield _counter("exploration_cost", "The expected cost of that, in seconds or US dollars.", cost)
 
 
-def _providers(moment: MetricsSnapshot) -> Iterator[Metric]:
+def _providers(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     states = {
-        (name, each.value): float(each is state) for name, state in moment.breakers.items() for each in CircuitState
+        (name, each.value): float(each is state) for name, state in snapshot.breakers.items() for each in CircuitState
     }
     yield _gauge("breaker_state", "1 for the provider's current breaker state.", states, "provider", "state")
-    yield _gauge("circuit_open", "1 while a deployment's circuit is not closed.", _open(moment), "provider", "model")
-    if moment.limiter is None:
+    yield _gauge("circuit_open", "1 while a deployment's circuit is not closed.", _open(snapshot), "provider", "model")
+    if snapshot.limiter is None:
         return
-    known = moment.limiter.providers
+    known = snapshot.limiter.providers
     in_flight = {name: each.in_flight for name, each in known.items()}
     yield _gauge("limited_in_flight", "Calls that hold a slot.", in_flight, "provider")
     waiting = {name: each.waiting for name, each in known.items()}
     yield _gauge("limited_waiting", "Requests waiting for a provider's limits.", waiting, "provider")
-    own = {name: each.waiting for name, each in moment.limiter.callers.items()}
+    own = {name: each.waiting for name, each in snapshot.limiter.callers.items()}
     yield _gauge("caller_limited_waiting", "Requests waiting for their caller's limits.", own, "caller")
     held = {name: each.held_s for name, each in known.items()}
     yield _gauge("limited_held_seconds", "Seconds until the provider's Retry-After expires.", held, "provider")
-    budgets = moment.limiter.budgets
+    budgets = snapshot.limiter.budgets
     used = {name: each.used for name, each in budgets.items()}
     yield _gauge("budget_used_ratio", "Share of a budget spent or reserved in its window.", used, "budget")
     resets = {name: each.resets_at for name, each in budgets.items()}
     yield _gauge("budget_reset_seconds", "When a budget's window ends, in seconds since the epoch.", resets, "budget")
-    yield _gauge("limits_shared", "1 while limits are shared with other processes.", {(): moment.limiter.shared})
+    yield _gauge("limits_shared", "1 while limits are shared with other processes.", {(): snapshot.limiter.shared})
 
 
-def _open(moment: MetricsSnapshot) -> Mapping[tuple[str, str], float]:
+def _open(snapshot: MetricsSnapshot) -> Mapping[tuple[str, str], float]:
     """The deployments of a provider that are not counted by name, taken together."""
     found: Counter[tuple[str, str]] = Counter()
-    for provider, model in moment.circuits:
-        found[provider, moment.meter.label(provider, model)] += 1
+    for provider, model in snapshot.circuits:
+        found[provider, snapshot.metrics.label(provider, model)] += 1
     return {key: float(count) for key, count in found.items()}
 
 

@@ -18,7 +18,7 @@ from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
 from llm_actors.limiter import snapshot as limiter_snapshot
 from llm_actors.orchestrator import RecentRequest, StrategyFunction, accept, pass_through, ranked
-from llm_actors.provider import Passed, PassOn, count_tokens
+from llm_actors.provider import PassOn, PassthroughResponse, count_tokens
 from llm_actors.run import Judge, Run
 from llm_actors.selector import OrderingFunction, Ranking
 from llm_actors.store import StoreRef
@@ -86,7 +86,7 @@ class Runtime(TrioRequests):
         config: Config,
         *,
         extensions: Extensions = NO_EXTENSIONS,
-        doors: Callable[[Runtime], Sequence[ChildSpec[Never]]] = lambda _: (),
+        servers: Callable[[Runtime], Sequence[ChildSpec[Never]]] = lambda _: (),
     ) -> None:
         self.config = config
         specs = [provider_spec(name, provider, config.vendors) for name, provider in config.enabled.items()]
@@ -97,7 +97,7 @@ class Runtime(TrioRequests):
         self._reloading = trio.Lock()
         self._listeners: list[Callable[[Config], None]] = []
         self._own_names = extensions.names
-        self._tree = Tree(config, providers, self._cost_of, extensions=extensions, doors=doors(self))
+        self._tree = Tree(config, providers, self._cost_of, extensions=extensions, servers=servers(self))
         self._unpriced: set[str] = set()
         self._open = False
 
@@ -235,7 +235,9 @@ class Runtime(TrioRequests):
         """
         return self._tree.services.knowledge.forget(caller, conversation)
 
-    async def pass_through(self, provider: str, message: PassOn, *, caller: str, request_id: str) -> Passed:
+    async def pass_through(
+        self, provider: str, message: PassOn, *, caller: str, request_id: str
+    ) -> PassthroughResponse:
         """Send a request to ``provider`` as it is; see `llm_actors.orchestrator.pass_through`. Raises
         `LLMClientError`.
         """
@@ -311,8 +313,8 @@ class Runtime(TrioRequests):
             routed = self._tree.router.route(request)
         chance = 1.0  # the caller may use none of them
         ranking = ranked(self._tree.services, request, routed.candidates, routed.policy, draw=chance, asked=False)
-        said = [(candidate, self._tree.catalog.ending(candidate)) for candidate in ranking.candidates]
-        warnings = tuple(f"{candidate} {words}" for candidate, words in said if words)
+        endings = [(candidate, self._tree.catalog.ending(candidate)) for candidate in ranking.candidates]
+        warnings = tuple(f"{candidate} {words}" for candidate, words in endings if words)
         notes = tuple(f"{each} {words}" for each in ranking.candidates if (words := self._tree.wire_of(each)))
         return msgspec.structs.replace(ranking, warnings=warnings, notes=notes)
 
@@ -337,7 +339,7 @@ class Runtime(TrioRequests):
         """Count a request that the server refused for its own reasons, for `metrics`. ``is_limit``: because of one of
         its limits.
         """
-        self._tree.services.meter.refuse_at_door(code, is_limit=is_limit)
+        self._tree.services.metrics.refuse_in_server(code, is_limit=is_limit)
 
     async def metrics(self) -> bytes:
         """Counters and gauges in Prometheus' text format. Waits for no actor; omits the actors that do not run."""
@@ -369,7 +371,7 @@ class Runtime(TrioRequests):
         breakers = {name: known.provider(name, now).state for name in self._vendors}
         circuits = {(each.provider, each.model): state for each, state in known.not_closed(now)}
         explored = services.selector.exploration()
-        return MetricsSnapshot(services.meter, self.tree(), breakers, circuits, limiter, cache, explored)
+        return MetricsSnapshot(services.metrics, self.tree(), breakers, circuits, limiter, cache, explored)
 
     def _cost_of(self, provider: str, model: str, usage: Usage) -> float | None:
         from llm_protocol.prices import cost_of

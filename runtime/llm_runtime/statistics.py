@@ -106,24 +106,24 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     tree: TreeNode
 
 
-def statistics(moment: MetricsSnapshot, config: Config) -> Statistics:
+def statistics(snapshot: MetricsSnapshot, config: Config) -> Statistics:
     """The snapshot, grouped."""
-    meter, sessions = moment.meter, [each for each in moment.tree.children if each.name == SESSIONS]
+    metrics, sessions = snapshot.metrics, [each for each in snapshot.tree.children if each.name == SESSIONS]
     return Statistics(
-        uptime_s=moment.tree.uptime,
-        running=meter.running,
+        uptime_s=snapshot.tree.uptime,
+        running=metrics.running,
         connections=len(sessions[0].children) if sessions else None,
-        requests=_requests(meter),
-        refused=dict(meter.refused),
-        limited=_limited(meter),
-        cache_requests=dict(meter.cache),
-        late_events=meter.late_events,
-        exploration=moment.exploration,
-        cache=moment.cache,
-        sharing=_sharing(moment, config),
-        providers={name: _provider(name, provider.kind, moment) for name, provider in config.enabled.items()},
-        callers=_callers(meter, {} if moment.limiter is None else moment.limiter.callers),
-        tree=_without_connections(moment.tree),
+        requests=_requests(metrics),
+        refused=dict(metrics.refused),
+        limited=_limited(metrics),
+        cache_requests=dict(metrics.cache),
+        late_events=metrics.late_events,
+        exploration=snapshot.exploration,
+        cache=snapshot.cache,
+        sharing=_sharing(snapshot, config),
+        providers={name: _provider(name, provider.kind, snapshot) for name, provider in config.enabled.items()},
+        callers=_callers(metrics, {} if snapshot.limiter is None else snapshot.limiter.callers),
+        tree=_without_connections(snapshot.tree),
     )
 
 
@@ -139,46 +139,46 @@ def only_of(caller: str, found: Statistics) -> Statistics:
     )
 
 
-def _requests(meter: Metrics) -> dict[str, dict[str, int]]:
+def _requests(metrics: Metrics) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    for (kind, _, outcome), count in meter.requests.items():
+    for (kind, _, outcome), count in metrics.requests.items():
         outcomes = found.setdefault(kind, {})
         outcomes[outcome] = outcomes.get(outcome, 0) + count
     return found
 
 
-def _limited(meter: Metrics) -> dict[str, dict[str, int]]:
+def _limited(metrics: Metrics) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    for (reason, owner), count in meter.limited.items():
+    for (reason, owner), count in metrics.limited.items():
         found.setdefault(reason, {})[owner] = count
     return found
 
 
-def _sharing(moment: MetricsSnapshot, config: Config) -> SharedLimitsStatistics | None:
+def _sharing(snapshot: MetricsSnapshot, config: Config) -> SharedLimitsStatistics | None:
     if config.redis is None:
         return SharedLimitsStatistics.OFF
-    if moment.limiter is None:
+    if snapshot.limiter is None:
         return None
-    return SharedLimitsStatistics.ON if moment.limiter.shared else SharedLimitsStatistics.LOST
+    return SharedLimitsStatistics.ON if snapshot.limiter.shared else SharedLimitsStatistics.LOST
 
 
-def _provider(name: str, kind: str, moment: MetricsSnapshot) -> ProviderStatistics:
-    meter = moment.meter
+def _provider(name: str, kind: str, snapshot: MetricsSnapshot) -> ProviderStatistics:
+    metrics = snapshot.metrics
     return ProviderStatistics(
         kind=kind,
-        breaker=moment.breakers[name],
-        circuits=dict(islice(_circuits(name, moment), CIRCUITS_TOLD)),
-        attempts={outcome: count for (provider, outcome), count in meter.attempts.items() if provider == name},
-        unpriced=meter.unpriced[name],
-        models=_models(name, meter.tokens, meter.cost),
-        attempt_seconds=_spread(meter.attempt_seconds.get(name)),
-        first_token_seconds=_spread(meter.first_token_seconds.get(name)),
-        limits=None if moment.limiter is None else moment.limiter.providers.get(name),
+        breaker=snapshot.breakers[name],
+        circuits=dict(islice(_circuits(name, snapshot), CIRCUITS_TOLD)),
+        attempts={outcome: count for (provider, outcome), count in metrics.attempts.items() if provider == name},
+        unpriced=metrics.unpriced[name],
+        models=_models(name, metrics.tokens, metrics.cost),
+        attempt_seconds=_spread(metrics.attempt_seconds.get(name)),
+        first_token_seconds=_spread(metrics.first_token_seconds.get(name)),
+        limits=None if snapshot.limiter is None else snapshot.limiter.providers.get(name),
     )
 
 
-def _circuits(name: str, moment: MetricsSnapshot) -> Iterator[tuple[str, CircuitState]]:
-    return ((model, state) for (provider, model), state in moment.circuits.items() if provider == name)
+def _circuits(name: str, snapshot: MetricsSnapshot) -> Iterator[tuple[str, CircuitState]]:
+    return ((model, state) for (provider, model), state in snapshot.circuits.items() if provider == name)
 
 
 def _models(
@@ -203,13 +203,13 @@ def _spread(found: Histogram | None) -> LatencyDistribution | None:
     )
 
 
-def _callers(meter: Metrics, limits: Mapping[str, LimitStatistics]) -> dict[str, CallerStatistics]:
-    names = Counter(meter.caller_requests) | Counter(meter.caller_tokens)
+def _callers(metrics: Metrics, limits: Mapping[str, LimitStatistics]) -> dict[str, CallerStatistics]:
+    names = Counter(metrics.caller_requests) | Counter(metrics.caller_tokens)
     return {
         name: CallerStatistics(
-            requests=meter.caller_requests[name],
-            tokens=meter.caller_tokens[name],
-            cost=meter.caller_cost.get(name, 0.0),
+            requests=metrics.caller_requests[name],
+            tokens=metrics.caller_tokens[name],
+            cost=metrics.caller_cost.get(name, 0.0),
             limits=limits.get(name),
         )
         for name in names

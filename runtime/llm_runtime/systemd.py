@@ -47,24 +47,24 @@ class Notifier:
 
     def ready(self) -> None:
         """Requests are taken."""
-        self._tell("READY=1")
+        self._notify("READY=1")
 
     def reloading(self) -> None:
         """The configuration is being read again; `ready` ends it."""
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
-        self._tell("STOPPING=1")
+        self._notify("STOPPING=1")
 
     async def watch(self) -> None:
         """Say that we are alive as often as systemd wants to hear it, twice over, until cancelled. A loop that hangs
         says nothing, and is what the watchdog is for.
         """
         while self.watchdog_s is not None:
-            self._tell("WATCHDOG=1")
+            self._notify("WATCHDOG=1")
             await trio.sleep(self.watchdog_s / 2)
 
-    def _tell(self, words: str) -> None:
+    def _notify(self, words: str) -> None:
         if not self._address.startswith(("/", "@")):
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address

@@ -6,7 +6,7 @@
      │   ├─ providers              one small supervisor per provider, which does the same
      │   └─ orchestrator           nothing works without it: its failure escalates
      ├─ sessions  one child per connection        (the daemon only)
-     └─ door      last to start, first to stop    (the daemon only)
+     └─ server    last to start, first to stop    (the daemon only)
 
 Refs are stable across restarts, so no actor needs a restart because of another. What requests experience while an actor
 is parked is described in docs/architecture.md, "When a service is away".
@@ -98,7 +98,7 @@ class Actors(NamedTuple):
 
 @final
 class Tree:
-    """The actors of one runtime, wired but not started. ``doors`` are branches of the root that start last."""
+    """The actors of one runtime, wired but not started. ``servers`` are branches of the root that start last."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Tree:
         cost_of: CostOf,
         *,
         extensions: Extensions = NO_EXTENSIONS,
-        doors: Sequence[ChildSpec[Never]] = (),
+        servers: Sequence[ChildSpec[Never]] = (),
     ) -> None:
         self._supervised = {each.spec.name: each for each in providers}
         self._cost_of = cost_of
@@ -157,7 +157,7 @@ class Tree:
         self._actors = Actors(lister_ref, limiter_ref, selector_ref, cache_ref)
         self.setup = self._new_setup(config, None)
         self.orchestrator: OrchestratorRef = self._core.ref(orchestrator)
-        self.root = Supervisor([self._core.as_child(), *doors], name="llm-runtime", intensity=ROOT_INTENSITY)
+        self.root = Supervisor([self._core.as_child(), *servers], name="llm-runtime", intensity=ROOT_INTENSITY)
 
     def _limiter_child(self, config: Config) -> ChildSpec[LimiterMessage]:
         return limiter_child(
@@ -303,7 +303,7 @@ class Tree:
             was = old.services
             services = msgspec.structs.replace(
                 services,
-                meter=was.meter,
+                metrics=was.metrics,
                 knowledge=was.knowledge,
                 estimator=was.estimator,
                 recent=was.recent,

@@ -102,7 +102,7 @@ async def test_a_crash_before_it_is_accepted_is_an_internal_error_at_once(
             async with alone(Orchestrator(lambda: broken)) as lone:
                 error = await refused(lambda: accept(lone.ref, Run(w.request(), stream=True)), 0)
         assert isinstance(error, InternalError)
-        assert w.tree.services.meter.refused["internal"] == 1
+        assert w.tree.services.metrics.refused["internal"] == 1
         assert "crashed" in caplog.text
 
 

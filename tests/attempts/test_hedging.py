@@ -98,8 +98,8 @@ async def test_room_that_is_found_when_the_first_has_just_answered_is_given_back
         nursery.start_soon(lambda: w.ask(model="b/m-b"))
         nursery.start_soon(hedged, w)
         await trio.sleep(P95 + 3)
-        books = await w.books()
-        assert (books.providers["a"].in_flight, books.providers["b"].in_flight) == (1, 0)
+        statistics = await w.statistics()
+        assert (statistics.providers["a"].in_flight, statistics.providers["b"].in_flight) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_whatever_happens_to_one_request_nothing_else_notices(scenario: str, hap
                 assert w.task_count() == tasks
             assert injector.points > 50
             if scenario == "streamed" and order is Order.OLDEST_FIRST:
-                assert w.tree.services.meter.late_events > 0, "data came in the very pass of the cancellation"
+                assert w.tree.services.metrics.late_events > 0, "data came in the very pass of the cancellation"
 
     with nothing_logged():
         run_virtual(main, seed=order, instruments=[injector])

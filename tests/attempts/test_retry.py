@@ -146,7 +146,7 @@ async def test_mission_retry_three_attempts_exponential_4_to_10_seconds_all_sett
         assert w["a"].calls == 3
         assert 4 <= waits(asked)[0] <= 8
         assert 4 <= waits(asked)[1] <= 10
-        granted = (await w.books()).granted
+        granted = (await w.statistics()).granted
         assert granted == 3
 
     quick = Attempts(max=5, wait_min_s=0.1, wait_max_s=0.2)
@@ -255,8 +255,8 @@ async def test_what_found_no_connection_used_nothing_and_leaves_its_room(autojum
     ) as w:
         refused = await w.ask()
         assert refused.outcomes() == ["z:network"]
-        meter = w.tree.services.meter
-        assert (meter.tokens.total(), meter.unpriced.total(), meter.caller_tokens.total()) == (0, 0, 0)
+        metrics = w.tree.services.metrics
+        assert (metrics.tokens.total(), metrics.unpriced.total(), metrics.caller_tokens.total()) == (0, 0, 0)
 
         asked = await w.ask()
         await w.settled()

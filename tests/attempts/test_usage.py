@@ -33,7 +33,7 @@ async def test_a_broken_stream_is_billed_for_what_it_delivered(
     steps = [billing(ledger, words=900, gap=0.01, fault=fault, after=500)]
     async with world(a=steps, kinds=WIRES[wire]) as w:
         asked = await w.ask(prompt=PROMPT)
-        tokens = dict(w.tree.services.meter.tokens)
+        tokens = dict(w.tree.services.metrics.tokens)
 
     assert asked.failure is not None
     assert ledger.bills[0].output_tokens == 500
@@ -114,7 +114,7 @@ async def test_a_hedge_that_was_never_sent_costs_nothing(autojump_clock: MockClo
             w.season(name, usual=0.5)
         w["b"]._bad_dials, w["b"]._dead = 1, True  # the way to it hangs
         asked = await w.ask(hedge=True)
-        attempts = dict(w.tree.services.meter.attempts)
+        attempts = dict(w.tree.services.metrics.attempts)
 
     assert asked.failure is None
     [lost] = [one for one in asked.attempts if one.get("hedge")]

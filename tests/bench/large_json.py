@@ -156,10 +156,10 @@ async def main() -> None:
         },
     )
     found: list[ListenAddress] = []
-    doors = lambda runtime: server_child(config.server, runtime, found.append, keys={})  # noqa: E731
+    servers = lambda runtime: server_child(config.server, runtime, found.append, keys={})  # noqa: E731
     wanted = sys.argv[1:]
     try:
-        async with Runtime(config, doors=doors).running():
+        async with Runtime(config, servers=servers).running():
             daemon._spare_what_stays()
             print(f"{'case':28} {'body':>9} {'answer':>16} {'total':>8} {'longest stall':>14}")
             for name, (path, make) in CASES.items():

@@ -54,13 +54,13 @@ async def test_a_tree_that_gives_up_ends_the_process_with_the_cause(
         await trio.sleep(1)
         raise ValueError("CANARY")
 
-    def doors(
+    def servers(
         config: object, engine: object, found: Callable[[ListenAddress], None], **_: object
     ) -> Sequence[ChildSpec[ActorMessage]]:
         found(ListenAddress("127.0.0.1", 1))
-        return [task_child("door", crash, restart=Restart.PERMANENT)]
+        return [task_child("server", crash, restart=Restart.PERMANENT)]
 
-    monkeypatch.setattr(daemon, "server_child", doors)
+    monkeypatch.setattr(daemon, "server_child", servers)
     with caplog.at_level(logging.INFO):
         code = await daemon.run(Config())
     assert code == daemon.GAVE_UP

@@ -14,7 +14,7 @@ from support.commands import rest, running
 from support.daemon import vendor
 from support.killable import CONFIG
 from support.peer import Peer, reply
-from support.server import HttpClient, open_door
+from support.server import HttpClient, open_server
 
 KEYS = '\n[keys.alice]\nsecret = "env:ALICE"\n[prices."fake/fake-1"]\ninput = 1000\noutput = 10000\n'
 SECRET = "CANARY-secret-of-alice"
@@ -47,7 +47,7 @@ def chat(text: str, **more: Any) -> dict[str, Any]:
 
 
 async def test_a_request_leaves_a_line_with_fields(tmp_path: Path) -> None:
-    async with open_door(vendor) as upstream:
+    async with open_server(vendor) as upstream:
         bodies = chat(f"say {PROMPT}", stream=True, seed=7), chat("fail overloaded")
         said = [json.loads(line) for line in await lines(upstream.address.url, tmp_path, "json", *bodies)]
         first, second, *_ = [line for line in said if "attempts" in line]
@@ -65,7 +65,7 @@ async def test_a_request_leaves_a_line_with_fields(tmp_path: Path) -> None:
 
 
 async def test_the_text_says_it_shortly(tmp_path: Path) -> None:
-    async with open_door(vendor) as upstream:
+    async with open_server(vendor) as upstream:
         said = await lines(upstream.address.url, tmp_path, "text", chat(f"say {PROMPT}"))
         (line,) = [each for each in said if " of alice completed by fake/fake-1 in " in each]
         assert "1 attempt, " in line
@@ -86,7 +86,7 @@ async def test_what_a_vendor_quotes_of_the_request_is_taken_out_and_its_ids_go_o
 
 
 async def test_a_wrong_key_leaves_a_line(tmp_path: Path) -> None:
-    async with open_door(vendor) as upstream:
+    async with open_server(vendor) as upstream:
         said = await lines(upstream.address.url, tmp_path, "json", chat(PROMPT), key="CANARY-wrong-key")
         assert [each["level"] for each in map(json.loads, said) if each["message"] == "a wrong key from 127.0.0.1"] == [
             "warning"

@@ -19,7 +19,7 @@ from llm_protocol.requests import ChatRequest
 from support import commands
 from support.daemon import vendor
 from support.killable import killable_daemon
-from support.server import Reply, add_text, begin_text, end_text, open_door
+from support.server import Reply, add_text, begin_text, end_text, open_server
 
 PROMPT = "say CANARY-prompt of mine"
 KEYS = '\n[keys.alice]\nsecret = "env:ALICE"\n[keys.bob]\nsecret = "env:BOB"\n'
@@ -34,7 +34,7 @@ def section(folder: Path, **more: object) -> str:
 async def logged_by_daemon(folder: Path, more: str, *asked: tuple[str, str]) -> list[Reply]:
     """Have a daemon answer these, as (caller, text), and end."""
     replies = []
-    async with open_door(vendor) as upstream, killable_daemon(upstream, folder, KEYS + more, **SECRETS) as daemon:
+    async with open_server(vendor) as upstream, killable_daemon(upstream, folder, KEYS + more, **SECRETS) as daemon:
         for whose, text in asked:
             body = {"model": "fake-1", "messages": [{"role": "user", "content": text}]}
             headers = {"authorization": f"Bearer {SECRETS[whose]}", "x_request_id": f"of-{whose.lower()}"}
@@ -98,7 +98,7 @@ async def test_trace_shows_the_steps_and_replay_what_differs(tmp_path: Path) -> 
         assert "ended: ok by fake/fake-1 after" in done.out
     unknown = await commands.run("trace", "req_nonsense", "--config", config)
     assert (unknown.code, unknown.err.count("\n")) == (2, 1)
-    async with open_door(vendor) as upstream:
+    async with open_server(vendor) as upstream:
         at_upstream(tmp_path / "config.toml", upstream.address.url)
         same = await commands.run("replay", line["id"], "--config", config, **SECRETS)
         assert same.code == 0, same.err

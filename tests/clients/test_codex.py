@@ -20,7 +20,7 @@ from support.agent_model import CONTENT, agent_model
 from support.agents import AGENTS, CODEX, Command, Place, _bin
 from support.client_lab import FULL, TURN_SECONDS, Lab
 from support.daemon import KEY, daemon
-from support.server import open_door
+from support.server import open_server
 
 PROVIDERS = {
     "openai": ("openai", "/v1", "gpt-6-luna", "auto"),
@@ -69,7 +69,7 @@ async def codex(
             {"CODEX_HOME": str(config), "LLM_RUNTIME_KEY": place.key},
         )
 
-    async with open_door(agent_model, hold_head_s=120) as upstream:
+    async with open_server(agent_model, hold_head_s=120) as upstream:
         text = f"""
             [providers.{provider}]
             kind = "{kind}"

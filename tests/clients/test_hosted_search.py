@@ -15,7 +15,7 @@ from support.agent_model import CONTENT, agent_model
 from support.agents import SCRIPTS, SIMONW_LLM
 from support.daemon import KEY, daemon
 from support.sdk import sdk_python
-from support.server import OpenDoor, open_door
+from support.server import OpenServer, open_server
 
 AGENTS_SDK = ("openai-agents==0.24.0",)
 SEARCH = {
@@ -28,7 +28,7 @@ SEARCH = {
 pytestmark = pytest.mark.time_limit(300)
 
 
-def providers(upstream: OpenDoor) -> str:
+def providers(upstream: OpenServer) -> str:
     at = upstream.address.url
     return "".join(
         f'[providers.{kind}]\nkind = "{kind}"\nbase_url = "{at}{path}"\napi_key = "env:SDK_TEST_KEY"\n'
@@ -62,7 +62,7 @@ async def run(arguments: list[str], **environ: str) -> str:
 async def test_the_agents_sdk(vendor: str, tmp_path: Path) -> None:
     python = await trio.to_thread.run_sync(sdk_python, "openai-agents", *AGENTS_SDK)
     file = tmp_path / "notes.txt"
-    async with open_door(agent_model) as upstream, daemon(upstream, tmp_path, providers(upstream)) as url:
+    async with open_server(agent_model) as upstream, daemon(upstream, tmp_path, providers(upstream)) as url:
         script = str(SCRIPTS / "agents_sdk.py")
         said = await run([python, script, url, KEY, MODELS[vendor], str(file)], HOME=str(tmp_path))
         assert said.endswith("passed\n")
@@ -80,7 +80,7 @@ async def test_gpt_5_of_llm(tmp_path: Path) -> None:
     python = Path(await trio.to_thread.run_sync(sdk_python, "llm", *SIMONW_LLM))
     environ = {"LLM_USER_PATH": str(tmp_path / "llm"), "OPENAI_API_KEY": KEY}
     llm = str(python.with_name("llm"))
-    async with open_door(agent_model) as upstream, daemon(upstream, tmp_path, providers(upstream)) as url:
+    async with open_server(agent_model) as upstream, daemon(upstream, tmp_path, providers(upstream)) as url:
         environ["OPENAI_BASE_URL"] = f"{url}/v1"
         assert "hello you" in await run([llm, "-m", "gpt-5", "[[say hello you]]"], **environ)
         assert "recalled: say recall" in await run([llm, "-c", "[[recall it]]"], **environ)

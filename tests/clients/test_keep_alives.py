@@ -11,7 +11,7 @@ from llm_actors.run import Run
 from llm_runtime.server import request_context
 from support.agents import SCRIPTS
 from support.sdk import SDKS, sdk_python
-from support.server import add_text, begin_text, end_text, open_door
+from support.server import add_text, begin_text, end_text, open_server
 
 LITELLM = "litellm>=1.80,<2"
 CLIENTS = {
@@ -43,11 +43,11 @@ async def with_silences(run: Run) -> None:
 async def test_silence_is_kept_alive(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_context, "SSE_PING_SECONDS", 0.1)
     python = await trio.to_thread.run_sync(sdk_python, *CLIENTS[client])
-    async with open_door(with_silences, hold_head_s=0) as door:
+    async with open_server(with_silences, hold_head_s=0) as server:
         environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         with trio.fail_after(90):
             done = await trio.run_process(
-                [python, str(SCRIPTS / "silent_stream.py"), client, door.address.url],
+                [python, str(SCRIPTS / "silent_stream.py"), client, server.address.url],
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,

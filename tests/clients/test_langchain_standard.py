@@ -14,7 +14,7 @@ from support.client_lab import CHOSEN, VENDORS, vendors_of
 from support.daemon import KEY, daemon
 from support.frameworks import LANGCHAIN
 from support.sdk import sdk_python
-from support.server import open_door
+from support.server import open_server
 from support.suite_model import suite_model
 
 pytestmark = pytest.mark.time_limit(600)
@@ -56,7 +56,7 @@ async def results(client: str, url: str, key: str, model: str) -> dict[str, str]
 
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_nothing_fails_that_does_not_fail_at_the_vendor(client: str, tmp_path: Path) -> None:
-    async with open_door(suite_model) as upstream:
+    async with open_server(suite_model) as upstream:
         straight = await results(client, upstream.address.url, "sk-any", CLIENTS[client])
         async with daemon(upstream, tmp_path, vendors_of(upstream)) as url:
             for vendor in CHOSEN:

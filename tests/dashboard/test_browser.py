@@ -19,7 +19,7 @@ from llm_runtime.statistics import (
 )
 from support.browser import Tab, open_tab
 from support.peer import Peer, reply
-from support.server import OpenDoor, open_door
+from support.server import OpenServer, open_server
 from support.statistics import node, provider, told
 from support.upstream import JSON, whole
 
@@ -29,11 +29,11 @@ NOW = "document.dispatchEvent(new Event('visibilitychange'))"  # what makes the 
 
 
 @asynccontextmanager
-async def looking(chromium: str, door: OpenDoor, statistics: Statistics) -> AsyncIterator[Tab]:
-    """The page of a door whose engine tells ``statistics``, once it shows them."""
-    door.engine.told = statistics
+async def looking(chromium: str, server: OpenServer, statistics: Statistics) -> AsyncIterator[Tab]:
+    """The page of a server whose engine tells ``statistics``, once it shows them."""
+    server.engine.told = statistics
     async with open_tab(chromium) as tab:
-        await tab.go(f"{door.address.url}/")
+        await tab.go(f"{server.address.url}/")
         await tab.until(SHOWN)
         yield tab
 
@@ -44,8 +44,8 @@ async def rows(tab: Tab, table: str) -> list[list[str]]:
     return found
 
 
-async def tell(door: OpenDoor, tab: Tab, statistics: Statistics, until: str) -> None:
-    door.engine.told = statistics
+async def tell(server: OpenServer, tab: Tab, statistics: Statistics, until: str) -> None:
+    server.engine.told = statistics
     await tab.see(NOW)
     await tab.until(until)
 
@@ -58,7 +58,7 @@ async def test_it_shows_what_the_daemon_tells(chromium: str) -> None:
     }
     parts = [node("gone", status=ChildStatus.PARKED), node("primary"), node("odd")]
     tree = node("llm-runtime", node("core", node("providers", *parts)))
-    async with open_door() as door, looking(chromium, door, told(providers=providers, tree=tree)) as tab:
+    async with open_server() as server, looking(chromium, server, told(providers=providers, tree=tree)) as tab:
         shown = {first.split("\n")[0]: rest for first, *rest in await rows(tab, "providers")}
         assert shown["primary"] == [
             "✓ closed", "1,234", "6 (0.48 %)", "500 ms · 950 ms", "–", "5,000 · 20", "$1.50", "–", "–",
@@ -83,7 +83,7 @@ async def test_it_shows_a_whole_runtime(chromium: str) -> None:
     async with Peer(reply(whole(), headers=JSON)) as peer:
         known = Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=f"{peer.url}/v1", models=("m",))
         runtime = Runtime(
-            Config(providers={"fake": known}), doors=lambda rt: server_child(settings, rt, addresses.append)
+            Config(providers={"fake": known}), servers=lambda rt: server_child(settings, rt, addresses.append)
         )
         async with runtime.running():
             await runtime.chat("Say hello.")
@@ -94,13 +94,13 @@ async def test_it_shows_a_whole_runtime(chromium: str) -> None:
                 tree = [cells[0].strip() for cells in await rows(tab, "tree")]
                 assert tab.complaints == []
     assert (name, breaker, ok, failed) == ("fake\nopenai_compatible", "✓ closed", "1", "0")
-    assert {"limiter", "cache", "fake", "provider", "orchestrator", "sessions", "door"} <= set(tree)
+    assert {"limiter", "cache", "fake", "provider", "orchestrator", "sessions", "server"} <= set(tree)
 
 
 async def test_it_follows_the_daemon_by_itself_and_tells_what_is_recent(chromium: str) -> None:
-    async with open_door() as door, looking(chromium, door, told()) as tab:
+    async with open_server() as server, looking(chromium, server, told()) as tab:
         later = told(uptime_s=105.0, running=8, requests={"chat": {"ok": 1254, "timeout_idle": 9}})
-        door.engine.told = later
+        server.engine.told = later
         await tab.until("document.title.startsWith('8 running')")  # without a reload, and unasked
         now = await tab.text("#now")
         assert re.search(r"Requests / s\s+5.0\s+25 ended in 5 s", now)
@@ -112,7 +112,7 @@ async def test_it_follows_the_daemon_by_itself_and_tells_what_is_recent(chromium
 
 
 async def test_another_process_begins_anew(chromium: str) -> None:
-    async with open_door() as door, looking(chromium, door, told()) as tab:
+    async with open_server() as server, looking(chromium, server, told()) as tab:
         fresh = told(
             uptime_s=1.0,
             running=0,
@@ -122,7 +122,7 @@ async def test_another_process_begins_anew(chromium: str) -> None:
             callers={},
             providers={"primary": provider(attempts={})},
         )
-        await tell(door, tab, fresh, "document.title.startsWith('0 running')")
+        await tell(server, tab, fresh, "document.title.startsWith('0 running')")
         assert await tab.see("samples.length") == 1
         assert await rows(tab, "failures") == [["None."]]
 
@@ -136,7 +136,7 @@ async def test_names_and_texts_are_never_markup(chromium: str) -> None:
         refused={evil: 1},
         tree=node(evil, node("core", last_crash=f"ValueError: {evil}")),
     )
-    async with open_door() as door, looking(chromium, door, statistics) as tab:
+    async with open_server() as server, looking(chromium, server, statistics) as tab:
         assert (await rows(tab, "tree"))[1][5] == f"ValueError: {evil}"
         assert (await rows(tab, "providers"))[0][0] == f"{evil}\nopenai"
         assert (await rows(tab, "used"))[0][0] == f"{evil}/{evil}"
@@ -147,7 +147,7 @@ async def test_names_and_texts_are_never_markup(chromium: str) -> None:
 
 
 async def test_its_policy_forbids_what_it_does_not_do(chromium: str) -> None:
-    async with open_door() as door, looking(chromium, door, told()) as tab:
+    async with open_server() as server, looking(chromium, server, told()) as tab:
         tried = (
             "(() => { try { document.body.innerHTML = '<b>x</b>'; return '' } catch (error) { return error.name } })()"
         )
@@ -160,16 +160,16 @@ async def test_it_asks_for_the_key_and_keeps_it_for_its_tab_alone(chromium: str)
     def typing(key: str) -> str:
         return f"$('key').value = '{key}'; $('login').requestSubmit()"
 
-    async with open_door(keys={"alice": KEY}) as door, open_tab(chromium) as tab:
-        door.engine.told = told()
-        await tab.go(f"{door.address.url}/")
+    async with open_server(keys={"alice": KEY}) as server, open_tab(chromium) as tab:
+        server.engine.told = told()
+        await tab.go(f"{server.address.url}/")
         await tab.until("!$('login').hidden")
         assert await tab.text("#refusal") == ""
         await tab.see(typing("wrong"))
         await tab.until("$('refusal').textContent === 'This key is not accepted.'")
         assert await tab.see("$('main').hidden")
         for _ in range(10):
-            await door.request("GET", "/v1/models", authorization="Bearer wrong")
+            await server.request("GET", "/v1/models", authorization="Bearer wrong")
         await tab.see(typing("wrong"))
         await tab.until("/^Too many wrong keys: wait \\d+ s.$/.test($('refusal').textContent)")
         await tab.see(typing(KEY))
@@ -181,17 +181,17 @@ async def test_it_asks_for_the_key_and_keeps_it_for_its_tab_alone(chromium: str)
         await tab.call("Page.reload")
         await tab.until(f"typeof $ === 'function' && {SHOWN}")  # a reload asks for it no more
         async with open_tab(chromium) as other:
-            await other.go(f"{door.address.url}/")
+            await other.go(f"{server.address.url}/")
             await other.until("!$('login').hidden")
             assert await other.see("$('main').hidden")
 
 
 async def test_a_daemon_that_does_not_answer_is_told_since_when_and_missed_until_it_does(chromium: str) -> None:
     async with open_tab(chromium) as tab:
-        async with open_door() as door:
-            door.engine.told = told()
-            port = door.address.port
-            await tab.go(f"{door.address.url}/")
+        async with open_server() as server:
+            server.engine.told = told()
+            port = server.address.port
+            await tab.go(f"{server.address.url}/")
             await tab.until(SHOWN)
         await tab.until("document.body.className === 'down'")
         said = await tab.text("#state")
@@ -201,8 +201,8 @@ async def test_a_daemon_that_does_not_answer_is_told_since_when_and_missed_until
         assert await tab.see("document.title") == "■ not answering · llm-runtime"
         await tab.see(NOW)
         assert await tab.text("#state") == said  # since when stays
-        async with open_door(port=port) as door:
-            door.engine.told = told(running=1)
+        async with open_server(port=port) as server:
+            server.engine.told = told(running=1)
             await tab.until("document.title === '1 running · llm-runtime'")
             assert await tab.text("#state") == "Up"
 
@@ -212,26 +212,26 @@ class Unspeakable:
 
 
 async def test_an_answer_that_is_none_is_told(chromium: str) -> None:
-    async with open_door() as door, looking(chromium, door, told()) as tab:
-        door.engine.told = {"an": "older daemon"}
+    async with open_server() as server, looking(chromium, server, told()) as tab:
+        server.engine.told = {"an": "older daemon"}
         await tab.see(NOW)
         await tab.until("document.body.className === 'down'")
         assert "this page cannot read its answer" in await tab.text("#state")
-        door.engine.told = Unspeakable()
+        server.engine.told = Unspeakable()
         await tab.see(NOW)
         await tab.until("$('state').textContent.includes('it answered with HTTP 500')")
-        await tell(door, tab, told(uptime_s=101.0), "document.body.className === 'up'")
+        await tell(server, tab, told(uptime_s=101.0), "document.body.className === 'up'")
 
 
 async def test_nobody_is_asked_while_nobody_looks(chromium: str) -> None:
-    async with open_door() as door, looking(chromium, door, told()) as tab:
+    async with open_server() as server, looking(chromium, server, told()) as tab:
         await tab.see("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
         # Requests that begin from now on: one that began before may still be on its way.
         await tab.see("asked = 0; const fetchNow = fetch; fetch = (...how) => { asked += 1; return fetchNow(...how) }")
         await tab.see(NOW)
         assert await tab.see("new Promise(done => setTimeout(() => done(asked), EVERY_MS + 500))") == 0
         await tab.see("Object.defineProperty(document, 'hidden', {value: false})")
-        await tell(door, tab, told(running=9), "document.title.startsWith('9 running')")
+        await tell(server, tab, told(running=9), "document.title.startsWith('9 running')")
 
 
 async def test_it_fits_a_phone_whatever_the_names(chromium: str) -> None:
@@ -240,7 +240,7 @@ async def test_it_fits_a_phone_whatever_the_names(chromium: str) -> None:
         providers={long: provider(models={long: ModelUse(input_tokens=1, output_tokens=1, cost=None)})},
         tree=node("llm-runtime", node(long, last_crash=long)),
     )
-    async with open_door() as door, looking(chromium, door, statistics) as tab:
+    async with open_server() as server, looking(chromium, server, statistics) as tab:
         for width in (360, 820, 1280):
             await tab.picture(width, 800, dark=width == 820)
             assert await tab.see("document.documentElement.scrollWidth") == width

@@ -36,7 +36,7 @@ async def playing(chromium: str, fake: FakeProvider, *, key: str = KEY) -> Async
         routes={"both": Policy(strategy="panel", members=("p/one", "p/two"))},
         keys={"alice": Key(secret=Secret(key))},
     )
-    runtime = Runtime(config, doors=lambda rt: server_child(settings, rt, addresses.append, keys=config.keys))
+    runtime = Runtime(config, servers=lambda rt: server_child(settings, rt, addresses.append, keys=config.keys))
     async with runtime.running(), open_tab(chromium) as tab:
         await tab.go(f"{addresses[0].url}/#playground")
         await tab.until("!$('login').hidden")

@@ -11,7 +11,7 @@ from llm_runtime import Config, open_runtime
 from llm_runtime.config import Provider
 from llm_runtime.fake import FakeProvider, ScriptRule
 from support.browser import open_tab
-from support.server import open_door
+from support.server import open_server
 from support.statistics import told
 
 KEYS = {"alice": "sk-alice-0123456789", "boss": "sk-boss-0123456789"}
@@ -63,20 +63,20 @@ def ended(caller: str, number: int, **known: object) -> RecentRequest:
 
 
 async def test_a_caller_sees_its_own_and_an_admin_all() -> None:
-    async with open_door(keys=KEYS, roles={"boss": "admin"}) as door:
-        door.engine.recent = [ended("alice", 2), ended("bob", 1)]
-        own = await door.request("GET", "/v1/runtime/requests", authorization=f"Bearer {KEYS['alice']}")
-        every = await door.request("GET", "/v1/runtime/requests", authorization=f"Bearer {KEYS['boss']}")
-        none = await door.request("GET", "/v1/runtime/requests")
+    async with open_server(keys=KEYS, roles={"boss": "admin"}) as server:
+        server.engine.recent = [ended("alice", 2), ended("bob", 1)]
+        own = await server.request("GET", "/v1/runtime/requests", authorization=f"Bearer {KEYS['alice']}")
+        every = await server.request("GET", "/v1/runtime/requests", authorization=f"Bearer {KEYS['boss']}")
+        none = await server.request("GET", "/v1/runtime/requests")
     assert [each["request"]["id"] for each in own.json["requests"]] == ["req_2"]
     assert [each["request"]["id"] for each in every.json["requests"]] == ["req_2", "req_1"]
     assert none.status == 401
 
 
 async def test_the_page_lists_them_and_shows_the_calls_of_one(chromium: str) -> None:
-    async with open_door() as door, open_tab(chromium) as tab:
-        door.engine.told, door.engine.recent = told(), [ended("alice", 2), ended("bob", 1)]
-        await tab.go(f"{door.address.url}/#requests")
+    async with open_server() as server, open_tab(chromium) as tab:
+        server.engine.told, server.engine.recent = told(), [ended("alice", 2), ended("bob", 1)]
+        await tab.go(f"{server.address.url}/#requests")
         await tab.until("$('ended').tBodies[0].rows.length === 2")
         cells = await tab.see("[...$('ended').tBodies[0].rows[0].cells].slice(1).map(cell => cell.textContent)")
         assert cells == ["req_2", "alice", "careful", "b/m", "ok", "5 · 7", "$0.25", "900 ms", "1.5 s", "2"]

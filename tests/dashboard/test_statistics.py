@@ -90,18 +90,18 @@ async def test_every_request_and_every_call_is_told_by_provider_and_caller() -> 
     assert [child.name for child in told.tree.children] == ["core"]
 
 
-async def test_the_door_tells_it_and_counts_connections_without_naming_them() -> None:
+async def test_the_server_tells_it_and_counts_connections_without_naming_them() -> None:
     addresses: list[ListenAddress] = []
     settings = Server(host="127.0.0.1", port=0, drain_s=1)
     async with Peer() as peer:
-        runtime = Runtime(config(peer), doors=lambda rt: server_child(settings, rt, addresses.append))
+        runtime = Runtime(config(peer), servers=lambda rt: server_child(settings, rt, addresses.append))
         async with runtime.running():
             first, second = [await trio.open_tcp_stream(addresses[0].host, addresses[0].port) for _ in range(2)]
-            with_door = HttpClient(first)
+            as_client = HttpClient(first)
             other = HttpClient(second)
             assert (await other.request("GET", "/livez")).status == 200
-            answer = await with_door.request("GET", "/v1/runtime/statistics")
-            with_door.close()
+            answer = await as_client.request("GET", "/v1/runtime/statistics")
+            as_client.close()
             other.close()
     told = msgspec.json.decode(answer.body, type=Statistics)
     assert told.connections == 2
@@ -151,14 +151,16 @@ def test_limits_that_should_be_shared_are_told_to_be_or_not(
 
 
 def test_what_is_priced_and_what_is_not_are_told_apart() -> None:
-    meter = Metrics()
+    metrics = Metrics()
     usage = Usage(input_tokens=2, output_tokens=1)
     for model, cost in (("dear", 0.5), ("unknown", None)):
         made = AttemptRecord(provider="p", model=model, outcome="ok", duration_ms=1.0, usage=usage, cost=cost)
-        meter.attempt(made, "me", stream=False)
+        metrics.attempt(made, "me", stream=False)
     providers = {"p": Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url="http://127.0.0.1:9/v1")}
-    moment = MetricsSnapshot(meter, TREE, {"p": CircuitState.OPEN}, {("p", "dear"): CircuitState.HALF_OPEN}, None, None)
-    told = statistics(moment, Config(providers=providers))
+    snapshot = MetricsSnapshot(
+        metrics, TREE, {"p": CircuitState.OPEN}, {("p", "dear"): CircuitState.HALF_OPEN}, None, None
+    )
+    told = statistics(snapshot, Config(providers=providers))
     found = told.providers["p"]
     assert found.circuits == {"dear": CircuitState.HALF_OPEN}
     assert (found.breaker, found.unpriced) == (CircuitState.OPEN, 1)

@@ -25,7 +25,7 @@ from trio_websocket import wrap_client_stream
 import llm_runtime
 from llm_runtime.config import load
 from llm_runtime.config.server import Server
-from support.server import OpenDoor, hanging, open_door, saying
+from support.server import OpenServer, hanging, open_server, saying
 
 ROOT = Path(__file__).parents[2]
 KIT = ROOT / "docs" / "deploy"
@@ -76,8 +76,8 @@ def caddy(folder: Path, port: int, daemon: int) -> list[str]:
 
 
 @asynccontextmanager
-async def proxied(proxy: Proxy, folder: Path, door: OpenDoor) -> AsyncIterator[tuple[int, ssl.SSLContext]]:
-    """The port of a running proxy in front of ``door``, and what trusts its certificate."""
+async def proxied(proxy: Proxy, folder: Path, server: OpenServer) -> AsyncIterator[tuple[int, ssl.SSLContext]]:
+    """The port of a running proxy in front of ``server``, and what trusts its certificate."""
     ca = trustme.CA()
     issued = ca.issue_cert(NAME)
     (folder / "cert.pem").write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
@@ -87,7 +87,7 @@ async def proxied(proxy: Proxy, folder: Path, door: OpenDoor) -> AsyncIterator[t
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
-    command = proxy(folder, port, door.address.port)
+    command = proxy(folder, port, server.address.port)
     process = await trio.lowlevel.open_process(
         command,
         stdout=subprocess.DEVNULL,
@@ -129,7 +129,10 @@ PROXIES = [pytest.param(nginx, id="nginx", marks=needs("nginx")), pytest.param(c
 async def test_a_token_passes_at_once_and_a_client_that_leaves_ends_the_request(proxy: Proxy, tmp_path: Path) -> None:
     body = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {NAME}\r\ncontent-type: application/json\r\ncontent-length: "
-    async with open_door(hanging, allowed_hosts=(NAME,)) as door, proxied(proxy, tmp_path, door) as (port, trusting):
+    async with (
+        open_server(hanging, allowed_hosts=(NAME,)) as server,
+        proxied(proxy, tmp_path, server) as (port, trusting),
+    ):
         stream = await secured(port, trusting)
         await stream.send_all(f"{head}{len(body)}\r\n\r\n".encode() + body)
         seen = b""
@@ -137,14 +140,14 @@ async def test_a_token_passes_at_once_and_a_client_that_leaves_ends_the_request(
             seen += await stream.receive_some()
         assert seen.startswith(b"HTTP/1.1 200 ")
         await trio.aclose_forcefully(stream)
-        await door.engine.until(lambda: door.engine.open_runs == 0)
+        await server.engine.until(lambda: server.engine.open_runs == 0)
 
 
 @pytest.mark.parametrize("proxy", PROXIES)
 async def test_a_websocket_passes(proxy: Proxy, tmp_path: Path) -> None:
     async with (
-        open_door(saying("Hel", "lo"), allowed_hosts=(NAME,)) as door,
-        proxied(proxy, tmp_path, door) as (port, trusting),
+        open_server(saying("Hel", "lo"), allowed_hosts=(NAME,)) as server,
+        proxied(proxy, tmp_path, server) as (port, trusting),
         trio.open_nursery() as nursery,
     ):
         ws = await wrap_client_stream(nursery, await secured(port, trusting), NAME, "/v1/responses")

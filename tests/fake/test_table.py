@@ -1,4 +1,4 @@
-"""Vendors x request types x (whole, streamed), through a runtime with its front door: each works end to end against the
+"""Vendors x request types x (whole, streamed), through a runtime with its server: each works end to end against the
 fake provider, or is refused with the documented error before any call. The README prints the same table.
 """
 
@@ -43,7 +43,7 @@ CODE = ScriptRule(contains="fibonacci", text="```python\ndef fib(): ...\n```")
 HTTP_CASES = [(kind, each, stream) for kind in TITLES for each in PATHS for stream in (False, True)]
 
 
-class Door:
+class Endpoint:
     """A runtime with all vendors, each faked, and clients for it."""
 
     def __init__(self, runtime: Runtime, fake: FakeProvider, address: ListenAddress) -> None:
@@ -58,7 +58,7 @@ class Door:
 
 
 @asynccontextmanager
-async def door() -> AsyncIterator[Door]:
+async def server() -> AsyncIterator[Endpoint]:
     async with FakeProvider(CODE, key=KEY) as fake:
         providers = {
             kind.value: Provider(kind=kind, base_url=fake.base_url(kind), api_key=Secret(KEY), models=("m",))
@@ -66,9 +66,9 @@ async def door() -> AsyncIterator[Door]:
         }
         addresses: list[ListenAddress] = []
         config = Server(port=0, drain_s=0.5)
-        runtime = Runtime(Config(providers=providers), doors=lambda own: server_child(config, own, addresses.append))
+        runtime = Runtime(Config(providers=providers), servers=lambda own: server_child(config, own, addresses.append))
         async with runtime.running():
-            yield Door(runtime, fake, addresses[0])
+            yield Endpoint(runtime, fake, addresses[0])
 
 
 def said(reply: Reply, request_type: RequestType, *, stream: bool) -> str:
@@ -106,7 +106,7 @@ def expected(kind: LLMProvider, request_type: RequestType) -> str:
 async def test_it_works_end_to_end_or_is_refused_before_any_call(
     kind: LLMProvider, request_type: RequestType, stream: bool
 ) -> None:
-    async with door() as opened:
+    async with server() as opened:
         reply = await opened.ask(kind, request_type, stream=stream)
         if stream and request_type in NEVER_STREAMED:
             assert (reply.status, reply.json["error"]["param"]) == (400, "stream")
@@ -132,7 +132,7 @@ async def test_what_cannot_get_better_is_one_call_and_a_typed_error(
     kind: LLMProvider, status: int, told: int, code: str
 ) -> None:
     """Through the whole system."""
-    async with door() as opened:
+    async with server() as opened:
         opened.fake.script(ScriptRule(status=status))
         reply = await opened.ask(kind, RequestType.CHAT, stream=True)
         assert (reply.status, reply.json["error"]["code"]) == (told, code)
@@ -143,7 +143,7 @@ async def test_what_cannot_get_better_is_one_call_and_a_typed_error(
 @pytest.mark.parametrize("stream", [False, True])
 async def test_when_the_client_leaves_the_vendor_is_left_within_a_second(kind: LLMProvider, stream: bool) -> None:
     body = {"model": f"{kind}/m", **BODIES[RequestType.CHAT], "stream": stream}
-    async with door() as opened:
+    async with server() as opened:
         opened.fake.script(ScriptRule(fault=Fault.STALL))
         async with HttpClient(await trio.open_tcp_stream(opened.address.host, opened.address.port)) as client:
             await client.begin("POST", PATHS[RequestType.CHAT], body)
@@ -154,7 +154,7 @@ async def test_when_the_client_leaves_the_vendor_is_left_within_a_second(kind: L
 
 
 async def test_the_embedded_api_refuses_alike() -> None:
-    async with door() as opened:
+    async with server() as opened:
         with pytest.raises(UnsupportedError, match="has no embedding"):
             await opened.runtime.embed("Once upon", model="anthropic/m")
         assert opened.fake.journal.asked == 0

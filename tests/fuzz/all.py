@@ -2,8 +2,8 @@
 
 from fuzz.clients import CLIENT_REQUESTS
 from fuzz.files import CLAIMS, CONFIG, ENTRY
-from fuzz.http import ANSWER, DOOR
+from fuzz.http import ANSWER, SERVER
 from fuzz.sse import SSE
 from fuzz.vendors import VENDORS
 
-TARGETS = {each.name: each for each in (SSE, VENDORS, CLIENT_REQUESTS, DOOR, ANSWER, CONFIG, CLAIMS, ENTRY)}
+TARGETS = {each.name: each for each in (SSE, VENDORS, CLIENT_REQUESTS, SERVER, ANSWER, CONFIG, CLAIMS, ENTRY)}

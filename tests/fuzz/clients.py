@@ -35,7 +35,7 @@ from llm_runtime.server.stored import RESPONSES
 from support.transcripts import FOLDER, Recording
 
 CHAT, RESPONSE, CLAUDE, GEMINI, COHERE = SERVERS
-DOORS: tuple[tuple[ServerDialect, str], ...] = (
+ENDPOINTS: tuple[tuple[ServerDialect, str], ...] = (
     (CHAT, "/v1/chat/completions"),
     (CHAT, "/v1/completions"),
     (CHAT, "/v1/embeddings"),
@@ -57,10 +57,10 @@ REFUSALS = (BadRequestError, UnsupportedError)
 def check(data: bytes) -> None:
     """Read, or refused with a typed error; then the same of all that follows."""
     chosen, body = (data or b"\0")[0], data[1:]
-    if chosen >= len(DOORS):
+    if chosen >= len(ENDPOINTS):
         check_message(body)
         return
-    server, path = DOORS[chosen]
+    server, path = ENDPOINTS[chosen]
     if not path:
         path, _, text = body.decode("latin-1").partition("\n")
         path, body = f"/v1beta/models/{path}", text.encode("latin-1")
@@ -129,13 +129,13 @@ BY_HAND: Sequence[tuple[int, object]] = (
 
 def seeds() -> list[bytes]:
     """Recorded requests, where they are present, and some by hand."""
-    found = [bytes((door,)) + json.dumps(body).encode() for door, body in BY_HAND]
+    found = [bytes((server,)) + json.dumps(body).encode() for server, body in BY_HAND]
     found.append(b'\x0am:embedContent?alt=sse\n{"content": {"parts": [{"text": "x"}]}}')
-    for vendor, doors in RECORDED.items():
+    for vendor, servers in RECORDED.items():
         for path in sorted((FOLDER / vendor).glob("*.json")):
             asked = json.dumps(Recording(path).asked).encode()
             if asked != b"null" and len(asked) <= LONGEST:
-                found += [bytes((door,)) + asked for door in doors]
+                found += [bytes((server,)) + asked for server in servers]
     return found
 
 

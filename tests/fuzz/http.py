@@ -1,4 +1,4 @@
-"""HTTP/1.1 from both ends: requests at the door and answers at the transport, each against h11 alone."""
+"""HTTP/1.1 from both ends: requests at the server and answers at the transport, each against h11 alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm_runtime.server.http_error import HttpError
 MOST = 50
 """Requests on one connection that are looked at."""
 
-# ---------------------------------------------------------------- the door
+# ---------------------------------------------------------------- the server
 
 
 class Read(NamedTuple):
@@ -29,7 +29,7 @@ class Read(NamedTuple):
     end: object
 
 
-def check_door(data: bytes) -> None:
+def check_server(data: bytes) -> None:
     """Any split gives the same requests, and they are what h11 reads."""
     at, body = (data or b"\0")[0], data[1:]
     whole = requests([body])
@@ -101,7 +101,7 @@ REQUESTS = [
     b"GET / HTTP/1.1\nHost: a\n\nCONNECT /a HTTP/1.1\r\nHost: a\r\n X: folded\r\n\r\n",
 ]
 
-DOOR = Target("door", check_door, lambda: [b"\x80" + one for one in [*REQUESTS, b"".join(REQUESTS)]], prefix=1)
+SERVER = Target("server", check_server, lambda: [b"\x80" + one for one in [*REQUESTS, b"".join(REQUESTS)]], prefix=1)
 
 # ---------------------------------------------------------------- the transport
 

@@ -39,38 +39,38 @@ def test_windows_are_the_calendars(per: Per, start: str, end: str) -> None:
 
 
 def test_what_is_reserved_counts_and_what_was_not_used_comes_back() -> None:
-    books = Budgets({"b": Budget(usd=1.0, per="day")})
-    assert isinstance(books.reserve(1, ask(0.6), NOON), BudgetHold)
-    why = refused(books.reserve(2, ask(0.6), NOON))
+    budgets = Budgets({"b": Budget(usd=1.0, per="day")})
+    assert isinstance(budgets.reserve(1, ask(0.6), NOON), BudgetHold)
+    why = refused(budgets.reserve(2, ask(0.6), NOON))
     assert why == (
         'budget "b" has $0.4000 of $1.00 (needed: about $0.6000) left per day; '
         "it resets at 2026-12-01T00:00:00Z, in 43200 s"
     )
-    books.end(1, usd=0.1, tokens=3)
-    assert isinstance(books.reserve(3, ask(0.9), NOON), BudgetHold)
-    assert books.release(3)
-    assert not books.release(3)
-    assert books.statistics(NOON)["b"].usd == pytest.approx(0.1)
+    budgets.end(1, usd=0.1, tokens=3)
+    assert isinstance(budgets.reserve(3, ask(0.9), NOON), BudgetHold)
+    assert budgets.release(3)
+    assert not budgets.release(3)
+    assert budgets.statistics(NOON)["b"].usd == pytest.approx(0.1)
 
 
 def test_a_request_is_paid_by_all_budgets_that_name_it_or_by_none() -> None:
-    budgets = {
+    table = {
         "all": Budget(usd=10.0),
         "mine": Budget(usd=1.0, keys=("me",)),
         "theirs": Budget(usd=0.1, keys=("they",)),
         "few": Budget(tokens=100, teams=("team",), routes=("route",)),
     }
-    books = Budgets(budgets)
-    held = books.reserve(1, ask(0.5, 60), NOON)
+    budgets = Budgets(table)
+    held = budgets.reserve(1, ask(0.5, 60), NOON)
     assert isinstance(held, BudgetHold)
     assert {part.name for part in held.parts} == {"all", "mine", "few"}
-    assert '"few"' in refused(books.reserve(2, ask(0.1, 60), NOON))
-    assert books.statistics(NOON)["mine"].usd == 0.5, "what one refuses, the others do not have"
+    assert '"few"' in refused(budgets.reserve(2, ask(0.1, 60), NOON))
+    assert budgets.statistics(NOON)["mine"].usd == 0.5, "what one refuses, the others do not have"
 
 
 def test_who_cannot_be_paid_is_left_out_and_the_dearest_of_the_others_is_reserved() -> None:
-    books = Budgets({"b": Budget(usd=1.0)})
-    held = books.reserve(1, ask(2.0, cheap=0.2, middle=0.5, secret=None), NOON)
+    budgets = Budgets({"b": Budget(usd=1.0)})
+    held = budgets.reserve(1, ask(2.0, cheap=0.2, middle=0.5, secret=None), NOON)
     assert isinstance(held, BudgetHold)
     assert held.names == ("cheap", "middle")
     assert held.parts[0].amount.usd == 0.5
@@ -78,66 +78,66 @@ def test_who_cannot_be_paid_is_left_out_and_the_dearest_of_the_others_is_reserve
 
 @pytest.mark.parametrize(("unknown", "counted"), [("allow", 0.0), (5.0, 0.005), ("refuse", None)])
 def test_a_price_that_is_not_known(unknown: str | float, counted: float | None) -> None:
-    books = Budgets({"b": Budget(usd=1.0, unknown_price=unknown)})  # type: ignore[arg-type]
-    held = books.reserve(1, ask(None, 1_000), NOON)
+    budgets = Budgets({"b": Budget(usd=1.0, unknown_price=unknown)})  # type: ignore[arg-type]
+    held = budgets.reserve(1, ask(None, 1_000), NOON)
     if counted is None:
         assert "is not known" in refused(held)
         return
-    books.end(1, usd=None, tokens=1_000)
-    assert books.statistics(NOON)["b"].usd == counted
+    budgets.end(1, usd=None, tokens=1_000)
+    assert budgets.statistics(NOON)["b"].usd == counted
 
 
 def test_a_run_over_midnight_counts_where_it_began() -> None:
-    books = Budgets({"b": Budget(usd=1.0, per="day")})
-    assert isinstance(books.reserve(1, ask(0.9), NOON), BudgetHold)
+    budgets = Budgets({"b": Budget(usd=1.0, per="day")})
+    assert isinstance(budgets.reserve(1, ask(0.9), NOON), BudgetHold)
     tomorrow = NOON + DAY
-    assert isinstance(books.reserve(2, ask(0.9), tomorrow), BudgetHold)
-    books.end(1, usd=5.0, tokens=1)
-    assert books.statistics(tomorrow)["b"].usd == 0.9
+    assert isinstance(budgets.reserve(2, ask(0.9), tomorrow), BudgetHold)
+    budgets.end(1, usd=5.0, tokens=1)
+    assert budgets.statistics(tomorrow)["b"].usd == 0.9
 
 
 def test_a_wall_clock_that_is_set_forth_and_back_finds_its_window_as_it_was() -> None:
-    books = Budgets({"b": Budget(usd=1.0, per="day")})
-    books.reserve(1, ask(0.9), NOON)
-    books.end(1, usd=0.9, tokens=1)
+    budgets = Budgets({"b": Budget(usd=1.0, per="day")})
+    budgets.reserve(1, ask(0.9), NOON)
+    budgets.end(1, usd=0.9, tokens=1)
     for number, jump in enumerate((400 * DAY, -400 * DAY, DAY)):
-        assert isinstance(books.reserve(10 + number, ask(0.5), NOON + jump), BudgetHold)
-    assert isinstance(books.reserve(20, ask(0.5), NOON), BudgetRefused)
+        assert isinstance(budgets.reserve(10 + number, ask(0.5), NOON + jump), BudgetHold)
+    assert isinstance(budgets.reserve(20, ask(0.5), NOON), BudgetRefused)
 
 
 def test_what_was_spent_before_the_start_counts() -> None:
-    books = Budgets({"b": Budget(usd=1.0, per="day")})
+    budgets = Budgets({"b": Budget(usd=1.0, per="day")})
     payer = Payer("", "me")
-    books.load([("gone", payer, NOON, 0.3, 5), ("gone", payer, NOON, None, 5), ("gone", payer, NOON - DAY, 9.0, 5)])
-    assert books.statistics(NOON)["b"].usd == 0.3
-    assert isinstance(books.reserve(1, ask(0.8), NOON), BudgetRefused)
+    budgets.load([("gone", payer, NOON, 0.3, 5), ("gone", payer, NOON, None, 5), ("gone", payer, NOON - DAY, 9.0, 5)])
+    assert budgets.statistics(NOON)["b"].usd == 0.3
+    assert isinstance(budgets.reserve(1, ask(0.8), NOON), BudgetRefused)
 
 
 def test_alone_each_keeps_to_its_share_and_says_so() -> None:
-    books = Budgets({"b": Budget(usd=1.0, per="day")}, shared=True)
-    assert "was not reached since" in refused(books.reserve(1, ask(0.01), NOON))
-    books.join()
-    state = books.state("b", NOON)
-    assert isinstance(books.reserve(2, ask(0.2), NOON), BudgetHold)
-    books.heard("b", state, Amount(0.4, 0), 4)
-    books.go_alone(NOON)
-    assert isinstance(books.reserve(3, ask(0.1), NOON), BudgetHold), "0.4 is left for four"
-    why = refused(books.reserve(4, ask(0.01), NOON))
+    budgets = Budgets({"b": Budget(usd=1.0, per="day")}, shared=True)
+    assert "was not reached since" in refused(budgets.reserve(1, ask(0.01), NOON))
+    budgets.join()
+    state = budgets.state("b", NOON)
+    assert isinstance(budgets.reserve(2, ask(0.2), NOON), BudgetHold)
+    budgets.heard("b", state, Amount(0.4, 0), 4)
+    budgets.go_alone(NOON)
+    assert isinstance(budgets.reserve(3, ask(0.1), NOON), BudgetHold), "0.4 is left for four"
+    why = refused(budgets.reserve(4, ask(0.01), NOON))
     assert "of this process's share, while Redis is away" in why
     tomorrow = NOON + DAY
-    assert isinstance(books.reserve(5, ask(0.25), tomorrow), BudgetHold), "a quarter of a new window"
-    assert isinstance(books.reserve(6, ask(0.01), tomorrow), BudgetRefused)
+    assert isinstance(budgets.reserve(5, ask(0.25), tomorrow), BudgetHold), "a quarter of a new window"
+    assert isinstance(budgets.reserve(6, ask(0.01), tomorrow), BudgetRefused)
 
 
 def test_past_the_soft_limit_it_is_told() -> None:
-    books = Budgets({"b": Budget(usd=1.0, per="day", soft=0.5)})
-    first = books.reserve(1, ask(0.4), NOON)
-    second = books.reserve(2, ask(0.2), NOON)
+    budgets = Budgets({"b": Budget(usd=1.0, per="day", soft=0.5)})
+    first = budgets.reserve(1, ask(0.4), NOON)
+    second = budgets.reserve(2, ask(0.2), NOON)
     assert isinstance(first, BudgetHold)
     assert isinstance(second, BudgetHold)
     assert (first.warning, second.warning) == ("", "b=0.60")
-    assert [*books.newly_warned(NOON)] == ["b"]
-    assert [*books.newly_warned(NOON)] == []
+    assert [*budgets.newly_warned(NOON)] == ["b"]
+    assert [*budgets.newly_warned(NOON)] == []
 
 
 @given(
@@ -148,16 +148,16 @@ def test_past_the_soft_limit_it_is_told() -> None:
 )
 def test_no_more_is_reserved_than_there_is(steps: list[tuple[str, float, int]]) -> None:
     """Whatever happens, what is granted fits; only what is spent beyond its reservation can be too much."""
-    books, overrun, at = Budgets({"b": Budget(usd=1.0, per="day")}), 0.0, NOON
+    budgets, overrun, at = Budgets({"b": Budget(usd=1.0, per="day")}), 0.0, NOON
     for number, (step, usd, which) in enumerate(steps):
-        numbers = sorted(books.holds)
+        numbers = sorted(budgets.holds)
         if step == "reserve":
-            books.reserve(number, ask(usd), at)
+            budgets.reserve(number, ask(usd), at)
         elif numbers:
             chosen = numbers[which % len(numbers)]
             if step == "end":
-                overrun += max(0.0, usd - books.holds[chosen].parts[0].amount.usd)
-                books.end(chosen, usd=usd, tokens=1)
+                overrun += max(0.0, usd - budgets.holds[chosen].parts[0].amount.usd)
+                budgets.end(chosen, usd=usd, tokens=1)
             else:
-                books.release(chosen)
-        assert books.statistics(at)["b"].usd <= 1.0 + overrun + 1e-6
+                budgets.release(chosen)
+        assert budgets.statistics(at)["b"].usd <= 1.0 + overrun + 1e-6

@@ -283,10 +283,10 @@ class Life(World):
         events = self.events[id(out.receipt)] = []
         for name, mark in zip(out.names, out.receipt.marks, strict=True):
             for what, cost in (("requests", 1.0), ("tokens", float(tokens))):
-                meter = self.meters.get((name, what))
-                if meter is not None:
-                    meter.events.append(Event(now, out.wait_s, cost, [cost]))
-                    events.append((meter, meter.events[-1], what, name, mark.born))
+                metrics = self.meters.get((name, what))
+                if metrics is not None:
+                    metrics.events.append(Event(now, out.wait_s, cost, [cost]))
+                    events.append((metrics, metrics.events[-1], what, name, mark.born))
 
     def finish(self, replica: Replica, draw: Random) -> None:
         place = draw.randrange(len(replica.out))
@@ -296,7 +296,7 @@ class Life(World):
         ending = ending if gone else Settlement.REFUNDED  # who still waits can only leave
         used = draw.choice((None, 0, 5, 50, 900)) if ending is Settlement.CHARGED else None
         replica.end(place, ending, used)
-        for meter, event, what, name, born in self.events.pop(id(out.receipt)):
+        for metrics, event, what, name, born in self.events.pop(id(out.receipt)):
             if what == "requests":
                 event.cost[0] = 0.0 if ending is Settlement.REFUNDED else 1.0
             elif ending is not Settlement.CHARGED:
@@ -304,7 +304,7 @@ class Life(World):
             elif used is not None:
                 event.cost[0] = min(event.asked, float(used))
                 if used > event.asked and self.redis.hashes[name]["born"] == born:  # else nobody knows of it any more
-                    meter.events.append(Event(self.clock.time, 0.0, 0.0, [used - event.asked]))
+                    metrics.events.append(Event(self.clock.time, 0.0, 0.0, [used - event.asked]))
         self.check()
 
     def jump(self, seconds: float) -> None:
@@ -343,8 +343,8 @@ class Life(World):
         for name, limits in LIMITS.items():
             one = self.start()
             assert one.claim(name, tokens=limits.tokens_per_minute or 1).charged
-        for meter in self.meters.values():
-            meter.judge()
+        for metrics in self.meters.values():
+            metrics.judge()
 
 
 @pytest.mark.parametrize("choices", [ALONE, TOGETHER], ids=["one-account", "two-accounts"])

@@ -88,7 +88,7 @@ async def load(refs: list[LimiterRef], vendor: Vendor, draw: Random) -> None:
         assert seen.providers["a"].in_flight == 0
 
 
-async def trouble(ledger: VirtualScript, draw: Random, *, away: bool) -> None:
+async def problem(ledger: VirtualScript, draw: Random, *, away: bool) -> None:
     """The server's clock is set, and where that is asked for, the server is away now and then."""
     off = 0.0
     while True:
@@ -121,7 +121,7 @@ def test_no_60_seconds_hold_more_than_the_limit(shared: bool, seed: int) -> None
         with pytest.MonkeyPatch.context() as patch:
             ledger = virtual_ledger(patch, latency_s=0.002)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(lambda: trouble(ledger, draw, away=True))
+                nursery.start_soon(lambda: problem(ledger, draw, away=True))
                 async with replica(SERVER if shared else None, {"a": LIMITS}, faults=faults) as ref:
                     await load([ref], vendor, Random(seed + 1))
                 nursery.cancel_scope.cancel()
@@ -144,7 +144,7 @@ def test_four_replicas_keep_to_the_limit_and_one_more_each(seed: int) -> None:
             ledger = virtual_ledger(patch, latency_s=0.002)
             async with trio.open_nursery() as nursery:
                 async with replicas(4, SERVER, {"a": LIMITS}) as refs:
-                    nursery.start_soon(lambda: trouble(ledger, draw, away=False))
+                    nursery.start_soon(lambda: problem(ledger, draw, away=False))
                     await load(refs, vendor, Random(seed + 1))
                 nursery.cancel_scope.cancel()
 

@@ -13,7 +13,7 @@ from llm_actors.limiter.window import MINUTE
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import Settlement
 from llm_protocol.policy import Limits
-from support.limits import NONE, Desk
+from support.limits import NONE, LimiterWorld
 
 PROVIDERS = {
     "busy": Limits(requests_per_minute=30, tokens_per_minute=900, max_concurrency=4),
@@ -54,7 +54,7 @@ class Meter:
             recent.append(event)
 
 
-class Life(Desk):
+class Life(LimiterWorld):
     """A desk with a judge for every limit, and a ledger of everyone who ever asked."""
 
     def __init__(self) -> None:
@@ -96,15 +96,15 @@ class Life(Desk):
         charges = self.charged[number] = []
         for name in (self.granted[number], caller):
             for what, cost in (("requests", 1), ("tokens", tokens)):
-                meter = self.meters.get((name, what))
-                if meter is not None:
+                metrics = self.meters.get((name, what))
+                if metrics is not None:
                     event = [self.now, float(cost), float(cost)]
-                    meter.events.append(event)
-                    charges.append((meter, event, what))
+                    metrics.events.append(event)
+                    charges.append((metrics, event, what))
 
     def finish(self, which: int, ending: Settlement, used: int | None) -> None:
         number = self.open.pop(which)
-        for meter, event, what in self.charged.pop(number):
+        for metrics, event, what in self.charged.pop(number):
             if what == "requests":
                 event[2] = 0.0 if ending is Settlement.REFUNDED else 1.0
             elif ending is not Settlement.CHARGED:
@@ -112,12 +112,12 @@ class Life(Desk):
             elif used is not None:
                 event[2] = min(event[1], float(used))
                 if used > event[1]:
-                    meter.events.append([self.now, 0.0, used - event[1]])
+                    metrics.events.append([self.now, 0.0, used - event[1]])
         self.end(number, ending, used)
 
     def _check(self) -> None:
         """Sums balance, at every step."""
-        seen = self.books.statistics(self.now)
+        seen = self.rate_limiter.statistics(self.now)
         assert seen.leases == len(self.open)
         assert seen.waiting == len(self.waiting)
         for name, provider in seen.providers.items():
@@ -146,14 +146,14 @@ class Life(Desk):
                 self.finish(0, Settlement.CHARGED, None)
             if not self.waiting and not self.open:
                 break
-            due = self.books.due(self.now)
+            due = self.rate_limiter.due(self.now)
             assert due < inf, "someone waits and nothing is due"
             self.wait(max(0.0, due - self.now))
         assert not self.waiting
-        assert self.books.statistics(self.now).leases == 0
-        assert not any(caller.waiting for caller in self.books._callers._known.values())
-        for meter in self.meters.values():
-            meter.judge()
+        assert self.rate_limiter.statistics(self.now).leases == 0
+        assert not any(caller.waiting for caller in self.rate_limiter._callers._known.values())
+        for metrics in self.meters.values():
+            metrics.judge()
 
 
 @settings(max_examples=LIVES, derandomize=True, deadline=None)
@@ -187,12 +187,12 @@ def _do(life: Life, what: int, a: int, b: int, c: int) -> None:
         life.pass_time((a * a) / 2000)
     elif what < 250:
         name = CHOICES[a % 3][0]
-        life.books.observe(
+        life.rate_limiter.observe(
             name, RateLimits(requests_remaining=b, tokens_remaining=c * 10, tokens_reset_s=1.0), life.now
         )
         life.look()
     elif what < 253:
-        life.books.hold(CHOICES[a % 3][0], b / 10, life.now)
+        life.rate_limiter.hold(CHOICES[a % 3][0], b / 10, life.now)
         life.look()
     elif a < 64:
         life.crash_and_come_back()

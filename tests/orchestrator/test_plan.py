@@ -117,35 +117,35 @@ def test_without_retry_budget_there_is_no_retry_but_a_next_candidate() -> None:
 def test_waiting_for_who_rests_takes_nothing_from_the_retry_budget() -> None:
     """Nobody was called. Else of many that find a provider resting for a second only a few could wait for it."""
     rests = failed(FailureKind.OVERLOADED, 1.0)
-    assert isinstance(plan(budget=lambda _: False).after(rests, 0.0, asked=False), Again)
+    assert isinstance(plan(budget=lambda _: False).after(rests, 0.0, called=False), Again)
 
 
 def test_a_refusal_without_a_call_uses_up_no_attempt_and_is_waited_for_within_a_bound() -> None:
     made, waited = plan(attempts=Attempts(max=1), draw=0.0), 0.0
-    while isinstance(move := made.after(failed(FailureKind.OVERLOADED, 4.0), waited, asked=False), Again):
+    while isinstance(move := made.after(failed(FailureKind.OVERLOADED, 4.0), waited, called=False), Again):
         waited += move.after_s
     assert (waited, move) == (28.0, Stop("the wait would be longer than wait_s"))
-    assert plan().after(failed(FailureKind.OVERLOADED, 31.0), 0.0, asked=False) == Stop(
+    assert plan().after(failed(FailureKind.OVERLOADED, 31.0), 0.0, called=False) == Stop(
         "the wait would be longer than wait_s"
     )
     mixed = plan(draw=0.0)
     for _ in range(2):
-        assert isinstance(mixed.after(failed(FailureKind.OVERLOADED, 1.0), 0.0, asked=False), Again)
+        assert isinstance(mixed.after(failed(FailureKind.OVERLOADED, 1.0), 0.0, called=False), Again)
         assert isinstance(mixed.after(failed(FailureKind.SERVER_ERROR), 0.0), Again)
     assert mixed.after(failed(FailureKind.SERVER_ERROR), 0.0) == Stop("it was tried 3 times")
 
 
 def test_a_refusal_that_says_to_come_at_once_is_not_followed_by_a_tight_loop() -> None:
     made, waits = plan(), 0
-    while isinstance(made.after(failed(FailureKind.OVERLOADED, 0.0), 0.0, asked=False), Again):
+    while isinstance(made.after(failed(FailureKind.OVERLOADED, 0.0), 0.0, called=False), Again):
         waits += 1
     assert waits < 1_000
 
 
 def test_what_kept_one_from_being_asked_need_not_keep_the_next() -> None:
     made = plan("dear", "cheap")
-    assert made.after(failed(FailureKind.BUDGET), 0.0, asked=False) == Next()
-    assert made.after(failed(FailureKind.BUDGET), 0.0, asked=False) == Stop("no other candidate")
+    assert made.after(failed(FailureKind.BUDGET), 0.0, called=False) == Next()
+    assert made.after(failed(FailureKind.BUDGET), 0.0, called=False) == Stop("no other candidate")
 
 
 @given(

@@ -90,7 +90,7 @@ async def daemon(target: str) -> AsyncIterator[tuple[HttpClient, Peer, str]]:
         base = peer.url if target in ("anthropic", "gemini", "cohere") else f"{peer.url}/v1"
         provider = Provider(base_url=base, api_key=Secret("sk-vendor"), models=(model,), **KINDS[target])
         config = Config(server=server, providers={"p": provider}, attempts=Attempts(max=1))
-        runtime = Runtime(config, doors=lambda rt: server_child(server, rt, addresses.append))
+        runtime = Runtime(config, servers=lambda rt: server_child(server, rt, addresses.append))
         async with runtime.running():
             async with HttpClient(await trio.open_tcp_stream(addresses[0].host, addresses[0].port)) as client:
                 yield client, peer, model

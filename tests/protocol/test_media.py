@@ -168,7 +168,7 @@ def test_audio(vendor: str) -> None:
     if vendor in known:
         assert turn_of(vendor, sound) == [known[vendor]]
         return
-    with pytest.raises(UnsupportedError, match="takes no audio"):
+    with pytest.raises(UnsupportedError, match="does not accept audio"):
         turn_of(vendor, sound)
 
 

@@ -50,13 +50,13 @@ ASKED = ChatRequest(model="m", messages=(Message.of("user", "hi"),), request_id=
 CLIENT = OpenAIChat(COMPATIBLE)
 
 
-def body_of(request: Any, quirks: VendorProfile = OPENAI, *, stream: bool = False) -> Any:
-    return json.loads(encoded(OpenAIChat(quirks), request, stream=stream).body)
+def body_of(request: Any, profile: VendorProfile = OPENAI, *, stream: bool = False) -> Any:
+    return json.loads(encoded(OpenAIChat(profile), request, stream=stream).body)
 
 
-def sent(*parts: Part, role: Any = "user", quirks: VendorProfile = OPENAI) -> Any:
+def sent(*parts: Part, role: Any = "user", profile: VendorProfile = OPENAI) -> Any:
     """The wire messages of one canonical message."""
-    return body_of(ChatRequest(model="m", messages=(Message(role, parts),)), quirks)["messages"]
+    return body_of(ChatRequest(model="m", messages=(Message(role, parts),)), profile)["messages"]
 
 
 def make() -> Any:
@@ -110,26 +110,26 @@ COMMON = {
 
 
 @pytest.mark.parametrize(
-    ("quirks", "own"),
+    ("profile", "own"),
     [
         (OPENAI, {"max_completion_tokens": 7, "safety_identifier": "u1", "stream_options": {"include_usage": True}}),
         (CEREBRAS, {"max_completion_tokens": 7, "user": "u1"}),
         (COMPATIBLE, {"max_tokens": 7, "user": "u1", "stream_options": {"include_usage": True}}),
     ],
 )
-def test_every_parameter_has_its_name(quirks: VendorProfile, own: dict[str, Any]) -> None:
+def test_every_parameter_has_its_name(profile: VendorProfile, own: dict[str, Any]) -> None:
     """Each vendor's spelling; Cerebras gives usage unasked and refuses to be asked. Without tools nobody is told how
     many may be called.
     """
     request = ChatRequest(model="m", messages=ASKED.messages, parameters=FULL)
     with_tools = ChatRequest(model="m", messages=ASKED.messages, parameters=FULL, tools=(Tool(name="f"),))
-    assert body_of(with_tools, quirks)["parallel_tool_calls"] is False
-    body = body_of(request, quirks, stream=True)
+    assert body_of(with_tools, profile)["parallel_tool_calls"] is False
+    body = body_of(request, profile, stream=True)
     assert body == {"model": "m", "messages": body["messages"], "stream": True, **COMMON, **own}
 
 
 @pytest.mark.parametrize(
-    ("quirks", "name"),
+    ("profile", "name"),
     [
         (OPENAI, "top_k"),
         (OPENAI, "reasoning_budget"),
@@ -138,11 +138,11 @@ def test_every_parameter_has_its_name(quirks: VendorProfile, own: dict[str, Any]
         (COMPATIBLE, "reasoning_budget"),
     ],
 )
-def test_what_the_wire_cannot_say_is_left_out_or_translated(quirks: VendorProfile, name: str) -> None:
+def test_what_the_wire_cannot_say_is_left_out_or_translated(profile: VendorProfile, name: str) -> None:
     value: Any = "auto" if name == "reasoning_summary" else 5
     request = ChatRequest(model="m", messages=ASKED.messages, parameters=Parameters(**{name: value}))
-    assert name not in body_of(request, quirks)
-    [(parameter, action, to)] = adjusted(OpenAIChat(quirks), request)
+    assert name not in body_of(request, profile)
+    [(parameter, action, to)] = adjusted(OpenAIChat(profile), request)
     budget = name == "reasoning_budget"
     assert (parameter, action, to) == (name, *(("translated", "minimal") if budget else ("left_out", None)))
 
@@ -167,7 +167,7 @@ def test_extra_fields_are_added_and_never_override() -> None:
 
 def test_developer_is_system_elsewhere() -> None:
     """Only OpenAI knows the role."""
-    assert [sent(Text("x"), role="developer", quirks=q)[0]["role"] for q in (OPENAI, CEREBRAS, COMPATIBLE)] == [
+    assert [sent(Text("x"), role="developer", profile=q)[0]["role"] for q in (OPENAI, CEREBRAS, COMPATIBLE)] == [
         "developer",
         "system",
         "system",
@@ -208,19 +208,19 @@ def test_an_earlier_answer_goes_back() -> None:
 def test_reasoning_goes_back_to_who_wants_it() -> None:
     """Not to OpenAI; under each other's name to its maker, or when the maker is unknown; never a foreigner's."""
     answer = (Reasoning(text="hm", dialect="cerebras"), Text("a"))
-    assert sent(*answer, role="assistant", quirks=CEREBRAS)[0]["reasoning"] == "hm"
+    assert sent(*answer, role="assistant", profile=CEREBRAS)[0]["reasoning"] == "hm"
     unknown = (Reasoning(text="hm"), Text("a"))
-    assert sent(*unknown, role="assistant", quirks=COMPATIBLE)[0]["reasoning_content"] == "hm"
+    assert sent(*unknown, role="assistant", profile=COMPATIBLE)[0]["reasoning_content"] == "hm"
     assert sent(*unknown, role="assistant") == [{"role": "assistant", "content": "a"}]
     foreign = (Reasoning(text="hm", signature="s", dialect="anthropic"), Text("a"))
-    assert sent(*foreign, role="assistant", quirks=CEREBRAS) == [{"role": "assistant", "content": "a"}]
+    assert sent(*foreign, role="assistant", profile=CEREBRAS) == [{"role": "assistant", "content": "a"}]
 
 
 def test_call_signatures_go_back_where_they_are_known() -> None:
     """Gemini's compatible endpoint wants them; OpenAI would refuse the field."""
     call = ToolCall(id="c1", name="f", signature="sig")
     extra = {"google": {"thought_signature": "sig"}}
-    assert sent(call, role="assistant", quirks=COMPATIBLE)[0]["tool_calls"][0]["extra_content"] == extra
+    assert sent(call, role="assistant", profile=COMPATIBLE)[0]["tool_calls"][0]["extra_content"] == extra
     assert "extra_content" not in sent(call, role="assistant")[0]["tool_calls"][0]
 
 

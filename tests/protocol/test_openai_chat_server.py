@@ -538,12 +538,12 @@ def comparable(response: LLMResponse) -> LLMResponse:
     return msgspec.structs.replace(response, raw_finish_reason=None, upstream_id=None)
 
 
-@pytest.mark.parametrize("quirks", [OPENAI, CEREBRAS, COMPATIBLE], ids=["openai", "cerebras", "compatible"])
+@pytest.mark.parametrize("profile", [OPENAI, CEREBRAS, COMPATIBLE], ids=["openai", "cerebras", "compatible"])
 @given(data=st.data(), piece=st.integers(1, 7) | st.none())
-def test_answers_come_back(quirks: Any, data: st.DataObject, piece: int | None) -> None:
+def test_answers_come_back(profile: Any, data: st.DataObject, piece: int | None) -> None:
     """``decode(encode(x)) == x``, whole and streamed in pieces of any size."""
-    response = data.draw(answers(quirks.name))
-    server, client = OpenAIChatServer(quirks), OpenAIChat(quirks)
+    response = data.draw(answers(profile.name))
+    server, client = OpenAIChatServer(profile), OpenAIChat(profile)
     streamed = decode(
         lambda: client.stream_decoder(STREAMED.request),
         encode(server.response_encoder(STREAMED, "resp_1"), response, piece=piece),

@@ -176,7 +176,7 @@ def test_what_only_the_vendor_knows_goes_to_it_unchanged() -> None:
     assert found == {key: value for key, value in body.items() if key != "include"}
 
 
-def test_the_door_reads_its_options_from_the_same_decoding() -> None:
+def test_the_server_reads_its_options_from_the_same_decoding() -> None:
     """A WebSocket frame is a body with a type, a lane and more; what real clients add is accepted."""
     create = SERVER.decode_create(
         b'{"type":"response.create","stream_id":"a","event_id":"e","generate":false,"stream":true,"model":"m",'

@@ -99,7 +99,7 @@ def test_what_is_no_sse_is_kept_as_stray() -> None:
     decoder = SseDecoder()
     assert decoder.feed(b'{\r\n "error": {\n  "message": "no"\n') == []
     assert decoder.feed(b" }\n}") + decoder.end() == []
-    assert decoder.stray == b'{\n "error": {\n  "message": "no"\n }\n}\n'
+    assert decoder.surplus == b'{\n "error": {\n  "message": "no"\n }\n}\n'
 
 
 @pytest.mark.parametrize("cut", [b"d", b"dat", b"data: {", b"ev", b"i", b"retry: 1", b"\xef\xbb\xbfdata: {"])
@@ -107,7 +107,7 @@ def test_a_field_cut_at_the_end_is_not_stray(cut: bytes) -> None:
     """The beginning of a field is a cut stream, not something else than one."""
     decoder = SseDecoder()
     assert decoder.feed(cut) + decoder.end() == []
-    assert decoder.stray == b""
+    assert decoder.surplus == b""
 
 
 def test_stray_is_bounded() -> None:
@@ -115,7 +115,7 @@ def test_stray_is_bounded() -> None:
     decoder = SseDecoder()
     for _ in range(100):
         decoder.feed(b"<p>" * 1000 + b"\n")
-    assert len(decoder.stray) == STRAY_LIMIT
+    assert len(decoder.surplus) == STRAY_LIMIT
 
 
 def fed_until_overflow(piece: bytes, total: int) -> tuple[int, int]:

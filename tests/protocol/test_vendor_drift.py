@@ -41,9 +41,7 @@ def test_what_no_wire_knows_is_found() -> None:
         "words": {"openai model": ["gpt-6-luna", "zzz-1"], "anthropic stop_reason": ["end_turn", "tired"]},
     }
     assert dict(differences(odd)) == {
-        "openai images parameter partial_images": (
-            "refused: images are not streamed; leave stream and partial_images out"
-        ),
+        "openai images parameter partial_images": ("refused: images are not streamed; omit stream and partial_images"),
         "openai model zzz-1": "no table knows it",
         "anthropic stop_reason tired": "no table knows it",
         "cohere chat answer message.content": "does not come back",
@@ -62,12 +60,12 @@ def test_an_explanation_without_a_difference_is_told(
 def test_what_says_the_same_again_is_told_once() -> None:
     kept = KeptFields("d")
     kept.keep("head", {"a": 1, "known": 2, "empty": "", "none": None}, ("known",))
-    assert kept.told() == [FieldsAdded("d", {"head": {"a": 1}})]
+    assert kept.take_events() == [FieldsAdded("d", {"head": {"a": 1}})]
     kept.keep("head", {"a": 1})
-    assert kept.told() == []
+    assert kept.take_events() == []
     kept.keep("head", {"a": 2, "b": [1]})
     kept.keep("head", "no object")
-    assert kept.told() == [FieldsAdded("d", {"head": {"a": 2, "b": [1]}})]
+    assert kept.take_events() == [FieldsAdded("d", {"head": {"a": 2, "b": [1]}})]
 
 
 def test_what_was_kept_stands_beside_ours_and_never_over_it() -> None:

@@ -188,9 +188,9 @@ async def test_runs_that_end_because_the_whole_tree_gives_up_are_told_that_it_cr
         await trio.sleep(0.1)
         raise ValueError
 
-    door = task_child("door", crash, restart=Restart.PERMANENT)
+    server = task_child("server", crash, restart=Restart.PERMANENT)
     with pytest.RaisesGroup(GaveUp, flatten_subgroups=True):
-        async with loaded_runtime(doors=[door]) as load:
+        async with loaded_runtime(servers=[server]) as load:
             run = await load.runtime.submit(load.request("plain"), stream=True)
             with run.follow():
                 await trio.sleep(60)

@@ -101,24 +101,24 @@ def made(model: str, cost: float | None) -> AttemptRecord:
 
 
 def test_a_flood_of_model_names_is_counted_together() -> None:
-    meter = Metrics()
+    metrics = Metrics()
     for number in range(100_000):
-        meter.attempt(made(f"m{number}", 0.5), "me", stream=False)
-    assert len(meter.cost) == MAX_MODELS + 1
-    assert meter.tokens["p", OTHER, "input"] == 2 * (100_000 - MAX_MODELS)
-    assert meter.caller_cost["me"] == 50_000
+        metrics.attempt(made(f"m{number}", 0.5), "me", stream=False)
+    assert len(metrics.cost) == MAX_MODELS + 1
+    assert metrics.tokens["p", OTHER, "input"] == 2 * (100_000 - MAX_MODELS)
+    assert metrics.caller_cost["me"] == 50_000
 
 
 def test_what_has_no_price_costs_nothing_and_is_told() -> None:
-    meter = Metrics()
-    meter.attempt(made("m", None), "", stream=False)
-    assert meter.unpriced == {"p": 1}
-    assert not meter.cost
+    metrics = Metrics()
+    metrics.attempt(made("m", None), "", stream=False)
+    assert metrics.unpriced == {"p": 1}
+    assert not metrics.cost
 
 
 def test_a_histogram_counts_each_value_under_its_bound() -> None:
-    meter = Metrics()
-    seconds = meter.request_seconds["chat", "p"]
+    metrics = Metrics()
+    seconds = metrics.request_seconds["chat", "p"]
     for value in (0.0, REQUEST_SECONDS[0], 0.2, 10_000.0):
         seconds.add(value)
     assert (seconds.counts[0], seconds.counts[2], seconds.counts[-1]) == (2, 1, 1)

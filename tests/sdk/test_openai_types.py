@@ -31,7 +31,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import item_events
 from llm_protocol.response import FinishReason, Usage
 from support.sdk import ROOT, SDKS, sdk_python
-from support.server import Script, hanging, open_door
+from support.server import Script, hanging, open_server
 from support.ws import WsClient, connected, ids
 
 SCRIPT = Path(__file__).with_name("scripts") / "openai_events.py"
@@ -112,18 +112,18 @@ CREATE: dict[str, Any] = {
 async def all_of(name: str, script: Script) -> list[tuple[str, str, Any]]:
     """What is said of one response: over WebSocket, resumed from everywhere over HTTP, and whole."""
     found: list[tuple[str, str, Any]] = []
-    async with open_door(script) as door, connected(door) as ws:
+    async with open_server(script) as server, connected(server) as ws:
         await ws.create(**CREATE)
         events = await ws.response()
         found += [("websocket", f"{name}: event {place}", event) for place, event in enumerate(events)]
         if events[-1]["type"] == "error":
             return found
         url = f"/v1/responses/{ids(events)}"
-        found.append(("body", f"{name}: GET", (await door.request("GET", url)).json))
+        found.append(("body", f"{name}: GET", (await server.request("GET", url)).json))
         for after in (-1, events[-1]["sequence_number"] // 2, 10**6):
-            rest = (await door.request("GET", f"{url}?stream=true&starting_after={after}")).events[:-1]
+            rest = (await server.request("GET", f"{url}?stream=true&starting_after={after}")).events[:-1]
             found += [("http", f"{name}: after {after}: {place}", event) for place, event in enumerate(rest)]
-        whole = await door.request("POST", "/v1/responses", CREATE)
+        whole = await server.request("POST", "/v1/responses", CREATE)
         if whole.status == 200:
             found.append(("body", f"{name}: POST", whole.json))
     return found
@@ -131,7 +131,7 @@ async def all_of(name: str, script: Script) -> list[tuple[str, str, Any]]:
 
 async def of_waiting() -> list[tuple[str, str, Any]]:
     """What is said of responses that wait, are cancelled, run in the background, or are refused."""
-    async with open_door(hanging) as door, connected(door) as ws:
+    async with open_server(hanging) as server, connected(server) as ws:
         found: list[Any] = []
 
         async def until(kind: str, ws: WsClient = ws) -> dict[str, Any]:
@@ -146,12 +146,12 @@ async def of_waiting() -> list[tuple[str, str, Any]]:
         await until("response.output_text.delta")
         await ws.create(**CREATE)
         waiting = ids([await until("response.queued")])
-        bodies = [(await door.request("GET", f"/v1/responses/{waiting}")).json]
+        bodies = [(await server.request("GET", f"/v1/responses/{waiting}")).json]
         await ws.send({"type": "response.cancel", "response_id": waiting})
         await until("response.incomplete")
         await ws.send({"type": "response.cancel", "stream_id": "a"})
         ended = ids([await until("response.incomplete")])
-        bodies.append((await door.request("GET", f"/v1/responses/{ended}")).json)
+        bodies.append((await server.request("GET", f"/v1/responses/{ended}")).json)
         await ws.send({"type": "response.cancel", "response_id": "resp_none", "event_id": "e"})
         await until("error")
         await ws.create(previous_response_id="resp_none", stream_id="b")
@@ -166,8 +166,8 @@ async def of_waiting() -> list[tuple[str, str, Any]]:
         assert (await until("response.steer.failed"))["steer"]["previous_response_id"] == ended
         await ws.create(generate=False, stream_id="b")
         await until("response.completed")
-        begun = await door.request("POST", "/v1/responses", CREATE | {"background": True})
-        bodies += [begun.json, (await door.request("POST", f"/v1/responses/{begun.json['id']}/cancel")).json]
+        begun = await server.request("POST", "/v1/responses", CREATE | {"background": True})
+        bodies += [begun.json, (await server.request("POST", f"/v1/responses/{begun.json['id']}/cancel")).json]
         return [("websocket", f"waiting {place}", event) for place, event in enumerate(found)] + [
             ("body", f"waiting {place}", body) for place, body in enumerate(bodies)
         ]

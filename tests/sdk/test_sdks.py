@@ -10,7 +10,7 @@ import trio
 from support.daemon import KEY, daemon, vendor
 from support.npm import node_modules
 from support.sdk import ROOT, SDKS, sdk_python
-from support.server import open_door
+from support.server import open_server
 
 SCRIPTS = Path(__file__).with_name("scripts")
 SECONDS = 150
@@ -20,7 +20,7 @@ SECONDS = 150
 @pytest.mark.time_limit(240)
 async def test_the_sdk_for_node_finds_what_it_knows(tmp_path: Path) -> None:
     modules = await trio.to_thread.run_sync(node_modules, "openai-ws", "openai@6", "ws@8")
-    async with open_door(vendor) as upstream, daemon(upstream, tmp_path) as url:
+    async with open_server(vendor) as upstream, daemon(upstream, tmp_path) as url:
         with trio.fail_after(SECONDS):
             done = await trio.run_process(
                 ["node", str(SCRIPTS / "openai_node.mjs"), url, KEY, str(modules)],
@@ -49,7 +49,7 @@ async def test_the_sdk_for_node_finds_what_it_knows(tmp_path: Path) -> None:
 )
 async def test_the_sdk_finds_what_it_knows(sdk: str, script: str, tmp_path: Path) -> None:
     python = await trio.to_thread.run_sync(sdk_python, sdk, SDKS[sdk])
-    async with open_door(vendor) as upstream, daemon(upstream, tmp_path) as url:
+    async with open_server(vendor) as upstream, daemon(upstream, tmp_path) as url:
         with trio.fail_after(SECONDS):
             done = await trio.run_process(
                 [python, str(SCRIPTS / f"{script}.py"), url, KEY],

@@ -44,10 +44,10 @@ async def test_what_attempts_showed_is_in_the_next_ranking(autojump_clock: MockC
             cost=1e-3,
         )
         await wait_all_tasks_blocked()
-        books = made.known(A)
-        assert books.first_token.mean.value == 0.25
-        assert books.latency_s(Usage(output_tokens=100)) == pytest.approx(1.25, rel=0.05)
-        assert books.cost_per_token.known == pytest.approx(1e-5)
+        performance = made.known(A)
+        assert performance.first_token.mean.value == 0.25
+        assert performance.latency_s(Usage(output_tokens=100)) == pytest.approx(1.25, rel=0.05)
+        assert performance.cost_per_token.known == pytest.approx(1e-5)
 
 
 async def test_a_cancelled_probe_frees_its_slot_on_the_way_out(autojump_clock: MockClock) -> None:

@@ -160,9 +160,9 @@ def test_a_guess_from_another_model_does_not_hold_when_nobody_else_may_be_asked(
     made = Selector(cost_of)
     made.observe(seen(A, 0.0, FailureKind.AUTH), 0.5)
     assert made.rank([A, B], RequestType.CHAT, now=1.0, draw=0.9).candidates == [B, A]
-    assert made.admit(B, 1.0, others=[A], asked=True) is None
+    assert made.admit(B, 1.0, others=[A], called=True) is None
     assert made.admit(B, 1.0, others=[OTHER]) is not None, "another may be asked"
-    assert made.admit(A, 1.0, others=[B], asked=True) is not None, "it has had its turn"
+    assert made.admit(A, 1.0, others=[B], called=True) is not None, "it has had its turn"
     assert made.admit(A, 1.0, others=[B]) is None
 
 

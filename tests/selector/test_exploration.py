@@ -34,8 +34,8 @@ def known(seen_at: float = -inf, latency: LatencyModel | None = None) -> Perform
     return Performance(seen_at=seen_at, latency=latency or LatencyModel(since_change=TRIALS))
 
 
-def rival(candidate: Candidate, excess: float, books: Performance, *, could_win: bool = True) -> Rival:
-    return Rival((candidate, CHAT), books, excess, could_win)
+def rival(candidate: Candidate, excess: float, performance: Performance, *, could_win: bool = True) -> Rival:
+    return Rival((candidate, CHAT), performance, excess, could_win)
 
 
 def firsts(made: Selector, count: int, *, now: float = 1.0, select: Select = "score") -> list[Candidate]:
@@ -50,8 +50,8 @@ def firsts(made: Selector, count: int, *, now: float = 1.0, select: Select = "sc
 @given(st.lists(st.floats(0.05, 100), min_size=1, max_size=8))
 def test_the_cost_of_exploring_is_bounded_whatever_the_candidates(excesses: list[float]) -> None:
     """Of each request's time or money, over all candidates together."""
-    exploration, books = Exploration(), known(seen_at=-1_000.0)
-    rivals = [rival(Candidate(str(place), "m"), excess, books) for place, excess in enumerate(excesses)]
+    exploration, performance = Exploration(), known(seen_at=-1_000.0)
+    rivals = [rival(Candidate(str(place), "m"), excess, performance) for place, excess in enumerate(excesses)]
     spent, requests = 0.0, 3_000
     for number in range(requests):
         place = exploration.next(BEST, rivals, now=number * UNANSWERED_SECONDS)
@@ -63,8 +63,8 @@ def test_the_cost_of_exploring_is_bounded_whatever_the_candidates(excesses: list
 
 
 def test_who_is_nearly_as_good_is_explored_more_often_and_nobody_never() -> None:
-    exploration, books = Exploration(), known(seen_at=-1_000.0)
-    rivals = [rival(B, 0.5, books), rival(C, 9.0, books)]
+    exploration, performance = Exploration(), known(seen_at=-1_000.0)
+    rivals = [rival(B, 0.5, performance), rival(C, 9.0, performance)]
     found = Counter(exploration.next(BEST, rivals, now=number * 60.0) for number in range(2_000))
     assert found[0] > 4 * found[1] > 0
 

@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_actors.selector.decay import SAMPLE_SIZE, Fading, Mean, Series
+from llm_actors.selector.decay import SAMPLE_SIZE, DecayingCount, Mean, Series
 
 values = st.floats(0, 1e6)
 
 
 def test_a_fading_amount_halves_with_each_half_life() -> None:
-    amount = Fading(10.0).plus(0.0, 8.0)
+    amount = DecayingCount(10.0).plus(0.0, 8.0)
     assert [amount.level(now) for now in (0.0, 10.0, 30.0)] == pytest.approx([8.0, 4.0, 1.0])
     assert amount.plus(10.0, 1.0).level(10.0) == pytest.approx(5.0)
 
 
 @given(st.lists(st.tuples(values, st.floats(0, 100)), max_size=30), st.floats(0.1, 100))
 def test_a_fading_amount_is_the_faded_sum_of_what_was_added(added: list[tuple[float, float]], half_life: float) -> None:
-    fading, now = Fading(half_life), 0.0
+    fading, now = DecayingCount(half_life), 0.0
     moments: list[tuple[float, float]] = []
     for amount, pause in added:
         now += pause

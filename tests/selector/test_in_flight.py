@@ -18,7 +18,7 @@ KEY = A, CHAT
 USAGE = Usage(input_tokens=1_000, output_tokens=300)
 
 
-def measured(*, took: float) -> Selector:
+def figure(*, took: float) -> Selector:
     """A takes so long, B three times that."""
     times = [(A, took), (B, 3 * took)]
     seen = [success(each, 100.0 + n, took=seconds) for n in range(20) for each, seconds in times]
@@ -47,7 +47,7 @@ def test_callers_who_name_ever_new_models_do_not_fill_the_memory() -> None:
 
 
 def test_one_that_is_late_moves_the_traffic_before_it_ends_and_its_end_moves_it_back() -> None:
-    made = measured(took=1.0)
+    made = figure(took=1.0)
     assert best(made, 120.0) == A
 
     assert made.admit(A, 120.0, usage=USAGE) is None
@@ -59,7 +59,7 @@ def test_one_that_is_late_moves_the_traffic_before_it_ends_and_its_end_moves_it_
 
 
 def test_who_is_late_had_bad_luck_where_a_later_one_was_answered() -> None:
-    made = measured(took=1.0)
+    made = figure(took=1.0)
     assert made.admit(A, 120.0, usage=USAGE) is None
     assert made.admit(A, 121.0, usage=USAGE) is None
     made.observe(success(A, 122.0, took=1.0), 0.5)
@@ -67,7 +67,7 @@ def test_who_is_late_had_bad_luck_where_a_later_one_was_answered() -> None:
 
 
 def test_a_stream_that_delivers_is_not_silent() -> None:
-    made = measured(took=1.0)
+    made = figure(took=1.0)
     assert made.admit(A, 120.0, usage=USAGE) is None
     assert made.flows(A, 1, 120.5, began=120.0) is False
     assert best(made, 150.0) == A
@@ -75,7 +75,7 @@ def test_a_stream_that_delivers_is_not_silent() -> None:
 
 
 def test_a_failure_tells_nothing_of_how_fast_the_others_will_be() -> None:
-    made = measured(took=1.0)
+    made = figure(took=1.0)
     assert made.admit(A, 120.0, usage=USAGE) is None
     assert made.admit(A, 121.0, usage=USAGE) is None
     made.observe(failure(A, 121.5, kind=FailureKind.BAD_REQUEST, took=0.5), 0.5)
@@ -83,7 +83,7 @@ def test_a_failure_tells_nothing_of_how_fast_the_others_will_be() -> None:
 
 
 def test_a_long_answer_was_expected_to_take_long() -> None:
-    made = measured(took=1.0)
+    made = figure(took=1.0)
     assert made.admit(A, 120.0, usage=Usage(input_tokens=100, output_tokens=10_000)) is None
     assert best(made, 124.0) == A
 

@@ -17,34 +17,34 @@ USUAL = 300
 
 
 def known(*seen: Observed) -> Performance:
-    books = Performance()
+    performance = Performance()
     for each in seen:
-        books = books.plus(each)
-    return books
+        performance = performance.plus(each)
+    return performance
 
 
-def latency(books: Performance, tokens: int = USUAL) -> float | None:
-    return books.latency_s(Usage(input_tokens=1_000, output_tokens=tokens))
+def latency(performance: Performance, tokens: int = USUAL) -> float | None:
+    return performance.latency_s(Usage(input_tokens=1_000, output_tokens=tokens))
 
 
 def test_performance_tracker_tells_time_success_rate_and_price() -> None:
-    books = known(
+    performance = known(
         success(A, 1.0, first=0.2, took=1.2, tokens=100, cost=0.01),
         success(A, 2.0, first=0.4, took=1.4, tokens=100, cost=0.03),
         failure(A, 2.0),
     )
-    assert books.first_token.mean.value == pytest.approx(0.3)
-    assert latency(books, 100) == pytest.approx(1.3, rel=0.05)
-    assert books.cost_per_token.known == pytest.approx(0.02 / 1_100)
-    assert books.availability(2.0) == pytest.approx(7 / 8, abs=0.01)
+    assert performance.first_token.mean.value == pytest.approx(0.3)
+    assert latency(performance, 100) == pytest.approx(1.3, rel=0.05)
+    assert performance.cost_per_token.known == pytest.approx(0.02 / 1_100)
+    assert performance.availability(2.0) == pytest.approx(7 / 8, abs=0.01)
 
 
 def test_nothing_is_known_at_first() -> None:
-    books = Performance()
-    assert latency(books) is None
-    assert books.cost_per_token.known is None
-    assert books.availability(0.0) == 1.0
-    assert books.percentile(95, 0.0, stream=True, least=1) is None
+    performance = Performance()
+    assert latency(performance) is None
+    assert performance.cost_per_token.known is None
+    assert performance.availability(0.0) == 1.0
+    assert performance.percentile(95, 0.0, stream=True, least=1) is None
 
 
 def test_quick_failures_do_not_make_a_candidate_fast() -> None:
@@ -89,8 +89,8 @@ def test_hedges_that_cut_off_the_slowest_do_not_lower_the_p95() -> None:
 
 
 def test_one_failure_among_many_weighs_little_and_fades() -> None:
-    books = known(*[success(A, 0.0) for _ in range(95)], failure(A, 0.0))
-    assert books.availability(0.0) == pytest.approx(100 / 101, abs=0.001)
+    performance = known(*[success(A, 0.0) for _ in range(95)], failure(A, 0.0))
+    assert performance.availability(0.0) == pytest.approx(100 / 101, abs=0.001)
     down = known(*[failure(A, 0.0) for _ in range(45)])
     assert down.availability(0.0) == pytest.approx(0.1)
     assert down.availability(600.0) > 0.95
@@ -98,12 +98,12 @@ def test_one_failure_among_many_weighs_little_and_fades() -> None:
 
 
 def test_percentiles_of_streams_and_of_whole_answers_are_kept_apart_and_get_stale() -> None:
-    books = known(*[success(A, 1.0, first=0.1 * n, took=n) for n in range(1, 21)])
-    assert books.percentile(50, 1.0, stream=True, least=20) == pytest.approx(1.0)
-    assert books.percentile(95, 1.0, stream=True, least=20) == pytest.approx(1.9)
-    assert books.percentile(95, 1.0, stream=False, least=20) == 19.0
-    assert books.percentile(95, 1.0, stream=True, least=21) is None
-    assert books.percentile(95, 2.0 + STALE_SECONDS, stream=True, least=20) is None
+    performance = known(*[success(A, 1.0, first=0.1 * n, took=n) for n in range(1, 21)])
+    assert performance.percentile(50, 1.0, stream=True, least=20) == pytest.approx(1.0)
+    assert performance.percentile(95, 1.0, stream=True, least=20) == pytest.approx(1.9)
+    assert performance.percentile(95, 1.0, stream=False, least=20) == 19.0
+    assert performance.percentile(95, 1.0, stream=True, least=21) is None
+    assert performance.percentile(95, 2.0 + STALE_SECONDS, stream=True, least=20) is None
 
 
 @given(
@@ -122,7 +122,7 @@ def test_books_stay_bounded_and_sane(
     steps: list[tuple[FailureKind | None, float, float | None, int, float | None]],
 ) -> None:
     """G7"""
-    books, now = Performance(), 0.0
+    performance, now = Performance(), 0.0
     for kind, took, first, tokens, retry_after in steps:
         now += took
         seen = (
@@ -130,8 +130,8 @@ def test_books_stay_bounded_and_sane(
             if kind is None
             else failure(A, now, kind, took=took, first=first, retry_after=retry_after)
         )
-        books = books.plus(seen)
-        assert 0 < books.availability(now) <= 1
-        told = latency(books)
+        performance = performance.plus(seen)
+        assert 0 < performance.availability(now) <= 1
+        told = latency(performance)
         assert told is None or 0 <= told < float("inf")
-        assert max(len(books.first_token.sample), len(books.whole.sample)) <= SAMPLE_SIZE
+        assert max(len(performance.first_token.sample), len(performance.whole.sample)) <= SAMPLE_SIZE

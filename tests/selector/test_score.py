@@ -27,9 +27,9 @@ def test_cost_calculator_uses_list_prices_for_one_and_the_same_usage() -> None:
 
 def test_cost_calculator_falls_back_on_what_tokens_have_cost() -> None:
     """The list price comes first: what tokens have cost depends on which they were."""
-    books = Performance().plus(success(A, 1.0, tokens=50, prompt=50, cost=0.5))
-    assert expected_cost(cost_of, A, books, SMALL, 1.0) == pytest.approx(0.1)
-    assert expected_cost(cost_of, B, books, SMALL, 1.0) == pytest.approx(20e-6)
+    performance = Performance().plus(success(A, 1.0, tokens=50, prompt=50, cost=0.5))
+    assert expected_cost(cost_of, A, performance, SMALL, 1.0) == pytest.approx(0.1)
+    assert expected_cost(cost_of, B, performance, SMALL, 1.0) == pytest.approx(20e-6)
 
 
 def test_cost_calculator_says_unknown_and_never_zero() -> None:
@@ -52,11 +52,11 @@ def test_cost_calculator_agrees_with_the_shipped_prices() -> None:
 
 def test_cost_calculator_counts_as_cached_what_the_vendor_had_cached_of_late() -> None:
     openai, usage = Candidate("openai", "gpt-4o-mini"), Usage(input_tokens=10_000, output_tokens=10)
-    books = Performance().plus(success(openai, 1.0, cached=800))
+    performance = Performance().plus(success(openai, 1.0, cached=800))
     expected = shipped_cost_of(
         "openai", "gpt-4o-mini", Usage(input_tokens=10_000, output_tokens=10, cached_tokens=8_000)
     )
-    assert expected_cost(shipped_cost_of, openai, books, usage, 1.0) == expected
+    assert expected_cost(shipped_cost_of, openai, performance, usage, 1.0) == expected
     assert Performance().cached_share(1.0) == 0.0
 
 

@@ -11,7 +11,7 @@ import pytest
 from llm_actors.catalog import Candidate
 from llm_actors.selector import CircuitState, Ranking, Selector, Weights
 from llm_actors.selector.circuits import MAX_CIRCUITS
-from llm_actors.selector.selector import MAX_BOOKS
+from llm_actors.selector.selector import MAX_REMEMBERED
 from llm_protocol.errors import LLMClientError, ModelNotFoundError, OverloadedError, RateLimitError
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Select
@@ -416,11 +416,11 @@ def test_g4_after_a_crash_the_books_are_kept_and_shut_breakers_are_half_open() -
 def test_callers_who_name_ever_new_models_do_not_fill_the_memory() -> None:
     """G7: nor do they displace who is in use."""
     made = Selector(cost_of)
-    for number in range(MAX_BOOKS + 100):
+    for number in range(MAX_REMEMBERED + 100):
         made.observe(success(B, 0.0), 0.5)
         made.observe(failure(Candidate("a", f"made-up-{number}"), 0.0, FailureKind.MODEL_NOT_FOUND), 0.5)
-    assert len(made._books) == MAX_BOOKS
-    assert made.known(B).whole.mean.count == MAX_BOOKS + 100
+    assert len(made._performance) == MAX_REMEMBERED
+    assert made.known(B).whole.mean.count == MAX_REMEMBERED + 100
     assert len(made.circuits._deployments) <= MAX_CIRCUITS
 
 

@@ -1,4 +1,4 @@
-"""Clocks for the door's tests."""
+"""Clocks for the server's tests."""
 
 from __future__ import annotations
 

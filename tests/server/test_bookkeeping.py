@@ -85,7 +85,7 @@ class LaneMachine(RuleBasedStateMachine):
 TestLanes = LaneMachine.TestCase
 
 
-def kept(*, store: bool = True, caller: str = "", size: int = 0) -> StoredResponse:
+def make_stored(*, store: bool = True, caller: str = "", size: int = 0) -> StoredResponse:
     request = ChatRequest(messages=(Message.of("user", "hi"),), caller=caller)
     return StoredResponse(
         Run(request, stream=True), Inbound(request), ResponseOptions(store=store), request.messages, size
@@ -98,55 +98,55 @@ def end(response: StoredResponse) -> None:
 
 
 async def test_the_shelf_keeps_what_is_stored_for_its_time() -> None:
-    shelf, stored, unstored = ResponseStore(LIMITS), kept(), kept(store=False)
+    response_store, stored, unstored = ResponseStore(LIMITS), make_stored(), make_stored(store=False)
     for each in (stored, unstored):
-        shelf.put(each)
-        shelf.tick(0)
-        assert shelf.find(each.id, "") is each is shelf.find_live(each.id, "")
+        response_store.put(each)
+        response_store.tick(0)
+        assert response_store.find(each.id, "") is each is response_store.find_live(each.id, "")
         end(each)
-        assert shelf.find_live(each.id, "") is None
-    assert shelf.find(unstored.id, "") is None
-    shelf.tick(LIMITS.stored_s - 1)
-    assert shelf.find(stored.id, "") is stored
-    shelf.tick(LIMITS.stored_s)
-    assert shelf.find(stored.id, "") is None
+        assert response_store.find_live(each.id, "") is None
+    assert response_store.find(unstored.id, "") is None
+    response_store.tick(LIMITS.stored_s - 1)
+    assert response_store.find(stored.id, "") is stored
+    response_store.tick(LIMITS.stored_s)
+    assert response_store.find(stored.id, "") is None
 
 
 async def test_the_shelf_keeps_to_its_bytes_and_the_newest() -> None:
-    shelf = ResponseStore(LIMITS)
-    responses = [kept(size=LIMITS.stored_bytes // 4) for _ in range(6)]
+    response_store = ResponseStore(LIMITS)
+    responses = [make_stored(size=LIMITS.stored_bytes // 4) for _ in range(6)]
     for now, each in enumerate(responses):
-        shelf.put(each)
+        response_store.put(each)
         end(each)
-        shelf.tick(now)
-    assert [shelf.find(each.id, "") is not None for each in responses] == [False] * 3 + [True] * 3
-    shelf.drop(responses[-1])
-    shelf.drop(responses[-1])
-    assert shelf.find(responses[-1].id, "") is None
-    late = kept(size=LIMITS.stored_bytes // 4)
-    shelf.put(late)
+        response_store.tick(now)
+    assert [response_store.find(each.id, "") is not None for each in responses] == [False] * 3 + [True] * 3
+    response_store.drop(responses[-1])
+    response_store.drop(responses[-1])
+    assert response_store.find(responses[-1].id, "") is None
+    late = make_stored(size=LIMITS.stored_bytes // 4)
+    response_store.put(late)
     end(late)
-    shelf.tick(10)
-    assert shelf.find(responses[3].id, "") is not None, "what was dropped made room"
+    response_store.tick(10)
+    assert response_store.find(responses[3].id, "") is not None, "what was dropped made room"
 
 
 @pytest.mark.parametrize(("more", "is_kept"), [(0, True), (1, False)])
 async def test_all_that_is_stored_has_so_many_bytes(more: int, is_kept: bool) -> None:
-    shelf = ResponseStore(LIMITS)
-    first, second = kept(size=1_000_000), kept()
+    response_store = ResponseStore(LIMITS)
+    first, second = make_stored(size=1_000_000), make_stored()
     for each in (first, second):
         end(each)
     second.asked_bytes = LIMITS.stored_bytes - first.weight - second.weight + more
     for now, each in enumerate((first, second)):
-        shelf.put(each)
-        shelf.tick(now)
-    assert shelf.find(second.id, "") is second
-    assert (shelf.find(first.id, "") is first) == is_kept
+        response_store.put(each)
+        response_store.tick(now)
+    assert response_store.find(second.id, "") is second
+    assert (response_store.find(first.id, "") is first) == is_kept
 
 
 async def test_a_connection_remembers_the_recently_used() -> None:
     recent = Recent(ResponseStore(LIMITS))
-    first, *others = [kept() for _ in range(RECENT_RESPONSES + 1)]
+    first, *others = [make_stored() for _ in range(RECENT_RESPONSES + 1)]
     recent.add(first)
     for each in others[:-1]:
         recent.add(each)

@@ -19,7 +19,7 @@ from llm_runtime.server.http1 import RequestParser, encode_chunk
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.limits import CHUNKS_AT_ONCE, FAILED_LOGINS, HEAD_BYTES, PIPELINED_BYTES
 from support.peer import Peer, chunked, stall
-from support.server import HttpClient, hanging, open_door, saying
+from support.server import HttpClient, hanging, open_server, saying
 from support.ws import connected
 
 KEYS = {"me": "sk-secret-0123456789"}
@@ -56,7 +56,7 @@ def post(body: bytes, *fields: str) -> bytes:
 async def test_a_stranger_is_refused_by_the_head_alone_and_the_connection_closed(
     fields: tuple[str, ...], status: int
 ) -> None:
-    async with open_door(keys=KEYS) as door, await door.connect() as client:
+    async with open_server(keys=KEYS) as server, await server.connect() as client:
         await client.send(post(b"a" * 1000, *fields)[:-999])
         answer = await client.until_closed()
         assert answer.startswith(b"HTTP/1.1 %d " % status)
@@ -65,26 +65,26 @@ async def test_a_stranger_is_refused_by_the_head_alone_and_the_connection_closed
 
 
 async def test_nothing_of_a_strangers_body_is_kept() -> None:
-    async with open_door(keys=KEYS, max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as door:
-        strangers = [await door.connect() for _ in range(FAILED_LOGINS)]
+    async with open_server(keys=KEYS, max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as server:
+        strangers = [await server.connect() for _ in range(FAILED_LOGINS)]
         for client in strangers:
             await client.send(post(b"a" * 100_000)[:-50_000])
         for client in strangers:
             assert (await client.until_closed()).startswith(b"HTTP/1.1 401 ")
-        assert (await door.request("POST", "/v1/chat/completions", chat(4_096), **MINE)).status == 200
+        assert (await server.request("POST", "/v1/chat/completions", chat(4_096), **MINE)).status == 200
 
 
 async def test_what_is_not_there_is_refused_before_its_body_comes() -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         await client.send(b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n")
         assert (await client.until_closed()).startswith(b"HTTP/1.1 404 ")
 
 
 async def test_json_is_never_sniffed_for_something_else() -> None:
-    async with open_door(keys=KEYS) as door:
+    async with open_server(keys=KEYS) as server:
         for path, headers in (("/v1/models", MINE), ("/livez", {}), ("/v1/models", {}), ("/nowhere", MINE)):
-            assert (await door.request("GET", path, **headers)).headers["x-content-type-options"] == "nosniff"
-        async with await door.connect() as client:
+            assert (await server.request("GET", path, **headers)).headers["x-content-type-options"] == "nosniff"
+        async with await server.connect() as client:
             await client.send(b"nonsense\r\n\r\n")
             assert b"\r\nx-content-type-options: nosniff\r\n" in await client.until_closed()
 
@@ -92,7 +92,7 @@ async def test_json_is_never_sniffed_for_something_else() -> None:
 @pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 431)])
 async def test_a_head_has_so_many_bytes(more: int, status: int) -> None:
     head = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: %s\r\n\r\n"
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         await client.send(head % (b"a" * (HEAD_BYTES - len(head) + 2 + more)))
         assert (await client.until_closed()).startswith(b"HTTP/1.1 %d " % status)
 
@@ -102,9 +102,9 @@ async def test_a_head_has_so_many_bytes(more: int, status: int) -> None:
 
 @pytest.mark.parametrize(("size", "status"), [(4_096, 200), (4_097, 413)])
 async def test_a_body_has_so_many_bytes(size: int, status: int) -> None:
-    async with open_door(max_body_mb=MAX_MB) as door:
-        assert (await door.request("POST", "/v1/chat/completions", chat(size))).status == status
-        async with await door.connect() as client:
+    async with open_server(max_body_mb=MAX_MB) as server:
+        assert (await server.request("POST", "/v1/chat/completions", chat(size))).status == status
+        async with await server.connect() as client:
             body = chat(size)
             head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
             await client.send(head + encode_chunk(body[:2_000]) + encode_chunk(body[2_000:]) + b"0\r\n\r\n")
@@ -115,7 +115,7 @@ async def test_a_body_has_so_many_bytes(size: int, status: int) -> None:
 async def test_a_websocket_message_has_so_many_bytes(size: int, closes: bool) -> None:
     create = '{"type":"response.create","model":"m","input":"%s"}'
     text = create % ("a" * (size - len(create) + 2))
-    async with open_door(max_body_mb=MAX_MB) as door, connected(door) as ws:
+    async with open_server(max_body_mb=MAX_MB) as server, connected(server) as ws:
         await ws.send(text)
         if closes:
             assert await ws.close_code() == 1009
@@ -126,45 +126,45 @@ async def test_a_websocket_message_has_so_many_bytes(size: int, closes: bool) ->
 @pytest.mark.parametrize(("size", "status"), [(2_096, 200), (2_097, 503)])
 async def test_all_bodies_together_have_so_many_bytes(size: int, status: int) -> None:
     """Those that are being answered count, too: what was read from them is in memory as long as their answer takes."""
-    async with open_door(hanging, saying("fine"), max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as door:
-        async with await door.connect() as first:
+    async with open_server(hanging, saying("fine"), max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as server:
+        async with await server.connect() as first:
             await first.begin("POST", "/v1/chat/completions", chat(2_000, stream=True))
-            await door.engine.until(lambda: door.engine.open_runs == 1)
-            reply = await door.request("POST", "/v1/chat/completions", chat(size))
+            await server.engine.until(lambda: server.engine.open_runs == 1)
+            reply = await server.request("POST", "/v1/chat/completions", chat(size))
             assert reply.status == status
             if status == 503:
                 assert (reply.headers["retry-after"], reply.json["error"]["code"]) == ("1", "body_memory_full")
-        await door.engine.until(lambda: door.engine.open_runs == 0)
-        await door.until(lambda: door.connections == 0)
-        assert (await door.request("POST", "/v1/chat/completions", chat(4_096))).status == 200, "it is given back"
+        await server.engine.until(lambda: server.engine.open_runs == 0)
+        await server.until(lambda: server.connections == 0)
+        assert (await server.request("POST", "/v1/chat/completions", chat(4_096))).status == 200, "it is given back"
 
 
 async def test_half_a_body_counts_until_its_client_leaves() -> None:
-    async with open_door(max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as door:
-        async with await door.connect() as slow:
+    async with open_server(max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as server:
+        async with await server.connect() as slow:
             await slow.send(post(chat(4_000))[:-1])
-            async with await door.connect() as other:
+            async with await server.connect() as other:
                 await other.send(post(chat(200))[:-1])
                 assert (await other.receive()).startswith(b"HTTP/1.1 503 ")
             await slow.send(b"}")
             assert (await slow.receive()).startswith(b"HTTP/1.1 200 ")
-        await door.until(lambda: door.connections == 0)
-        assert (await door.request("POST", "/v1/chat/completions", chat(4_096))).status == 200
+        await server.until(lambda: server.connections == 0)
+        assert (await server.request("POST", "/v1/chat/completions", chat(4_096))).status == 200
 
 
 async def test_websocket_messages_count_while_they_wait_and_are_answered() -> None:
     create = '{"type":"response.create","model":"m","stream_id":"%s","input":"' + "a" * 1_900 + '"}'
-    async with open_door(hanging, max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as door:
-        async with connected(door) as ws:
+    async with open_server(hanging, max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as server:
+        async with connected(server) as ws:
             for lane in ("a", "a", "a"):
                 await ws.send(create % lane)
             event: dict[str, Any] = {}
             while event.get("type") != "error":
                 event = await ws.event()
             assert event["error"]["code"] == "body_memory_full"
-            assert (await door.request("POST", "/v1/chat/completions", chat(300))).status == 503
-        await door.until(lambda: door.connections == 0)
-        async with await door.connect() as client:
+            assert (await server.request("POST", "/v1/chat/completions", chat(300))).status == 503
+        await server.until(lambda: server.connections == 0)
+        async with await server.connect() as client:
             await client.begin("POST", "/v1/chat/completions", chat(4_096, stream=True))
             assert (await client.head()).status == 200, "it is given back"
 
@@ -178,7 +178,7 @@ async def trickle(client: HttpClient, seconds: int) -> None:
 
 
 async def test_a_body_has_so_many_seconds_whatever_its_rate(jumping_clock: MockClock) -> None:
-    async with open_door(max_body_s=30) as door, await door.connect() as client:
+    async with open_server(max_body_s=30) as server, await server.connect() as client:
         await trickle(client, 29)
         with trio.move_on_after(0.5) as scope:
             await client.receive()
@@ -189,7 +189,7 @@ async def test_a_body_has_so_many_seconds_whatever_its_rate(jumping_clock: MockC
 
 @pytest.mark.parametrize(("pause", "status"), [(8.5, 200), (11.5, 408)])
 async def test_a_head_has_so_many_seconds(pause: float, status: int, jumping_clock: MockClock) -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         await client.send(b"GET /livez HT")
         await trio.sleep(pause)
         await client.send(b"TP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
@@ -210,16 +210,16 @@ def test_a_body_of_tiny_chunks_is_read_in_turns() -> None:
 
 @pytest.mark.parametrize("more", [0, 1])
 async def test_so_much_may_be_sent_ahead(more: int) -> None:
-    async with open_door(hanging) as door, await door.connect() as client:
+    async with open_server(hanging) as server, await server.connect() as client:
         await client.begin("POST", "/v1/chat/completions", chat(100, stream=True))
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         await client.receive()
         await client.send(b"a" * (PIPELINED_BYTES + more))
         if more:
-            await door.engine.until(lambda: door.engine.open_runs == 0)
+            await server.engine.until(lambda: server.engine.open_runs == 0)
         else:
             await trio.sleep(0.1)
-            assert door.engine.open_runs == 1
+            assert server.engine.open_runs == 1
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------
@@ -272,9 +272,9 @@ def test_lanes_keep_to_their_options() -> None:
 
 
 async def test_a_websocket_keeps_to_its_options(jumping_clock: MockClock) -> None:
-    async with open_door(hanging, websocket_responses=1) as door, connected(door) as ws:
+    async with open_server(hanging, websocket_responses=1) as server, connected(server) as ws:
         for lane in ("a", "b"):
             await ws.create(stream_id=lane)
         await ws.event()
         await trio.sleep(1)
-        assert len(door.engine.requests) == 1
+        assert len(server.engine.requests) == 1

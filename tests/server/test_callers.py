@@ -1,4 +1,4 @@
-"""What a caller may use, at every door: what is not allowed does not exist."""
+"""What a caller may use, at every endpoint: what is not allowed does not exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.server import Reply
 
 ALICE: dict[str, Any] = {"models": ("cheap/*", "fair/middle")}
 MESSAGES = [{"role": "user", "content": "hi"}]
-DOORS: dict[str, tuple[str, dict[str, Any]]] = {
+ENDPOINTS: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": ("/v1/chat/completions", {"messages": MESSAGES}),
     "completions": ("/v1/completions", {"prompt": "hi"}),
     "code": ("/v1/code/generations", {"instruction": "hi"}),
@@ -23,9 +23,9 @@ DOORS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def body(door: str, model: str, **policy: Any) -> tuple[str, dict[str, Any]]:
+def body(server: str, model: str, **policy: Any) -> tuple[str, dict[str, Any]]:
     """Path and body of a request."""
-    path, fields = DOORS[door]
+    path, fields = ENDPOINTS[server]
     said: dict[str, Any] = {"llm_runtime": policy} if policy else {}
     return path.format(model), {**fields, **said} if "{}" in path else {**fields, **said, "model": model}
 
@@ -35,16 +35,16 @@ def told(answer: Reply, model: str) -> tuple[int, str]:
     return answer.status, answer.body.decode().replace(model, "MODEL")
 
 
-@pytest.mark.parametrize("door", DOORS)
-async def test_a_model_that_is_not_allowed_is_answered_as_one_that_does_not_exist(door: str) -> None:
+@pytest.mark.parametrize("server", ENDPOINTS)
+async def test_a_model_that_is_not_allowed_is_answered_as_one_that_does_not_exist(server: str) -> None:
     async with served(alice=ALICE, bob={}) as daemon:
-        unknown = await daemon.ask("alice", "POST", *body(door, "none/big"))
-        refused = await daemon.ask("alice", "POST", *body(door, "dear/big"))
+        unknown = await daemon.ask("alice", "POST", *body(server, "none/big"))
+        refused = await daemon.ask("alice", "POST", *body(server, "dear/big"))
         assert told(refused, "dear/big") == told(unknown, "none/big")
         assert refused.status == 404
         assert daemon.asked() == {}
-        assert (await daemon.ask("alice", "POST", *body(door, "cheap/small"))).status == 200
-        assert (await daemon.ask("bob", "POST", *body(door, "dear/big"))).status == 200
+        assert (await daemon.ask("alice", "POST", *body(server, "cheap/small"))).status == 200
+        assert (await daemon.ask("bob", "POST", *body(server, "dear/big"))).status == 200
         assert daemon.asked() == {"cheap": 1, "dear": 1}
 
 
@@ -120,12 +120,12 @@ async def test_candidates_none_of_which_is_allowed_are_none() -> None:
 async def test_a_route_is_used_by_its_name_with_models_that_are_not_allowed_beside_it() -> None:
     routes = {"careful": Policy(candidates=("dear/big",)), "other": Policy(candidates=("cheap/small",))}
     async with served(alice={"models": ("careful",)}, bob=ALICE, routes=routes) as daemon:
-        for door in DOORS:
-            assert (await daemon.ask("alice", "POST", *body(door, "careful"))).status == 200
-        assert daemon.asked() == {"dear": len(DOORS)}
+        for server in ENDPOINTS:
+            assert (await daemon.ask("alice", "POST", *body(server, "careful"))).status == 200
+        assert daemon.asked() == {"dear": len(ENDPOINTS)}
         for caller, model in (("alice", "dear/big"), ("alice", "other"), ("bob", "other"), ("bob", "careful")):
             assert (await daemon.ask(caller, "POST", *body("chat", model))).status == 404
-        assert daemon.asked() == {"dear": len(DOORS)}
+        assert daemon.asked() == {"dear": len(ENDPOINTS)}
 
 
 async def test_a_caller_that_has_used_up_its_limit_does_not_affect_others() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from support.circles import circles
-from support.server import open_door
+from support.server import open_server
 from support.ws import connected
 
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 
 
 async def test_nothing_of_a_response_on_a_websocket_waits_for_the_collector() -> None:
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         await ws.create(store=False)
         await ws.response()
         with circles() as found:
@@ -21,7 +21,7 @@ async def test_nothing_of_a_response_on_a_websocket_waits_for_the_collector() ->
 
 
 async def test_nothing_of_a_stream_over_http_waits_for_the_collector() -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         await client.request("POST", "/v1/chat/completions", REQUEST)
         with circles() as found:
             for _ in range(5):

@@ -11,7 +11,7 @@ from llm_protocol.content import Opaque
 from llm_protocol.requests import ChatRequest
 from llm_protocol.wires.responses import OpenAIResponsesServer
 from llm_protocol.wires.responses.content import seal_summary
-from support.server import OpenDoor, open_door, saying
+from support.server import OpenServer, open_server, saying
 
 PATH = "/v1/responses/compact"
 HISTORY: list[dict[str, Any]] = [
@@ -23,15 +23,15 @@ HISTORY: list[dict[str, Any]] = [
 ]
 
 
-def _asked(door: OpenDoor) -> ChatRequest:
-    request = door.engine.requests[-1]
+def _asked(server: OpenServer) -> ChatRequest:
+    request = server.engine.requests[-1]
     assert isinstance(request, ChatRequest)
     return request
 
 
 async def test_the_users_messages_come_back_with_a_summary() -> None:
-    async with open_door(saying("It rains", " in Bonn."), saying("go on")) as door:
-        got = await door.request("POST", PATH, {"model": "m", "input": HISTORY, "instructions": "be brief"})
+    async with open_server(saying("It rains", " in Bonn."), saying("go on")) as server:
+        got = await server.request("POST", PATH, {"model": "m", "input": HISTORY, "instructions": "be brief"})
         assert got.status == 200, got.body
         assert got.json["object"] == "response.compaction"
         assert got.json["usage"]["total_tokens"] == 5
@@ -39,40 +39,40 @@ async def test_the_users_messages_come_back_with_a_summary() -> None:
         assert (first["role"], first["content"]) == ("user", [{"type": "input_text", "text": "look up the weather"}])
         assert second["content"] == [{"type": "input_image", "image_url": "https://example.org/a.png"}]
         assert item["type"] == "compaction"
-        asked = _asked(door)
+        asked = _asked(server)
         assert asked.tools == ()
         (told,) = asked.messages
         for line in ("[system] be brief", "[assistant] calls weather with", "result of c1: rain", "(an image)"):
             assert line in told.text
 
         body = {"model": "m", "input": [*got.json["output"], {"role": "user", "content": "and tomorrow?"}]}
-        assert (await door.request("POST", "/v1/responses", body)).status == 200
-        messages = _asked(door).messages
+        assert (await server.request("POST", "/v1/responses", body)).status == 200
+        messages = _asked(server).messages
         assert [message.role for message in messages] == ["user"] * 4
         assert messages[2].text.endswith("It rains in Bonn.")
 
 
 async def test_the_conversation_before_is_part_of_it() -> None:
-    async with open_door(saying("first"), saying("short")) as door:
-        made = (await door.request("POST", "/v1/responses", {"input": "hello"})).json
+    async with open_server(saying("first"), saying("short")) as server:
+        made = (await server.request("POST", "/v1/responses", {"input": "hello"})).json
         body = {"model": "m", "previous_response_id": made["id"]}
-        output = (await door.request("POST", PATH, body)).json["output"]
+        output = (await server.request("POST", PATH, body)).json["output"]
         assert [item["type"] for item in output] == ["message", "compaction"]
-        assert "[assistant] first" in _asked(door).messages[0].text
-        unknown = await door.request("POST", PATH, {"model": "m", "previous_response_id": "resp_none"})
+        assert "[assistant] first" in _asked(server).messages[0].text
+        unknown = await server.request("POST", PATH, {"model": "m", "previous_response_id": "resp_none"})
         assert (unknown.status, unknown.json["error"]["code"]) == (400, "previous_response_not_found")
 
 
 @pytest.mark.parametrize("body", [{}, {"model": "m"}, {"model": "m", "input": 7}, {"model": "m", "input": []}])
 async def test_what_is_no_conversation_is_refused(body: dict[str, Any]) -> None:
-    async with open_door() as door:
-        assert (await door.request("POST", PATH, body)).status == 400
-        assert door.engine.runs == []
+    async with open_server() as server:
+        assert (await server.request("POST", PATH, body)).status == 400
+        assert server.engine.runs == []
 
 
 async def test_a_model_that_writes_nothing_has_failed() -> None:
-    async with open_door(saying(" ")) as door:
-        got = await door.request("POST", PATH, {"model": "m", "input": "hi"})
+    async with open_server(saying(" ")) as server:
+        got = await server.request("POST", PATH, {"model": "m", "input": "hi"})
         assert (got.status, got.json["error"]["message"]) == (502, "the model wrote no summary")
 
 

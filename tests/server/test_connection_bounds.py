@@ -24,7 +24,7 @@ from llm_runtime.server.limits import (
 from llm_runtime.server.listener import Acceptor, bind
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
-from support.server import FakeEngine, open_door
+from support.server import FakeEngine, open_server
 
 SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 MOST = int(SOMAXCONN.read_text()) if SOMAXCONN.exists() else 0
@@ -70,16 +70,16 @@ async def test_so_many_connections_are_accepted_at_once(more: int, autojump_cloc
 async def test_so_many_connections_may_be_on_their_way_out(more: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is told to make way and does not end keeps its place there; newcomers beyond are turned away at once."""
     told: list[HttpConnection] = []
-    monkeypatch.setattr(HttpConnection, "make_way", lambda self: told.append(self))
-    async with open_door(max_connections=1) as door:
-        clients = [await door.connect()]
+    monkeypatch.setattr(HttpConnection, "evict", lambda self: told.append(self))
+    async with open_server(max_connections=1) as server:
+        clients = [await server.connect()]
         assert (await clients[0].request("GET", "/v1/models")).status == 200
-        clients += [await door.connect() for _ in range(RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS + more)]
+        clients += [await server.connect() for _ in range(RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS + more)]
         if more:
             assert (await clients[-1].until_closed()).startswith(b"HTTP/1.1 429 ")
-        await door.until(lambda: door.connections == 1 + RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS)
+        await server.until(lambda: server.connections == 1 + RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS)
         assert len(told) == DEPARTING_CONNECTIONS + more
-        assert door.engine.refusals == ["connection_limit"] * more
+        assert server.engine.refusals == ["connection_limit"] * more
         for client in clients:
             client.close()
 
@@ -103,7 +103,7 @@ async def test_so_many_refused_connections_are_waited_for(more: int, autojump_cl
 
 @pytest.mark.parametrize(("pause", "is_kept"), [(8.5, True), (11.5, False)])
 async def test_an_idle_connection_is_kept_for_so_long(pause: float, is_kept: bool, jumping_clock: MockClock) -> None:
-    async with open_door(keep_alive_s=10) as door, await door.connect() as client:
+    async with open_server(keep_alive_s=10) as server, await server.connect() as client:
         await client.request("GET", "/livez")
         await trio.sleep(pause)
         if is_kept:

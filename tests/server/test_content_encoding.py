@@ -12,7 +12,7 @@ from backports import zstd
 
 from llm_runtime.server.content_encoding import decoded
 from llm_runtime.server.http_error import HttpError
-from support.server import open_door
+from support.server import open_server
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "hällo " * 100}]}).encode()
 
@@ -48,10 +48,10 @@ PATHS = ["/v1/chat/completions", "/v1/responses"]
 async def test_a_compressed_body_is_read(how: str, path: str) -> None:
     name, compress = ENCODINGS[how]
     body = BODY.replace(b'"messages"', b'"input"') if path == "/v1/responses" else BODY
-    async with open_door() as door:
-        reply = await door.request("POST", path, compress(body), **({"content_encoding": name} if name else {}))
+    async with open_server() as server:
+        reply = await server.request("POST", path, compress(body), **({"content_encoding": name} if name else {}))
         assert reply.status == 200, reply.body
-        assert "hällo" in str(door.engine.requests[0])
+        assert "hällo" in str(server.engine.requests[0])
 
 
 @pytest.mark.parametrize(
@@ -70,23 +70,23 @@ async def test_a_compressed_body_is_read(how: str, path: str) -> None:
     ],
 )
 async def test_what_cannot_be_read_is_refused(name: str, body: bytes, status: int, code: str) -> None:
-    async with open_door(max_body_mb=1) as door:
-        reply = await door.request("POST", "/v1/chat/completions", body, content_encoding=name)
+    async with open_server(max_body_mb=1) as server:
+        reply = await server.request("POST", "/v1/chat/completions", body, content_encoding=name)
         assert (reply.status, reply.json["error"]["code"]) == (status, code)
-        assert door.engine.requests == []
+        assert server.engine.requests == []
 
 
 async def test_what_a_body_becomes_counts_among_all_bodies_in_memory() -> None:
-    async with open_door(max_body_mb=2, max_body_total_mb=2) as door:
+    async with open_server(max_body_mb=2, max_body_total_mb=2) as server:
         body = gzip.compress(b" " * 2_000_000 + BODY)
-        reply = await door.request("POST", "/v1/chat/completions", body, content_encoding="gzip")
+        reply = await server.request("POST", "/v1/chat/completions", body, content_encoding="gzip")
         assert reply.status == 200
-    async with open_door(max_body_mb=2, max_body_total_mb=2) as door, await door.connect() as client:
+    async with open_server(max_body_mb=2, max_body_total_mb=2) as server, await server.connect() as client:
         await client.send(
             b"POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n" + b" " * 999_999
         )
-        await door.until(lambda: door.connections == 1)
-        reply = await door.request("POST", "/v1/chat/completions", body, content_encoding="gzip")
+        await server.until(lambda: server.connections == 1)
+        reply = await server.request("POST", "/v1/chat/completions", body, content_encoding="gzip")
         assert (reply.status, reply.json["error"]["code"]) == (503, "body_memory_full")
 
 

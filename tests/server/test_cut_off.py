@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from llm_actors.kernel import GaveUp, Restart, task_child
 from llm_actors.run import Run
 from llm_runtime.server.limits import PARTING_SECONDS
-from support.server import OpenDoor, add_text, begin_text, open_door
+from support.server import OpenServer, add_text, begin_text, open_server
 from support.ws import connected, handshake, text_of, upgrade
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -55,20 +55,20 @@ class Fatal:
 
 
 @asynccontextmanager
-async def doomed(script: object) -> AsyncIterator[tuple[OpenDoor, Fatal]]:
-    """A door, and what ends its tree. What follows in the block goes on meanwhile."""
+async def doomed(script: object) -> AsyncIterator[tuple[OpenServer, Fatal]]:
+    """A server, and what ends its tree. What follows in the block goes on meanwhile."""
     fatal = Fatal()
     sibling = task_child("fatal", fatal.run, restart=Restart.PERMANENT)
     with pytest.RaisesGroup(GaveUp, flatten_subgroups=True):
-        async with open_door(script, beside=[sibling]) as door:  # type: ignore[arg-type]
+        async with open_server(script, beside=[sibling]) as server:  # type: ignore[arg-type]
             with trio.CancelScope(shield=True):
-                yield door, fatal
+                yield server, fatal
             await trio.sleep_forever()
 
 
 @pytest.mark.parametrize("path", BODIES)
 async def test_a_stream_ends_with_an_error_event(path: str, jumping_clock: MockClock) -> None:
-    async with doomed(endless) as (door, end), await door.connect() as client:
+    async with doomed(endless) as (server, end), await server.connect() as client:
         await client.begin("POST", path, BODIES[path] | {"stream": True})
         await client.head()
         body = b""
@@ -82,16 +82,16 @@ async def test_a_stream_ends_with_an_error_event(path: str, jumping_clock: MockC
 
 @pytest.mark.parametrize("path", BODIES)
 async def test_who_waits_for_a_whole_answer_gets_an_error(path: str, jumping_clock: MockClock) -> None:
-    async with doomed(endless) as (door, end), await door.connect() as client:
+    async with doomed(endless) as (server, end), await server.connect() as client:
         await client.begin("POST", path, BODIES[path])
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         end.set()
         reply = await client.reply()
         assert (reply.status, reply.json["error"]["message"]) == (500, "The runtime crashed; try again.")
 
 
 async def test_a_websocket_ends_each_response_and_closes_with_1011(jumping_clock: MockClock) -> None:
-    async with doomed(endless) as (door, end), connected(door) as ws:
+    async with doomed(endless) as (server, end), connected(server) as ws:
         for lane in ("a", "b"):
             await ws.create(stream_id=lane)
         await ws.create("waits", stream_id="a")
@@ -106,17 +106,17 @@ async def test_a_websocket_ends_each_response_and_closes_with_1011(jumping_clock
 
 @pytest.mark.parametrize("kind", ["sse", "websocket"])
 async def test_clients_that_do_not_read_are_not_waited_for(kind: str, jumping_clock: MockClock) -> None:
-    async with doomed(flood) as (door, end):
+    async with doomed(flood) as (server, end):
         for _ in range(5):
-            client = await door.connect(receive_buffer=4096)
+            client = await server.connect(receive_buffer=4096)
             if kind == "sse":
                 await client.begin("POST", "/v1/responses", BODIES["/v1/responses"] | {"stream": True})
             else:
                 ws = await upgrade(client, handshake())
                 await ws.create()
-        await door.engine.until(lambda: door.engine.open_runs == 5)
+        await server.engine.until(lambda: server.engine.open_runs == 5)
         await trio.sleep(1)
         end.set()
-    for client in door.clients:
+    for client in server.clients:
         client.close()
     assert trio.current_time() - end.crashed_at <= PARTING_SECONDS + 0.1

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from llm_actors.run import Run
-from support.server import OpenDoor, add_text, begin_text, end_text, open_door, silent
+from support.server import OpenServer, add_text, begin_text, end_text, open_server, silent
 from support.ws import PING, connected, frame, handshake, text_of, upgrade
 
 CHAT = {"model": "fake-1", "messages": [{"role": "user", "content": "hi"}]}
@@ -27,35 +27,35 @@ async def endless(run: Run) -> None:
     await trio.sleep_forever()
 
 
-async def stopped(door: OpenDoor) -> float:
-    """Stop the door and wait until it listens no more; the time it began."""
-    door.root.stop()
+async def stopped(server: OpenServer) -> float:
+    """Stop the server and wait until it listens no more; the time it began."""
+    server.root.stop()
     began = trio.current_time()
     while True:
         try:
-            (await door.connect()).close()
+            (await server.connect()).close()
         except OSError:
             return began
         await trio.sleep(0.1)
 
 
 async def test_an_idle_websocket_is_closed_with_1001(jumping_clock: MockClock) -> None:
-    async with open_door() as door, connected(door) as ws:
-        await stopped(door)
+    async with open_server() as server, connected(server) as ws:
+        await stopped(server)
         assert await ws.close_code() == 1001
 
 
 async def test_a_stream_that_ends_in_time_ends_well(jumping_clock: MockClock) -> None:
     """Shorter than the drain: the whole answer, then 1001; meanwhile nothing new."""
-    async with open_door(two_halves, drain_s=10) as door, connected(door) as ws:
+    async with open_server(two_halves, drain_s=10) as server, connected(server) as ws:
         await ws.create()
         seen = [await ws.event()]
         while not text_of(seen):
             seen.append(await ws.event())
         await ws.create("queued")
         await ws.create("other lane", stream_id="x")
-        await door.engine.until(lambda: len(door.engine.runs) == 2)
-        began = await stopped(door)
+        await server.engine.until(lambda: len(server.engine.runs) == 2)
+        began = await stopped(server)
         events = seen
         while (
             not {"response.completed", "error"} <= {each["type"] for each in events}
@@ -70,10 +70,10 @@ async def test_a_stream_that_ends_in_time_ends_well(jumping_clock: MockClock) ->
 
 async def test_a_stream_that_does_not_is_failed_with_what_there_was_and_1012(jumping_clock: MockClock) -> None:
     """Longer than the drain."""
-    async with open_door(endless, drain_s=2) as door, connected(door) as ws:
+    async with open_server(endless, drain_s=2) as server, connected(server) as ws:
         await ws.create()
-        await door.engine.until(lambda: door.engine.open_runs == 1)
-        began = await stopped(door)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
+        began = await stopped(server)
         events = await ws.response()
         assert events[-1]["type"] == "response.failed"
         assert events[-1]["response"]["error"]["code"] in ("shutting_down", "server_error")
@@ -83,14 +83,14 @@ async def test_a_stream_that_does_not_is_failed_with_what_there_was_and_1012(jum
 
 
 async def test_http_streams_end_well_or_typed(jumping_clock: MockClock) -> None:
-    async with open_door(two_halves, endless, silent, drain_s=5) as door:
-        good, cut, never = [await door.connect() for _ in range(3)]
+    async with open_server(two_halves, endless, silent, drain_s=5) as server:
+        good, cut, never = [await server.connect() for _ in range(3)]
         for client, body in ((good, CHAT | {"stream": True}), (cut, CHAT | {"stream": True}), (never, CHAT)):
             await client.begin("POST", "/v1/chat/completions", body)
-            await door.engine.until(lambda: len(door.engine.runs) == [good, cut, never].index(client) + 1)  # noqa: B023
-        idle = await door.connect()
+            await server.engine.until(lambda: len(server.engine.runs) == [good, cut, never].index(client) + 1)  # noqa: B023
+        idle = await server.connect()
         await idle.request("GET", "/livez")
-        await stopped(door)
+        await stopped(server)
         assert await idle.until_closed() == b""
         assert (await good.reply()).events[-1] == "[DONE]"
         broken = await cut.reply()
@@ -103,12 +103,12 @@ async def test_http_streams_end_well_or_typed(jumping_clock: MockClock) -> None:
 
 
 async def test_a_request_on_a_kept_connection_is_refused_while_draining(jumping_clock: MockClock) -> None:
-    async with open_door(two_halves, drain_s=10) as door, connected(door) as ws, await door.connect() as client:
+    async with open_server(two_halves, drain_s=10) as server, connected(server) as ws, await server.connect() as client:
         await ws.create()
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         await client.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n")
         await trio.sleep(0.1)
-        await stopped(door)
+        await stopped(server)
         body = b'{"messages":[{"role":"user","content":"a"}]}'
         await client.send(b"content-length: %d\r\n\r\n%b" % (len(body), body))
         answer = await client.until_closed()
@@ -118,12 +118,12 @@ async def test_a_request_on_a_kept_connection_is_refused_while_draining(jumping_
 
 
 async def test_no_upgrade_while_draining(jumping_clock: MockClock) -> None:
-    async with open_door(two_halves, drain_s=10) as door, connected(door) as ws, await door.connect() as client:
+    async with open_server(two_halves, drain_s=10) as server, connected(server) as ws, await server.connect() as client:
         await ws.create()
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         await client.send(handshake()[:-4])
         await trio.sleep(0.1)
-        await stopped(door)
+        await stopped(server)
         await client.send(b"\r\n\r\n")
         answer = await client.until_closed()
         assert answer.startswith(b"HTTP/1.1 503 ")
@@ -132,25 +132,25 @@ async def test_no_upgrade_while_draining(jumping_clock: MockClock) -> None:
 
 
 async def test_a_background_response_is_waited_for(jumping_clock: MockClock) -> None:
-    async with open_door(two_halves, drain_s=10) as door:
-        await door.request("POST", "/v1/responses", {"input": "hi", "background": True})
-        await stopped(door)
+    async with open_server(two_halves, drain_s=10) as server:
+        await server.request("POST", "/v1/responses", {"input": "hi", "background": True})
+        await stopped(server)
         await trio.sleep(2)
-        assert door.engine.open_runs == 1
-        assert door.root.tree().children[1].status.value != "ended"
-        await door.engine.until(lambda: door.engine.open_runs == 0)
-        assert door.engine.runs[0].log.end is not None
+        assert server.engine.open_runs == 1
+        assert server.root.tree().children[1].status.value != "ended"
+        await server.engine.until(lambda: server.engine.open_runs == 0)
+        assert server.engine.runs[0].log.end is not None
 
 
 @pytest.mark.parametrize("noise", [b"", frame(PING, b"?") * 1000])
 async def test_a_client_that_does_not_say_goodbye_is_not_waited_for(noise: bytes, jumping_clock: MockClock) -> None:
     """Gone by the limit and two seconds."""
     began = 0.0
-    async with open_door(endless, drain_s=1) as door:
-        client = await upgrade(await door.connect(), handshake())
+    async with open_server(endless, drain_s=1) as server:
+        client = await upgrade(await server.connect(), handshake())
         await client.create()
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         await client.raw(noise)
-        began = await stopped(door)
+        began = await stopped(server)
     assert trio.current_time() - began <= 1 + 2 + 2 + 1
     client.http.close()

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from llm_actors.run import Run
 from llm_protocol.events import MemberDelta, MemberFailed, MemberStarted
 from llm_protocol.failures import Failure, FailureKind
-from support.server import begin_text, end_text, hanging, open_door, silent
+from support.server import begin_text, end_text, hanging, open_server, silent
 
 SAID = [{"role": "user", "content": "hi"}]
 CONTENTS = [{"role": "user", "parts": [{"text": "hi"}]}]
@@ -41,8 +41,8 @@ def failing_after(seconds: float, kind: FailureKind = FailureKind.AUTH) -> Calla
 
 @pytest.mark.parametrize("path", STREAMS)
 async def test_an_error_before_the_first_event_is_an_http_error(path: str, jumping_clock: MockClock) -> None:
-    async with open_door(failing_after(29)) as door:
-        reply = await door.request("POST", path, STREAMS[path])
+    async with open_server(failing_after(29)) as server:
+        reply = await server.request("POST", path, STREAMS[path])
         assert reply.status == 424
         assert reply.headers["content-type"].startswith("application/json")
         assert reply.headers["x-should-retry"] == "false"
@@ -51,8 +51,8 @@ async def test_an_error_before_the_first_event_is_an_http_error(path: str, jumpi
 
 @pytest.mark.parametrize("path", STREAMS)
 async def test_the_head_waits_no_longer_than_hold_head_s(path: str, jumping_clock: MockClock) -> None:
-    async with open_door(failing_after(20), hold_head_s=10) as door:
-        reply = await door.request("POST", path, STREAMS[path])
+    async with open_server(failing_after(20), hold_head_s=10) as server:
+        reply = await server.request("POST", path, STREAMS[path])
         assert reply.status == 200
         assert "refused" in reply.body.decode()
 
@@ -61,7 +61,7 @@ async def test_the_head_waits_no_longer_than_hold_head_s(path: str, jumping_cloc
 async def test_while_the_head_waits_nothing_is_sent_and_then_the_wires_keep_alive(
     path: str, jumping_clock: MockClock
 ) -> None:
-    async with open_door(silent) as door, await door.connect() as client:
+    async with open_server(silent) as server, await server.connect() as client:
         await client.begin("POST", path, STREAMS[path])
         began = trio.current_time()
         assert (await client.head()).status == 200
@@ -74,7 +74,7 @@ async def test_while_the_head_waits_nothing_is_sent_and_then_the_wires_keep_aliv
 
 
 async def test_with_zero_the_head_is_sent_at_once(jumping_clock: MockClock) -> None:
-    async with open_door(silent, hold_head_s=0) as door, await door.connect() as client:
+    async with open_server(silent, hold_head_s=0) as server, await server.connect() as client:
         await client.begin("POST", "/v1/responses", STREAMS["/v1/responses"])
         began = trio.current_time()
         assert (await client.head()).status == 200
@@ -82,7 +82,7 @@ async def test_with_zero_the_head_is_sent_at_once(jumping_clock: MockClock) -> N
 
 
 async def test_what_runs_in_the_background_is_never_waited_for(jumping_clock: MockClock) -> None:
-    async with open_door(failing_after(5)) as door, await door.connect() as client:
+    async with open_server(failing_after(5)) as server, await server.connect() as client:
         await client.begin("POST", "/v1/responses", STREAMS["/v1/responses"] | {"background": True})
         began = trio.current_time()
         assert (await client.head()).status == 200
@@ -94,10 +94,10 @@ async def test_what_runs_in_the_background_is_never_waited_for(jumping_clock: Mo
 
 
 async def test_a_stored_failure_is_still_told_as_a_stream(jumping_clock: MockClock) -> None:
-    async with open_door(failing_after(1)) as door:
-        asked = await door.request("POST", "/v1/responses", {"input": "hi", "background": True})
+    async with open_server(failing_after(1)) as server:
+        asked = await server.request("POST", "/v1/responses", {"input": "hi", "background": True})
         await trio.sleep(2)
-        reply = await door.request("GET", f"/v1/responses/{asked.json['id']}?stream=true")
+        reply = await server.request("GET", f"/v1/responses/{asked.json['id']}?stream=true")
         assert reply.status == 200
         assert [each["type"] for each in reply.events[:-1]][-1] == "response.failed"
 
@@ -113,8 +113,8 @@ async def test_that_a_member_was_asked_or_has_failed_is_no_answer_yet(jumping_cl
         run.fail(failure)
 
     body = STREAMS["/v1/responses"] | {"llm_runtime": {"stream_members": True}}
-    async with open_door(panel) as door:
-        assert (await door.request("POST", "/v1/responses", body)).status == 424
+    async with open_server(panel) as server:
+        assert (await server.request("POST", "/v1/responses", body)).status == 424
 
 
 async def test_a_word_of_a_member_is_the_first_event(jumping_clock: MockClock) -> None:
@@ -125,7 +125,7 @@ async def test_a_word_of_a_member_is_the_first_event(jumping_clock: MockClock) -
         await trio.sleep_forever()
 
     body = STREAMS["/v1/responses"] | {"llm_runtime": {"stream_members": True}}
-    async with open_door(panel) as door, await door.connect() as client:
+    async with open_server(panel) as server, await server.connect() as client:
         await client.begin("POST", "/v1/responses", body)
         began = trio.current_time()
         assert (await client.head()).status == 200
@@ -143,7 +143,7 @@ async def test_an_answer_is_told_as_soon_as_it_begins(jumping_clock: MockClock) 
         await trio.sleep(3)
         end_text(run)
 
-    async with open_door(slowly) as door, await door.connect() as client:
+    async with open_server(slowly) as server, await server.connect() as client:
         await client.begin("POST", "/v1/responses", STREAMS["/v1/responses"])
         began = trio.current_time()
         assert (await client.head()).status == 200
@@ -151,9 +151,9 @@ async def test_an_answer_is_told_as_soon_as_it_begins(jumping_clock: MockClock) 
 
 
 async def test_a_client_that_leaves_while_the_head_waits_cancels_its_run(jumping_clock: MockClock) -> None:
-    async with open_door(silent, hanging) as door:
-        client = await door.connect()
+    async with open_server(silent, hanging) as server:
+        client = await server.connect()
         await client.begin("POST", "/v1/responses", STREAMS["/v1/responses"])
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         client.close()
-        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)
+        await server.engine.until(lambda: server.engine.open_runs == 0, seconds=1)

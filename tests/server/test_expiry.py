@@ -1,4 +1,4 @@
-"""A key that has expired is like one that was never known, at every door; what is being answered ends as it would."""
+"""A key that has expired is like one that was never known, at every endpoint; a response under way goes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llm_actors.run import Run
 from llm_protocol.events import Finished
 from llm_runtime.server.routes import ROUTES
 from support.callers import served
-from support.server import Reply, add_text, begin_text, end_text, hanging, open_door, saying
+from support.server import Reply, add_text, begin_text, end_text, hanging, open_server, saying
 from support.ws import connected, handshake, ids, text_of
 
 NOW = 1.9e9
@@ -56,61 +56,63 @@ async def slowly(run: Run) -> None:
 
 
 async def test_from_its_moment_on_and_not_before(wall: Wall) -> None:
-    async with open_door(keys=KEYS, expires={"alice": NOW + 60}) as door:
+    async with open_server(keys=KEYS, expires={"alice": NOW + 60}) as server:
         wall.now = NOW + 59.9
-        assert (await door.request("GET", "/v1/models", **ALICE)).status == 200
+        assert (await server.request("GET", "/v1/models", **ALICE)).status == 200
         wall.now = NOW + 60
-        assert (await door.request("GET", "/v1/models", **ALICE)).status == 401
-        assert (await door.request("GET", "/v1/models", **BOB)).status == 200
+        assert (await server.request("GET", "/v1/models", **ALICE)).status == 401
+        assert (await server.request("GET", "/v1/models", **BOB)).status == 200
 
 
 @pytest.mark.parametrize(("method", "path"), NEEDS_KEY)
 async def test_at_every_route_it_is_answered_as_an_unknown_key(wall: Wall, method: str, path: str) -> None:
-    async with open_door(keys=KEYS, expires={"alice": NOW}) as door:
-        expired = await door.request(method, path, ASK if method == "POST" else None, **ALICE)
-        unknown = await door.request(method, path, ASK if method == "POST" else None, authorization="Bearer sk-nobody")
+    async with open_server(keys=KEYS, expires={"alice": NOW}) as server:
+        expired = await server.request(method, path, ASK if method == "POST" else None, **ALICE)
+        unknown = await server.request(
+            method, path, ASK if method == "POST" else None, authorization="Bearer sk-nobody"
+        )
         assert said(expired) == said(unknown)
         assert expired.status == 401
-        assert door.engine.requests == []
+        assert server.engine.requests == []
 
 
 async def test_a_clock_that_jumps_does_nothing_else(wall: Wall, jumping_clock: MockClock) -> None:
     """A key is refused while the wall clock is wrong, and no answer that is being made notices."""
-    async with open_door(slowly, saying("later"), keys=KEYS, expires={"alice": NOW + 60}) as door:
-        async with await door.connect() as client:
+    async with open_server(slowly, saying("later"), keys=KEYS, expires={"alice": NOW + 60}) as server:
+        async with await server.connect() as client:
             await client.begin("POST", "/v1/responses", ASK | {"stream": True}, **ALICE)
             await client.head()
             wall.now = NOW + 86_400
-            assert (await door.request("GET", "/v1/models", **ALICE)).status == 401
+            assert (await server.request("GET", "/v1/models", **ALICE)).status == 401
             answer = b""
             while (piece := await client.piece()) is not None:
                 answer += piece
             assert b"response.completed" in answer
             wall.now = NOW - 3_600
             assert (await client.request("POST", "/v1/responses", ASK, **ALICE)).status == 200
-            assert door.engine.open_runs == 0
+            assert server.engine.open_runs == 0
 
 
 async def test_a_background_response_is_finished_and_cannot_be_come_back_to(
     wall: Wall, jumping_clock: MockClock
 ) -> None:
-    async with open_door(slowly, keys=KEYS, expires={"alice": NOW + 60}) as door:
-        begun = (await door.request("POST", "/v1/responses", ASK | {"background": True}, **ALICE)).json
+    async with open_server(slowly, keys=KEYS, expires={"alice": NOW + 60}) as server:
+        begun = (await server.request("POST", "/v1/responses", ASK | {"background": True}, **ALICE)).json
         wall.now = NOW + 60
         await trio.sleep(20)
-        assert isinstance(door.engine.runs[0].log.end, Finished)
+        assert isinstance(server.engine.runs[0].log.end, Finished)
         for method, path in (("GET", ""), ("GET", "?stream=true"), ("POST", "/cancel"), ("DELETE", "")):
-            refused = await door.request(method, f"/v1/responses/{begun['id']}{path}", **ALICE)
+            refused = await server.request(method, f"/v1/responses/{begun['id']}{path}", **ALICE)
             assert (refused.status, refused.json["error"]["code"]) == (401, "invalid_api_key")
         wall.now = NOW
-        assert (await door.request("GET", f"/v1/responses/{begun['id']}", **ALICE)).json["status"] == "completed"
+        assert (await server.request("GET", f"/v1/responses/{begun['id']}", **ALICE)).json["status"] == "completed"
 
 
 # ---------------------------------------------------------------- WebSocket
 
 
 async def test_a_websocket_does_not_begin_with_it(wall: Wall) -> None:
-    async with open_door(keys=KEYS, expires={"alice": NOW}) as door, await door.connect() as client:
+    async with open_server(keys=KEYS, expires={"alice": NOW}) as server, await server.connect() as client:
         await client.send(handshake(**ALICE))
         assert (await client.receive()).startswith(b"HTTP/1.1 401 ")
 
@@ -118,7 +120,7 @@ async def test_a_websocket_does_not_begin_with_it(wall: Wall) -> None:
 async def test_an_open_websocket_says_its_answers_to_their_end_and_takes_nothing_new(
     wall: Wall, jumping_clock: MockClock
 ) -> None:
-    async with open_door(slowly, keys=KEYS, expires={"alice": NOW + 60}) as door, connected(door, **ALICE) as ws:
+    async with open_server(slowly, keys=KEYS, expires={"alice": NOW + 60}) as server, connected(server, **ALICE) as ws:
         await ws.create()
         events = [await ws.event()]
         await ws.create("queued behind it")
@@ -134,11 +136,11 @@ async def test_an_open_websocket_says_its_answers_to_their_end_and_takes_nothing
         last = await ws.event()
         assert (last["type"], last["error"]["code"]) == ("error", "invalid_api_key")
         assert await ws.close_code() == 1008
-        assert len(door.engine.requests) == 1
+        assert len(server.engine.requests) == 1
 
 
 async def test_what_is_being_answered_can_still_be_cancelled(wall: Wall, jumping_clock: MockClock) -> None:
-    async with open_door(hanging, keys=KEYS, expires={"alice": NOW + 60}) as door, connected(door, **ALICE) as ws:
+    async with open_server(hanging, keys=KEYS, expires={"alice": NOW + 60}) as server, connected(server, **ALICE) as ws:
         await ws.create()
         await ws.event()
         wall.now = NOW + 60
@@ -149,8 +151,8 @@ async def test_what_is_being_answered_can_still_be_cancelled(wall: Wall, jumping
 
 
 async def test_an_idle_websocket_is_closed(wall: Wall, jumping_clock: MockClock) -> None:
-    async with open_door(keys=KEYS, expires={"alice": NOW + 60}) as door:
-        async with connected(door, **ALICE) as hers, connected(door, **BOB) as his:
+    async with open_server(keys=KEYS, expires={"alice": NOW + 60}) as server:
+        async with connected(server, **ALICE) as hers, connected(server, **BOB) as his:
             await trio.sleep(5)
             wall.now = NOW + 60
             assert (await hers.event())["error"]["code"] == "invalid_api_key"

@@ -15,7 +15,7 @@ from llm_protocol.errors import ModelNotFoundError, QueueFullError
 from llm_protocol.failures import Failure, FailureKind
 from llm_runtime.config import Server
 from llm_runtime.server.limits import HEAD_BYTES
-from support.server import begin_text, end_text, hanging, open_door, saying, silent
+from support.server import begin_text, end_text, hanging, open_server, saying, silent
 
 BODY_BYTES = Server().max_body_bytes
 CHAT = {"model": "fake-1", "messages": [{"role": "user", "content": "hi"}]}
@@ -28,23 +28,23 @@ def chat_text(events: list[Any]) -> str:
 
 
 async def test_a_whole_chat_answer_carries_the_requests_id() -> None:
-    async with open_door() as door:
-        reply = await door.request("POST", "/v1/chat/completions", CHAT)
+    async with open_server() as server:
+        reply = await server.request("POST", "/v1/chat/completions", CHAT)
         assert reply.status == 200
         assert reply.json["choices"][0]["message"]["content"] == "Hello"
-        assert reply.headers["x-request-id"] == door.engine.requests[0].request_id
+        assert reply.headers["x-request-id"] == server.engine.requests[0].request_id
 
 
 async def test_a_streamed_chat_answer_ends_with_done() -> None:
-    async with open_door() as door:
-        reply = await door.request("POST", "/v1/chat/completions", STREAM)
+    async with open_server() as server:
+        reply = await server.request("POST", "/v1/chat/completions", STREAM)
         assert reply.headers["content-type"].startswith("text/event-stream")
         assert chat_text(reply.events) == "Hello"
         assert reply.events[-1] == "[DONE]"
 
 
 async def test_one_connection_answers_many_requests_also_pipelined_ones() -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         for _ in range(3):
             assert (await client.request("POST", "/v1/chat/completions", STREAM)).events[-1] == "[DONE]"
         await client.send(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n" * 3)
@@ -54,14 +54,14 @@ async def test_one_connection_answers_many_requests_also_pipelined_ones() -> Non
 
 
 async def test_a_request_may_arrive_byte_by_byte() -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         for byte in b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n":
             await client.send(bytes([byte]))
         assert (await client.receive()).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 async def test_http_1_0_gets_its_stream_without_chunks_and_a_closed_connection() -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         body = b'{"messages":[{"role":"user","content":"hi"}],"stream":true}'
         await client.send(b"POST /v1/chat/completions HTTP/1.0\r\nhost: localhost\r\ncontent-length: 59\r\n\r\n" + body)
         answer = await client.until_closed()
@@ -70,7 +70,7 @@ async def test_http_1_0_gets_its_stream_without_chunks_and_a_closed_connection()
 
 
 async def test_head_is_answered_without_a_body() -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         await client.send(b"HEAD /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         answer = await client.until_closed()
         assert b"content-length: 15\r\n" in answer
@@ -78,7 +78,7 @@ async def test_head_is_answered_without_a_body() -> None:
 
 
 async def test_a_client_that_asks_first_is_told_to_go_on() -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         await client.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\n".replace(b": a", b": localhost"))
         await client.send(b"content-length: 44\r\nexpect: 100-continue\r\n\r\n")
         assert (await client.receive()) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -105,16 +105,16 @@ async def test_a_client_that_asks_first_is_told_to_go_on() -> None:
 )
 async def test_what_is_no_request_is_refused_and_the_connection_closed(sent: bytes, status: int) -> None:
     """Bad handshakes and other noise: a status with the reason, the end, and nothing in the log."""
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         await client.send(sent)
         answer = await client.until_closed()
         assert answer.startswith(b"HTTP/1.1 %d " % status)
         assert b'"error":{"message":"' in answer
-        assert (await door.request("GET", "/livez")).status == 200
+        assert (await server.request("GET", "/livez")).status == 200
 
 
 async def test_a_chunked_body_over_the_limit_is_refused_while_it_comes() -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         await client.send(b"POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
         chunk = b"100000\r\n" + b"a" * 0x100000 + b"\r\n"
         with trio.move_on_after(20):
@@ -138,55 +138,55 @@ async def test_a_chunked_body_over_the_limit_is_refused_while_it_comes() -> None
     ],
 )
 async def test_what_is_not_there_is_told_in_the_error_shape(method: str, path: str, status: int, code: str) -> None:
-    async with open_door() as door:
-        reply = await door.request(method, path)
+    async with open_server() as server:
+        reply = await server.request(method, path)
         assert (reply.status, reply.json["error"]["code"]) == (status, code)
         assert reply.json["error"].keys() == {"message", "type", "code", "param"}
 
 
 async def test_health_needs_no_key_and_tells_no_names() -> None:
-    async with open_door(keys={"me": "sk-secret"}) as door:
-        assert (await door.request("GET", "/livez", host="10.0.0.1")).json == {"status": "ok"}
-        assert (await door.request("GET", "/health")).status == 200
-        assert (await door.request("GET", "/readyz")).status == 200
-        door.engine.parked = ("cache",)
-        told = await door.request("GET", "/readyz")
+    async with open_server(keys={"me": "sk-secret"}) as server:
+        assert (await server.request("GET", "/livez", host="10.0.0.1")).json == {"status": "ok"}
+        assert (await server.request("GET", "/health")).status == 200
+        assert (await server.request("GET", "/readyz")).status == 200
+        server.engine.parked = ("cache",)
+        told = await server.request("GET", "/readyz")
         assert (told.status, told.json) == (200, {"status": "ready", "parked": ["cache"]})
-        door.engine.ready = False
-        told = await door.request("GET", "/readyz")
+        server.engine.ready = False
+        told = await server.request("GET", "/readyz")
         assert (told.status, told.json) == (503, {"status": "not ready", "parked": ["cache"]})
 
 
 async def test_the_tree_is_shown() -> None:
-    async with open_door() as door:
-        assert (await door.request("GET", "/v1/runtime/tree")).json == {"name": "root"}
+    async with open_server() as server:
+        assert (await server.request("GET", "/v1/runtime/tree")).json == {"name": "root"}
 
 
 async def test_metrics_are_told_to_who_has_a_key() -> None:
-    async with open_door(keys={"me": "sk-secret"}, roles={"me": "metrics_only"}) as door:
-        assert (await door.request("GET", "/metrics")).status == 401
-        assert door.engine.refusals == ["invalid_api_key"]
-        told = await door.request("GET", "/metrics", authorization="Bearer sk-secret")
+    async with open_server(keys={"me": "sk-secret"}, roles={"me": "metrics_only"}) as server:
+        assert (await server.request("GET", "/metrics")).status == 401
+        assert server.engine.refusals == ["invalid_api_key"]
+        told = await server.request("GET", "/metrics", authorization="Bearer sk-secret")
         assert (told.status, told.headers["content-type"].partition(";")[0]) == (200, "text/plain")
         assert told.body == b"up 1\n"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"messages": 1}', b'{"messages": []}', b"\xff", b"[" * 100_000])
 async def test_a_bad_body_is_the_clients_fault_and_names_it(body: bytes) -> None:
-    async with open_door() as door:
+    async with open_server() as server:
         for path in ("/v1/chat/completions", "/v1/responses"):
-            reply = await door.request("POST", path, body)
+            reply = await server.request("POST", path, body)
             assert reply.status == 400
             assert reply.json["error"]["message"]
-        assert door.engine.requests == []
+        assert server.engine.requests == []
 
 
 @pytest.mark.parametrize("field", ["base_url", "api_key", "headers", "proxy", "extra_body"])
 async def test_where_and_how_providers_are_called_is_not_a_requests_to_say(field: str) -> None:
-    async with open_door() as door:
+    async with open_server() as server:
         for path, body in (("/v1/chat/completions", CHAT), ("/v1/responses", {"input": "hi"})):
-            assert (await door.request("POST", path, body | {field: "http://127.0.0.1:1"})).status == 400
-        assert door.engine.requests == []
+            assert (await server.request("POST", path, body | {field: "http://127.0.0.1:1"})).status == 400
+        assert server.engine.requests == []
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ async def test_where_and_how_providers_are_called_is_not_a_requests_to_say(field
 async def test_a_refusal_of_the_engine_is_an_http_error(
     error: Exception, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_door(error, saying("on")) as door, await door.connect() as client:
+    async with open_server(error, saying("on")) as server, await server.connect() as client:
         reply = await client.request("POST", "/v1/chat/completions", STREAM)
         assert reply.status == status
         assert reply.json["error"]["message"]
@@ -223,26 +223,26 @@ async def saying_without_end(run: Run, *pieces: str) -> None:
 
 
 async def test_a_failure_before_the_first_token_keeps_its_status_though_a_stream_was_asked_for() -> None:
-    async with open_door(failing(FailureKind.RATE_LIMITED)) as door:  # type: ignore[arg-type]
-        reply = await door.request("POST", "/v1/chat/completions", STREAM)
+    async with open_server(failing(FailureKind.RATE_LIMITED)) as server:  # type: ignore[arg-type]
+        reply = await server.request("POST", "/v1/chat/completions", STREAM)
         assert (reply.status, reply.headers["retry-after"]) == (429, "2")
         assert reply.json["error"]["code"] == "rate_limit_exceeded"
 
 
 async def test_a_failure_after_tokens_is_told_in_the_stream() -> None:
-    async with open_door(failing(FailureKind.CRASHED, "half")) as door:  # type: ignore[arg-type]
-        chat = await door.request("POST", "/v1/chat/completions", STREAM)
+    async with open_server(failing(FailureKind.CRASHED, "half")) as server:  # type: ignore[arg-type]
+        chat = await server.request("POST", "/v1/chat/completions", STREAM)
         assert chat.status == 200
         assert any("error" in e for e in chat.events if isinstance(e, dict))
-        whole = await door.request("POST", "/v1/chat/completions", CHAT)
+        whole = await server.request("POST", "/v1/chat/completions", CHAT)
         assert (whole.status, whole.headers["x-should-retry"]) == (500, "false")
 
 
 async def test_an_answer_that_is_too_large_is_not_asked_for_again_by_the_client() -> None:
     """It was made and is billed; without the header OpenAI's and Anthropic's clients ask again at a 502."""
     for kind in (FailureKind.ANSWER_TOO_LARGE, FailureKind.LOG_LIMIT):
-        async with open_door(failing(kind)) as door:  # type: ignore[arg-type]
-            reply = await door.request("POST", "/v1/chat/completions", CHAT)
+        async with open_server(failing(kind)) as server:  # type: ignore[arg-type]
+            reply = await server.request("POST", "/v1/chat/completions", CHAT)
             assert (reply.status, reply.headers["x-should-retry"]) == (502, "false")
 
 
@@ -251,17 +251,17 @@ async def test_an_answer_that_is_too_large_is_not_asked_for_again_by_the_client(
 @pytest.mark.parametrize("body", [CHAT, STREAM])
 async def test_a_client_that_leaves_cancels_its_run(how: str, script: object, body: dict[str, object]) -> None:
     """over HTTP: FIN or RST, before the first token and in mid-stream: cancelled within a second."""
-    async with open_door(script) as door:  # type: ignore[arg-type]
-        client = await door.connect()
+    async with open_server(script) as server:  # type: ignore[arg-type]
+        client = await server.connect()
         await client.begin("POST", "/v1/chat/completions", body)
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         if how == "half-close":
             await client.stream.send_eof()
         elif how == "close":
             client.close()
         else:
             client.reset()
-        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)
+        await server.engine.until(lambda: server.engine.open_runs == 0, seconds=1)
         client.close()
 
 
@@ -271,8 +271,8 @@ async def test_an_idle_event_stream_is_kept_alive(jumping_clock: MockClock) -> N
         await trio.sleep(40)
         end_text(run)
 
-    async with open_door(late) as door:
-        reply = await door.request("POST", "/v1/chat/completions", STREAM)
+    async with open_server(late) as server:
+        reply = await server.request("POST", "/v1/chat/completions", STREAM)
         assert reply.body.count(b": ping\n\n") == 2
         assert reply.events[-1] == "[DONE]"
 
@@ -287,7 +287,7 @@ async def test_an_idle_event_stream_is_kept_alive(jumping_clock: MockClock) -> N
 )
 async def test_a_request_that_does_not_come_is_not_waited_for(sent: bytes, jumping_clock: MockClock) -> None:
     """Slow heads and bodies."""
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         await client.send(sent)
         started = trio.current_time()
         answer = await client.until_closed()
@@ -296,7 +296,7 @@ async def test_a_request_that_does_not_come_is_not_waited_for(sent: bytes, jumpi
 
 
 async def test_an_idle_connection_is_closed_after_a_while(jumping_clock: MockClock) -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         await client.request("GET", "/livez")
         started = trio.current_time()
         assert await client.until_closed() == b""
@@ -306,28 +306,28 @@ async def test_an_idle_connection_is_closed_after_a_while(jumping_clock: MockClo
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_may_leave_at_any_step(stream: bool) -> None:
     """over HTTP: however far its request has come, nothing goes on without it."""
-    async with open_door(hanging) as door:
+    async with open_server(hanging) as server:
         for steps in range(40):
-            client = await door.connect()
+            client = await server.connect()
             await client.begin("POST", "/v1/chat/completions", CHAT | {"stream": stream})
             for _ in range(steps):
                 await trio.lowlevel.checkpoint()
             client.close()
-        await door.until(lambda: door.connections == 0)
-        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)
+        await server.until(lambda: server.connections == 0)
+        await server.engine.until(lambda: server.engine.open_runs == 0, seconds=1)
 
 
 async def test_a_client_that_pipelines_without_measure_is_cut_off() -> None:
-    async with open_door(hanging) as door, await door.connect() as client:
+    async with open_server(hanging) as server, await server.connect() as client:
         await client.begin("POST", "/v1/chat/completions", STREAM)
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         with suppress(trio.BrokenResourceError):
             await client.send(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 200000\r\n\r\n" + b"a" * 150_000)
-        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)
+        await server.engine.until(lambda: server.engine.open_runs == 0, seconds=1)
 
 
 async def test_a_stream_is_not_held_back_by_a_proxy() -> None:
-    async with open_door() as door:
-        reply = await door.request("POST", "/v1/responses", {"input": "hi", "stream": True})
+    async with open_server() as server:
+        reply = await server.request("POST", "/v1/responses", {"input": "hi", "stream": True})
         assert reply.headers["x-accel-buffering"] == "no"
         assert reply.headers["cache-control"] == "no-cache"

@@ -25,7 +25,7 @@ from llm_protocol.requests import ChatRequest
 from support.attempts import ANSWER, answering
 from support.harm import assert_unharmed, nothing_logged
 from support.served import served
-from support.server import HttpClient, OpenDoor, Reply
+from support.server import HttpClient, OpenServer, Reply
 from support.ws import TERMINAL, handshake, text_of, upgrade
 
 GAP = 0.001
@@ -48,20 +48,20 @@ def text(reply: Reply) -> str:
 class Victim:
     """Whoever something happens to, and its connection."""
 
-    def __init__(self, door: OpenDoor) -> None:
-        self._door = door
-        self._before = len(door.engine.runs)
+    def __init__(self, server: OpenServer) -> None:
+        self._server = server
+        self._before = len(server.engine.runs)
         self._reset = trio.Event()
         self.client: HttpClient | None = None
 
     async def ask_over_http(self, *, stream: bool) -> None:
         with suppress(*GONE):
-            self.client = await self._door.connect()
+            self.client = await self._server.connect()
             await self.client.request("POST", "/v1/chat/completions", chat(VICTIM, stream=stream))
 
     async def ask_over_websocket(self) -> None:
         with suppress(*GONE, AssertionError):  # the raw client asserts that the connection has not ended
-            self.client = await self._door.connect()
+            self.client = await self._server.connect()
             ws = await upgrade(self.client, handshake())
             await ws.create(VICTIM, model="a/m-a")
             await ws.response()
@@ -83,7 +83,7 @@ class Victim:
 
     @property
     def runs(self) -> list[Run]:
-        runs = self._door.engine.runs[self._before :]
+        runs = self._server.engine.runs[self._before :]
         return [run for run in runs if isinstance(run.request, ChatRequest) and VICTIM in repr(run.request.messages)]
 
     def cancel(self) -> None:
@@ -111,12 +111,12 @@ def test_whatever_happens_to_one_client_no_other_notices(kind: str, happening: s
     injector = Injector()
 
     async def main() -> None:
-        async with nothing_left(), served(limits=LIMITS, a=[answering(gap=GAP)]) as (w, door):
-            bystander = await door.connect()
+        async with nothing_left(), served(limits=LIMITS, a=[answering(gap=GAP)]) as (w, server):
+            bystander = await server.connect()
             assert text(await ask(bystander)) == ANSWER
             tasks = w.task_count()
             for at in injector.every_point(2 if kind == "streamed" else 4):
-                victim = Victim(door)
+                victim = Victim(server)
                 asking = victim.ask_over_websocket if kind == "websocket" else victim.ask_over_http
                 options = {} if kind == "websocket" else {"stream": kind == "streamed"}
                 with injector.at(at, lambda: HAPPENINGS[happening](victim)):  # noqa: B023  (called within the block)
@@ -130,11 +130,11 @@ def test_whatever_happens_to_one_client_no_other_notices(kind: str, happening: s
                         victim.client.close()
                     await w.settled()
                 assert (at, text(reply)) == (at, ANSWER)
-                await door.until(lambda: door.connections == 1)
+                await server.until(lambda: server.connections == 1)
                 assert w.task_count() == tasks
-                assert all(run.log.end is not None or not run.log.events for run in door.engine.runs)
+                assert all(run.log.end is not None or not run.log.events for run in server.engine.runs)
                 assert_unharmed(w.tree)
-                door.engine.runs.clear()
+                server.engine.runs.clear()
             assert injector.points > 100
 
     with nothing_logged():
@@ -153,10 +153,10 @@ def test_whatever_happens_to_one_response_the_others_on_its_websocket_do_not_not
     injector = Injector()
 
     async def main() -> None:
-        async with nothing_left(), served(limits=LIMITS, a=[answering(gap=GAP)]) as (w, door):
-            ws = await upgrade(await door.connect(), handshake())
+        async with nothing_left(), served(limits=LIMITS, a=[answering(gap=GAP)]) as (w, server):
+            ws = await upgrade(await server.connect(), handshake())
             for at in injector.every_point(2):
-                victim = Victim(door)
+                victim = Victim(server)
                 with injector.at(at, lambda: HAPPENINGS[happening](victim)):  # noqa: B023  (called within the block)
                     await ws.create(VICTIM, model="a/m-a", stream_id="victim")
                     await ws.create(BYSTANDER, model="a/m-a", stream_id="bystander")
@@ -168,7 +168,7 @@ def test_whatever_happens_to_one_response_the_others_on_its_websocket_do_not_not
                 assert (at, text_of(lanes["bystander"])) == (at, ANSWER)
                 assert lanes["bystander"][-1]["type"] == "response.completed"
                 assert_unharmed(w.tree)
-                door.engine.runs.clear()
+                server.engine.runs.clear()
             assert injector.points > 100
 
     with nothing_logged():

@@ -7,15 +7,15 @@ import pytest
 from llm_protocol.content import Text, ToolCall
 from llm_protocol.requests import ChatRequest
 from support.daemon import vendor
-from support.server import open_door
+from support.server import open_server
 
 CALL = {"input": "call weather", "tools": [{"type": "function", "name": "weather", "parameters": {}}]}
 
 
 async def test_what_was_answered_before_stands_in_the_place_of_its_id() -> None:
-    async with open_door(vendor) as door:
-        said = (await door.request("POST", "/v1/responses", {"input": "say Hello"})).json["output"][0]
-        called = (await door.request("POST", "/v1/responses", CALL)).json["output"][0]
+    async with open_server(vendor) as server:
+        said = (await server.request("POST", "/v1/responses", {"input": "say Hello"})).json["output"][0]
+        called = (await server.request("POST", "/v1/responses", CALL)).json["output"][0]
         body = {
             "input": [
                 {"role": "user", "content": "say Hello"},
@@ -26,8 +26,8 @@ async def test_what_was_answered_before_stands_in_the_place_of_its_id() -> None:
                 {"role": "user", "content": "say bye"},
             ]
         }
-        assert (await door.request("POST", "/v1/responses", body)).status == 200
-        request = door.engine.requests[-1]
+        assert (await server.request("POST", "/v1/responses", body)).status == 200
+        request = server.engine.requests[-1]
         assert isinstance(request, ChatRequest)
         assert [message.role for message in request.messages] == [
             "user",
@@ -46,18 +46,18 @@ async def test_what_was_answered_before_stands_in_the_place_of_its_id() -> None:
 
 @pytest.mark.parametrize("ident", ["msg_nothing", "", "msg_0123456789abcdef0123456789abcdef_0", None])
 async def test_an_unknown_item_is_not_found(ident: object) -> None:
-    async with open_door(vendor) as door:
+    async with open_server(vendor) as server:
         body = {"input": [{"type": "item_reference", "id": ident}, {"role": "user", "content": "say hi"}]}
-        reply = await door.request("POST", "/v1/responses", body)
+        reply = await server.request("POST", "/v1/responses", body)
         assert (reply.status, reply.json["error"]["code"]) == (404, "item_not_found")
 
 
 async def test_another_callers_item_and_one_that_was_not_stored_are_unknown() -> None:
-    async with open_door(vendor, keys={"a": "sk-aaaa", "b": "sk-bbbb"}) as door:
+    async with open_server(vendor, keys={"a": "sk-aaaa", "b": "sk-bbbb"}) as server:
         for store, key, status in ((True, "a", 200), (True, "b", 404), (False, "a", 404)):
             asked = {"input": "say Hello", "store": store}
-            made = (await door.request("POST", "/v1/responses", asked, authorization="Bearer sk-aaaa")).json
+            made = (await server.request("POST", "/v1/responses", asked, authorization="Bearer sk-aaaa")).json
             body = {"input": [{"type": "item_reference", "id": made["output"][0]["id"]}]}
             body["input"].append({"role": "user", "content": "say hi"})
-            reply = await door.request("POST", "/v1/responses", body, authorization=f"Bearer sk-{key * 4}")
+            reply = await server.request("POST", "/v1/responses", body, authorization=f"Bearer sk-{key * 4}")
             assert reply.status == status, (store, key)

@@ -11,7 +11,7 @@ import trio
 
 from llm_actors import threads
 from llm_actors.threads import LARGE_BYTES, run_large
-from support.server import open_door
+from support.server import open_server
 from support.ws import connected
 
 CHAT = {"model": "fake-1", "messages": [{"role": "user", "content": "hi"}]}
@@ -33,19 +33,19 @@ def with_values(body: dict[str, Any], count: int) -> bytes:
 
 @pytest.mark.parametrize("path", PLACES)
 async def test_the_values_of_a_body_and_one_more(path: str) -> None:
-    async with open_door(max_json_values=1_000) as door:
-        good = await door.request("POST", path, with_values(PLACES[path], 1_000))
-        bad = await door.request("POST", path, with_values(PLACES[path], 1_001))
+    async with open_server(max_json_values=1_000) as server:
+        good = await server.request("POST", path, with_values(PLACES[path], 1_000))
+        bad = await server.request("POST", path, with_values(PLACES[path], 1_001))
 
     assert good.status == 200
     assert bad.status == 400
     assert b"more than 1000 values" in bad.body
-    assert len(door.engine.requests) == 1
+    assert len(server.engine.requests) == 1
 
 
 async def test_the_values_of_a_websocket_message_and_one_more() -> None:
     create = {"type": "response.create", "model": "m", "input": "hi"}
-    async with open_door(max_json_values=1_000) as door, connected(door) as client:
+    async with open_server(max_json_values=1_000) as server, connected(server) as client:
         await client.send(json.loads(with_values(create, 1_000)))
         assert (await client.response())[-1]["type"] == "response.completed"
         await client.send(json.loads(with_values(create | {"stream_id": "a"}, 1_001)))
@@ -57,15 +57,15 @@ async def test_the_values_of_a_websocket_message_and_one_more() -> None:
 
 async def test_the_limit_may_be_higher_than_the_default() -> None:
     body = with_values(CHAT, 1_200_000)
-    async with open_door(max_json_values=1_200_000) as door:
-        assert (await door.request("POST", "/v1/chat/completions", body)).status == 200
+    async with open_server(max_json_values=1_200_000) as server:
+        assert (await server.request("POST", "/v1/chat/completions", body)).status == 200
 
 
 async def test_fifteen_megabytes_of_empty_lists_are_refused() -> None:
     """They were answered with 200, after other streams had stood still for seven seconds."""
     body = json.dumps(CHAT).encode()[:-1] + b',"x":[' + b"[]," * 5_000_000 + b"1]}"
-    async with open_door() as door:
-        reply = await door.request("POST", "/v1/chat/completions", body)
+    async with open_server() as server:
+        reply = await server.request("POST", "/v1/chat/completions", body)
 
     assert reply.status == 400
     assert "lists and objects" in reply.json["error"]["message"]
@@ -74,9 +74,9 @@ async def test_fifteen_megabytes_of_empty_lists_are_refused() -> None:
 async def test_a_picture_of_ten_megabytes_is_taken() -> None:
     url = "data:image/png;base64," + "iVBORw0K" * 1_300_000
     content = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": url}}]
-    async with open_door() as door:
+    async with open_server() as server:
         body = CHAT | {"messages": [{"role": "user", "content": content}]}
-        assert (await door.request("POST", "/v1/chat/completions", body)).status == 200
+        assert (await server.request("POST", "/v1/chat/completions", body)).status == 200
 
 
 async def test_what_is_large_is_worked_on_in_a_thread_and_what_is_small_is_not() -> None:

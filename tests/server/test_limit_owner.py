@@ -99,7 +99,7 @@ async def test_a_limit_of_this_server_is_the_servers() -> None:
     assert (refused.status, refused.json["error"]["code"]) == (503, "body_memory_full")
     assert refused.headers["x-llm-runtime-limit-owner"] == "server"
     assert 'llm_runtime_requests_limited_total{owner="server",reason="body_memory_full"} 1.0' in counted
-    assert 'llm_runtime_door_refused_total{code="body_memory_full"} 1.0' in counted
+    assert 'llm_runtime_server_refused_total{code="body_memory_full"} 1.0' in counted
 
 
 async def test_what_no_limit_refused_has_no_owner() -> None:

@@ -1,4 +1,4 @@
-"""Listening, accepting, and what happens to the door itself."""
+"""Listening, accepting, and what happens to the server itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llm_actors.kernel import ChildStatus, StartFailed, Supervisor, running
 from llm_runtime.config import Server
 from llm_runtime.server import CannotListenError, server_child
 from llm_runtime.server.listener import Acceptor, bind
-from support.server import FakeEngine, hanging, open_door, saying
+from support.server import FakeEngine, hanging, open_server, saying
 from support.ws import connected, text_of
 
 
@@ -32,7 +32,7 @@ async def test_an_address_that_is_not_ours_is_told_in_one_line() -> None:
         await bind("203.0.113.1", 1)
 
 
-async def test_a_door_that_cannot_listen_fails_its_start() -> None:
+async def test_a_server_that_cannot_listen_fails_its_start() -> None:
     (taken,) = await bind("127.0.0.1", 0)
     async with trio.open_nursery() as nursery:
         config = Server(port=taken.getsockname()[1])
@@ -89,20 +89,20 @@ async def test_no_fault_of_accept_ends_the_loop(
 
 
 async def test_one_connection_too_many_is_told_so() -> None:
-    async with open_door(max_connections=3) as door:
-        kept = [await door.connect() for _ in range(3)]
+    async with open_server(max_connections=3) as server:
+        kept = [await server.connect() for _ in range(3)]
         for client in kept:
             await client.request("GET", "/v1/models")
-        async with await door.connect() as late:
+        async with await server.connect() as late:
             answer = await late.until_closed()
             assert answer.startswith(b"HTTP/1.1 429 ")
             assert b'"connection_limit"' in answer
             assert b"\r\nx-llm-runtime-limit-owner: server\r\n" in answer
             assert b"retry-after: 1\r\n" in answer
-        assert door.engine.refusals == ["connection_limit"]
+        assert server.engine.refusals == ["connection_limit"]
         kept.pop().close()
-        await door.until(lambda: door.connections == 2)
-        assert (await door.request("GET", "/livez")).status == 200
+        await server.until(lambda: server.connections == 2)
+        assert (await server.request("GET", "/livez")).status == 200
         for client in kept:
             client.close()
 
@@ -116,13 +116,13 @@ async def test_a_bug_in_one_connection_ends_that_one(
     original: Callable[..., object] = Streaming.next_frames
 
     def broken(self: Streaming) -> object:
-        if self.asked.head.stream_id == "bug":
+        if self.turn.head.stream_id == "bug":
             raise ZeroDivisionError("secret text")
         return original(self)
 
-    async with open_door(hanging, saying("fine")) as door, connected(door) as other, connected(door) as ws:
+    async with open_server(hanging, saying("fine")) as server, connected(server) as other, connected(server) as ws:
         await other.create()
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         monkeypatch.setattr(Streaming, "next_frames", broken)
         await ws.create(stream_id="bug")
         assert await ws.close_code() == 1011
@@ -131,27 +131,27 @@ async def test_a_bug_in_one_connection_ends_that_one(
         while not events or events[-1]["type"] != "response.completed":
             events.append(await other.event())
         assert text_of([each for each in events if each.get("stream_id") == "x"]) == "fine"
-        assert door.engine.open_runs == 1
+        assert server.engine.open_runs == 1
         assert "secret" not in caplog.text
 
 
 async def test_a_bug_in_an_endpoint_is_a_500_that_says_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_door() as door:
+    async with open_server() as server:
 
         def broken(*_: object) -> object:
             raise ZeroDivisionError("secret text")
 
-        monkeypatch.setattr(door.engine, "model_list", broken)
-        reply = await door.request("GET", "/v1/models")
+        monkeypatch.setattr(server.engine, "model_list", broken)
+        reply = await server.request("GET", "/v1/models")
         assert (reply.status, reply.json["error"]["code"]) == (500, "server_error")
         assert "secret" not in caplog.text + str(reply)
         assert reply.headers["x-request-id"] in caplog.text
-        assert (await door.request("GET", "/livez")).status == 200
+        assert (await server.request("GET", "/livez")).status == 200
 
 
-async def test_a_door_that_crashes_is_back_at_its_place_and_connections_did_not_notice(
+async def test_a_server_that_crashes_is_back_at_its_place_and_connections_did_not_notice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = trio.Event()
@@ -162,31 +162,31 @@ async def test_a_door_that_crashes_is_back_at_its_place_and_connections_did_not_
         raise ZeroDivisionError
 
     monkeypatch.setattr("llm_runtime.server.ticker.Ticker.run", crash_once)
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         now.set()
 
         def is_back() -> bool:
-            node = door.root.tree().children[1]
+            node = server.root.tree().children[1]
             return node.restarts == 1 and node.status is ChildStatus.RUNNING
 
-        await door.until(is_back)
-        assert (await door.request("GET", "/livez")).status == 200
+        await server.until(is_back)
+        assert (await server.request("GET", "/livez")).status == 200
         await ws.create()
         assert text_of(await ws.response()) == "Hello"
 
 
 async def test_nothing_is_left_after_many_connections() -> None:
     """Connections that come and go in every way leave no child behind."""
-    async with open_door(hanging) as door:
+    async with open_server(hanging) as server:
         for number in range(60):
-            async with connected(door) as ws:
+            async with connected(server) as ws:
                 await ws.create()
                 if number % 3 == 0:
                     ws.http.reset()
                 elif number % 3 == 1:
                     await ws.event()
-        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=2)
-        await door.until(lambda: door.connections == 0)
+        await server.engine.until(lambda: server.engine.open_runs == 0, seconds=2)
+        await server.until(lambda: server.connections == 0)
 
 
 async def test_the_websocket_library_is_imported_with_the_first_websocket() -> None:

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from llm_runtime.server.limits import FAILED_LOGINS, LOGIN_SECONDS, WATCHED_PEERS
 from llm_runtime.server.logins import FailedLogins
-from support.server import Reply, open_door
+from support.server import Reply, open_server
 from support.ws import connected, handshake
 
 KEYS = {"alice": "sk-alice-0123456789"}
@@ -32,18 +32,18 @@ def said(answer: Reply) -> tuple[int, dict[str, str], bytes]:
 async def test_many_wrong_keys_are_told_to_wait_and_hung_up_on(
     jumping_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_door(keys=KEYS) as door:
+    async with open_server(keys=KEYS) as server:
         for _ in range(FAILED_LOGINS):
-            assert (await door.request("GET", "/v1/models", **WRONG)).status == 401
+            assert (await server.request("GET", "/v1/models", **WRONG)).status == 401
         wait = LOGIN_SECONDS
         for _ in range(3):
-            refused = await door.request("GET", "/v1/models", **WRONG)
+            refused = await server.request("GET", "/v1/models", **WRONG)
             assert (refused.status, refused.json["error"]["code"]) == (429, "too_many_incorrect_keys")
             assert refused.headers["connection"] == "close"
             wait = int(refused.headers["retry-after"])
             assert 1 <= wait <= LOGIN_SECONDS
         await trio.sleep(wait)
-        assert (await door.request("GET", "/v1/models", **WRONG)).status == 401
+        assert (await server.request("GET", "/v1/models", **WRONG)).status == 401
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     one, many = (
         f"a wrong key from {HERE}",
@@ -53,30 +53,30 @@ async def test_many_wrong_keys_are_told_to_wait_and_hung_up_on(
 
 
 async def test_a_right_key_from_the_same_address_is_never_locked_out() -> None:
-    async with open_door(keys=KEYS) as door:
+    async with open_server(keys=KEYS) as server:
         for _ in range(5 * FAILED_LOGINS):
-            await door.request("GET", "/v1/models", **WRONG)
-            assert (await door.request("GET", "/v1/models", **ALICE)).status == 200
-        async with connected(door, **ALICE) as ws:
+            await server.request("GET", "/v1/models", **WRONG)
+            assert (await server.request("GET", "/v1/models", **ALICE)).status == 200
+        async with connected(server, **ALICE) as ws:
             await ws.create()
             assert (await ws.response())[-1]["type"] == "response.completed"
-        assert (await door.request("GET", "/v1/models", **WRONG)).status == 429
+        assert (await server.request("GET", "/v1/models", **WRONG)).status == 429
 
 
 async def test_what_needs_no_key_goes_on_and_without_keys_nothing_is_counted() -> None:
-    async with open_door(keys=KEYS) as door:
+    async with open_server(keys=KEYS) as server:
         for _ in range(FAILED_LOGINS + 1):
-            await door.request("GET", "/v1/models", **WRONG)
-        assert (await door.request("GET", "/livez")).status == 200
-    async with open_door() as door:
+            await server.request("GET", "/v1/models", **WRONG)
+        assert (await server.request("GET", "/livez")).status == 200
+    async with open_server() as server:
         for _ in range(FAILED_LOGINS + 1):
-            assert (await door.request("GET", "/v1/models", **WRONG)).status == 200
+            assert (await server.request("GET", "/v1/models", **WRONG)).status == 200
 
 
 async def test_a_missing_a_wrong_and_an_expired_key_count_and_look_alike() -> None:
     presented: list[dict[str, str]] = [{}, WRONG, {"x_api_key": "sk-old"}]
-    async with open_door(keys=KEYS | {"old": "sk-old"}, expires={"old": 0.0}) as door:
-        answers = [await door.request("GET", "/v1/models", **presented[at % 3]) for at in range(FAILED_LOGINS + 3)]
+    async with open_server(keys=KEYS | {"old": "sk-old"}, expires={"old": 0.0}) as server:
+        answers = [await server.request("GET", "/v1/models", **presented[at % 3]) for at in range(FAILED_LOGINS + 3)]
     assert len({said(each)[0] for each in answers[:FAILED_LOGINS]}) == 1
     assert all(said(each) == said(answers[0]) for each in answers[:FAILED_LOGINS])
     assert [each.status for each in answers[FAILED_LOGINS:]] == [429] * 3
@@ -84,9 +84,9 @@ async def test_a_missing_a_wrong_and_an_expired_key_count_and_look_alike() -> No
 
 
 async def test_a_websocket_is_refused_before_101() -> None:
-    async with open_door(keys=KEYS) as door:
+    async with open_server(keys=KEYS) as server:
         for status in [401] * FAILED_LOGINS + [429]:
-            async with await door.connect() as client:
+            async with await server.connect() as client:
                 await client.send(handshake(**WRONG))
                 assert (await client.receive()).startswith(f"HTTP/1.1 {status} ".encode())
 
@@ -101,10 +101,10 @@ async def test_a_websocket_is_refused_before_101() -> None:
     ],
 )
 async def test_every_wire_says_it_in_its_own_way(path: str, said: str) -> None:
-    async with open_door(keys=KEYS) as door:
+    async with open_server(keys=KEYS) as server:
         for _ in range(FAILED_LOGINS):
-            await door.request("POST", path, {}, **WRONG)
-        refused = await door.request("POST", path, {}, **WRONG)
+            await server.request("POST", path, {}, **WRONG)
+        refused = await server.request("POST", path, {}, **WRONG)
         assert refused.status == 429
         assert said in refused.body.decode()
 

@@ -30,7 +30,7 @@ from llm_runtime.config import ServerLimits
 from llm_runtime.server.limits import LINGERING_RESPONSES
 from llm_runtime.server.native import OPTIONS
 from llm_runtime.server.response_store import ResponseStore, StoredResponse
-from support.server import add_text, begin_text, end_text, hanging, open_door, saying
+from support.server import add_text, begin_text, end_text, hanging, open_server, saying
 from support.ws import CLOSE, WsClient, connected, frame
 
 REQUEST = ChatRequest(messages=(Message.of("user", "hi"),), model="m")
@@ -62,13 +62,13 @@ async def test_a_request_keeps_all_it_says_and_events_come_as_they_are() -> None
         context={"a": 1},
         deadline_s=30,
     )
-    async with open_door(saying("Hel", "lo")) as door, connected(door) as client:
+    async with open_server(saying("Hel", "lo")) as server, connected(server) as client:
         response_id = new_id()
         await client.send(create(response_id, request))
         assert (await client.event()) == {"type": "llm-runtime:accepted", "response_id": response_id}
         events = await events_of(client)
-        [seen] = door.engine.requests
-        [run] = door.engine.runs
+        [seen] = server.engine.requests
+        [run] = server.engine.runs
     assert seen == msgspec.structs.replace(request, timestamp=seen.timestamp)
     assert run.response_id == response_id
     assert run.log.end == events[-1]
@@ -83,10 +83,13 @@ async def test_who_asks_and_what_goes_in_headers_is_not_the_clients_to_say() -> 
         parameters=Parameters(headers={"x-other": "2"}, wire="responses"),
     )
     keys = {"alice": "sk-alice-0123456789"}
-    async with open_door(keys=keys) as door, connected(door, authorization="Bearer sk-alice-0123456789") as client:
+    async with (
+        open_server(keys=keys) as server,
+        connected(server, authorization="Bearer sk-alice-0123456789") as client,
+    ):
         await client.send(create(new_id(), request))
         await events_of(client)
-        [seen] = door.engine.requests
+        [seen] = server.engine.requests
     assert (seen.caller, seen.forwarded, seen.parameters) == ("alice", {}, Parameters())
 
 
@@ -102,7 +105,7 @@ async def test_who_asks_and_what_goes_in_headers_is_not_the_clients_to_say() -> 
     ids=["id", "missing", "type", "request_id", "policy"],
 )
 async def test_a_wrong_frame_is_refused_by_its_field(change: dict[str, Any], says: str) -> None:
-    async with open_door() as door, connected(door) as client:
+    async with open_server() as server, connected(server) as client:
         await client.send({**json.loads(create(new_id())), **change})
         event = await client.event()
         assert (event["type"], event["status"]) == ("error", 400)
@@ -112,7 +115,7 @@ async def test_a_wrong_frame_is_refused_by_its_field(change: dict[str, Any], say
 
 
 async def test_a_refusal_has_the_whole_failure() -> None:
-    async with open_door(ModelNotFoundError("there is no model m")) as door, connected(door) as client:
+    async with open_server(ModelNotFoundError("there is no model m")) as server, connected(server) as client:
         response_id = new_id()
         await client.send(create(response_id))
         event = await client.event()
@@ -121,7 +124,7 @@ async def test_a_refusal_has_the_whole_failure() -> None:
 
 
 async def test_an_id_is_taken_once() -> None:
-    async with open_door(hanging) as door, connected(door) as client, connected(door) as other:
+    async with open_server(hanging) as server, connected(server) as client, connected(server) as other:
         response_id = new_id()
         await client.send(create(response_id))
         await client.event()
@@ -131,16 +134,16 @@ async def test_an_id_is_taken_once() -> None:
 
 async def test_an_answer_is_resumed_on_another_connection_without_a_gap(jumping_clock: MovingClock) -> None:
     response_id = new_id()
-    async with open_door(slowly) as door:
-        async with connected(door) as client:
+    async with open_server(slowly) as server:
+        async with connected(server) as client:
             await client.send(create(response_id))
             await client.event()
             first = decode_frame(json.dumps(await client.event()))
             assert isinstance(first, Events)
-        async with connected(door) as client:
+        async with connected(server) as client:
             await client.send(encode_resume(response_id, first.sequence_number, "1").decode())
             events = [*first.events, *(await events_of(client))]
-        [run] = door.engine.runs
+        [run] = server.engine.runs
     assert [type(each) for each in events] == [type(each) for each in run.log.events]
     assert "".join(each.text for each in events if isinstance(each, TextDelta)) == "Hello"
 
@@ -156,34 +159,34 @@ async def slowly(run: Run) -> None:
 
 
 async def test_nobody_comes_back_and_the_call_ends_then(jumping_clock: MovingClock) -> None:
-    async with open_door(hanging) as door:
-        async with connected(door) as client:
+    async with open_server(hanging) as server:
+        async with connected(server) as client:
             await client.send(create(new_id()))
             await client.event()
         began = trio.current_time()
-        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=2 * RESUME_SECONDS)
+        await server.engine.until(lambda: server.engine.open_runs == 0, seconds=2 * RESUME_SECONDS)
         assert RESUME_SECONDS <= trio.current_time() - began <= RESUME_SECONDS + 2
 
 
 async def test_who_says_goodbye_is_not_waited_for(jumping_clock: MovingClock) -> None:
-    async with open_door(hanging) as door:
-        async with connected(door) as client:
+    async with open_server(hanging) as server:
+        async with connected(server) as client:
             await client.send(create(new_id()))
             await client.event()
             began = trio.current_time()
             await client.raw(frame(CLOSE, b"\x03\xe8"))
-            await door.engine.until(lambda: door.engine.open_runs == 0)
+            await server.engine.until(lambda: server.engine.open_runs == 0)
         assert trio.current_time() - began < 1
 
 
 async def test_only_its_own_caller_comes_back(jumping_clock: MovingClock) -> None:
     response_id = new_id()
     keys = {"alice": "sk-alice-0123456789", "bob": "sk-bob-0123456789ab"}
-    async with open_door(hanging, keys=keys) as door:
-        async with connected(door, authorization="Bearer sk-alice-0123456789") as client:
+    async with open_server(hanging, keys=keys) as server:
+        async with connected(server, authorization="Bearer sk-alice-0123456789") as client:
             await client.send(create(response_id))
             await client.event()
-        async with connected(door, authorization="Bearer sk-bob-0123456789ab") as client:
+        async with connected(server, authorization="Bearer sk-bob-0123456789ab") as client:
             await client.send(encode_resume(response_id, -1, "1").decode())
             assert (await client.event())["error"]["code"] == "response_not_found"
 
@@ -200,16 +203,16 @@ async def test_of_answers_that_wait_for_their_clients_the_oldest_make_room() -> 
 
 async def test_it_is_no_response_of_the_responses_api() -> None:
     response_id = new_id()
-    async with open_door(hanging) as door, connected(door) as client:
+    async with open_server(hanging) as server, connected(server) as client:
         await client.send(create(response_id))
         await client.event()
         for method, path in ("GET", ""), ("GET", "/input_items"), ("POST", "/cancel"):
-            reply = await door.request(method, f"/v1/responses/{response_id}{path}")
+            reply = await server.request(method, f"/v1/responses/{response_id}{path}")
             assert reply.status == 404
 
 
 async def test_a_request_that_waits_is_cancelled_by_its_lane() -> None:
-    async with open_door(hanging, websocket_responses=1) as door, connected(door) as client:
+    async with open_server(hanging, websocket_responses=1) as server, connected(server) as client:
         waiting = new_id()
         await client.send(create(new_id()))
         await client.event()
@@ -224,17 +227,17 @@ async def test_a_request_that_waits_is_cancelled_by_its_lane() -> None:
 
 
 async def test_what_else_is_asked() -> None:
-    async with open_door() as door:
-        greeting = (await door.request("GET", "/v1/runtime")).json
+    async with open_server() as server:
+        greeting = (await server.request("GET", "/v1/runtime")).json
         assert greeting["responses"] == 16
         assert greeting["max_bytes"] == 16 * 1024 * 1024
-        models = (await door.request("GET", "/v1/runtime/models")).json
+        models = (await server.request("GET", "/v1/runtime/models")).json
         assert [each["id"] for each in models] == ["fake/fake-1", "local/smollm2"]
         body = encode_json(REQUEST)
-        assert (await door.request("POST", "/v1/runtime/count_tokens", body)).json == [7, False]
-        assert (await door.request("POST", "/v1/runtime/count_tokens", b"[]")).status == 400
-        assert (await door.request("DELETE", "/v1/runtime/knowledge")).json == 0
-        assert (await door.request("GET", "/v1/runtime/ranking?model=m")).status == 200
+        assert (await server.request("POST", "/v1/runtime/count_tokens", body)).json == [7, False]
+        assert (await server.request("POST", "/v1/runtime/count_tokens", b"[]")).status == 400
+        assert (await server.request("DELETE", "/v1/runtime/knowledge")).json == 0
+        assert (await server.request("GET", "/v1/runtime/ranking?model=m")).status == 200
 
 
 @given(st.lists(st.sampled_from(["a", "bc", "\n", "é"]), min_size=1, max_size=200), st.data())

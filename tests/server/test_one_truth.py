@@ -21,7 +21,7 @@ from llm_protocol.events import (
 )
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import FinishReason, Usage
-from support.server import Script, add_text, begin_text, hanging, open_door, saying
+from support.server import Script, add_text, begin_text, hanging, open_server, saying
 from support.ws import WsClient, connected, ids, text_of
 
 ASK = {"model": "m", "input": "hi"}
@@ -96,12 +96,12 @@ async def told(ws: WsClient, response_id: str | None = None) -> list[dict[str, A
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_stream_resume_and_get_agree(end: str) -> None:
-    async with open_door(ENDS[end]) as door, connected(door) as ws:
+    async with open_server(ENDS[end]) as server, connected(server) as ws:
         await ws.create()
         events = await told(ws)
         last = events[-1]
         url = f"/v1/responses/{ids(events)}"
-        assert (await door.request("GET", url)).json == last["response"]
+        assert (await server.request("GET", url)).json == last["response"]
         ended: list[Any] = []
         for each in events:
             if each["type"] == "llm-runtime:restarted":
@@ -112,7 +112,7 @@ async def test_stream_resume_and_get_agree(end: str) -> None:
         assert ended == [item for item in output if item["status"] == "completed" or item in ended]
         assert all(item["status"] == "incomplete" for item in output if item not in ended)
         for after in (*range(-1, last["sequence_number"] + 1), last["sequence_number"] + 1, 10**9):
-            over_http = await door.request("GET", f"{url}?stream=true&starting_after={after}")
+            over_http = await server.request("GET", f"{url}?stream=true&starting_after={after}")
             assert over_http.status == 200
             assert over_http.events[-2:] == [last, "[DONE]"], "nothing ends in silence"
             await ws.send({"type": "response.resume", "response_id": ids(events), "starting_after": after})
@@ -121,16 +121,16 @@ async def test_stream_resume_and_get_agree(end: str) -> None:
 
 @pytest.mark.parametrize("end", [name for name in ENDS if name not in ("cancelled", "failed", "out of time")])
 async def test_an_answer_that_comes_whole_is_the_same(end: str) -> None:
-    async with open_door(ENDS[end]) as door:
-        whole = (await door.request("POST", "/v1/responses", ASK)).json
-        assert (await door.request("GET", f"/v1/responses/{whole['id']}")).json == whole
+    async with open_server(ENDS[end]) as server:
+        whole = (await server.request("POST", "/v1/responses", ASK)).json
+        assert (await server.request("GET", f"/v1/responses/{whole['id']}")).json == whole
         after = f"/v1/responses/{whole['id']}?stream=true"
-        assert (await door.request("GET", after)).events[-2]["response"] == whole
+        assert (await server.request("GET", after)).events[-2]["response"] == whole
 
 
 async def test_a_call_that_was_cut_is_there_and_incomplete() -> None:
-    async with open_door(cut_at_its_length) as door:
-        whole = (await door.request("POST", "/v1/responses", ASK)).json
+    async with open_server(cut_at_its_length) as server:
+        whole = (await server.request("POST", "/v1/responses", ASK)).json
         assert (whole["status"], whole["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
         message, call = whole["output"]
         assert message["status"] == "completed"
@@ -141,7 +141,7 @@ async def test_a_call_that_was_cut_is_there_and_incomplete() -> None:
 
 @pytest.mark.parametrize("kind", [FailureKind.TRUNCATED, FailureKind.DEADLINE, FailureKind.RATE_LIMITED])
 async def test_what_a_failed_answer_took_is_told_and_marked_as_estimated(kind: FailureKind) -> None:
-    async with open_door(failing(kind)) as door, connected(door) as ws:
+    async with open_server(failing(kind)) as server, connected(server) as ws:
         await ws.create()
         body = (await ws.response())[-1]["response"]
         assert (body["usage"]["input_tokens"], body["usage"]["output_tokens"]) == (7, 5)
@@ -155,7 +155,7 @@ async def test_what_a_failed_answer_took_is_told_and_marked_as_estimated(kind: F
 
 @pytest.mark.parametrize("over", ["http", "websocket"])
 async def test_a_cursor_beyond_what_a_running_response_has_said_is_an_error(over: str) -> None:
-    async with open_door(hanging) as door, connected(door) as ws, connected(door) as other:
+    async with open_server(hanging) as server, connected(server) as ws, connected(server) as other:
         await ws.create()
         events = [await ws.event()]
         while not text_of(events):
@@ -163,7 +163,7 @@ async def test_a_cursor_beyond_what_a_running_response_has_said_is_an_error(over
         last = events[-1]["sequence_number"]
         if over == "http":
             url = f"/v1/responses/{ids(events)}?stream=true&starting_after="
-            reply = await door.request("GET", f"{url}{last + 1}")
+            reply = await server.request("GET", f"{url}{last + 1}")
             assert (reply.status, reply.json["error"]["param"]) == (400, "starting_after")
         else:
             asked = {"type": "response.resume", "response_id": ids(events)}
@@ -176,10 +176,10 @@ async def test_a_cursor_beyond_what_a_running_response_has_said_is_an_error(over
 
 
 async def test_a_failed_response_is_resumed_over_http_as_a_stream() -> None:
-    async with open_door(failing(FailureKind.RATE_LIMITED)) as door, connected(door) as ws:
+    async with open_server(failing(FailureKind.RATE_LIMITED)) as server, connected(server) as ws:
         await ws.create()
         events = await ws.response()
-        reply = await door.request("GET", f"/v1/responses/{ids(events)}?stream=true&starting_after=1")
+        reply = await server.request("GET", f"/v1/responses/{ids(events)}?stream=true&starting_after=1")
         assert reply.status == 200
         assert reply.headers["content-type"].startswith("text/event-stream")
         assert [each if each == "[DONE]" else each["type"] for each in reply.events][-2:] == [
@@ -193,22 +193,22 @@ async def test_a_failed_response_is_resumed_over_http_as_a_stream() -> None:
 
 @pytest.mark.parametrize("store", [True, False])
 async def test_what_is_deleted_is_gone_on_its_own_connection_too(store: bool) -> None:
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         await ws.create(store=store)
         response_id = ids(await ws.response())
         url = f"/v1/responses/{response_id}"
-        assert (await door.request("DELETE", url)).json == {"id": response_id, "object": "response", "deleted": True}
+        assert (await server.request("DELETE", url)).json == {"id": response_id, "object": "response", "deleted": True}
         await ws.send({"type": "response.resume", "response_id": response_id})
         assert (await ws.event())["error"]["code"] == "response_not_found"
         await ws.create("more", previous_response_id=response_id)
         assert (await ws.event())["error"]["code"] == "previous_response_not_found"
         for method in ("GET", "DELETE"):
-            assert (await door.request(method, url)).status == 404
+            assert (await server.request(method, url)).status == 404
 
 
 @pytest.mark.parametrize("store", [True, False])
 async def test_what_is_too_old_is_gone_on_its_own_connection_too(store: bool, jumping_clock: MockClock) -> None:
-    async with open_door(stored_s=10.0) as door, connected(door) as ws:
+    async with open_server(stored_s=10.0) as server, connected(server) as ws:
         await ws.create(store=store)
         response_id = ids(await ws.response())
         await trio.sleep(8)
@@ -221,12 +221,12 @@ async def test_what_is_too_old_is_gone_on_its_own_connection_too(store: bool, ju
 
 async def test_nobody_else_deletes_what_a_connection_alone_remembers() -> None:
     keys = {"alice": "sk-a", "bob": "sk-b"}
-    async with open_door(keys=keys) as door, connected(door, authorization="Bearer sk-a") as ws:
+    async with open_server(keys=keys) as server, connected(server, authorization="Bearer sk-a") as ws:
         await ws.create(store=False)
         url = f"/v1/responses/{ids(await ws.response())}"
-        assert (await door.request("DELETE", url, authorization="Bearer sk-b")).status == 404
-        assert (await door.request("GET", url, authorization="Bearer sk-a")).status == 404, "it is not stored"
-        assert (await door.request("DELETE", url, authorization="Bearer sk-a")).status == 200
+        assert (await server.request("DELETE", url, authorization="Bearer sk-b")).status == 404
+        assert (await server.request("GET", url, authorization="Bearer sk-a")).status == 404, "it is not stored"
+        assert (await server.request("DELETE", url, authorization="Bearer sk-a")).status == 200
 
 
 # -- chains -----------------------------------------------------------------------------------------------------------
@@ -235,11 +235,11 @@ async def test_nobody_else_deletes_what_a_connection_alone_remembers() -> None:
 @pytest.mark.parametrize("over", ["http", "websocket"])
 async def test_a_chain_that_skips_tool_outputs_is_refused(over: str) -> None:
     output = {"type": "function_call_output", "call_id": "call_1", "output": "42"}
-    async with open_door(calls_a_tool, saying("so")) as door, connected(door) as ws:
+    async with open_server(calls_a_tool, saying("so")) as server, connected(server) as ws:
         await ws.create()
         previous = {"previous_response_id": ids(await ws.response())}
         if over == "http":
-            reply = await door.request("POST", "/v1/responses", ASK | previous)
+            reply = await server.request("POST", "/v1/responses", ASK | previous)
             assert reply.status == 400
             error = reply.json["error"]
         else:

@@ -51,7 +51,9 @@ async def passing(
         fields = (keys or {"alice": {"passthrough": ALL}}) | {"watch": {"metrics_only": True, "passthrough": ALL}}
         callers = {name: Key(secret=Secret(f"sk-{name}"), **each) for name, each in fields.items()}
         config = Config(server=Server(port=0, drain_s=drain_s), providers={"main": provider}, keys=callers)
-        runtime = Runtime(config, doors=lambda rt: server_child(config.server, rt, addresses.append, keys=config.keys))
+        runtime = Runtime(
+            config, servers=lambda rt: server_child(config.server, rt, addresses.append, keys=config.keys)
+        )
         async with runtime.running():
             yield Served(addresses[0], {"main": peer}), peer, runtime
 

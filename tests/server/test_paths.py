@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.server import open_door
+from support.server import open_server
 
 SAID = [{"role": "user", "content": "hi"}]
 CONTENTS = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
@@ -34,17 +34,17 @@ BODIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("path", BODIES)
 async def test_base_urls_are_written_in_many_ways(path: str) -> None:
-    async with open_door() as door:
-        reply = await door.request("POST", path, BODIES[path])
+    async with open_server() as server:
+        reply = await server.request("POST", path, BODIES[path])
         assert reply.status == 200, reply.body
         if "fake" in path:
-            assert door.engine.requests[0].model == "fake/m"
+            assert server.engine.requests[0].model == "fake/m"
 
 
 async def test_a_path_that_leads_outside_the_api_is_not_bent_into_it() -> None:
-    async with open_door() as door:
+    async with open_server() as server:
         for path in ("//livez", "/v1/v1/v1/models", "/v3/models", "/v1/../livez", "/x/v1/models"):
-            assert (await door.request("GET", path)).status == 404, path
+            assert (await server.request("GET", path)).status == 404, path
 
 
 @pytest.mark.parametrize(
@@ -64,28 +64,28 @@ async def test_a_path_that_leads_outside_the_api_is_not_bent_into_it() -> None:
 async def test_what_is_not_there_is_told_in_the_clients_own_form(
     method: str, path: str, headers: dict[str, str], status: int, error: dict[str, Any]
 ) -> None:
-    async with open_door() as door:
-        reply = await door.request(method, path, **headers)
+    async with open_server() as server:
+        reply = await server.request(method, path, **headers)
         assert reply.status == status
         assert reply.json["error"].items() >= error.items()
 
 
 async def test_coheres_clients_read_another_form() -> None:
-    async with open_door() as door:
+    async with open_server() as server:
         for path in ("/v2/nothing", "/v2/chat"):
-            reply = await door.request("GET", path)
+            reply = await server.request("GET", path)
             assert reply.status == (404 if path == "/v2/nothing" else 405)
             assert reply.json["message"]
 
 
 async def test_anthropics_clients_find_the_requests_id_under_their_own_name() -> None:
-    async with open_door() as door:
+    async with open_server() as server:
         for path in ("/v1/messages", "/v1/messages/nothing"):
-            reply = await door.request("POST", path, BODIES["/messages"])
+            reply = await server.request("POST", path, BODIES["/messages"])
             assert reply.headers["request-id"] == reply.headers["x-request-id"]
 
 
 async def test_pages_may_read_our_headers() -> None:
-    async with open_door(allowed_origins=("https://page",)) as door:
-        reply = await door.request("POST", "/v1/chat/completions", BODIES["/chat/completions"], origin="https://page")
+    async with open_server(allowed_origins=("https://page",)) as server:
+        reply = await server.request("POST", "/v1/chat/completions", BODIES["/chat/completions"], origin="https://page")
         assert reply.headers["access-control-expose-headers"] == "*"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from llm_actors.run import Run
 from llm_actors.testing import MovingClock
 from llm_runtime.server.client_events import ClientEventHead, Resume
-from llm_runtime.server.turns import Asked, QueueDeadlines
-from support.server import begin_text, end_text, hanging, open_door
+from llm_runtime.server.turns import LaneTurn, QueueDeadlines
+from support.server import begin_text, end_text, hanging, open_server
 from support.ws import connected
 
 
@@ -22,9 +22,9 @@ async def slow(run: Run) -> None:
 
 
 async def test_a_request_that_waits_on_its_lane_fails_at_its_deadline(jumping_clock: MovingClock) -> None:
-    async with open_door(hanging) as door, connected(door) as ws:
+    async with open_server(hanging) as server, connected(server) as ws:
         await ws.create("first")
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         began = trio.current_time()
         await ws.create("second", event_id="e2", llm_runtime={"deadline_s": 1})
         while (event := await ws.event())["type"] != "error":
@@ -33,11 +33,11 @@ async def test_a_request_that_waits_on_its_lane_fails_at_its_deadline(jumping_cl
         assert event["event_id"] == "e2"
         assert (event["status"], event["error"]["code"]) == (400, "deadline_exceeded")
         assert event["error"]["code"] == "deadline_exceeded"
-        assert len(door.engine.runs) == 1, "it never began"
+        assert len(server.engine.runs) == 1, "it never began"
 
 
 async def test_time_on_the_lane_counts(jumping_clock: MovingClock) -> None:
-    async with open_door(slow, hanging) as door, connected(door) as ws:
+    async with open_server(slow, hanging) as server, connected(server) as ws:
         await ws.create("first")
         began = trio.current_time()
         await ws.create("second", llm_runtime={"deadline_s": 15})
@@ -48,7 +48,7 @@ async def test_time_on_the_lane_counts(jumping_clock: MovingClock) -> None:
 
 async def test_a_lane_goes_on_after_one_that_waited_too_long(jumping_clock: MovingClock) -> None:
     """Also where that was all the lane had, and the connection's limit kept it from starting."""
-    async with open_door(slow, max_body_total_mb=64, websocket_responses=1) as door, connected(door) as ws:
+    async with open_server(slow, max_body_total_mb=64, websocket_responses=1) as server, connected(server) as ws:
         await ws.create("first", stream_id="a")
         await ws.create("late", stream_id="b", llm_runtime={"deadline_s": 1})
         await ws.create("late too", stream_id="a", llm_runtime={"deadline_s": 2})
@@ -65,15 +65,15 @@ async def test_a_lane_goes_on_after_one_that_waited_too_long(jumping_clock: Movi
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "discard", "due"]), st.integers(0, 5))))
 def test_the_first_deadline_is_always_known(steps: list[tuple[str, int]]) -> None:
-    asked = [Asked(ClientEventHead(), Resume(type="", response_id=""), 0, 0.0) for _ in range(6)]
-    queued, model = QueueDeadlines(), dict[Asked, float]()
+    turns = [LaneTurn(ClientEventHead(), Resume(type="", response_id=""), 0, 0.0) for _ in range(6)]
+    queued, model = QueueDeadlines(), dict[LaneTurn, float]()
     for step, number in steps:
         if step == "add":
-            model[asked[number]] = float(number // 2)
-            queued.add(asked[number], float(number // 2))
+            model[turns[number]] = float(number // 2)
+            queued.add(turns[number], float(number // 2))
         elif step == "discard":
-            model.pop(asked[number], None)
-            queued.discard(asked[number])
+            model.pop(turns[number], None)
+            queued.discard(turns[number])
         else:
             due = {each for each, deadline in model.items() if deadline <= number}
             assert set(queued.take_due(number)) == due

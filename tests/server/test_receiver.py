@@ -39,7 +39,7 @@ class Heard:
 
 
 async def test_what_comes_between_two_runs_waits() -> None:
-    """The receiver crashes with the door, the connections do not."""
+    """The receiver crashes with the server, the connections do not."""
     receiver, heard = Receiver(), Heard()
     ours, theirs = socket.socketpair()
     with theirs:

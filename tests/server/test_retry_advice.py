@@ -8,7 +8,7 @@ import pytest
 
 from llm_actors.run import Run
 from llm_protocol.failures import Failure, FailureKind
-from support.server import open_door
+from support.server import open_server
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 PATHS: dict[str, dict[str, Any]] = {
@@ -46,8 +46,8 @@ async def failed(path: str, failure: Failure, attempts: int = 0) -> dict[str, st
         decision = {"attempts": [{"asked": True} for _ in range(attempts)]}
         run.fail(failure, run.folded(provider="fake", decision=decision))
 
-    async with open_door(script) as door:
-        return (await door.request("POST", path, PATHS[path])).headers
+    async with open_server(script) as server:
+        return (await server.request("POST", path, PATHS[path])).headers
 
 
 @pytest.mark.parametrize("path", PATHS)

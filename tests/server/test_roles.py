@@ -12,7 +12,7 @@ from llm_protocol.secret import Secret
 from llm_runtime import open_runtime
 from llm_runtime.config import Config, ConfigError, Key, Provider, parse
 from support.peer import Peer, reply
-from support.server import OpenDoor, open_door
+from support.server import OpenServer, open_server
 from support.upstream import JSON, whole
 
 KEYS = {"app": "k-app", "prom": "k-prom", "boss": "k-boss"}
@@ -20,29 +20,29 @@ ROLES = {"prom": "metrics_only", "boss": "admin"}
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
-async def statuses(door: OpenDoor, method: str, target: str, body: object = None) -> dict[str, int]:
+async def statuses(server: OpenServer, method: str, target: str, body: object = None) -> dict[str, int]:
     """By caller; "" without a key."""
     found = {}
     for name, key in {**KEYS, "": ""}.items():
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        found[name] = (await door.request(method, target, body, **headers)).status
+        found[name] = (await server.request(method, target, body, **headers)).status
     return found
 
 
 async def test_a_key_opens_what_it_is_for() -> None:
-    async with open_door(keys=KEYS, roles=ROLES) as door:
-        assert await statuses(door, "GET", "/metrics") == {"app": 403, "prom": 200, "boss": 200, "": 401}
-        asked = await statuses(door, "POST", "/v1/chat/completions", CHAT)
+    async with open_server(keys=KEYS, roles=ROLES) as server:
+        assert await statuses(server, "GET", "/metrics") == {"app": 403, "prom": 200, "boss": 200, "": 401}
+        asked = await statuses(server, "POST", "/v1/chat/completions", CHAT)
         assert asked == {"app": 200, "prom": 403, "boss": 200, "": 401}
-        assert await statuses(door, "GET", "/v1/models") == {"app": 200, "prom": 403, "boss": 200, "": 401}
-        assert await statuses(door, "GET", "/readyz") == {"app": 200, "prom": 200, "boss": 200, "": 200}
-        refused = await door.request("GET", "/metrics", authorization="Bearer k-app")
+        assert await statuses(server, "GET", "/v1/models") == {"app": 200, "prom": 403, "boss": 200, "": 401}
+        assert await statuses(server, "GET", "/readyz") == {"app": 200, "prom": 200, "boss": 200, "": 200}
+        refused = await server.request("GET", "/metrics", authorization="Bearer k-app")
         assert refused.json["error"]["message"] == "This needs a key with metrics_only = true, or admin = true."
 
 
 async def test_without_keys_everybody_sees_all() -> None:
-    async with open_door() as door:
-        assert (await door.request("GET", "/metrics")).status == 200
+    async with open_server() as server:
+        assert (await server.request("GET", "/metrics")).status == 200
 
 
 async def test_a_caller_sees_its_own_use_and_cost_alone() -> None:
@@ -64,7 +64,7 @@ async def test_a_caller_sees_its_own_use_and_cost_alone() -> None:
 
 
 async def test_the_server_asks_for_the_callers_own() -> None:
-    async with open_door(keys=KEYS, roles=ROLES) as door:
+    async with open_server(keys=KEYS, roles=ROLES) as server:
         asked: list[str | None] = []
 
         async def statistics(caller: str | None = None) -> object:
@@ -72,8 +72,8 @@ async def test_the_server_asks_for_the_callers_own() -> None:
             asked.append(caller)
             return {}
 
-        door.engine.statistics = statistics  # type: ignore[method-assign]
-        await statuses(door, "GET", "/v1/runtime/statistics")
+        server.engine.statistics = statistics  # type: ignore[method-assign]
+        await statuses(server, "GET", "/v1/runtime/statistics")
         assert asked == ["app", None]
 
 
@@ -83,13 +83,13 @@ def test_a_key_is_for_one_of_them() -> None:
         parse(source.encode(), {"K": "k" * 32})
 
 
-async def test_a_door_that_is_about_to_close_says_so_first_and_goes_on(jumping_clock: MockClock) -> None:
-    async with open_door(ready_delay_s=30, drain_s=5) as door, await door.connect() as kept:
+async def test_a_server_that_is_about_to_close_says_so_first_and_goes_on(jumping_clock: MockClock) -> None:
+    async with open_server(ready_delay_s=30, drain_s=5) as server, await server.connect() as kept:
         assert (await kept.request("GET", "/readyz")).status == 200
-        door.root.stop()
+        server.root.stop()
         begun = trio.current_time()
         await trio.sleep(20)
         assert (await kept.request("GET", "/readyz")).status == 503
-        assert (await door.request("POST", "/v1/chat/completions", CHAT)).status == 200, "a new connection, too"
+        assert (await server.request("POST", "/v1/chat/completions", CHAT)).status == 200, "a new connection, too"
         await kept.until_closed()
         assert trio.current_time() - begun >= 30

@@ -10,7 +10,7 @@ import trio
 from llm_actors.run import Run
 from llm_actors.testing import MovingClock
 from llm_runtime.server.limits import MIN_RATE, WRITE_STALL_SECONDS
-from support.server import HttpClient, OpenDoor, add_text, begin_text, open_door, saying
+from support.server import HttpClient, OpenServer, add_text, begin_text, open_server, saying
 from support.ws import PING, PONG, TEXT, WsClient, connected, frame, handshake, text_of, upgrade
 
 SMALL_BUFFER = 16 * 1024
@@ -49,8 +49,8 @@ def throttle(http: HttpClient, rate: int, pause: float = 0.0) -> None:
     http.stream = Throttled(http.stream, rate, pause)  # type: ignore[assignment]
 
 
-async def slow_websocket(door: OpenDoor, rate: int, pause: float = 0.0) -> WsClient:
-    http = await door.connect(receive_buffer=SMALL_BUFFER)
+async def slow_websocket(server: OpenServer, rate: int, pause: float = 0.0) -> WsClient:
+    http = await server.connect(receive_buffer=SMALL_BUFFER)
     ws = await upgrade(http, handshake())
     throttle(http, rate, pause)
     return ws
@@ -61,7 +61,7 @@ async def slow_websocket(door: OpenDoor, rate: int, pause: float = 0.0) -> WsCli
 
 async def test_a_websocket_that_says_nothing_is_pinged_and_stays(jumping_clock: MovingClock) -> None:
     """As those do that browsers, Node's clients and pools open in advance."""
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         for _ in range(4):
             got = await ws.frame()
             assert got is not None, f"cut off after {trio.current_time():.0f} s"
@@ -73,7 +73,7 @@ async def test_a_websocket_that_says_nothing_is_pinged_and_stays(jumping_clock: 
 
 
 async def test_a_silent_websocket_that_answers_no_ping_is_cut_off_after_the_ping(jumping_clock: MovingClock) -> None:
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         got = await ws.frame()
         assert got is not None
         assert got.opcode == PING
@@ -87,8 +87,8 @@ async def test_a_silent_websocket_that_answers_no_ping_is_cut_off_after_the_ping
 @pytest.mark.parametrize("silence", [0, 7, 13, 19])
 async def test_a_slow_reader_of_a_long_answer_gets_it_whole(jumping_clock: MovingClock, silence: float) -> None:
     """300 kB of text, which the wire says several times over, at 30 kB/s: whatever the phase of the ping."""
-    async with open_door(saying(MUCH)) as door:
-        ws = await slow_websocket(door, 30_000)
+    async with open_server(saying(MUCH)) as server:
+        ws = await slow_websocket(server, 30_000)
         await trio.sleep(silence)
         began = trio.current_time()
         await ws.create()
@@ -101,7 +101,7 @@ async def test_a_slow_reader_of_a_long_answer_gets_it_whole(jumping_clock: Movin
 
 
 async def test_a_slow_reader_of_server_sent_events_gets_them_whole(jumping_clock: MovingClock) -> None:
-    async with open_door(saying(MUCH)) as door, await door.connect(receive_buffer=SMALL_BUFFER) as client:
+    async with open_server(saying(MUCH)) as server, await server.connect(receive_buffer=SMALL_BUFFER) as client:
         throttle(client, 30_000)
         await client.begin("POST", "/v1/responses", {"input": "hi", "stream": True})
         events = (await client.reply()).events
@@ -110,8 +110,8 @@ async def test_a_slow_reader_of_server_sent_events_gets_them_whole(jumping_clock
 
 
 async def test_a_ping_is_answered_between_the_frames_of_a_long_answer(jumping_clock: MovingClock) -> None:
-    async with open_door(saying(*["word " * 2000] * 60)) as door:
-        ws = await slow_websocket(door, 50_000)
+    async with open_server(saying(*["word " * 2000] * 60)) as server:
+        ws = await slow_websocket(server, 50_000)
         await ws.create()
         await trio.sleep(1)
         await ws.raw(frame(PING, b"are you there?"))
@@ -127,14 +127,14 @@ async def test_a_ping_is_answered_between_the_frames_of_a_long_answer(jumping_cl
 
 async def test_what_a_client_sends_is_read_while_it_is_written_to(jumping_clock: MovingClock) -> None:
     """A ping before it does not hold up a cancel: the reader never waits for the writer."""
-    async with open_door(flooding) as door:
-        ws = await slow_websocket(door, 30_000)
+    async with open_server(flooding) as server:
+        ws = await slow_websocket(server, 30_000)
         await ws.create()
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         await trio.sleep(1)
         await ws.raw(frame(PING, b"?") * 3)
         await ws.send({"type": "response.cancel"})
-        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)
+        await server.engine.until(lambda: server.engine.open_runs == 0, seconds=1)
         ws.http.close()
 
 
@@ -145,39 +145,39 @@ AT_ONCE = WRITE_STALL_SECONDS + 64 * 1024 / MIN_RATE + 2
 
 @pytest.mark.parametrize("silence", [0, 5, 10, 15, 19])
 async def test_one_that_reads_nothing_is_cut_off_by_the_stall_rule(jumping_clock: MovingClock, silence: float) -> None:
-    async with open_door(flooding) as door:
-        ws = await slow_websocket(door, 1)
+    async with open_server(flooding) as server:
+        ws = await slow_websocket(server, 1)
         await trio.sleep(silence)
         began = trio.current_time()
         await ws.create()
-        await door.engine.until(lambda: door.engine.open_runs == 1)
-        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=120)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 0, seconds=120)
         assert WRITE_STALL_SECONDS <= trio.current_time() - began <= AT_ONCE
         ws.http.close()
 
 
 async def test_one_that_reads_no_server_sent_events_is_cut_off_by_the_same_rule(jumping_clock: MovingClock) -> None:
-    async with open_door(flooding) as door, await door.connect(receive_buffer=SMALL_BUFFER) as client:
+    async with open_server(flooding) as server, await server.connect(receive_buffer=SMALL_BUFFER) as client:
         began = trio.current_time()
         await client.begin("POST", "/v1/responses", {"input": "hi", "stream": True})
-        await door.engine.until(lambda: door.engine.open_runs == 1)
-        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=120)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 0, seconds=120)
         assert WRITE_STALL_SECONDS <= trio.current_time() - began <= AT_ONCE
 
 
 @pytest.mark.parametrize("rate", [1, 1000])
-@pytest.mark.parametrize("door_kind", ["websocket", "sse"])
+@pytest.mark.parametrize("kind", ["websocket", "sse"])
 async def test_one_that_reads_too_slowly_is_cut_off_by_the_same_rule(
-    jumping_clock: MovingClock, rate: int, door_kind: str
+    jumping_clock: MovingClock, rate: int, kind: str
 ) -> None:
     """It makes progress, but less than the minimum rate."""
-    async with open_door(flooding) as door:
-        if door_kind == "websocket":
-            ws = await slow_websocket(door, rate)
+    async with open_server(flooding) as server:
+        if kind == "websocket":
+            ws = await slow_websocket(server, rate)
             http = ws.http
             await ws.create()
         else:
-            http = await door.connect(receive_buffer=SMALL_BUFFER)
+            http = await server.connect(receive_buffer=SMALL_BUFFER)
             throttle(http, rate)
             await http.begin("POST", "/v1/responses", {"input": "hi", "stream": True})
         began = trio.current_time()
@@ -189,16 +189,16 @@ async def test_one_that_reads_too_slowly_is_cut_off_by_the_same_rule(
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sip)
-            await door.engine.until(lambda: door.engine.open_runs == 1)
-            await door.engine.until(lambda: door.engine.open_runs == 0, seconds=300)
+            await server.engine.until(lambda: server.engine.open_runs == 1)
+            await server.engine.until(lambda: server.engine.open_runs == 0, seconds=300)
             nursery.cancel_scope.cancel()
         assert WRITE_STALL_SECONDS <= trio.current_time() - began <= AT_ONCE + 5
         http.close()
 
 
 async def test_a_reader_that_pauses_and_catches_up_is_not_cut_off(jumping_clock: MovingClock) -> None:
-    async with open_door(saying(MUCH)) as door:
-        ws = await slow_websocket(door, 1_000_000, pause=15)
+    async with open_server(saying(MUCH)) as server:
+        ws = await slow_websocket(server, 1_000_000, pause=15)
         await ws.create()
         with trio.fail_after(200):
             assert text_of(await ws.response()) == MUCH

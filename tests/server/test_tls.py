@@ -19,7 +19,7 @@ from llm_runtime.config import ConfigError, Key, ServerTls, parse
 from llm_runtime.config.certificate import server_context, valid_until
 from llm_runtime.server.limits import WRITE_PIECE_BYTES
 from llm_runtime.server.tls import TlsBroken, TlsContext, TlsLayer
-from support.server import HttpClient, OpenDoor, Reply, hanging, open_door, saying
+from support.server import HttpClient, OpenServer, Reply, hanging, open_server, saying
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 LONG = "x" * (4 * WRITE_PIECE_BYTES)
@@ -54,8 +54,8 @@ class TlsClient(HttpClient):
 
 
 @asynccontextmanager
-async def client(door: OpenDoor, context: ssl.SSLContext) -> AsyncIterator[TlsClient]:
-    tcp = await trio.open_tcp_stream(door.address.host, door.address.port)
+async def client(server: OpenServer, context: ssl.SSLContext) -> AsyncIterator[TlsClient]:
+    tcp = await trio.open_tcp_stream(server.address.host, server.address.port)
     stream = trio.SSLStream(tcp, context, server_hostname="127.0.0.1")
     one = TlsClient(stream)  # type: ignore[arg-type]
     try:
@@ -66,9 +66,9 @@ async def client(door: OpenDoor, context: ssl.SSLContext) -> AsyncIterator[TlsCl
 
 
 async def test_requests_one_after_the_other_and_a_stream(ca: trustme.CA, tls: ServerTls) -> None:
-    async with open_door(saying("Hel", "lo"), tls=tls) as door:
-        assert door.address.url == f"https://127.0.0.1:{door.address.port}"
-        async with client(door, trusting(ca)) as one:
+    async with open_server(saying("Hel", "lo"), tls=tls) as server:
+        assert server.address.url == f"https://127.0.0.1:{server.address.port}"
+        async with client(server, trusting(ca)) as one:
             assert (await one.request("GET", "/livez")).status == 200
             whole = await one.request("POST", "/v1/chat/completions", CHAT)
             assert whole.json["choices"][0]["message"]["content"] == "Hello"
@@ -77,7 +77,7 @@ async def test_requests_one_after_the_other_and_a_stream(ca: trustme.CA, tls: Se
 
 
 async def test_a_long_answer_to_a_slow_reader_is_whole(ca: trustme.CA, tls: ServerTls) -> None:
-    async with open_door(saying(LONG, LONG), tls=tls) as door, client(door, trusting(ca)) as one:
+    async with open_server(saying(LONG, LONG), tls=tls) as server, client(server, trusting(ca)) as one:
         await one.begin("POST", "/v1/chat/completions", CHAT)
         await trio.sleep(0.2)
         reply: Reply = await one.reply()
@@ -85,8 +85,10 @@ async def test_a_long_answer_to_a_slow_reader_is_whole(ca: trustme.CA, tls: Serv
 
 
 async def test_a_websocket(ca: trustme.CA, tls: ServerTls) -> None:
-    async with open_door(saying("Hel", "lo"), tls=tls) as door, trio.open_nursery() as nursery:
-        socket = await connect_websocket(nursery, "127.0.0.1", door.address.port, "/v1/responses", use_ssl=trusting(ca))
+    async with open_server(saying("Hel", "lo"), tls=tls) as server, trio.open_nursery() as nursery:
+        socket = await connect_websocket(
+            nursery, "127.0.0.1", server.address.port, "/v1/responses", use_ssl=trusting(ca)
+        )
         await socket.send_message('{"type":"response.create","model":"m","input":"hi"}')
         while "response.completed" not in (await socket.get_message()):
             pass
@@ -94,24 +96,24 @@ async def test_a_websocket(ca: trustme.CA, tls: ServerTls) -> None:
 
 
 async def test_a_client_that_leaves_ends_its_request(ca: trustme.CA, tls: ServerTls) -> None:
-    async with open_door(hanging, tls=tls) as door:
-        async with client(door, trusting(ca)) as one:
+    async with open_server(hanging, tls=tls) as server:
+        async with client(server, trusting(ca)) as one:
             await one.begin("POST", "/v1/chat/completions", CHAT)
-            await door.engine.until(lambda: door.engine.open_runs == 1)
-        await door.engine.until(lambda: door.engine.open_runs == 0)
+            await server.engine.until(lambda: server.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 0)
 
 
 async def test_who_speaks_plain_http_is_told(tls: ServerTls) -> None:
-    async with open_door(tls=tls) as door, await door.connect() as one:
+    async with open_server(tls=tls) as server, await server.connect() as one:
         await one.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         assert b"400 Bad Request" in (said := await one.until_closed())
         assert b"This port speaks TLS: write https://" in said
 
 
 async def test_garbage_and_silence_end_by_themselves(tls: ServerTls) -> None:
-    async with open_door(tls=tls, head_s=1) as door:
+    async with open_server(tls=tls, head_s=1) as server:
         for words in (b"\x00" * 100, b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x01", b""):
-            async with await door.connect() as one:
+            async with await server.connect() as one:
                 if words:
                     await one.send(words)
                 with trio.fail_after(10):
@@ -125,11 +127,11 @@ async def test_a_client_must_show_its_certificate_where_that_is_wanted(ca: trust
     tls = ServerTls(certificate=tls.certificate, key=tls.key, client_ca=str(tmp_path / "people.pem"))
     known, stranger = trusting(ca), trusting(ca)
     people.issue_cert("someone@example.org").configure_cert(known)
-    async with open_door(tls=tls) as door:
-        async with client(door, known) as one:
+    async with open_server(tls=tls) as server:
+        async with client(server, known) as one:
             assert (await one.request("GET", "/livez")).status == 200
         with pytest.raises(trio.BrokenResourceError):
-            async with client(door, stranger) as one:
+            async with client(server, stranger) as one:
                 await one.request("GET", "/livez")
 
 

@@ -12,7 +12,7 @@ import trio
 
 from llm_runtime.server import CannotListenError
 from llm_runtime.server.listener import bind_unix, removed_after
-from support.server import HttpClient, Reply, open_door
+from support.server import HttpClient, Reply, open_server
 
 
 async def ask(path: str, **headers: str) -> Reply:
@@ -24,8 +24,8 @@ async def ask(path: str, **headers: str) -> Reply:
 
 async def test_it_is_served_whatever_the_host_is_called(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    async with open_door(unix=path) as door:
-        assert door.address.url == f"unix:{path}"
+    async with open_server(unix=path) as server:
+        assert server.address.url == f"unix:{path}"
         assert (await ask(path, host="api.example")).status == 200
         assert (await ask(path, origin="https://page.example")).status == 403, "a page cannot, and who says so is none"
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
@@ -33,7 +33,7 @@ async def test_it_is_served_whatever_the_host_is_called(tmp_path: Path) -> None:
 
 
 async def test_the_file_has_the_permissions_that_are_configured(tmp_path: Path) -> None:
-    async with open_door(unix=str(tmp_path / "s"), unix_mode="0666"):
+    async with open_server(unix=str(tmp_path / "s"), unix_mode="0666"):
         assert stat.S_IMODE(os.stat(tmp_path / "s").st_mode) == 0o666
 
 

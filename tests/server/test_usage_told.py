@@ -22,7 +22,7 @@ def has_usage(body: dict[str, Any], *, estimated: bool) -> None:
 
 
 async def test_a_cancelled_answer_tells_what_it_took() -> None:
-    async with served(a=[answering(gap=0.3)]) as (_, door), connected(door) as ws:
+    async with served(a=[answering(gap=0.3)]) as (_, server), connected(server) as ws:
         await ws.create(model="auto", **ASK)
         events = [await ws.event()]
         while not text_of(events):
@@ -31,13 +31,13 @@ async def test_a_cancelled_answer_tells_what_it_took() -> None:
         last = (await ws.response())[-1]
         assert last["response"]["status"] == "cancelled"
         has_usage(last["response"], estimated=True)
-        assert (await door.request("GET", f"/v1/responses/{ids(events)}")).json == last["response"]
+        assert (await server.request("GET", f"/v1/responses/{ids(events)}")).json == last["response"]
 
 
 @pytest.mark.parametrize("script", ["cut", "silent"])
 async def test_a_failed_answer_tells_what_it_took(script: str) -> None:
     steps = {"cut": breaking(end=True), "silent": breaking()}
-    async with served(a=[steps[script]]) as (_, door), connected(door) as ws:
+    async with served(a=[steps[script]]) as (_, server), connected(server) as ws:
         await ws.create(model="auto", **ASK)
         last = (await ws.response())[-1]
         assert last["response"]["status"] == "failed"
@@ -46,7 +46,7 @@ async def test_a_failed_answer_tells_what_it_took(script: str) -> None:
 
 
 async def test_a_whole_answer_tells_what_the_vendor_counted() -> None:
-    async with served(a=[answering()]) as (_, door), connected(door) as ws:
+    async with served(a=[answering()]) as (_, server), connected(server) as ws:
         await ws.create(model="auto", **ASK)
         body = (await ws.response())[-1]["response"]
         has_usage(body, estimated=False)
@@ -54,7 +54,7 @@ async def test_a_whole_answer_tells_what_the_vendor_counted() -> None:
 
 
 async def test_what_was_never_begun_took_nothing() -> None:
-    async with served(a=[status(400)]) as (_, door), connected(door) as ws:
+    async with served(a=[status(400)]) as (_, server), connected(server) as ws:
         await ws.create(model="auto", **ASK)
         assert "usage" not in json.dumps([each for each in await ws.response() if each["type"] == "error"])
 
@@ -65,9 +65,9 @@ async def test_a_surrogate_pair_that_is_split_over_two_chunks_arrives_whole() ->
         '{"choices":[{"index":0,"delta":{"content":"\\ude00b"}}]}',
     ]
     end = '{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
-    async with served(a=[breaking(*halves, end, "[DONE]", words=0)]) as (_, door), connected(door) as ws:
+    async with served(a=[breaking(*halves, end, "[DONE]", words=0)]) as (_, server), connected(server) as ws:
         await ws.create(model="auto", **ASK)
         events = await ws.response()
         assert text_of(events) == "a😀b"
-        found = (await door.request("GET", f"/v1/responses/{ids(events)}")).json
+        found = (await server.request("GET", f"/v1/responses/{ids(events)}")).json
         assert found["output"][0]["content"][0]["text"] == "a😀b"

@@ -10,7 +10,7 @@ from llm_actors.run import Run
 from llm_protocol.errors import BudgetError, ModelNotFoundError
 from llm_protocol.events import MemberFailed, MemberStarted
 from llm_protocol.failures import Failure, FailureKind
-from support.server import Script, add_text, begin_text, open_door
+from support.server import Script, add_text, begin_text, open_server
 from support.ws import connected
 
 
@@ -26,7 +26,7 @@ def failing(kind: FailureKind, *, after: str = "") -> Script:
 
 async def last_of(script: Script | Exception, **fields: Any) -> dict[str, Any]:
     """The event that ends the response."""
-    async with open_door(script) as door, connected(door) as ws:
+    async with open_server(script) as server, connected(server) as ws:
         await ws.create(**fields)
         event: dict[str, Any] = (await ws.response())[-1]
         return event

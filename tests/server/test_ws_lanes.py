@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llm_actors.run import Run
 from llm_protocol.errors import ModelNotFoundError, ParkedError
 from llm_runtime.server.client_events import KNOWN
-from support.server import FakeEngine, add_text, begin_text, end_text, hanging, open_door, saying, silent
+from support.server import FakeEngine, add_text, begin_text, end_text, hanging, open_server, saying, silent
 from support.ws import TEXT, connected, frame, ids, text_of
 
 ORDER = [
@@ -59,13 +59,13 @@ def check_transcript(events: list[dict[str, object]], *, stream_id: str | None =
 
 
 async def test_the_golden_transcript_is_the_same_over_both_transports() -> None:
-    async with open_door(slowly) as door:
-        async with connected(door) as ws:
+    async with open_server(slowly) as server:
+        async with connected(server) as ws:
             await ws.create()
             check_transcript(await ws.response())
             await ws.create(stream_id="main")
             check_transcript(await ws.response(), stream_id="main")
-        reply = await door.request("POST", "/v1/responses", {"model": "m", "input": "hi", "stream": True})
+        reply = await server.request("POST", "/v1/responses", {"model": "m", "input": "hi", "stream": True})
         assert reply.events[-1] == "[DONE]"
         check_transcript(reply.events[:-1])
         names = [line[7:] for line in reply.body.decode().splitlines() if line.startswith("event: ")]
@@ -73,9 +73,9 @@ async def test_the_golden_transcript_is_the_same_over_both_transports() -> None:
 
 
 async def test_lanes_go_side_by_side_and_one_lane_in_order() -> None:
-    async with open_door(hanging, saying("two"), saying("three")) as door, connected(door) as ws:
+    async with open_server(hanging, saying("two"), saying("three")) as server, connected(server) as ws:
         await ws.create("one", stream_id="a")
-        await door.engine.until(lambda: len(door.engine.runs) == 1)
+        await server.engine.until(lambda: len(server.engine.runs) == 1)
         await ws.create("two", stream_id="b")
         events: list[dict[str, Any]] = []
         while not events or events[-1]["type"] != "response.completed":
@@ -85,17 +85,17 @@ async def test_lanes_go_side_by_side_and_one_lane_in_order() -> None:
         await ws.send({"type": "response.cancel", "stream_id": "a"})
         assert (await ws.response())[-1]["response"]["status"] == "cancelled"
         assert text_of(await ws.response()) == "three"
-        assert [each.messages[0].text for each in door.engine.requests] == ["one", "two", "three"]  # type: ignore[union-attr]
+        assert [each.messages[0].text for each in server.engine.requests] == ["one", "two", "three"]  # type: ignore[union-attr]
 
 
 async def test_sixteen_are_active_and_the_others_wait() -> None:
-    async with open_door(*[hanging] * 16, saying("late")) as door, connected(door) as ws:
+    async with open_server(*[hanging] * 16, saying("late")) as server, connected(server) as ws:
         for lane in range(32):
             await ws.create(stream_id=f"l{lane}")
         await ws.create()
-        await door.engine.until(lambda: len(door.engine.runs) == 16)
+        await server.engine.until(lambda: len(server.engine.runs) == 16)
         await trio.testing.wait_all_tasks_blocked()
-        assert len(door.engine.runs) == 16
+        assert len(server.engine.runs) == 16
         await ws.create(stream_id="l32")
         while (event := await ws.event())["type"] != "error":
             pass
@@ -110,9 +110,9 @@ async def test_sixteen_are_active_and_the_others_wait() -> None:
 
 async def test_a_flood_of_requests_is_refused_beyond_the_queue() -> None:
     """What does not fit is refused, each with an error; another client is served meanwhile."""
-    async with open_door(hanging, saying("hi")) as door, connected(door) as ws, connected(door) as other:
+    async with open_server(hanging, saying("hi")) as server, connected(server) as ws, connected(server) as other:
         await ws.create()
-        await door.engine.until(lambda: len(door.engine.runs) == 1)
+        await server.engine.until(lambda: len(server.engine.runs) == 1)
         sent = frame(TEXT, b'{"type":"response.create","input":"x","event_id":"e"}') * 2_000
         refused = 0
 
@@ -135,7 +135,7 @@ async def test_a_flood_of_requests_is_refused_beyond_the_queue() -> None:
 
 
 async def test_a_client_that_floods_and_does_not_read_is_closed() -> None:
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         bad = frame(TEXT, b"{") * 5_000
 
         async def flood() -> None:
@@ -147,7 +147,7 @@ async def test_a_client_that_floods_and_does_not_read_is_closed() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flood)
-            await door.until(lambda: door.connections == 0, seconds=20)
+            await server.until(lambda: server.connections == 0, seconds=20)
             nursery.cancel_scope.cancel()
 
 
@@ -183,7 +183,7 @@ BAD = [
 
 @pytest.mark.parametrize(("kind", "like"), [("cancel", '"response_id": "resp_…"}'), ("resume", '"starting_after": 7}')])
 async def test_a_bad_frame_is_shown_a_good_one_of_its_kind(kind: str, like: str) -> None:
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         await ws.send(f'{{"type":"response.{kind}","response_id":7}}')
         told = (await ws.event())["error"]["message"]
     example = told.partition("Send, for example, ")[2]
@@ -194,9 +194,9 @@ async def test_a_bad_frame_is_shown_a_good_one_of_its_kind(kind: str, like: str)
 @pytest.mark.parametrize(("sent", "code"), BAD, ids=[f"{code}-{n}" for n, (_, code) in enumerate(BAD)])
 async def test_a_bad_frame_gets_an_error_and_harms_nothing_else(sent: str, code: str) -> None:
     """The connection stays, the other lanes do not notice."""
-    async with open_door(hanging, saying("on")) as door, connected(door) as ws:
+    async with open_server(hanging, saying("on")) as server, connected(server) as ws:
         await ws.create(stream_id="other")
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         await ws.send(sent)
         while (event := await ws.event())["type"] != "error":
             assert event["stream_id"] == "other"
@@ -208,11 +208,11 @@ async def test_a_bad_frame_gets_an_error_and_harms_nothing_else(sent: str, code:
         while (event := await ws.event())["type"] != "response.completed":
             pass
         assert event["stream_id"] == "next"
-        assert door.engine.open_runs == 1
+        assert server.engine.open_runs == 1
 
 
 async def test_the_error_for_an_unknown_type_lists_the_known() -> None:
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         await ws.send({"type": "nonsense", "event_id": "e1", "stream_id": "s1"})
         event = await ws.event()
         assert all(name in event["error"]["message"] for name in KNOWN)
@@ -239,7 +239,7 @@ def test_any_json_is_answered_by_something(value: object, kind: str) -> None:
     """Whatever a frame says, the session says something or begins something; it never crashes."""
 
     async def main() -> None:
-        async with open_door() as door, connected(door) as ws:
+        async with open_server() as server, connected(server) as ws:
             body = value | {"type": kind} if isinstance(value, dict) else value
             await ws.send(json.dumps(body), {"type": "response.steer"})
             while (await ws.event())["type"] != "response.steer.failed":
@@ -249,7 +249,7 @@ def test_any_json_is_answered_by_something(value: object, kind: str) -> None:
 
 
 async def test_what_clients_send_beside_the_point_is_accepted() -> None:
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         await ws.send({"type": "response.processed", "response_id": "resp_1"})
         await ws.create(
             stream=True, client_metadata={"a": 1}, prompt_cache_key="k", include=["reasoning.encrypted_content"]
@@ -265,7 +265,7 @@ async def test_what_clients_send_beside_the_point_is_accepted() -> None:
     ],
 )
 async def test_a_refused_request_is_one_error_on_its_lane(error: Exception, status: int, code: str) -> None:
-    async with open_door(error, saying("on")) as door, connected(door) as ws:
+    async with open_server(error, saying("on")) as server, connected(server) as ws:
         await ws.create(stream_id="a", event_id="e")
         event = await ws.event()
         assert (event["type"], event["status"], event["error"]["code"]) == ("error", status, code)
@@ -275,7 +275,7 @@ async def test_a_refused_request_is_one_error_on_its_lane(error: Exception, stat
 
 
 async def test_a_bug_in_the_engine_ends_one_request() -> None:
-    async with open_door(RuntimeError("secret"), saying("on")) as door, connected(door) as ws:
+    async with open_server(RuntimeError("secret"), saying("on")) as server, connected(server) as ws:
         await ws.create()
         event = await ws.event()
         assert (event["status"], event["error"]["code"]) == (400, "server_error")
@@ -288,7 +288,7 @@ async def test_a_bug_in_the_engine_ends_one_request() -> None:
 async def test_cancel_stops_one_response_and_keeps_what_there_was(by: str) -> None:
     """Own."""
     lane = {"stream_id": "a"} if by == "stream_id" else {}
-    async with open_door(hanging, saying("on")) as door, connected(door) as ws:
+    async with open_server(hanging, saying("on")) as server, connected(server) as ws:
         await ws.create(**lane)
         events = [await ws.event()]
         while events[-1]["type"] != "response.output_text.delta":
@@ -307,7 +307,7 @@ async def test_cancel_stops_one_response_and_keeps_what_there_was(by: str) -> No
 
 
 async def test_cancel_reaches_what_is_still_being_submitted() -> None:
-    async with open_door(silent) as door, connected(door) as ws:
+    async with open_server(silent) as server, connected(server) as ws:
         await ws.raw(
             frame(TEXT, b'{"type":"response.create","input":"x"}') + frame(TEXT, b'{"type":"response.cancel"}')
         )
@@ -318,8 +318,8 @@ async def test_anothers_response_is_as_unknown_as_none() -> None:
     """Foreign ids cannot be cancelled, resumed, followed up, read or deleted."""
     keys = {"alice": "sk-a", "bob": "sk-b"}
     bob = {"authorization": "Bearer sk-b"}
-    async with open_door(saying("hers"), hanging, keys=keys) as door:
-        async with connected(door, authorization="Bearer sk-a") as hers, connected(door, **bob) as his:
+    async with open_server(saying("hers"), hanging, keys=keys) as server:
+        async with connected(server, authorization="Bearer sk-a") as hers, connected(server, **bob) as his:
             await hers.create()
             done = ids(await hers.response())
             await hers.create()
@@ -335,20 +335,20 @@ async def test_anothers_response_is_as_unknown_as_none() -> None:
                 heard.append(said)
                 assert [each["type"] for each in answers] == ["error"] * 3
                 for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel")):
-                    assert (await door.request(method, f"/v1/responses/{known}{path}", **bob)).status == 404
+                    assert (await server.request(method, f"/v1/responses/{known}{path}", **bob)).status == 404
             assert heard[0] == heard[1] == heard[2]
-            assert door.engine.open_runs == 1
+            assert server.engine.open_runs == 1
 
 
 async def test_a_follow_up_carries_the_conversation_but_not_the_instructions() -> None:
-    async with open_door(saying("One."), saying("Two."), saying("Three.")) as door, connected(door) as ws:
+    async with open_server(saying("One."), saying("Two."), saying("Three.")) as server, connected(server) as ws:
         await ws.create("first", instructions="be terse", store=False)
         first = ids(await ws.response())
         await ws.create("second", previous_response_id=first, instructions="be kind", store=False)
         second = ids(await ws.response())
         await ws.create("third", previous_response_id=second, stream_id="fork")
         await ws.response()
-        said = [(each.role, each.text) for each in door.engine.requests[2].messages]  # type: ignore[union-attr]
+        said = [(each.role, each.text) for each in server.engine.requests[2].messages]  # type: ignore[union-attr]
         assert said == [
             ("user", "first"),
             ("assistant", "One."),
@@ -356,19 +356,19 @@ async def test_a_follow_up_carries_the_conversation_but_not_the_instructions() -
             ("assistant", "Two."),
             ("user", "third"),
         ]
-        assert door.engine.requests[1].messages[0].text == "be kind"  # type: ignore[union-attr]
+        assert server.engine.requests[1].messages[0].text == "be kind"  # type: ignore[union-attr]
 
 
 async def test_what_is_not_stored_is_known_to_its_connection_alone() -> None:
-    async with open_door() as door:
-        async with connected(door) as ws:
+    async with open_server() as server:
+        async with connected(server) as ws:
             await ws.create(store=False)
             unstored = ids(await ws.response())
             await ws.create()
             stored = ids(await ws.response())
-        assert (await door.request("GET", f"/v1/responses/{unstored}")).status == 404
-        assert (await door.request("GET", f"/v1/responses/{stored}")).status == 200
-        async with connected(door) as ws:
+        assert (await server.request("GET", f"/v1/responses/{unstored}")).status == 404
+        assert (await server.request("GET", f"/v1/responses/{stored}")).status == 200
+        async with connected(server) as ws:
             await ws.create(previous_response_id=unstored)
             assert (await ws.event())["error"]["code"] == "previous_response_not_found"
             await ws.create(previous_response_id=stored)
@@ -376,20 +376,20 @@ async def test_what_is_not_stored_is_known_to_its_connection_alone() -> None:
 
 
 async def test_a_warm_up_costs_nothing_and_can_be_followed_up() -> None:
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         await ws.create("context", generate=False, store=False, instructions="x", tools=[])
         events = await ws.response()
         assert [each["type"] for each in events] == ["response.created", "response.in_progress", "response.completed"]
         assert events[-1]["response"]["output"] == []
         assert events[-1]["response"]["usage"]["total_tokens"] == 0
-        assert door.engine.requests == []
+        assert server.engine.requests == []
         await ws.create("question", previous_response_id=ids(events), store=False)
         assert text_of(await ws.response()) == "Hello"
-        assert [each.text for each in door.engine.requests[0].messages] == ["context", "question"]  # type: ignore[union-attr]
+        assert [each.text for each in server.engine.requests[0].messages] == ["context", "question"]  # type: ignore[union-attr]
 
 
 async def test_a_failed_response_is_no_parent() -> None:
-    async with open_door(hanging) as door, connected(door) as ws:
+    async with open_server(hanging) as server, connected(server) as ws:
         await ws.create()
         response_id = (await ws.event())["response"]["id"]
         await ws.send({"type": "response.cancel"})

@@ -18,16 +18,16 @@ from wsproto.events import TextMessage
 from llm_runtime.config import Server
 from llm_runtime.server.limits import WRITE_BATCH_BYTES
 from llm_runtime.server.websocket import encode_text
-from support.server import OpenDoor, hanging, open_door, saying
+from support.server import OpenServer, hanging, open_server, saying
 from support.ws import BINARY, CLOSE, MORE, PING, PONG, TEXT, connected, frame, handshake, text_of, upgrade
 
 BODY_BYTES = Server().max_body_bytes
 CREATE = b'{"type":"response.create","model":"m","input":"hi"}'
 
 
-async def is_served(door: OpenDoor) -> None:
+async def is_served(server: OpenServer) -> None:
     """Another client gets its answer."""
-    async with connected(door) as ws:
+    async with connected(server) as ws:
         await ws.create()
         assert (await ws.response())[-1]["type"] == "response.completed"
 
@@ -48,23 +48,23 @@ async def is_served(door: OpenDoor) -> None:
     ],
 )
 async def test_a_bad_handshake_is_refused_with_the_reason(request_bytes: bytes, status: int) -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         await client.send(request_bytes)
         await client.stream.send_eof()
         answer = await client.until_closed()
         assert answer.startswith(b"HTTP/1.1 %d " % status), answer
         assert b'"error":{"message":"' in answer
-        await is_served(door)
+        await is_served(server)
 
 
 async def test_websockets_switched_off_sends_clients_to_http() -> None:
-    async with open_door(websocket=False) as door, await door.connect() as client:
+    async with open_server(websocket=False) as server, await server.connect() as client:
         await client.send(handshake())
         assert (await client.receive()).startswith(b"HTTP/1.1 426 ")
 
 
 async def test_a_kept_alive_connection_may_upgrade() -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         await client.request("GET", "/livez")
         ws = await upgrade(client, handshake(path="/responses"))
         await ws.create()
@@ -72,13 +72,13 @@ async def test_a_kept_alive_connection_may_upgrade() -> None:
 
 
 async def test_a_frame_in_the_packet_of_the_handshake_is_not_lost() -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         ws = await upgrade(client, handshake() + frame(TEXT, CREATE))
         assert text_of(await ws.response()) == "Hello"
 
 
 async def test_the_handshake_may_come_byte_by_byte() -> None:
-    async with open_door() as door, await door.connect() as client:
+    async with open_server() as server, await server.connect() as client:
         request = handshake()
         for at in range(len(request) - 1):
             await client.send(request[at : at + 1])
@@ -89,7 +89,7 @@ async def test_the_handshake_may_come_byte_by_byte() -> None:
 
 
 async def test_a_message_may_come_in_fragments_with_pings_in_between() -> None:
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         await ws.raw(frame(TEXT, CREATE[:9], fin=False) + frame(PING, b"now"))
         got = await ws.frame()
         assert got is not None
@@ -122,16 +122,16 @@ BAD = {
 @pytest.mark.parametrize(("sent", "code"), BAD.values(), ids=BAD)
 async def test_a_broken_frame_closes_with_the_right_code(sent: bytes, code: int) -> None:
     """Also while a response is streaming, which is cancelled."""
-    async with open_door(hanging) as door, connected(door) as ws:
+    async with open_server(hanging) as server, connected(server) as ws:
         await ws.create()
-        await door.engine.until(lambda: door.engine.open_runs == 1)
+        await server.engine.until(lambda: server.engine.open_runs == 1)
         await ws.raw(sent)
         assert await ws.close_code() == code
-        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)
+        await server.engine.until(lambda: server.engine.open_runs == 0, seconds=1)
 
 
 async def test_a_message_over_the_limit_closes_with_1009() -> None:
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
 
         async def flood() -> None:
             part = frame(MORE, b"a" * 2**20, fin=False)
@@ -146,22 +146,22 @@ async def test_a_message_over_the_limit_closes_with_1009() -> None:
             nursery.start_soon(flood)
             assert await ws.close_code() == 1009
             nursery.cancel_scope.cancel()
-        await is_served(door)
+        await is_served(server)
 
 
 @pytest.mark.parametrize("size", [BODY_BYTES + 1, 2**63 - 1])
 async def test_a_frame_that_announces_too_much_closes_with_1009_before_it_comes(size: int) -> None:
     """By its header alone."""
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         await ws.raw(b"\x81\xff" + size.to_bytes(8) + b"mask")
         assert await ws.close_code() == 1009
-        await is_served(door)
+        await is_served(server)
 
 
 @pytest.mark.parametrize("payload", [b"", b"a"])
 async def test_a_message_in_endless_fragments_is_a_policy_violation(payload: bytes) -> None:
     """Empty fragments never fill a message, so their count is bounded."""
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
 
         async def flood() -> None:
             parts = frame(MORE, payload, fin=False) * 1000
@@ -176,12 +176,12 @@ async def test_a_message_in_endless_fragments_is_a_policy_violation(payload: byt
             nursery.start_soon(flood)
             assert await ws.close_code() == 1008
             nursery.cancel_scope.cancel()
-        await is_served(door)
+        await is_served(server)
 
 
 async def test_pings_are_answered_while_messages_wait() -> None:
     """Application messages, then a ping, then a close: pong and close come, whatever the lanes do."""
-    async with open_door(hanging) as door, connected(door) as ws:
+    async with open_server(hanging) as server, connected(server) as ws:
         await ws.raw(frame(TEXT, CREATE) * 20 + frame(PING, b"?"))
         with trio.fail_after(1):
             while (got := await ws.frame()) is not None and got.opcode != PONG:
@@ -194,7 +194,7 @@ async def test_pings_are_answered_while_messages_wait() -> None:
 async def test_a_pong_does_not_wait_for_the_end_of_a_large_message() -> None:
     """A control frame goes between two fragments (RFC 6455, 5.4)."""
     text = "0123456789" * 60_000
-    async with open_door(saying(text)) as door, await door.connect(receive_buffer=16 * 1024) as http:
+    async with open_server(saying(text)) as server, await server.connect(receive_buffer=16 * 1024) as http:
         ws = await upgrade(http, handshake())
         await ws.create()
         messages: list[bytes] = []
@@ -246,8 +246,8 @@ LAST = {
 @pytest.mark.parametrize("leave", ["close", "reset"])
 async def test_nothing_a_client_sends_while_we_close_harms_the_server(order: tuple[str, ...], leave: str) -> None:
     """A ping after our close has killed servers."""
-    async with open_door() as door:
-        async with connected(door) as ws:
+    async with open_server() as server:
+        async with connected(server) as ws:
             await ws.raw(frame(BINARY, b"x"))  # which we answer with a close
             for name in order:
                 try:
@@ -259,7 +259,7 @@ async def test_nothing_a_client_sends_while_we_close_harms_the_server(order: tup
                 ws.http.reset()
             else:
                 assert await ws.close_code() in (1000, 1002, 1003, 1006)
-        await is_served(door)
+        await is_served(server)
 
 
 @settings(max_examples=60)
@@ -268,43 +268,43 @@ def test_no_bytes_harm_the_server(noise: bytes, inside_a_frame: bool) -> None:
     """Any bytes after the handshake end that connection at most."""
 
     async def main() -> None:
-        async with open_door() as door:
-            async with connected(door) as ws:
+        async with open_server() as server:
+            async with connected(server) as ws:
                 await ws.raw(frame(TEXT, noise) if inside_a_frame else noise)
                 await ws.http.stream.send_eof()
                 await ws.close_code()
-            await is_served(door)
+            await is_served(server)
 
     trio.run(main)
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "close frame"])
 async def test_a_client_that_vanishes_cancels_all_its_responses(how: str) -> None:
-    async with open_door(hanging) as door, connected(door) as ws:
+    async with open_server(hanging) as server, connected(server) as ws:
         for lane in range(20):
             await ws.create(stream_id=f"lane-{lane}")
-        await door.engine.until(lambda: door.engine.open_runs == 16)
+        await server.engine.until(lambda: server.engine.open_runs == 16)
         if how == "close frame":
             await ws.raw(frame(CLOSE, b"\x03\xe8"))
         elif how == "reset":
             ws.http.reset()
         else:
             ws.http.close()
-        await door.engine.until(lambda: door.engine.open_runs == 0, seconds=1)
-        assert len(door.engine.runs) == 16, "what waited was never begun"
+        await server.engine.until(lambda: server.engine.open_runs == 0, seconds=1)
+        assert len(server.engine.runs) == 16, "what waited was never begun"
 
 
 async def test_a_client_that_answers_no_ping_is_cut_off(jumping_clock: MockClock) -> None:
-    async with open_door(hanging) as door, connected(door) as ws:
+    async with open_server(hanging) as server, connected(server) as ws:
         started = trio.current_time()
         await ws.create()
         assert await ws.close_code() == 1006
         assert 38 <= trio.current_time() - started <= 43
-        await door.engine.until(lambda: door.engine.open_runs == 0)
+        await server.engine.until(lambda: server.engine.open_runs == 0)
 
 
 async def test_a_client_that_answers_pings_stays(jumping_clock: MockClock) -> None:
-    async with open_door() as door, connected(door) as ws:
+    async with open_server() as server, connected(server) as ws:
         pinged = 0
         while trio.current_time() < 90:
             got = await ws.frame()
@@ -318,7 +318,7 @@ async def test_a_client_that_answers_pings_stays(jumping_clock: MockClock) -> No
 
 
 async def test_a_connection_ends_with_its_lifetime_between_turns(jumping_clock: MockClock) -> None:
-    async with open_door(websocket_lifetime_s=30) as door, connected(door) as ws:
+    async with open_server(websocket_lifetime_s=30) as server, connected(server) as ws:
         await ws.create()
         await ws.response()
         said = await ws.event()

@@ -86,7 +86,7 @@ async def test_what_cannot_be_helped_is_not_tried_again(autojump_clock: MockCloc
 async def test_one_of_those_who_share_is_told_what_it_took(autojump_clock: MockClock) -> None:
     async with world(a=[answering(late=1.0)]) as w:
         first, second = await both(w, 0.1, {}, {})
-        total = sum(w.tree.services.meter.cost.values())
+        total = sum(w.tree.services.metrics.cost.values())
 
     assert sorted(one.decision["cache"] for one in (first, second)) == ["coalesced", "miss"]
     assert sum(one.response.cost or 0 for one in (first, second)) == total
@@ -105,7 +105,7 @@ async def test_who_leaves_first_pays_nothing_and_the_next_does(autojump_clock: M
                 leader.cancel("enough")
                 other = await w.see(follower, began)
         left = await w.see(leader, began)
-        total = sum(w.tree.services.meter.cost.values())
+        total = sum(w.tree.services.metrics.cost.values())
 
     assert left.response.cost == left.decision["spent"]["cost"] == 0.0
     assert other.response.cost == other.decision["spent"]["cost"] == total > 0
@@ -121,7 +121,7 @@ async def test_when_all_leave_the_last_is_told_what_it_took(autojump_clock: Mock
                 run.cancel("enough")
         left = [await w.see(run, began) for run in runs]
         await w.settled()
-        total = sum(w.tree.services.meter.cost.values())
+        total = sum(w.tree.services.metrics.cost.values())
 
     assert [one.response.cost for one in left] == [0.0, 0.0, total]
     assert total > 0

@@ -16,21 +16,21 @@ from llm_actors.run import Run
 from llm_actors.store import StoreRef, load, store_child
 from llm_protocol.failures import FailureKind
 from llm_runtime.config import Server
-from llm_runtime.server.persistence import ResponseKeeper
+from llm_runtime.server.persistence import ResponsePersistence
 from llm_runtime.server.response_store import ResponseStore
-from support.server import OpenDoor, Script, add_text, begin_text, end_text, hanging, open_door, saying
+from support.server import OpenServer, Script, add_text, begin_text, end_text, hanging, open_server, saying
 from support.ws import connected, ids
 
 ASK = {"model": "m", "input": "the prompt"}
 
 
 @asynccontextmanager
-async def door_with_store(path: Path, *scripts: Script, **config: Any) -> AsyncIterator[tuple[OpenDoor, StoreRef]]:
+async def server_with_store(path: Path, *scripts: Script, **config: Any) -> AsyncIterator[tuple[OpenServer, StoreRef]]:
     spec = store_child(str(path), max_bytes=10_000_000, ttl_s=1e6)
     root = Supervisor([spec])
-    async with running(root), open_door(*scripts, **config) as door:
-        door.engine.store = root.ref(spec)
-        yield door, root.ref(spec)
+    async with running(root), open_server(*scripts, **config) as server:
+        server.engine.store = root.ref(spec)
+        yield server, root.ref(spec)
 
 
 async def surrogate(run: Run) -> None:
@@ -41,47 +41,50 @@ async def surrogate(run: Run) -> None:
 
 
 async def test_what_was_told_is_in_the_file_and_what_is_not_to_be_stored_is_not(tmp_path: Path) -> None:
-    async with door_with_store(tmp_path / "s") as (door, store):
-        whole = (await door.request("POST", "/v1/responses", ASK)).json
+    async with server_with_store(tmp_path / "s") as (server, store):
+        whole = (await server.request("POST", "/v1/responses", ASK)).json
         row = await load(store, whole["id"], "")
         assert row is not None
         assert row.ended_at is not None
-        unstored = (await door.request("POST", "/v1/responses", ASK | {"store": False})).json
+        unstored = (await server.request("POST", "/v1/responses", ASK | {"store": False})).json
         assert await load(store, unstored["id"], "") is None
-        events = (await door.request("POST", "/v1/responses", ASK | {"stream": True})).events
+        events = (await server.request("POST", "/v1/responses", ASK | {"stream": True})).events
         assert await load(store, events[0]["response"]["id"], "") is not None
-        async with connected(door) as ws:
+        async with connected(server) as ws:
             await ws.create()
             seen = await ws.response()
             assert await load(store, ids(seen), "") is not None
-        warmed = (await door.request("POST", "/v1/responses", ASK | {"generate": False})).json
+        warmed = (await server.request("POST", "/v1/responses", ASK | {"generate": False})).json
         assert await load(store, warmed["id"], "") is not None
 
 
 async def test_what_memory_has_no_room_for_is_read_from_the_file(tmp_path: Path) -> None:
-    async with door_with_store(tmp_path / "s", stored_mb=0.001, keys={"a": "key-of-a", "b": "key-of-b"}) as (door, _):
-        whole = (await door.request("POST", "/v1/responses", ASK, authorization="Bearer key-of-a")).json
+    async with server_with_store(tmp_path / "s", stored_mb=0.001, keys={"a": "key-of-a", "b": "key-of-b"}) as (
+        server,
+        _,
+    ):
+        whole = (await server.request("POST", "/v1/responses", ASK, authorization="Bearer key-of-a")).json
         await trio.sleep(2.5)
         target = f"/v1/responses/{whole['id']}"
-        assert (await door.request("GET", target, authorization="Bearer key-of-b")).status == 404
-        assert (await door.request("GET", target, authorization="Bearer key-of-a")).json == whole
+        assert (await server.request("GET", target, authorization="Bearer key-of-b")).status == 404
+        assert (await server.request("GET", target, authorization="Bearer key-of-a")).json == whole
 
 
 async def test_what_comes_back_from_the_file_is_told_once(tmp_path: Path) -> None:
     """So that its caller may use the vendor's ids in it again."""
-    async with door_with_store(tmp_path / "s") as (door, store):
-        whole = (await door.request("POST", "/v1/responses", ASK)).json
+    async with server_with_store(tmp_path / "s") as (server, store):
+        whole = (await server.request("POST", "/v1/responses", ASK)).json
         restored: list[Run] = []
-        keeper = ResponseKeeper(lambda: store, ResponseStore(Server()), restored.append)
+        persistence = ResponsePersistence(lambda: store, ResponseStore(Server()), restored.append)
         for _ in range(2):
-            await keeper.bring(whole["id"], "")
+            await persistence.bring(whole["id"], "")
         assert [run.response_id for run in restored] == [whole["id"]]
 
 
 async def test_an_item_of_a_response_in_the_file_can_be_referred_to(tmp_path: Path) -> None:
-    async with door_with_store(tmp_path / "s", saying("Hello")) as (door, store):
-        whole = (await door.request("POST", "/v1/responses", ASK)).json
-        async with open_door() as later:
+    async with server_with_store(tmp_path / "s", saying("Hello")) as (server, store):
+        whole = (await server.request("POST", "/v1/responses", ASK)).json
+        async with open_server() as later:
             later.engine.store = store
             item = {"type": "item_reference", "id": whole["output"][0]["id"]}
             said = {"role": "user", "content": "more"}
@@ -90,35 +93,35 @@ async def test_an_item_of_a_response_in_the_file_can_be_referred_to(tmp_path: Pa
             assert [each.text for each in later.engine.requests[0].messages] == ["Hello", "more"]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("trouble", ["none", "no file", "no bytes"])
-async def test_who_asks_is_answered_whatever_the_store_does(tmp_path: Path, trouble: str) -> None:
+@pytest.mark.parametrize("problem", ["none", "no file", "no bytes"])
+async def test_who_asks_is_answered_whatever_the_store_does(tmp_path: Path, problem: str) -> None:
     path = tmp_path / "s"
-    if trouble == "no file":
+    if problem == "no file":
         path.mkdir()
-    script = surrogate if trouble == "no bytes" else saying("Hello")
-    async with door_with_store(path, script) as (door, store):
+    script = surrogate if problem == "no bytes" else saying("Hello")
+    async with server_with_store(path, script) as (server, store):
         for _ in range(3):
             with trio.fail_after(2):
-                whole = (await door.request("POST", "/v1/responses", ASK)).json
+                whole = (await server.request("POST", "/v1/responses", ASK)).json
             assert whole["status"] == "completed"
-            assert (await door.request("GET", f"/v1/responses/{whole['id']}")).json == whole
-            assert (await load(store, whole["id"], "") is not None) == (trouble == "none")
-            assert (await door.request("DELETE", f"/v1/responses/{whole['id']}")).status == 200
+            assert (await server.request("GET", f"/v1/responses/{whole['id']}")).json == whole
+            assert (await load(store, whole["id"], "") is not None) == (problem == "none")
+            assert (await server.request("DELETE", f"/v1/responses/{whole['id']}")).status == 200
 
 
 async def test_a_drain_leaves_nothing_half_written(tmp_path: Path) -> None:
-    async with door_with_store(tmp_path / "s", hanging, drain_s=0.1) as (door, _):
-        begun = (await door.request("POST", "/v1/responses", ASK | {"background": True})).json
-        door.engine.runs[0].cancel("the runtime is shutting down", FailureKind.SHUTTING_DOWN)
-    async with door_with_store(tmp_path / "s") as (door, _):
-        now = (await door.request("GET", f"/v1/responses/{begun['id']}")).json
+    async with server_with_store(tmp_path / "s", hanging, drain_s=0.1) as (server, _):
+        begun = (await server.request("POST", "/v1/responses", ASK | {"background": True})).json
+        server.engine.runs[0].cancel("the runtime is shutting down", FailureKind.SHUTTING_DOWN)
+    async with server_with_store(tmp_path / "s") as (server, _):
+        now = (await server.request("GET", f"/v1/responses/{begun['id']}")).json
         assert now["status"] == "failed"
         assert now["output"][0]["content"][0]["text"] == "so far"
 
 
 async def test_the_prompt_is_in_the_blobs_of_the_file_alone(tmp_path: Path) -> None:
-    async with door_with_store(tmp_path / "s") as (door, _):
-        await door.request("POST", "/v1/responses", ASK)
+    async with server_with_store(tmp_path / "s") as (server, _):
+        await server.request("POST", "/v1/responses", ASK)
     with closing(sqlite3.connect(tmp_path / "s")) as db:
         tables = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         for table in tables:

@@ -11,7 +11,7 @@ import trio
 
 from support.daemon import vendor
 from support.killable import ask, events_until, killable_daemon, text_in
-from support.server import open_door
+from support.server import open_server
 
 
 async def until_written(folder: Path, text: str) -> None:
@@ -26,7 +26,7 @@ async def until_written(folder: Path, text: str) -> None:
 
 
 async def test_what_was_told_as_finished_is_read_the_same_by_the_next_process(tmp_path: Path) -> None:
-    async with open_door(vendor) as upstream:
+    async with open_server(vendor) as upstream:
         async with killable_daemon(upstream, tmp_path) as first:
             whole = (await first.request("POST", "/v1/responses", ask("say one two three"))).json
             await first.kill()  # the very moment it was told
@@ -48,7 +48,7 @@ async def test_what_was_told_as_finished_is_read_the_same_by_the_next_process(tm
 async def test_a_stream_cut_by_a_kill_is_resumed_without_a_gap_or_a_repetition(
     tmp_path: Path, background: bool
 ) -> None:
-    async with open_door(vendor) as upstream:
+    async with open_server(vendor) as upstream:
         async with killable_daemon(upstream, tmp_path) as first:
             async with await first.connect() as client:
                 await client.begin(
@@ -79,7 +79,7 @@ async def test_a_stream_cut_by_a_kill_is_resumed_without_a_gap_or_a_repetition(
 
 
 async def test_the_id_of_a_background_response_is_good_from_the_moment_it_is_told(tmp_path: Path) -> None:
-    async with open_door(vendor) as upstream:
+    async with open_server(vendor) as upstream:
         async with killable_daemon(upstream, tmp_path) as first:
             begun = (await first.request("POST", "/v1/responses", ask("hang on", background=True))).json
             assert begun["status"] == "in_progress"
@@ -91,7 +91,7 @@ async def test_the_id_of_a_background_response_is_good_from_the_moment_it_is_tol
 
 
 async def test_the_id_of_a_stored_stream_is_good_from_the_moment_it_is_told(tmp_path: Path) -> None:
-    async with open_door(vendor) as upstream:
+    async with open_server(vendor) as upstream:
         async with killable_daemon(upstream, tmp_path) as first:
             async with await first.connect() as client:
                 await client.begin("POST", "/v1/responses", ask("hang one", stream=True))
@@ -106,7 +106,7 @@ async def test_the_id_of_a_stored_stream_is_good_from_the_moment_it_is_told(tmp_
 async def test_two_daemons_share_one_file(tmp_path: Path) -> None:
     """What one has made, the other reads; what one is making is not taken for cut off while it lives."""
     async with (
-        open_door(vendor) as upstream,
+        open_server(vendor) as upstream,
         killable_daemon(upstream, tmp_path) as one,
         killable_daemon(upstream, tmp_path) as other,
     ):

@@ -13,7 +13,7 @@ import trio
 from support import commands
 from support.daemon import vendor
 from support.killable import KillableDaemon, ask, killable_daemon
-from support.server import Reply, open_door
+from support.server import Reply, open_server
 
 PRICE = """
 [prices."fake/fake-1"]
@@ -59,7 +59,7 @@ async def say(daemon: KillableDaemon, text: str, whose: str = "ALICE") -> Reply:
 
 async def test_each_call_is_a_row_and_each_caller_sees_its_own(tmp_path: Path) -> None:
     async with (
-        open_door(vendor) as upstream,
+        open_server(vendor) as upstream,
         killable_daemon(upstream, tmp_path, PRICE + KEYS, **SECRETS) as daemon,
     ):
         assert (await say(daemon, "say CANARY-prompt one")).status == 200
@@ -97,7 +97,7 @@ async def test_each_call_is_a_row_and_each_caller_sees_its_own(tmp_path: Path) -
 
 async def test_past_its_budget_a_caller_is_refused_for_good_and_over_restarts(tmp_path: Path) -> None:
     budget = '\n[budgets.reds]\nteams = ["red"]\nusd = 0.2\nper = "day"\nsoft = 0.5\n'
-    async with open_door(vendor) as upstream:
+    async with open_server(vendor) as upstream:
         async with killable_daemon(upstream, tmp_path, PRICE + KEYS + budget, **SECRETS) as daemon:
             first = await say(daemon, "say one")
             assert (first.status, first.headers.get("x-llm-runtime-budget")) == (200, None)
@@ -124,7 +124,7 @@ async def test_past_its_budget_a_caller_is_refused_for_good_and_over_restarts(tm
 async def test_a_call_that_a_budget_pays_is_written_down_before_it_is_made(tmp_path: Path) -> None:
     """A kill in the middle of it leaves a row that counts, with an end that is not known."""
     budget = '\n[budgets.all]\nusd = 100\nper = "day"\n'
-    async with open_door(vendor) as upstream:
+    async with open_server(vendor) as upstream:
         async with killable_daemon(upstream, tmp_path, PRICE + budget) as daemon, await daemon.connect() as client:
             await client.begin("POST", "/v1/responses", ask("hang on", stream=True))
             await upstream.engine.until(lambda: len(upstream.engine.requests) == 1)
@@ -145,7 +145,7 @@ async def test_a_call_that_a_budget_pays_is_written_down_before_it_is_made(tmp_p
 async def test_who_leaves_before_the_call_is_made_pays_nothing(tmp_path: Path) -> None:
     budget = '\n[budgets.all]\nusd = 100\nper = "day"\n[providers.fake.limits]\nmax_concurrency = 1\n'
     async with (
-        open_door(vendor) as upstream,
+        open_server(vendor) as upstream,
         killable_daemon(upstream, tmp_path, PRICE + budget) as daemon,
     ):
         async with await daemon.connect() as first, await daemon.connect() as second:
@@ -162,7 +162,7 @@ async def test_a_store_that_cannot_be_used_costs_nobody_a_request(tmp_path: Path
     (tmp_path / "state" / "store.sqlite3").mkdir(parents=True)
     budget = '\n[budgets.all]\nusd = 100\nper = "day"\n'
     async with (
-        open_door(vendor) as upstream,
+        open_server(vendor) as upstream,
         killable_daemon(upstream, tmp_path, PRICE + budget) as daemon,
     ):
         for _ in range(3):

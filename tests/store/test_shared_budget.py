@@ -10,11 +10,11 @@ import h11
 import pytest
 import trio
 
-from llm_actors.limiter.budget_desk import BEAT_SECONDS
+from llm_actors.limiter.budget_coordinator import BEAT_SECONDS
 from support.daemon import vendor
 from support.killable import KillableDaemon, killable_daemon
 from support.redis import redis
-from support.server import open_door
+from support.server import open_server
 
 COST = 0.003 + 0.02
 """What the vendor bills for each request: three tokens in, two out."""
@@ -63,7 +63,7 @@ async def test_the_overrun_is_bounded_though_redis_is_killed_and_the_ledger_is_t
         folders = [tmp_path / str(number) for number in range(4)]
         for folder in folders:
             folder.mkdir()
-        async with open_door(vendor) as upstream, AsyncExitStack() as stack:
+        async with open_server(vendor) as upstream, AsyncExitStack() as stack:
             daemons = {
                 number: await stack.enter_async_context(killable_daemon(upstream, folder, more))
                 for number, folder in enumerate(folders)

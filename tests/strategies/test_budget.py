@@ -149,23 +149,23 @@ def test_a_ceiling_is_passed_by_less_than_one_members_share(
     were allowed to; counts are exact.
     """
     ledger = RequestBudget(cost_of, None, limit)
-    estimates = {ledger.purse(lambda: None): Estimate(into, out, into) for into, out, _ in attempts}
+    estimates = {ledger.budget(lambda: None): Estimate(into, out, into) for into, out, _ in attempts}
     wanted = dict(zip(estimates, (wanted for _, _, wanted in attempts), strict=True))
-    left_out = ledger.admit({purse: ledger.expected(A, each) for purse, each in estimates.items()}, later)
+    left_out = ledger.admit({budget: ledger.expected(A, each) for budget, each in estimates.items()}, later)
     held: dict[MemberBudget, MemberHold] = {}
-    for purse, estimate in estimates.items():
-        if purse not in left_out and purse.refuses(A, estimate, REQUEST) is None:
-            held[purse] = purse.hold(A, estimate, REQUEST)
+    for budget, estimate in estimates.items():
+        if budget not in left_out and budget.refuses(A, estimate, REQUEST) is None:
+            held[budget] = budget.hold(A, estimate, REQUEST)
     taken = 0
-    for purse, hold in held.items():
+    for budget, hold in held.items():
         assert hold.most is not None
         written = 0
-        while written < (min(wanted[purse], hold.most) if obey else wanted[purse]) and not purse.overran:
+        while written < (min(wanted[budget], hold.most) if obey else wanted[budget]) and not budget.overran:
             written += 1
             hold.grow(written)
-        assert not (obey and purse.overran), "who keeps to what it may write is never stopped"
-        hold.settle(Usage(input_tokens=estimates[purse].input_tokens, output_tokens=written), 0.0)
-        taken += estimates[purse].input_tokens + written
+        assert not (obey and budget.overran), "who keeps to what it may write is never stopped"
+        hold.settle(Usage(input_tokens=estimates[budget].input_tokens, output_tokens=written), 0.0)
+        taken += estimates[budget].input_tokens + written
 
     assert taken <= limit + (0 if obey else len(held))
     assert ledger.holds == set()
@@ -174,7 +174,7 @@ def test_a_ceiling_is_passed_by_less_than_one_members_share(
 
 def test_what_is_put_aside_counts_until_it_is_settled() -> None:
     ledger = RequestBudget(cost_of, 1.0, None)
-    first, second = ledger.purse(lambda: None), ledger.purse(lambda: None)
+    first, second = ledger.budget(lambda: None), ledger.budget(lambda: None)
     sixty = Estimate(30, 30, 30)
     hold = first.hold(A, sixty, REQUEST)
     assert hold.most == 70
@@ -267,7 +267,7 @@ async def test_the_budget_stops_who_matters_least_and_the_others_finish(autojump
 def test_a_reasoning_budget_fits_into_what_is_left() -> None:
     ledger = RequestBudget(cost_of, None, 3_000)
     asked = ChatRequest(messages=(Message.of("user", "q"),), parameters=Parameters(reasoning_budget=8_000))
-    hold = ledger.purse(lambda: None).hold(A, Estimate(10, 10, 10), asked)
+    hold = ledger.budget(lambda: None).hold(A, Estimate(10, 10, 10), asked)
 
     limited = hold.limit(asked).parameters
     assert limited.max_output_tokens == 2_990

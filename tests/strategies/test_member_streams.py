@@ -24,7 +24,7 @@ from llm_runtime.server import ListenAddress, server_child
 from support.attempts import WORDS, status, world
 from support.panels import ask, members, outcomes, saying, start
 from support.peer import Peer
-from support.server import FakeEngine, OpenDoor
+from support.server import FakeEngine, OpenServer
 from support.ws import connected, text_of
 
 PREFIX = "llm-runtime:member."
@@ -33,7 +33,7 @@ ROUTE = Policy(strategy="panel", members=("a/m-a", "b/m-b", "c/m-c"), synthesise
 
 
 @asynccontextmanager
-async def door(route: Policy = ROUTE) -> AsyncIterator[OpenDoor]:
+async def server(route: Policy = ROUTE) -> AsyncIterator[OpenServer]:
     """All of the daemon but its process, with the route ``panel``: two members answer, one fails, one synthesises."""
     scripts = {
         "a": [saying("one ", "by a"), saying("made ", "of ", "two")],
@@ -49,9 +49,9 @@ async def door(route: Policy = ROUTE) -> AsyncIterator[OpenDoor]:
         addresses: list[ListenAddress] = []
         config = Config(providers=providers, routes={"panel": route})
         settings = Server(port=0, drain_s=0.5)
-        runtime = Runtime(config, doors=lambda it: server_child(settings, it, addresses.append))
+        runtime = Runtime(config, servers=lambda it: server_child(settings, it, addresses.append))
         async with runtime.running():
-            opened = OpenDoor(addresses[-1], cast("FakeEngine", runtime), runtime._tree.root)
+            opened = OpenServer(addresses[-1], cast("FakeEngine", runtime), runtime._tree.root)
             yield opened
             for client in opened.clients:
                 client.close()
@@ -88,7 +88,7 @@ def said(events: Iterable[dict[str, Any]]) -> dict[str, list[tuple[str, str]]]:
 
 
 async def test_a_client_that_opted_in_sees_the_members_interleaved_with_right_numbers() -> None:
-    async with door() as opened, connected(opened) as client:
+    async with server() as opened, connected(opened) as client:
         await client.create(model="panel", **OPT_IN)
         events = await client.response()
 
@@ -112,7 +112,7 @@ async def test_a_client_that_opted_in_sees_the_members_interleaved_with_right_nu
 
 
 async def test_the_answers_are_in_the_response() -> None:
-    async with door() as opened, connected(opened) as client:
+    async with server() as opened, connected(opened) as client:
         await client.create(model="panel")
         events = await client.response()
 
@@ -129,7 +129,7 @@ async def test_the_answers_are_in_the_response() -> None:
 
 @pytest.mark.parametrize("more", [{}, {"llm_runtime": {"stream_members": False}}, {"llm_runtime": {"priority": 3}}])
 async def test_a_plain_client_sees_the_answer_alone(more: dict[str, Any]) -> None:
-    async with door() as opened, connected(opened) as client:
+    async with server() as opened, connected(opened) as client:
         await client.create(model="panel", **more)
         events = await client.response()
 
@@ -139,7 +139,7 @@ async def test_a_plain_client_sees_the_answer_alone(more: dict[str, Any]) -> Non
 
 
 async def test_a_client_that_comes_back_gets_the_rest_with_the_same_numbers() -> None:
-    async with door() as opened, connected(opened) as client:
+    async with server() as opened, connected(opened) as client:
         await client.create(model="panel", **OPT_IN)
         events = await client.response()
         told = [event for event in events if event["type"].startswith(PREFIX)]
@@ -159,7 +159,7 @@ async def test_a_route_can_tell_its_members_streams_and_a_request_can_say_otherw
     route = msgspec.structs.replace(ROUTE, stream_members=True)
     cases: list[tuple[dict[str, Any], bool]] = [({}, True), ({"llm_runtime": {"stream_members": False}}, False)]
     for more, is_told in cases:
-        async with door(route) as opened, connected(opened) as client:
+        async with server(route) as opened, connected(opened) as client:
             if over == "websocket":
                 await client.create(model="panel", **more)
                 events = await client.response()
@@ -173,9 +173,9 @@ async def test_a_route_can_tell_its_members_streams_and_a_request_can_say_otherw
 
 async def test_over_http_it_is_the_same() -> None:
     body = {"model": "panel", "input": "hi", "stream": True}
-    async with door() as opened:
+    async with server() as opened:
         plain = await opened.request("POST", "/v1/responses", body)
-    async with door() as opened:
+    async with server() as opened:
         asked = await opened.request("POST", "/v1/responses", body | OPT_IN)
 
     assert PREFIX.encode() not in plain.body
@@ -186,7 +186,7 @@ async def test_over_http_it_is_the_same() -> None:
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v2/chat"])
 async def test_other_wires_have_the_answer_alone(path: str, more: dict[str, Any]) -> None:
     body = {"model": "panel", "stream": True, "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]}
-    async with door() as opened:
+    async with server() as opened:
         reply = await opened.request("POST", path, body | more)
 
     assert reply.status == 200

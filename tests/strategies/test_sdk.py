@@ -8,7 +8,7 @@ import trio
 
 from support.daemon import KEY, daemon, vendor
 from support.sdk import ROOT, SDKS, sdk_python
-from support.server import open_door
+from support.server import open_server
 
 SCRIPT = ROOT / "tests" / "sdk" / "scripts" / "openai_panel.py"
 ROUTES = """
@@ -25,7 +25,7 @@ ROUTES = """
 
 async def test_the_sdk_gets_a_panels_answer_streamed_and_not(tmp_path: Path) -> None:
     python = await trio.to_thread.run_sync(sdk_python, "openai", SDKS["openai"])
-    async with open_door(vendor) as upstream, daemon(upstream, tmp_path, ROUTES) as url:
+    async with open_server(vendor) as upstream, daemon(upstream, tmp_path, ROUTES) as url:
         with trio.fail_after(60):
             done = await trio.run_process(
                 [python, str(SCRIPT), url, KEY],

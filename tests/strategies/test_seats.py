@@ -63,7 +63,7 @@ def test_as_many_as_there_are_and_none_twice(pairs: list[tuple[str, str]], count
 
 def test_a_name_given_twice_gets_two_seats() -> None:
     found = named(catalog(), CHAT, None, ["mine/m", "yours/m", "mine/m", "nobody"])
-    assert [(seat.name, seat.nth) for seat in found] == [("mine/m", 0), ("yours/m", 0), ("mine/m#2", 1), ("nobody", 0)]
+    assert [(slot.name, slot.nth) for slot in found] == [("mine/m", 0), ("yours/m", 0), ("mine/m#2", 1), ("nobody", 0)]
     assert found[3].failure is not None
 
 

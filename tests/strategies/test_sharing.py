@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
-from llm_actors.orchestrator.strategies.context import CONTEXT_CHARACTERS, shared, told
+from llm_actors.orchestrator.strategies.context import CONTEXT_CHARACTERS, shared, with_context
 from llm_actors.orchestrator.strategies.escaping import escape
 from llm_actors.orchestrator.strategies.knowledge import (
     MAX_CONVERSATIONS,
@@ -62,10 +62,10 @@ async def test_nothing_is_shared_that_was_not_asked_for(
 
 async def test_a_single_answer_is_told_the_context_too(autojump_clock: MockClock) -> None:
     async with world(a=[saying("one")]) as w:
-        asked = await ask(w, strategy="single", context=CONTEXT, share_context="all")
+        members = await ask(w, strategy="single", context=CONTEXT, share_context="all")
 
         assert "Apollo" in prompts(w, "a")[0]
-        assert asked.response.content == "one"
+        assert members.response.content == "one"
 
 
 async def test_the_synthesiser_is_told_what_its_model_may_know(autojump_clock: MockClock) -> None:
@@ -89,7 +89,7 @@ async def test_the_judge_is_told_what_its_model_may_know(autojump_clock: MockClo
 
 def test_what_is_shared_is_bounded_and_the_cut_is_marked() -> None:
     request = ChatRequest(messages=(Message.of("user", "q"),))
-    briefed = told(request, {"a": "x" * 1_000_000, "b": "never reached"})
+    briefed = with_context(request, {"a": "x" * 1_000_000, "b": "never reached"})
     assert isinstance(briefed, ChatRequest)
     text = briefed.messages[0].text
     assert len(text) < CONTEXT_CHARACTERS + 200
@@ -98,19 +98,19 @@ def test_what_is_shared_is_bounded_and_the_cut_is_marked() -> None:
 
 
 def test_every_kind_that_has_words_is_told() -> None:
-    completion = told(CompletionRequest(prompt="p"), {"k": "v"})
-    code = told(CodeRequest(instruction="i"), {"k": "v"})
+    completion = with_context(CompletionRequest(prompt="p"), {"k": "v"})
+    code = with_context(CodeRequest(instruction="i"), {"k": "v"})
     assert isinstance(completion, CompletionRequest)
     assert completion.prompt.endswith("</context>\n\np")
     assert isinstance(code, CodeRequest)
     assert code.instruction.endswith("</context>\n\ni")
     vectors = EmbeddingRequest(inputs=("x",))
-    assert told(vectors, {"k": "v"}) is vectors
+    assert with_context(vectors, {"k": "v"}) is vectors
 
 
 def test_nothing_to_tell_leaves_the_request_as_it_is() -> None:
     request = ChatRequest(messages=(Message.of("user", "q"),), context={"k": "v"})
-    assert told(request, shared(request.context, "none")) is request
+    assert with_context(request, shared(request.context, "none")) is request
 
 
 HOW: dict[str, Any] = {

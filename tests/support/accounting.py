@@ -225,7 +225,7 @@ async def random_runs(seed: int, count: int) -> Audit:
             w.runs.clear()
             await trio.sleep(REST_SECONDS)
         booked = Counter[str]()
-        for (_, _, kind), tokens in w.tree.services.meter.tokens.items():
+        for (_, _, kind), tokens in w.tree.services.metrics.tokens.items():
             booked[kind] += tokens
         if booked != told:
             audit.problems.append(f"the books have {dict(booked)} and the runs told {dict(told)}")

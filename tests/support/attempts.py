@@ -323,7 +323,7 @@ class World:
             self.tree.selector.admit(candidate, now)
             self.tree.selector.observe(success(candidate, now, took=usual, first=usual), 0.5)
 
-    async def books(self) -> LimiterStatistics:
+    async def statistics(self) -> LimiterStatistics:
         """The limiter's."""
         return await statistics(self.tree.services.limiter)
 
@@ -338,9 +338,9 @@ class World:
             await trio.testing.wait_all_tasks_blocked()
             for vendor in self.vendors.values():
                 await vendor.until(lambda vendor=vendor: vendor.open_requests == 0)  # type: ignore[misc]
-        books = await self.books()
-        assert (books.leases, books.waiting) == (0, 0)
-        assert {name for name, each in books.providers.items() if each.in_flight or each.waiting} == set()
+        statistics = await self.statistics()
+        assert (statistics.leases, statistics.waiting) == (0, 0)
+        assert {name for name, each in statistics.providers.items() if each.in_flight or each.waiting} == set()
         now = trio.current_time()
         circuits = self.tree.selector.circuits
         breakers = [circuits.provider(name, now) for name in self.vendors]
@@ -391,7 +391,7 @@ async def world(
     for name, dialect in (dialects or {}).items():
         specs[name] = msgspec.structs.replace(specs[name], wires=ProviderWires(dialect))
     providers = [supervised(spec, dial=peers[name].dial) for name, spec in specs.items()]
-    tree = Tree(config, providers, cost_of, extensions=extensions, doors=branches)
+    tree = Tree(config, providers, cost_of, extensions=extensions, servers=branches)
     chance = tree.services.draw if draw is None else lambda: draw
     tree.setup.services = msgspec.structs.replace(
         tree.services, accepts_prefill=lambda candidate: candidate.provider in prefill, draw=chance

@@ -109,14 +109,14 @@ def billing(
         wire = _wire_of(call.request.target, body)
         bill = Bill(call.request.headers["host"].partition(".")[0], 0, stream=wire.stream, most=most_tokens(body))
         ledger.bills.append(bill)
-        room = bill.most if keeps_limit and bill.most is not None else hidden + words
+        admission = bill.most if keeps_limit and bill.most is not None else hidden + words
         bill.input_tokens = prompt_tokens(body)
         if (mark := _MARK.search(call.request.body)) is not None:
             bill.run = int(mark[1])
         if late:
             await trio.sleep(late)
-        thought = min(hidden, room)
-        shown = min(words, room - thought)
+        thought = min(hidden, admission)
+        shown = min(words, admission - thought)
         full = thought + shown < hidden + words
         if not wire.stream:
             await trio.sleep(gap * (shown + thought))

@@ -291,7 +291,7 @@ BOUNDS = (
         ("test_who_asks_and_withdraws_without_reading_is_closed",),
     ),
     Bound(
-        "STRANGERS_SHARE",
+        "UNVERIFIED_SHARE",
         "Connections without a valid key may take one part in so many of those that are left.",
         ("test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",),
     ),

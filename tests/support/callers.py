@@ -1,4 +1,4 @@
-"""The whole runtime behind its door, with callers that have keys: three vendors, each counts how often it is asked."""
+"""The whole runtime with its server, and callers with keys: three vendors, each counts how often it is asked."""
 
 from __future__ import annotations
 
@@ -82,6 +82,8 @@ async def served(
         }
         callers = {name: Key(secret=Secret(f"sk-{name}"), **fields) for name, fields in keys.items()}
         config = Config(server=server, providers=providers, keys=callers, routes=dict(routes or {}))
-        runtime = Runtime(config, doors=lambda rt: server_child(config.server, rt, addresses.append, keys=config.keys))
+        runtime = Runtime(
+            config, servers=lambda rt: server_child(config.server, rt, addresses.append, keys=config.keys)
+        )
         async with runtime.running():
             yield Served(addresses[0], vendors)

@@ -16,7 +16,7 @@ from llm_protocol.requests import ChatRequest
 from support.agent_model import agent_model, latest_verbs
 from support.agents import AGENTS, Agent, Place
 from support.daemon import KEY, daemon
-from support.server import OpenDoor, open_door
+from support.server import OpenServer, open_server
 
 FULL = os.environ.get("LLM_RUNTIME_TEST_CLIENTS") == "full"
 VENDORS = {
@@ -43,8 +43,8 @@ class Lab(NamedTuple):
 
     agent: Agent
     place: Place
-    upstream: OpenDoor
-    locked: OpenDoor
+    upstream: OpenServer
+    locked: OpenServer
     """A vendor that refuses the daemon's key."""
 
     async def turn(self, prompt: str, *, again: bool = False) -> Turn:
@@ -97,7 +97,7 @@ class Lab(NamedTuple):
         return sum(1 for each in own if (said := latest_verbs(each)) and said[-1][0] == verb)
 
 
-def vendors_of(upstream: OpenDoor) -> str:
+def vendors_of(upstream: OpenServer) -> str:
     """Configuration: ``upstream`` as a vendor of each other wire."""
     at = upstream.address.url
     return "".join(
@@ -113,7 +113,7 @@ async def lab(name: str, vendor: str, folder: Path) -> AsyncIterator[Lab]:
     home.mkdir()
     work.mkdir()
     locks = {"somebody else": "sk-another-0123456789"}
-    async with open_door(agent_model, hold_head_s=120) as upstream, open_door(agent_model, keys=locks) as locked:
+    async with open_server(agent_model, hold_head_s=120) as upstream, open_server(agent_model, keys=locks) as locked:
         more = vendors_of(upstream)
         more += f"""
             [providers.locked]

@@ -145,16 +145,16 @@ class Load:
             for vendor in self.vendors.values():
                 await vendor.until(lambda vendor=vendor: vendor.open_requests == 0)  # type: ignore[misc]
         tree = self.runtime._tree
-        books = await limiter_statistics(tree.services.limiter)
-        assert (books.leases, books.waiting) == (0, 0)
-        assert not any(each.in_flight or each.waiting for each in books.providers.values())
-        assert tree.services.meter.running == 0
+        statistics = await limiter_statistics(tree.services.limiter)
+        assert (statistics.leases, statistics.waiting) == (0, 0)
+        assert not any(each.in_flight or each.waiting for each in statistics.providers.values())
+        assert tree.services.metrics.running == 0
         assert tree.orchestrator.statistics().in_hand == 0
 
 
 @asynccontextmanager
 async def loaded_runtime(
-    *, lists: bool = True, limited: str = "b", doors: Sequence[ChildSpec[Never]] = ()
+    *, lists: bool = True, limited: str = "b", servers: Sequence[ChildSpec[Never]] = ()
 ) -> AsyncIterator[Load]:
     """A runtime in front of vendors ``a`` (no limits), ``b`` (limits) and ``c`` (its models come from its list)."""
 
@@ -184,7 +184,7 @@ async def loaded_runtime(
             await started.wait()
         try:
             with patch.object(runtime_module, "supervised", dialled):
-                runtime = Runtime(config, doors=lambda _: doors)
+                runtime = Runtime(config, servers=lambda _: servers)
             load = Load(runtime, vendors)
             load.lists = lists
             async with runtime.running():

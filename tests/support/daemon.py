@@ -26,7 +26,7 @@ from llm_protocol.events import (
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import ChatRequest, EmbeddingRequest
 from llm_protocol.response import FinishReason, Usage
-from support.server import OpenDoor, add_text, begin_text, end_text
+from support.server import OpenServer, add_text, begin_text, end_text
 
 KEY = "sk-test-0123456789abcdef"
 ARGUMENTS = '{"city":"Paris"}'
@@ -85,7 +85,7 @@ def _call(run: Run, name: str) -> None:
 
 
 @asynccontextmanager
-async def daemon(upstream: OpenDoor, folder: Path, more: str = "") -> AsyncIterator[str]:
+async def daemon(upstream: OpenServer, folder: Path, more: str = "") -> AsyncIterator[str]:
     """The daemon as a process of its own, with the upstream as its one provider; its URL. ``more`` is added to its
     configuration.
     """

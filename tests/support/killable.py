@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from support.commands import running
-from support.server import HttpClient, OpenDoor, Reply
+from support.server import HttpClient, OpenServer, Reply
 
 CONFIG = """
 [server]
@@ -51,7 +51,7 @@ class KillableDaemon:
 
 @asynccontextmanager
 async def killable_daemon(
-    upstream: OpenDoor, folder: Path, more: str = "", **environ: str
+    upstream: OpenServer, folder: Path, more: str = "", **environ: str
 ) -> AsyncIterator[KillableDaemon]:
     """A daemon with the upstream as its one provider. ``more`` is added to its configuration."""
     config = folder / "config.toml"

@@ -134,7 +134,7 @@ def virtual_ledger(monkeypatch: pytest.MonkeyPatch, *, latency_s: float = 0.001)
         try:
             await use(script)
         except RedisAwayError as exc:
-            return exc.trouble
+            return exc.problem
         raise AssertionError("it ends in trouble only")
 
     monkeypatch.setattr("llm_actors.limiter.shared.redis.session", session)

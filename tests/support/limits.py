@@ -26,7 +26,7 @@ def patient(limits: Mapping[str, Limits]) -> dict[str, Limits]:
     }
 
 
-class Desk:
+class LimiterWorld:
     """Asks, ends and waits on behalf of many, and remembers who was granted what, in order."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Desk:
     ) -> None:
         self.now = 1000.0
         self._config = patient(providers), patient(callers or {}), others
-        self.books = self._fresh()
+        self.rate_limiter = self._fresh()
         self.granted: dict[int, str] = {}
         self.granted_at: dict[int, float] = {}
         self.refused: dict[int, LimitRefused] = {}
@@ -68,20 +68,20 @@ class Desk:
             lease_s=lease,
             waited_s=waited,
         )
-        self.books.reserve(waiter, self.now)
+        self.rate_limiter.reserve(waiter, self.now)
         self.look()
         return number
 
     def end(self, number: int, ending: Settlement = Settlement.CHARGED, tokens: int | None = None) -> None:
-        self.books.end(number, ending, self.now, tokens)
+        self.rate_limiter.end(number, ending, self.now, tokens)
         self.look()
 
     def leave(self, number: int) -> None:
-        self.books.leave(number, self.now)
+        self.rate_limiter.leave(number, self.now)
         self.look()
 
     def look(self) -> None:
-        for decision in self.books.decisions():
+        for decision in self.rate_limiter.decisions():
             if isinstance(decision, Granted):
                 self.granted[decision.number] = decision.provider
                 self.granted_at[decision.number] = self.now
@@ -91,15 +91,15 @@ class Desk:
     def wait(self, seconds: float) -> int:
         """Let time pass as the actor would: awake only when something is due. Return how often it was."""
         end, wakes = self.now + seconds, 0
-        while (due := self.books.due(self.now)) <= end:
+        while (due := self.rate_limiter.due(self.now)) <= end:
             wakes += 1
             self.now = max(self.now, due)
-            self.books.serve(self.now)
+            self.rate_limiter.serve(self.now)
             self.look()
         self.now = end
         return wakes
 
     def crash(self) -> None:
         """The next incarnation takes over."""
-        former, self.books = self.books, self._fresh()
-        self.books.restart(former)
+        former, self.rate_limiter = self.rate_limiter, self._fresh()
+        self.rate_limiter.restart(former)

@@ -35,7 +35,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import item_events
 from llm_protocol.response import FinishReason, Usage
 from llm_runtime.server.stored import RESPONSES
-from support.server import OpenDoor, open_door
+from support.server import OpenServer, open_server
 from support.ws import MORE, TEXT, frame, handshake
 
 FOLLOWERS = 5
@@ -172,8 +172,8 @@ def _request(over: str, asked: dict[str, Any]) -> bytes:
 class Reader:
     """One client, which has so many of the stream's events."""
 
-    def __init__(self, door: OpenDoor, random: Random, tally: Tally, after: int = -1) -> None:
-        self._door = door
+    def __init__(self, server: OpenServer, random: Random, tally: Tally, after: int = -1) -> None:
+        self._server = server
         self._random = random
         self._tally = tally
         self.first_after = after
@@ -193,7 +193,7 @@ class Reader:
         """Read until the end, or until so many bytes have come; then leave, in the middle of whatever it is."""
         events_of = _events_of_http if over == "http" else _events_of_websocket
         sock = trio.socket.socket()
-        await sock.connect((self._door.address.host, self._door.address.port))
+        await sock.connect((self._server.address.host, self._server.address.port))
         try:
             await sock.send(_request(over, asked))
             data, had = b"", len(self.events)
@@ -289,7 +289,7 @@ async def _at_rest(run: Run) -> None:
         await trio.sleep(0.2)
 
 
-async def _one(door: OpenDoor, random: Random, tally: Tally) -> None:
+async def _one(server: OpenServer, random: Random, tally: Tally) -> None:
     over = random.choice(("http", "websocket"))
     background = random.random() < 0.6
     asked = {
@@ -301,13 +301,13 @@ async def _one(door: OpenDoor, random: Random, tally: Tally) -> None:
     }
     tally.responses += 1
     tally.modes[f"{over}, {'background' if background else 'foreground'}"] += 1
-    client = Reader(door, random, tally)
+    client = Reader(server, random, tally)
     while not client.events:  # what is cut before the id is known cannot be come back to
         with trio.move_on_after(0.5):  # it may hang before so much has come
             await client.read(over, asked, random.randint(1_500, random.choice((2_400, 3_500, 9_500))))
     response_id = client.events[0]["response"]["id"]
-    run = next(each for each in door.engine.runs if each.response_id == response_id)
-    readers = [client] + [Reader(door, random, tally, random.randint(-1, client.after)) for _ in range(FOLLOWERS)]
+    run = next(each for each in server.engine.runs if each.response_id == response_id)
+    readers = [client] + [Reader(server, random, tally, random.randint(-1, client.after)) for _ in range(FOLLOWERS)]
     async with trio.open_nursery() as nursery:
         for reader in readers:
             nursery.start_soon(reader.follow, response_id)
@@ -316,7 +316,7 @@ async def _one(door: OpenDoor, random: Random, tally: Tally) -> None:
             await _at_rest(run)
         run.cancel("enough")  # nothing, where it has ended
     stream = stream_of(run, asked)
-    door.engine.runs.remove(run)
+    server.engine.runs.remove(run)
     tally.ends[stream[max(stream)]["response"]["status"]] += 1
     for place, reader in enumerate(readers):
         problem = is_exact(stream, reader.events, reader.first_after)
@@ -327,11 +327,11 @@ async def _one(door: OpenDoor, random: Random, tally: Tally) -> None:
 async def resume_run(seed: int, cuts: int) -> Tally:
     """Answer and cut until so many connections were cut."""
     random, tally = Random(seed), Tally()
-    async with open_door(script(random)) as door, trio.open_nursery() as nursery:
+    async with open_server(script(random)) as server, trio.open_nursery() as nursery:
 
         async def work() -> None:
             while tally.cuts < cuts:
-                await _one(door, random, tally)
+                await _one(server, random, tally)
 
         for _ in range(AT_ONCE):
             nursery.start_soon(work)

@@ -56,7 +56,7 @@ async def daemon_before(vendor: Peer, kind: str) -> AsyncIterator[str]:
     addresses: list[ListenAddress] = []
     runtime = Runtime(
         Config(providers={"p": provider}),
-        doors=lambda rt: server_child(Server(host="127.0.0.1", port=0, drain_s=1), rt, addresses.append),
+        servers=lambda rt: server_child(Server(host="127.0.0.1", port=0, drain_s=1), rt, addresses.append),
     )
     async with runtime.running():
         yield addresses[0].url

@@ -15,7 +15,7 @@ from llm_protocol.requests import AnyRequest
 from llm_runtime.config import Server
 from llm_runtime.server import ListenAddress, server_child
 from support.attempts import World, world
-from support.server import FakeEngine, OpenDoor
+from support.server import FakeEngine, OpenServer
 
 
 @dataclass
@@ -41,7 +41,7 @@ class TreeEngine(FakeEngine):
 
 
 @asynccontextmanager
-async def served(**options: Any) -> AsyncIterator[tuple[World, OpenDoor]]:
+async def served(**options: Any) -> AsyncIterator[tuple[World, OpenServer]]:
     """A `world` with a server in front. ``options`` are those of `world`."""
     addresses: list[ListenAddress] = []
     async with trio.open_nursery() as nursery:
@@ -49,9 +49,9 @@ async def served(**options: Any) -> AsyncIterator[tuple[World, OpenDoor]]:
         branches = server_child(Server(port=0, drain_s=0.5), engine, addresses.append)
         async with world(branches=branches, **options) as w:
             engine.world = w
-            door = OpenDoor(addresses[-1], engine, w.tree.root)
+            server = OpenServer(addresses[-1], engine, w.tree.root)
             try:
-                yield w, door
+                yield w, server
             finally:
-                for client in door.clients:
+                for client in server.clients:
                     client.close()

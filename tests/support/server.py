@@ -1,4 +1,4 @@
-"""A front door with an engine made of scripts behind it, and raw clients for it.
+"""A server with an engine made of scripts behind it, and raw clients for it.
 
 The engine is the seam: its runs and logs are the real ones, what appends to them is the test's script.
 """
@@ -20,7 +20,7 @@ import trio.testing
 
 from llm_actors.kernel import ChildSpec, Supervisor, running
 from llm_actors.orchestrator import RecentRequest
-from llm_actors.provider import Passed, PassOn
+from llm_actors.provider import PassOn, PassthroughResponse
 from llm_actors.run import Run
 from llm_actors.selector import Ranking, Weights
 from llm_actors.store import StoreRef
@@ -186,7 +186,9 @@ class FakeEngine:
     def tree(self) -> object:
         return {"name": "root"}
 
-    async def pass_through(self, provider: str, message: PassOn, *, caller: str, request_id: str) -> Passed:
+    async def pass_through(
+        self, provider: str, message: PassOn, *, caller: str, request_id: str
+    ) -> PassthroughResponse:
         raise AssertionError("nothing is passed through here")
 
     def upstream_base(self, provider: str) -> str | None:
@@ -212,8 +214,8 @@ class FakeEngine:
 
 
 @dataclass
-class OpenDoor:
-    """A door that listens."""
+class OpenServer:
+    """A server that listens."""
 
     address: ListenAddress
     engine: FakeEngine
@@ -252,10 +254,10 @@ class OpenDoor:
 
 
 @asynccontextmanager
-async def open_door(
+async def open_server(
     *scripts: Script | Exception, beside: Sequence[ChildSpec[Never]] = (), **config: Any
-) -> AsyncIterator[OpenDoor]:
-    """A door on any free port of loopback, stopped (and drained) at the end. ``beside``: more children of its root.
+) -> AsyncIterator[OpenServer]:
+    """A server on any free port of loopback, stopped (and drained) at the end. ``beside``: more children of its root.
     ``roles``: which keys are for what besides, such as ``{"boss": "admin"}``.
     """
     expires = {name: datetime.fromtimestamp(at, UTC) for name, at in config.pop("expires", {}).items()}
@@ -275,9 +277,9 @@ async def open_door(
         settings: dict[str, Any] = {"port": 0, "drain_s": 0.5} | config
         root = Supervisor([*server_child(Server(**settings), engine, addresses.append, keys=keys), *beside])
         async with running(root):
-            door = OpenDoor(addresses[-1], engine, root)
-            yield door
-        for client in door.clients:
+            server = OpenServer(addresses[-1], engine, root)
+            yield server
+        for client in server.clients:
             client.close()
         nursery.cancel_scope.cancel()
 

@@ -217,7 +217,7 @@ async def _walk() -> Walks:
     config = parse(CONFIG.format(port=wires.port).encode(), {})
     try:
         async with Runtime(
-            config, doors=lambda runtime: server_child(config.server, runtime, addresses.append)
+            config, servers=lambda runtime: server_child(config.server, runtime, addresses.append)
         ).running() as runtime:
             await unprofiled(lambda: wires.connect(addresses[0]))
             await _request(wires)  # the first one imports what it needs

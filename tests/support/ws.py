@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from support.server import HttpClient, OpenDoor
+from support.server import HttpClient, OpenServer
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 TEXT, BINARY, CLOSE, PING, PONG, MORE = 0x1, 0x2, 0x8, 0x9, 0xA, 0x0
@@ -157,9 +157,9 @@ async def upgrade(http: HttpClient, request: bytes) -> WsClient:
 
 
 @asynccontextmanager
-async def connected(door: OpenDoor, **headers: str) -> AsyncIterator[WsClient]:
+async def connected(server: OpenServer, **headers: str) -> AsyncIterator[WsClient]:
     """An open WebSocket, dropped at the end."""
-    async with await door.connect() as http:
+    async with await server.connect() as http:
         yield await upgrade(http, handshake(**headers))
 
 

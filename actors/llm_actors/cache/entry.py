@@ -46,8 +46,8 @@ def storable(response: LLMResponse) -> bool:
     """
     if response.finish_reason not in _COMPLETE or not (response.output or response.embeddings):
         return False
-    said = (response, *response.members)
-    return all(image.data is not None for each in said for image in each.images)
+    responses = (response, *response.members)
+    return all(image.data is not None for each in responses for image in each.images)
 
 
 def pack(response: LLMResponse) -> bytes | None:

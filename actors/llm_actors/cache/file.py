@@ -58,7 +58,7 @@ CREATE TABLE IF NOT EXISTS llm_cache_clock (
 
 @final
 class CacheFile:
-    """The open file. Every method, the constructor included, may raise what `trouble.Failing` lists."""
+    """The open file. Every method, the constructor included, may raise what `problem.Failing` lists."""
 
     def __init__(self, path: str, *, max_bytes: int, ttl_s: float, clock: MachineClock, count: CacheCounters) -> None:
         self._count = count

@@ -102,19 +102,19 @@ class FileTier:
         self._inode = inode_of(self._path)
         return file
 
-    def _suffer(self, trouble: FileProblem) -> None:
+    def _suffer(self, problem: FileProblem) -> None:
         self.count.errors += 1
         rest = self._clock.since_boot() + RETRY_SECONDS
-        if self._file is not None and trouble is FileProblem.BUSY:
+        if self._file is not None and problem is FileProblem.BUSY:
             return  # another process writes: this one write is lost
-        if self._file is not None and trouble is FileProblem.FULL:
+        if self._file is not None and problem is FileProblem.FULL:
             self._writes_rest_until = rest
-        elif trouble is FileProblem.DAMAGED:
+        elif problem is FileProblem.DAMAGED:
             self._begin_anew(rest)
         else:
             self.close()
             self._rests_until = rest
-        self._report(trouble)
+        self._report(problem)
 
     def _begin_anew(self, rest: float) -> None:
         self.close()
@@ -127,12 +127,12 @@ class FileTier:
         except Failing:
             self._rests_until = rest
 
-    def _report(self, trouble: FileProblem) -> None:
-        if trouble is self._reported:
+    def _report(self, problem: FileProblem) -> None:
+        if problem is self._reported:
             return
-        self._reported = trouble
-        what = f"set aside as {self._path}{ASIDE}" if trouble is FileProblem.DAMAGED else "requests go on without it"
-        log.error("the cache file %s %s: %s", self._path, trouble.value, what)
+        self._reported = problem
+        what = f"set aside as {self._path}{ASIDE}" if problem is FileProblem.DAMAGED else "requests go on without it"
+        log.error("the cache file %s %s: %s", self._path, problem.value, what)
 
     def statistics(self) -> TierStatistics:
         """Counters, and the file's size when it was last used."""

@@ -39,7 +39,7 @@ class Follow(Call[None], frozen=True):
     """Keep another catalog fresh from now on. Answered at once; the providers that it lacks are asked."""
 
     catalog: Catalog
-    asked: Mapping[str, ProviderRef]
+    providers: Mapping[str, ProviderRef]
 
 
 CatalogMessage: TypeAlias = Refresh | Follow
@@ -53,20 +53,20 @@ async def refresh(catalog: CatalogRef, *, only_unlisted: bool = False) -> None:
     await again_after_crashes(lambda: catalog.call(Refresh(only_unlisted)))
 
 
-async def follow(lister: CatalogRef, catalog: Catalog, asked: Mapping[str, ProviderRef]) -> None:
+async def follow(lister: CatalogRef, catalog: Catalog, providers: Mapping[str, ProviderRef]) -> None:
     """Have ``catalog`` kept fresh instead of the one before. Raises `KernelError` while the actor is away: it will
     begin with whatever its factory gives it.
     """
-    await again_after_crashes(lambda: lister.call(Follow(catalog, asked)))
+    await again_after_crashes(lambda: lister.call(Follow(catalog, providers)))
 
 
 @final
 class CatalogActor:
-    """Keeps ``catalog`` up to date. ``asked`` are the providers whose models are listed by their vendor."""
+    """Keeps ``catalog`` up to date. ``providers`` are the providers whose models are listed by their vendor."""
 
-    def __init__(self, catalog: Catalog, asked: Mapping[str, ProviderRef]) -> None:
+    def __init__(self, catalog: Catalog, providers: Mapping[str, ProviderRef]) -> None:
         self._catalog = catalog
-        self._asked = asked
+        self._providers = providers
         self._failing: set[str] = set()
         self._followed = trio.Event()
 
@@ -79,18 +79,18 @@ class CatalogActor:
             nursery.cancel_scope.cancel(reason="the catalog stops")
 
     async def _keep_fresh(self) -> None:
-        await self._ask(self._asked)
+        await self._ask(self._providers)
         self._warn()
         while True:
-            if not self._asked:
+            if not self._providers:
                 await self._followed.wait()
             with trio.move_on_after(REFRESH_SECONDS) as waiting:
                 await self._followed.wait()
             if waiting.cancelled_caught:
-                await self._ask(self._asked)
+                await self._ask(self._providers)
             else:
                 self._followed = trio.Event()
-                await self._ask([name for name in self._asked if name in self._catalog.unlisted])
+                await self._ask([name for name in self._providers if name in self._catalog.unlisted])
 
     def _warn(self) -> None:
         found = [f"{candidate} {words}" for candidate, words in self._catalog.all_ending()]
@@ -101,13 +101,13 @@ class CatalogActor:
     async def _handle(self, delivery: Delivery[CatalogMessage]) -> None:
         match delivery.message:
             case Follow() as message:
-                self._catalog, self._asked = message.catalog, message.asked
-                self._failing &= message.asked.keys()
+                self._catalog, self._providers = message.catalog, message.providers
+                self._failing &= message.providers.keys()
                 self._followed.set()
                 delivery.reply(message, None)
             case Refresh() as message:
                 unlisted = self._catalog.unlisted
-                await self._ask([name for name in self._asked if name in unlisted or not message.only_unlisted])
+                await self._ask([name for name in self._providers if name in unlisted or not message.only_unlisted])
                 delivery.reply(message, None)
             case _ as never:
                 assert_never(never)
@@ -122,7 +122,7 @@ class CatalogActor:
         with trio.move_on_after(LISTING_SECONDS):
             catalog = self._catalog
             try:
-                catalog.update(name, await list_models(self._asked[name]))
+                catalog.update(name, await list_models(self._providers[name]))
             except LLMClientError as exc:
                 problem = exc.failure.message
             except KernelError as exc:

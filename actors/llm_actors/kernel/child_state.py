@@ -41,8 +41,19 @@ class ChildState:
     """One child of one supervisor."""
 
     __slots__ = (
-        "_handed", "_saved", "_subtree", "dynamic", "last_crash", "leaving", "life", "mailbox", "ref",
-        "restarts", "spec", "status", "streak",
+        "_handed",
+        "_saved",
+        "_subtree",
+        "dynamic",
+        "incarnation",
+        "last_crash",
+        "leaving",
+        "mailbox",
+        "ref",
+        "restarts",
+        "spec",
+        "status",
+        "streak",
     )  # fmt: skip
 
     def __init__(self, spec: ChildSpec[Never], path: str, backoff: Backoff, *, dynamic: bool) -> None:
@@ -55,7 +66,7 @@ class ChildState:
         self.streak = Streak(backoff)
         self.last_crash = ""
         self.leaving = False
-        self.life: ChildRun | None = None
+        self.incarnation: ChildRun | None = None
         self._subtree: Subtree | None = None
         self._handed: Previous = None
         self._saved: Previous = None
@@ -85,7 +96,7 @@ class ChildState:
 
     async def start(self, nursery: trio.Nursery, ended: Callable[[ChildRun], None]) -> None:
         """Start an incarnation and wait until it is up. Raise `StartFailed` from what prevented it."""
-        if self.life is not None and not self.life.done.is_set():
+        if self.incarnation is not None and not self.incarnation.done.is_set():
             raise StartFailed(self.mailbox.name, "is still running") from StillRunning(
                 self.mailbox.name, "outlived its cancellation"
             )
@@ -93,11 +104,11 @@ class ChildState:
             self.mailbox.reopen()
         self.leaving = False
         self.status = ChildStatus.STARTING
-        self.life = life = ChildRun(self.mailbox, ended)
+        self.incarnation = incarnation = ChildRun(self.mailbox, ended)
         factory = cast("Callable[[Previous], Actor[ActorMessage]]", self.spec.factory)
         previous = self._handed if self._handed is not None else self._saved
         try:
-            await life.start(nursery, factory, previous, self.spec.start_timeout)
+            await incarnation.start(nursery, factory, previous, self.spec.start_timeout)
         except Exception as exc:
             self._note_crash(exc)
             raise StartFailed(self.mailbox.name, f"did not start: {type(exc).__name__}") from exc
@@ -106,9 +117,9 @@ class ChildState:
             self._handed = None
             self.publish(ChildStarted(name=self.path))
         finally:
-            self._note_subtree(life.actor)
-            if self.status is ChildStatus.STARTING and life.done.is_set():
-                self.life = None
+            self._note_subtree(incarnation.actor)
+            if self.status is ChildStatus.STARTING and incarnation.done.is_set():
+                self.incarnation = None
 
     def _note_subtree(self, actor: object) -> None:
         """A new supervisor object replaces an old one: fail the calls that were waiting below the old one."""
@@ -117,14 +128,14 @@ class ChildState:
             self._subtree.close_all(NotRunning, "its supervisor was replaced")
         self._subtree = subtree
 
-    def note_end(self, life: ChildRun) -> None:
+    def note_end(self, incarnation: ChildRun) -> None:
         """Record how an incarnation ended and what it leaves to the next one."""
-        if life.inbox.saved is not None:
-            self._saved = life.inbox.saved
-        self._handed = life.state
-        self.publish(ChildExited(name=self.path, reason=life.reason.value))
-        if life.error is not None:
-            self._note_crash(life.error)
+        if incarnation.inbox.saved is not None:
+            self._saved = incarnation.inbox.saved
+        self._handed = incarnation.state
+        self.publish(ChildExited(name=self.path, reason=incarnation.reason.value))
+        if incarnation.error is not None:
+            self._note_crash(incarnation.error)
 
     def _note_crash(self, exc: Exception) -> None:
         self.last_crash = exception_site(exc)
@@ -134,20 +145,20 @@ class ChildState:
         """Stop the incarnation within the child's grace; name it and go on if it does not end."""
         if final:
             self.mailbox.close(ShuttingDown, "is shutting down")
-        if self.life is None:
+        if self.incarnation is None:
             return
-        if not self.life.done.is_set():
+        if not self.incarnation.done.is_set():
             self.status = ChildStatus.STOPPING
-        self._leave_if_stuck(ended=await self.life.stop(self.spec.shutdown, final=final))
+        self._leave_if_stuck(ended=await self.incarnation.stop(self.spec.shutdown, final=final))
 
     async def kill(self, *, failed: bool = False) -> None:
         """Cancel the incarnation; name it and go on if it does not end. `failed`: see `Inbox.failed`."""
-        if self.life is not None:
-            self._leave_if_stuck(ended=await self.life.kill(failed=failed))
+        if self.incarnation is not None:
+            self._leave_if_stuck(ended=await self.incarnation.kill(failed=failed))
 
     def _leave_if_stuck(self, *, ended: bool) -> None:
         if ended:
-            self.life = None
+            self.incarnation = None
             self.status = ChildStatus.ENDED
         else:
             self.publish(LeftBehind(name=self.path))
@@ -166,13 +177,13 @@ class ChildState:
 
     def node(self) -> TreeNode:
         """Return its picture."""
-        up = self.life is not None and self.status is ChildStatus.RUNNING
+        up = self.incarnation is not None and self.status is ChildStatus.RUNNING
         parked = up and self._subtree is not None and self._subtree.parked
         return TreeNode(
             name=self.name,
             status=ChildStatus.PARKED if parked else self.status,
             restarts=self.restarts,
-            uptime=trio.current_time() - self.life.started_at if up and self.life is not None else 0.0,
+            uptime=trio.current_time() - self.incarnation.started_at if up and self.incarnation is not None else 0.0,
             last_crash=self.last_crash,
             mailbox=self.mailbox.statistics(),
             children=self._subtree.nodes() if self._subtree is not None else (),

@@ -37,8 +37,8 @@ class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     def line(self) -> str:
         """Return one line for people."""
         fields = msgspec.structs.asdict(self)
-        told = {key: ", from ".join(value) if isinstance(value, tuple) else value for key, value in fields.items()}
-        return f"{self.name} {self.words.format_map(told)}"
+        shown = {key: ", from ".join(value) if isinstance(value, tuple) else value for key, value in fields.items()}
+        return f"{self.name} {self.words.format_map(shown)}"
 
 
 class ChildStarted(LifecycleEvent, frozen=True):

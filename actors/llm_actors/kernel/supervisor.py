@@ -190,7 +190,7 @@ class Supervisor:
         child = self._children[name]
         child.leaving = True
         await child.stop(final=True)
-        if self._watch is not None and child.life is None:
+        if self._watch is not None and child.incarnation is None:
             self._watch.retire(child, ShuttingDown, "was stopped")
 
     @property

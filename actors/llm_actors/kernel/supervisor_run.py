@@ -134,9 +134,9 @@ class SupervisorRun:
         if self._stopping:
             await trio.lowlevel.checkpoint()  # raises Cancelled: `stop` has cancelled the scope
 
-    def _note_end(self, child: ChildState, life: ChildRun) -> None:
-        child.note_end(life)
-        self._exits.append((child, life))
+    def _note_end(self, child: ChildState, incarnation: ChildRun) -> None:
+        child.note_end(incarnation)
+        self._exits.append((child, incarnation))
         self._wake.set()
 
     async def _start_all(self) -> None:
@@ -176,15 +176,15 @@ class SupervisorRun:
             with trio.move_on_at(min([self.parked_until, *(due.at for due in self.due.values())])):
                 await self._wake.wait()
 
-    async def _exited(self, child: ChildState, life: ChildRun) -> None:
-        if child.life is not life:
+    async def _exited(self, child: ChildState, incarnation: ChildRun) -> None:
+        if child.incarnation is not incarnation:
             return  # stopped by us, or together with a sibling
-        child.life = None
-        if life.reason in {EndReason.STOPPED, EndReason.KILLED} and not child.leaving:
+        child.incarnation = None
+        if incarnation.reason in {EndReason.STOPPED, EndReason.KILLED} and not child.leaving:
             return  # it had ignored our cancellation, and who asked for that will start it again
-        crashed = life.reason is EndReason.CRASHED
+        crashed = incarnation.reason is EndReason.CRASHED
         if not child.leaving and wants_restart(child.spec.restart, crashed=crashed):
-            await self._failed(child, life.error or NotRunning(child.path, "ended, and it is permanent"))
+            await self._failed(child, incarnation.error or NotRunning(child.path, "ended, and it is permanent"))
         elif child.leaving or child.dynamic or child.spec.restart is Restart.TEMPORARY:
             self.retire(child, NotRunning, "has ended")
         else:
@@ -214,7 +214,7 @@ class SupervisorRun:
             self.due[name] = due
 
     async def _stop_for_group(self, child: ChildState) -> None:
-        if child.life is None:
+        if child.incarnation is None:
             return
         await child.stop(final=False)
         child.status = ChildStatus.RESTARTING
@@ -274,8 +274,8 @@ class SupervisorRun:
 
     async def _stop_all(self, children: tuple[ChildState, ...]) -> None:
         for child in children:
-            if child.dynamic and child.life is not None:
-                child.life.inbox.close(final=True)  # these stop together, their order means nothing
+            if child.dynamic and child.incarnation is not None:
+                child.incarnation.inbox.close(final=True)  # these stop together, their order means nothing
         for child in reversed(children):
             await child.stop(final=self._final or child.dynamic)
 

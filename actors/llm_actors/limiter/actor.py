@@ -24,7 +24,7 @@ import msgspec
 import trio
 
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, again_after_crashes, serve_at_once
-from llm_actors.limiter.budget_desk import BudgetDesk
+from llm_actors.limiter.budget_coordinator import BudgetCoordinator
 from llm_actors.limiter.budgets import BudgetRefused, Budgets
 from llm_actors.limiter.callers import NO_LIMITS
 from llm_actors.limiter.fair_queue import QueuedRequest
@@ -57,13 +57,13 @@ log = logging.getLogger(__name__)
 class SavedLimits(msgspec.Struct, frozen=True):
     """What one incarnation leaves to the next. ``process`` is its name among the processes that share the limits."""
 
-    books: RateLimiter
+    rate_limiter: RateLimiter
     process: str
     tickets: dict[int, Ticket]
     budgets: Budgets
 
 
-class _Asked(NamedTuple):
+class _PendingRequest(NamedTuple):
     """A pending reservation and its caller."""
 
     delivery: Delivery[LimiterMessage]
@@ -97,28 +97,28 @@ class LimiterActor:
         self._ledger = ledger
         self._budgets = Budgets(budgets or {}, shared=server is not None)
         self._is_new = not isinstance(previous, SavedLimits)
-        self._books = RateLimiter(providers, callers, other_callers, draw=draw)
+        self._rate_limiter = RateLimiter(providers, callers, other_callers, draw=draw)
         # The ledger's rows have this name, too: what both tell of this process counts once.
         process = token_hex(8) if ledger is None else ledger.owner
         if isinstance(previous, SavedLimits):
             process = previous.process
-            self._books.restart(previous.books)
+            self._rate_limiter.restart(previous.rate_limiter)
             self._budgets = previous.budgets
-        self._kept = SavedLimits(self._books, process, {}, self._budgets)
-        self._asked: dict[int, _Asked] = {}
+        self._kept = SavedLimits(self._rate_limiter, process, {}, self._budgets)
+        self._pending: dict[int, _PendingRequest] = {}
         self._granted: dict[int, Granted] = {}
         """What was granted and waits for the budgets' confirmation."""
         self._timer = trio.CancelScope()
         self._sharing = SharedLimits(
-            server, self._books, waiter=self._waiter, confirmed=self._confirmed, draw=draw, process=process
+            server, self._rate_limiter, waiter=self._waiter, confirmed=self._confirmed, draw=draw, process=process
         )
-        self._desk = BudgetDesk(
+        self._budget_coordinator = BudgetCoordinator(
             self._budgets,
             store=store,
             ledger=ledger,
             server=server,
             process=process,
-            wanted=lambda number: number in self._asked,
+            wanted=lambda number: number in self._pending,
             paid=self._paid,
             unpaid=self._unpaid,
             wall=wall,
@@ -136,7 +136,7 @@ class LimiterActor:
             await self._sharing.start(nursery)
             if self._budgets.table:
                 await self._load_budgets()
-                await self._desk.start(nursery)
+                await self._budget_coordinator.start(nursery)
             inbox.answer_reads(GetLimiterStatistics, lambda _: self._measured())
             task_status.started()
             await serve_at_once(inbox, self._handle)
@@ -168,7 +168,7 @@ class LimiterActor:
             with trio.CancelScope() as self._timer:
                 self._announce()
                 await trio.sleep_forever()
-            self._books.serve(trio.current_time())
+            self._rate_limiter.serve(trio.current_time())
 
     def _handle(self, delivery: Delivery[LimiterMessage]) -> None:
         now = trio.current_time()
@@ -180,7 +180,7 @@ class LimiterActor:
             case Leave() as message:
                 self._leave(message, now)
             case ChangeLimits() as message:
-                self._books.change(message.providers, message.callers, now)
+                self._rate_limiter.change(message.providers, message.callers, now)
                 delivery.reply(message, None)
             case GetLimiterStatistics() as message:
                 delivery.reply(message, self._measured())
@@ -189,7 +189,7 @@ class LimiterActor:
         self._announce()
 
     def _measured(self) -> LimiterStatistics:
-        found = self._books.statistics(trio.current_time(), shared=self._sharing.is_on)
+        found = self._rate_limiter.statistics(trio.current_time(), shared=self._sharing.is_on)
         if not self._budgets.table:
             return found
         return msgspec.structs.replace(found, budgets=self._budgets.statistics(self._wall()))
@@ -215,14 +215,14 @@ class LimiterActor:
             waited_s=message.waited_s,
             models=models,
         )
-        self._asked[message.number] = _Asked(delivery, message, waiter)
+        self._pending[message.number] = _PendingRequest(delivery, message, waiter)
         self._kept.tickets[message.number] = message.ticket
         delivery.defer()
-        self._books.reserve(waiter, now)
+        self._rate_limiter.reserve(waiter, now)
 
     def _waiter(self, number: int) -> QueuedRequest | None:
-        asked = self._asked.get(number)
-        return None if asked is None else asked.waiter
+        pending = self._pending.get(number)
+        return None if pending is None else pending.waiter
 
     def _catch_up(self, tickets: dict[int, Ticket], now: float) -> None:
         """Apply the reservations that have ended, even if the messages about them were lost."""
@@ -236,11 +236,11 @@ class LimiterActor:
                     self._kept.tickets[number] = ticket
 
     def _leave(self, message: Leave, now: float) -> None:
-        self._asked.pop(message.number, None)
+        self._pending.pop(message.number, None)
         self._granted.pop(message.number, None)
         self._kept.tickets.pop(message.number, None)
         self._release(message.number)
-        self._sharing.ended(self._books.leave(message.number, now), Settlement.REFUNDED)
+        self._sharing.ended(self._rate_limiter.leave(message.number, now), Settlement.REFUNDED)
 
     def _release(self, number: int) -> None:
         """Nothing was spent by a reservation."""
@@ -263,26 +263,26 @@ class LimiterActor:
         self._kept.tickets.pop(message.number, None)
         if message.number in self._budgets.holds:
             self._spend(message)
-        lease = self._books.end(
+        lease = self._rate_limiter.end(
             message.number,
             message.ending,
             now,
             message.tokens,
-            said=message.said,
+            reported=message.reported,
             hold_s=message.hold_s,
             of_model=message.of_model,
         )
         self._sharing.ended(lease, message.ending, message.tokens)
-        if lease is not None and (message.said is not None or message.hold_s is not None):
+        if lease is not None and (message.reported is not None or message.hold_s is not None):
             self._sharing.paused(lease.name, now)
             self._sharing.held(lease, now)
 
     def _announce(self) -> None:
         """Reply to the requests that were decided, and set the timer."""
-        for decision in self._books.decisions():
+        for decision in self._rate_limiter.decisions():
             if isinstance(decision, LimitRefused) or not self._sharing.claim(decision):
                 self._settle_on(decision)
-        self._timer.deadline = self._books.due(trio.current_time())
+        self._timer.deadline = self._rate_limiter.due(trio.current_time())
 
     def _confirmed(self, granted: Sequence[Granted]) -> None:
         for each in granted:
@@ -299,7 +299,7 @@ class LimiterActor:
             self._answer(decision)
         else:
             self._granted[decision.number] = decision._replace(warning=hold.warning)
-            self._desk.submit(decision.number)
+            self._budget_coordinator.submit(decision.number)
 
     def _paid(self, numbers: Sequence[int]) -> None:
         """Reservations may go, as far as budgets are concerned."""
@@ -311,15 +311,15 @@ class LimiterActor:
     def _unpaid(self, number: int, why: str) -> None:
         """A reservation may not go: other processes have spent what there was."""
         self._granted.pop(number, None)
-        asked = self._asked.pop(number)
+        pending = self._pending.pop(number)
         self._kept.tickets.pop(number, None)
         self._release(number)
-        self._sharing.ended(self._books.leave(number, trio.current_time()), Settlement.REFUNDED)
-        asked.delivery.fail(error_for(Failure(kind=FailureKind.BUDGET, message=why)))
+        self._sharing.ended(self._rate_limiter.leave(number, trio.current_time()), Settlement.REFUNDED)
+        pending.delivery.fail(error_for(Failure(kind=FailureKind.BUDGET, message=why)))
         self._announce()
 
     def _answer(self, decision: Decision) -> None:
-        delivery, message, _ = self._asked.pop(decision.number)
+        delivery, message, _ = self._pending.pop(decision.number)
         if isinstance(decision, Granted):
             delivery.reply(message, decision)  # a caller that is gone has sent a `Leave`, which returns the grant
         else:

@@ -1,4 +1,4 @@
--- The budgets that several processes share: what `budget_desk.py` asks, in one step for a whole batch.
+-- The budgets that several processes share: what `budget_coordinator.py` asks, in one step for a whole batch.
 --
 -- KEYS     a hash: since = when this server first heard of any budget; then
 --          the window of one budget each, a hash: for each process p:ID = "millionths of a dollar, tokens" that it has

@@ -302,14 +302,16 @@ class Budgets:
             left, whose = state.cap.minus(state.own), "of this process's share, while Redis is away, "
         else:
             left, whose = Amount((budget.usd or 0.0) - total.usd, (budget.tokens or 0) - total.tokens), ""
-        said = []
+        left_of = []
         if budget.usd is not None:
-            said.append(f"${max(0.0, left.usd):.4f} of ${budget.usd:.2f} ({whose}needed: about ${wanted.usd:.4f})")
+            left_of.append(f"${max(0.0, left.usd):.4f} of ${budget.usd:.2f} ({whose}needed: about ${wanted.usd:.4f})")
         if budget.tokens is not None:
-            said.append(f"{max(0, left.tokens)} of {budget.tokens} tokens ({whose}needed: about {wanted.tokens})")
+            left_of.append(f"{max(0, left.tokens)} of {budget.tokens} tokens ({whose}needed: about {wanted.tokens})")
         resets = datetime.fromtimestamp(state.window.end, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         seconds = max(0, int(state.window.end - wall))
-        return f'budget "{name}" has {" and ".join(said)} left per {budget.per}; it resets at {resets}, in {seconds} s'
+        return (
+            f'budget "{name}" has {" and ".join(left_of)} left per {budget.per}; it resets at {resets}, in {seconds} s'
+        )
 
     def _warning(self, name: str, wall: float) -> str:
         budget, state = self.table.budgets[name], self.state(name, wall)

@@ -157,12 +157,12 @@ class LimitState:
         self._vendor_requests.pause(until, now)
         return news
 
-    def correct(self, said: RateLimits, now: float, jitter: float) -> bool:
+    def correct(self, reported: RateLimits, now: float, jitter: float) -> bool:
         """Apply a vendor's headers as far as they narrow. Returns whether they began a pause, or a longer one."""
-        self._vendor_requests = _narrowed(self._vendor_requests, self.requests, said.requests_remaining, now)
-        self._vendor_tokens = _narrowed(self._vendor_tokens, self.tokens, said.tokens_remaining, now)
-        seconds = exhausted_for(said)
-        return seconds > 0 and self.hold(seconds + jitter, now, said.requests_limit)
+        self._vendor_requests = _narrowed(self._vendor_requests, self.requests, reported.requests_remaining, now)
+        self._vendor_tokens = _narrowed(self._vendor_tokens, self.tokens, reported.tokens_remaining, now)
+        seconds = exhausted_for(reported)
+        return seconds > 0 and self.hold(seconds + jitter, now, reported.requests_limit)
 
     def left(self, now: float) -> tuple[int | None, int | None]:
         """How many requests and tokens may still go in this window; ``None`` for no limit."""
@@ -181,10 +181,11 @@ class LimitState:
         self.tokens_in_flight += tokens
 
 
-def exhausted_for(said: RateLimits) -> float:
+def exhausted_for(reported: RateLimits) -> float:
     """How many seconds a vendor's headers say that nothing is left; 0 if something is, or they do not say."""
-    pairs = (said.requests_remaining, said.requests_reset_s), (said.tokens_remaining, said.tokens_reset_s)
-    resets = [reset for left, reset in pairs if left is not None and left <= 0 and reset is not None and reset > 0]
+    requests = reported.requests_remaining, reported.requests_reset_s
+    tokens = reported.tokens_remaining, reported.tokens_reset_s
+    resets = [reset for left, reset in (requests, tokens) if left is not None and left <= 0 and reset and reset > 0]
     return min(max(resets, default=0.0), RESET_SECONDS)
 
 

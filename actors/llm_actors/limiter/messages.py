@@ -64,7 +64,7 @@ class EndLease(Cast, frozen=True, kw_only=True):
     number: int
     ending: Settlement
     tokens: int | None = None
-    said: RateLimits | None = None
+    reported: RateLimits | None = None
     hold_s: float | None = None
     of_model: bool = False
     entry: LedgerEntry | None = None

@@ -137,7 +137,7 @@ class RateLimiter:
         now: float,
         tokens: int | None = None,
         *,
-        said: RateLimits | None = None,
+        reported: RateLimits | None = None,
         hold_s: float | None = None,
         of_model: bool = False,
     ) -> Lease | None:
@@ -149,11 +149,11 @@ class RateLimiter:
         if lease is None:
             return None
         lease.end(ending, tokens, now)
-        if said is not None and said.per_model:
-            if (seconds := exhausted_for(said)) > 0:
+        if reported is not None and reported.per_model:
+            if (seconds := exhausted_for(reported)) > 0:
                 self.hold_deployment(lease.deployment, seconds + self._jitter(), now)
-        elif said is not None:
-            self.observe(lease.name, said, now)
+        elif reported is not None:
+            self.observe(lease.name, reported, now)
         if hold_s is not None and of_model:
             self.hold_deployment(lease.deployment, hold_s, now)
         elif hold_s is not None:
@@ -200,10 +200,10 @@ class RateLimiter:
         self._granted -= 1
         return lease
 
-    def observe(self, name: str, said: RateLimits, now: float) -> None:
+    def observe(self, name: str, reported: RateLimits, now: float) -> None:
         """A vendor's headers report what is left."""
         provider = self._provider(name)
-        if provider.account.correct(said, now, self._jitter()):
+        if provider.account.correct(reported, now, self._jitter()):
             self._refuse_hopeless(provider.line, now)
 
     def hold(self, name: str, seconds: float, now: float) -> None:

@@ -99,7 +99,7 @@ class Reservation:
         self,
         ending: Settlement,
         tokens: int | None = None,
-        said: RateLimits | None = None,
+        reported: RateLimits | None = None,
         hold_s: float | None = None,
         of_model: bool = False,
         *,
@@ -111,16 +111,16 @@ class Reservation:
                 number=self._number,
                 ending=ending,
                 tokens=tokens,
-                said=said,
+                reported=reported,
                 hold_s=hold_s,
                 of_model=of_model,
                 entry=entry,
             )
             self._ticket.over = over
-            _tell(self._limiter, over)
+            _send(self._limiter, over)
 
 
-def _tell(limiter: LimiterRef, message: Cast) -> None:
+def _send(limiter: LimiterRef, message: Cast) -> None:
     """Cast. A cast that is refused is not lost silently: the mailbox counts it, and the end of the lease makes up for
     it.
     """
@@ -199,7 +199,7 @@ async def _ask(
         return Reservation(limiter, granted, ticket, is_budgeted=spend is not None)
     except (trio.Cancelled, KernelError):
         ticket.over = Leave(number)
-        _tell(limiter, ticket.over)  # it may be queued there, or have been granted at this very moment
+        _send(limiter, ticket.over)  # it may be queued there, or have been granted at this very moment
         raise
 
 

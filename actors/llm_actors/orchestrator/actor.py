@@ -86,7 +86,7 @@ class Orchestrator:
         services, router = setup.services, setup.router
         if len(self._runs) >= services.max_runs:  # waiting belongs to the limiter, which knows for what
             error = QueueFullError(f"{services.max_runs} requests are in flight already")
-            services.meter.refuse(error.failure)
+            services.metrics.refuse(error.failure)
             delivery.fail(error)
             return
         routed: Routed | None = None
@@ -111,15 +111,15 @@ class Orchestrator:
 
     @staticmethod
     def _accept(services: Services, delivery: Delivery[OrchestratorMessage]) -> None:
-        meter = services.meter
-        delivery.message.run.log.on_late = meter.drop_late_event
-        meter.begin()
+        metrics = services.metrics
+        delivery.message.run.log.on_late = metrics.drop_late_event
+        metrics.begin()
         delivery.reply(delivery.message, None)
 
     @staticmethod
     def _refuse(services: Services, delivery: Delivery[OrchestratorMessage]) -> None:
         failure = _failure_of(delivery.message.run)
-        services.meter.refuse(failure)
+        services.metrics.refuse(failure)
         if not delivery.abandoned:
             delivery.fail(error_for(failure))
 
@@ -147,9 +147,9 @@ class Orchestrator:
             self._runs.discard(run)
             run.close()
             if routed is not None:
-                services.meter.end(run)
-                if (said := log_end(run)) is not None:
-                    services.recent.add(run, said)
+                services.metrics.end(run)
+                if (line := log_end(run)) is not None:
+                    services.recent.add(run, line)
                 if services.request_log is not None:
                     services.request_log.add(run)
             elif not delivery.answered:

@@ -83,7 +83,7 @@ class AttemptContext(NamedTuple):
     until: Callable[[], float]
     """The current deadline: a shared run gets more time from any request that joins it with more."""
     record: DecisionRecord
-    purse: AttemptBudget | None = None
+    budget: AttemptBudget | None = None
     allowed: Allowed | None = None
     payer: Payer = NOBODY
     """For whom it is asked: also of the questions that a strategy makes of one request."""
@@ -137,8 +137,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "_ask",
         "_began",
+        "_context",
         "_delivered",
         "_estimate",
         "_first_at",
@@ -149,10 +149,10 @@ class Attempt:
         "_lowered_to",
         "_prepared",
         "_question",
-        "_reported",
+        "_reported_model",
+        "_reported_usage",
         "_request",
         "_room",
-        "_said",
         "_services",
         "_sink",
         "_waited_s",
@@ -164,7 +164,7 @@ class Attempt:
     def __init__(
         self,
         services: Services,
-        ask: AttemptContext,
+        context: AttemptContext,
         claim: Reserved,
         request: AnyRequest,
         *,
@@ -176,11 +176,11 @@ class Attempt:
         self.candidate = candidate
         self._question = request
         self._services = services
-        self._ask = ask
+        self._context = context
         self._request = request
         self._estimate = estimate
         self._room = room
-        self._hold = ask.purse.hold(candidate, estimate, request) if ask.purse is not None else None
+        self._hold = context.budget.hold(candidate, estimate, request) if context.budget is not None else None
         self._lowered_to: int | None = None
         """The tokens that the vendor may write, where a budget left fewer than the request allows."""
         if self._hold is not None:
@@ -189,12 +189,12 @@ class Attempt:
             self._lowered_to = None if allowed == _most_tokens(request) else allowed
         self._prepared = prepared if self._request is request else None
         if room is not None and room.warning:
-            ask.record.budgets = room.warning
+            context.record.budgets = room.warning
         self._waited_s = waited_s
         self.hedge = hedge
         self._sink: Sink | None = None
-        self._said: UsageReported | None = None
-        self._reported = ""
+        self._reported_usage: UsageReported | None = None
+        self._reported_model = ""
         self._began = 0.0
         self._first_at: float | None = None
         self._delivered = Delivered()
@@ -208,7 +208,7 @@ class Attempt:
     def hedge_with(self, claim: Reserved) -> Attempt:
         """Another attempt at the same request, to be made concurrently."""
         question = shown_to(claim.candidate, self._question, self._services)
-        return Attempt(self._services, self._ask, claim, question, hedge=True)
+        return Attempt(self._services, self._context, claim, question, hedge=True)
 
     async def run(self, sink: Sink) -> AttemptResult:
         """Make the call, pass the events to ``sink``, settle. Raises only `trio.Cancelled`, after settling,
@@ -220,7 +220,7 @@ class Attempt:
             who = self.candidate
             tell(AttemptStarted(request_id=self._request.request_id, provider=who.provider, model=who.model))
         try:
-            with UnderWay(self._ask.record, self.candidate, began, self._spent):
+            with UnderWay(self._context.record, self.candidate, began, self._spent):
                 outcome = await self._generate(began)
         except BaseException:
             self._settle(self._cancelled(began), began)
@@ -229,13 +229,13 @@ class Attempt:
         return outcome
 
     async def _generate(self, began: float) -> AttemptResult:
-        services, patch, provider = self._services, self._ask.policy.timeouts, self.candidate.provider
+        services, patch, provider = self._services, self._context.policy.timeouts, self.candidate.provider
         prepared, self._prepared = self._prepared, None
         try:
             return await generate(
                 services.providers[provider],
                 self._request.to(self.candidate.model),
-                stream=self._ask.stream,
+                stream=self._context.stream,
                 sink=self._take,
                 timeouts=patch.over(services.timeouts[provider]) if patch else None,
                 on_sent=self._sent,
@@ -258,7 +258,7 @@ class Attempt:
         if self._sink is None:
             # The provider's task may have been scheduled with data in the same pass in which ours was cancelled. The
             # budget is settled and the run may have ended, so nothing may change any more.
-            self._services.meter.drop_late_event()
+            self._services.metrics.drop_late_event()
             return
         self._has_begun = True
         if isinstance(event, DELTAS):
@@ -267,7 +267,7 @@ class Attempt:
                 self._hold.grow(self._delivered.text + self._delivered.thought)
             if self._first_at is None:
                 self._first_at = trio.current_time()
-                if self._ask.stream and self._services.selector.flows(
+                if self._context.stream and self._services.selector.flows(
                     self.candidate, self, self._first_at, began=self._began, request_type=self._request.request_type
                 ):
                     # A stream may take minutes to its end, but requests that wait for this probe need only its first
@@ -275,9 +275,9 @@ class Attempt:
                     proof = Proof(candidate=self.candidate, began=self._began, at=self._first_at)
                     self._services.observer.cast(proof)
         elif type(event) is UsageReported:
-            self._said = event
+            self._reported_usage = event
         elif type(event) is Started:
-            self._reported = event.model
+            self._reported_model = event.model
         elif type(event) is ItemDone:
             self._delivered.add_item(event)
         if self._lowered_to is not None and not self._has_told_limit and (adjusted := self._lowered()) is not None:
@@ -304,11 +304,11 @@ class Attempt:
         cancelled = failure is not None and failure.kind is FailureKind.CANCELLED
         # An attempt that reached the deadline without a connection failed; one that another response made unnecessary
         # was never made.
-        never_left = cancelled and not self._is_sent and trio.current_time() < self._ask.deadline
-        made = self._ask.record.attempted(
+        never_left = cancelled and not self._is_sent and trio.current_time() < self._context.deadline
+        made = self._context.record.attempted(
             candidate,
             outcome,
-            asked=not never_left,
+            called=not never_left,
             waited_s=self._waited_s,
             hedge=self.hedge,
             max_output_tokens=self._lowered_to,
@@ -334,7 +334,7 @@ class Attempt:
             outcome,
             request_type=self._request.request_type,
             began=began,
-            stream=self._ask.stream,
+            stream=self._context.stream,
             usage=usage,
             cost=cost,
         )
@@ -351,14 +351,14 @@ class Attempt:
                 )
             )
         if not never_left:
-            services.meter.attempt(made, self._ask.request.caller, stream=self._ask.stream)
+            services.metrics.attempt(made, self._context.request.caller, stream=self._context.stream)
 
     def _entry(self, made: AttemptRecord, *, never_left: bool) -> LedgerEntry | None:
         """What the limiter tells the ledger where budgets pay; else the ledger is told here. ``None``: nothing."""
         accounting, is_budgeted = self._services.accounting, self._room is not None and self._room.is_budgeted
         if never_left or not (is_budgeted or accounting.writes):
             return None
-        entry = accounting.entry(self._ask.payer, self.candidate, made)
+        entry = accounting.entry(self._context.payer, self.candidate, made)
         if is_budgeted:
             return entry
         accounting.record(entry)
@@ -377,8 +377,8 @@ class Attempt:
             return None, None
         services, who = self._services, str(self.candidate)
         ratio, billed = services.estimator.output_ratio(who), services.estimator.billed_input(who, self._estimate)
-        usage = booked(self._said, self._delivered, self._estimate.input_tokens, ratio, billed)
-        return usage, services.cost(self.candidate, self._reported, usage)
+        usage = booked(self._reported_usage, self._delivered, self._estimate.input_tokens, ratio, billed)
+        return usage, services.cost(self.candidate, self._reported_model, usage)
 
     def _learn(self, usage: Usage) -> None:
         """A complete response improves the estimates of prompts and responses. Returns its usage, if the vendor

@@ -34,19 +34,19 @@ WHOSE_KEY = "(The provider refused the key that is configured for it here.)"
 class AttemptLoop:
     """The attempts of one `AttemptContext`. Created, run once, discarded."""
 
-    __slots__ = ("_able", "_ask", "_asked", "_first", "_rescue", "_reserving", "_services", "_speaker")
+    __slots__ = ("_able", "_called", "_context", "_first", "_rescue", "_reserving", "_services", "_speaker")
 
-    def __init__(self, services: Services, ask: AttemptContext) -> None:
+    def __init__(self, services: Services, context: AttemptContext) -> None:
         self._services = services
-        self._ask = ask
+        self._context = context
         # Candidates with an open circuit come last. They are refused without a call, and waited for if no other is
         # left.
-        self._able = Able(services, ask, self._rank().candidates)
-        self._reserving = Reserving(services, ask, self._able)
-        self._rescue = StreamRecovery(ask.log, ask.on_broken_stream)
+        self._able = Able(services, context, self._rank().candidates)
+        self._reserving = Reserving(services, context, self._able)
+        self._rescue = StreamRecovery(context.log, context.on_broken_stream)
         self._speaker: Candidate | None = None
         """The candidate whose content the followers have."""
-        self._asked = False
+        self._called = False
         """Whether the latest attempt made a call."""
         self._first: Candidate | None = None
         """The candidate that was tried first."""
@@ -57,15 +57,15 @@ class AttemptLoop:
         if not candidates:
             return RunResult(Failed(failure=self._able.refusal()), None)
         plan = AttemptPlan(
-            candidates[:1] if self._ask.policy.strategy == "single" else candidates,
+            candidates[:1] if self._context.policy.strategy == "single" else candidates,
             self._attempts(),
-            deadline=self._ask.deadline,
+            deadline=self._context.deadline,
             may_retry=self._may_retry,
             fits=self._has_more_room,
             draw=self._services.draw,
             wait_s=self._reserving.wait_s,
         )
-        request: AnyRequest | None = self._ask.request
+        request: AnyRequest | None = self._context.request
         waited = 0.0
         while True:
             assert request is not None
@@ -78,46 +78,46 @@ class AttemptLoop:
                 self._speaker = ending.candidate
             await self._able.drop_others(plan)
             move = self._move(plan, ending, failure)
-            request = None if isinstance(move, Stop) else self._rescue.resume(self._ask.request)
+            request = None if isinstance(move, Stop) else self._rescue.resume(self._context.request)
             if request is None or not self._can_go_on(plan):
-                self._ask.record.stopped = self._why_stopped(move, request)
+                self._context.record.stopped = self._why_stopped(move, request)
                 return self._failed(ending, failure)
             same = plan.current == ending.candidate  # a candidate that cannot continue a text is not waited for
             waited = move.after_s if isinstance(move, Again) and same else 0.0
             await trio.sleep(waited)
 
     def _attempts(self) -> Attempts:
-        patch, usual = self._ask.policy.attempts, self._services.attempts
+        patch, usual = self._context.policy.attempts, self._services.attempts
         return patch.over(usual) if patch else usual
 
     def _move(self, plan: AttemptPlan[Candidate], ending: RunResult, failure: Failure) -> Move:
         if ending.candidate is None:
             return Stop("no room in time")
-        plan.deadline = self._ask.deadline
-        return plan.after(failure, trio.current_time(), asked=self._asked)
+        plan.deadline = self._context.deadline
+        return plan.after(failure, trio.current_time(), called=self._called)
 
     def _rank(self) -> Ranking:
-        ask, services = self._ask, self._services
-        ranking = ranked(services, ask.request, ask.candidates, ask.policy, draw=services.draw())
-        ask.record.ranked(ranking)
+        context, services = self._context, self._services
+        ranking = ranked(services, context.request, context.candidates, context.policy, draw=services.draw())
+        context.record.ranked(ranking)
         return ranking
 
     # -- one attempt -------------------------------------------------------------------------------------------------
 
     async def _attempt(self, plan: AttemptPlan[Candidate], request: AnyRequest, waited: float) -> RunResult:
         """One attempt at the first candidate of the plan that is available, settled in all accounts."""
-        if self._ask.policy.hedge:
+        if self._context.policy.hedge:
             await self._able.drop_others(plan)
         claim = await self._reserving.claim(plan, request)
         if isinstance(claim, NotReserved):
             return self._not_called(claim, waited)
         with claim:
-            self._asked = True
+            self._called = True
             self._first = self._first or claim.candidate
             if claim.candidate != self._first:
                 request = shown_to(claim.candidate, request, self._services)
-            prepared = self._able.take_prepared(claim.candidate) if request is self._ask.request else None
-            attempt = Attempt(self._services, self._ask, claim, request, waited_s=waited, prepared=prepared)
+            prepared = self._able.take_prepared(claim.candidate) if request is self._context.request else None
+            attempt = Attempt(self._services, self._context, claim, request, waited_s=waited, prepared=prepared)
             if (delay := self._hedge_delay(plan)) is None:
                 return RunResult((await attempt.run(self._rescue.sink)).end, claim.candidate)
             return await self._hedged(plan, attempt, request, delay)
@@ -125,16 +125,16 @@ class AttemptLoop:
     def _not_called(self, why: NotReserved, waited: float) -> RunResult:
         """The result of an attempt that made no call."""
         if why.candidate is not None:
-            self._asked = False
+            self._called = False
             refused = AttemptResult(end=Failed(failure=why.failure), duration_s=0.0)
-            self._ask.record.attempted(why.candidate, refused, asked=False, waited_s=waited)
+            self._context.record.attempted(why.candidate, refused, called=False, waited_s=waited)
         return RunResult(Failed(failure=why.failure), why.candidate)
 
     def _hedge_delay(self, plan: AttemptPlan[Candidate]) -> float | None:
         """The delay in seconds after which a second candidate is tried as well; ``None``: never."""
-        if not self._ask.policy.hedge or not plan.others or self._rescue.continuing:
+        if not self._context.policy.hedge or not plan.others or self._rescue.continuing:
             return None
-        stream, request_type = self._ask.stream, self._ask.request.request_type
+        stream, request_type = self._context.stream, self._context.request.request_type
         now = trio.current_time()
         return self._services.selector.hedge_after(plan.current, now, stream=stream, request_type=request_type)
 
@@ -142,7 +142,7 @@ class AttemptLoop:
         self, plan: AttemptPlan[Candidate], attempt: Attempt, request: AnyRequest, delay_s: float
     ) -> RunResult:
         with HedgeClaim(self._services, self._reserving, plan, attempt.candidate, request) as second:
-            raced = await hedged(attempt, delay_s, second, self._rescue.sink, deadline=self._ask.deadline)
+            raced = await hedged(attempt, delay_s, second, self._rescue.sink, deadline=self._context.deadline)
         plan.take(raced.winner.candidate)
         if raced.failed_too is not None:
             plan.drop_unless(lambda each: each != raced.failed_too)
@@ -163,19 +163,19 @@ class AttemptLoop:
 
     def _can_go_on(self, plan: AttemptPlan[Candidate]) -> bool:
         """Whether a candidate is left that can do what the next attempt needs."""
-        if not self._rescue.continuing or isinstance(self._ask.request, CompletionRequest):
+        if not self._rescue.continuing or isinstance(self._context.request, CompletionRequest):
             return True
         return plan.drop_unless(self._services.accepts_prefill)
 
     def _failed(self, ending: RunResult, failure: Failure) -> RunResult:
-        told, partial = self._ask.record.failure(failure), self._rescue.delivered
-        if told.kind is FailureKind.MODEL_NOT_FOUND and ending.candidate is not None:
+        shown, partial = self._context.record.failure(failure), self._rescue.delivered
+        if shown.kind is FailureKind.MODEL_NOT_FOUND and ending.candidate is not None:
             near = self._services.catalog.near(ending.candidate)
-            told = msgspec.structs.replace(told, message=told.message + near)
-        if told.kind is FailureKind.AUTH:
-            told = msgspec.structs.replace(told, message=f"{told.message} {WHOSE_KEY}")
+            shown = msgspec.structs.replace(shown, message=shown.message + near)
+        if shown.kind is FailureKind.AUTH:
+            shown = msgspec.structs.replace(shown, message=f"{shown.message} {WHOSE_KEY}")
         who = self._speaker if partial else ending.candidate
-        return RunResult(Failed(failure=msgspec.structs.replace(told, partial=partial)), who)
+        return RunResult(Failed(failure=msgspec.structs.replace(shown, partial=partial)), who)
 
     @staticmethod
     def _why_stopped(move: Move, request: AnyRequest | None) -> str:

@@ -62,9 +62,9 @@ def ranked(
     )
 
 
-def _shares(candidates: list[Candidate], said: Mapping[str, float]) -> dict[Candidate, float]:
+def _shares(candidates: list[Candidate], shares: Mapping[str, float]) -> dict[Candidate, float]:
     """Each candidate's share, which may be said for its model alone as a candidate may be."""
-    found = {each: said.get(str(each), said.get(each.model)) for each in candidates}
+    found = {each: shares.get(str(each), shares.get(each.model)) for each in candidates}
     return {each: share for each, share in found.items() if share is not None}
 
 

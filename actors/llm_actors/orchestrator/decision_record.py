@@ -34,7 +34,7 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     provider: str
     model: str
     outcome: str
-    asked: bool = True
+    called: bool = True
     """False: no call was made, because the provider's circuit is open, it is too slow for the time left or cannot be
     paid, or because the attempt was cancelled before its request was sent.
     """
@@ -61,7 +61,7 @@ class EnsembleRecord(NamedTuple):
     spent: Spent
     members: tuple[LLMResponse, ...]
     attempts: int
-    told: JsonObject
+    extra: JsonObject
 
 
 @final
@@ -150,20 +150,20 @@ class DecisionRecord:
         candidate: Candidate,
         outcome: AttemptResult,
         *,
-        asked: bool = True,
+        called: bool = True,
         waited_s: float = 0.0,
         hedge: bool = False,
         max_output_tokens: int | None = None,
         usage: Usage | None = None,
         cost: float | None = None,
     ) -> AttemptRecord:
-        """Add an attempt that has ended or, without ``asked``, could not be made."""
+        """Add an attempt that has ended or, without ``called``, could not be made."""
         end, first = outcome.end, outcome.first_token_s
         made = AttemptRecord(
             provider=candidate.provider,
             model=candidate.model,
             outcome=end.failure.kind.value if isinstance(end, Failed) else "ok",
-            asked=asked,
+            called=called,
             duration_ms=_ms(outcome.duration_s),
             waited_ms=_ms(waited_s),
             first_token_ms=None if first is None else _ms(first),
@@ -182,25 +182,25 @@ class DecisionRecord:
     def attempts(self) -> int:
         """The number of attempts, as calls that vendors count."""
         others = self.ensemble().attempts if self.ensemble else 0
-        return others + sum(1 for one in self._attempts if one.asked) + len(self.under_way)
+        return others + sum(1 for one in self._attempts if one.called) + len(self.under_way)
 
     @property
     def ended(self) -> int:
         """The number of the request's own attempts that have ended."""
-        return sum(1 for one in self._attempts if one.asked)
+        return sum(1 for one in self._attempts if one.called)
 
     def failure(self, last: Failure) -> Failure:
         """The one failure to report: the kind of the last one, and the results of all attempts."""
         self.limited_by = last.limited_by
         each = self.tried()
-        said = {0: "no candidate could be asked: ", 1: "the one attempt failed: "}
-        before = said.get(self.attempts, f"all {self.attempts} attempts failed: ") if len(self._attempts) > 1 else ""
+        message = {0: "no candidate could be asked: ", 1: "the one attempt failed: "}
+        before = message.get(self.attempts, f"all {self.attempts} attempts failed: ") if len(self._attempts) > 1 else ""
         return msgspec.structs.replace(last, message=before + each) if each else last
 
     def tried(self) -> str:
         """The results of the attempts, in words."""
         times = Counter(about(f"{one.provider}/{one.model}", one.error or one.outcome) for one in self._all())
-        return "; ".join(said if count == 1 else f"{said} ({count} times)" for said, count in times.items())
+        return "; ".join(message if count == 1 else f"{message} ({count} times)" for message, count in times.items())
 
     def _all(self) -> list[AttemptRecord]:
         if not self.under_way:
@@ -218,7 +218,7 @@ class DecisionRecord:
             total.add(others.usage, others.cost)
         return total
 
-    def told(self, spent: Spent | None = None) -> JsonObject:
+    def to_json(self, spent: Spent | None = None) -> JsonObject:
         """The record as plain JSON values. ``spent`` is what `spent` has just said, where it was asked."""
         found: JsonObject = {"strategy": self._strategy, "cache": self.cache}
         if self._passed_over:
@@ -233,16 +233,16 @@ class DecisionRecord:
         if self.limited_by is not None:
             found["limit_owner"] = self.limited_by
         if self.ensemble is not None:
-            found |= self.ensemble().told | {"calls": self.attempts}
+            found |= self.ensemble().extra | {"calls": self.attempts}
         spent = spent or self.spent()
         found["spent"] = {"usage": msgspec.to_builtins(spent.usage or Usage()), "cost": spent.cost}
         return found
 
 
-def about(who: str, said: str) -> str:
-    """``said``, prefixed once with the name of the provider ``who``."""
+def about(who: str, message: str) -> str:
+    """``message``, prefixed once with the name of the provider ``who``."""
     provider = who.partition("/")[0]
-    return f"{who}: {said.removeprefix(f'{who}: ').removeprefix(f'{provider}: ')}"
+    return f"{who}: {message.removeprefix(f'{who}: ').removeprefix(f'{provider}: ')}"
 
 
 def _ms(seconds: float) -> float:

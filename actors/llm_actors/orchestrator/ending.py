@@ -41,7 +41,7 @@ def fold(services: Services, run: Run, result: RunResult, record: DecisionRecord
         model=folded.started.model or (who.model if who else run.request.model),
         processing_time_ms=run.elapsed_ms,
         cost=cost,
-        decision=record.told(spent),
+        decision=record.to_json(spent),
         members=record.ensemble().members if record.ensemble else (),
     )
     if isinstance(end, Failed):
@@ -66,7 +66,7 @@ def close(run: Run, end: Finished | Failed) -> None:
 def close_early(run: Run, record: DecisionRecord) -> None:
     """Close the log of a run that was stopped, with what was tried for it and what that used."""
     spent = record.spent()
-    run.close(record.told(), record.tried(), usage=spent.usage, cost=spent.cost)
+    run.close(record.to_json(), record.tried(), usage=spent.usage, cost=spent.cost)
 
 
 def replay(run: Run, response: LLMResponse, cache: CacheOutcome = "hit") -> None:

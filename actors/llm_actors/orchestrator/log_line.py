@@ -73,8 +73,8 @@ def log_end(run: Run) -> LogFields | None:
     end, request = run.log.end, run.request
     if end is None or end.response is None:
         return None
-    response, told = end.response, end.response.decision
-    made = told.get("attempts", ())
+    response, decision = end.response, end.response.decision
+    made = decision.get("attempts", ())
     failure = None if isinstance(end, Finished) else end.failure
     fields = LogFields(
         id=request.request_id,
@@ -84,10 +84,10 @@ def log_end(run: Run) -> LogFields | None:
         deployment=_deployment(response, made),
         status=200 if failure is None else failure.rule.status,
         ms=round(response.processing_time_ms, 1),
-        attempts=told.get("calls", len(made)),
+        attempts=decision.get("calls", len(made)),
         cost=response.cost,
         first_token_ms=_first_token(response, made),
-        cache=told.get("cache", "") if told.get("cache") in ("hit", "coalesced") else "",
+        cache=decision.get("cache", "") if decision.get("cache") in ("hit", "coalesced") else "",
         adjusted=[each.in_words for each in response.adjusted],
     )
     if (usage := response.usage) is not None:
@@ -111,7 +111,7 @@ class _Line:
     def __str__(self) -> str:
         fields = self._fields
         attempts = f"{fields.attempts} attempt{'' if fields.attempts == 1 else 's'}"
-        said = [
+        message = [
             f"request {fields.id}{fields.caller and f' of {fields.caller}'} "
             f"{f'failed ({fields.failure})' if fields.failure else 'completed'} "
             f"by {fields.deployment or 'nobody'} in {fields.ms:.0f} ms",
@@ -124,7 +124,7 @@ class _Line:
             f"adjusted: {', '.join(fields.adjusted)}" if fields.adjusted else "",
             fields.client_id and f"client's id {fields.client_id}",
         ]
-        return ", ".join(filter(None, said))
+        return ", ".join(filter(None, message))
 
 
 def _deployment(response: LLMResponse, made: list[JsonObject]) -> str:
@@ -146,9 +146,9 @@ def words_of(failure: Failure, request: AnyRequest) -> str:
     """A vendor's words, without keys, and without the words that stand in the request: some vendors quote it."""
     if failure.upstream_status is None:
         return ""
-    asked = "\n".join(_texts(request))[:SEARCHED]
-    said = _WORD.sub(lambda found: "…" if found[0] in asked else found[0], failure.message[: 4 * MAX_WORDS])
-    return redact(said)[:MAX_WORDS]
+    prompt = "\n".join(_texts(request))[:SEARCHED]
+    message = _WORD.sub(lambda found: "…" if found[0] in prompt else found[0], failure.message[: 4 * MAX_WORDS])
+    return redact(message)[:MAX_WORDS]
 
 
 def _texts(request: AnyRequest) -> Iterator[str]:

@@ -52,7 +52,7 @@ class Metrics:
         """By kind of failure: requests that were not accepted."""
         self.limited: Counter[tuple[str, LimitOwner]] = Counter()
         """By kind of failure, or the server's error code, and owner of the limit: requests that a limit refused."""
-        self.door: Counter[str] = Counter()
+        self.server: Counter[str] = Counter()
         """By error code: requests that the server refused before they were requests for a model."""
         self.requests: Counter[tuple[str, str, str]] = Counter()
         """By type, provider that responded ("" for none), and outcome."""
@@ -88,9 +88,9 @@ class Metrics:
         self.refused[failure.kind.value] += 1
         self._count_limit(failure)
 
-    def refuse_at_door(self, code: str, *, is_limit: bool) -> None:
+    def refuse_in_server(self, code: str, *, is_limit: bool) -> None:
         """Count a request that the server refused; ``is_limit``: because of a limit of the server."""
-        self.door[code] += 1
+        self.server[code] += 1
         if is_limit:
             self.limited[code, "server"] += 1
 

@@ -19,7 +19,7 @@ from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation, reserve
 from llm_actors.orchestrator.load import waiting_for
 from llm_actors.orchestrator.services import Services
-from llm_actors.provider import Passed, PassOn, failure_of, pass_on
+from llm_actors.provider import PassOn, PassthroughResponse, failure_of, pass_on
 from llm_actors.selector import observe, pause_after
 from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.events import Failed, Finished
@@ -39,14 +39,16 @@ USUAL_PRIORITY = 5
 log = logging.getLogger(__name__)
 
 
-async def pass_through(services: Services, provider: str, message: PassOn, *, caller: str, request_id: str) -> Passed:
+async def pass_through(
+    services: Services, provider: str, message: PassOn, *, caller: str, request_id: str
+) -> PassthroughResponse:
     """Send ``message`` to ``provider``. Waits for room, for the vendor and for the client.
 
     Raises `LLMClientError` when it is not sent: no room in time, an open circuit, a provider that is not running.
     Cancelling it closes the connection to the vendor.
     """
     began, outcome = trio.current_time(), ""
-    passed: Passed | None = None
+    passed: PassthroughResponse | None = None
     try:
         passed = await _passed(services, provider, message, caller)
         outcome = passed.failure.kind.value if passed.failure is not None else f"{passed.status // 100}xx"
@@ -65,7 +67,7 @@ async def pass_through(services: Services, provider: str, message: PassOn, *, ca
             bytes_back=0 if passed is None else passed.received,
             ms=round(1000 * (trio.current_time() - began), 1),
         )
-        _tell(services, fields)
+        _publish(services, fields)
     assert passed is not None, "it was sent, or raised"
     return passed
 
@@ -87,9 +89,9 @@ class PassthroughFields(msgspec.Struct, kw_only=True, omit_defaults=True):
     ms: float
 
 
-def _tell(services: Services, fields: PassthroughFields) -> None:
+def _publish(services: Services, fields: PassthroughFields) -> None:
     """Count it, and write its line in the log and its row in the ledger, whatever came of it."""
-    services.meter.passed_through(fields.provider, fields.outcome, fields.caller)
+    services.metrics.passed_through(fields.provider, fields.outcome, fields.caller)
     log.info(
         "request %s%s: %s %s/%s passed through: %s, %s in %.0f ms, %d bytes back, cost unknown",
         fields.id,
@@ -108,7 +110,7 @@ def _tell(services: Services, fields: PassthroughFields) -> None:
     )
 
 
-async def _passed(services: Services, provider: str, message: PassOn, caller: str) -> Passed:
+async def _passed(services: Services, provider: str, message: PassOn, caller: str) -> PassthroughResponse:
     load = services.loads.get(provider)
     if load is None:  # it was taken out of the configuration while the request came in
         raise error_for(Failure(kind=FailureKind.MODEL_NOT_FOUND, message=f"there is no provider {provider} any more"))
@@ -127,11 +129,11 @@ async def _passed(services: Services, provider: str, message: PassOn, caller: st
         if barred is not None:
             raise error_for(barred)
         slot.use(now)
-        passed = Passed(failure=Failure(kind=FailureKind.CANCELLED, message="cancelled"))
+        passed = PassthroughResponse(failure=Failure(kind=FailureKind.CANCELLED, message="cancelled"))
         try:
             passed = await pass_on(services.providers[provider], message)
         except KernelError as exc:
-            passed = Passed(failure=failure_of(exc, provider), unsent=True)
+            passed = PassthroughResponse(failure=failure_of(exc, provider), unsent=True)
         finally:
             _settle(services, candidate, passed, room, began=now)
         return passed
@@ -157,7 +159,7 @@ def _no_slot(provider: str, wait_s: float) -> Failure:
 
 
 def _settle(
-    services: Services, candidate: Candidate, passed: Passed, room: Reservation | None, *, began: float
+    services: Services, candidate: Candidate, passed: PassthroughResponse, room: Reservation | None, *, began: float
 ) -> None:
     """Into the books of limiter and selector. None of it waits."""
     failure = passed.failure

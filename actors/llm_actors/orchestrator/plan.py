@@ -78,10 +78,10 @@ class _RetryAfter(wait_base):
         self._draw = draw
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
-        asked = _failure(retry_state).retry_after
-        if asked is None:
+        retry_after = _failure(retry_state).retry_after
+        if retry_after is None:
             return self._otherwise(retry_state)
-        return asked * (1 + RETRY_AFTER_JITTER * self._draw())
+        return retry_after * (1 + RETRY_AFTER_JITTER * self._draw())
 
 
 def _failure(state: tenacity.RetryCallState) -> Failure:
@@ -156,21 +156,21 @@ class AttemptPlan(Generic[C]):
             self.current, *self._others = left
         return bool(left)
 
-    def after(self, failure: Failure, now: float, *, asked: bool = True) -> Move:
+    def after(self, failure: Failure, now: float, *, called: bool = True) -> Move:
         """What follows ``failure`` of ``current``. After `Next`, ``current`` is the next candidate.
 
-        ``asked``: whether a call was made. A candidate that was refused one is waited for only if no other is left;
+        ``called``: whether a call was made. A candidate that was refused one is waited for only if no other is left;
         that uses up no attempt and nothing of the retry budget, but all such waits together are limited by ``wait_s``.
         The reason of the refusal need not apply to the next candidate.
         """
         if failure.kind is FailureKind.CONTEXT_LENGTH:
             self._others = [other for other in self._others if self._fits(self.current, other)]
         step = failure.step
-        if step is Step.STOP and asked:
+        if step is Step.STOP and called:
             return Stop(f"{failure.kind.value} cannot be helped by another attempt")
-        if not asked and not self._others:
+        if not called and not self._others:
             return self._after_refusal(failure, now)
-        if step is Step.RETRY and asked and (again := self._retry(failure, now)) is not None:
+        if step is Step.RETRY and called and (again := self._retry(failure, now)) is not None:
             return again
         if not self._others:
             return Stop(self._why_no_more(step, now))

@@ -71,14 +71,14 @@ def _calls(decision: JsonObject) -> list[RecentCall]:
     return (members + own)[:SHOWN_CALLS]
 
 
-def _call(said: JsonObject, deployment: str, *, member: bool = False) -> RecentCall:
+def _call(attempt: JsonObject, deployment: str, *, member: bool = False) -> RecentCall:
     return RecentCall(
         deployment=deployment,
-        outcome=said["outcome"],
-        ms=said["duration_ms"],
-        waited_ms=said.get("waited_ms", 0.0),
-        first_token_ms=said.get("first_token_ms"),
-        hedge=said.get("hedge", False),
+        outcome=attempt["outcome"],
+        ms=attempt["duration_ms"],
+        waited_ms=attempt.get("waited_ms", 0.0),
+        first_token_ms=attempt.get("first_token_ms"),
+        hedge=attempt.get("hedge", False),
         member=member,
-        cost=said.get("cost"),
+        cost=attempt.get("cost"),
     )

@@ -180,8 +180,8 @@ class Reserving:
 
     def unpaid(self, candidate: Candidate, estimate: Estimate, *, is_last: bool) -> Failure | None:
         """Why ``candidate`` cannot be paid, if there is a budget."""
-        purse = self._context.purse
-        return None if purse is None else purse.refuses(candidate, estimate, self._context.request, is_last=is_last)
+        budget = self._context.budget
+        return None if budget is None else budget.refuses(candidate, estimate, self._context.request, is_last=is_last)
 
     def _admit(self, candidate: Candidate, others: list[Candidate], estimate: Estimate, now: float) -> Failure | None:
         """Why ``candidate`` is not called now. A fallback that is usually slower than the time left is not."""
@@ -194,7 +194,7 @@ class Reserving:
             extra=candidate == self._called,
             within_s=within,
             others=others,
-            asked=self._called is not None,
+            called=self._called is not None,
             request_type=self._context.request.request_type,
             usage=estimate.usage,
         )

@@ -83,9 +83,9 @@ class Router:
         """
         route = self._route_of(request) or _NOTHING_SAID
         asked = request.policy or _NOTHING_SAID
-        for said in (request.deadline_s, asked.deadline_s, route.deadline_s, self._default.deadline_s):
-            if said is not None:  # 0 if a caller has no time left
-                return said
+        for given in (request.deadline_s, asked.deadline_s, route.deadline_s, self._default.deadline_s):
+            if given is not None:  # 0 if a caller has no time left
+                return given
         return DEFAULT_DEADLINE_SECONDS
 
     def _route_of(self, request: AnyRequest) -> Policy | None:

@@ -67,7 +67,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     request_log: RequestLog | None = None
     """Where requests are written down, if any are."""
     accounting: Accounting = msgspec.field(default_factory=Accounting)
-    meter: Metrics = msgspec.field(default_factory=Metrics)
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
     recent: RecentRequests = msgspec.field(default_factory=RecentRequests)
     knowledge: Knowledge = msgspec.field(default_factory=Knowledge)
     estimator: TokenEstimator = msgspec.field(default_factory=TokenEstimator)

@@ -67,7 +67,7 @@ class _Flight:
             return
         if self._payer is run:
             self._payer = None
-        run.close(_unpaid(self.record.told()), self.record.tried(), cost=0.0)
+        run.close(_unpaid(self.record.to_json()), self.record.tried(), cost=0.0)
 
     def close(self, run: Run, end: Finished | Failed) -> None:
         """``run`` has followed it to its ``end``, and gets that under its own ids."""
@@ -155,7 +155,7 @@ class SingleFlight:
         if flight is None or flight.run.scope.cancel_called:  # abandoned or too late, it accepts no more followers
             shared_run = Run(run.request, stream=run.stream, log_limit_bytes=run.log.limit_bytes)
             flight = self._flying[shared] = _Flight(shared_run, _record(mode, routed), run, setup)
-            flight.run.log.on_late = setup.services.meter.drop_late_event
+            flight.run.log.on_late = setup.services.metrics.drop_late_event
             # Only the outer bound, which cannot be moved: calls that are made take it with them.
             patience = run.scope.deadline - run.started_at
             flight.run.scope.deadline = flight.run.started_at + max(DEFAULT_DEADLINE_SECONDS, patience)
@@ -290,9 +290,9 @@ def _answer(run: Run) -> LLMResponse | None:
 
 def _by_another(response: LLMResponse) -> bool:
     """Whether another candidate was tried first and failed."""
-    asked = [(each["provider"], each["model"], each["outcome"]) for each in response.decision.get("attempts", ())]
-    answered = next((each for each in asked if each[2] == "ok"), None)
-    return answered is not None and asked[0][:2] != answered[:2]
+    attempts = [(each["provider"], each["model"], each["outcome"]) for each in response.decision.get("attempts", ())]
+    answered = next((each for each in attempts if each[2] == "ok"), None)
+    return answered is not None and attempts[0][:2] != answered[:2]
 
 
 def _is_second_best(response: LLMResponse) -> bool:

@@ -49,21 +49,21 @@ class Delivered:
 
 
 def booked(
-    said: UsageReported | None,
+    reported: UsageReported | None,
     delivered: Delivered,
     input_tokens: int,
     ratio: float = 1.0,
     billed_input_tokens: int | None = None,
 ) -> Usage:
-    """The usage of an attempt: ``said`` if that is final, else the larger of it and of what was delivered, marked as an
-    estimate.
+    """The usage of an attempt: ``reported`` if that is final, else the larger of it and of what was delivered, marked
+    as an estimate.
 
     ``input_tokens`` is the estimate for the prompt, for vendors that reported nothing. ``ratio``: tokens of this model
     per token by length. ``billed_input_tokens``: how many tokens of the prompt are billed, if that differs.
     """
-    if said is not None and said.final:
-        return said.usage
-    counted = Usage() if said is None else said.usage
+    if reported is not None and reported.final:
+        return reported.usage
+    counted = Usage() if reported is None else reported.usage
     thoughts = max(counted.reasoning_tokens, math.ceil(delivered.thought * ratio))
     images = max(counted.image_tokens, delivered.images * PICTURE_OUTPUT_TOKENS)
     return msgspec.structs.replace(

@@ -114,8 +114,8 @@ class StreamRecovery:
         match request:
             case ChatRequest():
                 # vendors refuse a prefill that ends in white space
-                said = Message.of("assistant", broken.text.rstrip())
-                return msgspec.structs.replace(request, messages=(*request.messages, said))
+                prefix = Message.of("assistant", broken.text.rstrip())
+                return msgspec.structs.replace(request, messages=(*request.messages, prefix))
             case CompletionRequest(suffix=None):
                 return msgspec.structs.replace(request, prompt=request.prompt + broken.text.rstrip())
             case _:

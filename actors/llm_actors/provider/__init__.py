@@ -14,7 +14,7 @@ from llm_actors.provider.messages import (
     list_models,
     pass_on,
 )
-from llm_actors.provider.passing import ClientGone, Passed, PassOn, Taker
+from llm_actors.provider.passing import ClientGone, PassOn, PassthroughResponse, Taker
 from llm_actors.provider.renewal import KeyRenewer
 from llm_actors.provider.spec import AuthHeader, Endpoint, ProviderSpec
 from llm_actors.provider.wires import ProviderWires, wires_of
@@ -26,7 +26,7 @@ __all__ = [
     "Endpoint",
     "KeyRenewer",
     "PassOn",
-    "Passed",
+    "PassthroughResponse",
     "Prepared",
     "ProviderActor",
     "ProviderMessage",

@@ -193,23 +193,23 @@ class ProviderCall:
             adapted = prepared.adapted
         else:
             adapted = await run_large(size, adapted_over, dialect, request)
-        said = adapted.request
+        sent = adapted.request
         self._adjusted = adapted.adjusted
         self._filters = [make() for make in adapted.filters]
         if isinstance(request, CodeRequest):
             self._filters.append(CodeFenceStripper())
-        wire = await run_large(size, _encoded, dialect, said, stream)
+        wire = await run_large(size, _encoded, dialect, sent, stream)
         self._url = self._spec.url_of(wire)
         renewer = self._spec.renewer
         if renewer is None:
-            asked = self._sent(wire)
+            exchange = self._sent(wire)
             del wire  # the prompt may be large, and the response take long
-            return await self._ask(asked, request, said, stream)
+            return await self._ask(exchange, request, sent, stream)
         await renewer.refresh()
         used = renewer.current
-        end = await self._ask(self._sent(wire), request, said, stream)
+        end = await self._ask(self._sent(wire), request, sent, stream)
         if isinstance(end, Failed) and end.failure.kind is FailureKind.AUTH and await renewer.renew(used):
-            end = await self._ask(self._sent(wire), request, said, stream)
+            end = await self._ask(self._sent(wire), request, sent, stream)
         return end
 
     def _sent(self, wire: WireRequest) -> AbstractAsyncContextManager[HttpResponse]:
@@ -217,10 +217,10 @@ class ProviderCall:
         return self._transport.send(http, connect_timeout=self._timeouts.connect, on_sent=self._on_sent)
 
     async def _ask(
-        self, asked: AbstractAsyncContextManager[HttpResponse], request: AnyRequest, said: AnyRequest, stream: bool
+        self, exchange: AbstractAsyncContextManager[HttpResponse], request: AnyRequest, sent: AnyRequest, stream: bool
     ) -> Finished | Failed:
         dialect = self._dialect
-        async with asked as response:
+        async with exchange as response:
             self._resent = response.resent
             self._limits = dialect.rate_limits(tuple(response.headers.items()))
             if not 200 <= response.status < 300:
@@ -230,9 +230,9 @@ class ProviderCall:
                     self._oddities.note_not_found(self._url)
                 return Failed(failure=_with_hint(failure, response.headers.get("x-should-retry")))
             if stream:
-                return await self._stream(response, dialect.stream_decoder(said), request)
+                return await self._stream(response, dialect.stream_decoder(sent), request)
             whole = await _whole(response, self._most_bytes(request))
-            return self._deliver(await run_large(len(whole.body), dialect.decode_response, said, whole, self._ignored))
+            return self._deliver(await run_large(len(whole.body), dialect.decode_response, sent, whole, self._ignored))
 
     def _most_bytes(self, request: AnyRequest) -> int:
         return self._spec.max_answer.bytes_for(self._answer_type(request))

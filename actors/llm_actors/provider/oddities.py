@@ -20,7 +20,7 @@ class Oddities:
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
 
     def note_fields(self, names: Iterable[str]) -> None:
         """Log fields of an unexpected type, which were left out of a response."""
@@ -39,7 +39,7 @@ class Oddities:
             log.warning("%s: HTTP 404 at %s", self._provider, url)
 
     def _is_new(self, kind: str, word: str) -> bool:
-        if (kind, word) in self._told or len(self._told) >= MOST_ODDITIES:
+        if (kind, word) in self._reported or len(self._reported) >= MOST_ODDITIES:
             return False
-        self._told.add((kind, word))
+        self._reported.add((kind, word))
         return True

@@ -45,7 +45,7 @@ class Taker(Protocol):
         ...
 
 
-class PassOn(Call["Passed"], frozen=True, kw_only=True):
+class PassOn(Call["PassthroughResponse"], frozen=True, kw_only=True):
     """Send a request as it is. ``path`` is a `vendor_path` with its query. ``body`` raises nothing but `ClientGone`."""
 
     method: str
@@ -57,7 +57,7 @@ class PassOn(Call["Passed"], frozen=True, kw_only=True):
     on_sent: Callable[[], None] | None = None
 
 
-class Passed(msgspec.Struct, frozen=True, kw_only=True):
+class PassthroughResponse(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it. ``status`` is the vendor's; 0: there was no answer. ``failure`` is what it means for the
     provider; where nothing of the answer had ``begun`` to reach the client, the client is told it.
     """
@@ -90,7 +90,7 @@ class PassingCall:
         self._received = 0
         self._unsent = False
 
-    async def run(self) -> Passed:
+    async def run(self) -> PassthroughResponse:
         """Carry it out. Raises nothing but `trio.Cancelled` and bugs."""
         began = trio.current_time()
         failure: Failure | None = None
@@ -109,7 +109,7 @@ class PassingCall:
             failure = clean_failure(failure, self._spec.secret).at(
                 provider=self._spec.name, model="", partial=self._begun
             )
-        return Passed(
+        return PassthroughResponse(
             status=self._status,
             failure=failure,
             begun=self._begun,

@@ -71,8 +71,8 @@ class ProviderWires:
         responses = self._responses
         if responses is None or self._target is None:
             return self.usual
-        asked = spoken(request, self.usual.request_types)
-        if not isinstance(asked, ChatRequest):
+        adapted = spoken(request, self.usual.request_types)
+        if not isinstance(adapted, ChatRequest):
             return self.usual
         if self._setting == "responses":
             return responses
@@ -81,8 +81,8 @@ class ProviderWires:
         rule = self.usual.rules.of(request.model)
         is_taken = (
             request.model in self._needing
-            or needs_responses(asked, rule, self._target)
-            or prefers_responses(asked, rule)
+            or needs_responses(adapted, rule, self._target)
+            or prefers_responses(adapted, rule)
         )
         return responses if is_taken else self.usual
 

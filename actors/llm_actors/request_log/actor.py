@@ -56,12 +56,12 @@ class RequestLogActor:
         if not runs:
             return
         with trio.move_on_after(FLUSH_SECONDS):
-            trouble = await trio.to_thread.run_sync(self._try, runs, abandon_on_cancel=True, limiter=self._thread)
-            if trouble and not self._is_away:
-                log.error("the request log cannot be written (%s): requests are left out until it can", trouble)
-            elif self._is_away and not trouble:
+            problem = await trio.to_thread.run_sync(self._try, runs, abandon_on_cancel=True, limiter=self._thread)
+            if problem and not self._is_away:
+                log.error("the request log cannot be written (%s): requests are left out until it can", problem)
+            elif self._is_away and not problem:
                 log.info("the request log is written again")
-            self._is_away = bool(trouble)
+            self._is_away = bool(problem)
 
     def _try(self, runs: list[Run]) -> str:
         try:

@@ -77,15 +77,15 @@ def _event(event: Event, *, redacted: bool) -> JsonObject:
         if isinstance(event, Finished):
             return found | {"reason": event.reason.value}
         failure = event.failure
-        said: JsonObject = {"kind": failure.kind.value, "upstream_status": failure.upstream_status}
-        return found | said | ({} if redacted else {"message": failure.message})
+        shown: JsonObject = {"kind": failure.kind.value, "upstream_status": failure.upstream_status}
+        return found | shown | ({} if redacted else {"message": failure.message})
     if redacted:
         return _event_shape(event)
     if isinstance(event, ANY_DELTAS) and event.lengths:
         event = msgspec.structs.replace(event, lengths=b"")
-    told: JsonObject = msgspec.to_builtins(event)
-    told.pop("lengths", None)
-    return told
+    fields: JsonObject = msgspec.to_builtins(event)
+    fields.pop("lengths", None)
+    return fields
 
 
 def _event_shape(event: Event) -> JsonObject:

@@ -103,11 +103,11 @@ class SelectorActor:
         match delivery.message:
             case Observed() as seen:
                 for transition in self._selector.observe(seen, self._draw()):
-                    _tell(transition, seen.ended)
+                    _log_transition(transition, seen.ended)
                 self._tell_refused(seen)
             case Proof() as proof:
                 for transition in self._selector.prove(proof):
-                    _tell(transition, proof.at)
+                    _log_transition(transition, proof.at)
             case _ as never:
                 assert_never(never)
 
@@ -129,7 +129,7 @@ def selector_child(selector: Selector) -> ChildSpec[SelectorMessage]:
     )
 
 
-def _tell(transition: Transition, now: float) -> None:
+def _log_transition(transition: Transition, now: float) -> None:
     """Log the beginning and the end of an outage, and probes in between only at debug level."""
     breaker = transition.breaker
     if breaker.state is CircuitState.OPEN:

@@ -19,7 +19,7 @@ from math import inf
 import msgspec
 
 from llm_actors.kernel import Backoff
-from llm_actors.selector.decay import Fading
+from llm_actors.selector.decay import DecayingCount
 from llm_protocol.failures import RULES, FailureKind
 
 FAILURES_IN_A_ROW = 5
@@ -90,8 +90,8 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
     """The latest failure that counted."""
     evidence: str = ""
     """Why it entered its state, for people."""
-    good: Fading = Fading(LATELY_SECONDS)
-    bad: Fading = Fading(LATELY_SECONDS)
+    good: DecayingCount = DecayingCount(LATELY_SECONDS)
+    bad: DecayingCount = DecayingCount(LATELY_SECONDS)
 
     def at(self, now: float) -> CircuitBreaker:
         """The breaker as it is at ``now``: an open one whose pause is over is half-open."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import final
 
-from llm_actors.selector.decay import Fading
+from llm_actors.selector.decay import DecayingCount
 
 RETRY_HALF_LIFE_SECONDS = 10.0
 """The half-life of a call in the retry budget: the budget must follow the traffic closely."""
@@ -41,8 +41,8 @@ class CallBudget:
     def __init__(self, share: float, *, floor: float, half_life: float) -> None:
         self._share = share
         self._floor = floor
-        self._requests = Fading(half_life)
-        self._extra = Fading(half_life)
+        self._requests = DecayingCount(half_life)
+        self._extra = DecayingCount(half_life)
 
     def count(self, now: float) -> None:
         """Count the first attempt of a request."""

@@ -1,7 +1,7 @@
 """Running averages that decay: each is a small frozen value, and ``plus`` returns the next one.
 
-`Fading` decays with time, for counts; `Mean` and `Series` decay with each new value, for sizes that are meaningful only
-with traffic.
+`DecayingCount` decays with time, for counts. `Mean` and `Series` decay with each new value, for sizes that are
+meaningful only with traffic.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SAMPLE_SIZE = 64
 """The number of newest values of a `Series` that are kept for its percentiles."""
 
 
-class Fading(msgspec.Struct, frozen=True):
+class DecayingCount(msgspec.Struct, frozen=True):
     """An amount that halves every ``half_life`` seconds."""
 
     half_life: float
@@ -30,9 +30,9 @@ class Fading(msgspec.Struct, frozen=True):
             return 0.0
         return self.amount * exp2(-max(0.0, now - self.at) / self.half_life)
 
-    def plus(self, now: float, amount: float = 1.0) -> Fading:
+    def plus(self, now: float, amount: float = 1.0) -> DecayingCount:
         """With ``amount`` added at ``now``."""
-        return Fading(self.half_life, self.level(now) + amount, max(now, self.at))
+        return DecayingCount(self.half_life, self.level(now) + amount, max(now, self.at))
 
 
 class Mean(msgspec.Struct, frozen=True):

@@ -18,8 +18,8 @@ def pause_after(failure: Failure) -> float:
     rule = failure.rule
     if rule.fault is not AtFault.PROVIDER:
         return 0.0
-    asked = rule.pause_s if failure.retry_after is None else failure.retry_after
-    return min(max(asked, 0.0), LONGEST_PAUSE_SECONDS)
+    pause = rule.pause_s if failure.retry_after is None else failure.retry_after
+    return min(max(pause, 0.0), LONGEST_PAUSE_SECONDS)
 
 
 def scope_of(failure: Failure, *, unsent: bool) -> Scope:

@@ -68,11 +68,11 @@ def fastest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCan
     ]
 
 
-def weighted(choices: list[RankedCandidate], wish: OrderingInputs) -> list[RankedCandidate]:
+def weighted(choices: list[RankedCandidate], inputs: OrderingInputs) -> list[RankedCandidate]:
     """Drawn at random, each by its share, without replacement."""
-    shares = {each.candidate: _share_of(each, wish) for each in choices}
+    shares = {each.candidate: _share_of(each, inputs) for each in choices}
     everything = sum(shares.values()) or 1.0
-    left, draw = list(choices), wish.draw
+    left, draw = list(choices), inputs.draw
     drawn: list[RankedCandidate] = []
     while left:
         total = sum(shares[each.candidate] for each in left)
@@ -82,16 +82,16 @@ def weighted(choices: list[RankedCandidate], wish: OrderingInputs) -> list[Ranke
     return drawn
 
 
-def sticky(choices: list[RankedCandidate], wish: OrderingInputs) -> list[RankedCandidate]:
+def sticky(choices: list[RankedCandidate], inputs: OrderingInputs) -> list[RankedCandidate]:
     """The same conversation goes to the same candidate, as long as that one exists; without a key, `by_score`.
 
     Rendezvous hashing: when a candidate is added or removed, only its own conversations move.
     """
-    if not wish.sticky_key:
-        return by_score(choices, wish)
+    if not inputs.sticky_key:
+        return by_score(choices, inputs)
     return [
         each._replace(reason=f"place {place} for this conversation")
-        for place, each in enumerate(sorted(choices, key=lambda each: _affinity(wish.sticky_key, each.candidate)), 1)
+        for place, each in enumerate(sorted(choices, key=lambda each: _affinity(inputs.sticky_key, each.candidate)), 1)
     ]
 
 
@@ -106,11 +106,11 @@ ORDERS: dict[Select, Order] = {
 
 
 def by_own(
-    name: str, ordering: OrderingFunction, choices: list[RankedCandidate], wish: OrderingInputs
+    name: str, ordering: OrderingFunction, choices: list[RankedCandidate], inputs: OrderingInputs
 ) -> list[RankedCandidate]:
     """As the program's ``ordering`` says. If it fails, in the given order: no request is lost by that."""
     try:
-        ordered = list(ordering(list(choices), wish))
+        ordered = list(ordering(list(choices), inputs))
         is_complete = sorted(each.candidate for each in ordered) == sorted(each.candidate for each in choices)
         why = "" if is_complete else "it did not return what it was given"
     except Exception as exc:  # the program's own; its text may hold anything
@@ -128,9 +128,9 @@ def _or_last(value: float | None) -> float:
     return inf if value is None else value
 
 
-def _share_of(choice: RankedCandidate, wish: OrderingInputs) -> float:
-    if wish.shares:
-        return max(0.0, wish.shares.get(choice.candidate, 0.0))
+def _share_of(choice: RankedCandidate, inputs: OrderingInputs) -> float:
+    if inputs.shares:
+        return max(0.0, inputs.shares.get(choice.candidate, 0.0))
     return 1 / max(choice.score, LEAST_SCORE)
 
 

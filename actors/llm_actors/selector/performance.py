@@ -17,7 +17,7 @@ import msgspec
 
 from llm_actors.deployment import Candidate
 from llm_actors.kernel import Cast
-from llm_actors.selector.decay import Fading, Mean, Series
+from llm_actors.selector.decay import DecayingCount, Mean, Series
 from llm_actors.selector.latency import LatencyModel
 from llm_protocol.failures import AtFault, Failure
 from llm_protocol.requests import RequestType
@@ -97,13 +97,13 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     """Until the response was complete, streamed or not."""
     cost_per_token: Mean = Mean()
     """The cost of a whole request, prompt and response together."""
-    prompted: Fading = Fading(CACHED_SECONDS)
-    cached: Fading = Fading(CACHED_SECONDS)
+    prompted: DecayingCount = DecayingCount(CACHED_SECONDS)
+    cached: DecayingCount = DecayingCount(CACHED_SECONDS)
     """Tokens of prompts, and those of them that the vendor had cached."""
     waited: float = 0.0
     """The longest wait in vain since the last success."""
-    good: Fading = Fading(FORGIVEN_SECONDS)
-    bad: Fading = Fading(FORGIVEN_SECONDS)
+    good: DecayingCount = DecayingCount(FORGIVEN_SECONDS)
+    bad: DecayingCount = DecayingCount(FORGIVEN_SECONDS)
     seen_at: float = -inf
     """When an attempt last ended with a meaningful result."""
 
@@ -145,7 +145,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
 
     def forgiven(self) -> Performance:
         """The measurements without their failures: the trouble that caused them is over."""
-        return msgspec.structs.replace(self, bad=Fading(FORGIVEN_SECONDS))
+        return msgspec.structs.replace(self, bad=DecayingCount(FORGIVEN_SECONDS))
 
     def _with_success(self, seen: Observed) -> Performance:
         first, usage = seen.first_token_s if seen.stream else None, seen.usage

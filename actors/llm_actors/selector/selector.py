@@ -38,7 +38,7 @@ from llm_protocol.policy import Select
 from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
-MAX_BOOKS = 1_024
+MAX_REMEMBERED = 1_024
 """The most candidates that are remembered, by type of request; the least recently used is dropped. Callers may name any
 model.
 """
@@ -56,7 +56,7 @@ class Selector:
         """``orderings``: those that a program adds, by name."""
         self._cost_of = cost_of
         self._own_orderings = orderings or {}
-        self._books: dict[Key, Performance] = {}
+        self._performance: dict[Key, Performance] = {}
         self._exploration = Exploration()
         self._in_flight = InFlight()
         self.circuits = Circuits()
@@ -116,7 +116,7 @@ class Selector:
 
     def known(self, candidate: Candidate, request_type: RequestType = RequestType.CHAT) -> Performance:
         """The measurements of ``candidate`` for requests of one type."""
-        return self._books.get((candidate, request_type), _UNKNOWN)
+        return self._performance.get((candidate, request_type), _UNKNOWN)
 
     def exploration(self) -> ExplorationStatistics:
         """What exploring has cost so far."""
@@ -132,7 +132,7 @@ class Selector:
         extra: bool = False,
         within_s: float = inf,
         others: Sequence[Candidate] | None = None,
-        asked: bool = False,
+        called: bool = False,
         request_type: RequestType = RequestType.CHAT,
         usage: Usage | None = None,
     ) -> Failure | None:
@@ -141,13 +141,13 @@ class Selector:
         Otherwise the failure to go on with; no call may be made. In a half-open breaker this claims the probe.
         ``extra``: a retry or hedge, which was paid for with `may_retry` or `may_hedge` and does not itself earn any. A
         candidate whose usual response takes longer than ``within_s`` is refused: pass what is left of the deadline for
-        fallbacks. ``others`` are the request's other candidates, if known, and ``asked`` is whether it has made a call:
-        see `Circuits.unavailable`. ``usage`` is what the attempt is expected to use: that shows how late it is while it
-        is in flight.
+        fallbacks. ``others`` are the request's other candidates, if known. ``called``: whether the request has made a
+        call (see `Circuits.unavailable`). ``usage`` is what the attempt is expected to use; it shows how late the
+        attempt is while it is in flight.
         """
         barred = self.circuits.unavailable(candidate, now)
         if barred is not None and others is not None and self._none_ready(others, now):
-            barred = self.circuits.unavailable(candidate, now, alone=True, sole=not asked)
+            barred = self.circuits.unavailable(candidate, now, alone=True, sole=not called)
         if barred is not None:
             return barred.failure(candidate)
         if within_s < inf and (usual := self._usual_s(candidate, request_type, now)) is not None and usual > within_s:
@@ -202,11 +202,11 @@ class Selector:
         """Record the result of an attempt. Returns the breakers whose state changed."""
         transitions = self.circuits.observe(seen, draw)
         self._in_flight.ended(seen.key, seen.began, answered=seen.failure is None or seen.failure.partial)
-        book = self.known(*seen.key).plus(seen)
-        self._books.pop(seen.key, None)
-        self._books[seen.key] = book
-        if len(self._books) > MAX_BOOKS:
-            del self._books[next(iter(self._books))]
+        performance = self.known(*seen.key).plus(seen)
+        self._performance.pop(seen.key, None)
+        self._performance[seen.key] = performance
+        if len(self._performance) > MAX_REMEMBERED:
+            del self._performance[next(iter(self._performance))]
         return self._forgiving(transitions)
 
     def _forgiving(self, transitions: list[Transition]) -> list[Transition]:
@@ -223,9 +223,9 @@ class Selector:
 
     def _forgive(self, of: Candidate | str) -> None:
         """The trouble is over: drop its failures, which would keep a recovered candidate from being used."""
-        for key, book in self._books.items():
+        for key, performance in self._performance.items():
             if of in (key[0], key[0].provider):
-                self._books[key] = book.forgiven()
+                self._performance[key] = performance.forgiven()
 
     # Ranking
 
@@ -317,7 +317,7 @@ class _Budgets:
         found = self._budgets.get(candidate)
         if found is None:
             found = self._budgets[candidate] = self._make()
-            if len(self._budgets) > MAX_BOOKS:
+            if len(self._budgets) > MAX_REMEMBERED:
                 self._budgets.popitem(last=False)
         self._budgets.move_to_end(candidate)
         return found

@@ -71,10 +71,10 @@ def code_as_chat(request: CodeRequest) -> ChatRequest:
         rules.append(_CODE_GAP)
     if request.files:
         rules.append(_FILES)
-    asked = [f'<file path="{file.path}">\n{file.content}\n</file>' for file in request.files]
+    files = [f'<file path="{file.path}">\n{file.content}\n</file>' for file in request.files]
     if gap:
-        asked.append(_gap(request.prefix or "", request.suffix or ""))
-    return _chat(request, " ".join(rules), "\n\n".join([*asked, request.instruction]))
+        files.append(_gap(request.prefix or "", request.suffix or ""))
+    return _chat(request, " ".join(rules), "\n\n".join([*files, request.instruction]))
 
 
 def _gap(prefix: str, suffix: str) -> str:

@@ -100,21 +100,21 @@ class CodeFenceStripper:
 
     def _delta(self, event: TextDelta, out: list[Event]) -> None:
         state, _ = self._texts.setdefault(event.index, (CodeFenceDecoder(), TextBuffer()))
-        self._tell(event.index, state.add(event.text), out)
+        self._emit(event.index, state.add(event.text), out)
 
-    def _tell(self, index: int, text: str, out: list[Event]) -> None:
+    def _emit(self, index: int, text: str, out: list[Event]) -> None:
         if text:
             self._texts[index][1].append(text)
             out.append(TextDelta(index, text))
 
     def _flush(self, index: int, out: list[Event]) -> str:
         state, pieces = self._texts[index]
-        self._tell(index, state.end(), out)
+        self._emit(index, state.end(), out)
         del self._texts[index]
         return pieces.text()
 
     def _whole(self, index: int, part: Text, out: list[Event]) -> Text:
         state, _ = self._texts.setdefault(index, (CodeFenceDecoder(), TextBuffer()))
         if not state.touched:  # an item that came without deltas
-            self._tell(index, state.add(part.text), out)
+            self._emit(index, state.add(part.text), out)
         return msgspec.structs.replace(part, text=self._flush(index, out))

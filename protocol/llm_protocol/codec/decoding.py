@@ -53,8 +53,8 @@ class AnswerDecoder(ABC):
         """The failure for a decoded body that is an error instead of a response."""
 
     @abstractmethod
-    def end(self, stray: bytes) -> None:
-        """The body ended before the response did. ``stray`` is what was not SSE in it. Raises `WireError`."""
+    def end(self, surplus: bytes) -> None:
+        """The body ended before the response did. ``surplus`` is what was not SSE in it. Raises `WireError`."""
 
     def read_whole(self, body: bytes) -> None:
         """Take a body that is a whole response, or an error in its place, in whatever shape. Raises nothing."""
@@ -147,7 +147,7 @@ class PieceSplitter(Protocol):
     """How a stream is cut into pieces."""
 
     @property
-    def stray(self) -> bytes:
+    def surplus(self) -> bytes:
         """The beginning of what was no piece of anything."""
         ...
 
@@ -226,7 +226,7 @@ class BodyDecoder:
             self._take(self._splitter.end())
             self._take_all(self._pairs.end())
             if not answer.over:
-                answer.end(self._splitter.stray.strip())
+                answer.end(self._splitter.surplus.strip())
         except WireError as exc:
             answer.misread(exc)
         return answer.told()

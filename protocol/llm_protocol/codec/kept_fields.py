@@ -62,7 +62,7 @@ class KeptFields:
                 self._kept[place, name] = inner
                 self._new.setdefault(place, {})[name] = inner
 
-    def told(self) -> list[FieldsAdded]:
+    def take_events(self) -> list[FieldsAdded]:
         """An event with what was kept since the last call, if anything was."""
         new, self._new = self._new, {}
         return [FieldsAdded(self._dialect, new)] if new else []

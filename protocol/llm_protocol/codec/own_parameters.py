@@ -93,8 +93,8 @@ def _with(parameters: Parameters, found: JsonObject, dialect: str, rest: JsonObj
     }
     if isinstance(unset.get("stop"), str):
         unset["stop"] = [unset["stop"]]
-    said = typed(unset, Parameters, f"parameters.extra.{dialect}")
-    changes: dict[str, Any] = {name: getattr(said, name) for name in unset}
+    values = typed(unset, Parameters, f"parameters.extra.{dialect}")
+    changes: dict[str, Any] = {name: getattr(values, name) for name in unset}
     return msgspec.structs.replace(parameters, **changes, extra={**parameters.extra, dialect: rest})
 
 

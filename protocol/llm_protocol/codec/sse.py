@@ -4,7 +4,7 @@ The decoder follows the WHATWG rules. Lines end in LF, CR or CRLF and in nothing
 leading BOM is dropped. Several ``data:`` lines of one event are joined by LF. Comments, ``id:`` and ``retry:`` are
 ignored. It goes further in two ways. At the end of the body, an event whose last line is complete is emitted even
 without its blank line, because some servers leave that out. And the beginning of a body that is not SSE is kept in
-`stray`: an error in plain JSON or HTML where a stream was promised.
+`surplus`: an error in plain JSON or HTML where a stream was promised.
 
 Bytes that are not UTF-8 become U+FFFD.
 """
@@ -56,7 +56,7 @@ class SseDecoder:
         self._stray = bytearray()
 
     @property
-    def stray(self) -> bytes:
+    def surplus(self) -> bytes:
         """The beginning of what was not SSE, line ends as LF; complete only after `end`."""
         return bytes(self._stray)
 

@@ -148,8 +148,8 @@ class PendingCall:
         if whole is None:
             raise InvalidToolCall("the arguments of a tool call are not one JSON value")
         appended = self._appended.text()
-        told = len(appended) - len(self._pending)
-        return whole, whole[told:] if self._sent else whole
+        begun = len(appended) - len(self._pending)
+        return whole, whole[begun:] if self._sent else whole
 
     @property
     def text(self) -> str:
@@ -165,14 +165,14 @@ PartOfCall: TypeAlias = Callable[[PendingCall, str], ToolCall | Opaque]
 class ToolCalls:
     """The calls of one response, in order.
 
-    ``begin`` starts an item and returns its index; ``tell`` takes an event. ``prefix`` begins the ids of calls that
+    ``begin`` starts an item and returns its index; ``emit`` takes an event. ``prefix`` begins the ids of calls that
     came without one.
     """
 
-    __slots__ = ("_begin", "_by_id", "_by_index", "_dialect", "_prefix", "_tell", "made")
+    __slots__ = ("_begin", "_by_id", "_by_index", "_dialect", "_emit", "_prefix", "made")
 
     def __init__(
-        self, prefix: str, dialect: str, begin: Callable[[ItemKind, PendingCall], int], tell: Callable[[Event], Any]
+        self, prefix: str, dialect: str, begin: Callable[[ItemKind, PendingCall], int], emit: Callable[[Event], Any]
     ) -> None:
         self.made: list[PendingCall] = []
         self._by_id: dict[str, PendingCall] = {}
@@ -180,7 +180,7 @@ class ToolCalls:
         self._prefix = prefix
         self._dialect = dialect
         self._begin = begin
-        self._tell = tell
+        self._emit = emit
 
     def __bool__(self) -> bool:
         """Whether there is any call."""
@@ -247,7 +247,7 @@ class ToolCalls:
             return
         self._announce(call)
         if call.item is not None and (text := call.tellable()):
-            self._tell(ToolCallDelta(call.item, text))
+            self._emit(ToolCallDelta(call.item, text))
 
     def close(self, part: PartOfCall, *, cut: bool, drop_last: bool = False) -> None:
         """End all calls. ``part`` makes the whole part of a call from it and its arguments.
@@ -271,8 +271,8 @@ class ToolCalls:
         self._announce(call)
         assert call.item is not None
         if rest:
-            self._tell(ToolCallDelta(call.item, rest))
-        self._tell(ItemDone(index=call.item, part=part(call, whole)))
+            self._emit(ToolCallDelta(call.item, rest))
+        self._emit(ItemDone(index=call.item, part=part(call, whole)))
         call.is_done = True
         self._by_index = {index: other for index, other in self._by_index.items() if other is not call}
 

@@ -65,5 +65,5 @@ def embedded(
         return [misread(f"{len(request.inputs)} texts were sent, {found} embeddings came back")]
     if sum(map(len, vectors)) > MAX_NUMBERS:
         return [misread(TooLarge(f"its embeddings have more than {MAX_NUMBERS} numbers"))]
-    told = () if usage is None else (UsageReported(usage),)
-    return [started, Embedded(vectors), *told, Finished(reason=FinishReason.STOP)]
+    reported = () if usage is None else (UsageReported(usage),)
+    return [started, Embedded(vectors), *reported, Finished(reason=FinishReason.STOP)]

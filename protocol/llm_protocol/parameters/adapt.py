@@ -101,7 +101,7 @@ class _Work:
     def canonical(self) -> Parameters:
         """The parameters as the target, and the model, can be told them."""
         changed: JsonObject = {}
-        rows = [] if self._given == _NOTHING_SAID else self._said()
+        rows = [] if self._given == _NOTHING_SAID else self._set_parameters()
         takes = _taken(self._request, self._target)
         for row in rows:
             value = getattr(self._given, row.name)
@@ -119,7 +119,7 @@ class _Work:
         self._betas(changed)
         return msgspec.structs.replace(self._given, **changed) if changed else self._given
 
-    def _said(self) -> list[Parameter]:
+    def _set_parameters(self) -> list[Parameter]:
         return [row for row in CANONICAL if getattr(self._given, row.name) not in (None, ())]
 
     def _betas(self, changed: JsonObject) -> None:
@@ -304,7 +304,7 @@ class _Work:
         wire = self._wire if self._wire in WIRES else None
         has_custom = bool(tools.custom) or (wire is not None and wire != target.wire and target.has_custom_tools)
         if tools.names or has_custom:
-            names = {said: name for name, said in tools.names.items()}
+            names = {used: name for name, used in tools.names.items()}
             self._filters.append(lambda: ToolRestorer(names, tools.custom, wire))
         if flat.members:
             self._filters.append(lambda: NamespaceRestorer(flat.members))

@@ -158,8 +158,8 @@ def _with_names(part: Part, names: Mapping[str, str], ids: Mapping[str, str]) ->
         case ToolCall(id=id_, name=name) if id_ in ids or name in names:
             return msgspec.structs.replace(part, id=ids.get(id_, id_), name=names.get(name, name))
         case ToolResult(call_id=id_, name=name) if id_ in ids or name in names:
-            said = None if name is None else names.get(name, name)
-            return msgspec.structs.replace(part, call_id=ids.get(id_, id_), name=said)
+            short = None if name is None else names.get(name, name)
+            return msgspec.structs.replace(part, call_id=ids.get(id_, id_), name=short)
         case _:
             return part
 

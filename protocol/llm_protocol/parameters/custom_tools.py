@@ -53,8 +53,8 @@ def write_tool(tool: CustomTool, wire: str) -> HostedTool:
     if wire == CHAT and form is not None and form.get("type") == "grammar":
         form = {"type": "grammar", "grammar": {key: value for key, value in form.items() if key != "type"}}
     fields = {"name": tool.name, "description": tool.description, "format": form}
-    said = {name: value for name, value in fields.items() if value is not None}
-    return HostedTool(dialect=wire, value={"type": "custom", **({"custom": said} if wire == CHAT else said)})
+    given = {name: value for name, value in fields.items() if value is not None}
+    return HostedTool(dialect=wire, value={"type": "custom", **({"custom": given} if wire == CHAT else given)})
 
 
 def as_function(tool: CustomTool) -> Tool:

@@ -69,7 +69,7 @@ def fit_tools(
     if choice is not None and choice.mode == "named" and not target.limits.names_one_tool:
         adjusted.append(Adjustment("tool_choice", "emulated", "required, of the one tool that is offered"))
     names = _names(offered, request.messages, target)
-    adjusted += [Adjustment(f"tools.{name}", "rewritten", said) for name, said in names.items()]
+    adjusted += [Adjustment(f"tools.{name}", "rewritten", strictness) for name, strictness in names.items()]
     if names:
         offered = [_renamed(tool, names) for tool in offered]
         if choice is not None and choice.name in names:
@@ -137,8 +137,8 @@ def _alike(
     tools: list[Tool | HostedTool], target: RequestTarget, adjusted: list[Adjustment]
 ) -> list[Tool | HostedTool]:
     """Some vendors are told once for all tools whether calls are held to their schemas."""
-    said = {tool.strict for tool in tools if isinstance(tool, Tool)} - {None}
-    if target.limits.strict_apart or len(said) < 2:
+    strictness = {tool.strict for tool in tools if isinstance(tool, Tool)} - {None}
+    if target.limits.strict_apart or len(strictness) < 2:
         return tools
     adjusted.append(Adjustment("tools.strict", "left_out"))
     return [msgspec.structs.replace(tool, strict=None) if isinstance(tool, Tool) else tool for tool in tools]

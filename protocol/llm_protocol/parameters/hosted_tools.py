@@ -104,10 +104,10 @@ def _to_responses(tool: WebSearch | CodeExecution) -> JsonObject | None:
         return {"type": "code_interpreter", "container": {"type": "auto"}}
     if tool.blocked:
         return None
-    said: JsonObject = {"type": "web_search"}
+    body: JsonObject = {"type": "web_search"}
     if tool.allowed:
-        said["filters"] = {"allowed_domains": list(tool.allowed)}
-    return said if tool.location is None else said | {"user_location": tool.location}
+        body["filters"] = {"allowed_domains": list(tool.allowed)}
+    return body if tool.location is None else body | {"user_location": tool.location}
 
 
 def _to_anthropic(tool: WebSearch | CodeExecution) -> JsonObject | None:
@@ -115,10 +115,10 @@ def _to_anthropic(tool: WebSearch | CodeExecution) -> JsonObject | None:
         return {"type": "code_execution_20250825", "name": "code_execution"}
     if not tool.is_live or (tool.allowed and tool.blocked):
         return None
-    said: JsonObject = {"type": "web_search_20250305", "name": "web_search"}
+    body: JsonObject = {"type": "web_search_20250305", "name": "web_search"}
     domains = {"allowed_domains": list(tool.allowed), "blocked_domains": list(tool.blocked)}
-    said |= {name: found for name, found in domains.items() if found}
-    return said if tool.location is None else said | {"user_location": tool.location}
+    body |= {name: found for name, found in domains.items() if found}
+    return body if tool.location is None else body | {"user_location": tool.location}
 
 
 def _to_gemini(tool: WebSearch | CodeExecution) -> JsonObject | None:

@@ -88,10 +88,15 @@ def stops_reasoning(rule: ModelRule, target: RequestTarget, request: LLMRequest)
     if target.wire != "openai_chat" or rule.reasons_with_tools or "none" not in rule.efforts:
         return False
     given = request.parameters
-    asked = given.reasoning_effort is not None or given.reasoning_budget is not None
-    said = "reasoning_effort" in given.extra.get(target.wire, {})
+    is_requested = given.reasoning_effort is not None or given.reasoning_budget is not None
+    is_own = "reasoning_effort" in given.extra.get(target.wire, {})
     tools = request.tools if isinstance(request, ChatRequest) else ()
-    return not asked and not said and rule.default_effort != "none" and any(isinstance(tool, Tool) for tool in tools)
+    return (
+        not is_requested
+        and not is_own
+        and rule.default_effort != "none"
+        and any(isinstance(tool, Tool) for tool in tools)
+    )
 
 
 class FittedReasoning(NamedTuple):
@@ -113,8 +118,8 @@ def fit_reasoning(given: Parameters, takes: ModelTakes, *, own: bool = False) ->
         graded = FittedReasoning(None, None) if effort is None else _graded("reasoning_effort", effort, effort, takes)
         return FittedReasoning(graded.effort, 0, graded.adjusted)
     if budget is not None:
-        asked = effort if effort is not None else effort_of_budget(budget)
-        return _graded("reasoning_budget", budget, asked, takes, output)
+        is_requested = effort if effort is not None else effort_of_budget(budget)
+        return _graded("reasoning_budget", budget, is_requested, takes, output)
     return FittedReasoning(None, None) if effort is None else _graded("reasoning_effort", effort, effort, takes, output)
 
 
@@ -141,8 +146,8 @@ def _within(budget: int, takes: ModelTakes, output: int | None) -> int:
     return max(min(budget, most), least)
 
 
-def _graded(name: str, said: Any, effort: str, takes: ModelTakes, output: int | None = None) -> FittedReasoning:
-    """``effort``, or the budget that stands for it; ``said`` is what the client said, under ``name``."""
+def _graded(name: str, requested: Any, effort: str, takes: ModelTakes, output: int | None = None) -> FittedReasoning:
+    """``effort``, or the budget that stands for it; ``requested`` is what the client said, under ``name``."""
     if effort not in EFFORTS:
         known = takes.efforts is None
         return FittedReasoning(effort if known else None, None, () if known else (Adjustment(name, "left_out"),))
@@ -153,7 +158,7 @@ def _graded(name: str, said: Any, effort: str, takes: ModelTakes, output: int | 
     fitting = effort
     if takes.efforts and not (effort == "none" and takes.has_off):
         fitting = nearest_effort(effort, takes.efforts)
-    return FittedReasoning(fitting, None, () if fitting == said else (Adjustment(name, "translated", fitting),))
+    return FittedReasoning(fitting, None, () if fitting == requested else (Adjustment(name, "translated", fitting),))
 
 
 def _as_budget(name: str, effort: str, takes: ModelTakes, output: int | None) -> FittedReasoning:

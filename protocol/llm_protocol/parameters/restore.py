@@ -53,7 +53,7 @@ class ToolRestorer:
 
     def feed(self, events: Iterable[Event]) -> list[Event]:
         """See `EventFilter`. A custom call is told when it is whole: its text stands inside the function's JSON."""
-        return [told for event in events for told in self._one(event)]
+        return [seen for event in events for seen in self._one(event)]
 
     def _one(self, event: Event) -> tuple[Event, ...]:
         match event:
@@ -141,18 +141,18 @@ class StopCutter:
                 return False
 
     def _add(self, index: int, text: str, out: list[Event]) -> bool:
-        told, held = self._texts.get(index, (TextBuffer(), ""))
+        seen, held = self._texts.get(index, (TextBuffer(), ""))
         text = held + text
         # The one that is complete first ends the answer, as it does where the vendor looks for them token by token.
         ends = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         found = min(ends)[1] if ends else -1
         keep = found if found >= 0 else len(text) - self._maybe(text)
         if keep:
-            told.append(text[:keep])
+            seen.append(text[:keep])
             out.append(TextDelta(index, text[:keep]))
-        self._texts[index] = (told, text[keep:])
+        self._texts[index] = (seen, text[keep:])
         if found >= 0:
-            out.append(ItemDone(index=index, part=Text(told.text())))
+            out.append(ItemDone(index=index, part=Text(seen.text())))
         return found >= 0
 
     def _maybe(self, text: str) -> int:

@@ -58,11 +58,11 @@ class DaemonClient:
                     body = await response.read()
             if response.status == 200:
                 return body
-            said = msgspec.json.decode(body, type=_Refusal).error.message
+            message = msgspec.json.decode(body, type=_Refusal).error.message
         except (TransportError, trio.TooSlowError, msgspec.DecodeError) as exc:
             text = str(exc) or f"{request.origin} does not answer"
             raise NetworkError(Failure(kind=FailureKind.NETWORK, message=text)) from exc
-        raise LLMClientError(said + WRONG_KEY if response.status == 401 else said)
+        raise LLMClientError(message + WRONG_KEY if response.status == 401 else message)
 
 
 @asynccontextmanager

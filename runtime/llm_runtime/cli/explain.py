@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     running = daemon(arguments.url, arguments.config, environ)
     try:
         if running is not None:
-            lines = trio.run(_asked, running, arguments.model)
+            lines = trio.run(_explanation, running, arguments.model)
         else:
             lines = trio.run(_here, arguments, environ)
     except BaseExceptionGroup as group:
@@ -44,7 +44,7 @@ async def _here(arguments: argparse.Namespace, environ: Mapping[str, str]) -> li
         return (await rt.explain(arguments.model)).lines()
 
 
-async def _asked(running: Daemon, model: str) -> list[str]:
+async def _explanation(running: Daemon, model: str) -> list[str]:
     async with daemon_client(running) as client:
         body = await client.get(f"/runtime/explain?model={quote(model, safe='')}")
     return decoded(body, _Explanation).lines

@@ -28,7 +28,7 @@ Change: TypeAlias = Callable[[Config], Config]
 def configured(
     file: str | None,
     environ: Mapping[str, str],
-    say: Callable[[str], None],
+    print_line: Callable[[str], None],
     change: Change = lambda config: config,
     *,
     install: bool = True,
@@ -46,7 +46,7 @@ def configured(
         if CHECKOUT not in environ:
             raise ConfigError(NOTHING)
         if install:
-            _install(say)
+            _install(print_line)
         config = change(_read(file, environ, vendors, local=True))
     if not config.enabled:
         raise ConfigError("every provider is disabled", file=file or "")
@@ -89,10 +89,10 @@ def _needs_local_model(config: Config) -> bool:
     return not config.providers or any(config.vendors[each.kind].local for each in config.enabled.values())
 
 
-def _install(say: Callable[[str], None]) -> None:
+def _install(print_line: Callable[[str], None]) -> None:
     from llm_runtime.local_model.install import InstallError, install
 
-    say("llm-runtime: no key in sight: installing the local model, once (about 130 MB)")
+    print_line("llm-runtime: no key in sight: installing the local model, once (about 130 MB)")
     try:
         install()
     except InstallError as exc:

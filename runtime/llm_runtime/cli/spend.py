@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         raise ConfigError("--since is a day or time such as 2026-01-31 or 2026-01-31T12:00:00Z (UTC)") from None
     running = daemon(arguments.url, arguments.config, environ)
     try:
-        rows = _read(arguments, since, environ) if running is None else trio.run(_asked, running, arguments)
+        rows = _read(arguments, since, environ) if running is None else trio.run(_rows, running, arguments)
     except BaseExceptionGroup as group:
         raise leaf(group) from None
     show = _as_csv if arguments.csv else _as_json if arguments.json else _as_table
@@ -56,7 +56,7 @@ def _read(arguments: argparse.Namespace, since: float, environ: Mapping[str, str
         raise ConfigError(f"the ledger at {path} cannot be read: {exc}") from None
 
 
-async def _asked(running: Daemon, arguments: argparse.Namespace) -> list[SpendRow]:
+async def _rows(running: Daemon, arguments: argparse.Namespace) -> list[SpendRow]:
     query = urlencode({"by": arguments.by, "since": arguments.since or ""})
     async with daemon_client(running) as client:
         return decoded(await client.get(f"/runtime/spend?{query}"), _Told).data

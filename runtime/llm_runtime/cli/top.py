@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 async def _once(running: Daemon) -> None:
     async with daemon_client(running) as client:
-        told = decoded(await client.get("/runtime/statistics"), Statistics)
-    for line in screen(told, told, shutil.get_terminal_size((200, 0)).columns):
+        statistics = decoded(await client.get("/runtime/statistics"), Statistics)
+    for line in screen(statistics, statistics, shutil.get_terminal_size((200, 0)).columns):
         print_out(line)
 
 

@@ -55,54 +55,60 @@ def _head(now: Statistics, before: Statistics) -> Iterator[str]:
     yield f"{connections}{_SHARING[now.sharing]}"
 
 
-def _outcomes(told: Statistics) -> Counter[str]:
-    found = Counter(told.refused)
-    for outcomes in told.requests.values():
+def _outcomes(statistics: Statistics) -> Counter[str]:
+    found = Counter(statistics.refused)
+    for outcomes in statistics.requests.values():
         found.update(outcomes)
     return found
 
 
-def _tokens(told: Statistics) -> int:
+def _tokens(statistics: Statistics) -> int:
     return sum(
-        model.input_tokens + model.output_tokens for each in told.providers.values() for model in each.models.values()
+        model.input_tokens + model.output_tokens
+        for each in statistics.providers.values()
+        for model in each.models.values()
     )
 
 
-def _provider(name: str, told: ProviderStatistics) -> Row:
-    used, limits = told.models.values(), told.limits
+def _provider(name: str, statistics: ProviderStatistics) -> Row:
+    used, limits = statistics.models.values(), statistics.limits
     cost = sum(each.cost or 0.0 for each in used)
     return (
         name,
-        _circuit(told),
+        _circuit(statistics),
         "-" if limits is None else str(limits.in_flight),
         "-" if limits is None else str(limits.waiting),
-        str(told.attempts.get("ok", 0)),
-        str(sum(count for kind, count in told.attempts.items() if kind not in _NOT_FAILED)),
-        "unknown" if told.unpriced and not cost else _dollars(cost) + (" + ?" if told.unpriced else ""),
-        _quantiles(told.attempt_seconds),
-        _quantiles(told.first_token_seconds),
+        str(statistics.attempts.get("ok", 0)),
+        str(sum(count for kind, count in statistics.attempts.items() if kind not in _NOT_FAILED)),
+        "unknown" if statistics.unpriced and not cost else _dollars(cost) + (" + ?" if statistics.unpriced else ""),
+        _quantiles(statistics.attempt_seconds),
+        _quantiles(statistics.first_token_seconds),
         f"{_short(sum(each.input_tokens for each in used))} {_short(sum(each.output_tokens for each in used))}",
     )
 
 
-def _circuit(told: ProviderStatistics) -> str:
-    if told.breaker is not CircuitState.CLOSED:
-        return told.breaker.value
-    if told.circuits:
-        return f"{len(told.circuits)} models open"
-    return f"held {told.limits.held_s:.0f} s" if told.limits is not None and told.limits.held_s else "closed"
+def _circuit(statistics: ProviderStatistics) -> str:
+    if statistics.breaker is not CircuitState.CLOSED:
+        return statistics.breaker.value
+    if statistics.circuits:
+        return f"{len(statistics.circuits)} models open"
+    return (
+        f"held {statistics.limits.held_s:.0f} s"
+        if statistics.limits is not None and statistics.limits.held_s
+        else "closed"
+    )
 
 
-def _failures(told: Statistics) -> list[Row]:
-    requests, calls = _outcomes(told), Counter[str]()
-    for provider in told.providers.values():
+def _failures(statistics: Statistics) -> list[Row]:
+    requests, calls = _outcomes(statistics), Counter[str]()
+    for provider in statistics.providers.values():
         calls.update(provider.attempts)
     both = requests + calls
     kinds = [kind for kind, count in both.most_common() if count and kind not in _NOT_FAILED]
     return [(kind, str(requests[kind]), str(calls[kind])) for kind in kinds]
 
 
-def _callers(told: Statistics) -> list[Row]:
+def _callers(statistics: Statistics) -> list[Row]:
     return [
         (
             name or "(without a key)",
@@ -112,7 +118,7 @@ def _callers(told: Statistics) -> list[Row]:
             "-" if use.limits is None else str(use.limits.in_flight),
             "-" if use.limits is None else str(use.limits.waiting),
         )
-        for name, use in sorted(told.callers.items(), key=lambda each: -each[1].requests)
+        for name, use in sorted(statistics.callers.items(), key=lambda each: -each[1].requests)
     ]
 
 
@@ -141,14 +147,18 @@ def _cut(name: str) -> str:
     return name if len(name) <= NAME_COLUMNS else f"{name[: NAME_COLUMNS - 1]}…"
 
 
-def _quantiles(told: LatencyDistribution | None) -> str:
-    return "-" if told is None or not sum(told.counts) else " ".join(_quantile(share, told) for share in (0.5, 0.95))
+def _quantiles(statistics: LatencyDistribution | None) -> str:
+    return (
+        "-"
+        if statistics is None or not sum(statistics.counts)
+        else " ".join(_quantile(share, statistics) for share in (0.5, 0.95))
+    )
 
 
-def _quantile(share: float, told: LatencyDistribution) -> str:
+def _quantile(share: float, statistics: LatencyDistribution) -> str:
     """About which value that share is below; the histogram's buckets are taken as even."""
-    rank, low = share * sum(told.counts), 0.0
-    for bound, count in zip(told.bounds, told.counts, strict=False):
+    rank, low = share * sum(statistics.counts), 0.0
+    for bound, count in zip(statistics.bounds, statistics.counts, strict=False):
         if count and rank <= count:
             return _seconds(low + (bound - low) * rank / count)
         rank, low = rank - count, bound

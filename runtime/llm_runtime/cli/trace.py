@@ -61,17 +61,17 @@ def _strategy(decision: JsonObject) -> str:
 
 
 def _attempt(number: int, attempt: JsonObject) -> str:
-    said = [f"  {'hedge' if attempt.get('hedge') else 'attempt'} {number}: {attempt['provider']}/{attempt['model']}"]
+    lines = [f"  {'hedge' if attempt.get('hedge') else 'attempt'} {number}: {attempt['provider']}/{attempt['model']}"]
     if attempt.get("waited_ms"):
-        said.append(f"waited {attempt['waited_ms']:.0f} ms")
+        lines.append(f"waited {attempt['waited_ms']:.0f} ms")
     if not attempt.get("asked", True):
-        said.append("not asked")
+        lines.append("not asked")
     if attempt.get("first_token_ms") is not None:
-        said.append(f"first token after {attempt['first_token_ms']:.0f} ms")
-    said.append(f"{attempt['outcome']} after {attempt['duration_ms']:.0f} ms{_cost(attempt)}")
+        lines.append(f"first token after {attempt['first_token_ms']:.0f} ms")
+    lines.append(f"{attempt['outcome']} after {attempt['duration_ms']:.0f} ms{_cost(attempt)}")
     if attempt.get("error"):
-        said.append(attempt["error"])
-    return ", ".join(said)
+        lines.append(attempt["error"])
+    return ", ".join(lines)
 
 
 def _members(decision: JsonObject) -> Iterator[tuple[str, JsonObject]]:

@@ -38,8 +38,10 @@ class _Given(KeyReader):
                 return f"env:{len(self._secrets) - 1}"
             case msgspec.Struct():
                 fields = msgspec.structs.fields(value)
-                said = {each.name: getattr(value, each.name) for each in fields}
-                return {each.name: self.table(said[each.name]) for each in fields if said[each.name] != _default(each)}
+                values = {each.name: getattr(value, each.name) for each in fields}
+                return {
+                    each.name: self.table(values[each.name]) for each in fields if values[each.name] != _default(each)
+                }
             case dict():
                 return {name: self.table(each) for name, each in value.items()}
             case list() | tuple():

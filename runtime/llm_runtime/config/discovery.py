@@ -88,5 +88,5 @@ def _answers(base_url: str) -> bool:
 
 def _of_account(vendor: Vendor, environ: Mapping[str, str]) -> dict[str, Any]:
     """Organization and project, as the vendor's SDK reads them."""
-    said = {part: environ.get(header.variable or "", "").strip() for part, header in vendor.account_headers.items()}
-    return {part: value for part, value in said.items() if value}
+    found = {part: environ.get(header.variable or "", "").strip() for part, header in vendor.account_headers.items()}
+    return {part: value for part, value in found.items() if value}

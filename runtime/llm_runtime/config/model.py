@@ -194,5 +194,5 @@ class Config(Section, frozen=True, kw_only=True):
     @property
     def cached(self) -> frozenset[str]:
         """The providers whose responses are cached if neither request nor route says otherwise."""
-        said = {name: provider.cache.enabled for name, provider in self.enabled.items()}
-        return frozenset(name for name, own in said.items() if (self.cache.enabled if own is None else own))
+        enabled = {name: provider.cache.enabled for name, provider in self.enabled.items()}
+        return frozenset(name for name, own in enabled.items() if (self.cache.enabled if own is None else own))

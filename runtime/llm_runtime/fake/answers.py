@@ -45,15 +45,15 @@ MAX_IMAGES = 10
 
 def answer(request: AnyRequest, rule: ScriptRule, number: int, dialect: str) -> LLMResponse:
     """The answer to the ``number``th request, which came over ``dialect``."""
-    said = LLMResponse(
+    response = LLMResponse(
         request_id=request.request_id, provider="fake", model=request.model, response_id=f"fake-{number}"
     )
     if isinstance(request, EmbeddingRequest):
-        return _embedded(said, request, rule)
-    whole = list(_parts(request, rule, said.response_id, dialect))
+        return _embedded(response, request, rule)
+    whole = list(_parts(request, rule, response.response_id, dialect))
     parts, reason = _cut(whole, request.parameters.max_output_tokens)
     return msgspec.structs.replace(
-        said,
+        response,
         content="".join(part.text for part in parts if isinstance(part, Text)),
         output=tuple(parts),
         usage=rule.usage or _usage(request, parts),
@@ -65,10 +65,10 @@ def _input_tokens(each: EmbeddingInput) -> int:
     return tokens(each) if isinstance(each, str) else len(each)
 
 
-def _embedded(said: LLMResponse, request: EmbeddingRequest, rule: ScriptRule) -> LLMResponse:
+def _embedded(response: LLMResponse, request: EmbeddingRequest, rule: ScriptRule) -> LLMResponse:
     size = max(1, min(request.dimensions or DIMENSIONS, MAX_DIMENSIONS))
     return msgspec.structs.replace(
-        said,
+        response,
         embeddings=tuple(vector(str(each), size) for each in request.inputs),
         usage=rule.usage or Usage(input_tokens=sum(map(_input_tokens, request.inputs))),
         finish_reason=FinishReason.STOP,
@@ -115,16 +115,16 @@ def _arguments(call: FakeToolCall, request: AnyRequest) -> str:
 
 
 def _words(request: AnyRequest) -> str:
-    said = asked(request)
+    response = asked(request)
     if not isinstance(request, ChatRequest):
-        return f"You wrote: {said}"
+        return f"You wrote: {response}"
     form = request.response_format
     if form is not None and form.type != "text":
         schema: JsonObject = form.schema or {"properties": {"you_said": {}}}
-        return json_text(sample(schema, said))
+        return json_text(sample(schema, response))
     media = [part for part in last_said(request) if isinstance(part, Image | Document | Audio)]
     seen = "".join(f" [{part.media_type or type(part).__name__.lower()}, {_bytes_in(part)} bytes]" for part in media)
-    return f"The tool said: {said}" if follows_tool(request) else f"You said: {said}{seen}"
+    return f"The tool said: {response}" if follows_tool(request) else f"You said: {response}{seen}"
 
 
 def _bytes_in(part: Image | Document | Audio) -> int:

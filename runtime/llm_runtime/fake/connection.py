@@ -82,8 +82,8 @@ class FakeConnection:
         """Answer, and tell whether the connection goes on."""
         if request.path == JOURNAL:
             body = encode_json(self._journal.told())
-            told = encode_response(WireResponse(200, (JSON,), body), (), close=not request.keep_alive, bare=False)
-            await self._stream.send_all(told)
+            encoded = encode_response(WireResponse(200, (JSON,), body), (), close=not request.keep_alive, bare=False)
+            await self._stream.send_all(encoded)
             return request.keep_alive
         place = self._replies.place(request)
         kind = (place.vendor if isinstance(place, Place) else place).kind

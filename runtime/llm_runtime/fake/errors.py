@@ -104,38 +104,38 @@ def error(
     return WireResponse(status, tuple(headers), encode_json(body))
 
 
-def _openai(said: _Error) -> JsonObject:
-    type_, usual = said.word.openai
-    code = usual if said.code is None else said.code or None
-    return {"error": {"message": said.message, "type": type_, "param": said.param, "code": code}}
+def _openai(error: _Error) -> JsonObject:
+    type_, usual = error.word.openai
+    code = usual if error.code is None else error.code or None
+    return {"error": {"message": error.message, "type": type_, "param": error.param, "code": code}}
 
 
-def _flat(said: _Error) -> JsonObject:
-    type_, usual = said.word.flat
-    return {"message": said.message, "type": type_, "param": said.param, "code": said.code or usual}
+def _flat(error: _Error) -> JsonObject:
+    type_, usual = error.word.flat
+    return {"message": error.message, "type": type_, "param": error.param, "code": error.code or usual}
 
 
-def _anthropic(said: _Error) -> JsonObject:
-    details = {"details": {"error_code": said.code}} if said.code else {}
-    body: JsonObject = {"type": "error", "error": {"type": said.word.anthropic, "message": said.message, **details}}
+def _anthropic(error: _Error) -> JsonObject:
+    details = {"details": {"error_code": error.code}} if error.code else {}
+    body: JsonObject = {"type": "error", "error": {"type": error.word.anthropic, "message": error.message, **details}}
     return body | {"request_id": REQUEST_ID}
 
 
-def _cohere(said: _Error) -> JsonObject:
-    return {"id": REQUEST_ID, "message": said.message} | ({"error_type": said.code} if said.code else {})
+def _cohere(error: _Error) -> JsonObject:
+    return {"id": REQUEST_ID, "message": error.message} | ({"error_type": error.code} if error.code else {})
 
 
-def _google(said: _Error) -> JsonObject:
+def _google(error: _Error) -> JsonObject:
     prefix = "type.googleapis.com/google.rpc."
     details: list[JsonObject] = []
-    if said.code is not None:
-        details.append({"@type": f"{prefix}ErrorInfo", "reason": said.code, "domain": "googleapis.com"})
-    if said.retry_after is not None:
-        details.append({"@type": f"{prefix}RetryInfo", "retryDelay": f"{said.retry_after:g}s"})
-    if said.param is not None:
-        violations = [{"field": said.param, "description": said.message}]
+    if error.code is not None:
+        details.append({"@type": f"{prefix}ErrorInfo", "reason": error.code, "domain": "googleapis.com"})
+    if error.retry_after is not None:
+        details.append({"@type": f"{prefix}RetryInfo", "retryDelay": f"{error.retry_after:g}s"})
+    if error.param is not None:
+        violations = [{"field": error.param, "description": error.message}]
         details.append({"@type": f"{prefix}BadRequest", "fieldViolations": violations})
-    found: JsonObject = {"code": said.status, "message": said.message, "status": said.word.google}
+    found: JsonObject = {"code": error.status, "message": error.message, "status": error.word.google}
     return {"error": found | ({"details": details} if details else {})}
 
 

@@ -104,10 +104,10 @@ class Replies:
         if (refusal := errors.wrong_api(place.vendor, place.dialect.name, inbound.request)) is not None:
             return _whole(refusal), USUAL
         if rule.status is not None:
-            told = errors.error(place.vendor, rule.status, rule.message, code=rule.code, retry_after=rule.retry_after)
-            return _whole(told if rule.body is None else told._replace(body=rule.body.encode())), rule
-        said = answer(inbound.request, rule, seen.number, place.dialect.name)
-        return _said(place, inbound, said, rule), rule
+            error = errors.error(place.vendor, rule.status, rule.message, code=rule.code, retry_after=rule.retry_after)
+            return _whole(error if rule.body is None else error._replace(body=rule.body.encode())), rule
+        response = answer(inbound.request, rule, seen.number, place.dialect.name)
+        return _said(place, inbound, response, rule), rule
 
 
 def _decoded(place: Place, body: bytes) -> Inbound:

@@ -64,8 +64,8 @@ def _typed(schema: JsonObject, root: JsonObject, text: str, depth: int) -> Any:
             return True
         case "null":
             return None
-    said = _FORMATS.get(str(schema.get("format")), text)
-    return said[: _bound(schema, "maxLength", MAX_LENGTH)].ljust(_bound(schema, "minLength", 0), ".")
+    sample = _FORMATS.get(str(schema.get("format")), text)
+    return sample[: _bound(schema, "maxLength", MAX_LENGTH)].ljust(_bound(schema, "minLength", 0), ".")
 
 
 def _number(schema: JsonObject) -> int | float:
@@ -94,9 +94,9 @@ def _merged(parts: list[Any], root: JsonObject) -> JsonObject:
     properties: JsonObject = {}
     for part in parts:
         if isinstance(part, dict):
-            said = _resolved(part["$ref"], root) if isinstance(part.get("$ref"), str) else part
-            whole |= said
-            properties |= said["properties"] if isinstance(said.get("properties"), dict) else {}
+            sample = _resolved(part["$ref"], root) if isinstance(part.get("$ref"), str) else part
+            whole |= sample
+            properties |= sample["properties"] if isinstance(sample.get("properties"), dict) else {}
     return whole | ({"properties": properties} if properties else {})
 
 

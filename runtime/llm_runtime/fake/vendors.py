@@ -38,13 +38,13 @@ def split_mount(path: str, vendors: VendorTable) -> tuple[Vendor | None, str]:
 
 def guess_vendor(path: str, query: str, headers: Mapping[str, str], vendors: VendorTable) -> Vendor:
     """The vendor whose client this looks like, whatever the path is for; the first one if it looks like nobody's."""
-    asked = parse_qs(query).keys()
+    parameters = parse_qs(query).keys()
     for vendor in vendors.values():
         traits = vendor.fake
         if (
             not traits.client_headers.isdisjoint(headers)
             or path.startswith(traits.client_paths)
-            or not traits.client_query.isdisjoint(asked)
+            or not traits.client_query.isdisjoint(parameters)
             or any(headers.get(name, "").lower().startswith(value) for name, value in traits.client_values)
         ):
             return vendor
@@ -60,8 +60,8 @@ def locate(
     path, _, query = target.partition("?")
     mount, path = split_mount(path, vendors)
     guess = guess_vendor(path, query, headers, vendors)
-    asked = only or mount
-    speakers: Iterable[Vendor] = (asked,) if asked else (guess, *vendors.values())
+    parameters = only or mount
+    speakers: Iterable[Vendor] = (parameters,) if parameters else (guess, *vendors.values())
     for vendor in speakers:
         for route in vendor.routes:
             found = re.fullmatch(route.pattern, path.rstrip("/")) if route.method == method else None
@@ -69,7 +69,7 @@ def locate(
                 model = unquote(found.groupdict().get("model") or "")
                 dialect = _server(vendor, route.wire)
                 return Place(vendor, route.purpose, dialect, f"{path}?{query}" if query else path, model)
-    return asked or guess
+    return parameters or guess
 
 
 @lru_cache(maxsize=256)

@@ -69,6 +69,6 @@ def _installer() -> Sequence[str]:
 
 def _reason(lines: Sequence[str]) -> str:
     """The last line that says error, else the last line."""
-    said = [line.strip() for line in lines if line.strip()] or ["no reason given"]
-    errors = [line for line in said if line.lower().startswith("error")]
-    return (errors or said)[-1].removeprefix("ERROR: ")
+    reasons = [line.strip() for line in lines if line.strip()] or ["no reason given"]
+    errors = [line for line in reasons if line.lower().startswith("error")]
+    return (errors or reasons)[-1].removeprefix("ERROR: ")

@@ -57,8 +57,8 @@ def provider(name: str, entry: Provider, vendor: Vendor, listing: Listing, url: 
         return Check(PROVIDER, name, CheckStatus.WARNING, "answers, with a list of models that is empty", seconds)
     has = counted(len(found), "model")
     if entry.wire == "chat" and (lost := [each for each in entry.models if _needs_responses(vendor, each)]):
-        said = f'{has}; only the Responses API has {some(lost)}: leave wire = "chat" out'
-        return Check(PROVIDER, name, CheckStatus.WARNING, said, seconds)
+        message = f'{has}; only the Responses API has {some(lost)}: leave wire = "chat" out'
+        return Check(PROVIDER, name, CheckStatus.WARNING, message, seconds)
     if missing := [model for model in entry.models if model not in found]:
         hint = suggestion(missing[0], found) if len(missing) == 1 else ""
         return Check(PROVIDER, name, CheckStatus.WARNING, f"{has}; not among them: {some(missing)}{hint}", seconds)
@@ -75,19 +75,19 @@ def _needs_responses(vendor: Vendor, model: str) -> bool:
 
 
 def _failed(name: str, entry: Provider, vendor: Vendor, failure: Failure, url: str) -> tuple[CheckStatus, str]:
-    said = failure.message.removeprefix(f"{name}: ").rstrip(".")
-    said = f"{url}: {said}"  # callers are not told where, so the failure does not say it
-    if failure.upstream_status is not None and str(failure.upstream_status) not in said:
-        said += f" (HTTP {failure.upstream_status})"
+    message = failure.message.removeprefix(f"{name}: ").rstrip(".")
+    message = f"{url}: {message}"  # callers are not told where, so the failure does not say it
+    if failure.upstream_status is not None and str(failure.upstream_status) not in message:
+        message += f" (HTTP {failure.upstream_status})"
     if failure.upstream_status == 404 and vendor.generic and entry.models:
         address = RULES[FailureKind.MODEL_NOT_FOUND].advice
-        return CheckStatus.WARNING, f"{said}: if it lists no models that is no fault; else {address}"
+        return CheckStatus.WARNING, f"{message}: if it lists no models that is no fault; else {address}"
     advice = failure.rule.advice.format(entry=f"providers.{name}")
     if failure.kind is FailureKind.AUTH and entry.api_key is None:
         advice = f"it wants a key: providers.{name}.api_key"
     # Who is told to slow down was let in: nothing is wrong with the provider.
     status = CheckStatus.WARNING if failure.kind is FailureKind.RATE_LIMITED else CheckStatus.FAILED
-    return status, f"{said}; {advice}" if advice else said
+    return status, f"{message}; {advice}" if advice else message
 
 
 # -- prices ----------------------------------------------------------------------------------------------------------
@@ -126,8 +126,8 @@ def lifecycle(config: Config, catalog: Catalog) -> Iterator[Check]:
             model for route in config.routes.values() for _, model in route.models() if model in listed.get(name, ())
         ]
         named = dict.fromkeys([*_named_models(name, entry, config.routes.values()), *bare])
-        if said := [f"{model} {words}" for model in named if (words := catalog.ending(Candidate(name, model)))]:
-            yield Check("lifecycle", name, CheckStatus.WARNING, some(said))
+        if message := [f"{model} {words}" for model in named if (words := catalog.ending(Candidate(name, model)))]:
+            yield Check("lifecycle", name, CheckStatus.WARNING, some(message))
         elif found := listed.get(name):
             what = f"of its list, {counted(len(found), 'model')} will end within {NOTICE.days} days"
             yield Check("lifecycle", name, CheckStatus.OK, f"{what}: {some(found)}")

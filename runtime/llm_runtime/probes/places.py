@@ -80,12 +80,12 @@ async def try_redis(server: RedisServer) -> Finding:
         answers.append(await script.run([key], word))
         enough.cancel(reason="it has answered")
 
-    said = "answers something else"
+    problem = "answers something else"
     with trio.CancelScope() as enough:
-        said = (await session(server, _SCRIPT, use)).detail
+        problem = (await session(server, _SCRIPT, use)).detail
     if answers == [word]:
         return CheckStatus.OK, "runs the scripts that limits are shared by"
-    return CheckStatus.FAILED, f"{said.rstrip('.')}; meanwhile limits are not shared"
+    return CheckStatus.FAILED, f"{problem.rstrip('.')}; meanwhile limits are not shared"
 
 
 async def try_local_model() -> Finding:

@@ -67,7 +67,7 @@ def _known(config: Config, specs: Sequence[ProviderSpec], listings: dict[str, Li
 
 async def _try_all(config: Config, specs: Sequence[ProviderSpec]) -> tuple[list[Check], dict[str, Listing]]:
     tries = _tries(config)
-    asked = {each.name: _to_be_asked(each) for each in specs if not each.vendor.local}
+    listed = {each.name: _to_be_asked(each) for each in specs if not each.vendor.local}
     checks: dict[tuple[str, str], Check] = {}
     listings: dict[str, Listing] = {}
 
@@ -75,15 +75,15 @@ async def _try_all(config: Config, specs: Sequence[ProviderSpec]) -> tuple[list[
         checks[what, name] = await _tried(what, name, attempt)
 
     async def ask(name: str, each: Supervised) -> None:
-        listings[name] = await _asked(each)
+        listings[name] = await _list_models(each)
 
-    root = Supervisor([each.supervisor.as_child() for each in asked.values()], name="checked")
+    root = Supervisor([each.supervisor.as_child() for each in listed.values()], name="checked")
     async with running(root), trio.open_nursery() as nursery:
         for one in tries:
             nursery.start_soon(try_place, *one)
-        for name, each in asked.items():
+        for name, each in listed.items():
             nursery.start_soon(ask, name, each)
-    return [checks[what, name] for what, name, _ in tries], {name: listings[name] for name in asked}
+    return [checks[what, name] for what, name, _ in tries], {name: listings[name] for name in listed}
 
 
 def _tries(config: Config) -> list[tuple[str, str, Attempt]]:
@@ -118,7 +118,7 @@ def _to_be_asked(spec: ProviderSpec) -> Supervised:
     return supervised(msgspec.structs.replace(spec, models=()))
 
 
-async def _asked(each: Supervised) -> Listing:
+async def _list_models(each: Supervised) -> Listing:
     """What the vendor lists, or why it does not."""
     begun = trio.current_time()
     spec = each.spec

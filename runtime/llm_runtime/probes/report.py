@@ -57,8 +57,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         rows = [(each.status.value, each.what, _one_line(each.name), _time(each.seconds)) for each in checks]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         heads = ["  ".join(map(str.ljust, row, widths)) for row in rows]
-        told = [f"{head}  {each.detail}".rstrip() for head, each in zip(heads, checks, strict=True)]
-        return [*told, _summary(checks)]
+        lines = [f"{head}  {each.detail}".rstrip() for head, each in zip(heads, checks, strict=True)]
+        return [*lines, _summary(checks)]
 
 
 def report(checks: Sequence[Check], *, id: str, timestamp: str) -> Report:  # noqa: A002 - the field's name

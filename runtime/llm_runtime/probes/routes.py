@@ -58,8 +58,8 @@ def route(name: str, policy: Policy, known: Known) -> Check:
         answering = [_chosen(name, known)]
         verdicts += answering
     problems = dict.fromkeys(verdict.problem for verdict in verdicts if verdict.problem)
-    told = counted(len(named), "model") if named else "the selector chooses"
-    return Check("route", name, _status(answering, verdicts), "; ".join(problems) or told)
+    shown = counted(len(named), "model") if named else "the selector chooses"
+    return Check("route", name, _status(answering, verdicts), "; ".join(problems) or shown)
 
 
 def _status(answering: Sequence[_Verdict], verdicts: Sequence[_Verdict]) -> CheckStatus:

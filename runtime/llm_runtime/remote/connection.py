@@ -122,16 +122,16 @@ class Connection:
     def create(self, entry: RemoteRun) -> None:
         """Send a request; there must be room."""
         lane = self._enter(entry)
-        self._say(encode_create(entry.body, entry.id, lane, stream=entry.run.stream))
+        self._send(encode_create(entry.body, entry.id, lane, stream=entry.run.stream))
 
     def resume(self, entry: RemoteRun) -> None:
         """Ask for what an answer has more than is here; there must be room."""
-        self._say(encode_resume(entry.id, entry.number, self._enter(entry)))
+        self._send(encode_resume(entry.id, entry.number, self._enter(entry)))
 
     def cancel(self, entry: RemoteRun) -> None:
         """Have the daemon end an answer. Its lane is free when that has happened."""
         if (lane := self._lanes.get(entry.id)) is not None:
-            self._say(encode_cancel(entry.id, lane))
+            self._send(encode_cancel(entry.id, lane))
 
     def _enter(self, entry: RemoteRun) -> str:
         lane = self._free.popleft()
@@ -143,7 +143,7 @@ class Connection:
         del self._entries[entry.id]
         self._free.append(self._lanes.pop(entry.id))
 
-    def _say(self, frame: bytes) -> None:
+    def _send(self, frame: bytes) -> None:
         self._unsent.append(frame)
         self._more.set()
 
@@ -278,10 +278,10 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 def _cannot_open(address: Address, error: BaseException) -> LLMClientError:
     if isinstance(error, ConnectionRejected):
         try:
-            said = msgspec.json.decode(error.body or b"{}", type=_OpenError).error
+            detail = msgspec.json.decode(error.body or b"{}", type=_OpenError).error
         except msgspec.MsgspecError:
-            said = {}
-        return error_for(failure_in(error.status_code, said))
+            detail = {}
+        return error_for(failure_in(error.status_code, detail))
     if isinstance(error, trio.TooSlowError):
         words = f"{address}: no connection within {OPEN_SECONDS:g} s"
         return error_for(Failure(kind=FailureKind.TIMEOUT_CONNECT, message=words))

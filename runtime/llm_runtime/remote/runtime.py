@@ -59,7 +59,7 @@ class RemoteRuntime(TrioRequests):
     def __init__(self, address: Address, link: Link, greeting: Greeting) -> None:
         self._address = address
         self._link = link
-        self._routes = {name: _policy(said) for name, said in greeting.routes.items()}
+        self._routes = {name: _policy(fields) for name, fields in greeting.routes.items()}
         self._max_bytes = greeting.max_bytes
 
     @property
@@ -154,9 +154,9 @@ def _encoded(request: AnyRequest) -> bytes:
         raise bad_request(None, f"the request cannot be sent to a daemon: {exc}") from None
 
 
-def _policy(said: dict[str, Any]) -> Policy:
+def _policy(fields: dict[str, Any]) -> Policy:
     try:
-        return msgspec.convert(said, Policy)
+        return msgspec.convert(fields, Policy)
     except msgspec.ValidationError:
         return Policy()  # a newer daemon's; what it means is known there
 

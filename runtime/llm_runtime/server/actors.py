@@ -1,7 +1,7 @@
 """The server as actors: one listener, and one child per connection.
 
     sessions  one_for_one, temporary: one child per connection. A bug ends only the connection it occurs in.
-    door      accepts connections; the last to start and the first to stop. Stopping it drains the server.
+    server    accepts connections; the last to start and the first to stop. Stopping it drains the server.
 
 Both share one `ServerState`, which outlives a crash of the listener, so open connections are not affected.
 """
@@ -76,17 +76,17 @@ def server_child(
     left open. ``reload`` is what ``POST /v1/runtime/reload`` does. Raises `ConfigError` if the certificate is not
     usable.
     """
-    service = ServerState(config, keys, engine, reload)
+    server_state = ServerState(config, keys, engine, reload)
     sessions = Supervisor(
         name="sessions", max_children=config.max_connections + RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS
     )
 
-    def door(previous: Previous) -> ServerActor:
+    def server(previous: Previous) -> ServerActor:
         known = previous if isinstance(previous, ListenAddress) else None
-        return ServerActor(service, sessions, known, on_listening, inherited)
+        return ServerActor(server_state, sessions, known, on_listening, inherited)
 
     seconds = config.ready_delay_s + config.drain_s + SHUTDOWN_SECONDS
-    spec: ChildSpec[Never] = ChildSpec("door", door, shutdown=seconds, mailbox=None)
+    spec: ChildSpec[Never] = ChildSpec("server", server, shutdown=seconds, mailbox=None)
     return sessions.as_child(), spec
 
 
@@ -96,33 +96,33 @@ class ServerActor:
 
     def __init__(
         self,
-        service: ServerState,
+        server_state: ServerState,
         sessions: Supervisor,
         previous: ListenAddress | None,
         on_listening: Callable[[ListenAddress], None],
         inherited: Sequence[socket.socket] = (),
     ) -> None:
-        self._service = service
+        self._server_state = server_state
         self._sessions = sessions
-        self._port = previous.port if previous else service.config.port
+        self._port = previous.port if previous else server_state.config.port
         self._on_listening = on_listening
         self._inherited = inherited
 
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
         """Accept until asked to stop; then drain, see `ServerState.drain`."""
-        config = self._service.config
+        config = self._server_state.config
         # Closing a duplicate leaves the socket listening: who comes during a restart waits for the next process.
         listeners = [each.dup() for each in self._inherited] or await listen(config, self._port)
-        acceptors = [Acceptor(each, self._admit, self._start, self._newcomers_at_once) for each in listeners]
+        acceptors = [Acceptor(each, self._admit, self._start, self._acceptable_at_once) for each in listeners]
         stopping = trio.Event()
         try:
             with removed_after(None if self._inherited else config.unix):
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._service.pulse.run)
-                    nursery.start_soon(self._service.receiver.run)
-                    nursery.start_soon(self._service.keeper.run)
-                    if self._service.tls is not None:
-                        nursery.start_soon(self._service.tls.watch)
+                    nursery.start_soon(self._server_state.ticker.run)
+                    nursery.start_soon(self._server_state.receiver.run)
+                    nursery.start_soon(self._server_state.persistence.run)
+                    if self._server_state.tls is not None:
+                        nursery.start_soon(self._server_state.tls.watch)
                     for acceptor in acceptors:
                         nursery.start_soon(acceptor.run)
                     address = self._address(listeners[0])
@@ -131,42 +131,42 @@ class ServerActor:
                     task_status.started()
                     self._on_listening(address)
                     await stopping.wait()
-                    self._service.leaving = True
+                    self._server_state.leaving = True
                     await trio.sleep(config.ready_delay_s)
                     for acceptor in acceptors:
                         acceptor.close()
-                    await self._service.drain(config.drain_s)
-                    await self._service.keeper.flush()
+                    await self._server_state.drain(config.drain_s)
+                    await self._server_state.persistence.flush()
                     nursery.cancel_scope.cancel("the server is shutting down")
         finally:
             for acceptor in acceptors:
                 acceptor.close()
 
     def _address(self, listener: socket.socket) -> ListenAddress:
-        scheme = "http" if self._service.tls is None else "https"
+        scheme = "http" if self._server_state.tls is None else "https"
         if listener.family == socket.AF_UNIX:
             return ListenAddress(
-                "", 0, unix=str(listener.getsockname() if self._inherited else self._service.config.unix)
+                "", 0, unix=str(listener.getsockname() if self._inherited else self._server_state.config.unix)
             )
         host, port = listener.getsockname()[:2]
-        return ListenAddress(host if self._inherited else self._service.config.host, port, scheme)
+        return ListenAddress(host if self._inherited else self._server_state.config.host, port, scheme)
 
-    def _newcomers_at_once(self) -> int:
-        return self._service.room.newcomers_at_once
+    def _acceptable_at_once(self) -> int:
+        return self._server_state.admission.acceptable_at_once
 
     def _admit(self, accepted: socket.socket) -> HttpConnection:
         """Register a connection, if the connection limit allows one more."""
-        tls = self._service.tls.layer() if self._service.tls is not None else None
-        connection = HttpConnection(Socket(accepted, self._service.receiver, tls), self._service)
-        room = self._service.room
-        room.enter(connection)
-        if room.is_reserved(connection):
+        tls = self._server_state.tls.layer() if self._server_state.tls is not None else None
+        connection = HttpConnection(Socket(accepted, self._server_state.receiver, tls), self._server_state)
+        admission = self._server_state.admission
+        admission.admit(connection)
+        if admission.is_reserved(connection):
             connection.hurry(RESERVED_SECONDS)
         return connection
 
     async def _start(self, connection: HttpConnection) -> None:
         """Start the child of a connection. A request that arrived with it has been checked when this returns."""
-        connected, room = connection.socket, self._service.room
+        connected, admission = connection.socket, self._server_state.admission
         name = f"connection-{next(_numbers)}"  # never a name that the listener used before a crash
         spec: ChildSpec[Never] = ChildSpec(
             name, lambda _: connection, Restart.TEMPORARY, shutdown=CLOSE_SECONDS, mailbox=None
@@ -174,15 +174,15 @@ class ServerActor:
         try:
             await self._sessions.start_child(spec)
         except TooManyChildren:
-            room.leave(connection)
+            admission.remove(connection)
             refused = too_many_connections()
-            self._service.engine.refused(refused.code, is_limit=refused.is_limit)
+            self._server_state.engine.refused(refused.code, is_limit=refused.is_limit)
             await _turn_away(connected, refused)
         except (NotRunning, StartFailed):  # the kernel delivers the failure to this connection only
-            room.leave(connection)
+            admission.remove(connection)
             connected.abort()
         except BaseException:
-            room.leave(connection)
+            admission.remove(connection)
             connected.abort()
             raise
 

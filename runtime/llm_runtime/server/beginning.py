@@ -20,7 +20,7 @@ from llm_runtime.server.state import ServerState
 
 
 async def begin(
-    service: ServerState,
+    server_state: ServerState,
     create: Create,
     caller: str,
     size: int,
@@ -37,16 +37,16 @@ async def begin(
 
     The run waits for its first follower, so the caller must attach one without an intervening checkpoint.
     """
-    await _bring(service, create, caller, recent)
-    create = with_references(create, service.shelf, caller, recent)
+    await _bring(server_state, create, caller, recent)
+    create = with_references(create, server_state.response_store, caller, recent)
     options = create.options
-    parent = _parent(service, options.previous_response_id, caller, recent)
+    parent = _parent(server_state, options.previous_response_id, caller, recent)
     before, weight = parent or ((), 0)
     inbound = create.after(before) if before else create.inbound
-    inbound = admitted(caller, with_headers(inbound, headers, caller, service.access.secret_of(caller)))
+    inbound = admitted(caller, with_headers(inbound, headers, caller, server_state.access.secret_of(caller)))
     if options.generate:
         check_calls_are_answered(before, create.input)
-        run = await service.start_run(
+        run = await server_state.start_run(
             inbound.request,
             stream=stream or options.background,
             background=options.background,
@@ -55,27 +55,27 @@ async def begin(
         )
     else:
         run = warmed_up(inbound.request, response_id)
-    kept = StoredResponse(run, inbound, options, (*before, *create.input), weight + size)
-    service.shelf.put(kept)
-    service.keeper.keep(kept)
-    return kept
+    stored = StoredResponse(run, inbound, options, (*before, *create.input), weight + size)
+    server_state.response_store.put(stored)
+    server_state.persistence.keep(stored)
+    return stored
 
 
-async def after_parent(service: ServerState, create: Create, caller: str) -> Inbound:
+async def after_parent(server_state: ServerState, create: Create, caller: str) -> Inbound:
     """The request with the preceding conversation before its own input. Raises `HttpError`."""
-    await _bring(service, create, caller, None)
-    create = with_references(create, service.shelf, caller)
-    parent = _parent(service, create.options.previous_response_id, caller, None)
+    await _bring(server_state, create, caller, None)
+    create = with_references(create, server_state.response_store, caller)
+    parent = _parent(server_state, create.options.previous_response_id, caller, None)
     return create.inbound if parent is None else create.after(parent[0])
 
 
-async def _bring(service: ServerState, create: Create, caller: str, recent: Recent | None) -> None:
+async def _bring(server_state: ServerState, create: Create, caller: str, recent: Recent | None) -> None:
     """Have what the request refers to in memory."""
     previous = create.options.previous_response_id
     wanted = referenced_responses(create)
     for each in wanted if previous is None else (previous, *wanted):
         if recent is None or recent.get(each) is None:
-            await service.keeper.bring(each, caller)
+            await server_state.persistence.bring(each, caller)
 
 
 def check_calls_are_answered(before: Sequence[Message], added: Sequence[Message]) -> None:
@@ -91,17 +91,17 @@ def check_calls_are_answered(before: Sequence[Message], added: Sequence[Message]
 
 
 def _parent(
-    service: ServerState, response_id: str | None, caller: str, recent: Recent | None
+    server_state: ServerState, response_id: str | None, caller: str, recent: Recent | None
 ) -> tuple[tuple[Message, ...], int] | None:
     """The conversation that a response continues, with its size in bytes."""
     if response_id is None:
         return None
-    kept = (recent.get(response_id) if recent else None) or service.shelf.find(response_id, caller)
-    conversation = kept.conversation() if kept else None
-    if kept is None or conversation is None:
+    stored = (recent.get(response_id) if recent else None) or server_state.response_store.find(response_id, caller)
+    conversation = stored.conversation() if stored else None
+    if stored is None or conversation is None:
         message = f"Previous response with id '{response_id[:100]}' not found."
         raise HttpError(400, "previous_response_not_found", message, param="previous_response_id")
-    return conversation, kept.weight
+    return conversation, stored.weight
 
 
 def warmed_up(request: AnyRequest, response_id: str | None = None) -> Run:

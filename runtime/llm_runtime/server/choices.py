@@ -23,26 +23,26 @@ from llm_runtime.server.run_response import calls_of, encode_end, stream_from
 from llm_runtime.server.subscription import RunSubscription
 
 
-async def respond_with_choices(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound) -> None:
+async def respond_with_choices(context: RequestContext, dialect: ServerDialect, inbound: Inbound) -> None:
     """Start a run for each choice, and send the combined response. The first failure ends the response and the other
     runs; so does a disconnect of the client. Raises `LLMClientError` if a run is not accepted.
     """
     with ExitStack() as following:
-        answers: list[RunSubscription] = []
+        subscriptions: list[RunSubscription] = []
         for request in requests_of(inbound):
-            run = await exchange.service.start_run(request, stream=inbound.stream)
+            run = await context.server_state.start_run(request, stream=inbound.stream)
             # Follow each run before starting the next: a run without a follower would outlive a failure here.
-            answer = exchange.service.answering(run, exchange.waker.wake, whole=not inbound.stream)
-            answers.append(following.enter_context(answer))
-        source = ChoicesSource(dialect, inbound, answers)
+            subscription = context.server_state.subscribe(run, context.wakeup.wake, whole=not inbound.stream)
+            subscriptions.append(following.enter_context(subscription))
+        source = ChoicesSource(dialect, inbound, subscriptions)
         if inbound.stream:
-            await stream_from(exchange, dialect, inbound, source, exchange.service.config.hold_head_s)
+            await stream_from(context, dialect, inbound, source, context.server_state.config.hold_head_s)
             return
         source.take()
         while source.end is None:
-            await exchange.waker.wait()
+            await context.wakeup.wait()
             source.take()
-        await exchange.reply(await encode_end(dialect, inbound, source.end))
+        await context.reply(await encode_end(dialect, inbound, source.end))
 
 
 def requests_of(inbound: Inbound) -> Iterator[AnyRequest]:
@@ -67,21 +67,21 @@ def requests_of(inbound: Inbound) -> Iterator[AnyRequest]:
 class ChoicesSource:
     """See `FrameSource`."""
 
-    def __init__(self, dialect: ServerDialect, inbound: Inbound, answers: list[RunSubscription]) -> None:
+    def __init__(self, dialect: ServerDialect, inbound: Inbound, subscriptions: list[RunSubscription]) -> None:
         self.end: Finished | Failed | None = None
         self.adjusted: tuple[Adjustment, ...] | None = None
         self._inbound = inbound
-        self._answers = answers
+        self._subscriptions = subscriptions
         self._held: list[Frame] | None = []
-        response_id = answers[0].run.response_id
+        response_id = subscriptions[0].run.response_id
         self._encoders = [
-            dialect.response_encoder(inbound._replace(choice=at), response_id) for at in range(len(answers))
+            dialect.response_encoder(inbound._replace(choice=at), response_id) for at in range(len(subscriptions))
         ]
 
     @property
     def begun(self) -> bool:
         """See `FrameSource`."""
-        return any(answer.begun for answer in self._answers)
+        return any(subscription.begun for subscription in self._subscriptions)
 
     def start(self) -> list[Frame]:
         """See `FrameSource`."""
@@ -90,34 +90,34 @@ class ChoicesSource:
     def take(self) -> list[Frame]:
         """See `FrameSource`."""
         frames: list[Frame] = []
-        for answer, encoder in zip(self._answers, self._encoders, strict=True):
-            if answer.end is not None:
+        for subscription, encoder in zip(self._subscriptions, self._encoders, strict=True):
+            if subscription.end is not None:
                 continue
-            events = answer.take()
+            events = subscription.take()
             for event in events:
                 if isinstance(event, Started):
-                    self.adjusted = (*event.adjusted, _told(self._inbound))
+                    self.adjusted = (*event.adjusted, _adjustment(self._inbound))
             if events and self._inbound.stream:
-                frames += self._in_order(answer, encoder.encode(events))
-            if isinstance(answer.end, Failed):
-                self.end = answer.end
-                for other in self._answers:
+                frames += self._in_order(subscription, encoder.encode(events))
+            if isinstance(subscription.end, Failed):
+                self.end = subscription.end
+                for other in self._subscriptions:
                     other.close()
                 return frames
-        ends = [answer.end for answer in self._answers if isinstance(answer.end, Finished)]
-        if len(ends) < len(self._answers):
+        ends = [subscription.end for subscription in self._subscriptions if isinstance(subscription.end, Finished)]
+        if len(ends) < len(self._subscriptions):
             return frames
         whole = together([end.response for end in ends if end.response is not None], self._inbound)
         self.end = msgspec.structs.replace(ends[0], response=whole)
         return [*frames, *closing_frames(self._inbound, whole)] if self._inbound.stream else frames
 
-    def _in_order(self, answer: RunSubscription, frames: list[Frame]) -> list[Frame]:
+    def _in_order(self, subscription: RunSubscription, frames: list[Frame]) -> list[Frame]:
         """The frames that may be sent now. OpenAI's SDK cannot begin with another choice than the first, so frames of
         the others are held until there is one of the first.
         """
         if self._held is None:
             return frames
-        if answer is not self._answers[0] or not frames:
+        if subscription is not self._subscriptions[0] or not frames:
             self._held += frames
             return []
         held, self._held = self._held, None
@@ -125,9 +125,9 @@ class ChoicesSource:
 
     def shut(self, kind: FailureKind) -> None:
         """See `FrameSource`."""
-        for answer in self._answers:
-            if answer.end is None:
-                answer.shut(kind)
+        for subscription in self._subscriptions:
+            if subscription.end is None:
+                subscription.shut(kind)
 
 
 def together(responses: list[LLMResponse], inbound: Inbound) -> LLMResponse:
@@ -143,11 +143,11 @@ def together(responses: list[LLMResponse], inbound: Inbound) -> LLMResponse:
         cost=spent.cost,
         decision=decision,
         members=tuple(responses),
-        adjusted=(*first.adjusted, _told(inbound)),
+        adjusted=(*first.adjusted, _adjustment(inbound)),
     )
 
 
-def _told(inbound: Inbound) -> Adjustment:
+def _adjustment(inbound: Inbound) -> Adjustment:
     """What is reported to the client about it."""
     first, second = inbound.request, inbound.choices[0]
     name = "n"

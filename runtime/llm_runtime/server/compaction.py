@@ -23,27 +23,27 @@ from llm_runtime.server.stored import RESPONSES
 _EMPTY = "the model wrote no summary"
 
 
-async def compact(exchange: RequestContext) -> None:
+async def compact(context: RequestContext) -> None:
     """The endpoint. The conversation before ``previous_response_id`` is part of what is compacted."""
-    exchange.end_with_client()
-    service = exchange.service
+    context.end_with_client()
+    server_state = context.server_state
     try:
-        body = await plain_body(exchange)
-        create = await read_body(service.json_limits, body, RESPONSES.decode_create)
-        inbound = admitted(exchange.caller, await after_parent(service, create, exchange.caller))
+        body = await plain_body(context)
+        create = await read_body(server_state.json_limits, body, RESPONSES.decode_create)
+        inbound = admitted(context.caller, await after_parent(server_state, create, context.caller))
         request = inbound.request
         assert isinstance(request, ChatRequest), "what this endpoint reads"
-        run = await service.start_run(compaction_request(request), stream=False)
+        run = await server_state.start_run(compaction_request(request), stream=False)
     except LLMClientError as exc:
-        await exchange.reply(encode_failure(RESPONSES, exc.failure))
+        await context.reply(encode_failure(RESPONSES, exc.failure))
         return
-    exchange.request_id = request.request_id
-    end = await end_of(exchange, run)
+    context.request_id = request.request_id
+    end = await end_of(context, run)
     if isinstance(end, Finished) and end.response is not None and not end.response.content.strip():
         end = Failed(failure=Failure(kind=FailureKind.PROTOCOL, message=_EMPTY), response=end.response)
     if isinstance(end, Failed):
-        await exchange.reply(await encode_end(RESPONSES, inbound, end))
+        await context.reply(await encode_end(RESPONSES, inbound, end))
         return
     assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
     response = msgspec.structs.replace(end.response, response_id=run.response_id)
-    await exchange.reply(WireResponse(200, (JSON, *told(response)), encode_compaction(request, response)))
+    await context.reply(WireResponse(200, (JSON, *told(response)), encode_compaction(request, response)))

@@ -48,32 +48,32 @@ class HttpConnection:
         "_bodies",
         "_body",
         "_cancel",
+        "_context",
         "_deadline",
-        "_exchange",
         "_head_seconds",
         "_life",
         "_parser",
         "_since",
         "cut_off",
-        "service",
+        "server_state",
         "socket",
-        "waker",
+        "wakeup",
     )  # fmt: skip
 
-    def __init__(self, socket: Socket, service: ServerState) -> None:
+    def __init__(self, socket: Socket, server_state: ServerState) -> None:
         self.socket = socket
-        self.service = service
-        self.waker = WakeupEvent()
-        self._parser = RequestParser(service.config.max_body_bytes)
+        self.server_state = server_state
+        self.wakeup = WakeupEvent()
+        self._parser = RequestParser(server_state.config.max_body_bytes)
         self._life: StateMachine[HttpState, HttpChange] = StateMachine(HttpState.IDLE, HTTP)
-        self._head_seconds = service.config.head_s
+        self._head_seconds = server_state.config.head_s
         self._deadline = trio.current_time() + self._head_seconds
-        self._bodies = HeldBodies(service.bodies)
+        self._bodies = HeldBodies(server_state.bodies)
         self.cut_off: FailureKind | None = None
         """Why the connection is being cancelled, unless the client caused it."""
         self._body: StreamedRequestBody | None = None
         self._since = 0.0
-        self._exchange: RequestContext | None = None
+        self._context: RequestContext | None = None
 
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the connection ends or is asked to stop, then close the socket. An exception in an endpoint
@@ -82,23 +82,23 @@ class HttpConnection:
         task_status.started()
         self._cancel = inbox.scope.cancel
         inbox.when_stopping(lambda: self._stop(crashed=inbox.failed))
-        self.service.join(self)
+        self.server_state.join(self)
         try:
-            self.service.receiver.add(self.socket, self._take)
+            self.server_state.receiver.add(self.socket, self._take)
             upgraded = await self._serve_requests()
-            self.service.receiver.remove(self.socket)
+            self.server_state.receiver.remove(self.socket)
             if upgraded is not None:
                 from llm_runtime.server.session import serve  # costs 40 ms, which plain HTTP does not need
 
-                await serve(self.service, upgraded, self.socket, self._parser.left_over())
+                await serve(self.server_state, upgraded, self.socket, self._parser.left_over())
             elif self._life.state is HttpState.LAST_WORDS:
-                await self.service.close_gently(self.socket)
+                await self.server_state.close_gently(self.socket)
         except trio.BrokenResourceError:
             pass  # a client that disconnected or does not read is an ordinary end; its request is cancelled already
         finally:
             self._bodies.release_all()
-            self.service.room.leave(self)
-            self.service.leave(self)
+            self.server_state.admission.remove(self)
+            self.server_state.leave(self)
             self.socket.close()
 
     def _stop(self, *, crashed: bool) -> None:
@@ -108,7 +108,7 @@ class HttpConnection:
     # -- receiving ---------------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
-        self.waker.wake()
+        self.wakeup.wake()
         if data:
             self._parser.feed(data)
             if self._body is not None and not self._body.is_read:
@@ -143,28 +143,28 @@ class HttpConnection:
 
     def tick(self, now: float) -> None:
         """Act on timeouts that have passed."""
-        if self._exchange is not None and self._exchange.streaming is not None:
-            self._exchange.streaming.tick(now)
+        if self._context is not None and self._context.streaming is not None:
+            self._context.streaming.tick(now)
         if self._body is not None and self._body.is_hung_up():
             self._change(HttpChange.CLIENT_LEFT, "the client has disconnected")
         if self._life.state is HttpState.BODY:
             seconds = BODY_SECONDS + self._parser.received / MIN_RATE
-            self._deadline = self._since + min(seconds, self.service.config.max_body_s)
+            self._deadline = self._since + min(seconds, self.server_state.config.max_body_s)
         if now >= self._deadline:
             self._change(HttpChange.TOO_LATE)
-            self.waker.wake()
+            self.wakeup.wake()
 
     @property
     def peer_host(self) -> str:
         """The client's address; empty for a unix socket."""
         return self.socket.peer_host
 
-    def make_way(self) -> None:
-        """Close now to make way for another connection. See `Room`."""
+    def evict(self) -> None:
+        """Close now to make way for another connection. See `ConnectionAdmission`."""
         self._change(HttpChange.EVICTED, "the connection makes way for another")
         if self._life.state is HttpState.CUT:
             self.socket.abort()
-        self.waker.wake()
+        self.wakeup.wake()
 
     def hurry(self, seconds: float) -> None:
         """Start the timeout for the first request head."""
@@ -174,7 +174,7 @@ class HttpConnection:
     def drain(self) -> None:
         """Close after the current response, or now if there is none."""
         self._change(HttpChange.DRAINED)
-        self.waker.wake()
+        self.wakeup.wake()
 
     def _go_on(self, change: HttpChange, seconds: float) -> None:
         """Apply a transition of our own. The new state times out after ``seconds``."""
@@ -188,66 +188,69 @@ class HttpConnection:
 
     async def _serve_requests(self) -> RequestContext | None:
         """Serve requests until the last. Returns the request that becomes a WebSocket, if there is one."""
-        while (exchange := await self._next_exchange()) is not None:
+        while (context := await self._next_context()) is not None:
             self._go_on(HttpChange.ARRIVED, inf)
-            self._exchange = exchange
-            await self._answer(exchange)
-            self._exchange = None
+            self._context = context
+            await self._subscription(context)
+            self._context = None
             # the reference forms a cycle, which would keep both alive until garbage collection
-            exchange.streaming = None
+            context.streaming = None
             self._bodies.release_all()
             if self._body is not None:
                 self._body.receive_again()
                 self._body = None
-            if exchange.upgraded:
+            if context.upgraded:
                 self._change(HttpChange.UPGRADED)
-                return exchange
+                return context
             self._go_on(
-                HttpChange.ANSWERED_LAST if exchange.close else HttpChange.ANSWERED, self.service.config.keep_alive_s
+                HttpChange.ANSWERED_LAST if context.close else HttpChange.ANSWERED,
+                self.server_state.config.keep_alive_s,
             )
             if self._life.state is not HttpState.IDLE:
                 return None
         return None
 
-    async def _next_exchange(self) -> RequestContext | None:
+    async def _next_context(self) -> RequestContext | None:
         """The next request, checked and complete; ``None`` if the connection has ended or has to.
 
         The head says who the caller is and what they want, so nothing of a body is kept before the key is verified. If
         a refusal leaves a body unread, the connection closes, since the end of that body is unknown.
         """
-        exchange: RequestContext | None = None
+        context: RequestContext | None = None
         try:
             request = await self._arrival(self._parser.next_head)
             if request is None:
                 return None
-            exchange = RequestContext(self, request)
-            is_here = self._judge(exchange)
-            if exchange.streams_body:
-                service = self.service
-                self._body = StreamedRequestBody(self._parser, self.socket, service.receiver, self.waker, self._take)
+            context = RequestContext(self, request)
+            is_here = self._judge(context)
+            if context.streams_body:
+                server_state = self.server_state
+                self._body = StreamedRequestBody(
+                    self._parser, self.socket, server_state.receiver, self.wakeup, self._take
+                )
             elif not is_here and await self._arrival(self._next_whole) is None:
                 return None
         except HttpError as refused:
-            await self._end_refusing(refused, exchange)
+            await self._end_refusing(refused, context)
             return None
-        exchange.close = exchange.close or not request.keep_alive
-        return exchange
+        context.close = context.close or not request.keep_alive
+        return context
 
-    def _judge(self, exchange: RequestContext) -> bool:
+    def _judge(self, context: RequestContext) -> bool:
         """Choose the endpoint, and return whether the body has been read. Raises `HttpError`, unless the connection can
         stay open after the refusal: then the endpoint sends the refusal.
         """
-        room = self.service.room
+        admission = self.server_state.admission
         try:
-            exchange.endpoint = endpoint_of(exchange, operators_only=room.is_reserved(self))
+            context.endpoint = endpoint_of(context, operators_only=admission.is_reserved(self))
         except HttpError as refused:
             if refused.close or self._parser.next() is None:
                 raise
-            exchange.endpoint = refusing(refused)
+            context.endpoint = refusing(refused)
             return True
-        if exchange.belongs:
-            room.recognise(self)
-        exchange.close = room.is_reserved(self)
+        if context.belongs:
+            admission.mark_verified(self)
+        context.close = admission.is_reserved(self)
         return False
 
     async def _arrival(self, read: Callable[[], Request | None]) -> Request | None:
@@ -259,7 +262,7 @@ class HttpConnection:
             if (request := read()) is not None:
                 return request
             match self._life.state:
-                case HttpState.LATE | HttpState.DONE if self.service.room.is_reserved(self):
+                case HttpState.LATE | HttpState.DONE if self.server_state.admission.is_reserved(self):
                     raise too_many_connections()
                 case HttpState.LEFT | HttpState.DONE:
                     return None
@@ -278,37 +281,37 @@ class HttpConnection:
             self._go_on(HttpChange.BODY_BEGINS, BODY_SECONDS)
         elif self._parser.received:
             self._go_on(HttpChange.HEAD_BEGINS, self._head_seconds)
-        await self.waker.wait()
+        await self.wakeup.wait()
 
-    async def _end_refusing(self, refused: HttpError, exchange: RequestContext | None) -> None:
+    async def _end_refusing(self, refused: HttpError, context: RequestContext | None) -> None:
         """Send a refusal, and read nothing more."""
         self._parser.discard()
         self._bodies.release_all()
         self._change(HttpChange.REFUSED)
-        if exchange is None:
-            self.service.engine.refused(refused.code, is_limit=refused.is_limit)
+        if context is None:
+            self.server_state.engine.refused(refused.code, is_limit=refused.is_limit)
             await self.socket.send(encode_response(refused.response(), (NO_SNIFFING,), close=True, bare=False))
         else:
-            exchange.close = True
-            await exchange.refuse(refused)
+            context.close = True
+            await context.refuse(refused)
 
-    async def _answer(self, exchange: RequestContext) -> None:
+    async def _subscription(self, context: RequestContext) -> None:
         try:
-            await exchange.endpoint(exchange)
+            await context.endpoint(context)
         except HttpError as refused:
-            await exchange.refuse(refused)
+            await context.refuse(refused)
         except trio.BrokenResourceError:
             raise
         except trio.Cancelled:
-            if self.cut_off is not None and not exchange.begun:
-                with self.service.parting(), suppress(trio.BrokenResourceError):
-                    await exchange.refuse(crashed() if self.cut_off is FailureKind.CRASHED else shutting_down())
+            if self.cut_off is not None and not context.begun:
+                with self.server_state.parting(), suppress(trio.BrokenResourceError):
+                    await context.refuse(crashed() if self.cut_off is FailureKind.CRASHED else shutting_down())
             raise
         except Exception as exc:
-            log.error("request %s crashed its connection: %s", exchange.request_id, exception_site(exc))  # noqa: TRY400
-            if not exchange.begun:
+            log.error("request %s crashed its connection: %s", context.request_id, exception_site(exc))  # noqa: TRY400
+            if not context.begun:
                 message = "Internal error; the log has the details under this request's id."
-                await exchange.refuse(HttpError(500, "server_error", message, kind=SERVER_ERROR, close=True))
+                await context.refuse(HttpError(500, "server_error", message, kind=SERVER_ERROR, close=True))
             raise
 
     def _next_whole(self) -> Request | None:

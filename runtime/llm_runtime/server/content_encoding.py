@@ -32,18 +32,18 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
-async def plain_body(exchange: RequestContext) -> bytes:
+async def plain_body(context: RequestContext) -> bytes:
     """The decompressed body of the request, without a byte order mark. May be called once. The growth of the body
     counts towards the bytes of all bodies in memory. Raises `HttpError`: 415 for an unknown encoding, 413 if the result
     is too large, 400 if the body is corrupt.
     """
-    body = exchange.take_body()
-    encodings = exchange.request.headers.get("content-encoding", "")
+    body = context.take_body()
+    encodings = context.request.headers.get("content-encoding", "")
     if encodings:
-        limit, before = exchange.service.config.max_body_bytes, len(body)
+        limit, before = context.server_state.config.max_body_bytes, len(body)
         # Always in a thread: a few hundred bytes may decompress to megabytes.
         body = await run_large(limit, decoded, body, encodings, limit)
-        exchange.hold_body(len(body) - before)
+        context.hold_body(len(body) - before)
     return body.removeprefix(_BOM) if body.startswith(_BOM) else body
 
 

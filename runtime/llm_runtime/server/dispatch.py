@@ -13,41 +13,41 @@ from llm_runtime.server.request_context import Endpoint, RequestContext
 from llm_runtime.server.routes import choose, find
 
 
-def endpoint_of(exchange: RequestContext, *, operators_only: bool = False) -> Endpoint:
+def endpoint_of(context: RequestContext, *, operators_only: bool = False) -> Endpoint:
     """The endpoint of a request. Also sets the caller, the path parameters and the wire of the response.
 
     With ``operators_only`` only health and metrics are served. Raises `HttpError`.
     """
-    request, access = exchange.request, exchange.service.access
+    request, access = context.request, context.server_state.access
     if request.path.startswith(PREFIX):
-        return _passing(exchange, operators_only=operators_only)
-    request.path, methods, exchange.params = find(request.path)
-    exchange.wire = wire_of(request.path, request.headers)
+        return _passing(context, operators_only=operators_only)
+    request.path, methods, context.params = find(request.path)
+    context.wire = wire_of(request.path, request.headers)
     if operators_only and not (methods and all(route.operators for route in methods.values())):
         raise too_many_connections()
     if request.method == "OPTIONS" and access.allows_origin(request.headers.get("origin")):
         return preflight
     if not (methods and all(route.open for route in methods.values())):
-        access.check_place(request.headers, request.query, exchange.local_host)
+        access.check_place(request.headers, request.query, context.local_host)
         if not (methods and all(route.keyless for route in methods.values())):
-            exchange.caller = access.check_key(request.headers, exchange.peer_host)
-            exchange.belongs = True
+            context.caller = access.check_key(request.headers, context.peer_host)
+            context.belongs = True
     route = choose(methods, request.method)
     if not route.open and not route.keyless:
-        access.check_role(exchange.caller, route.role)
+        access.check_role(context.caller, route.role)
     return route.endpoint
 
 
-def _passing(exchange: RequestContext, *, operators_only: bool) -> Endpoint:
+def _passing(context: RequestContext, *, operators_only: bool) -> Endpoint:
     """The same below `PREFIX`, where paths are the vendors' and need no route. Raises `HttpError`."""
-    request, access = exchange.request, exchange.service.access
-    exchange.wire = wire_of(request.path, request.headers)
+    request, access = context.request, context.server_state.access
+    context.wire = wire_of(request.path, request.headers)
     if operators_only:
         raise too_many_connections()
     if request.method == "OPTIONS" and access.allows_origin(request.headers.get("origin")):
         return preflight
-    access.check_place(request.headers, request.query, exchange.local_host)
-    exchange.caller = access.check_key(request.headers, exchange.peer_host)
-    exchange.belongs = True
-    access.check_role(exchange.caller, Role.CALLER)
-    return passing(exchange)
+    access.check_place(request.headers, request.query, context.local_host)
+    context.caller = access.check_key(request.headers, context.peer_host)
+    context.belongs = True
+    access.check_role(context.caller, Role.CALLER)
+    return passing(context)

@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from llm_actors.orchestrator import RecentRequest
-from llm_actors.provider import Passed, PassOn
+from llm_actors.provider import PassOn, PassthroughResponse
 from llm_actors.run import Run
 from llm_actors.selector import Ranking
 from llm_actors.store import StoreRef
@@ -86,7 +86,9 @@ class RequestEngine(Protocol):
         """The candidates for ``model`` when ``caller`` asks for it, and why. Raises `LLMClientError`."""
         ...
 
-    async def pass_through(self, provider: str, message: PassOn, *, caller: str, request_id: str) -> Passed:
+    async def pass_through(
+        self, provider: str, message: PassOn, *, caller: str, request_id: str
+    ) -> PassthroughResponse:
         """Send a request to a provider as it is. Raises `LLMClientError` if it is not sent."""
         ...
 
@@ -137,8 +139,8 @@ def with_headers(inbound: Inbound, headers: Mapping[str, str], caller: str, secr
 
 def own_key(given: str, caller: str, secret: bytes) -> str:
     """The idempotency key that stands for a caller's own at the vendor."""
-    said = f"{caller}\0{given}".encode("utf-8", "surrogateescape")
-    return hmac.new(secret, said, "sha256").hexdigest()
+    key = f"{caller}\0{given}".encode("utf-8", "surrogateescape")
+    return hmac.new(secret, key, "sha256").hexdigest()
 
 
 def admitted(caller: str, inbound: Inbound) -> Inbound:

@@ -15,11 +15,11 @@ from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.stored import found
 
 
-async def list_input_items(exchange: RequestContext) -> None:
+async def list_input_items(context: RequestContext) -> None:
     """The items, latest first unless ``order=asc``, starting after the item ``after``, at most ``limit``."""
-    kept = await found(exchange)
-    query = parse_qs(exchange.request.query)
-    items = input_items(kept.asked, kept.id)
+    stored = await found(context)
+    query = parse_qs(context.request.query)
+    items = input_items(stored.input, stored.id)
     if query.get("order", ["desc"])[-1] != "asc":
         items.reverse()
     if (after := query.get("after", [""])[-1]) != "":
@@ -38,7 +38,7 @@ async def list_input_items(exchange: RequestContext) -> None:
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(items) > len(page),
     }
-    await exchange.reply(WireResponse(200, (JSON,), encode_json(body)))
+    await context.reply(WireResponse(200, (JSON,), encode_json(body)))
 
 
 _PREFIXES = {

@@ -21,7 +21,7 @@ _ID = re.compile(r"[a-z]+_([0-9a-f]{32})\d*_\d+")
 """An item's id contains that of its response, unless the vendor made it: of its own tools, and of reasoning."""
 
 
-def with_references(create: Create, shelf: ResponseStore, caller: str, recent: Recent | None = None) -> Create:
+def with_references(create: Create, response_store: ResponseStore, caller: str, recent: Recent | None = None) -> Create:
     """The request with the referenced items in place of the references. Raises `HttpError` if the caller has no such
     item.
     """
@@ -36,7 +36,7 @@ def with_references(create: Create, shelf: ResponseStore, caller: str, recent: R
         if not wanted:
             return (part,)
         if wanted not in items:
-            items.update(_items(wanted, shelf, caller, recent))
+            items.update(_items(wanted, response_store, caller, recent))
         if wanted not in items:
             raise HttpError(404, "item_not_found", f"Item with id '{wanted[:100]}' not found.", param="input")
         return tuple(each for each in decode_item(Body(items[wanted]))[1])
@@ -64,23 +64,23 @@ def _reference(part: Part) -> str:
     return str(part.value.get("id") or "?")
 
 
-def _items(item_id: str, shelf: ResponseStore, caller: str, recent: Recent | None) -> dict[str, JsonObject]:
+def _items(item_id: str, response_store: ResponseStore, caller: str, recent: Recent | None) -> dict[str, JsonObject]:
     """The items, by id, of the response that contains ``item_id``."""
     if (found := _ID.fullmatch(item_id)) is None:
-        known = (*reversed(recent.responses if recent else ()), *shelf.all_of(caller))
-        kept = next((each for each in known if _has_vendors_item(each, item_id)), None)
+        known = (*reversed(recent.responses if recent else ()), *response_store.all_of(caller))
+        stored = next((each for each in known if _has_vendors_item(each, item_id)), None)
     else:
         response_id = f"resp_{found[1]}"
-        kept = (recent.get(response_id) if recent else None) or shelf.find(response_id, caller)
-    if kept is None or kept.run.log.end is None:
+        stored = (recent.get(response_id) if recent else None) or response_store.find(response_id, caller)
+    if stored is None or stored.run.log.end is None:
         return {}
-    body = msgspec.json.decode(_RESPONSES.encode_log(kept.inbound, kept.id, kept.options, kept.run.log.events))
+    body = msgspec.json.decode(_RESPONSES.encode_log(stored.inbound, stored.id, stored.options, stored.run.log.events))
     return {item["id"]: item for item in body["output"]}
 
 
-def _has_vendors_item(kept: StoredResponse, item_id: str) -> bool:
+def _has_vendors_item(stored: StoredResponse, item_id: str) -> bool:
     """Whether the response has an item that the vendor called so."""
-    end = kept.run.log.end
+    end = stored.run.log.end
     output = end.response.output if end is not None and end.response is not None else ()
     return any(
         (isinstance(part, Reasoning) and part.id == item_id)

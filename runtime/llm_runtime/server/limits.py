@@ -20,7 +20,7 @@ RESERVED_SECONDS = 2.0
 DEPARTING_CONNECTIONS = 64
 """Connections that were told to make way and are not closed yet."""
 
-STRANGERS_SHARE = 4
+UNVERIFIED_SHARE = 4
 """Connections without a valid key may take one part in so many of the connections that are left."""
 
 EXHAUSTED_PAUSE_SECONDS = 0.1

@@ -25,16 +25,16 @@ class _Page(msgspec.Struct):
     models: list[msgspec.Raw] = []
 
 
-async def list_models(exchange: RequestContext) -> None:
+async def list_models(context: RequestContext) -> None:
     """``GET /v1/models``: the models, then the routes and ``auto``."""
-    body = exchange.wire.dialect().encode_models(_known(exchange))
-    await exchange.reply(WireResponse(200, (JSON,), body))
+    body = context.wire.dialect().encode_models(_known(context))
+    await context.reply(WireResponse(200, (JSON,), body))
 
 
-async def get_model(exchange: RequestContext) -> None:
+async def get_model(context: RequestContext) -> None:
     """One model of the list, by its full id, or by its bare name if that is unambiguous."""
-    wanted, dialect = exchange.params["id"].removeprefix("models/"), exchange.wire.dialect()
-    known = _known(exchange)
+    wanted, dialect = context.params["id"].removeprefix("models/"), context.wire.dialect()
+    known = _known(context)
     found = [each for each in known if each.id == wanted] or [
         each for each in known if each.id.partition("/")[2] == wanted
     ]
@@ -42,13 +42,13 @@ async def get_model(exchange: RequestContext) -> None:
         near = suggestion(wanted, [name for each in known for name in (each.id, each.id.partition("/")[2]) if name])
         message = f"The model {wanted[:200]!r} does not exist{near or '.'}"
         failure = Failure(kind=FailureKind.MODEL_NOT_FOUND, message=message, param="model")
-        await exchange.reply(encode_failure(dialect, failure))
+        await context.reply(encode_failure(dialect, failure))
         return
     page = msgspec.json.decode(dialect.encode_models(found[:1]), type=_Page)
-    await exchange.reply(WireResponse(200, (JSON,), bytes((page.data or page.models)[0])))
+    await context.reply(WireResponse(200, (JSON,), bytes((page.data or page.models)[0])))
 
 
-def _known(exchange: RequestContext) -> Sequence[ModelInfo]:
-    engine, caller = exchange.service.engine, exchange.caller
+def _known(context: RequestContext) -> Sequence[ModelInfo]:
+    engine, caller = context.server_state.engine, context.caller
     names = (*engine.route_names(caller), AUTO)
     return (*engine.model_list(caller), *(ModelInfo(id=name, owned_by=OWNER) for name in names))

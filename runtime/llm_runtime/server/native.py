@@ -41,30 +41,30 @@ def is_native(inbound: Inbound) -> bool:
     return inbound.form == FORM
 
 
-async def begin_native(service: ServerState, create: NativeRequest, size: int, since: float) -> StoredResponse:
+async def begin_native(server_state: ServerState, create: NativeRequest, size: int, since: float) -> StoredResponse:
     """Start a response; see `llm_runtime.server.beginning.begin`."""
-    run = await service.start_run(
+    run = await server_state.start_run(
         create.inbound.request, stream=create.inbound.stream, since=since, response_id=create.response_id
     )
-    kept = StoredResponse(run, create.inbound, OPTIONS, (), size)
-    service.shelf.put(kept)
-    return kept
+    stored = StoredResponse(run, create.inbound, OPTIONS, (), size)
+    server_state.response_store.put(stored)
+    return stored
 
 
-def check_is_new(service: ServerState, response_id: str) -> None:
+def check_is_new(server_state: ServerState, response_id: str) -> None:
     """Raise `HttpError` where there is a response of that id, whoever's it is."""
-    if service.shelf.is_taken(response_id):
+    if server_state.response_store.is_taken(response_id):
         raise HttpError(409, "response_exists", "There is a response with this id.", param="response_id")
 
 
-def encoder(kept: StoredResponse, starting_after: int) -> ResponseEncoder:
+def encoder(stored: StoredResponse, starting_after: int) -> ResponseEncoder:
     """The encoder for a response, from after an event that its client has seen."""
-    return NativeEncoder(kept.id, starting_after)
+    return NativeEncoder(stored.id, starting_after)
 
 
-def check_native_cursor(kept: StoredResponse, starting_after: int) -> None:
+def check_native_cursor(stored: StoredResponse, starting_after: int) -> None:
     """See `llm_runtime.server.stored.check_cursor`."""
-    if starting_after > last_number(kept.run.log.events):
+    if starting_after > last_number(stored.run.log.events):
         message = f"starting_after is {starting_after}, which is beyond the response."
         raise HttpError(400, "invalid_request", message, param="starting_after")
 
@@ -73,54 +73,54 @@ def _failed(failure: Failure) -> WireResponse:
     return WireResponse(failure.rule.status, (JSON,), encode_refused(failure, None))
 
 
-async def greet(exchange: RequestContext) -> None:
+async def greet(context: RequestContext) -> None:
     """``GET /v1/runtime``: what a client needs to know first."""
-    service = exchange.service
-    names = set(service.engine.route_names(exchange.caller))
-    routes = {name: msgspec.to_builtins(policy) for name, policy in service.engine.routes.items() if name in names}
-    limits = service.config
+    server_state = context.server_state
+    names = set(server_state.engine.route_names(context.caller))
+    routes = {name: msgspec.to_builtins(policy) for name, policy in server_state.engine.routes.items() if name in names}
+    limits = server_state.config
     greeting = Greeting(
         version=VERSION,
         routes=routes,
         responses=min(limits.websocket_responses, limits.websocket_lanes),
         max_bytes=limits.max_body_bytes,
     )
-    await exchange.reply(WireResponse(200, (JSON,), encode_json(greeting)))
+    await context.reply(WireResponse(200, (JSON,), encode_json(greeting)))
 
 
-async def list_models(exchange: RequestContext) -> None:
+async def list_models(context: RequestContext) -> None:
     """``GET /v1/runtime/models``: with all that is known of them."""
-    await exchange.reply(WireResponse(200, (JSON,), encode_json(exchange.service.engine.model_list(exchange.caller))))
+    await context.reply(WireResponse(200, (JSON,), encode_json(context.server_state.engine.model_list(context.caller))))
 
 
-async def rank(exchange: RequestContext) -> None:
+async def rank(context: RequestContext) -> None:
     """``GET /v1/runtime/ranking?model=…``: what ``/v1/runtime/explain`` tells in words, as a value."""
-    model = parse_qs(exchange.request.query).get("model", [AUTO])[-1]
+    model = parse_qs(context.request.query).get("model", [AUTO])[-1]
     try:
-        ranking = await exchange.service.engine.explain(model, caller=exchange.caller)
+        ranking = await context.server_state.engine.explain(model, caller=context.caller)
     except LLMClientError as exc:
-        await exchange.reply(_failed(exc.failure))
+        await context.reply(_failed(exc.failure))
         return
-    await exchange.reply(WireResponse(200, (JSON,), encode_json(ranking)))
+    await context.reply(WireResponse(200, (JSON,), encode_json(ranking)))
 
 
-async def count_tokens(exchange: RequestContext) -> None:
+async def count_tokens(context: RequestContext) -> None:
     """``POST /v1/runtime/count_tokens``: of the request in the body."""
     try:
-        body = await plain_body(exchange)
+        body = await plain_body(context)
         request = await read_body(
-            exchange.service.json_limits, body, lambda text: decode_request(text, exchange.caller)
+            context.server_state.json_limits, body, lambda text: decode_request(text, context.caller)
         )
-        exchange.service.issued.check(request)
-        count = await exchange.service.engine.count_tokens(request)
+        context.server_state.issued.check(request)
+        count = await context.server_state.engine.count_tokens(request)
     except LLMClientError as exc:
-        await exchange.reply(_failed(exc.failure))
+        await context.reply(_failed(exc.failure))
         return
-    await exchange.reply(WireResponse(200, (JSON,), encode_json(count)))
+    await context.reply(WireResponse(200, (JSON,), encode_json(count)))
 
 
-async def forget(exchange: RequestContext) -> None:
+async def forget(context: RequestContext) -> None:
     """``DELETE /v1/runtime/knowledge?conversation=…``: of one conversation of the caller's, or of all."""
-    conversation = parse_qs(exchange.request.query).get("conversation", [None])[-1]
-    count = exchange.service.engine.forget(conversation, caller=exchange.caller)
-    await exchange.reply(WireResponse(200, (JSON,), encode_json(count)))
+    conversation = parse_qs(context.request.query).get("conversation", [None])[-1]
+    count = context.server_state.engine.forget(conversation, caller=context.caller)
+    await context.reply(WireResponse(200, (JSON,), encode_json(count)))

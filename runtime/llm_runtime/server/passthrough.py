@@ -32,27 +32,27 @@ PREFIX = "/passthrough/"
 COST = ("x-llm-runtime-cost", "unknown")
 
 
-def passing(exchange: RequestContext) -> Endpoint:
+def passing(context: RequestContext) -> Endpoint:
     """The endpoint for a request below `PREFIX`, whose caller is known. Raises `HttpError`."""
-    request, service = exchange.request, exchange.service
+    request, server_state = context.request, context.server_state
     provider, _, rest = request.path.removeprefix(PREFIX).partition("/")
     provider = unquote(provider)
     if not is_plain(rest):
         message = "The path has an empty segment, a dot segment, or an encoded slash; write it plainly."
         raise HttpError(400, "passthrough_path", message, close=True)
-    base = service.engine.upstream_base(provider)
+    base = server_state.engine.upstream_base(provider)
     path = vendor_path(base or "", rest)
-    rules = service.passthrough.get(exchange.caller, ())
+    rules = server_state.passthrough.get(context.caller, ())
     if base is None or not any(rule.allows(request.method, provider, path) for rule in rules):
         shown = f"{request.method} {provider}/{path}"[:200]
-        message = f"This key may not send {shown}: see passthrough in [keys.{exchange.caller or 'NAME'}]."
+        message = f"This key may not send {shown}: see passthrough in [keys.{context.caller or 'NAME'}]."
         raise HttpError(403, "passthrough_not_allowed", message, close=True)
     if "upgrade" in request.headers:
         raise HttpError(400, "passthrough_upgrade", "A connection cannot be upgraded here.", close=True)
-    exchange.streams_body = True
+    context.streams_body = True
 
-    async def endpoint(exchange: RequestContext) -> None:
-        await _Passing(exchange, provider, path).run()
+    async def endpoint(context: RequestContext) -> None:
+        await _Passing(context, provider, path).run()
 
     return endpoint
 
@@ -61,12 +61,12 @@ def passing(exchange: RequestContext) -> Endpoint:
 class _Passing:
     """One request. It is also where its answer goes: see `llm_actors.provider.Taker`."""
 
-    def __init__(self, exchange: RequestContext, provider: str, path: str) -> None:
-        self._exchange = exchange
+    def __init__(self, context: RequestContext, provider: str, path: str) -> None:
+        self._context = context
         self._provider = provider
-        query = exchange.request.query
+        query = context.request.query
         self._path = f"{path}?{query}" if query else path
-        self._answer: PassedBody | None = None
+        self._subscription: PassedBody | None = None
         self._refused: HttpError | trio.BrokenResourceError | None = None
         """Why the client was given up."""
         self._created: bytearray | None = None
@@ -76,36 +76,36 @@ class _Passing:
         """Carry it out. Raises `HttpError` while nothing was answered, and `trio.BrokenResourceError` when the client
         is gone or the answer was cut.
         """
-        exchange = self._exchange
-        exchange.end_with_client()
-        exchange.hold_body(PASSTHROUGH_BYTES)
+        context = self._context
+        context.end_with_client()
+        context.hold_body(PASSTHROUGH_BYTES)
         try:
-            with exchange.service.busy():
-                passed = await exchange.service.engine.pass_through(
-                    self._provider, await self._message(), caller=exchange.caller, request_id=exchange.request_id
+            with context.server_state.busy():
+                passed = await context.server_state.engine.pass_through(
+                    self._provider, await self._message(), caller=context.caller, request_id=context.request_id
                 )
         except LLMClientError as exc:
             raise _refusal(exc.failure) from None
         finally:
-            exchange.close = exchange.close or not exchange.body.is_read
-        if self._answer is None:
+            context.close = context.close or not context.body.is_read
+        if self._subscription is None:
             if self._refused is not None:
                 raise self._refused
             assert passed.failure is not None, "a request without an answer has failed"
             raise _refusal(passed.failure)
         if not passed.whole:
-            exchange.abort()
+            context.abort()
             raise trio.BrokenResourceError("the answer was cut")
-        await self._answer.finish()
+        await self._subscription.finish()
         self._note_created()
 
     async def _message(self) -> PassOn:
-        exchange = self._exchange
-        headers = exchange.request.headers
-        secret, given = exchange.service.access.secret_of(exchange.caller), headers.get(IDEMPOTENCY)
-        idempotency = None if given is None or secret is None else own_key(given, exchange.caller, secret)
+        context = self._context
+        headers = context.request.headers
+        secret, given = context.server_state.access.secret_of(context.caller), headers.get(IDEMPOTENCY)
+        idempotency = None if given is None or secret is None else own_key(given, context.caller, secret)
         return PassOn(
-            method=exchange.request.method,
+            method=context.request.method,
             path=self._path,
             headers=request_headers(headers, idempotency),
             body=await self._body(),
@@ -114,34 +114,34 @@ class _Passing:
 
     async def _body(self) -> bytes | StreamedBody:
         """A small body whole, so that it can be sent again; else where its pieces come from."""
-        request = self._exchange.request
+        request = self._context.request
         if request.chunks is not None:
             return StreamedBody(self._next_piece)
         if request.length > PASSTHROUGH_WHOLE_BYTES:
             return StreamedBody(self._next_piece, request.length)
         pieces: list[bytes] = []
-        while piece := await self._exchange.body.next_piece():
+        while piece := await self._context.body.next_piece():
             pieces.append(piece)
         return b"".join(pieces)
 
     async def _next_piece(self) -> bytes:
         try:
-            return await self._exchange.body.next_piece()
+            return await self._context.body.next_piece()
         except (HttpError, trio.BrokenResourceError) as exc:
             self._refused = exc
             raise ClientGone from None
 
     async def begin(self, status: int, headers: tuple[tuple[str, str], ...], length: int | None) -> None:
         """See `Taker`."""
-        exchange = self._exchange
+        context = self._context
         is_json = any(name == "content-type" and value.startswith("application/json") for name, value in headers)
-        if exchange.request.method == "POST" and status < 300 and is_json:
+        if context.request.method == "POST" and status < 300 and is_json:
             self._created = bytearray()
         # What still comes of the request behind an early answer is not wanted.
-        exchange.close = exchange.close or not exchange.body.is_read
-        self._answer = exchange.passed_on(status, (*headers, COST), length)
+        context.close = context.close or not context.body.is_read
+        self._subscription = context.passed_on(status, (*headers, COST), length)
         with self._giving():
-            await self._answer.begin()
+            await self._subscription.begin()
 
     async def send(self, data: bytes) -> None:
         """See `Taker`."""
@@ -149,9 +149,9 @@ class _Passing:
             self._created += data
             if len(self._created) > CREATED_BYTES:
                 self._created = None
-        assert self._answer is not None, "the head is first"
+        assert self._subscription is not None, "the head is first"
         with self._giving():
-            await self._answer.write(data)
+            await self._subscription.write(data)
 
     @contextmanager
     def _giving(self) -> Iterator[None]:
@@ -163,11 +163,11 @@ class _Passing:
 
     def _note_created(self) -> None:
         """What the vendor made for this caller is the caller's to use."""
-        exchange = self._exchange
-        if self._created and exchange.caller:
+        context = self._context
+        if self._created and context.caller:
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
                 body = msgspec.json.decode(bytes(self._created))
-                exchange.service.issued.note(exchange.caller, ids_of_created(body))
+                context.server_state.issued.note(context.caller, ids_of_created(body))
 
 
 def _refusal(failure: Failure) -> HttpError:

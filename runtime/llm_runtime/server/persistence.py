@@ -60,12 +60,12 @@ _EVENTS = msgspec.msgpack.Decoder(list[Event])
 _ENCODER = msgspec.msgpack.Encoder()
 
 
-def pack_head(kept: StoredResponse) -> bytes:
+def pack_head(stored: StoredResponse) -> bytes:
     """What a response needs to be read again, beside its log."""
-    inbound = kept.inbound
+    inbound = stored.inbound
     policy = None if inbound.policy is None else bytes(inbound.policy)
     request = msgspec.structs.replace(inbound.request, forwarded={})  # header fields of its client
-    head = _Head(request, kept.options, inbound.include_usage, policy, inbound.form, kept.asked_bytes)
+    head = _Head(request, stored.options, inbound.include_usage, policy, inbound.form, stored.asked_bytes)
     return _ENCODER.encode(head)
 
 
@@ -89,10 +89,10 @@ def restored(response_id: str, row: StoredResponseRow) -> StoredResponse:
 class StoredProgress:
     """How far a response is in the file, for those who tell a client of it."""
 
-    __slots__ = ("_keeper", "_watchers", "begun", "ended", "has_row", "kept", "position")
+    __slots__ = ("_persistence", "_watchers", "begun", "ended", "has_row", "position", "stored")
 
-    def __init__(self, kept: StoredResponse, keeper: ResponseKeeper) -> None:
-        self.kept = kept
+    def __init__(self, stored: StoredResponse, persistence: ResponsePersistence) -> None:
+        self.stored = stored
         self.begun = False
         """Whether its id may be told."""
         self.ended = False
@@ -100,7 +100,7 @@ class StoredProgress:
         self.has_row = False
         self.position = 0
         """How many of its events are in the file."""
-        self._keeper = keeper
+        self._persistence = persistence
         self._watchers: list[Callable[[], None]] = []
 
     def watch(self, wake: Callable[[], None]) -> None:
@@ -114,7 +114,7 @@ class StoredProgress:
 
     def hurry(self) -> None:
         """Somebody waits for the end to be written."""
-        self._keeper.wake()
+        self._persistence.wake()
 
     def advance(self, *, ended: bool) -> None:
         """More may be told."""
@@ -136,7 +136,7 @@ class _Deletion(NamedTuple):
 
 
 @final
-class ResponseKeeper:
+class ResponsePersistence:
     """Writes the stored responses of one server. ``store``: where; ``None``: there is no store, and none of it waits.
     ``restored`` is called for each response that comes back from the file.
 
@@ -144,21 +144,21 @@ class ResponseKeeper:
     """
 
     def __init__(
-        self, store: Callable[[], StoreRef | None], shelf: ResponseStore, restored: Callable[[Run], None]
+        self, store: Callable[[], StoreRef | None], response_store: ResponseStore, restored: Callable[[Run], None]
     ) -> None:
         self._store = store
         self._restored = restored
-        self._shelf = shelf
+        self._response_store = response_store
         self._live: dict[str, StoredProgress] = {}
         self._deletions: list[_Deletion] = []
-        self._waker = WakeupEvent()
+        self._wakeup = WakeupEvent()
         self._rests_until = 0.0
 
-    def keep(self, kept: StoredResponse) -> None:
+    def keep(self, stored: StoredResponse) -> None:
         """Write a response that has begun, if it is to be stored."""
-        if kept.outlives_its_end and self._store() is not None:
-            self._live[kept.id] = StoredProgress(kept, self)
-            self._waker.wake()
+        if stored.outlives_its_end and self._store() is not None:
+            self._live[stored.id] = StoredProgress(stored, self)
+            self._wakeup.wake()
 
     def find(self, response_id: str) -> StoredProgress | None:
         """How far a response is that is being written."""
@@ -166,18 +166,18 @@ class ResponseKeeper:
 
     def wake(self) -> None:
         """There is something to be written now."""
-        self._waker.wake()
+        self._wakeup.wake()
 
     async def begun(self, response_id: str) -> None:
         """Wait until the id of a response may be told, at most `STORE_WAIT_SECONDS`."""
         progress = self._live.get(response_id)
         if progress is None or progress.begun:
             return
-        told = trio.Event()
-        progress.watch(told.set)
+        begun = trio.Event()
+        progress.watch(begun.set)
         with trio.move_on_after(STORE_WAIT_SECONDS):
-            await told.wait()
-        progress.unwatch(told.set)
+            await begun.wait()
+        progress.unwatch(begun.set)
 
     async def forget(self, response_id: str) -> None:
         """Delete a response from the file. Waits for that, at most `STORE_WAIT_SECONDS`."""
@@ -187,7 +187,7 @@ class ResponseKeeper:
             progress.advance(ended=True)
         deletion = _Deletion(response_id, trio.Event())
         self._deletions.append(deletion)
-        self._waker.wake()
+        self._wakeup.wake()
         with trio.move_on_after(STORE_WAIT_SECONDS):
             await deletion.done.wait()
 
@@ -198,21 +198,21 @@ class ResponseKeeper:
         store = self._store()
         if store is None or response_id is None or not _ID.fullmatch(response_id):
             return
-        if self._shelf.knows(response_id):
+        if self._response_store.knows(response_id):
             return
         row = await load(store, response_id, caller)
-        if row is None or self._shelf.knows(response_id):
+        if row is None or self._response_store.knows(response_id):
             return
         if row.ended_at is None:
             message = "The response is being made by another process; it can be read here when it has ended."
             raise HttpError(409, "response_elsewhere", message, param="response_id")
         try:
-            kept = await run_large(len(row.head) + sum(map(len, row.events)), restored, response_id, row)
+            stored = await run_large(len(row.head) + sum(map(len, row.events)), restored, response_id, row)
         except (msgspec.MsgspecError, AssertionError) as exc:
             log.error("a stored response cannot be read: %s", type(exc).__name__)  # noqa: TRY400
             return
-        self._shelf.adopt(kept, trio.current_time())
-        self._restored(kept.run)
+        self._response_store.adopt(stored, trio.current_time())
+        self._restored(stored.run)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class ResponseKeeper:
         """Write until cancelled."""
         while True:
             with trio.move_on_after(STORE_FLUSH_SECONDS if self._live else float("inf")):
-                await self._waker.wait()
+                await self._wakeup.wait()
             if (store := self._store()) is not None:
                 await self._write(store)
 
@@ -239,7 +239,7 @@ class ResponseKeeper:
         if await persist(store, tuple(batch.writes)):
             for progress, position, is_all in batch.reached:
                 progress.has_row, progress.position = True, position
-                self._told(progress, ended=is_all)
+                self._advance(progress, ended=is_all)
         else:
             self._rests_until = trio.current_time() + STORE_REST_SECONDS
             self._give_up()
@@ -249,14 +249,14 @@ class ResponseKeeper:
     def _give_up(self) -> None:
         """The file takes nothing: nobody waits for it. What still runs is tried again with all that it has."""
         for progress in tuple(self._live.values()):
-            self._told(progress, ended=progress.kept.run.log.end is not None)
+            self._advance(progress, ended=progress.stored.run.log.end is not None)
         for deletion in self._deletions:
             deletion.done.set()
         self._deletions = []
 
-    def _told(self, progress: StoredProgress, *, ended: bool) -> None:
-        if ended and self._live.get(progress.kept.id) is progress:
-            del self._live[progress.kept.id]
+    def _advance(self, progress: StoredProgress, *, ended: bool) -> None:
+        if ended and self._live.get(progress.stored.id) is progress:
+            del self._live[progress.stored.id]
         progress.advance(ended=ended)
 
     async def _batch(self) -> _Batch:
@@ -267,23 +267,23 @@ class ResponseKeeper:
                 await self._add(progress, batch)
             except (TypeError, ValueError, OverflowError, RecursionError):
                 # It holds what has no bytes: a lone surrogate, a number beyond 64 bits.
-                log.warning("response %s cannot be written to the store", progress.kept.id)
-                self._live.pop(progress.kept.id, None)
+                log.warning("response %s cannot be written to the store", progress.stored.id)
+                self._live.pop(progress.stored.id, None)
                 progress.advance(ended=True)
         batch.writes.extend(DeleteResponse(each.id) for each in batch.deleted)
         return batch
 
     async def _add(self, progress: StoredProgress, batch: _Batch) -> None:
-        kept, added = progress.kept, list[Write]()
+        stored, added = progress.stored, list[Write]()
         if not progress.has_row:
-            head = await run_large(kept.asked_bytes, pack_head, kept)
-            added.append(BeginResponse(kept.id, kept.caller, kept.inbound.request.timestamp, head))
-        run_log = kept.run.log
+            head = await run_large(stored.asked_bytes, pack_head, stored)
+            added.append(BeginResponse(stored.id, stored.caller, stored.inbound.request.timestamp, head))
+        run_log = stored.run.log
         position, is_all = len(run_log), run_log.end is not None
         if position > progress.position:
-            added.append(AppendEvents(kept.id, progress.position, _ENCODER.encode(run_log.read(progress.position))))
+            added.append(AppendEvents(stored.id, progress.position, _ENCODER.encode(run_log.read(progress.position))))
         if is_all:
-            added.append(EndResponse(kept.id, time.time()))
+            added.append(EndResponse(stored.id, time.time()))
         if added:
             batch.writes.extend(added)
             batch.reached.append((progress, position, is_all))

@@ -18,15 +18,15 @@ from llm_runtime.server.wakeup import WakeupEvent
 class StreamedRequestBody:
     """The body of one request. While too much of it is here, nothing is received, and the client has to wait."""
 
-    __slots__ = ("_begun", "_is_paused", "_parser", "_receiver", "_socket", "_take", "_taken", "_waited", "_waker")
+    __slots__ = ("_begun", "_is_paused", "_parser", "_receiver", "_socket", "_take", "_taken", "_waited", "_wakeup")
 
     def __init__(
-        self, parser: RequestParser, socket: Socket, receiver: Receiver, waker: WakeupEvent, take: Take
+        self, parser: RequestParser, socket: Socket, receiver: Receiver, wakeup: WakeupEvent, take: Take
     ) -> None:
         self._parser = parser
         self._socket = socket
         self._receiver = receiver
-        self._waker = waker
+        self._wakeup = wakeup
         self._take = take
         self._begun = False
         self._is_paused = False
@@ -67,7 +67,7 @@ class StreamedRequestBody:
         began = trio.current_time()
         allowed = BODY_SECONDS + self._taken / MIN_RATE - self._waited
         with trio.move_on_after(max(0.0, min(allowed, WRITE_STALL_SECONDS))) as scope:
-            await self._waker.wait()
+            await self._wakeup.wait()
         self._waited += trio.current_time() - began
         if scope.cancelled_caught:
             raise HttpError(408, "request_timeout", "The request took too long to arrive.", close=True)

@@ -28,7 +28,7 @@ class RequestConnection(Protocol):
     """The connection of a request, as far as handling it needs to know."""
 
     @property
-    def service(self) -> ServerState:
+    def server_state(self) -> ServerState:
         """What all connections share."""
         ...
 
@@ -38,7 +38,7 @@ class RequestConnection(Protocol):
         ...
 
     @property
-    def waker(self) -> WakeupEvent:
+    def wakeup(self) -> WakeupEvent:
         """Wakes the connection's task."""
         ...
 
@@ -61,16 +61,16 @@ class RequestConnection(Protocol):
         ...
 
 
-async def unanswered(exchange: RequestContext) -> None:
+async def unanswered(context: RequestContext) -> None:
     """The endpoint of a request that has not been dispatched yet."""
-    raise AssertionError(f"request {exchange.request_id} has no endpoint")
+    raise AssertionError(f"request {context.request_id} has no endpoint")
 
 
 def refusing(refused: HttpError) -> Endpoint:
     """An endpoint that sends a refusal."""
 
-    async def refuse(exchange: RequestContext) -> None:
-        await exchange.refuse(refused)
+    async def refuse(context: RequestContext) -> None:
+        await context.refuse(refused)
 
     return refuse
 
@@ -85,13 +85,13 @@ class RequestContext:
 
     __slots__ = (
         "_connection", "begun", "belongs", "caller", "close", "endpoint", "more_headers", "params", "request",
-        "request_id", "service", "streaming", "streams_body", "upgraded", "wire",
+        "request_id", "server_state", "streaming", "streams_body", "upgraded", "wire",
     )  # fmt: skip
 
     def __init__(self, connection: RequestConnection, request: Request) -> None:
         self._connection = connection
         self.endpoint: Endpoint = unanswered
-        self.service = connection.service
+        self.server_state = connection.server_state
         self.request = request
         self.request_id = new_request_id()
         self.caller = ""
@@ -146,9 +146,9 @@ class RequestContext:
         self.upgraded = True
 
     @property
-    def waker(self) -> WakeupEvent:
+    def wakeup(self) -> WakeupEvent:
         """Wakes this connection's task."""
-        return self._connection.waker
+        return self._connection.wakeup
 
     def end_with_client(self) -> None:
         """From now on, a disconnect of the client cancels the endpoint and ends the connection."""
@@ -161,7 +161,7 @@ class RequestContext:
 
     async def reply(self, response: WireResponse) -> None:
         """Send a complete response."""
-        self.close = self.close or self.service.draining
+        self.close = self.close or self.server_state.draining
         self.begun = True
         bare = self.request.method == "HEAD"
         socket, headers = self._connection.socket, self._own_headers()
@@ -173,7 +173,7 @@ class RequestContext:
 
     async def refuse(self, refused: HttpError) -> None:
         """Send a refusal."""
-        self.service.engine.refused(refused.code, is_limit=refused.is_limit)
+        self.server_state.engine.refused(refused.code, is_limit=refused.is_limit)
         self.close = self.close or refused.close
         await self.reply(refused.response(self.wire.shape))
 
@@ -181,7 +181,7 @@ class RequestContext:
         """Start a response whose body is sent piece by piece. Nothing is sent before the first piece, for which the
         client waits about ``hold_s`` seconds at most: see `BodyStream.is_idle`.
         """
-        self.close = self.close or self.service.draining or self.request.version == "1.0"
+        self.close = self.close or self.server_state.draining or self.request.version == "1.0"
         self.streaming = BodyStream(self, content_type, hold_s)
         return self.streaming
 
@@ -192,7 +192,7 @@ class RequestContext:
     def passed_on(self, status: int, headers: tuple[tuple[str, str], ...], length: int | None) -> PassedBody:
         """Begin a response that is another server's. ``length``: bytes of its body, if that is known."""
         self.begun = True
-        self.close = self.close or self.service.draining or (length is None and self.request.version == "1.0")
+        self.close = self.close or self.server_state.draining or (length is None and self.request.version == "1.0")
         return PassedBody(self, status, (*headers, *self._own_headers()), length)
 
     def abort(self) -> None:
@@ -210,7 +210,7 @@ class RequestContext:
         if self.wire is ANTHROPIC:
             own.append(("request-id", self.request_id))
         origin = self.request.headers.get("origin")
-        if origin is not None and self.service.access.allows_origin(origin):
+        if origin is not None and self.server_state.access.allows_origin(origin):
             own += [("access-control-allow-origin", origin), ("access-control-expose-headers", "*"), ("vary", "origin")]
         return own
 
@@ -219,42 +219,42 @@ class RequestContext:
 class PassedBody:
     """The body of a response that is another server's, framed for this client."""
 
-    __slots__ = ("_exchange", "_head", "_is_bare", "_is_chunked")
+    __slots__ = ("_context", "_head", "_is_bare", "_is_chunked")
 
     def __init__(
-        self, exchange: RequestContext, status: int, headers: tuple[tuple[str, str], ...], length: int | None
+        self, context: RequestContext, status: int, headers: tuple[tuple[str, str], ...], length: int | None
     ) -> None:
-        self._exchange = exchange
-        self._is_bare = exchange.request.method == "HEAD" or status in BODILESS
-        self._is_chunked = length is None and not exchange.close and not self._is_bare
-        self._head = encode_head(status, headers, close=exchange.close, length=length)
+        self._context = context
+        self._is_bare = context.request.method == "HEAD" or status in BODILESS
+        self._is_chunked = length is None and not context.close and not self._is_bare
+        self._head = encode_head(status, headers, close=context.close, length=length)
 
     async def begin(self) -> None:
         """Send the head: the body may be long in coming."""
         head, self._head = self._head, b""
-        await self._exchange.send(head)
+        await self._context.send(head)
 
     async def write(self, data: bytes) -> None:
         """Send a piece."""
         if data and not self._is_bare:
-            await self._exchange.send(encode_chunk(data) if self._is_chunked else data)
+            await self._context.send(encode_chunk(data) if self._is_chunked else data)
 
     async def finish(self) -> None:
         """Send the end."""
         if self._is_chunked:
-            await self._exchange.send(LAST_CHUNK)
+            await self._context.send(LAST_CHUNK)
 
 
 @final
 class BodyStream:
     """The body of a streamed response. Each piece is one write, framed as a chunk."""
 
-    __slots__ = ("_chunked", "_content_type", "_exchange", "_quiet_until", "begun", "is_idle")
+    __slots__ = ("_chunked", "_content_type", "_context", "_quiet_until", "begun", "is_idle")
 
-    def __init__(self, exchange: RequestContext, content_type: str, hold_s: float) -> None:
-        self._exchange = exchange
+    def __init__(self, context: RequestContext, content_type: str, hold_s: float) -> None:
+        self._context = context
         self._content_type = content_type
-        self._chunked = not exchange.close
+        self._chunked = not context.close
         self._quiet_until = trio.current_time() + hold_s
         self.begun = False
         self.is_idle = hold_s == 0
@@ -273,13 +273,13 @@ class BodyStream:
     async def _send(self, data: bytes) -> None:
         if not self.begun:
             self.begun = True
-            data = self._exchange.stream_head(self._content_type) + data
+            data = self._context.stream_head(self._content_type) + data
         self.is_idle = False
         self._quiet_until = trio.current_time() + SSE_PING_SECONDS
-        await self._exchange.send(data)
+        await self._context.send(data)
 
     def tick(self, now: float) -> None:
         """Check how long nothing has been sent."""
         if now >= self._quiet_until:
             self.is_idle = True
-            self._exchange.waker.wake()
+            self._context.wakeup.wake()

@@ -22,19 +22,19 @@ from llm_runtime.server.limits import LINGERING_RESPONSES, RECENT_BYTES, RECENT_
 
 @final
 class StoredResponse:
-    """A response and its request. ``asked`` is the conversation before it, without instructions, and ``asked_bytes``
+    """A response and its request. ``input`` is the conversation before it, without instructions, and ``asked_bytes``
     the approximate size of that.
     """
 
-    __slots__ = ("asked", "asked_bytes", "ended_at", "inbound", "is_gone", "options", "run")
+    __slots__ = ("asked_bytes", "ended_at", "inbound", "input", "is_gone", "options", "run")
 
     def __init__(
-        self, run: Run, inbound: Inbound, options: ResponseOptions, asked: tuple[Message, ...], asked_bytes: int
+        self, run: Run, inbound: Inbound, options: ResponseOptions, messages: tuple[Message, ...], asked_bytes: int
     ) -> None:
         self.run = run
         self.inbound = inbound
         self.options = options
-        self.asked = asked
+        self.input = messages
         self.asked_bytes = asked_bytes
         self.ended_at = inf
         self.is_gone = False
@@ -67,11 +67,11 @@ class StoredResponse:
         end = self.run.log.end
         if not isinstance(end, Finished) or end.response is None:
             return None
-        return (*self.asked, end.response.message) if end.response.output else self.asked
+        return (*self.input, end.response.message) if end.response.output else self.input
 
 
 class _Lingering(NamedTuple):
-    kept: StoredResponse
+    stored: StoredResponse
     follower: Follower
     until: float
 
@@ -94,43 +94,43 @@ class Recent:
         self._kept: OrderedDict[str, StoredResponse] = OrderedDict()
         self._bytes = 0
 
-    def add(self, kept: StoredResponse) -> None:
+    def add(self, stored: StoredResponse) -> None:
         """Remember a response that has ended; the least recently used ones are dropped to fit."""
-        if kept.id in self._kept or kept.is_gone:
+        if stored.id in self._kept or stored.is_gone:
             return
-        self._kept[kept.id] = kept
-        self._bytes += kept.weight
-        self._store.remember(kept)
+        self._kept[stored.id] = stored
+        self._bytes += stored.weight
+        self._store.remember(stored)
         while len(self._kept) > RECENT_RESPONSES or self._bytes > RECENT_BYTES:
             self._forget(next(iter(self._kept.values())))
 
     def get(self, response_id: str) -> StoredResponse | None:
         """A remembered response."""
-        kept = self._kept.get(response_id)
-        if kept is None or kept.is_gone:
+        stored = self._kept.get(response_id)
+        if stored is None or stored.is_gone:
             return None
         self._kept.move_to_end(response_id)
-        return kept
+        return stored
 
     def tidy(self) -> None:
         """Drop the ones that are gone."""
-        for kept in [each for each in self._kept.values() if each.is_gone]:
-            self._forget(kept)
+        for stored in [each for each in self._kept.values() if each.is_gone]:
+            self._forget(stored)
 
     def clear(self) -> None:
         """Drop everything: the connection ends."""
-        for kept in list(self._kept.values()):
-            self._forget(kept)
+        for stored in list(self._kept.values()):
+            self._forget(stored)
 
     @property
     def responses(self) -> list[StoredResponse]:
         """All that are remembered."""
         return list(self._kept.values())
 
-    def _forget(self, kept: StoredResponse) -> None:
-        del self._kept[kept.id]
-        self._bytes -= kept.weight
-        self._store.forget_remembered(kept)
+    def _forget(self, stored: StoredResponse) -> None:
+        del self._kept[stored.id]
+        self._bytes -= stored.weight
+        self._store.forget_remembered(stored)
 
 
 @final
@@ -147,15 +147,15 @@ class ResponseStore:
         self._lingering: OrderedDict[str, _Lingering] = OrderedDict()
         self._bytes = 0
 
-    def put(self, kept: StoredResponse) -> None:
+    def put(self, stored: StoredResponse) -> None:
         """Keep a running response."""
-        self._live[kept.id] = kept
+        self._live[stored.id] = stored
 
-    def adopt(self, kept: StoredResponse, now: float) -> None:
+    def adopt(self, stored: StoredResponse, now: float) -> None:
         """Keep a response that has ended and was stored before."""
-        kept.ended_at = now
-        self._stored[kept.id] = kept
-        self._bytes += kept.weight
+        stored.ended_at = now
+        self._stored[stored.id] = stored
+        self._bytes += stored.weight
 
     def knows(self, response_id: str) -> bool:
         """Whether there is a response of that id, whoever's it is."""
@@ -163,34 +163,36 @@ class ResponseStore:
 
     def find(self, response_id: str, caller: str) -> StoredResponse | None:
         """The caller's response with that id, running or stored."""
-        kept = self._live.get(response_id) or self._stored.get(response_id)
-        if kept is None or kept.caller != caller:
+        stored = self._live.get(response_id) or self._stored.get(response_id)
+        if stored is None or stored.caller != caller:
             return None
-        return kept if kept.outlives_its_end or kept.run.log.end is None else None
+        return stored if stored.outlives_its_end or stored.run.log.end is None else None
 
     def all_of(self, caller: str) -> Iterator[StoredResponse]:
         """The caller's responses in memory that can be retrieved by id, the latest first."""
         for known in (self._live, self._stored):
-            yield from (kept for kept in reversed(known.values()) if kept.caller == caller and kept.outlives_its_end)
+            yield from (
+                stored for stored in reversed(known.values()) if stored.caller == caller and stored.outlives_its_end
+            )
 
     def is_taken(self, response_id: str) -> bool:
         """Whether there is a response of that id, of any caller."""
         known = (self._live, self._stored, self._waiting, self._lingering, self._remembered)
         return any(response_id in each for each in known)
 
-    def linger(self, kept: StoredResponse, until: float) -> None:
+    def linger(self, stored: StoredResponse, until: float) -> None:
         """Its connection broke. Keep it, and have it made to its end, until its client comes back for it (`resumed`),
         or ``until`` then on Trio's clock. At most `LINGERING_RESPONSES`; the oldest make room.
         """
-        self.resumed(kept.id)
-        self._lingering[kept.id] = _Lingering(kept, kept.run.follow(), until)
+        self.resumed(stored.id)
+        self._lingering[stored.id] = _Lingering(stored, stored.run.follow(), until)
         while len(self._lingering) > LINGERING_RESPONSES:
             self.resumed(next(iter(self._lingering)))
 
     def find_lingering(self, response_id: str, caller: str) -> StoredResponse | None:
         """The caller's response of that id, if its connection broke a while ago."""
         found = self._lingering.get(response_id)
-        return None if found is None or found.kept.caller != caller else found.kept
+        return None if found is None or found.stored.caller != caller else found.stored
 
     def resumed(self, response_id: str) -> None:
         """Somebody else follows the response now, or nobody is waited for any longer."""
@@ -199,30 +201,30 @@ class ResponseStore:
 
     def find_live(self, response_id: str, caller: str) -> StoredResponse | None:
         """The caller's response with that id, if it is running."""
-        kept = self.find(response_id, caller)
-        return kept if kept is not None and kept.run.log.end is None else None
+        stored = self.find(response_id, caller)
+        return stored if stored is not None and stored.run.log.end is None else None
 
     def find_to_delete(self, response_id: str, caller: str) -> StoredResponse | None:
         """The caller's response with that id, even if only a connection remembers it."""
-        kept = self.find(response_id, caller) or self._remembered.get(response_id)
-        return kept if kept is not None and kept.caller == caller else None
+        stored = self.find(response_id, caller) or self._remembered.get(response_id)
+        return stored if stored is not None and stored.caller == caller else None
 
-    def drop(self, kept: StoredResponse) -> None:
+    def drop(self, stored: StoredResponse) -> None:
         """Delete a response everywhere."""
-        kept.is_gone = True
-        self._live.pop(kept.id, None)
-        self._remembered.pop(kept.id, None)
-        if self._stored.pop(kept.id, None) is not None:
-            self._bytes -= kept.weight
+        stored.is_gone = True
+        self._live.pop(stored.id, None)
+        self._remembered.pop(stored.id, None)
+        if self._stored.pop(stored.id, None) is not None:
+            self._bytes -= stored.weight
 
-    def remember(self, kept: StoredResponse) -> None:
+    def remember(self, stored: StoredResponse) -> None:
         """Record that a connection remembers a response, so that it can be deleted there."""
-        if not kept.outlives_its_end:
-            self._remembered[kept.id] = kept
+        if not stored.outlives_its_end:
+            self._remembered[stored.id] = stored
 
-    def forget_remembered(self, kept: StoredResponse) -> None:
+    def forget_remembered(self, stored: StoredResponse) -> None:
         """Record that the connection no longer remembers it."""
-        self._remembered.pop(kept.id, None)
+        self._remembered.pop(stored.id, None)
 
     def wait(self, waiting: WaitingResponse) -> None:
         """Add a response that waits for its turn."""
@@ -240,21 +242,21 @@ class ResponseStore:
     @property
     def background(self) -> list[StoredResponse]:
         """The running background responses."""
-        return [kept for kept in self._live.values() if kept.options.background and kept.run.log.end is None]
+        return [stored for stored in self._live.values() if stored.options.background and stored.run.log.end is None]
 
     def tick(self, now: float) -> None:
         """Store or drop what has ended; drop what has expired or exceeds the size limit."""
-        for kept in [each for each in self._live.values() if each.run.log.end is not None]:
-            del self._live[kept.id]
-            kept.ended_at = now
-            if kept.outlives_its_end:
-                self._stored[kept.id] = kept
-                self._bytes += kept.weight
+        for stored in [each for each in self._live.values() if each.run.log.end is not None]:
+            del self._live[stored.id]
+            stored.ended_at = now
+            if stored.outlives_its_end:
+                self._stored[stored.id] = stored
+                self._bytes += stored.weight
         for response_id in [name for name, each in self._lingering.items() if each.until <= now]:
             self.resumed(response_id)
         limits = self._limits
-        for kept in [each for each in self._remembered.values() if each.ended_at + limits.stored_s <= now]:
-            self.drop(kept)
+        for stored in [each for each in self._remembered.values() if each.ended_at + limits.stored_s <= now]:
+            self.drop(stored)
         while self._stored and (self._bytes > limits.stored_bytes or self._oldest.ended_at + limits.stored_s <= now):
             self.drop(self._oldest)
 

@@ -93,29 +93,29 @@ def stream_format_for(dialect: ServerDialect, inbound: Inbound) -> StreamFormat:
 
 
 def respond(
-    exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run, *, hold: bool = True
+    context: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run, *, hold: bool = True
 ) -> Awaitable[None]:
     """Respond with ``run``, streamed or complete, as the client asked for. The head of a stream waits for the run's
     first event, at most `hold_head_s`; with ``hold`` false it does not wait.
     """
     if not inbound.stream:
-        return _reply(exchange, dialect, inbound, run)
-    hold_s = exchange.service.config.hold_head_s if hold else None
-    return _stream(exchange, dialect, inbound, run, hold_s)
+        return _reply(context, dialect, inbound, run)
+    hold_s = context.server_state.config.hold_head_s if hold else None
+    return _stream(context, dialect, inbound, run, hold_s)
 
 
-async def _reply(exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
-    await exchange.reply(await encode_end(dialect, inbound, await end_of(exchange, run)))
+async def _reply(context: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
+    await context.reply(await encode_end(dialect, inbound, await end_of(context, run)))
 
 
-async def end_of(exchange: RequestContext, run: Run) -> Finished | Failed:
+async def end_of(context: RequestContext, run: Run) -> Finished | Failed:
     """Wait for the end of a run, ignoring the events before it."""
-    with exchange.service.answering(run, exchange.waker.wake, whole=True) as answer:
-        answer.take()
-        while answer.end is None:
-            await exchange.waker.wait()
-            answer.take()
-        return answer.end
+    with context.server_state.subscribe(run, context.wakeup.wake, whole=True) as subscription:
+        subscription.take()
+        while subscription.end is None:
+            await context.wakeup.wait()
+            subscription.take()
+        return subscription.end
 
 
 async def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | Failed) -> WireResponse:
@@ -216,44 +216,44 @@ class FrameSource(Protocol):
 class _RunSource:
     """The frames of one run."""
 
-    __slots__ = ("_answer", "_encoder", "adjusted", "start")
+    __slots__ = ("_encoder", "_subscription", "adjusted", "start")
 
-    def __init__(self, answer: RunSubscription, encoder: ResponseEncoder) -> None:
-        self._answer = answer
+    def __init__(self, subscription: RunSubscription, encoder: ResponseEncoder) -> None:
+        self._subscription = subscription
         self._encoder = encoder
         self.adjusted: tuple[Adjustment, ...] | None = None
         self.start = encoder.start
 
     @property
     def end(self) -> Finished | Failed | None:
-        return self._answer.end
+        return self._subscription.end
 
     @property
     def begun(self) -> bool:
-        return self._answer.begun
+        return self._subscription.begun
 
     def take(self) -> list[Frame]:
-        events = self._answer.take()
+        events = self._subscription.take()
         for event in events:
             if type(event) is Started:  # of the latest attempt
                 self.adjusted = event.adjusted
         return self._encoder.encode(events) if events else []
 
     def shut(self, kind: FailureKind) -> None:
-        self._answer.shut(kind)
+        self._subscription.shut(kind)
 
 
 async def _stream(
-    exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run, hold_s: float | None
+    context: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run, hold_s: float | None
 ) -> None:
     """Stream a run."""
-    with exchange.service.answering(run, exchange.waker.wake) as answer:
-        source = _RunSource(answer, dialect.response_encoder(inbound, run.response_id))
-        await stream_from(exchange, dialect, inbound, source, hold_s)
+    with context.server_state.subscribe(run, context.wakeup.wake) as subscription:
+        source = _RunSource(subscription, dialect.response_encoder(inbound, run.response_id))
+        await stream_from(context, dialect, inbound, source, hold_s)
 
 
 async def stream_from(
-    exchange: RequestContext, dialect: ServerDialect, inbound: Inbound, source: FrameSource, hold_s: float | None
+    context: RequestContext, dialect: ServerDialect, inbound: Inbound, source: FrameSource, hold_s: float | None
 ) -> None:
     """Stream everything from ``source`` until its end.
 
@@ -261,8 +261,8 @@ async def stream_from(
     which clients know how to handle. Frames that the wire sends before the vendor's first event are held back with it.
     ``None``: nothing waits, and a failure is part of the stream.
     """
-    framing, waker = stream_format_for(dialect, inbound), exchange.waker
-    out = exchange.stream(framing.content_type, hold_s or 0.0)
+    framing, wakeup = stream_format_for(dialect, inbound), context.wakeup
+    out = context.stream(framing.content_type, hold_s or 0.0)
     held = source.start()
 
     async def send() -> bool:
@@ -270,10 +270,10 @@ async def stream_from(
         nonlocal held
         frames, end = source.take(), source.end
         if isinstance(end, Failed) and not out.begun and not end.failure.partial:
-            await exchange.reply(_encode_failed(dialect, inbound, end))
+            await context.reply(_encode_failed(dialect, inbound, end))
             return True
         if not out.begun and source.adjusted is not None:
-            exchange.more_headers = _told_changes(source.adjusted)
+            context.more_headers = _told_changes(source.adjusted)
         frames = [*held, *frames]
         if end is not None:
             await out.finish(framing.encode(frames) + framing.end())
@@ -293,10 +293,10 @@ async def stream_from(
             await out.write(framing.encode(held) or framing.ping)
             held = []
         while not await send():
-            await waker.wait()
+            await wakeup.wait()
     except trio.Cancelled:
-        if exchange.cut_off is not None and out.begun:  # until then, an ordinary error response is possible
-            source.shut(exchange.cut_off)
-            with exchange.service.parting(), suppress(trio.BrokenResourceError):
+        if context.cut_off is not None and out.begun:  # until then, an ordinary error response is possible
+            source.shut(context.cut_off)
+            with context.server_state.parting(), suppress(trio.BrokenResourceError):
                 await send()
         raise

@@ -49,7 +49,7 @@ from llm_runtime.server.states import SESSION, SessionChange, SessionState, Stat
 from llm_runtime.server.stored import RESPONSES, check_cursor
 from llm_runtime.server.subscription import RunSubscription
 from llm_runtime.server.turn_queue import TurnQueue, encode_failed
-from llm_runtime.server.turns import Asked, Streaming
+from llm_runtime.server.turns import LaneTurn, Streaming
 from llm_runtime.server.wakeup import WakeupEvent
 from llm_runtime.server.websocket import FAULTS, Hangup, WebSocket, encode_close
 
@@ -73,12 +73,12 @@ class SocketEnding(NamedTuple):
     close: Close
 
 
-async def serve(service: ServerState, exchange: RequestContext, socket: Socket, left_over: bytes) -> None:
+async def serve(server_state: ServerState, context: RequestContext, socket: Socket, left_over: bytes) -> None:
     """Serve one WebSocket until it ends. An exception propagates, after the client was told."""
-    session = Session(service, exchange.caller, socket, without_idempotency(exchange.request.headers))
-    service.join(session)
+    session = Session(server_state, context.caller, socket, without_idempotency(context.request.headers))
+    server_state.join(session)
     try:
-        await session.run(exchange, left_over)
+        await session.run(context, left_over)
     except Exception:
         session.abandon()
         with suppress(trio.BrokenResourceError):
@@ -86,7 +86,7 @@ async def serve(service: ServerState, exchange: RequestContext, socket: Socket, 
         await socket.close_gently()
         raise
     finally:
-        service.leave(session)
+        server_state.leave(session)
         session.abandon()
 
 
@@ -94,18 +94,18 @@ async def serve(service: ServerState, exchange: RequestContext, socket: Socket, 
 class Session:
     """The state of one connection."""
 
-    def __init__(self, service: ServerState, caller: str, socket: Socket, headers: Mapping[str, str]) -> None:
-        self._service = service
+    def __init__(self, server_state: ServerState, caller: str, socket: Socket, headers: Mapping[str, str]) -> None:
+        self._server_state = server_state
         self._caller = caller
         self._headers = headers
         self._socket = socket
-        self._turns = TurnQueue(service, caller, self._say)
-        self._recent = Recent(service.shelf)
+        self._turns = TurnQueue(server_state, caller, self._send)
+        self._recent = Recent(server_state.response_store)
         self._streaming: dict[Streaming, None] = {}
         self._ready: deque[Streaming] = deque()
         self._unsaid: deque[bytes] = deque()
         self._unsaid_bytes = 0
-        self._waker = WakeupEvent()
+        self._wakeup = WakeupEvent()
         self._life: StateMachine[SessionState, SessionChange] = StateMachine(SessionState.OPEN, SESSION)
         self._ending: SocketEnding | None = None
         self._close: Close | None = None
@@ -113,11 +113,11 @@ class Session:
         self._cut_some = False
         self._said_goodbye = False
         """Whether the client closed, or we do; otherwise the connection broke, and it may come back for its answers."""
-        self._expires = trio.current_time() + (service.config.websocket_lifetime_s or float("inf"))
+        self._expires = trio.current_time() + (server_state.config.websocket_lifetime_s or float("inf"))
         self._heartbeat = Heartbeat(socket, trio.current_time())
         self._ping_due = False
 
-    async def run(self, exchange: RequestContext, left_over: bytes) -> None:
+    async def run(self, context: RequestContext, left_over: bytes) -> None:
         """Open, read and write until the end, close."""
         async with trio.open_nursery() as nursery:
             self._scope, self._soon = nursery.cancel_scope, nursery.start_soon
@@ -126,19 +126,19 @@ class Session:
                 socket = await WebSocket.open(
                     nursery,
                     self._socket,
-                    exchange.request,
+                    context.request,
                     left_over=left_over,
-                    protocol=plain_protocol(exchange.request.headers),
-                    headers=[("x-request-id", exchange.request_id)],
-                    max_bytes=self._service.config.max_body_bytes,
-                    wake=self._waker.wake,
+                    protocol=plain_protocol(context.request.headers),
+                    headers=[("x-request-id", context.request_id)],
+                    max_bytes=self._server_state.config.max_body_bytes,
+                    wake=self._wakeup.wake,
                 )
                 nursery.start_soon(self._read, socket)
                 try:
                     await self._write(socket)
                 except trio.Cancelled:
-                    if exchange.cut_off is not None:
-                        await self._part(socket, exchange.cut_off)
+                    if context.cut_off is not None:
+                        await self._part(socket, context.cut_off)
                     raise
             nursery.cancel_scope.cancel("the session has ended")
         self.abandon()
@@ -153,12 +153,14 @@ class Session:
         self._turns.abandon()
         if not self._said_goodbye and self._close is None:
             until = trio.current_time() + RESUME_SECONDS
-            said = [kept for kept in self._recent.responses if kept.ended_at + RESUME_SECONDS > trio.current_time()]
-            for kept in (*said, *(each.kept for each in self._streaming)):
-                if native.is_native(kept.inbound):
-                    self._service.shelf.linger(kept, until)
+            sent = [
+                stored for stored in self._recent.responses if stored.ended_at + RESUME_SECONDS > trio.current_time()
+            ]
+            for stored in (*sent, *(each.stored for each in self._streaming)):
+                if native.is_native(stored.inbound):
+                    self._server_state.response_store.linger(stored, until)
         for streaming in self._streaming:
-            streaming.answer.close()
+            streaming.subscription.close()
         self._streaming.clear()
         self._recent.clear()
 
@@ -172,7 +174,7 @@ class Session:
             return
         if beat is Beat.PING:
             self._ping_due = True
-            self._waker.wake()
+            self._wakeup.wake()
         self._recent.tidy()
         self._notice_expiry()
         if now >= self._expires and self._life.state is SessionState.OPEN:
@@ -182,7 +184,7 @@ class Session:
 
     def _notice_expiry(self) -> None:
         """Once the caller's key has expired, accept nothing new; active responses continue."""
-        if self._life.state is SessionState.OPEN and self._service.access.has_expired(self._caller):
+        if self._life.state is SessionState.OPEN and self._server_state.access.has_expired(self._caller):
             self._end(SessionChange.EXPIRED, SocketEnding(wrong_key(), Close(1008, "the key has expired")))
 
     def drain(self) -> None:
@@ -192,16 +194,16 @@ class Session:
     def _end(self, change: SessionChange, ending: SocketEnding) -> None:
         self._life.change(change)
         self._ending = ending
-        for asked in self._turns.clear():
-            self._refuse(ending.refused, asked.head)
-        self._waker.wake()
+        for turn in self._turns.clear():
+            self._refuse(ending.refused, turn.head)
+        self._wakeup.wake()
 
     def _next_close(self) -> Close | None:
         """How to close now, if it is time."""
         if self._ending is not None and self._turns.is_idle:
             if self._life.state is SessionState.ANNOUNCING:
                 self._life.change(SessionChange.ANNOUNCED)
-                self._say(encode_refusal(self._ending.refused, None, None))
+                self._send(encode_refusal(self._ending.refused, None, None))
             elif self._life.state is SessionState.FINISHING:
                 self._life.change(SessionChange.FINISHED)
                 self._close = Close(1012, "responses were cut off") if self._cut_some else self._ending.close
@@ -228,7 +230,7 @@ class Session:
         if self._life.state is not SessionState.CLOSING:
             self._life.change(SessionChange.HUNG_UP)
             self._close = Close(code, reason)
-        self._waker.wake()
+        self._wakeup.wake()
 
     async def _take(self, text: str) -> None:
         head = ClientEventHead()
@@ -239,50 +241,50 @@ class Session:
         except HttpError as refused:
             self._refuse(refused, head)
         except LLMClientError as exc:
-            self._say(RESPONSES.error_event(exc.failure, stream_id=head.stream_id, event_id=head.event_id))
+            self._send(RESPONSES.error_event(exc.failure, stream_id=head.stream_id, event_id=head.event_id))
 
     async def _act(self, head: ClientEventHead, text: str) -> None:
         match head.type:
             case "response.create":
                 now = trio.current_time()
-                create = await read_body(self._service.json_limits, text, RESPONSES.decode_create)
-                self._admit(Asked(head, create, len(text), now))
+                create = await read_body(self._server_state.json_limits, text, RESPONSES.decode_create)
+                self._admit(LaneTurn(head, create, len(text), now))
             case native_type if native_type == CREATE:
                 now = trio.current_time()
                 native_create = await read_body(
-                    self._service.json_limits, text, lambda body: decode_create(body, self._caller)
+                    self._server_state.json_limits, text, lambda body: decode_create(body, self._caller)
                 )
-                native.check_is_new(self._service, native_create.response_id)
-                self._admit(Asked(head, native_create, len(text), now))
+                native.check_is_new(self._server_state, native_create.response_id)
+                self._admit(LaneTurn(head, native_create, len(text), now))
             case "response.resume":
                 resume = await run_large(len(text), read, text, Resume)
-                self._admit(Asked(head, resume, len(text), trio.current_time()))
+                self._admit(LaneTurn(head, resume, len(text), trio.current_time()))
             case "response.cancel":
                 response_id, stop = self._turns.find(await run_large(len(text), read, text, Cancel))
-                self._say(encode_cancelled(head, response_id))
+                self._send(encode_cancelled(head, response_id))
                 stop()
             case "response.steer":
                 steer = read(text, Steer) if len(text) <= ECHOED_INPUT_CHARACTERS else Steer()
-                self._say(encode_steer_failed(head, steer))
+                self._send(encode_steer_failed(head, steer))
             case "response.processed":
                 pass  # a notification for servers that keep more state
             case _:
                 raise unknown_type(head)
 
-    def _admit(self, asked: Asked) -> None:
+    def _admit(self, turn: LaneTurn) -> None:
         self._notice_expiry()
         if self._ending is not None:
             raise self._ending.refused
-        self._start(self._turns.admit(asked))
-        self._waker.wake()  # the writer waits for the deadline
+        self._start(self._turns.admit(turn))
+        self._wakeup.wake()  # the writer waits for the deadline
 
     def _refuse(self, refused: HttpError, head: ClientEventHead) -> None:
-        self._say(encode_refusal(refused, head.stream_id, head.event_id))
+        self._send(encode_refusal(refused, head.stream_id, head.event_id))
 
-    def _say(self, frame: bytes) -> None:
+    def _send(self, frame: bytes) -> None:
         self._unsaid.append(frame)
         self._unsaid_bytes += len(frame)
-        self._waker.wake()
+        self._wakeup.wake()
         count = len(self._unsaid)
         if count > UNSAID_FRAMES or (count > 1 and self._unsaid_bytes > UNSAID_BYTES):
             self._hang_up(1008, "too many pending messages for a client that does not read")
@@ -290,79 +292,79 @@ class Session:
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
-    def _start(self, started: list[Asked]) -> None:
-        for asked in started:
-            self._soon(self._begin, asked)
+    def _start(self, started: list[LaneTurn]) -> None:
+        for turn in started:
+            self._soon(self._begin, turn)
 
-    async def _begin(self, asked: Asked) -> None:
-        head = asked.head
+    async def _begin(self, turn: LaneTurn) -> None:
+        head = turn.head
         try:
             try:
-                streaming = await self._streaming_of(asked)
+                streaming = await self._streaming_of(turn)
             finally:
-                self._turns.begun(asked)
+                self._turns.begun(turn)
         except HttpError as refused:
             self._refuse(refused, head)
         except LLMClientError as exc:
-            self._say(encode_failed(asked, exc.failure))
+            self._send(encode_failed(turn, exc.failure))
         else:
             self._follow(streaming)
             return
-        self._start(self._turns.end(asked))
-        self._waker.wake()
+        self._start(self._turns.end(turn))
+        self._wakeup.wake()
 
-    async def _streaming_of(self, asked: Asked) -> Streaming:
-        work, after = asked.work, -1
+    async def _streaming_of(self, turn: LaneTurn) -> Streaming:
+        work, after = turn.work, -1
         if isinstance(work, Resume):
-            kept, after = await self._resumed(work), work.starting_after
+            stored, after = await self._resumed(work), work.starting_after
         elif isinstance(work, NativeRequest):
-            kept = await native.begin_native(self._service, work, asked.size, asked.since)
+            stored = await native.begin_native(self._server_state, work, turn.size, turn.since)
         else:
-            kept = await begin(
-                self._service,
+            stored = await begin(
+                self._server_state,
                 work,
                 self._caller,
-                asked.size,
+                turn.size,
                 headers=self._headers,
                 stream=True,
                 recent=self._recent,
-                since=asked.since,
-                response_id=asked.response_id,
+                since=turn.since,
+                response_id=turn.response_id,
             )
-        if native.is_native(kept.inbound):
-            encoder = native.encoder(kept, after)
+        if native.is_native(stored.inbound):
+            encoder = native.encoder(stored, after)
         else:
             encoder = RESPONSES.response_encoder(
-                kept.inbound, kept.id, kept.options, stream_id=asked.head.stream_id, starting_after=after
+                stored.inbound, stored.id, stored.options, stream_id=turn.head.stream_id, starting_after=after
             )
-        streaming = Streaming(asked, kept, encoder, self._service, self._note_ready)
-        self._service.shelf.resumed(kept.id)
+        streaming = Streaming(turn, stored, encoder, self._server_state, self._note_ready)
+        self._server_state.response_store.resumed(stored.id)
         return streaming
 
     async def _resumed(self, resume: Resume) -> StoredResponse:
-        shelf = self._service.shelf
+        response_store = self._server_state.response_store
         if self._recent.get(resume.response_id) is None:
-            await self._service.keeper.bring(resume.response_id, self._caller)
-        kept = (
-            shelf.find(resume.response_id, self._caller)
+            await self._server_state.persistence.bring(resume.response_id, self._caller)
+        stored = (
+            response_store.find(resume.response_id, self._caller)
             or self._recent.get(resume.response_id)
-            or shelf.find_lingering(resume.response_id, self._caller)
+            or response_store.find_lingering(resume.response_id, self._caller)
         )
-        if kept is None:
+        if stored is None:
             message = f"Response with id '{resume.response_id[:100]}' not found."
             raise HttpError(404, "response_not_found", message, param="response_id")
-        check = native.check_native_cursor if native.is_native(kept.inbound) else check_cursor
-        check(kept, resume.starting_after)
-        return kept
+        check = native.check_native_cursor if native.is_native(stored.inbound) else check_cursor
+        check(stored, resume.starting_after)
+        return stored
 
     def _follow(self, streaming: Streaming) -> None:
         self._streaming[streaming] = None
-        streaming.asked.begun(streaming.kept)
+        streaming.turn.begun(streaming.stored)
         streaming.wake()
 
     def _note_ready(self, streaming: Streaming) -> None:
         self._ready.append(streaming)
-        self._waker.wake()
+        self._wakeup.wake()
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -380,7 +382,7 @@ class Session:
                 return
             elif not self._unsaid:
                 with trio.CancelScope(deadline=self._turns.next_deadline()):
-                    await self._waker.wait()
+                    await self._wakeup.wait()
             self._turns.expire(trio.current_time())
 
     def _gather(self) -> list[bytes]:
@@ -394,8 +396,8 @@ class Session:
             for frame in streaming.next_frames():
                 payloads.append(frame.data)
                 size += len(frame.data)
-            if streaming.answer.end is not None:
-                self._finish(streaming, streaming.answer)
+            if streaming.subscription.end is not None:
+                self._finish(streaming, streaming.subscription)
         return payloads
 
     async def _part(self, socket: WebSocket, kind: FailureKind) -> None:
@@ -404,18 +406,18 @@ class Session:
         close = Close(1011, "the runtime crashed") if has_crashed else Close(1012, "responses were cut off")
         self._end(SessionChange.DRAINED, SocketEnding(crashed() if has_crashed else shutting_down(), close))
         for streaming in self._streaming:
-            streaming.answer.shut(kind)
-        with self._service.parting(), suppress(trio.BrokenResourceError):
+            streaming.subscription.shut(kind)
+        with self._server_state.parting(), suppress(trio.BrokenResourceError):
             while payloads := self._gather():
                 await socket.send_last(payloads)
             await socket.close(*close)
 
-    def _finish(self, streaming: Streaming, answer: RunSubscription) -> None:
+    def _finish(self, streaming: Streaming, subscription: RunSubscription) -> None:
         """A response has been sent to its end."""
         del self._streaming[streaming]
-        answer.close()
-        if isinstance(answer.end, Failed):
-            self._cut_some |= answer.end.failure.kind is FailureKind.SHUTTING_DOWN
-        elif isinstance(streaming.asked.work, Create | NativeRequest):
-            self._recent.add(streaming.kept)
-        self._start(self._turns.end(streaming.asked))
+        subscription.close()
+        if isinstance(subscription.end, Failed):
+            self._cut_some |= subscription.end.failure.kind is FailureKind.SHUTTING_DOWN
+        elif isinstance(streaming.turn.work, Create | NativeRequest):
+            self._recent.add(streaming.stored)
+        self._start(self._turns.end(streaming.turn))

@@ -15,38 +15,38 @@ from llm_runtime.server.http_error import JSON, HttpError
 from llm_runtime.server.request_context import RequestContext
 
 
-async def spend(exchange: RequestContext) -> None:
+async def spend(context: RequestContext) -> None:
     """Sums ``by`` key (the default), team, model, route or day, ``since`` a day or time (UTC)."""
-    query = parse_qs(exchange.request.query)
-    asked = query.get("by", ["key"])[-1]
-    by: By | None = next((each for each in get_args(By) if each == asked), None)
+    query = parse_qs(context.request.query)
+    column = query.get("by", ["key"])[-1]
+    by: By | None = next((each for each in get_args(By) if each == column), None)
     if by is None:
         raise HttpError(400, "invalid_request", f"by must be one of {', '.join(get_args(By))}.", param="by")
     since = _since(query.get("since", [""])[-1])
-    store = exchange.service.engine.store
+    store = context.server_state.engine.store
     if store is None:
         raise HttpError(404, "no_ledger", "There is no ledger: [store] in the configuration keeps one.")
-    sees_all = exchange.service.access.sees_all(exchange.caller)
-    rows = await get_spend(store, by, since=since, caller=None if sees_all else exchange.caller)
+    sees_all = context.server_state.access.sees_all(context.caller)
+    rows = await get_spend(store, by, since=since, caller=None if sees_all else context.caller)
     if rows is None:
         raise HttpError(503, "ledger_unavailable", "The ledger cannot be read at the moment.")
     body = msgspec.json.encode({"by": by, "since": since, "data": rows, "cost": sum(each.cost for each in rows)})
-    await exchange.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), body))
+    await context.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), body))
 
 
-def _since(said: str) -> float:
+def _since(text: str) -> float:
     try:
-        return parse_since(said)
+        return parse_since(text)
     except ValueError:
         message = "since must be a day or time such as 2026-01-31 or 2026-01-31T12:00:00Z."
         raise HttpError(400, "invalid_request", message, param="since") from None
 
 
-def parse_since(said: str) -> float:
+def parse_since(text: str) -> float:
     """Seconds since the epoch of a day or time in ISO 8601, which is UTC unless it says otherwise; of nothing, 0.
     Raises `ValueError`.
     """
-    if not said:
+    if not text:
         return 0.0
-    moment = datetime.fromisoformat(said)
+    moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()

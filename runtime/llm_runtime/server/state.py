@@ -18,14 +18,14 @@ from llm_protocol.passthrough import PassthroughRule, rules_of
 from llm_protocol.requests import AnyRequest
 from llm_runtime.config import Config, Key, Server
 from llm_runtime.server.access import Access
+from llm_runtime.server.admission import AdmittedConnection, ConnectionAdmission
 from llm_runtime.server.bodies import BodyBudget
 from llm_runtime.server.engine import RequestEngine
 from llm_runtime.server.issued_ids import IssuedIds
 from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS, PARTING_SECONDS
-from llm_runtime.server.persistence import ResponseKeeper
+from llm_runtime.server.persistence import ResponsePersistence
 from llm_runtime.server.receiver import Receiver
 from llm_runtime.server.response_store import ResponseStore
-from llm_runtime.server.room import Guest, Room
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.subscription import RunSubscription
 from llm_runtime.server.ticker import Ticker, Ticking
@@ -61,23 +61,25 @@ class ServerState:
         engine.on_reload(self.take_over)
         self.access = Access(config, keys)
         self.json_limits = LIMITS._replace(values=config.max_json_values)
-        self.shelf = ResponseStore(config)
+        self.response_store = ResponseStore(config)
         self.issued = IssuedIds(keys)
-        self.keeper = ResponseKeeper(lambda: engine.store, self.shelf, self.issued.watch)
+        self.persistence = ResponsePersistence(lambda: engine.store, self.response_store, self.issued.watch)
         self.bodies = BodyBudget(config.max_body_total_bytes)
-        self.room: Room[Guest] = Room(config, has_keys=bool(keys), proxies=config.trusted_proxies)
+        self.admission: ConnectionAdmission[AdmittedConnection] = ConnectionAdmission(
+            config, has_keys=bool(keys), proxies=config.trusted_proxies
+        )
         self.receiver = Receiver()
-        self.pulse = Ticker()
-        self.pulse.add(self)
+        self.ticker = Ticker()
+        self.ticker.add(self)
         self.tls = TlsContext(config.tls) if config.tls is not None else None
         self.leaving = False
-        """Whether the door is about to close: balancers are told, and requests are still taken."""
+        """Whether the server is about to close: balancers are told, and requests are still taken."""
         self.draining = False
         self.passthrough = _passthrough(keys)
         self._lingering = 0
         self._busy = 0
         self._parting = inf
-        self._answers: set[RunSubscription] = set()
+        self._subscriptions: set[RunSubscription] = set()
         self._connections: dict[OpenConnection, None] = {}
         self._changed = WakeupEvent()
 
@@ -86,21 +88,21 @@ class ServerState:
         self.access.change(config.server, config.keys)
         self.issued.change(config.keys)
         self.passthrough = _passthrough(config.keys)
-        self.room.has_keys = bool(config.keys)
+        self.admission.has_keys = bool(config.keys)
 
     # -- connections -------------------------------------------------------------------------------------------------
 
     def join(self, connection: OpenConnection) -> None:
         """Register a new connection."""
         self._connections[connection] = None
-        self.pulse.add(connection)
+        self.ticker.add(connection)
         if self.draining:
             connection.drain()
 
     def leave(self, connection: OpenConnection) -> None:
         """Remove a connection that has ended."""
         self._connections.pop(connection, None)
-        self.pulse.remove(connection)
+        self.ticker.remove(connection)
         self._changed.wake()
 
     def parting(self) -> trio.CancelScope:
@@ -162,20 +164,20 @@ class ServerState:
             self._busy -= 1
             self._changed.wake()
 
-    def answering(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> RunSubscription:
+    def subscribe(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> RunSubscription:
         """Follow a run for a client; the result must be closed. See `RunSubscription`."""
-        progress = self.keeper.find(run.response_id)
-        answer = RunSubscription(run, wake, self._answered, whole=whole, progress=progress)
-        self._answers.add(answer)
-        return answer
+        progress = self.persistence.find(run.response_id)
+        subscription = RunSubscription(run, wake, self._remove_subscription, whole=whole, progress=progress)
+        self._subscriptions.add(subscription)
+        return subscription
 
-    def _answered(self, answer: RunSubscription) -> None:
-        self._answers.discard(answer)
+    def _remove_subscription(self, subscription: RunSubscription) -> None:
+        self._subscriptions.discard(subscription)
         self._changed.wake()
 
     def tick(self, now: float) -> None:
         """Clean up the response store, and while draining check whether the background runs have ended."""
-        self.shelf.tick(now)
+        self.response_store.tick(now)
         self._changed.wake()
 
     async def drain(self, seconds: float) -> None:
@@ -186,10 +188,10 @@ class ServerState:
         for connection in tuple(self._connections):
             connection.drain()
         with trio.move_on_after(seconds):
-            while self._answers or self._busy or self.shelf.background:
+            while self._subscriptions or self._busy or self.response_store.background:
                 await self._changed.wait()
-        for answer in tuple(self._answers):
-            answer.shut()
+        for subscription in tuple(self._subscriptions):
+            subscription.shut()
         with trio.move_on_after(CLOSE_SECONDS):
             while self._connections:
                 await self._changed.wait()

@@ -56,8 +56,8 @@ class Spoken:
     decode_request = RESPONSES.decode_request
     encode_error = RESPONSES.encode_error
 
-    def __init__(self, kept: StoredResponse, starting_after: int = -1) -> None:
-        self._kept = kept
+    def __init__(self, stored: StoredResponse, starting_after: int = -1) -> None:
+        self._kept = stored
         self._after = starting_after
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
@@ -74,111 +74,111 @@ class Spoken:
         return RESPONSES.encode_models(models)
 
 
-async def create(exchange: RequestContext) -> None:
+async def create(context: RequestContext) -> None:
     """``POST /v1/responses``. With ``background`` and without ``stream`` it returns at once, and is retrieved later."""
-    exchange.end_with_client()
+    context.end_with_client()
     try:
-        body = await plain_body(exchange)
+        body = await plain_body(context)
         size = len(body)
-        asked = await read_body(exchange.service.json_limits, body, RESPONSES.decode_create)
+        create = await read_body(context.server_state.json_limits, body, RESPONSES.decode_create)
         del body  # the body may be large, and the response take long
-        kept = await begin(
-            exchange.service,
-            asked,
-            exchange.caller,
+        stored = await begin(
+            context.server_state,
+            create,
+            context.caller,
             size,
-            headers=exchange.request.headers,
-            stream=asked.inbound.stream,
+            headers=context.request.headers,
+            stream=create.inbound.stream,
         )
     except LLMClientError as exc:
-        await exchange.reply(encode_failure(RESPONSES, exc.failure))
+        await context.reply(encode_failure(RESPONSES, exc.failure))
         return
-    exchange.request_id = kept.inbound.request.request_id
-    if kept.options.background:
-        await exchange.service.keeper.begun(kept.id)
-    if kept.options.background and not kept.inbound.stream:
-        await exchange.reply(await _resource(kept))
+    context.request_id = stored.inbound.request.request_id
+    if stored.options.background:
+        await context.server_state.persistence.begun(stored.id)
+    if stored.options.background and not stored.inbound.stream:
+        await context.reply(await _resource(stored))
     else:
-        await respond(exchange, Spoken(kept), kept.inbound, kept.run, hold=not kept.options.background)
+        await respond(context, Spoken(stored), stored.inbound, stored.run, hold=not stored.options.background)
 
 
-async def retrieve(exchange: RequestContext) -> None:
+async def retrieve(context: RequestContext) -> None:
     """``GET /v1/responses/{id}``: its current state, or with ``stream=true`` a stream from after ``starting_after``."""
-    if (waiting := _waiting(exchange)) is not None:
+    if (waiting := _waiting(context)) is not None:
         body = RESPONSES.encode_pending(waiting.inbound, waiting.id, waiting.options, status="queued")
-        await exchange.reply(WireResponse(200, (JSON,), body))
+        await context.reply(WireResponse(200, (JSON,), body))
         return
-    kept = await found(exchange)
-    query = parse_qs(exchange.request.query)
+    stored = await found(context)
+    query = parse_qs(context.request.query)
     if query.get("stream", [""])[-1] != "true":
-        await exchange.reply(await _resource(kept))
+        await context.reply(await _resource(stored))
         return
     after = query.get("starting_after", ["-1"])[-1]
     if not after.removeprefix("-").isdecimal() or len(after) > 18:
         message = "starting_after must be the sequence_number of an event."
         raise HttpError(400, "invalid_request", message, param="starting_after")
-    check_cursor(kept, int(after))
-    exchange.end_with_client()
-    inbound = kept.inbound._replace(stream=True)
-    await respond(exchange, Spoken(kept, int(after)), inbound, kept.run, hold=False)
+    check_cursor(stored, int(after))
+    context.end_with_client()
+    inbound = stored.inbound._replace(stream=True)
+    await respond(context, Spoken(stored, int(after)), inbound, stored.run, hold=False)
 
 
-async def delete(exchange: RequestContext) -> None:
+async def delete(context: RequestContext) -> None:
     """``DELETE /v1/responses/{id}``: delete it everywhere; if it is running, stop it."""
-    response_id, shelf = exchange.params["id"], exchange.service.shelf
-    await exchange.service.keeper.bring(response_id, exchange.caller)
-    if (waiting := _waiting(exchange)) is not None:
+    response_id, response_store = context.params["id"], context.server_state.response_store
+    await context.server_state.persistence.bring(response_id, context.caller)
+    if (waiting := _waiting(context)) is not None:
         waiting.withdraw()
-    elif (kept := shelf.find_to_delete(response_id, exchange.caller)) is not None:
-        kept.run.cancel("the client deleted the response")
-        shelf.drop(kept)
-        await exchange.service.keeper.forget(response_id)
+    elif (stored := response_store.find_to_delete(response_id, context.caller)) is not None:
+        stored.run.cancel("the client deleted the response")
+        response_store.drop(stored)
+        await context.server_state.persistence.forget(response_id)
     else:
         raise _unknown(response_id)
     body = msgspec.json.encode({"id": response_id, "object": "response", "deleted": True})
-    await exchange.reply(WireResponse(200, (JSON,), body))
+    await context.reply(WireResponse(200, (JSON,), body))
 
 
-async def cancel(exchange: RequestContext) -> None:
+async def cancel(context: RequestContext) -> None:
     """``POST /v1/responses/{id}/cancel``: stop it, in the background or not, and return what there is of it."""
-    if (waiting := _waiting(exchange)) is not None:
+    if (waiting := _waiting(context)) is not None:
         waiting.withdraw()
         body = encode_json(RESPONSES.withdrawn(waiting.inbound, waiting.id, waiting.options))
-        await exchange.reply(WireResponse(200, (JSON,), body))
+        await context.reply(WireResponse(200, (JSON,), body))
         return
-    kept = await found(exchange)
-    kept.run.cancel("the client cancelled the response")
-    exchange.end_with_client()
+    stored = await found(context)
+    stored.run.cancel("the client cancelled the response")
+    context.end_with_client()
     with trio.move_on_after(CLOSE_SECONDS):
-        await end_of(exchange, kept.run)
-    await exchange.reply(await _resource(kept))
+        await end_of(context, stored.run)
+    await context.reply(await _resource(stored))
 
 
-def check_cursor(kept: StoredResponse, starting_after: int) -> None:
+def check_cursor(stored: StoredResponse, starting_after: int) -> None:
     """Raise `HttpError` if a running response has no event with that number yet. One that has ended returns its last
     event to any client that asks for more.
     """
-    log = kept.run.log
+    log = stored.run.log
     if log.end is not None or starting_after < 0:
         return
-    last = RESPONSES.last_number(kept.inbound, kept.id, kept.options, log.events)
+    last = RESPONSES.last_number(stored.inbound, stored.id, stored.options, log.events)
     if starting_after > last:
         message = f"starting_after is {starting_after}, but the last event so far has the sequence_number {last}."
         raise HttpError(400, "invalid_request", message, param="starting_after")
 
 
-async def found(exchange: RequestContext) -> StoredResponse:
+async def found(context: RequestContext) -> StoredResponse:
     """The caller's response whose id is in the path, from memory or from the store's file. Raises `HttpError`."""
-    response_id = exchange.params["id"]
-    await exchange.service.keeper.bring(response_id, exchange.caller)
-    kept = exchange.service.shelf.find(response_id, exchange.caller)
-    if kept is None or is_native(kept.inbound):
+    response_id = context.params["id"]
+    await context.server_state.persistence.bring(response_id, context.caller)
+    stored = context.server_state.response_store.find(response_id, context.caller)
+    if stored is None or is_native(stored.inbound):
         raise _unknown(response_id)
-    return kept
+    return stored
 
 
-def _waiting(exchange: RequestContext) -> WaitingResponse | None:
-    waiting = exchange.service.shelf.find_waiting(exchange.params["id"], exchange.caller)
+def _waiting(context: RequestContext) -> WaitingResponse | None:
+    waiting = context.server_state.response_store.find_waiting(context.params["id"], context.caller)
     return None if waiting is not None and is_native(waiting.inbound) else waiting
 
 
@@ -187,15 +187,15 @@ def _unknown(response_id: str) -> HttpError:
     return HttpError(404, "response_not_found", message, param="response_id")
 
 
-def _encode_whole(kept: StoredResponse) -> bytes:
+def _encode_whole(stored: StoredResponse) -> bytes:
     """The final state of the response, derived from its stream, so that the two cannot differ."""
-    return RESPONSES.encode_log(kept.inbound, kept.id, kept.options, kept.run.log.events)
+    return RESPONSES.encode_log(stored.inbound, stored.id, stored.options, stored.run.log.events)
 
 
-async def _resource(kept: StoredResponse) -> WireResponse:
+async def _resource(stored: StoredResponse) -> WireResponse:
     """The current state of the response."""
-    if kept.run.log.end is None:
-        body = RESPONSES.encode_pending(kept.inbound, kept.id, kept.options)
+    if stored.run.log.end is None:
+        body = RESPONSES.encode_pending(stored.inbound, stored.id, stored.options)
     else:
-        body = await run_large(kept.run.log.size, _encode_whole, kept)
+        body = await run_large(stored.run.log.size, _encode_whole, stored)
     return WireResponse(200, (JSON,), body)

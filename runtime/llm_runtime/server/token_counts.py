@@ -22,40 +22,42 @@ ESTIMATED = ("x-llm-runtime-estimated", "true")
 """The header of an estimated count: the vendor has no endpoint for it, or could not be reached."""
 
 
-async def of_messages(exchange: RequestContext) -> None:
+async def of_messages(context: RequestContext) -> None:
     """``POST /v1/messages/count_tokens``."""
-    await _count(exchange, lambda count: {"input_tokens": count.tokens})
+    await _count(context, lambda count: {"input_tokens": count.tokens})
 
 
-async def of_contents(exchange: RequestContext) -> None:
+async def of_contents(context: RequestContext) -> None:
     """``POST /v1beta/models/{id}:countTokens``."""
-    await _count(exchange, lambda count: {"totalTokens": count.tokens})
+    await _count(context, lambda count: {"totalTokens": count.tokens})
 
 
-async def _count(exchange: RequestContext, body_of: Callable[[TokenCount], JsonObject]) -> None:
-    dialect, target = exchange.wire.dialect(), exchange.target
+async def _count(context: RequestContext, body_of: Callable[[TokenCount], JsonObject]) -> None:
+    dialect, target = context.wire.dialect(), context.target
     try:
-        body = await plain_body(exchange)
-        inbound = await read_body(exchange.service.json_limits, body, lambda text: dialect.decode_request(target, text))
-        await _reply(exchange, inbound, body_of)
+        body = await plain_body(context)
+        inbound = await read_body(
+            context.server_state.json_limits, body, lambda text: dialect.decode_request(target, text)
+        )
+        await _reply(context, inbound, body_of)
     except LLMClientError as exc:
-        await exchange.reply(encode_failure(dialect, exc.failure))
+        await context.reply(encode_failure(dialect, exc.failure))
 
 
-async def of_response(exchange: RequestContext) -> None:
+async def of_response(context: RequestContext) -> None:
     """``POST /v1/responses/input_tokens``; the conversation before ``previous_response_id`` is included."""
     try:
-        body = await plain_body(exchange)
-        create = await read_body(exchange.service.json_limits, body, RESPONSES.decode_create)
-        inbound = await after_parent(exchange.service, create, exchange.caller)
-        await _reply(exchange, inbound, lambda count: {"object": "response.input_tokens", "input_tokens": count.tokens})
+        body = await plain_body(context)
+        create = await read_body(context.server_state.json_limits, body, RESPONSES.decode_create)
+        inbound = await after_parent(context.server_state, create, context.caller)
+        await _reply(context, inbound, lambda count: {"object": "response.input_tokens", "input_tokens": count.tokens})
     except LLMClientError as exc:
-        await exchange.reply(encode_failure(RESPONSES, exc.failure))
+        await context.reply(encode_failure(RESPONSES, exc.failure))
 
 
-async def _reply(exchange: RequestContext, inbound: Inbound, body_of: Callable[[TokenCount], JsonObject]) -> None:
-    request = admitted(exchange.caller, inbound).request
-    exchange.service.issued.check(request)
-    count = await exchange.service.engine.count_tokens(request)
+async def _reply(context: RequestContext, inbound: Inbound, body_of: Callable[[TokenCount], JsonObject]) -> None:
+    request = admitted(context.caller, inbound).request
+    context.server_state.issued.check(request)
+    count = await context.server_state.engine.count_tokens(request)
     marks = (ESTIMATED,) if count.estimated else ()
-    await exchange.reply(WireResponse(200, (JSON, *marks), encode_json(body_of(count))))
+    await context.reply(WireResponse(200, (JSON, *marks), encode_json(body_of(count))))

@@ -24,27 +24,27 @@ from llm_runtime.server.native import OPTIONS
 from llm_runtime.server.response_store import WaitingResponse
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.stored import RESPONSES
-from llm_runtime.server.turns import Asked, QueueDeadlines
+from llm_runtime.server.turns import LaneTurn, QueueDeadlines
 
 
-def encode_failed(asked: Asked, failure: Failure) -> bytes:
+def encode_failed(turn: LaneTurn, failure: Failure) -> bytes:
     """The frame that says that a request was not answered."""
-    head = asked.head
-    if isinstance(asked.work, NativeRequest):
+    head = turn.head
+    if isinstance(turn.work, NativeRequest):
         return encode_refused(failure, head.event_id)
     return RESPONSES.error_event(failure, stream_id=head.stream_id, event_id=head.event_id)
 
 
 @final
 class TurnQueue:
-    """The order of requests. ``say`` sends a frame to the client."""
+    """The order of requests. ``send`` sends a frame to the client."""
 
-    def __init__(self, service: ServerState, caller: str, say: Callable[[bytes], None]) -> None:
-        self._service = service
+    def __init__(self, server_state: ServerState, caller: str, send: Callable[[bytes], None]) -> None:
+        self._server_state = server_state
         self._caller = caller
-        self._say = say
-        self._lanes: Lanes[Asked] = Lanes(service.config, lambda asked: asked.size)
-        self._bodies = HeldBodies(service.bodies)
+        self._send = send
+        self._lanes: Lanes[LaneTurn] = Lanes(server_state.config, lambda turn: turn.size)
+        self._bodies = HeldBodies(server_state.bodies)
         self._deadlines = QueueDeadlines()
 
     @property
@@ -52,84 +52,84 @@ class TurnQueue:
         """Whether nothing is active or waiting."""
         return self._lanes.idle
 
-    def admit(self, asked: Asked) -> list[Asked]:
+    def admit(self, turn: LaneTurn) -> list[LaneTurn]:
         """Admit a request. Returns the requests whose turn it is now; the client is told of those that wait. Raises
         `HttpError` if a limit is reached.
         """
-        self._bodies.hold(asked.size)
+        self._bodies.hold(turn.size)
         try:
-            self._lanes.admit(asked.head.stream_id, asked)
+            self._lanes.admit(turn.head.stream_id, turn)
         except HttpError:
-            self._bodies.release(asked.size)
+            self._bodies.release(turn.size)
             raise
         started = self.start()
-        if asked not in started:
-            self._wait(asked)
+        if turn not in started:
+            self._wait(turn)
         return started
 
-    def start(self) -> list[Asked]:
+    def start(self) -> list[LaneTurn]:
         """The requests whose turn it is now. `begun` and `end` must follow for each."""
         started = self._lanes.start()
-        for asked in started:
-            self._deadlines.discard(asked)
+        for turn in started:
+            self._deadlines.discard(turn)
         return started
 
-    def begun(self, asked: Asked) -> None:
+    def begun(self, turn: LaneTurn) -> None:
         """Its response is running, or was refused: from now on it is found among the running ones."""
-        self._service.shelf.stop_waiting(asked.response_id)
+        self._server_state.response_store.stop_waiting(turn.response_id)
 
-    def end(self, asked: Asked) -> list[Asked]:
+    def end(self, turn: LaneTurn) -> list[LaneTurn]:
         """Its turn has ended. Returns the requests whose turn it is now."""
-        self._bodies.release(asked.size)
-        self._lanes.end(asked.head.stream_id)
+        self._bodies.release(turn.size)
+        self._lanes.end(turn.head.stream_id)
         return self.start()
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
-    def _wait(self, asked: Asked) -> None:
-        if isinstance(asked.work, NativeRequest):
-            inbound = asked.work.inbound
-            self._deadlines.add(asked, asked.since + self._service.engine.deadline_s(inbound.request))
-            self._service.shelf.wait(
-                WaitingResponse(asked.response_id, inbound, OPTIONS, lambda: self._withdraw(asked, inbound))
+    def _wait(self, turn: LaneTurn) -> None:
+        if isinstance(turn.work, NativeRequest):
+            inbound = turn.work.inbound
+            self._deadlines.add(turn, turn.since + self._server_state.engine.deadline_s(inbound.request))
+            self._server_state.response_store.wait(
+                WaitingResponse(turn.response_id, inbound, OPTIONS, lambda: self._withdraw(turn, inbound))
             )
             return
-        if not isinstance(asked.work, Create):
-            self._deadlines.add(asked, inf)
+        if not isinstance(turn.work, Create):
+            self._deadlines.add(turn, inf)
             return
         try:
-            inbound = admitted(self._caller, asked.work.inbound)
+            inbound = admitted(self._caller, turn.work.inbound)
         except LLMClientError:
-            self._deadlines.add(asked, inf)  # it is refused when its turn comes
+            self._deadlines.add(turn, inf)  # it is refused when its turn comes
             return
-        self._deadlines.add(asked, asked.since + self._service.engine.deadline_s(inbound.request))
-        response_id, options = asked.response_id, asked.work.options
-        waiting = WaitingResponse(response_id, inbound, options, lambda: self._withdraw(asked, inbound))
-        self._service.shelf.wait(waiting)
-        self._say(RESPONSES.queued_event(inbound, response_id, options, stream_id=asked.head.stream_id))
+        self._deadlines.add(turn, turn.since + self._server_state.engine.deadline_s(inbound.request))
+        response_id, options = turn.response_id, turn.work.options
+        waiting = WaitingResponse(response_id, inbound, options, lambda: self._withdraw(turn, inbound))
+        self._server_state.response_store.wait(waiting)
+        self._send(RESPONSES.queued_event(inbound, response_id, options, stream_id=turn.head.stream_id))
 
-    def _withdraw(self, asked: Asked, inbound: Inbound) -> None:
+    def _withdraw(self, turn: LaneTurn, inbound: Inbound) -> None:
         """Give up a request that waits. Its end is told on its lane. One whose turn has come is cancelled."""
-        assert not isinstance(asked.work, Resume), "a resumed response does not wait for anything"
-        lane = asked.head.stream_id
-        if not self._lanes.is_queued(lane, asked):
-            asked.cancel()
+        assert not isinstance(turn.work, Resume), "a resumed response does not wait for anything"
+        lane = turn.head.stream_id
+        if not self._lanes.is_queued(lane, turn):
+            turn.cancel()
             return
-        self._drop(asked)
-        if isinstance(asked.work, NativeRequest):
+        self._drop(turn)
+        if isinstance(turn.work, NativeRequest):
             failure = Failure(kind=FailureKind.CANCELLED, message="the client cancelled the response")
-            self._say(encode_refused(failure, asked.head.event_id))
+            self._send(encode_refused(failure, turn.head.event_id))
             return
-        self._say(RESPONSES.withdrawn_event(inbound, asked.response_id, asked.work.options, stream_id=lane))
+        self._send(RESPONSES.withdrawn_event(inbound, turn.response_id, turn.work.options, stream_id=lane))
 
-    def _drop(self, asked: Asked) -> None:
-        self._lanes.drop(asked.head.stream_id, asked)
-        self._forget(asked)
+    def _drop(self, turn: LaneTurn) -> None:
+        self._lanes.drop(turn.head.stream_id, turn)
+        self._forget(turn)
 
-    def _forget(self, asked: Asked) -> None:
-        self._deadlines.discard(asked)
-        self._service.shelf.stop_waiting(asked.response_id)
-        self._bodies.release(asked.size)
+    def _forget(self, turn: LaneTurn) -> None:
+        self._deadlines.discard(turn)
+        self._server_state.response_store.stop_waiting(turn.response_id)
+        self._bodies.release(turn.size)
 
     def next_deadline(self) -> float:
         """The deadline of the request that has waited longest, on Trio's clock."""
@@ -137,17 +137,17 @@ class TurnQueue:
 
     def expire(self, now: float) -> None:
         """Refuse the requests whose deadline has passed."""
-        for asked in self._deadlines.take_due(now):
-            self._drop(asked)
+        for turn in self._deadlines.take_due(now):
+            self._drop(turn)
             message = "the request's deadline passed while it waited for earlier requests on its lane"
             failure = Failure(kind=FailureKind.DEADLINE, message=message)
-            self._say(encode_failed(asked, failure))
+            self._send(encode_failed(turn, failure))
 
-    def clear(self) -> list[Asked]:
+    def clear(self) -> list[LaneTurn]:
         """Drop the waiting requests, and return them."""
         given_up = self._lanes.clear()
-        for asked in given_up:
-            self._forget(asked)
+        for turn in given_up:
+            self._forget(turn)
         return given_up
 
     def abandon(self) -> None:
@@ -161,15 +161,15 @@ class TurnQueue:
         """The id of the response to cancel, and a function that cancels it: by its id, which may be of another
         connection of the caller, or else the active one of a lane, or the next one there. Raises `HttpError`.
         """
-        shelf, response_id = self._service.shelf, cancel.response_id
+        response_store, response_id = self._server_state.response_store, cancel.response_id
         on_lane = self._lanes.first(cancel.stream_id) if response_id is None else None
         if on_lane is not None:
             response_id = on_lane.response_id
         if response_id is not None:
-            if (waiting := shelf.find_waiting(response_id, self._caller)) is not None:
+            if (waiting := response_store.find_waiting(response_id, self._caller)) is not None:
                 return response_id, waiting.withdraw
             if on_lane is not None:
                 return response_id, on_lane.cancel
-            if (kept := shelf.find_live(response_id, self._caller)) is not None:
-                return response_id, lambda: kept.run.cancel("the client cancelled the response")
+            if (stored := response_store.find_live(response_id, self._caller)) is not None:
+                return response_id, lambda: stored.run.cancel("the client cancelled the response")
         raise HttpError(404, "response_not_found", "No such response to cancel.", param="response_id")

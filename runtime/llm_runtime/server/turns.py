@@ -19,7 +19,7 @@ from llm_runtime.server.stored import RESPONSES
 
 
 @final
-class Asked:
+class LaneTurn:
     """A request on a lane, from its admission to its end. ``size`` is the size of its frame, ``since`` the time of its
     admission. ``response_id`` is fixed from the start.
     """
@@ -30,20 +30,20 @@ class Asked:
         self.work = work
         self.size = size
         self.since = since
-        self._kept: StoredResponse | None = None
+        self._stored: StoredResponse | None = None
         self._cancelled = False
 
-    def begun(self, kept: StoredResponse) -> None:
+    def begun(self, stored: StoredResponse) -> None:
         """Its response is running."""
-        self._kept = kept
+        self._stored = stored
         if self._cancelled:
             self.cancel()
 
     def cancel(self) -> None:
         """Stop it, as soon as it has begun."""
         self._cancelled = True
-        if self._kept is not None:
-            self._kept.run.cancel("the client cancelled the response")
+        if self._stored is not None:
+            self._stored.run.cancel("the client cancelled the response")
 
 
 @final
@@ -51,28 +51,28 @@ class QueueDeadlines:
     """The deadlines of the requests that wait on lanes."""
 
     def __init__(self) -> None:
-        self._deadlines: dict[Asked, float] = {}
+        self._deadlines: dict[LaneTurn, float] = {}
         self._next = inf
 
-    def add(self, asked: Asked, deadline: float) -> None:
+    def add(self, turn: LaneTurn, deadline: float) -> None:
         """Add a request that waits on its lane until ``deadline`` (Trio's clock) at most."""
-        self._deadlines[asked] = deadline
+        self._deadlines[turn] = deadline
         self._next = min(self._next, deadline)
 
-    def discard(self, asked: Asked) -> None:
+    def discard(self, turn: LaneTurn) -> None:
         """Remove it, if it waits."""
-        if self._deadlines.pop(asked, None) == self._next:
+        if self._deadlines.pop(turn, None) == self._next:
             self._next = min(self._deadlines.values(), default=inf)
 
     def next(self) -> float:
         """The first of the deadlines; infinity if nothing waits."""
         return self._next
 
-    def take_due(self, now: float) -> list[Asked]:
+    def take_due(self, now: float) -> list[LaneTurn]:
         """Remove and return those whose deadline has passed."""
-        due = [asked for asked, deadline in self._deadlines.items() if deadline <= now] if self._next <= now else []
-        for asked in due:
-            self.discard(asked)
+        due = [turn for turn, deadline in self._deadlines.items() if deadline <= now] if self._next <= now else []
+        for turn in due:
+            self.discard(turn)
         return due
 
 
@@ -82,15 +82,15 @@ class Streaming:
 
     def __init__(
         self,
-        asked: Asked,
-        kept: StoredResponse,
+        turn: LaneTurn,
+        stored: StoredResponse,
         encoder: ResponseEncoder,
-        service: ServerState,
+        server_state: ServerState,
         note_ready: Callable[[Streaming], None],
     ) -> None:
-        self.asked = asked
-        self.kept = kept
-        self.answer = service.answering(kept.run, self.wake)
+        self.turn = turn
+        self.stored = stored
+        self.subscription = server_state.subscribe(stored.run, self.wake)
         self._encoder = encoder
         self._note_ready = note_ready
         self._noted = False
@@ -106,12 +106,12 @@ class Streaming:
         """The frames to send now."""
         self._noted = False
         frames: list[Frame] = []
-        if self.answer.is_held:
+        if self.subscription.is_held:
             return frames
         if not self._begun:
             self._begun = True
             frames = self._encoder.start()
-        if events := self.answer.take():
+        if events := self.subscription.take():
             error = self._final_error()
             frames += self._encoder.encode(events) if error is None else [error]
         return frames
@@ -120,10 +120,10 @@ class Streaming:
         """An ``error`` instead of ``response.failed``, if nothing was sent before and a retry cannot help: Codex takes
         ``response.failed`` for a broken connection, whatever its code, and retries five times.
         """
-        end, head = self.answer.end, self.asked.head
-        if not isinstance(end, Failed) or self.answer.begun or not isinstance(self.asked.work, Create):
+        end, head = self.subscription.end, self.turn.head
+        if not isinstance(end, Failed) or self.subscription.begun or not isinstance(self.turn.work, Create):
             return None
-        failure, options = end.failure, self.kept.options
+        failure, options = end.failure, self.stored.options
         if failure.client_retry or failure.partial or options.background or failure.kind is FailureKind.CANCELLED:
             return None
         return Frame(None, RESPONSES.error_event(failure, stream_id=head.stream_id, event_id=head.event_id))

@@ -54,14 +54,14 @@ class SharedLimits:
     def __init__(
         self,
         server: RedisServer | None,
-        books: RateLimiter,
+        rate_limiter: RateLimiter,
         *,
         waiter: Callable[[int], QueuedRequest | None],
         confirmed: Callable[[Sequence[Granted]], None],
         draw: Callable[[], float],
         process: str,
     ) -> None:
-        self._books = books
+        self._rate_limiter = rate_limiter
         self._waiter = waiter
         self._confirmed = confirmed
         self._draw = draw
@@ -96,13 +96,13 @@ class SharedLimits:
         parties = tuple(self._parties(ledger, granted, waiter.caller))
         if not parties:
             return False
-        lease = self._books.lease(granted.number)
+        lease = self._rate_limiter.lease(granted.number)
         model = lease.model if lease.provider.limits.is_limited and len(lease.model) <= MAX_MODEL_LENGTH else ""
         ledger.claim(Claim(granted.number, parties, waiter.tokens, _patience(waiter, trio.current_time()), model))
         return True
 
     def _parties(self, ledger: SharedLedger, granted: Granted, caller: str) -> Iterator[Party]:
-        lease = self._books.lease(granted.number)
+        lease = self._rate_limiter.lease(granted.number)
         if lease.provider.limits.is_limited:
             yield ledger.party("provider", lease.name, lease.provider)
         if lease.caller is not None:
@@ -126,21 +126,21 @@ class SharedLimits:
         """A vendor reported something. If that began a pause of the provider ``name``, tell the other processes."""
         if self._ledger is None:
             return
-        account = self._books.account(name)
+        account = self._rate_limiter.account(name)
         if account.held_until > self._pauses.get(name, now):
             self._pauses[name] = account.held_until
             self._ledger.hold(self._ledger.party("provider", name, account), account.held_until - now)
 
     def held(self, lease: Lease, now: float) -> None:
         """A vendor reported something for ``lease``. If its model is held, tell the other processes."""
-        seconds = self._books.held_s(lease.deployment, now)
+        seconds = self._rate_limiter.held_s(lease.deployment, now)
         if self._ledger is None or not seconds or len(lease.model) > MAX_MODEL_LENGTH:
             return
         if lease.provider.limits.is_limited:
             self._ledger.hold(self._ledger.party("provider", lease.name, lease.provider), seconds, lease.model)
 
     def _held(self) -> Iterator[Party]:
-        for sort, name, account in self._books.accounts():
+        for sort, name, account in self._rate_limiter.accounts():
             if self._ledger is not None and account.in_flight and account.limits.max_concurrency is not None:
                 yield self._ledger.party(sort, name, account)
 
@@ -149,9 +149,9 @@ class SharedLimits:
 
     def _alone(self, claims: Sequence[Claim]) -> None:
         """The ledger cannot be reached. What was granted locally goes, whether it was charged there or not."""
-        self._books.go_alone(trio.current_time())
+        self._rate_limiter.go_alone(trio.current_time())
         numbers = [claim.number for claim in claims if self._wanted(claim.number)]
-        self._confirmed([Granted(number, self._books.lease(number).name) for number in numbers])
+        self._confirmed([Granted(number, self._rate_limiter.lease(number).name) for number in numbers])
 
     def _answered(self, answers: Sequence[tuple[Claim, LedgerReply]]) -> None:
         now = trio.current_time()
@@ -162,19 +162,19 @@ class SharedLimits:
             receipt = Receipt(claim, answer.marks)
             if answer.held_s > 0:
                 if waiter is not None:
-                    self._books.shut_out(waiter, answer.held_s, now)
+                    self._rate_limiter.shut_out(waiter, answer.held_s, now)
                 continue
             self._defer(claim, answer, now)
             if answer.charged and waiter is None:
                 self._return(receipt)
             elif answer.charged:
-                confirmed.append(self._books.confirm(claim.number, receipt, answer.wait_s, now))
+                confirmed.append(self._rate_limiter.confirm(claim.number, receipt, answer.wait_s, now))
             elif waiter is not None:
                 postponed.append(Postponed(waiter, answer.wait_s, claim.parties[answer.last]))
         postponed += self._behind(now)
         for waiter, wait_s, party in reversed(postponed):  # each goes to the head of its queue: the first of them last
             own = waiter.limited is not None and party.account is waiter.limited.account
-            self._books.postpone(waiter, wait_s, "caller" if own else "provider", now)
+            self._rate_limiter.postpone(waiter, wait_s, "caller" if own else "provider", now)
         self._confirmed(confirmed)
 
     def _behind(self, now: float) -> Iterator[Postponed]:

@@ -82,12 +82,12 @@ class SharedLedger:
         """The pending entries: no more than what happens within one command's ``timeout_s``, after which all are
         dropped.
         """
-        self._asked: list[Claim] = []
+        self._claims: list[Claim] = []
         self._news = trio.Event()
         self._beat_at = trio.current_time()
         self._ahead_s = -inf
         """How far the ledger's clock is ahead of ours at most; minus infinity while that is unknown."""
-        self._trouble: RedisProblem | None = None
+        self._problem: RedisProblem | None = None
         self.is_open = False
         self.tried = trio.Event()
         """Set when the first attempt to reach the server is over, successful or not."""
@@ -102,7 +102,7 @@ class SharedLedger:
 
     def claim(self, claim: Claim) -> None:
         """Add a claim."""
-        self._tell(claim)
+        self._add(claim)
 
     def withdraw(self, hopeless: Callable[[Claim], bool]) -> list[Claim]:
         """Withdraw the claims of those that are ``hopeless``, unless they were sent already. Returns the withdrawn."""
@@ -114,13 +114,13 @@ class SharedLedger:
 
     def settle(self, receipt: Receipt, ending: Settlement, tokens: int | None) -> None:
         """Correct a charge. While the server cannot be reached it stays as it is."""
-        self._tell(Settle(receipt, ending, tokens))
+        self._add(Settle(receipt, ending, tokens))
 
     def hold(self, party: Party, seconds: float, model: str = "") -> None:
         """Make the other processes wait, too; with ``model``, for that model of the provider alone."""
-        self._tell(LedgerPause(party, seconds, model))
+        self._add(LedgerPause(party, seconds, model))
 
-    def _tell(self, entry: Entry) -> None:
+    def _add(self, entry: Entry) -> None:
         if self.is_open:
             self._entries.append(entry)
             self._news.set()
@@ -134,13 +134,13 @@ class SharedLedger:
         while True:
             pause = AWAY_SECONDS
             try:
-                trouble = await session(self._server, _source(), self._serve)
+                problem = await session(self._server, _source(), self._serve)
             except Exception as exc:
                 if is_fatal(exc):
                     raise
-                trouble = RedisProblem("crashed", f"the shared ledger crashed: {exception_site(exc)}")
+                problem = RedisProblem("crashed", f"the shared ledger crashed: {exception_site(exc)}")
                 pause = crashes.next_delay(trio.current_time(), random())  # noqa: S311
-            self._close(trouble)
+            self._close(problem)
             self.tried.set()
             await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
 
@@ -160,19 +160,19 @@ class SharedLedger:
         """Send the entries, and handle the answers. Raises `RedisAwayError`."""
         self._beat()
         entries = [each for each in self._entries if not isinstance(each, Claim) or self._wanted(each.number)]
-        told, self._entries = entries[:MAX_BATCH], entries[MAX_BATCH:]
-        self._asked = [each for each in told if isinstance(each, Claim)]
+        sent, self._entries = entries[:MAX_BATCH], entries[MAX_BATCH:]
+        self._claims = [each for each in sent if isinstance(each, Claim)]
         waiting = [each for each in entries if isinstance(each, Claim)]
         now = trio.current_time()
-        batch = encode(self._key("clock"), self._process, max(0.0, now + self._ahead_s), told, waiting)
+        batch = encode(self._key("clock"), self._process, max(0.0, now + self._ahead_s), sent, waiting)
         answer = await script.run(batch.keys, batch.argument)
         try:
-            there, answered = decode(answer, self._asked)
+            there, answered = decode(answer, self._claims)
         except ValueError:
             raise RedisAwayError(RedisProblem("answer", "an answer to something else")) from None
         self._ahead_s = there - now  # it was asked after ``now``
         self._answered(answered)  # if it crashes, the claims it did not reach go as if the server could not be reached
-        self._asked = []
+        self._claims = []
 
     def _beat(self) -> None:
         """At intervals, report again what the server would forget. Without anything to report, the clock is still
@@ -185,22 +185,22 @@ class SharedLedger:
 
     def _open(self) -> None:
         self.is_open = True
-        self._trouble = None
+        self._problem = None
         log.info("limits are shared through redis at %s", self._server.name)
 
-    def _close(self, trouble: RedisProblem) -> None:
+    def _close(self, problem: RedisProblem) -> None:
         """The server cannot be reached. Nothing waits for it."""
-        if self._trouble is None or trouble.sort != self._trouble.sort:
+        if self._problem is None or problem.sort != self._problem.sort:
             log.warning(
                 "redis at %s is away (%s): until it is back, this process applies the limits on its own",
                 self._server.name,
-                trouble.detail,
+                problem.detail,
             )
-        self._trouble = trouble
+        self._problem = problem
         if self.is_open:
             self.is_open = False
-            lost = [*self._asked, *(each for each in self._entries if isinstance(each, Claim))]
-            self._asked, self._entries = [], []
+            lost = [*self._claims, *(each for each in self._entries if isinstance(each, Claim))]
+            self._claims, self._entries = [], []
             self._alone(lost)
 
 

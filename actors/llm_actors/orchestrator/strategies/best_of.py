@@ -47,33 +47,33 @@ class JudgeVerdict(NamedTuple):
     why: str = ""
 
 
-async def best_of(team: Ensemble) -> RunResult:
+async def best_of(ensemble: Ensemble) -> RunResult:
     """See the module."""
-    members = [team.member(seat) for seat in team.samples(team.policy.samples or USUAL_SAMPLES)]
-    answered = await team.gather(members, later=0 if team.run.judge else 1)
+    members = [ensemble.member(slot) for slot in ensemble.samples(ensemble.policy.samples or USUAL_SAMPLES)]
+    answered = await ensemble.gather(members, later=0 if ensemble.run.judge else 1)
     if not answered:
-        return team.failed(members)
-    verdict = await _judged(team, answered) if len(answered) > 1 else JudgeVerdict(0, "there is only one")
+        return ensemble.failed(members)
+    verdict = await _judged(ensemble, answered) if len(answered) > 1 else JudgeVerdict(0, "there is only one")
     best = answered[verdict.choice or 0]
-    by = "callable" if team.run.judge else team.policy.judge or answered[0].seat.model
-    told = {"by": by, "outcome": "ok" if verdict.choice is not None else "degraded", "chose": best.name}
-    team.notes["judge"] = told | ({"why": verdict.why} if verdict.why else {})
-    team.accept([best])
-    return team.play(best)
+    by = "callable" if ensemble.run.judge else ensemble.policy.judge or answered[0].slot.model
+    decision = {"by": by, "outcome": "ok" if verdict.choice is not None else "degraded", "chose": best.name}
+    ensemble.notes["judge"] = decision | ({"why": verdict.why} if verdict.why else {})
+    ensemble.accept([best])
+    return ensemble.play(best)
 
 
-async def _judged(team: Ensemble, answered: list[Member]) -> JudgeVerdict:
-    if team.run.judge is None:
-        return await _model(team, answered)
-    with trio.move_on_at(team.until(LAST_SHARE)):
-        return await _callable(team.run.judge, answered)
+async def _judged(ensemble: Ensemble, answered: list[Member]) -> JudgeVerdict:
+    if ensemble.run.judge is None:
+        return await _model(ensemble, answered)
+    with trio.move_on_at(ensemble.until(LAST_SHARE)):
+        return await _callable(ensemble.run.judge, answered)
     return JudgeVerdict(None, "it did not decide in time")
 
 
 async def _callable(judge: Judge, answered: list[Member]) -> JudgeVerdict:
     try:
-        said = judge([member.answer for member in answered])
-        choice = _index(await said if inspect.isawaitable(said) else said)
+        verdict = judge([member.answer for member in answered])
+        choice = _index(await verdict if inspect.isawaitable(verdict) else verdict)
     except Exception as exc:  # an error of the program's function must not cost it the responses
         return JudgeVerdict(None, f"it raised {exception_site(exc)}")
     if choice is not None and 0 <= choice < len(answered):
@@ -89,13 +89,13 @@ def _index(choice: object) -> int | None:
     return operator.index(choice) if is_index else None  # type: ignore[arg-type]
 
 
-async def _model(team: Ensemble, answered: list[Member]) -> JudgeVerdict:
-    seat = seat_for(team.services, team.ask, team.policy.judge or answered[0].seat.model)
-    if seat.failure is not None:
-        return JudgeVerdict(None, seat.failure.message)
+async def _model(ensemble: Ensemble, answered: list[Member]) -> JudgeVerdict:
+    slot = seat_for(ensemble.services, ensemble.context, ensemble.policy.judge or answered[0].slot.model)
+    if slot.failure is not None:
+        return JudgeVerdict(None, slot.failure.message)
     into = RunLog(limit_bytes=VERDICT_BYTES)
-    request = about(team.briefed(seat.model), JUDGEMENT, [member.text for member in answered], suffix="judge")
-    ending = await team.consult(request, seat.candidates, into=into, record=DecisionRecord("single"))
+    request = about(ensemble.briefed(slot.model), JUDGEMENT, [member.text for member in answered], suffix="judge")
+    ending = await ensemble.consult(request, slot.candidates, into=into, record=DecisionRecord("single"))
     if isinstance(ending.end, Failed):
         return JudgeVerdict(None, f"{ending.end.failure.kind.value}: {ending.end.failure.message}")
     return _read(into, len(answered))

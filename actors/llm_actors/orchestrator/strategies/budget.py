@@ -60,7 +60,7 @@ class RequestBudget:
         """Whether the request has a limit."""
         return self.max_cost is not None or self.max_tokens is not None
 
-    def purse(self, on_overrun: Callable[[], None]) -> MemberBudget:
+    def budget(self, on_overrun: Callable[[], None]) -> MemberBudget:
         """The access of one member; ``on_overrun`` is called when it must stop."""
         return MemberBudget(self, on_overrun)
 
@@ -81,17 +81,17 @@ class RequestBudget:
         self.later = later
         tokens, cost = self.tokens_left, self.cost_left
         out: list[MemberBudget] = []
-        for purse, share in expected.items():
+        for budget, share in expected.items():
             if self.waiting and (share.tokens > tokens or share.cost > cost):
-                out.append(purse)
+                out.append(budget)
                 continue
             tokens, cost = tokens - share.tokens, cost - share.cost
-            self.waiting[purse] = share
+            self.waiting[budget] = share
         return out
 
-    def allot(self, purse: MemberBudget, own: Share) -> Share:
-        """What ``purse`` may reserve of what is left."""
-        others = [share for other, share in self.waiting.items() if other is not purse]
+    def allot(self, budget: MemberBudget, own: Share) -> Share:
+        """What ``budget`` may reserve of what is left."""
+        others = [share for other, share in self.waiting.items() if other is not budget]
         calls = 1 + len(others) + self.later
         return Share(
             _part(self.tokens_left, own.tokens, sum(each.tokens for each in others), calls),
@@ -129,8 +129,8 @@ class MemberHold:
     may write; ``None``: no limit.
     """
 
-    def __init__(self, purse: MemberBudget, candidate: Candidate, estimate: Estimate, most: int | None) -> None:
-        self._purse = purse
+    def __init__(self, budget: MemberBudget, candidate: Candidate, estimate: Estimate, most: int | None) -> None:
+        self._budget = budget
         self._candidate = candidate
         self._input = estimate.input_tokens
         self._output = estimate.output_tokens if most is None else most
@@ -139,7 +139,7 @@ class MemberHold:
         self.cost = self._price()
 
     def _price(self) -> float:
-        return self._purse.ledger.price(self._candidate, self._input, self._output) or 0.0
+        return self._budget.ledger.price(self._candidate, self._input, self._output) or 0.0
 
     def limit(self, request: AnyRequest) -> AnyRequest:
         """The request, with the limit for the vendor's output."""
@@ -155,18 +155,18 @@ class MemberHold:
     def grow(self, tokens: float) -> None:
         """What was delivered may be more than was reserved."""
         output = int(tokens)
-        if output <= self._output or not self._purse.ledger.bounded:
+        if output <= self._output or not self._budget.ledger.bounded:
             return
         self._output = output
         self.tokens, self.cost = self._input + output, self._price()
-        if not self._purse.ledger.fits(0, 0.0):
-            self._purse.overrun()
+        if not self._budget.ledger.fits(0, 0.0):
+            self._budget.overrun()
 
     def settle(self, usage: Usage | None, cost: float | None) -> None:
         """Replace the reservation by the usage."""
-        ledger = self._purse.ledger
+        ledger = self._budget.ledger
         ledger.holds.discard(self)
-        self._purse.spent.add(usage, cost)
+        self._budget.spent.add(usage, cost)
         ledger.total.add(usage, cost)
 
 

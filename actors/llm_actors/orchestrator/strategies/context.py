@@ -39,7 +39,7 @@ def shared(context: JsonObject, share: Share | dict[str, Share] | None, member: 
     return {key: context[key] for key in wanted if key in context}
 
 
-def told(request: AnyRequest, context: JsonObject, pieces: Sequence[Piece] = ()) -> AnyRequest:
+def with_context(request: AnyRequest, context: JsonObject, pieces: Sequence[Piece] = ()) -> AnyRequest:
     """The request, preceded by ``context`` and the earlier answers."""
     text = _rendered(context, pieces)
     if not text:

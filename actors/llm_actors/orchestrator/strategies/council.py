@@ -17,23 +17,23 @@ from llm_protocol.requests import AnyRequest
 USUAL_ROUNDS = 1
 
 
-async def council(team: Ensemble) -> RunResult:
+async def council(ensemble: Ensemble) -> RunResult:
     """See the module."""
-    taken = team.seats()
+    taken = ensemble.slots()
     if len(taken) == 1:
-        return await team.alone(taken[0])
-    rounds = USUAL_ROUNDS if team.policy.rounds is None else team.policy.rounds
-    members = [team.member(seat) for seat in taken]
-    later = len(members) * rounds + needs_model(team)
-    drafts = await team.gather(members, share=_share(0, rounds), later=later)
+        return await ensemble.alone(taken[0])
+    rounds = USUAL_ROUNDS if ensemble.policy.rounds is None else ensemble.policy.rounds
+    members = [ensemble.member(slot) for slot in taken]
+    later = len(members) * rounds + needs_model(ensemble)
+    drafts = await ensemble.gather(members, share=_share(0, rounds), later=later)
     for number in range(1, rounds + 1):
         if len(drafts) > 1:
-            later = len(drafts) * (rounds - number) + needs_model(team)
-            drafts = await _revised(team, drafts, number, share=_share(number, rounds), later=later)
+            later = len(drafts) * (rounds - number) + needs_model(ensemble)
+            drafts = await _revised(ensemble, drafts, number, share=_share(number, rounds), later=later)
     if not drafts:
-        return team.failed(members)
-    team.accept(drafts)
-    return await synthesise(team, drafts)
+        return ensemble.failed(members)
+    ensemble.accept(drafts)
+    return await synthesise(ensemble, drafts)
 
 
 def _share(number: int, rounds: int) -> float:
@@ -42,13 +42,15 @@ def _share(number: int, rounds: int) -> float:
     return each / (1 - each * number)
 
 
-async def _revised(team: Ensemble, drafts: list[Member], number: int, *, share: float, later: int) -> list[Member]:
+async def _revised(ensemble: Ensemble, drafts: list[Member], number: int, *, share: float, later: int) -> list[Member]:
     """The drafts after each member has seen the others'. A member that did not revise keeps its draft."""
-    members = [team.member(draft.seat, round_=number, request=_revision(team, draft, drafts)) for draft in drafts]
-    await team.gather(list(members), share=share, later=later)
+    members = [
+        ensemble.member(draft.slot, round_=number, request=_revision(ensemble, draft, drafts)) for draft in drafts
+    ]
+    await ensemble.gather(list(members), share=share, later=later)
     return [new if new.response is not None else old for old, new in zip(drafts, members, strict=True)]
 
 
-def _revision(team: Ensemble, draft: Member, drafts: list[Member]) -> AnyRequest:
+def _revision(ensemble: Ensemble, draft: Member, drafts: list[Member]) -> AnyRequest:
     others = [other.text for other in drafts if other is not draft]
-    return about(team.briefed(draft.seat.model), REVISION, others, own=draft.text)
+    return about(ensemble.briefed(draft.slot.model), REVISION, others, own=draft.text)

@@ -25,10 +25,10 @@ from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.spending import Spent
 from llm_actors.orchestrator.strategies.budget import MemberBudget, RequestBudget, Share, too_little
-from llm_actors.orchestrator.strategies.context import shared, told
+from llm_actors.orchestrator.strategies.context import shared, with_context
 from llm_actors.orchestrator.strategies.knowledge import Piece
 from llm_actors.orchestrator.strategies.member_events import LOG_SHARE, MemberEvents
-from llm_actors.orchestrator.strategies.member_slots import MemberSlot, MemberSlots, samples, seats, varied
+from llm_actors.orchestrator.strategies.member_slots import MemberSlot, MemberSlots, samples, slots, varied
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.run import LogLimitExceeded, Run, RunLog
 from llm_protocol.content import JsonObject
@@ -55,33 +55,33 @@ log = logging.getLogger(__name__)
 class Ensemble:
     """The ensemble of one request. Created, used by one strategy, discarded."""
 
-    def __init__(self, services: Services, ask: AttemptContext, run: Run) -> None:
-        policy = ask.policy
+    def __init__(self, services: Services, context: AttemptContext, run: Run) -> None:
+        policy = context.policy
         self.services = services
-        self.ask = ask
+        self.context = context
         self.run = run
         self.policy = policy
         self.ledger = RequestBudget(services.cost_of, policy.max_cost, policy.max_tokens)
-        self.asked: list[Member] = []
+        self.members: list[Member] = []
         self.notes: JsonObject = {}
         """Additional entries of the decision record."""
         self._accepted: list[Member] = []
         self._ids: Counter[str] = Counter()
         self._consulted: list[DecisionRecord] = []
         """Attempts of models that were given the answers, which are not in the request's own record."""
-        self._telling = MemberEvents(run.log, on=bool(policy.stream_members))
+        self._member_events = MemberEvents(run.log, on=bool(policy.stream_members))
         self._spare: list[MemberSlot] = []
-        self._conversation = _conversation(ask) if policy.share_knowledge else ""
+        self._conversation = _conversation(context) if policy.share_knowledge else ""
 
     # -- members -----------------------------------------------------------------------------------------------------
 
-    def seats(self) -> list[MemberSlot]:
+    def slots(self) -> list[MemberSlot]:
         """The members to call."""
-        return self._take(seats(self.services, self.ask))
+        return self._take(slots(self.services, self.context))
 
     def samples(self, count: int) -> list[MemberSlot]:
         """``count`` seats for the same request, for one model or for several in turn."""
-        return self._take(samples(self.services, self.ask, count))
+        return self._take(samples(self.services, self.context, count))
 
     def _take(self, found: MemberSlots) -> list[MemberSlot]:
         self._spare = found.spare if self.policy.refill else []
@@ -89,37 +89,37 @@ class Ensemble:
             self.notes["selection"] = found.ranking.record()
         return found.taken
 
-    def member(self, seat: MemberSlot, *, round_: int = 0, request: AnyRequest | None = None) -> Member:
+    def member(self, slot: MemberSlot, *, round_: int = 0, request: AnyRequest | None = None) -> Member:
         """A member that was not called yet. ``request``: used instead of the caller's own; it still gets its own id."""
-        base = self.briefed(seat.model) if request is None else request
+        base = self.briefed(slot.model) if request is None else request
         mine = msgspec.structs.replace(
             base,
-            request_id=self._sub_id(seat),
-            parameters=varied(base.parameters, seat.nth),
+            request_id=self._sub_id(slot),
+            parameters=varied(base.parameters, slot.nth),
             policy=None,
             forwarded={},  # with one idempotency key all samples would be the same
         )
         member = Member(
-            seat,
+            slot,
             mine,
             self.ledger,
             deadline=trio.current_time() + (self.policy.member_deadline_s or float("inf")),
             log_bytes=int(self.run.log.limit_bytes * LOG_SHARE),
             round_=round_,
         )
-        self.asked.append(member)
+        self.members.append(member)
         return member
 
     def briefed(self, member: str) -> AnyRequest:
         """The caller's request with ``member``'s part of the context and of the conversation."""
-        ask = self.ask
-        pieces = self.services.knowledge.of(ask.request.caller, self._conversation) if self._conversation else ()
-        return told(ask.request, shared(ask.request.context, self.policy.share_context, member), pieces)
+        context = self.context
+        pieces = self.services.knowledge.of(context.request.caller, self._conversation) if self._conversation else ()
+        return with_context(context.request, shared(context.request.context, self.policy.share_context, member), pieces)
 
     def until(self, share: float) -> float:
         """The time at which the given share of the time left is over."""
         now = trio.current_time()
-        return now + share * (self.ask.deadline - now)
+        return now + share * (self.context.deadline - now)
 
     async def gather(
         self, members: list[Member], enough: Enough | None = None, *, share: float = MEMBERS_SHARE, later: int = 0
@@ -166,14 +166,17 @@ class Ensemble:
         estimator, ledger = self.services.estimator, self.ledger
         expected: dict[MemberBudget, Share] = {}
         for member in members:
-            if member.seat.candidates:
-                first = member.seat.candidates[0]
-                expected[member.purse] = ledger.expected(first, estimator.estimate(str(first), member.request))
+            if member.slot.candidates:
+                first = member.slot.candidates[0]
+                expected[member.budget] = ledger.expected(first, estimator.estimate(str(first), member.request))
         out = set(ledger.admit(expected, later))
         for member in members:
-            if member.purse in out:
-                needed, left = expected[member.purse], Share(max(0.0, self._left().tokens), max(0.0, self._left().cost))
-                member.refused = too_little(member.seat.candidates[0], needed.tokens, left, ledger)
+            if member.budget in out:
+                needed, left = (
+                    expected[member.budget],
+                    Share(max(0.0, self._left().tokens), max(0.0, self._left().cost)),
+                )
+                member.refused = too_little(member.slot.candidates[0], needed.tokens, left, ledger)
 
     def _left(self) -> Share:
         """What nobody is expected to take."""
@@ -186,9 +189,9 @@ class Ensemble:
         return lambda answers: len(answers) >= wanted
 
     async def _live(self, member: Member, ended: Callable[[Member], None], why_cut: Callable[[], Failure]) -> None:
-        self._telling.started(member)
+        self._member_events.started(member)
         try:
-            with member.scope, self._telling.passing_on(member):
+            with member.scope, self._member_events.passing_on(member):
                 member.take(await self._answer(member))
         except Exception as exc:  # a bug of ours ends this member, not the others
             log.error("member %s crashed: %s", member.request.request_id, exception_site(exc))  # noqa: TRY400
@@ -199,36 +202,38 @@ class Ensemble:
         ended(member)
 
     async def _answer(self, member: Member) -> RunResult:
-        if member.seat.failure is not None:
-            return RunResult(Failed(failure=member.seat.failure), None)
+        if member.slot.failure is not None:
+            return RunResult(Failed(failure=member.slot.failure), None)
         if member.refused is not None:
             return RunResult(Failed(failure=member.refused), None)
-        ending = await AttemptLoop(self.services, self._ask_of(member)).answer()
-        plain = self.ask.request.parameters
+        ending = await AttemptLoop(self.services, self._member_context(member)).answer()
+        plain = self.context.request.parameters
         failure = ending.end.failure if isinstance(ending.end, Failed) else None
         # Some models refuse a temperature; they are called once more without what the ensemble set.
         if failure is not None and failure.rule.of_parameters and plain != member.request.parameters:
             member.request = msgspec.structs.replace(member.request, parameters=plain)
-            ending = await AttemptLoop(self.services, self._ask_of(member)).answer()
+            ending = await AttemptLoop(self.services, self._member_context(member)).answer()
         return ending
 
-    def _ask_of(self, member: Member) -> AttemptContext:
-        mode = self.ask.on_broken_stream if self._telling.on else "buffer"  # what nobody sees can always be restarted
-        return self.ask._replace(
+    def _member_context(self, member: Member) -> AttemptContext:
+        mode = (
+            self.context.on_broken_stream if self._member_events.on else "buffer"
+        )  # what nobody sees can always be restarted
+        return self.context._replace(
             request=member.request,
-            candidates=member.seat.candidates,
+            candidates=member.slot.candidates,
             policy=msgspec.structs.replace(self.policy, strategy=None),
             on_broken_stream="error" if mode == "restart" else mode,
-            stream=self.run.stream or self._telling.on or self.ledger.bounded,
+            stream=self.run.stream or self._member_events.on or self.ledger.bounded,
             log=member.log,
-            until=lambda: min(self.ask.deadline, member.scope.deadline),
+            until=lambda: min(self.context.deadline, member.scope.deadline),
             record=member.record,
-            purse=member.purse,
+            budget=member.budget,
         )
 
     def _cut(self, member: Member) -> Failure | None:
         """Why it did not finish, if the reason is its own."""
-        if member.purse.overran:
+        if member.budget.overran:
             return Failure(kind=FailureKind.BUDGET, message="stopped: the request's budget is used up")
         if trio.current_time() >= member.scope.deadline:
             seconds = self.policy.member_deadline_s
@@ -236,16 +241,16 @@ class Ensemble:
         return None
 
     def _report(self, member: Member) -> None:
-        self._telling.ended(member)
+        self._member_events.ended(member)
         if (failure := member.failure) is not None and failure.kind is not FailureKind.CANCELLED:
             log.warning("request %s: %s gave no answer: %s", member.request.request_id, member.name, failure.kind.value)
 
-    def _sub_id(self, seat: MemberSlot) -> str:
+    def _sub_id(self, slot: MemberSlot) -> str:
         """``<id>_<provider>``, and a number if one provider is called again."""
-        provider = seat.candidates[0].provider if seat.candidates else seat.model.partition("/")[0]
+        provider = slot.candidates[0].provider if slot.candidates else slot.model.partition("/")[0]
         self._ids[provider] += 1
         nth = self._ids[provider]
-        return f"{self.ask.request.request_id}_{provider}" + (f"_{nth}" if nth > 1 else "")
+        return f"{self.context.request.request_id}_{provider}" + (f"_{nth}" if nth > 1 else "")
 
     # -- one model about the others' answers, or instead of them ------------------------------------------------------
 
@@ -264,49 +269,49 @@ class Ensemble:
         left; it raises nothing but `trio.Cancelled` and bugs. ``alone``: use the request's own way of choosing a model.
         """
         scope = trio.CancelScope(deadline=self.until(share))
-        purse = self.ledger.purse(scope.cancel)
+        budget = self.ledger.budget(scope.cancel)
         self.ledger.later = int(bool(self.policy.hedge) and len(candidates) > 1)  # a hedge needs a share as well
         whole = into is self.run.log
         if not whole:
             self._consulted.append(record)
-        ask = self.ask._replace(
+        context = self.context._replace(
             request=request,
             candidates=candidates,
             policy=self.policy if alone else msgspec.structs.replace(self.policy, strategy=None),
             on_broken_stream=mode,
             stream=(whole and self.run.stream) or self.ledger.bounded,
             log=into,
-            until=lambda: min(self.ask.deadline, scope.deadline),
+            until=lambda: min(self.context.deadline, scope.deadline),
             record=record,
-            purse=purse,
+            budget=budget,
         )
         ending: RunResult | None = None
-        said = len(into)
+        before = len(into)
         with scope:
-            ending = await AttemptLoop(self.services, ask).answer()
+            ending = await AttemptLoop(self.services, context).answer()
         if ending is not None:
             return ending
-        partial = any(isinstance(event, CONTENT) for event in into.read(said))
-        if purse.overran:
+        partial = any(isinstance(event, CONTENT) for event in into.read(before))
+        if budget.overran:
             failure = Failure(kind=FailureKind.BUDGET, message="the request's budget is used up", partial=partial)
         else:
             failure = Failure(kind=FailureKind.TIMEOUT_TOTAL, message="no complete answer in time", partial=partial)
         return RunResult(Failed(failure=failure), candidates[0])
 
-    async def alone(self, seat: MemberSlot | None = None) -> RunResult:
+    async def alone(self, slot: MemberSlot | None = None) -> RunResult:
         """An ordinary streamed response: from the request's own candidates, or if only one member is available."""
-        if seat is not None and seat.failure is not None:
-            return RunResult(Failed(failure=seat.failure), None)
-        candidates = seat.candidates if seat else self.ask.candidates
-        request = self.briefed(seat.model if seat else str(candidates[0]))
+        if slot is not None and slot.failure is not None:
+            return RunResult(Failed(failure=slot.failure), None)
+        candidates = slot.candidates if slot else self.context.candidates
+        request = self.briefed(slot.model if slot else str(candidates[0]))
         return await self.consult(
             request,
             candidates,
             into=self.run.log,
-            record=self.ask.record,
+            record=self.context.record,
             share=1,
-            mode=self.ask.on_broken_stream,
-            alone=seat is None,
+            mode=self.context.on_broken_stream,
+            alone=slot is None,
         )
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -330,7 +335,7 @@ class Ensemble:
     def who(self, member: Member) -> Candidate:
         """The candidate that gave the member's answer."""
         answered = member.answer.provider
-        return next(each for each in member.seat.candidates if each.provider == answered)
+        return next(each for each in member.slot.candidates if each.provider == answered)
 
     def failed(self, members: Sequence[Member]) -> RunResult:
         """No member answered: the most frequent failure, with the results of all."""
@@ -349,27 +354,27 @@ class Ensemble:
 
     def close(self, ending: RunResult | None) -> None:
         """Record the usage; from a complete response, store what the conversation learned."""
-        total = self.ask.record.spent()
+        total = self.context.record.spent()
         if total.usage is not None:
             with suppress(LogLimitExceeded):
                 self.run.log.append(UsageReported(total.usage))
         if self._conversation and ending is not None and isinstance(ending.end, Finished):
             pieces = [Piece(member.name, member.text) for member in self._accepted] or [self._piece(ending)]
-            self.services.knowledge.keep(self.ask.request.caller, self._conversation, pieces)
+            self.services.knowledge.keep(self.context.request.caller, self._conversation, pieces)
 
     def so_far(self) -> EnsembleRecord:
         """The result so far, besides the request's own record."""
-        records = [member.record for member in self.asked] + self._consulted
+        records = [member.record for member in self.members] + self._consulted
         spent = Spent()
         for each in records:
             took = each.spent()
             spent.add(took.usage, took.cost)
-        members: JsonObject = {"members": [member.told() for member in self.asked]} if self.asked else {}
+        members: JsonObject = {"members": [member.to_json() for member in self.members]} if self.members else {}
         return EnsembleRecord(
             spent=spent,
             members=tuple(member.answer for member in self._accepted),
             attempts=sum(each.attempts for each in records),
-            told=members | self.notes,
+            extra=members | self.notes,
         )
 
     def _piece(self, ending: RunResult) -> Piece:
@@ -385,6 +390,6 @@ def _why_cut(satisfied: bool, until: float) -> Failure:
     return Failure(kind=FailureKind.CANCELLED, message="the request was cancelled")
 
 
-def _conversation(ask: AttemptContext) -> str:
-    named = ask.request.metadata.get("conversation_id")
+def _conversation(context: AttemptContext) -> str:
+    named = context.request.metadata.get("conversation_id")
     return named if isinstance(named, str) else ""

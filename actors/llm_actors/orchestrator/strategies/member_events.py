@@ -24,13 +24,13 @@ class MemberEvents:
 
     def started(self, member: Member) -> None:
         """A member was called."""
-        self._tell(MemberStarted(member=member.name, request_id=member.request.request_id, round=member.round))
+        self._emit(MemberStarted(member=member.name, request_id=member.request.request_id, round=member.round))
 
     def ended(self, member: Member) -> None:
         """A member has ended."""
-        self._tell(member.last_word())
+        self._emit(member.last_word())
 
-    def _tell(self, event: MemberEvent) -> None:
+    def _emit(self, event: MemberEvent) -> None:
         if self.on:
             with suppress(LogLimitExceeded):
                 self._log.append(event)

@@ -47,15 +47,15 @@ class MemberSlots(NamedTuple):
     ranking: Ranking | None = None
 
 
-def seats(services: Services, ask: AttemptContext) -> MemberSlots:
+def slots(services: Services, context: AttemptContext) -> MemberSlots:
     """The members of a panel. Those chosen by the selector are of as many vendors as possible."""
-    policy = ask.policy
+    policy = context.policy
     if isinstance(policy.members, tuple):
-        taken = named(services.catalog, ask.request, ask.allowed, policy.members)
-        known = {candidate for seat in taken for candidate in seat.candidates}
-        spare = named(services.catalog, ask.request, ask.allowed, policy.candidates)
-        return MemberSlots(taken, [seat for seat in spare if known.isdisjoint(seat.candidates)])
-    ranking = _ranking(services, ask)
+        taken = named(services.catalog, context.request, context.allowed, policy.members)
+        known = {candidate for slot in taken for candidate in slot.candidates}
+        spare = named(services.catalog, context.request, context.allowed, policy.candidates)
+        return MemberSlots(taken, [slot for slot in spare if known.isdisjoint(slot.candidates)])
+    ranking = _ranking(services, context)
     ranked = ranking.candidates
     everyone = MAX_MEMBERS if policy.candidates else DEFAULT_MEMBERS
     chosen = diverse(ranked, policy.members or everyone, services.catalog)
@@ -63,20 +63,20 @@ def seats(services: Services, ask: AttemptContext) -> MemberSlots:
     return MemberSlots([_seat(each) for each in chosen], [_seat(each) for each in left], ranking)
 
 
-def samples(services: Services, ask: AttemptContext, count: int) -> MemberSlots:
+def samples(services: Services, context: AttemptContext, count: int) -> MemberSlots:
     """``count`` samples of the members in turn, or of the best candidate if none are named."""
-    members, ranking = ask.policy.members, None
+    members, ranking = context.policy.members, None
     names = members if isinstance(members, tuple) else ()
     if not names:
-        ranking = _ranking(services, ask)
+        ranking = _ranking(services, context)
         names = (str(ranking.candidates[0]),)
-    taken = named(services.catalog, ask.request, ask.allowed, [names[at % len(names)] for at in range(count)])
+    taken = named(services.catalog, context.request, context.allowed, [names[at % len(names)] for at in range(count)])
     return MemberSlots(taken, [], ranking)
 
 
-def seat_for(services: Services, ask: AttemptContext, model: str) -> MemberSlot:
+def seat_for(services: Services, context: AttemptContext, model: str) -> MemberSlot:
     """A seat for ``model``, wherever it was named."""
-    return named(services.catalog, ask.request, ask.allowed, [model])[0]
+    return named(services.catalog, context.request, context.allowed, [model])[0]
 
 
 def named(catalog: Catalog, request: AnyRequest, allowed: Allowed | None, names: Iterable[str]) -> list[MemberSlot]:
@@ -95,10 +95,10 @@ def named(catalog: Catalog, request: AnyRequest, allowed: Allowed | None, names:
     return found
 
 
-def _ranking(services: Services, ask: AttemptContext) -> Ranking:
+def _ranking(services: Services, context: AttemptContext) -> Ranking:
     """The candidates in the selector's order. Those with an open circuit come last."""
-    policy = msgspec.structs.replace(ask.policy, select=ask.policy.select or "score")
-    return ranked(services, ask.request, ask.candidates, policy, draw=services.draw())
+    policy = msgspec.structs.replace(context.policy, select=context.policy.select or "score")
+    return ranked(services, context.request, context.candidates, policy, draw=services.draw())
 
 
 def diverse(ranked: Sequence[Candidate], count: int, catalog: Catalog) -> list[Candidate]:

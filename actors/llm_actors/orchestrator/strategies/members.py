@@ -28,7 +28,7 @@ class Member:
 
     def __init__(
         self,
-        seat: MemberSlot,
+        slot: MemberSlot,
         request: AnyRequest,
         ledger: RequestBudget,
         *,
@@ -36,14 +36,14 @@ class Member:
         log_bytes: int,
         round_: int = 0,
     ) -> None:
-        self.seat = seat
-        self.name = seat.name
+        self.slot = slot
+        self.name = slot.name
         self.request = request
         self.round = round_
         self.log = RunLog(limit_bytes=log_bytes)
         self.record = DecisionRecord("single")
         self.scope = trio.CancelScope(deadline=deadline)
-        self.purse = ledger.purse(self.scope.cancel)
+        self.budget = ledger.budget(self.scope.cancel)
         self.contributed = False
         self.response: LLMResponse | None = None
         self.failure: Failure | None = None
@@ -81,9 +81,9 @@ class Member:
             provider=ending.candidate.provider,
             model=ending.candidate.model,
             processing_time_ms=self._elapsed_ms,
-            cost=self.purse.spent.cost,
+            cost=self.budget.spent.cost,
         )
-        self.response = msgspec.structs.replace(response, usage=self.purse.spent.usage)
+        self.response = msgspec.structs.replace(response, usage=self.budget.spent.usage)
 
     def fail(self, failure: Failure) -> None:
         """It will give no answer. Does nothing if it has ended already."""
@@ -99,19 +99,19 @@ class Member:
         """How it ended, for its followers."""
         if self.failure is not None:
             return MemberFailed(member=self.name, failure=self.failure)
-        reason, spent = self.answer.finish_reason, self.purse.spent
+        reason, spent = self.answer.finish_reason, self.budget.spent
         return MemberDone(member=self.name, finish_reason=reason, usage=spent.usage, cost=spent.cost)
 
-    def told(self) -> JsonObject:
+    def to_json(self) -> JsonObject:
         """For the decision record."""
-        spent, attempts = self.purse.spent, self.record.told()["attempts"]
-        who = self.response or (self.seat.candidates[0] if self.seat.candidates else None)
-        told: JsonObject = {
+        spent, attempts = self.budget.spent, self.record.to_json()["attempts"]
+        who = self.response or (self.slot.candidates[0] if self.slot.candidates else None)
+        found: JsonObject = {
             "member": self.name,
             "request_id": self.request.request_id,
             "round": self.round,
             "provider": who.provider if who else "",
-            "model": who.model if who else self.seat.model,
+            "model": who.model if who else self.slot.model,
             "outcome": "ok" if self.failure is None else self.failure.kind.value,
             "contributed": self.contributed,
             "duration_ms": self._elapsed_ms,
@@ -120,8 +120,8 @@ class Member:
             "attempts": attempts,
         }
         if self.failure is not None:
-            told["error"] = self.failure.message
-        return told
+            found["error"] = self.failure.message
+        return found
 
 
 def _unusable(end: Finished, fold: Fold) -> Failure | None:

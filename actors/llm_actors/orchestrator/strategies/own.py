@@ -18,7 +18,7 @@ from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
 from llm_actors.orchestrator.strategies.member_slots import named, seat_for
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.prompts import about
-from llm_actors.orchestrator.strategies.synthesis import say
+from llm_actors.orchestrator.strategies.synthesis import respond
 from llm_actors.orchestrator.strategies.team import StrategyFunction, Team
 from llm_actors.run import LogLimitExceeded
 from llm_protocol.content import JsonObject
@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 async def carry_out(strategy: StrategyFunction, name: str, ensemble: Ensemble) -> RunResult:
     """Call the program's function. Raises nothing but `trio.Cancelled`."""
     calls = TeamCalls(ensemble, name)
-    candidates = tuple(map(str, ensemble.ask.candidates))
-    team = Team(calls, request=ensemble.ask.request, policy=ensemble.policy, candidates=candidates)
+    candidates = tuple(map(str, ensemble.context.candidates))
+    team = Team(calls, request=ensemble.context.request, policy=ensemble.policy, candidates=candidates)
     try:
         return calls.result_of(await strategy(team))
     except LLMClientError as exc:
@@ -74,23 +74,25 @@ class TeamCalls:
         later: int,
     ) -> list[LLMResponse]:
         """See `Team.ask`."""
-        team = self._ensemble
+        ensemble = self._ensemble
         if isinstance(models, str):  # type checkers let it pass as a sequence of texts
             models = (models,)
         if models is not None and not 0 < len(models) <= MAX_MEMBERS:
             raise ValueError(f"{len(models)} models: at least 1 and at most {MAX_MEMBERS} can be asked at once")
         taken = (
-            team.seats() if models is None else named(team.services.catalog, team.ask.request, team.ask.allowed, models)
+            ensemble.slots()
+            if models is None
+            else named(ensemble.services.catalog, ensemble.context.request, ensemble.context.allowed, models)
         )
         self._count(len(taken))
-        members = [team.member(seat, round_=self._rounds, request=request) for seat in taken]
+        members = [ensemble.member(slot, round_=self._rounds, request=request) for slot in taken]
         self._rounds += 1
         wanted = min(enough or len(members), len(members))
-        left = team.ask.deadline - trio.current_time()
+        left = ensemble.context.deadline - trio.current_time()
         share = LAST_SHARE if seconds is None else min(LAST_SHARE, seconds / max(left, 1e-9))
-        answered = await team.gather(members, lambda answers: len(answers) >= wanted, share=share, later=later)
+        answered = await ensemble.gather(members, lambda answers: len(answers) >= wanted, share=share, later=later)
         if not answered:
-            end = team.failed(members).end
+            end = ensemble.failed(members).end
             assert isinstance(end, Failed), "nobody answered"
             raise error_for(end.failure)
         self._members |= {member.request.request_id: member for member in answered}
@@ -98,25 +100,25 @@ class TeamCalls:
 
     async def stream(self, model: str, request: AnyRequest | None) -> LLMResponse:
         """See `Team.stream`."""
-        team = self._ensemble
+        ensemble = self._ensemble
         if self._streamed is not None:
             raise RuntimeError("a response was streamed already")
         self._count(1)
-        seat = seat_for(team.services, team.ask, model)
-        if seat.failure is not None:
-            raise error_for(seat.failure)
-        result = await team.consult(
-            team.briefed(model) if request is None else request,
-            seat.candidates,
-            into=team.run.log,
-            record=team.ask.record,
-            mode=team.ask.on_broken_stream if team.run.stream else "buffer",
+        slot = seat_for(ensemble.services, ensemble.context, model)
+        if slot.failure is not None:
+            raise error_for(slot.failure)
+        result = await ensemble.consult(
+            ensemble.briefed(model) if request is None else request,
+            slot.candidates,
+            into=ensemble.run.log,
+            record=ensemble.context.record,
+            mode=ensemble.context.on_broken_stream if ensemble.run.stream else "buffer",
         )
         if isinstance(result.end, Failed):
             if result.end.failure.partial:
                 self._streamed = result, None
             raise error_for(result.end.failure)
-        response = _whole(team, result)
+        response = _whole(ensemble, result)
         self._streamed = result, response
         return response
 
@@ -129,7 +131,7 @@ class TeamCalls:
         """See `Team.about`."""
         if "{answers}" not in template:
             raise ValueError("template must say where the answers go: {answers}")
-        return about(self._ensemble.ask.request, template, [answer.content for answer in answers])
+        return about(self._ensemble.context.request, template, [answer.content for answer in answers])
 
     def note(self, name: str, value: object) -> None:
         """See `Team.note`."""
@@ -173,7 +175,7 @@ class TeamCalls:
         members = list(self._members.values())
         self._ensemble.accept(members)
         try:
-            return say(self._ensemble, text, members[0])
+            return respond(self._ensemble, text, members[0])
         except LogLimitExceeded:
             message = "the response exceeds the run log's limit"
             return RunResult(Failed(failure=Failure(kind=FailureKind.LOG_LIMIT, message=message, partial=True)), None)

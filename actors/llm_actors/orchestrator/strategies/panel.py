@@ -11,14 +11,14 @@ from llm_actors.orchestrator.strategies.ensemble import Ensemble
 from llm_actors.orchestrator.strategies.synthesis import needs_model, synthesise
 
 
-async def panel(team: Ensemble) -> RunResult:
+async def panel(ensemble: Ensemble) -> RunResult:
     """See the module."""
-    taken = team.seats()
+    taken = ensemble.slots()
     if len(taken) == 1:
-        return await team.alone(taken[0])
-    members = [team.member(seat) for seat in taken]
-    answered = await team.gather(members, later=int(needs_model(team)))
+        return await ensemble.alone(taken[0])
+    members = [ensemble.member(slot) for slot in taken]
+    answered = await ensemble.gather(members, later=int(needs_model(ensemble)))
     if not answered:
-        return team.failed(members)
-    team.accept(answered)
-    return await synthesise(team, answered)
+        return ensemble.failed(members)
+    ensemble.accept(answered)
+    return await synthesise(ensemble, answered)

@@ -99,8 +99,8 @@ def about(
 def _question(request: AnyRequest) -> str:
     match request:
         case ChatRequest():
-            asked = [message.text for message in request.messages if message.role == "user"]
-            return asked[-1] if asked else ""
+            questions = [message.text for message in request.messages if message.role == "user"]
+            return questions[-1] if questions else ""
         case CodeRequest():
             return request.instruction
         case CompletionRequest():

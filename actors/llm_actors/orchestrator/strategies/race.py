@@ -10,15 +10,15 @@ from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
 
 
-async def race(team: Ensemble) -> RunResult:
+async def race(ensemble: Ensemble) -> RunResult:
     """See the module."""
-    taken = team.seats()
+    taken = ensemble.slots()
     if len(taken) == 1:
-        return await team.alone(taken[0])
-    members = [team.member(seat) for seat in taken]
-    answered = await team.gather(members, lambda answers: len(answers) >= 1, share=LAST_SHARE)
+        return await ensemble.alone(taken[0])
+    members = [ensemble.member(slot) for slot in taken]
+    answered = await ensemble.gather(members, lambda answers: len(answers) >= 1, share=LAST_SHARE)
     if not answered:
-        return team.failed(members)
+        return ensemble.failed(members)
     first = min(answered, key=lambda member: member.ended_at)
-    team.accept([first])
-    return team.play(first)
+    ensemble.accept([first])
+    return ensemble.play(first)

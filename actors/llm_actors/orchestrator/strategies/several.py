@@ -34,22 +34,24 @@ _FOR_ANYTHING = frozenset(("single", "fallback", "race"))
 _TALKS = frozenset((RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_GENERATION))
 
 
-async def carried_out(services: Services, ask: AttemptContext, run: Run) -> RunResult:
+async def carried_out(services: Services, context: AttemptContext, run: Run) -> RunResult:
     """Run the strategy, and settle the request's accounts whatever ends it."""
-    name = ask.policy.strategy or "fallback"
+    name = context.policy.strategy or "fallback"
     own = services.strategies.get(name)
-    if own is None and name not in _FOR_ANYTHING and ask.request.request_type not in _TALKS:
-        return RunResult(Failed(failure=_no_words(ask.policy, ask.request.request_type)), None)
-    team, ending = Ensemble(services, ask, run), None
-    ask.record.ensemble = team.so_far
+    if own is None and name not in _FOR_ANYTHING and context.request.request_type not in _TALKS:
+        return RunResult(Failed(failure=_no_words(context.policy, context.request.request_type)), None)
+    ensemble, ending = Ensemble(services, context, run), None
+    context.record.ensemble = ensemble.so_far
     try:
-        ending = await (_STRATEGIES[cast("Strategy", name)](team) if own is None else carry_out(own, name, team))
+        ending = await (
+            _STRATEGIES[cast("Strategy", name)](ensemble) if own is None else carry_out(own, name, ensemble)
+        )
         return ending
     finally:
-        team.close(ending)
+        ensemble.close(ending)
 
 
-def _no_words(policy: Policy, asked: RequestType) -> Failure:
-    what = asked.value.replace("_", " ")
+def _no_words(policy: Policy, request_type: RequestType) -> Failure:
+    what = request_type.value.replace("_", " ")
     message = f"the strategy {policy.strategy} is for chat, completion and code; {what} can be asked by race"
     return Failure(kind=FailureKind.UNSUPPORTED, message=message, param="strategy")

@@ -23,18 +23,18 @@ from llm_protocol.response import FinishReason
 WITHOUT_A_MODEL: Final = ("longest", "first", "merge_json", "none")
 
 
-def needs_model(team: Ensemble) -> bool:
+def needs_model(ensemble: Ensemble) -> bool:
     """Whether a model will be called to make one response of several."""
-    way = team.policy.synthesiser or ("" if team.services.synthesize else "none")
+    way = ensemble.policy.synthesiser or ("" if ensemble.services.synthesize else "none")
     return way not in WITHOUT_A_MODEL
 
 
-def _way(team: Ensemble, answers: Sequence[Member]) -> str:
+def _way(ensemble: Ensemble, answers: Sequence[Member]) -> str:
     """The model or rule that makes the response: by the policy, else the first member that answered, unless synthesis
     is disabled.
     """
-    usual = answers[0].seat.model
-    return team.policy.synthesiser or (usual if team.services.synthesize else "none")
+    usual = answers[0].slot.model
+    return ensemble.policy.synthesiser or (usual if ensemble.services.synthesize else "none")
 
 
 def best_of_all(answers: Sequence[Member]) -> Member:
@@ -43,68 +43,68 @@ def best_of_all(answers: Sequence[Member]) -> Member:
     return (whole or answers)[0]
 
 
-async def synthesise(team: Ensemble, answers: Sequence[Member]) -> RunResult:
+async def synthesise(ensemble: Ensemble, answers: Sequence[Member]) -> RunResult:
     """Make the run's response of ``answers``, which are not empty."""
     best = best_of_all(answers)
     if len(answers) == 1:
-        return team.play(best)
-    way = _way(team, answers)
+        return ensemble.play(best)
+    way = _way(ensemble, answers)
     if any(member.answer.tool_calls for member in answers):
-        return _without(team, way, best, "tool calls are not merged")
+        return _without(ensemble, way, best, "tool calls are not merged")
     match way:
         case "none":
-            return _told(team, way, team.play(best))
+            return _noted(ensemble, way, ensemble.play(best))
         case "longest":
-            return _told(team, way, team.play(max(answers, key=lambda member: len(member.text))))
+            return _noted(ensemble, way, ensemble.play(max(answers, key=lambda member: len(member.text))))
         case "first":
-            return _told(team, way, team.play(min(answers, key=lambda member: member.ended_at)))
+            return _noted(ensemble, way, ensemble.play(min(answers, key=lambda member: member.ended_at)))
         case "merge_json":
             merged = merge_json([member.text for member in answers])
             if merged is None:
-                return _without(team, way, best, "none of the answers is a JSON object")
-            return _told(team, way, say(team, merged, best))
+                return _without(ensemble, way, best, "none of the answers is a JSON object")
+            return _noted(ensemble, way, respond(ensemble, merged, best))
         case _:
-            return await _by_model(team, way, answers, best)
+            return await _by_model(ensemble, way, answers, best)
 
 
-async def _by_model(team: Ensemble, model: str, answers: Sequence[Member], best: Member) -> RunResult:
-    seat = seat_for(team.services, team.ask, model)
-    if seat.failure is not None:
-        return _without(team, model, best, seat.failure.message)
-    template = team.policy.template or SYNTHESIS
-    ending = await team.consult(
-        about(team.briefed(model), template, [member.text for member in answers]),
-        seat.candidates,
-        into=team.run.log,
-        record=team.ask.record,
+async def _by_model(ensemble: Ensemble, model: str, answers: Sequence[Member], best: Member) -> RunResult:
+    slot = seat_for(ensemble.services, ensemble.context, model)
+    if slot.failure is not None:
+        return _without(ensemble, model, best, slot.failure.message)
+    template = ensemble.policy.template or SYNTHESIS
+    ending = await ensemble.consult(
+        about(ensemble.briefed(model), template, [member.text for member in answers]),
+        slot.candidates,
+        into=ensemble.run.log,
+        record=ensemble.context.record,
         # What nobody has seen yet can be retracted.
-        mode=team.ask.on_broken_stream if team.run.stream else "buffer",
+        mode=ensemble.context.on_broken_stream if ensemble.run.stream else "buffer",
     )
     if isinstance(ending.end, Finished):
-        if not team.run.fold().parts():
-            return _without(team, model, best, "it said nothing")
-        return _told(team, model, ending)
+        if not ensemble.run.fold().parts():
+            return _without(ensemble, model, best, "it said nothing")
+        return _noted(ensemble, model, ending)
     failure = ending.end.failure
     if failure.partial:
-        team.notes["synthesis"] = {"by": model, "outcome": "broken", "why": failure.kind.value}
+        ensemble.notes["synthesis"] = {"by": model, "outcome": "broken", "why": failure.kind.value}
         return ending
-    return _without(team, model, best, f"{failure.kind.value}: {failure.message}")
+    return _without(ensemble, model, best, f"{failure.kind.value}: {failure.message}")
 
 
-def say(team: Ensemble, text: str, like: Member) -> RunResult:
+def respond(ensemble: Ensemble, text: str, like: Member) -> RunResult:
     """Use ``text`` as the response, as if by the model of ``like``."""
-    who = team.who(like)
+    who = ensemble.who(like)
     for event in (Started(model=like.answer.model, provider=who.provider), *item_events(0, Text(text))):
-        team.run.log.append(event)
+        ensemble.run.log.append(event)
     return RunResult(Finished(reason=FinishReason.STOP), who)
 
 
-def _told(team: Ensemble, way: str, ending: RunResult) -> RunResult:
-    team.notes["synthesis"] = {"by": way, "outcome": "ok" if not isinstance(ending.end, Failed) else "failed"}
+def _noted(ensemble: Ensemble, way: str, ending: RunResult) -> RunResult:
+    ensemble.notes["synthesis"] = {"by": way, "outcome": "ok" if not isinstance(ending.end, Failed) else "failed"}
     return ending
 
 
-def _without(team: Ensemble, way: str, best: Member, why: str) -> RunResult:
+def _without(ensemble: Ensemble, way: str, best: Member, why: str) -> RunResult:
     """Use the best single answer instead."""
-    team.notes["synthesis"] = {"by": way, "outcome": "degraded", "why": why, "answer": best.name}
-    return team.play(best)
+    ensemble.notes["synthesis"] = {"by": way, "outcome": "degraded", "why": why, "answer": best.name}
+    return ensemble.play(best)

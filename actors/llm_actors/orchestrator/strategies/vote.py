@@ -15,27 +15,27 @@ from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.merging import as_json, canonical
 
 
-async def vote(team: Ensemble) -> RunResult:
+async def vote(ensemble: Ensemble) -> RunResult:
     """See the module."""
-    policy = team.policy
-    taken = team.seats() if policy.samples is None else team.samples(policy.samples)
-    members = [team.member(seat) for seat in taken]
+    policy = ensemble.policy
+    taken = ensemble.slots() if policy.samples is None else ensemble.samples(policy.samples)
+    members = [ensemble.member(slot) for slot in taken]
     quorum = min(policy.quorum or len(members), len(members))
 
     def enough(answers: Sequence[Member]) -> bool:
         most = max(len(group) for group in _groups(answers))
         return len(answers) >= quorum or most * 2 > len(members)
 
-    answered = await team.gather(members, enough, share=LAST_SHARE)
+    answered = await ensemble.gather(members, enough, share=LAST_SHARE)
     if not answered:
-        return team.failed(members)
+        return ensemble.failed(members)
     groups = sorted(_groups(answered), key=len, reverse=True)
-    team.notes["vote"] = {
+    ensemble.notes["vote"] = {
         "split": [{"votes": len(group), "members": [member.name for member in group]} for group in groups],
         "majority": len(groups[0]) * 2 > len(answered),
     }
-    team.accept(groups[0])
-    return team.play(groups[0][0])
+    ensemble.accept(groups[0])
+    return ensemble.play(groups[0][0])
 
 
 def _groups(answers: Sequence[Member]) -> list[list[Member]]:

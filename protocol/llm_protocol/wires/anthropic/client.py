@@ -33,16 +33,18 @@ class Anthropic:
     request_types = frozenset({RequestType.CHAT})
 
     def __init__(self, rules: ModelRules | None = None, api_version: str | None = None) -> None:
-        """``api_version``: the ``anthropic-version`` to say, whatever a request needs. A client's own comes before."""
+        """``api_version``: the ``anthropic-version`` to send, whatever a request needs. A client's own version takes
+        precedence.
+        """
         self.rules = rules or rules_of(LLMProvider.ANTHROPIC)
         self._api_version = api_version
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
-        """The header fields that carry the key."""
+        """The header fields that carry the API key."""
         return (("x-api-key", key),)
 
     def adapt(self, request: AnyRequest) -> Adapted:
-        """The request as Anthropic can be told it."""
+        """The request, adapted to what Anthropic accepts."""
         return adapt(request, TARGETS[NAME], self.rules.of(request.model))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
@@ -95,11 +97,12 @@ _SAMPLING = ("temperature", "top_p", "top_k")
 
 DEFAULT_MAX_TOKENS = 16_384
 """Sent as ``max_tokens`` (at most the model's own limit) when the caller set none, because the vendor demands the
-field. Below what the vendor answers without streaming, above nearly every response; a thinking budget comes on top.
+field. It is below the vendor's limit for responses that are not streamed, and above nearly every response. A thinking
+budget is added to it.
 """
 
 _COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking")
-"""What the vendor's count takes; it refuses other fields."""
+"""The fields that the vendor's token count accepts; it refuses all others."""
 
 MIN_THINKING_BUDGET = 1_024
 
@@ -107,13 +110,13 @@ MIN_THINKING_BUDGET = 1_024
 def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool, api_version: str | None = None) -> WireRequest:
     """The HTTP request."""
     parameters = request.parameters
-    asked = _Asked(parameters, rule)
+    given = _Thinking(parameters, rule)
     own = parameters.extra.get(NAME, {})
-    thinking = own["thinking"] if "thinking" in own else _thinking(asked, rule)
+    thinking = own["thinking"] if "thinking" in own else _thinking(given, rule)
     sampling = {name: value for name in _SAMPLING if (value := getattr(parameters, name)) is not None}
     system, messages = _conversation(request.messages, rule)
     if not rule.prefill and messages and _is_begun(messages[-1]):
-        raise unsupported("messages", f"{request.model} goes on with no text of its own: end with a user's message")
+        raise unsupported("messages", f"{request.model} cannot continue its own text: end with a user's message")
     body: JsonObject = {
         "model": request.model,
         "max_tokens": _max_tokens(parameters, rule, thinking),
@@ -125,7 +128,7 @@ def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool, api_vers
         "tools": [_encode_tool(tool, f"tools[{at}]") for at, tool in enumerate(request.tools)] or None,
         "tool_choice": _encode_choice(request.tool_choice, parameters, has_tools=bool(request.tools)),
         "thinking": thinking,
-        "output_config": _output_config(asked, rule, request.response_format),
+        "output_config": _output_config(given, rule, request.response_format),
         "metadata": {"user_id": parameters.user} if parameters.user is not None else None,
     }
     body = {name: _with_own(value, own.get(name)) for name, value in body.items() if value is not None}
@@ -137,13 +140,13 @@ def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool, api_vers
 
 
 def _with_own(ours: Any, own: Any) -> Any:
-    """The caller's vendor fields beside ours in an object that both speak of, such as ``output_config``."""
+    """Merge the caller's vendor fields into an object that also has fields of ours, such as ``output_config``."""
     return {**own, **ours} if isinstance(ours, dict) and isinstance(own, dict) else ours
 
 
-class _Asked:
-    """The caller's reasoning as the model takes it: ``off``, ``effort`` and ``budget``. Some models always think, and
-    refuse to be told not to.
+class _Thinking:
+    """The caller's reasoning settings in the form that the model accepts: ``off``, ``effort`` and ``budget``. Some
+    models always think, and refuse a request to turn it off.
     """
 
     def __init__(self, parameters: Parameters, rule: ModelRule) -> None:
@@ -151,7 +154,7 @@ class _Asked:
         self.budget, effort = parameters.reasoning_budget or None, parameters.reasoning_effort
         self.off = parameters.reasoning_budget == 0 or (effort == "none" and self.budget is None)
         if self.off and not rule.can_stop_thinking:
-            self.off, effort = False, "none"  # the least that it has
+            self.off, effort = False, "none"  # the lowest effort that the model has
         elif effort == "none":
             effort = None
         self.effort = None if effort is None else nearest_effort(effort, rule.efforts)
@@ -170,9 +173,9 @@ def _max_tokens(parameters: Parameters, rule: ModelRule, thinking: Any) -> int:
     return wanted if rule.max_output_tokens is None else min(wanted, rule.max_output_tokens)
 
 
-def _thinking(asked: _Asked, rule: ModelRule) -> JsonObject | None:
-    thinking = _thinking_mode(asked, rule)
-    if asked.parameters.reasoning_summary is None:
+def _thinking(given: _Thinking, rule: ModelRule) -> JsonObject | None:
+    thinking = _thinking_mode(given, rule)
+    if given.parameters.reasoning_summary is None:
         return thinking
     if thinking is None and _knows(rule, "adaptive"):
         thinking = {"type": "adaptive"}
@@ -186,12 +189,12 @@ def _knows(rule: ModelRule, way: Thinking) -> bool:
 
 
 _OFF = {"disabled": "disabled", "between_tools": "between_tools"}
-"""The words that turn thinking off, by `ModelRule.thinking_off`; of others the usual one is said."""
+"""The values that turn thinking off, by `ModelRule.thinking_off`; any other rule uses the usual value."""
 
 
-def _thinking_mode(asked: _Asked, rule: ModelRule) -> JsonObject | None:
-    effort, budget = asked.effort, asked.budget
-    if asked.off:
+def _thinking_mode(given: _Thinking, rule: ModelRule) -> JsonObject | None:
+    effort, budget = given.effort, given.budget
+    if given.off:
         return {"type": _OFF.get(rule.thinking_off, "disabled")} if rule.thinking else None
     if budget is not None:
         return {"type": "enabled", "budget_tokens": budget}
@@ -204,18 +207,18 @@ def _thinking_mode(asked: _Asked, rule: ModelRule) -> JsonObject | None:
     tokens = rule.budgets.get(effort)
     if tokens is None or not _knows(rule, "budget"):
         return None
-    return {"type": "enabled", "budget_tokens": _fitting_budget(asked, tokens)}
+    return {"type": "enabled", "budget_tokens": _fitting_budget(given, tokens)}
 
 
-def _fitting_budget(asked: _Asked, budget: int) -> int:
-    """A budget of our own making must leave room in ``max_tokens``, or the vendor refuses the whole request."""
-    limit = asked.parameters.max_output_tokens
+def _fitting_budget(given: _Thinking, budget: int) -> int:
+    """A budget that the runtime chose must leave room in ``max_tokens``, or the vendor refuses the whole request."""
+    limit = given.parameters.max_output_tokens
     return budget if limit is None else max(MIN_THINKING_BUDGET, min(budget, limit // 2))
 
 
-def _output_config(asked: _Asked, rule: ModelRule, form: ResponseFormat | None) -> JsonObject | None:
+def _output_config(given: _Thinking, rule: ModelRule, form: ResponseFormat | None) -> JsonObject | None:
     config: JsonObject = {}
-    effort = asked.effort
+    effort = given.effort
     if _knows(rule, "effort") and effort is not None:
         config["effort"] = "low" if effort == "minimal" else effort
     if form is not None and form.type == "json_schema":
@@ -256,8 +259,8 @@ def _encode_choice(choice: ToolChoice | None, parameters: Parameters, *, has_too
 
 
 def _conversation(messages: Sequence[Message], rule: ModelRule) -> tuple[Any, list[JsonObject]]:
-    """The ``system`` field and the turns. System messages after the beginning stay in place on models that take
-    them there, and join the ``system`` field on the others.
+    """The ``system`` field and the turns. On models that accept system messages between turns, these stay in place; on
+    others they are moved into the ``system`` field.
     """
     system: list[JsonObject] = []
     turns: list[JsonObject] = []
@@ -283,7 +286,7 @@ def _conversation(messages: Sequence[Message], rule: ModelRule) -> tuple[Any, li
 
 
 def _is_old_style(turns: list[JsonObject]) -> bool:
-    """Whether a turn holds what only `OLD_VERSION` takes."""
+    """Whether a turn contains something that only `OLD_VERSION` accepts."""
     return any(
         (turn["role"], block.get("type")) == ("assistant", "document")
         or ((turn["role"], block.get("type")) == ("user", "text") and block.get("citations"))
@@ -297,14 +300,16 @@ _ROLES = {"user": "user", "tool": "user", "assistant": "assistant", "system": "s
 
 
 def _is_begun(turn: JsonObject) -> bool:
-    """Whether a last turn is the beginning of a response. One with the vendor's own tools in it is a turn to resume."""
+    """Whether the last turn is the beginning of a response. A turn with calls of the vendor's own tools is not: the
+    vendor resumes it.
+    """
     content = turn["content"]
     is_text = isinstance(content, str) or all(block.get("type") == "text" for block in content)
     return turn["role"] == "assistant" and is_text
 
 
 def _trim_prefill(turns: list[JsonObject]) -> None:
-    """The vendor refuses a beginning of the response that ends in white space."""
+    """Strip trailing white space, which the vendor refuses in the beginning of a response."""
     if turns and turns[-1]["role"] == "assistant":
         last = turns[-1]["content"][-1]
         if last.get("type") == "text":

@@ -52,7 +52,7 @@ def encode_parts(parts: Iterable[Part], where: str) -> list[JsonObject]:
 
 
 def encode_part(part: Part, where: str) -> JsonObject | None:
-    """One part as a block, or ``None`` where there is nothing to send."""
+    """One part as a block, or ``None`` if there is nothing to send."""
     match part:
         case Text():
             # The vendor refuses empty text blocks.
@@ -62,7 +62,7 @@ def encode_part(part: Part, where: str) -> JsonObject | None:
         case Document():
             return encode_document(part)
         case Audio():
-            raise unsupported(where, f"{where}: Anthropic takes no audio")
+            raise unsupported(where, f"{where}: Anthropic does not accept audio")
         case Reasoning():
             return _encode_own_reasoning(part)
         case ToolCall():
@@ -93,7 +93,7 @@ def encode_tool_call(call: ToolCall, where: str) -> JsonObject:
 
 
 def safe_id(call_id: str) -> str:
-    """``call_id`` in the letters that Anthropic allows; other vendors' ids have dots, colons and the like."""
+    """``call_id`` in the characters that Anthropic allows; other vendors' ids contain dots, colons and the like."""
     return _BAD_ID.sub("_", call_id) or "_"
 
 
@@ -149,7 +149,7 @@ def decode_blocks(owner: Body, name: str) -> tuple[Part, ...]:
 
 
 def decode_block(block: Body) -> Part:
-    """The part that ``block`` is. Raises `BadRequestError`."""
+    """Decode a block into a part. Raises `BadRequestError`."""
     match block.kind():
         case "text":
             _drop_our_citations(block)
@@ -171,8 +171,8 @@ def decode_block(block: Body) -> Part:
 
 
 def decode_response_block(block: JsonObject) -> Part:
-    """The part that a block of a response is. A tool result or document there is of the vendor's own tools. Raises
-    `WireError`.
+    """Decode a block of a response into a part. A tool result or document in a response comes from the vendor's own
+    tools. Raises `WireError`.
     """
     if block.get("type") in ("tool_result", "document"):
         return Opaque(dialect=NAME, value=block)
@@ -240,7 +240,9 @@ def _decode_image(block: Body) -> Image | Opaque:
 
 
 def seal(part: Reasoning) -> str:
-    """The signature under which a client of this wire keeps ``part``: Claude's own, or all of a foreign one."""
+    """The signature to give a client of this wire for ``part``: Claude's own, or one that contains another vendor's
+    reasoning.
+    """
     if part.dialect in (None, NAME) and part.id is None and part.encrypted is None and part.extra is None:
         return part.signature or ""
     kept = {name: getattr(part, name) for name in ("signature", "encrypted", "id", "dialect", "extra")}
@@ -255,4 +257,4 @@ def unseal(text: str, signature: str | None) -> Reasoning:
     try:
         return msgspec.convert({"text": text, **kept}, Reasoning)
     except (msgspec.ValidationError, TypeError):
-        raise WireError("this server did not make it") from None
+        raise WireError("it was not issued by this server") from None

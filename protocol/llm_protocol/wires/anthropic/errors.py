@@ -61,7 +61,7 @@ _SENTENCES = tuple(
         (r"content filter(ing)? policy|blocked by content", FailureKind.CONTENT_FILTER),
         (
             r"extra inputs are not permitted|(is|are) not supported|does not support|is deprecated for"
-            # Thoughts that another model or account had, or that stand in a changed conversation.
+            # Thoughts of another model or account, or thoughts in a conversation that has changed since.
             r"|invalid `?signature`? in `?thinking`? block|bound to a different",
             FailureKind.UNSUPPORTED,
         ),
@@ -87,7 +87,7 @@ def failure_of(error: Any, *, status: int | None, headers: Headers = ()) -> Fail
     return Failure(
         kind=kind,
         message=error_message(
-            text, f"Anthropic answered with status {status}" if status else "Anthropic gave an error"
+            text, f"Anthropic answered with status {status}" if status else "Anthropic returned an error"
         ),
         param=param[1] if param is not None and named else None,
         # On a good response the header means something else.
@@ -99,7 +99,9 @@ def failure_of(error: Any, *, status: int | None, headers: Headers = ()) -> Fail
 
 
 def _account_wide(kind: FailureKind, type_: str | None, code: str | None, text: str) -> bool | None:
-    """Whether a limit is the account's, for all models; ``None`` where it is none, or the vendor does not say."""
+    """Whether a limit applies to the account, that is, to all models; ``None`` if the error is no limit or the vendor
+    does not say.
+    """
     if kind not in (FailureKind.RATE_LIMITED, FailureKind.QUOTA):
         return None
     if code in _SPENT or type_ == "billing_error" or (kind is FailureKind.QUOTA and _MONEY.search(text)):
@@ -113,14 +115,14 @@ def _kind(type_: str, code: str | None, text: str, status: int | None) -> Failur
     if code in _CODES:
         return _CODES[code]
     if code in _OUR_CODES:
-        return _OUR_CODES[code]  # the vendor is one of us
+        return _OUR_CODES[code]  # the upstream is another llm-runtime
     kind = _KINDS.get(type_)
     if kind is None:
         kind = kind_of_status(status) if status is not None else FailureKind.SERVER_ERROR
     if kind == FailureKind.BAD_REQUEST:
         return next((found for pattern, found in _SENTENCES if pattern.search(text)), kind)
     if kind == FailureKind.MODEL_NOT_FOUND and type_ and not text.startswith("model"):
-        return FailureKind.BAD_REQUEST  # another thing was not found: a file, the path
+        return FailureKind.BAD_REQUEST  # something else was not found: a file or the path
     return kind
 
 
@@ -137,7 +139,9 @@ def decode_error(response: WireResponse) -> Failure:
 
 
 def rate_limits(headers: Headers) -> RateLimits | None:
-    """What is left, for the model that answered. Where there is no common token limit, the one for input is told."""
+    """What is left of the limits of the model that answered. Without a common token limit, the limit for input tokens
+    is used.
+    """
     prefix = "anthropic-ratelimit-"
     tokens = next((name for name in ("tokens", "input-tokens") if header(headers, f"{prefix}{name}-limit")), "tokens")
     found = RateLimits(
@@ -180,6 +184,6 @@ def error_object(failure: Failure) -> JsonObject:
 
 
 def encode_error(failure: Failure) -> WireResponse:
-    """Status, headers and body that Anthropic's SDK understands. Retries that cannot help are forbidden."""
+    """Status, headers and body that Anthropic's SDK understands. If a retry cannot help, the headers forbid it."""
     hint = () if failure.client_retry else (("x-should-retry", "false"),)
     return refusal(failure, error_object(failure), *hint)

@@ -13,7 +13,7 @@ from llm_protocol.content import Document, JsonObject, Opaque
 from llm_protocol.wires.anthropic.shapes import NAME
 
 FILES: Final = "anthropic"
-"""Who keeps the files that are sent by their id."""
+"""The vendor that stores the files which requests refer to by id."""
 
 
 def encode_document(part: Document) -> JsonObject:
@@ -38,7 +38,7 @@ def _source(part: Document) -> JsonObject:
 
 
 def decode_document(block: Body) -> Document | Opaque:
-    """The document that ``block`` is; `Opaque` for a source that is not known. Raises `BadRequestError`."""
+    """Decode a ``document`` block; an unknown source becomes `Opaque`. Raises `BadRequestError`."""
     source = block.required_object("source")
     more: dict[str, Any] = {"title": block.string("title"), "context": block.string("context")}
     kind = source.string("type")
@@ -54,7 +54,7 @@ def decode_document(block: Body) -> Document | Opaque:
             case "file":
                 more |= {"file_id": source.required_string("file_id"), "vendor": FILES}
             case "content" if (text := _text_of(source)) is not None:
-                block.put_back("source", source.raw)  # its blocks are what Claude cites
+                block.put_back("source", source.raw)  # Claude cites its blocks
                 more["text"] = text
             case _:
                 return Opaque(dialect=NAME, value=block.raw)
@@ -66,7 +66,7 @@ def decode_document(block: Body) -> Document | Opaque:
 
 
 def _text_of(source: Body) -> str | None:
-    """The text of a document in blocks; ``None`` if there is more than text in them."""
+    """The text of a document in blocks; ``None`` if the blocks contain more than text."""
     content = source.required_text_or_objects("content")
     if isinstance(content, str):
         return content

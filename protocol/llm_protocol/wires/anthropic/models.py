@@ -16,17 +16,17 @@ from llm_protocol.model_facts import EFFORTS, Capabilities
 from llm_protocol.wires.anthropic.shapes import NAME, VERSION
 
 PAGE_SIZE = 1_000
-"""Models asked for at once: the vendor's greatest."""
+"""The number of models per page: the vendor's maximum."""
 
 
 def models_request(page: str | None, api_version: str | None = None) -> WireRequest:
-    """The request for a page of the list; the first with ``None``."""
+    """The request for a page of the list; ``None`` requests the first page."""
     after = f"&after_id={quote(page, safe='')}" if page is not None else ""
     return WireRequest("GET", f"/v1/models?limit={PAGE_SIZE}{after}", (("anthropic-version", api_version or VERSION),))
 
 
 def decode_models(body: bytes) -> ModelPage:
-    """A page of the list. Raises `ProtocolError` when it is not one."""
+    """Decode a page of the list. Raises `ProtocolError` if it is malformed."""
     return read_models(body, "data", _info, _next_page)
 
 
@@ -48,19 +48,19 @@ def _info(entry: ModelEntry) -> ModelInfo:
     )
 
 
-def _capabilities(said: object) -> Capabilities | None:
-    """What the list says of a model beside its sizes; ``None`` for an older server's."""
-    if not isinstance(said, dict):
+def _capabilities(entry: object) -> Capabilities | None:
+    """What the list reports about a model besides its sizes; ``None`` if an older server sent it."""
+    if not isinstance(entry, dict):
         return None
-    efforts = said.get("effort")
-    thinking = said.get("thinking")
+    efforts = entry.get("effort")
+    thinking = entry.get("thinking")
     types = thinking.get("types") if isinstance(thinking, dict) else None
-    ways = {"adaptive": _has(types, "adaptive"), "effort": _has(said, "effort"), "budget": _has(types, "enabled")}
+    ways = {"adaptive": _has(types, "adaptive"), "effort": _has(entry, "effort"), "budget": _has(types, "enabled")}
     levels = tuple(each for each in EFFORTS if _has(efforts, each))
     return msgspec.convert(
         {
-            "vision": _has(said, "image_input"),
-            "documents": _has(said, "pdf_input"),
+            "vision": _has(entry, "image_input"),
+            "documents": _has(entry, "pdf_input"),
             "thinking": None if None in ways.values() else [way for way, has in ways.items() if has],
             "efforts": levels or None,
         },
@@ -68,8 +68,8 @@ def _capabilities(said: object) -> Capabilities | None:
     )
 
 
-def _has(said: object, name: str) -> bool | None:
-    found = said.get(name) if isinstance(said, dict) else None
+def _has(entry: object, name: str) -> bool | None:
+    found = entry.get(name) if isinstance(entry, dict) else None
     has = found.get("supported") if isinstance(found, dict) else None
     return has if isinstance(has, bool) else None
 
@@ -80,7 +80,7 @@ def _lifecycle(entry: JsonObject) -> Lifecycle:
             return "deprecated"
         case "retired":
             return "retired"
-        case _:  # servers of older versions have no such field, and newer ones may have more words
+        case _:  # older servers have no such field, and newer ones may have more values
             return "active" if entry.get("deprecated_at") is None else "deprecated"
 
 

@@ -39,7 +39,7 @@ class AnthropicServer:
     name = NAME
 
     def decode_request(self, path: str, body: bytes) -> Inbound:
-        """What a client asks for at ``/v1/messages`` or ``/v1/messages/count_tokens``."""
+        """Decode a client's request to ``/v1/messages`` or ``/v1/messages/count_tokens``."""
         endpoint = path.partition("?")[0].rstrip("/")
         if endpoint.endswith("/messages/count_tokens"):
             return decode_chat(body, max_tokens=COUNTED_MAX_TOKENS)
@@ -74,7 +74,7 @@ _CHOICES: dict[str, Literal["auto", "none", "required", "named"]] = {
 
 
 COUNTED_MAX_TOKENS = 128_000
-"""``max_tokens`` of a request whose tokens are counted: it has none. More than any thinking budget."""
+"""``max_tokens`` for a token count, whose request has none. It is more than any thinking budget."""
 
 
 def decode_chat(data: bytes, *, max_tokens: int | None = None) -> Inbound:
@@ -97,7 +97,7 @@ def decode_chat(data: bytes, *, max_tokens: int | None = None) -> Inbound:
 
 
 def _parameters(body: Body, max_tokens: int | None, parallel: bool | None) -> Parameters:
-    """The parameters; read last, since what nobody read becomes ``extra``."""
+    """The parameters. Call this last: fields that no reader has read become ``extra``."""
     own: JsonObject = {}
     user = None
     if (metadata := body.object("metadata")) is not None:
@@ -122,7 +122,7 @@ def _parameters(body: Body, max_tokens: int | None, parallel: bool | None) -> Pa
 
 
 def _reasoning(body: Body, own: JsonObject) -> JsonObject:
-    """The reasoning parameters; puts into ``own`` what they cannot hold."""
+    """The reasoning parameters; settings that they cannot express are added to ``own``."""
     effort = None
     if (config := body.object("output_config")) is not None:
         effort = config.string("effort")
@@ -131,7 +131,7 @@ def _reasoning(body: Body, own: JsonObject) -> JsonObject:
     found: JsonObject = {"reasoning_effort": effort} if effort is not None else {}
     match thinking := body.json_object("thinking"):
         case None if effort is not None:
-            own["thinking"] = None  # effort without thinking: no thinking of ours is to be added upstream
+            own["thinking"] = None  # effort without thinking: do not add thinking upstream
         case None:
             pass
         case {"type": "disabled"} if effort is None and len(thinking) == 1:
@@ -158,7 +158,7 @@ def _keep(own: JsonObject, name: str, fields: Body) -> None:
 
 def _response_format(body: Body) -> ResponseFormat | None:
     config = body.object("output_config")
-    older = body.object("output_format")  # what output_config.format was called before
+    older = body.object("output_format")  # the former name of output_config.format
     format_ = (config and config.object("format")) or older
     if format_ is None:
         return None
@@ -181,7 +181,7 @@ def _tool(tool: Body) -> Tool | HostedTool:
 
 
 def _tool_choice(body: Body) -> tuple[ToolChoice | None, bool | None]:
-    """The choice, and whether calls may be parallel."""
+    """The tool choice, and whether calls may be parallel."""
     choice = body.object("tool_choice")
     if choice is None:
         return None, None
@@ -209,7 +209,7 @@ def _messages(body: Body) -> tuple[Message, ...]:
 
 
 def _user_turn(parts: Iterable[Part]) -> Iterable[Message]:
-    """The tool results of a turn are messages of their own."""
+    """Split a turn: tool results become messages of their own."""
     for is_result, group in groupby(parts, _is_result):
         yield Message("tool" if is_result else "user", tuple(group))
 

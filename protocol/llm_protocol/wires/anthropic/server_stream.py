@@ -39,12 +39,12 @@ _STOP_REASONS = {
     FinishReason.LENGTH: "max_tokens",
     FinishReason.TOOL_CALLS: "tool_use",
     FinishReason.CONTENT_FILTER: "refusal",
-    FinishReason.UNKNOWN: "end_turn",  # the list is closed
+    FinishReason.UNKNOWN: "end_turn",  # clients know no other values
     FinishReason.ERROR: "end_turn",
 }
 
 _NO_ARGUMENTS = ("", "null", "{}")
-"""A call with these streams no arguments at all."""
+"""For a call with these arguments, no argument deltas are streamed."""
 
 _SAID_AT_THE_END = ("stop_sequence",)
 
@@ -58,15 +58,15 @@ class AnthropicEncoder(StreamEncoder):
     def __init__(self, inbound: Inbound, response_id: str) -> None:
         super().__init__(inbound, response_id)
         self._told_start = False
-        self._item: ItemStarted | None = None  # the item whose turn it is
+        self._item: ItemStarted | None = None  # the item that is being sent
         self._waiting: dict[int, list[_ItemEvent]] = {}
         self._block = -1  # the number of the last block on the wire
         self._in_block = False
         self._refusal = ""
         self._kept: dict[str, JsonObject] = {}
-        """What only this wire knows of the response, by the place where it stood."""
+        """Fields that only this wire has, by the object they belong to."""
         self._kept_told: JsonObject = {}
-        """What of it was told in the opening."""
+        """Those of them that were sent with the opening event."""
 
     def _fields_added(self, dialect: str, fields: dict[str, JsonObject]) -> None:
         if dialect == NAME:
@@ -82,7 +82,7 @@ class AnthropicEncoder(StreamEncoder):
         self._queue(event)
 
     def _failed(self, event: Failed) -> None:
-        self._tell("error", error_object(event.failure))
+        self._emit("error", error_object(event.failure))
 
     def _whole_text(self, part: Part) -> str:
         has_no_deltas = _is_redacted(part) or (isinstance(part, ToolCall) and part.arguments.strip() in _NO_ARGUMENTS)
@@ -117,7 +117,7 @@ class AnthropicEncoder(StreamEncoder):
         self._frames.append(
             Frame("message_delta", runtime_fields(last, event.response, wanted=self._wants_runtime_fields))
         )
-        self._tell("message_stop", {"type": "message_stop"})
+        self._emit("message_stop", {"type": "message_stop"})
 
     # -------------------------------------------------------- one item
 
@@ -146,7 +146,7 @@ class AnthropicEncoder(StreamEncoder):
                 self._item = None
 
     def _write_done(self, part: Part) -> None:
-        """What is only known now that the item is whole."""
+        """Send what is known only once the item is complete."""
         match part:
             case Text():
                 for citation in _citations(part):
@@ -176,20 +176,20 @@ class AnthropicEncoder(StreamEncoder):
         self._block += 1
         self._in_block = True
         start = {"type": "content_block_start", "index": self._block, "content_block": block}
-        self._tell("content_block_start", start)
+        self._emit("content_block_start", start)
 
     def _close_block(self) -> None:
         if self._in_block:
             self._in_block = False
-            self._tell("content_block_stop", {"type": "content_block_stop", "index": self._block})
+            self._emit("content_block_stop", {"type": "content_block_stop", "index": self._block})
 
     def _add_text(self, head: bytes, text: str) -> None:
-        # The one frame that comes thousands of times is written by hand.
+        # This frame is sent thousands of times per response, so it is formatted by hand.
         data = b'{"type":"content_block_delta","index":%d,"delta":{"type":%b%b}}'
         self._frames.append(Frame("content_block_delta", data % (self._block, head, encode_json(text))))
 
     def _tell_delta(self, delta: JsonObject) -> None:
-        self._tell("content_block_delta", {"type": "content_block_delta", "index": self._block, "delta": delta})
+        self._emit("content_block_delta", {"type": "content_block_delta", "index": self._block, "delta": delta})
 
     def _tell_start(self) -> None:
         if not self._told_start:
@@ -197,14 +197,14 @@ class AnthropicEncoder(StreamEncoder):
             usage = filled(encode_usage(self._usage), self._kept.get("usage"))
             self._kept_told = rest_of(self._kept.get("message"), _SAID_AT_THE_END)
             message = {**_message(self._id, self._model, [], usage), **self._kept_told}
-            self._tell("message_start", {"type": "message_start", "message": message})
+            self._emit("message_start", {"type": "message_start", "message": message})
 
-    def _tell(self, event: str, value: JsonObject) -> None:
+    def _emit(self, event: str, value: JsonObject) -> None:
         self._frames.append(Frame(event, encode_json(value)))
 
 
 def _is_redacted(part: Part) -> bool:
-    """Whether it is reasoning that Claude's vendor keeps to itself."""
+    """Whether it is redacted reasoning of Claude."""
     return (
         isinstance(part, Reasoning) and part.encrypted is not None and part.dialect in (None, NAME) and part.id is None
     )
@@ -224,7 +224,7 @@ def encode_whole(response: LLMResponse) -> bytes:
 
 
 def encode_answer_part(part: Part) -> JsonObject | None:
-    """A part of a response as a block, or ``None`` where this wire has none for it."""
+    """A part of a response as a block, or ``None`` if this wire has no block for it."""
     match part:
         case Reasoning():
             own = encode_part(part, "output") if part.encrypted is not None else None
@@ -232,7 +232,7 @@ def encode_answer_part(part: Part) -> JsonObject | None:
         case ToolCall():
             return _answer_tool_call(part)
         case Refusal():
-            return None  # said in stop_details
+            return None  # it is in stop_details
         case Opaque():
             return part.value if part.dialect == NAME else None
         case Text() if part.citations and (block := encode_part(part, "output")) is not None:
@@ -242,7 +242,7 @@ def encode_answer_part(part: Part) -> JsonObject | None:
 
 
 def _citations(part: Text) -> list[Any]:
-    """Anthropic's own, or those of another provider in its form."""
+    """Anthropic's own citations, or those of another provider in Anthropic's form."""
     own = own_fields(part.extra, NAME).get("citations")
     return own if isinstance(own, list) else to_anthropic(part.citations)
 
@@ -272,8 +272,8 @@ def _message(message_id: str, model: str, content: list[JsonObject], usage: Json
 
 
 def stop_fields(reason: FinishReason, raw: str | None, refusal: str, kept: JsonObject | None) -> JsonObject:
-    """Why the response ended: Anthropic's own word where it was Anthropic that said it, with what is ``kept`` of its
-    details.
+    """Why the response ended: Anthropic's own stop reason if the response came from Anthropic, with its details from
+    ``kept``.
     """
     word = raw if raw is not None and REASONS.get(raw) == reason else _STOP_REASONS[reason]
     if refusal:
@@ -285,7 +285,7 @@ def stop_fields(reason: FinishReason, raw: str | None, refusal: str, kept: JsonO
 
 
 def encode_usage(usage: Usage | None) -> JsonObject:
-    """Counts as Anthropic counts: input without what the cache took part in."""
+    """Token counts as Anthropic reports them: input tokens exclude those read from or written to the cache."""
     usage = usage or Usage()
     return {
         "input_tokens": max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens),

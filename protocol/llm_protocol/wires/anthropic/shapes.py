@@ -15,7 +15,7 @@ VERSION = "2026-10-21"
 """``anthropic-version`` of every request that does not need the older one."""
 
 OLD_VERSION = "2023-06-01"
-"""The last version that takes ``temperature``, ``top_p`` and ``top_k`` (on models that take them), documents in
+"""The last version that accepts ``temperature``, ``top_p`` and ``top_k`` (on models that support them), documents in
 assistant turns, and citations in user turns.
 """
 
@@ -45,11 +45,13 @@ USAGE_FIELDS = frozenset(
     )
 )
 DELTA_FIELDS = frozenset(("type", "delta", "usage", "llm_runtime"))
-"""What is read of a message, of a refusal's details, of usage and of ``message_delta``. The rest is kept."""
+"""The fields that are read of a message, a refusal's details, usage and ``message_delta``. All others are kept for
+clients of this wire.
+"""
 
 
 class AnthropicDelta(msgspec.Struct):
-    """What a block gains, or the message: the fields of all types."""
+    """The delta of a block or of the message: the fields of all delta types."""
 
     type: str = ""
     text: str | None = None
@@ -76,12 +78,12 @@ class AnthropicStreamEvent(msgspec.Struct):
 
 
 def reason_of(stop_reason: str | None) -> FinishReason:
-    """Why a response ended, from the vendor's word; one without a word is an ordinary stop."""
+    """Why a response ended, from the vendor's stop reason; no reason counts as an ordinary stop."""
     return REASONS.get(stop_reason, FinishReason.UNKNOWN) if stop_reason else FinishReason.STOP
 
 
 _USUAL = ("", "standard", "global", "not_available")
-"""What the vendor says of service that has no price of its own."""
+"""The values of the vendor's service tier that do not change the price."""
 
 
 def decode_usage(usage: JsonObject) -> Usage:
@@ -98,7 +100,7 @@ def decode_usage(usage: JsonObject) -> Usage:
         reasoning_tokens=_count(details, "thinking_tokens") if isinstance(details, dict) else 0,
         long_cache_write_tokens=_count(creation, "ephemeral_1h_input_tokens") if isinstance(creation, dict) else 0,
         web_searches=_count(server_tools, "web_search_requests") if isinstance(server_tools, dict) else 0,
-        services=tuple(said for said in services if isinstance(said, str) and said not in _USUAL),
+        services=tuple(used for used in services if isinstance(used, str) and used not in _USUAL),
     )
 
 
@@ -108,7 +110,7 @@ def _count(counts: JsonObject, name: str) -> int:
 
 
 def refusal_of(details: Any) -> Refusal | None:
-    """The vendor's words for why it refused, out of ``stop_details``."""
+    """The vendor's explanation of a refusal, from ``stop_details``."""
     if isinstance(details, dict) and details.get("type") == "refusal" and isinstance(details.get("explanation"), str):
         return Refusal(details["explanation"])
     return None

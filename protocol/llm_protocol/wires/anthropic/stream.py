@@ -90,7 +90,7 @@ class _Block(OpenItem):
         self.citations: list[Any] = []
 
     def add_compaction(self, delta: AnthropicDelta) -> None:
-        """What was compacted: in one delta, as it is documented, or in pieces of text."""
+        """The compacted content: in one delta, as documented, or in several pieces of text."""
         for name, piece in (("content", delta.content), ("encrypted_content", delta.encrypted_content)):
             known = self.start.get(name)
             if piece is not None:
@@ -129,10 +129,10 @@ class AnthropicDecoder(AnswerDecoder):
         self._id: str | None = None
         self._stop_reason: str | None = None
         self._has_calls = False
-        """Whether a call came whole."""
+        """Whether a call has arrived completely."""
 
     def take(self, piece: ServerSentEvent) -> None:
-        """Take the next event into account; types that are not known are passed over."""
+        """Process the next event; unknown types are ignored."""
         if piece.event not in _EVENT_NAMES or piece.data == "[DONE]":
             return
         event = read(_EVENTS, AnthropicStreamEvent, piece.data, _ESSENTIAL, self.ignored, types=_EVENT_NAMES)
@@ -167,11 +167,11 @@ class AnthropicDecoder(AnswerDecoder):
         self._report_usage(message.get("usage"), final=False)
 
     def _keep_of_message(self, message: JsonObject) -> None:
-        """Before the start is told, so that the rest can stand beside it again."""
+        """Emit the fields before the start, so that an encoder can send both together."""
         self._kept.keep("message", message, MESSAGE_FIELDS)
         self._keep_details(message.get("stop_details"))
         self._kept.keep("usage", message.get("usage"), USAGE_FIELDS)
-        self._out += self._kept.told()
+        self._out += self._kept.take_events()
 
     def _keep_of_delta(self, event: JsonObject) -> None:
         if isinstance(delta := event.get("delta"), dict):
@@ -179,7 +179,7 @@ class AnthropicDecoder(AnswerDecoder):
             self._keep_details(delta.get("stop_details"))
         self._kept.keep("usage", event.get("usage"), USAGE_FIELDS)
         self._kept.keep("event", event, DELTA_FIELDS)
-        self._out += self._kept.told()
+        self._out += self._kept.take_events()
 
     def _keep_details(self, details: Any) -> None:
         self._kept.keep("stop_details", details, REFUSAL_FIELDS if refusal_of(details) is not None else ())
@@ -240,7 +240,7 @@ class AnthropicDecoder(AnswerDecoder):
     def _stop_block(self, event: AnthropicStreamEvent) -> None:
         block = self._block(event)
         self._blocks.pop(-1 if event.index is None else event.index)
-        if block.kind == "tool_call" and not block.pieces:  # it came whole, or has no arguments
+        if block.kind == "tool_call" and not block.pieces:  # it arrived complete, or has no arguments
             self._add_arguments(event.index, block, encode_json(block.start.get("input") or {}).decode())
         if block.kind == "tool_call" or (block.kind == "opaque" and block.pieces):
             self._release()
@@ -274,7 +274,7 @@ class AnthropicDecoder(AnswerDecoder):
 
     def _report_usage(self, usage: Any, *, final: bool = True) -> None:
         if isinstance(usage, dict):
-            # Cumulative, and some reports leave out what has not changed.
+            # Counts are cumulative, and some reports omit those that have not changed.
             self._usage |= {key: value for key, value in usage.items() if value is not None}
             self._out.append(UsageReported(decode_usage(self._usage), final))
 
@@ -299,7 +299,7 @@ class AnthropicDecoder(AnswerDecoder):
         return msgspec.structs.replace(part, id=call.id, name=call.name, arguments=text)
 
     def take_whole(self, body: bytes) -> None:
-        """Take a whole response, or an error in its place. Raises `WireError`."""
+        """Process a complete response, or an error in its place. Raises `WireError`."""
         message = read_object(body)
         if message.get("type") == "error":
             self.fail(self.failure_in(message))
@@ -320,14 +320,14 @@ class AnthropicDecoder(AnswerDecoder):
         self._end_answer(last_is_call=False)
 
     def failure_in(self, body: Any) -> Failure:
-        """What an error body means."""
+        """Decode an error body into a failure."""
         return failure_of(find_error(body), status=None)
 
-    def end(self, stray: bytes) -> None:
-        """The body has ended without ``message_stop``."""
-        if not stray:
+    def end(self, surplus: bytes) -> None:
+        """End the response: the body has ended without ``message_stop``."""
+        if not surplus:
             self.truncated("message_stop")
-        elif (error := _error_in(stray)) is not None:
+        elif (error := _error_in(surplus)) is not None:
             self.fail(failure_of(error, status=None))
         else:
             self.misread("it is not an event stream")
@@ -346,9 +346,9 @@ def _is_call(part: Part) -> bool:
     return isinstance(part, ToolCall) or (isinstance(part, Opaque) and "input" in part.value)
 
 
-def _error_in(stray: bytes) -> Any:
+def _error_in(surplus: bytes) -> Any:
     try:
-        return find_error(read_object(stray))
+        return find_error(read_object(surplus))
     except WireError:
         return None
 

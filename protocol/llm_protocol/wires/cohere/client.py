@@ -36,11 +36,11 @@ class Cohere:
         self.rules = rules or rules_of(LLMProvider.COHERE)
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
-        """The header fields that carry the key."""
+        """The header fields that carry the API key."""
         return (("authorization", f"Bearer {key}"),)
 
     def adapt(self, request: AnyRequest) -> Adapted:
-        """The request as Cohere can be told it."""
+        """The request, adapted to what Cohere accepts."""
         return adapt(request, TARGETS[NAME], self.rules.of(request.model))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
@@ -110,7 +110,7 @@ def chat_body(request: ChatRequest, rule: ModelRule, *, stream: bool) -> JsonObj
 
 
 def _thinking(parameters: Parameters, rule: ModelRule) -> JsonObject:
-    # Thoughts are always shown in full, so a summary needs no asking for.
+    # Thoughts are always shown in full, so no summary has to be requested.
     budget, effort = parameters.reasoning_budget, parameters.reasoning_effort
     if (budget is None and effort is None) or rule.thinking == ():
         return {}
@@ -148,7 +148,7 @@ def _tool_fields(tools: Sequence[Tool | HostedTool], choice: ToolChoice | None) 
 
 
 def _only(tools: Sequence[Tool | HostedTool], name: str | None) -> Sequence[Tool | HostedTool]:
-    """Cohere cannot be made to call one tool of several: it is shown only that one, and must call."""
+    """Cohere cannot be forced to call one particular tool. So it is given only that tool, and has to call one."""
     found = [tool for tool in tools if isinstance(tool, Tool) and tool.name == name]
     if not found:
         raise bad_request("tool_choice", f"tool_choice names {name!r}, which is not among the tools")

@@ -42,7 +42,7 @@ CALL_FIELDS = frozenset(("id", "type", "function"))
 
 
 def encode_messages(messages: Sequence[Message]) -> list[JsonObject]:
-    """The wire's messages; each tool result is one of its own."""
+    """The wire's messages; each tool result is a message of its own."""
     found: list[JsonObject] = []
     for at, message in enumerate(messages):
         where = f"messages[{at}].content"
@@ -80,7 +80,7 @@ def encode_tool_call(call: ToolCall) -> JsonObject:
 
 
 def normal_arguments(text: str) -> str:
-    """Cohere's models write ``""`` or ``"null"`` for a call without arguments; everyone else reads ``"{}"``."""
+    """Cohere's models write ``""`` or ``"null"`` for a call without arguments; all other wires use ``"{}"``."""
     return "{}" if text.strip() in ("", "null") else text
 
 
@@ -91,7 +91,9 @@ def citations_of(text: Text) -> list[Any]:
 
 
 def answer_citations(text: Text, content_index: int) -> list[Any]:
-    """The same in a response, where ``text`` is the block with this index, also of other providers' citations."""
+    """The same for a response, in which ``text`` is the block with this index. Citations of other providers are
+    converted.
+    """
     own = citations_of(text)
     return own if own else to_cohere(text.citations, text.text, content_index)
 
@@ -102,7 +104,7 @@ def _encode_blocks(parts: Iterable[Part], where: str) -> list[JsonObject]:
 
 
 def encode_block(part: Part, where: str) -> JsonObject | None:
-    """One part as a content block, or ``None`` where there is nothing to send."""
+    """One part as a content block, or ``None`` if there is nothing to send."""
     match part:
         case Text() | Refusal():
             own = own_fields(part.extra, NAME) if isinstance(part, Text) else {}
@@ -119,20 +121,20 @@ def encode_block(part: Part, where: str) -> JsonObject | None:
         case Opaque():
             return own_value(part, where, NAME, "Cohere")
         case Document() | Audio():
-            raise unsupported(where, f"{where}: Cohere takes no {type(part).__name__}")
+            raise unsupported(where, f"{where}: Cohere does not accept {type(part).__name__}")
         case ToolCall() | ToolResult():
             raise bad_request(where, f"{where}: a {part.__class__.__name__} does not belong in this message")
 
 
 def _short(blocks: list[JsonObject]) -> Any:
-    """One text block alone is written as a text."""
+    """A single text block is written as a string."""
     return blocks[0]["text"] if len(blocks) == 1 and blocks[0].keys() == {"type", "text"} else blocks or ""
 
 
 def _encode_tool_result(part: Part, where: str) -> JsonObject:
     result = only_result(part, where)
     if not all(isinstance(item, Text) for item in result.content):
-        raise unsupported(where, f"{where}: Cohere takes only text in tool results")
+        raise unsupported(where, f"{where}: Cohere accepts only text in tool results")
     content = own_fields(result.extra, NAME).get("content") or _short(_encode_blocks(result.content, where))
     return {"role": "tool", "tool_call_id": result.call_id, "content": content}
 
@@ -143,7 +145,7 @@ _ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 
 def decode_messages(body: Body) -> tuple[Message, ...]:
-    """The conversation; tool messages in a row become one. Raises `BadRequestError`."""
+    """The conversation; consecutive tool messages become one. Raises `BadRequestError`."""
     found: list[Message] = []
     for message in body.objects("messages"):
         role, parts = message.required_word("role", _ROLES), _decode_parts(message)
@@ -185,7 +187,7 @@ def _decode_content(content: str | Sequence[Body]) -> list[Part]:
 
 
 def decode_block(block: Body) -> Part:
-    """The part that a content block is. Raises `BadRequestError`."""
+    """Decode a content block into a part. Raises `BadRequestError`."""
     match block.kind():
         case "text":
             text = block.string("text") or ""

@@ -22,11 +22,13 @@ from llm_protocol.response import LLMResponse, Usage
 from llm_protocol.wires.cohere.shapes import NAME, decode_usage
 
 MAX_TEXTS = 96
-"""Texts in one call: the vendor's limit."""
+"""The vendor's limit for texts in one call."""
 
 
 DEFAULT_INPUT_TYPE = "search_document"
-"""Sent when the caller said nothing, because the vendor demands the field: texts are stored more often than asked."""
+"""Sent if the caller gave none, because the vendor requires the field. Embeddings of stored texts are more common than
+embeddings of queries.
+"""
 
 
 def embedding_body(request: EmbeddingRequest, rule: ModelRule) -> JsonObject:
@@ -74,14 +76,14 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
     started = Started(upstream_id=answer.id if isinstance(answer.id, str) and answer.id else None)
     kept = KeptFields(NAME)
     kept.keep("meta", beyond(answer.meta, _META))
-    return [*kept.told(), *embedded(request, vectors, started=started, usage=decode_usage(answer.meta))]
+    return [*kept.take_events(), *embedded(request, vectors, started=started, usage=decode_usage(answer.meta))]
 
 
 # ---------------------------------------------------------------- the server side
 
 
 LISTS = "lists"
-"""`Inbound.form` of an answer without a place for the type of its numbers."""
+"""`Inbound.form` of a response that is a bare list, without the name of its encoding."""
 
 
 _INPUT_TYPES = ("search_document", "search_query", "classification", "clustering", "image")
@@ -128,7 +130,7 @@ def _text(item: Body) -> str:
 
 
 def encode_embeddings(request: EmbeddingRequest, response: LLMResponse, form: str) -> bytes:
-    """The body of a response, in the encoding that was asked for."""
+    """The body of a response, in the requested encoding."""
     vectors = (vector.float32() if form == "base64" else vector.tolist() for vector in response.embeddings)
     usage = response.usage or Usage()
     billed = usage.input_tokens if usage.billed_input_tokens is None else usage.billed_input_tokens

@@ -1,4 +1,4 @@
-"""Decode and encode errors of Cohere's wire. A body is a sentence, rarely with a type."""
+"""Decode and encode errors of Cohere's wire. A body has a message, and rarely a type."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def decode_error(response: WireResponse) -> Failure:
 def in_stream_failure(error: str | None, type_: str | None, reason: str) -> Failure:
     """The failure for a response that ends with an error."""
     kind = _KINDS_OF_TYPE.get(type_ or "") or _OUR_CODES.get(type_ or "", FailureKind.SERVER_ERROR)
-    message = error_message(error, f"Cohere ended the answer with {reason}")
+    message = error_message(error, f"Cohere ended the response with {reason}")
     return Failure(kind=kind, message=message, upstream_code=type_ or reason)
 
 
@@ -63,7 +63,7 @@ def _kind(status: int, type_: str | None, text: str) -> FailureKind:
     if type_ in _KINDS_OF_TYPE:
         return _KINDS_OF_TYPE[type_]
     if type_ in _OUR_CODES:
-        return _OUR_CODES[type_]  # the vendor is one of us
+        return _OUR_CODES[type_]  # the upstream is another llm-runtime
     kind = _KINDS_OF_STATUS.get(status) or kind_of_status(status)
     if kind == FailureKind.RATE_LIMITED and _QUOTA.search(text):
         return FailureKind.QUOTA

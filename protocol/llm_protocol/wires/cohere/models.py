@@ -13,23 +13,23 @@ from llm_protocol.requests import RequestType
 from llm_protocol.wires.cohere.shapes import NAME
 
 PAGE_SIZE = 1_000
-"""Models asked for at once: the vendor's greatest."""
+"""The number of models per page: the vendor's maximum."""
 
 _REQUEST_TYPES = {
     "chat": frozenset((RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_GENERATION)),
     "embed": frozenset((RequestType.EMBEDDING,)),
 }
-"""What can be asked of a model, by its endpoints."""
+"""The request types that a model supports, derived from its endpoints."""
 
 
 def models_request(page: str | None) -> WireRequest:
-    """The request for a page of the list; the first with ``None``."""
+    """The request for a page of the list; ``None`` requests the first page."""
     token = f"&page_token={quote(page, safe='')}" if page is not None else ""
     return WireRequest("GET", f"/v1/models?page_size={PAGE_SIZE}{token}")
 
 
 def decode_models(body: bytes) -> ModelPage:
-    """A page of the list. Raises `ProtocolError` when it is not one."""
+    """Decode a page of the list. Raises `ProtocolError` if it is malformed."""
     return read_models(body, "models", _info, lambda page: page.text("next_page_token"))
 
 

@@ -32,7 +32,7 @@ class CohereServer:
     name = NAME
 
     def decode_request(self, path: str, body: bytes) -> Inbound:
-        """What a client asks for at ``/v2/chat``, ``/v2/embed`` or ``/v1/embed``."""
+        """Decode a client's request to ``/v2/chat``, ``/v2/embed`` or ``/v1/embed``."""
         endpoint = path.partition("?")[0].rstrip("/")
         decode = next((decode for end, decode in _READERS.items() if endpoint.endswith(end)), None)
         if decode is None:
@@ -79,7 +79,7 @@ def decode_chat(body: Body) -> Inbound:
 
 
 def _parameters(body: Body) -> Parameters:
-    """The parameters; read last, since what nobody read becomes ``extra``."""
+    """The parameters. Call this last: fields that no reader has read become ``extra``."""
     effort, budget = _reasoning(body.object("thinking"))
     parameters: JsonObject = {
         "temperature": body.number("temperature", 0),

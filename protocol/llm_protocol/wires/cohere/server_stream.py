@@ -27,15 +27,15 @@ _REASONS = {
     FinishReason.STOP: "COMPLETE",
     FinishReason.LENGTH: "MAX_TOKENS",
     FinishReason.TOOL_CALLS: "TOOL_CALL",
-    FinishReason.CONTENT_FILTER: "ERROR",  # the list is closed, and this is no ordinary end
-    FinishReason.UNKNOWN: "COMPLETE",  # the list is closed
+    FinishReason.CONTENT_FILTER: "ERROR",  # clients know no other values, and this is not an ordinary end
+    FinishReason.UNKNOWN: "COMPLETE",  # clients know no other values
     FinishReason.ERROR: "ERROR",
 }
 _DONE = Frame(None, b"[DONE]")
 
 
 class _Open:
-    """An item on the wire: in which of its three places, and under which number there."""
+    """An item on the wire: which of the three lists it is in, and its number there."""
 
     __slots__ = ("number", "place")
 
@@ -62,7 +62,7 @@ class CohereEncoder(StreamEncoder):
         merge(self._kept_usage, fields.get("usage", {}))
         for item in [item for item in self._open.values() if item.place == "text"][:1]:
             for logprobs in fields.get("body", {}).get("logprobs", ()):
-                self._tell("content-delta", item, {"content": {"text": ""}}, logprobs=logprobs)
+                self._emit("content-delta", item, {"content": {"text": ""}}, logprobs=logprobs)
 
     def _started(self) -> None:
         self._tell_start()
@@ -81,13 +81,13 @@ class CohereEncoder(StreamEncoder):
                 function = {"name": event.name or "", "arguments": ""}
                 own = own_fields(event.extra, NAME)
                 call = {**own, "id": event.id or "", "type": "function", "function": function}
-                self._tell("tool-call-start", item, {"tool_calls": call})
+                self._emit("tool-call-start", item, {"tool_calls": call})
             case _:
                 pass  # images and opaque blocks have no place in a response of this wire
 
     def _start_content(self, index: int, type_: str) -> None:
         item = self._open[index] = _Open(type_, self._next("text"))
-        self._tell("content-start", item, {"content": {"type": type_, type_: ""}})
+        self._emit("content-start", item, {"content": {"type": type_, type_: ""}})
 
     def _next(self, counter: str) -> int:
         number = self._numbers[counter]
@@ -99,12 +99,12 @@ class CohereEncoder(StreamEncoder):
             return
         match item.place:
             case "text" | "thinking" as place:
-                # The one frame that comes thousands of times is written by hand.
+                # This frame is sent thousands of times per response, so it is formatted by hand.
                 data = b'{"type":"content-delta","index":%d,"delta":{"message":{"content":{"%b":%b}}}}'
                 values = (item.number, place.encode(), encode_json(event.text))
                 self._frames.append(Frame("content-delta", data % values))
             case "call":
-                self._tell("tool-call-delta", item, {"tool_calls": {"function": {"arguments": event.text}}})
+                self._emit("tool-call-delta", item, {"tool_calls": {"function": {"arguments": event.text}}})
             case _:
                 plan = {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": event.text}}}
                 self._frames.append(Frame("tool-plan-delta", encode_json(plan)))
@@ -117,24 +117,24 @@ class CohereEncoder(StreamEncoder):
         if item is None:
             return
         if item.place == "call":
-            self._tell("tool-call-end", item)
+            self._emit("tool-call-end", item)
         elif item.place != "plan":
             self._tell_citations(item, event.part)
-            self._tell("content-end", item)
+            self._emit("content-end", item)
 
     def _tell_citations(self, item: _Open, part: Part) -> None:
         for citation in answer_citations(part, item.number) if isinstance(part, Text) else ():
             if isinstance(citation, dict) and "content_index" in citation:
                 citation = {**citation, "content_index": item.number}
             number = _Open("citation", self._next("citation"))
-            self._tell("citation-start", number, {"citations": citation})
-            self._tell("citation-end", number)
+            self._emit("citation-start", number, {"citations": citation})
+            self._emit("citation-end", number)
 
     def _finished(self, event: Finished) -> None:
         self._tell_start()
-        for item in self._open.values():  # what was cut stays as it is
+        for item in self._open.values():  # an incomplete item stays as it is
             if item.place != "plan":
-                self._tell("tool-call-end" if item.place == "call" else "content-end", item)
+                self._emit("tool-call-end" if item.place == "call" else "content-end", item)
         self._open.clear()
         reason = raw_reason(event.reason, event.raw_reason, refused=self._refused)
         usage = filled(encode_usage(self._usage), self._kept_usage)
@@ -157,7 +157,7 @@ class CohereEncoder(StreamEncoder):
             start = {"id": self._id, "type": "message-start", "delta": {"message": message}}
             self._frames.append(Frame("message-start", encode_json(start)))
 
-    def _tell(self, event: str, item: _Open, message: JsonObject | None = None, **more: object) -> None:
+    def _emit(self, event: str, item: _Open, message: JsonObject | None = None, **more: object) -> None:
         self._tell_start()
         delta = {} if message is None else {"delta": {"message": message}}
         self._frames.append(Frame(event, encode_json({"type": event, "index": item.number, **delta, **more})))
@@ -206,7 +206,7 @@ def raw_reason(reason: FinishReason, raw: str | None, *, refused: bool) -> str:
 
 
 def encode_usage(usage: Usage | None) -> JsonObject:
-    """Counts in the wire's two forms: as seen, and as billed."""
+    """Token counts in the wire's two forms: as the model saw them, and as billed."""
     if usage is None:
         return {}
     tokens = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}

@@ -45,7 +45,7 @@ class CohereCall(msgspec.Struct):
 
 
 class CohereMessage(msgspec.Struct):
-    """What a message gains."""
+    """The delta of a message."""
 
     content: CohereContent | list[Any] | None = None
     tool_calls: CohereCall | list[Any] | None = None
@@ -54,7 +54,7 @@ class CohereMessage(msgspec.Struct):
 
 
 class CohereDelta(msgspec.Struct):
-    """What an event brings."""
+    """The data of an event."""
 
     message: CohereMessage | None = None
     finish_reason: str | None = None
@@ -79,7 +79,7 @@ USAGE_SHAPE = shape_of(
     tokens=("input_tokens", "output_tokens", "reasoning_tokens"),
 )
 ANSWER_FIELDS = frozenset(("id", "message", "finish_reason", "usage", "error", "error_type", "llm_runtime"))
-"""What is read of usage and of a whole response. The rest is kept."""
+"""The fields that are read of usage and of a complete response. All others are kept for clients of this wire."""
 
 
 def decode_usage(usage: Any) -> Usage | None:

@@ -55,7 +55,7 @@ _KNOWN = frozenset(
 
 
 class _Item(OpenItem):
-    """A plan, a thought or a text; only texts have citations."""
+    """An open plan, thought or text; only texts have citations."""
 
     __slots__ = ("citations",)
 
@@ -71,7 +71,7 @@ class CohereDecoder(AnswerDecoder):
     def __init__(self) -> None:
         super().__init__()
         self._plan: _Item | None = None
-        self._contents: dict[int, _Item] = {}  # open ones, by their number on the wire
+        self._contents: dict[int, _Item] = {}  # open items, by their number on the wire
         self._made = self._tool_calls("call", NAME)
         self._open_calls: dict[int, PendingCall] = {}
         self._held: PendingCall | None = None
@@ -81,7 +81,7 @@ class CohereDecoder(AnswerDecoder):
         self._kept = KeptFields(NAME)
 
     def take(self, piece: ServerSentEvent) -> None:
-        """Take the next event into account; types that are not known are passed over."""
+        """Process the next event; unknown types are ignored."""
         if piece.event not in _KNOWN or piece.data == "[DONE]":
             return
         event = self._read(piece)
@@ -205,7 +205,7 @@ class CohereDecoder(AnswerDecoder):
         self._end(item, cite(item.part(dialect=NAME), item.citations))
 
     def _settle(self) -> None:
-        """Something new begins, so what was held back is complete."""
+        """Release the items that were held back: something new begins, so they are complete."""
         if self._plan is not None:
             self._done(self._plan)
             self._plan = None
@@ -235,7 +235,7 @@ class CohereDecoder(AnswerDecoder):
         self._finished(reason, delta.finish_reason, has_calls=bool(self._made))
 
     def take_whole(self, body: bytes) -> None:
-        """Take a whole response. Raises `WireError`."""
+        """Process a complete response. Raises `WireError`."""
         answer = read_object(body)
         message, raw = answer.get("message"), text_of(answer, "finish_reason") or None
         if not isinstance(message, dict):
@@ -256,21 +256,21 @@ class CohereDecoder(AnswerDecoder):
         self._finished(reason, raw, has_calls=any(isinstance(part, ToolCall) for part in parts))
 
     def failure_in(self, body: Any) -> Failure:
-        """What an error body means."""
+        """Decode an error body into a failure."""
         error = find_error(body) or {}
         message, type_ = error.get("message"), error.get("error_type")
         return in_stream_failure(str(message) if message else None, str(type_) if type_ else None, "an error")
 
     def _report_usage(self, given: object) -> None:
         self._kept.keep("usage", beyond(given, USAGE_SHAPE))
-        self._out += self._kept.told()
+        self._out += self._kept.take_events()
         usage = decode_usage(given)
         if usage is not None:
             self._out.append(UsageReported(usage))
 
-    def end(self, stray: bytes) -> None:
-        """The body has ended without ``message-end``."""
-        if stray:
+    def end(self, surplus: bytes) -> None:
+        """End the response: the body has ended without ``message-end``."""
+        if surplus:
             self.misread("it is not an event stream")
         else:
             self.truncated("message-end")

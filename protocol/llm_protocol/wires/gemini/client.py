@@ -38,12 +38,12 @@ from llm_protocol.wires.gemini.shapes import ASPECTS, NAME, NO_SIGNATURE, SCALES
 from llm_protocol.wires.gemini.stream import GeminiDecoder, GeminiPieceSplitter
 
 MAX_PICTURE_EVENT_BYTES = 32 * 1024 * 1024
-"""One event may have this many bytes where images were asked for: they come whole, in base64."""
+"""The limit for the bytes of one event if images were requested: each arrives in one event, in base64."""
 
 
 @final
 class Gemini:
-    """Speaks to Gemini. Base URLs are without the API's version, which is part of the paths."""
+    """Speaks to Gemini. Base URLs do not include the API version, which is part of the paths."""
 
     name = NAME
     version = 2
@@ -53,11 +53,11 @@ class Gemini:
         self.rules = rules or rules_of(LLMProvider.GEMINI)
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
-        """The header that carries the key."""
+        """The header that carries the API key."""
         return (("x-goog-api-key", key),)
 
     def adapt(self, request: AnyRequest) -> Adapted:
-        """The request as Gemini can be told it."""
+        """The request, adapted to what Gemini accepts."""
         return adapt(request, TARGETS[NAME], self.rules.of(request.model))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
@@ -104,7 +104,7 @@ class Gemini:
         return decode_error(response)
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:  # noqa: ARG002
-        """Nothing: Gemini's headers say nothing of limits."""
+        """Nothing: Gemini's headers do not report limits."""
         return None
 
     def models_request(self, page: str | None) -> WireRequest:
@@ -144,12 +144,12 @@ _SAMPLING = {
     "seed": "seed",
     "stop": "stopSequences",
 }
-_ASPECT_TOLERANCE = 0.04  # of the ratio of a size to the nearest that there is
+_ASPECT_TOLERANCE = 0.04  # relative distance of a size to the nearest aspect ratio
 
 
 def add_extra_deep(body: JsonObject, parameters: Parameters) -> None:
-    """Add ``parameters.extra["gemini"]`` to ``body``, object by object: most of Gemini's fields stand inside
-    ``generationConfig``. What ``body`` already says wins. Raises `BadRequestError` for a transport field.
+    """Add ``parameters.extra["gemini"]`` to ``body``, object by object: most of Gemini's fields are inside
+    ``generationConfig``. Fields that ``body`` already has win. Raises `BadRequestError` for a transport field.
     """
     extra = parameters.extra.get(NAME)
     if extra:
@@ -193,12 +193,12 @@ def _is_system(message: Message) -> bool:
 def _system_parts(message: Message) -> Iterator[JsonObject]:
     for part in message.content:
         if not isinstance(part, Text):
-            raise unsupported("messages", "Gemini takes only text in a system message")
+            raise unsupported("messages", "Gemini accepts only text in a system message")
         yield encode_part(part, "messages")
 
 
 def _contents(messages: tuple[Message, ...], rule: ModelRule) -> Iterator[JsonObject]:
-    """The turns. Neighbouring tool messages become one, as Gemini wants all results of a turn together."""
+    """The turns. Consecutive tool messages become one, because Gemini expects all results of a turn together."""
     calls: list[ToolCall] = []
     results: list[tuple[ToolResult, str]] = []
     for at, message in enumerate(messages):
@@ -231,11 +231,13 @@ def _model_parts(message: Message, where: str, rule: ModelRule) -> list[JsonObje
 
 
 _NOTHING = {"text": "", "thought": True}
-"""What is left of another vendor's thought that cannot be read."""
+"""What remains of another vendor's thought, which Gemini cannot read."""
 
 
 def _results(results: list[tuple[ToolResult, str]], calls: list[ToolCall]) -> Iterator[JsonObject]:
-    """One content of all results, in the order of their calls: without ids, order is all that Gemini has."""
+    """All results in one content, in the order of their calls: without ids, Gemini matches results to calls by their
+    order.
+    """
     if not results:
         return
     order = {call.id: at for at, call in enumerate(calls)}
@@ -252,7 +254,7 @@ def _results(results: list[tuple[ToolResult, str]], calls: list[ToolCall]) -> It
 def _calling(request: ChatRequest) -> JsonObject | None:
     choice = request.tool_choice
     if choice is None or choice.mode == "auto":
-        # VALIDATED is AUTO whose calls are held to their schemas: what ``strict`` asks for.
+        # VALIDATED is AUTO with calls that must match their schemas, which is what ``strict`` requests.
         if any(getattr(tool, "strict", None) for tool in request.tools):
             return {"mode": "VALIDATED"}
         return None if choice is None else {"mode": "AUTO"}
@@ -304,7 +306,7 @@ def image_body(request: ImageRequest, rule: ModelRule) -> JsonObject:
 
 
 _SIZE_CHARACTERS = 20
-"""Of a size that means something; longer numbers Python may refuse to read."""
+"""The most digits of a size that is read: Python refuses to convert very long numbers."""
 
 
 def _image_config(size: str) -> JsonObject:

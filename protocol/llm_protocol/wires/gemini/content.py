@@ -1,8 +1,8 @@
 """Encode and decode parts, tools and turns on Gemini's wire, of requests and of responses.
 
 Dicts throughout: this is not the hot path. Unknown fields of a part are kept in its ``extra["gemini"]``; a part of an
-unknown kind becomes `Opaque`. Calls may have no ids; then a result belongs to the first call of its function that has
-no result yet.
+unknown kind becomes `Opaque`. If calls have no ids, a result belongs to the first call of its function that has no
+result yet.
 
 A client of this wire returns the text of a thought and its ``thoughtSignature``, and nothing else. What another vendor
 needs back (its signature, its encrypted payload, its id, or only the text) is packed into a signature of our own and
@@ -40,19 +40,20 @@ from llm_protocol.wires.gemini.media import decode_media, encode_image, encode_m
 from llm_protocol.wires.gemini.shapes import NAME, GeminiBody, camel, made_id, needed, vendor_id
 
 _MARK = b"llm-runtime:"
-_MARKED = base64.b64encode(_MARK).decode()  # 12 bytes, so that what follows does not change it
+_MARKED = base64.b64encode(_MARK).decode()
+"""12 bytes are whole groups of base64, so what follows the mark does not change its encoding."""
 _REASONING = JsonDecoder(Reasoning)
 
 
 def pack(part: Reasoning) -> str | None:
-    """The ``thoughtSignature`` for a client: Gemini's own as it is, another vendor's reasoning packed up."""
+    """The ``thoughtSignature`` for a client: Gemini's own, or one that contains another vendor's reasoning."""
     if part.dialect in (NAME, None) and part.extra is None:
         return part.signature
     return base64.b64encode(_MARK + encode_json(msgspec.structs.replace(part, text=""))).decode()
 
 
 def unpack(text: str, signature: str | None) -> Reasoning:
-    """The thought that a client sends back."""
+    """Decode the thought that a client sends back."""
     if signature is not None and signature.startswith(_MARKED):
         try:
             found = _REASONING.decode(unbase64(signature)[len(_MARK) :])
@@ -66,7 +67,9 @@ def unpack(text: str, signature: str | None) -> Reasoning:
 
 
 def encode_part(part: Part, where: str) -> JsonObject:
-    """One part, except tool results, which need to know their calls. Raises for what Gemini does not support."""
+    """Encode one part other than a tool result, which has to be matched to its call. Raises `UnsupportedError` for what
+    Gemini does not support.
+    """
     match part:
         case Text():
             return _signed({"text": part.text}, part.signature, part.extra)
@@ -84,7 +87,7 @@ def encode_part(part: Part, where: str) -> JsonObject:
         case Opaque():
             return own_value(part, where, NAME, "Gemini")
         case ToolResult():
-            raise bad_request(where, f"{where}: a tool result stands in a message of role tool")
+            raise bad_request(where, f"{where}: a tool result must be in a message with the role tool")
 
 
 def _signed(wire: JsonObject, signature: str | None, extra: dict[str, JsonObject] | None) -> JsonObject:
@@ -103,7 +106,7 @@ def _encode_call(call: ToolCall, where: str) -> JsonObject:
 
 
 def encode_result(result: ToolResult, name: str, where: str) -> JsonObject:
-    """A tool's answer to the call of the function ``name``."""
+    """The result of a call of the function ``name``."""
     wire: JsonObject = {"name": name, "response": _result_object(result)}
     call_id = vendor_id(result.call_id)
     if call_id is not None:
@@ -122,7 +125,9 @@ _RESULT_KEYS = ({"output"}, {"error"})
 
 
 def _result_object(result: ToolResult) -> JsonObject:
-    """Gemini wants an object: the text itself if it is one, else ``{"output": text}`` or ``{"error": text}``."""
+    """Gemini requires an object: the text itself if it is a JSON object, else ``{"output": text}`` or ``{"error":
+    text}``.
+    """
     if result.is_error:
         return {"error": result.text}
     if result.text.startswith("{"):
@@ -136,7 +141,7 @@ def _result_object(result: ToolResult) -> JsonObject:
 
 
 def encode_tools(tools: tuple[Tool | HostedTool, ...]) -> list[JsonObject]:
-    """Neighbouring functions share one entry, each hosted tool has its own."""
+    """Consecutive functions share one entry; each hosted tool has its own."""
     entries: list[JsonObject] = []
     for at, tool in enumerate(tools):
         if isinstance(tool, HostedTool):
@@ -169,7 +174,7 @@ def read_system(content: GeminiBody) -> tuple[Part, ...]:
 
 
 class Conversation:
-    """Reads the turns, and finds for each result the call it answers."""
+    """Reads the turns, and matches each result to its call."""
 
     def __init__(self) -> None:
         self._open: list[ToolCall] = []  # calls without a result so far, in order
@@ -240,7 +245,9 @@ class Conversation:
 
 
 def _add_answer(messages: list[Message], parts: list[Part]) -> None:
-    """Join turns of the model, and their text: Google's SDK keeps each chunk of a streamed response as a turn."""
+    """Join consecutive turns of the model, and their texts: Google's SDK keeps each chunk of a streamed response as a
+    turn.
+    """
     if not parts:
         return
     if not messages or messages[-1].role != "assistant":
@@ -259,7 +266,7 @@ def _joined(one: Part, other: Part) -> tuple[Part, ...]:
 
 
 def _split(parts: list[Part]) -> list[Message]:
-    """A user's turn, its tool results apart: they are a message of their own."""
+    """A user's turn. Its tool results become a message of their own."""
     messages: list[Message] = []
     for part in parts or [Text("")]:
         role = "tool" if isinstance(part, ToolResult) else "user"
@@ -279,7 +286,7 @@ def _opaque(part: GeminiBody) -> Opaque:
 
 
 def _result_text(response: JsonObject) -> tuple[str, bool]:
-    """A result's text, and whether it is an error."""
+    """The text of a result, and whether it is an error."""
     for key in ("output", "error"):
         value = response.get(key)
         if len(response) == 1 and isinstance(value, str):

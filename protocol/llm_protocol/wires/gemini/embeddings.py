@@ -30,7 +30,7 @@ _EMBEDDINGS = JsonDecoder(_Embeddings, limits=VECTOR_LIMITS)
 
 
 def embedding_body(request: EmbeddingRequest) -> JsonObject:
-    """The body of ``batchEmbedContents``; what is asked of all texts is repeated for each."""
+    """The body of ``batchEmbedContents``; options that apply to all texts are repeated for each."""
     extra = request.parameters.extra.get(NAME, {})
     refuse_transport(extra)
     common: JsonObject = {**extra, "model": _full_name(request.model)}
@@ -64,7 +64,7 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
 
 
 def encode_embeddings(response: LLMResponse, *, single: bool) -> bytes:
-    """The body of a response, to one text or to a batch."""
+    """The body of a response to a request for one text or a batch."""
     vectors = ({"values": vector.tolist()} for vector in response.embeddings)
     usage: JsonObject = {}
     if response.usage is not None:

@@ -1,8 +1,8 @@
 """Decode and encode errors in Google's format: ``{"error": {code, message, status, details[]}}``.
 
-Two traps. A rejected key is a 400; only ``details[].reason`` shows it. And Google puts the waiting time into a
-``RetryInfo``, not into Retry-After; whether waiting helps at all is in a ``QuotaFailure``, because no minute's wait
-restores a day's quota.
+Two traps. A rejected key has status 400; only ``details[].reason`` shows what it is. And Google puts the waiting time
+into a ``RetryInfo`` instead of Retry-After. Whether waiting helps at all is in a ``QuotaFailure``: a quota per day does
+not recover within minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STATUS_KINDS = {
     "RESOURCE_EXHAUSTED": FailureKind.RATE_LIMITED,
     "UNAVAILABLE": FailureKind.OVERLOADED,
     "DEADLINE_EXCEEDED": FailureKind.SERVER_ERROR,
-    "CANCELLED": FailureKind.SERVER_ERROR,  # by the vendor: our own cancelling never gets a response
+    "CANCELLED": FailureKind.SERVER_ERROR,  # cancelled by the vendor: a request that we cancel gets no response
     "ABORTED": FailureKind.SERVER_ERROR,
     "INTERNAL": FailureKind.SERVER_ERROR,
     "UNKNOWN": FailureKind.SERVER_ERROR,
@@ -39,10 +39,12 @@ _STATUS_KINDS = {
 _TYPE = "type.googleapis.com/google.rpc."
 _DOMAIN = "llm-runtime"
 _OWN_REASONS = {rule.code.upper(): kind for kind, rule in reversed(RULES.items())}
-"""The kinds that another llm-runtime names in its ``ErrorInfo``; where kinds share a code, the first of them."""
+"""The kinds that another llm-runtime names in its ``ErrorInfo``. If several kinds share a code, the first of them."""
 
 _STATUS_FIRST = frozenset({402, 413})
-"""They say more than the word beside them: RESOURCE_EXHAUSTED for prepaid credit that is gone, INVALID_ARGUMENT."""
+"""These reasons are more specific than the status beside them, which is RESOURCE_EXHAUSTED for used-up prepaid credit,
+for example.
+"""
 
 _WRONG_PLACE = re.compile(r"user location is not supported", re.IGNORECASE)
 _KEY_REASONS = re.compile(r"API_?KEY|CREDENTIALS|ACCESS_TOKEN|SERVICE_DISABLED|CONSUMER_(SUSPENDED|INVALID)")
@@ -67,7 +69,9 @@ def decode_error(response: WireResponse) -> Failure:
 
 
 def failure_of(status: int | None, body: Any, headers: Headers = ()) -> Failure:
-    """What an error body means; ``status`` is the HTTP status, ``None`` inside a stream that began with a 200."""
+    """Decode an error body into a failure. ``status`` is the HTTP status, or ``None`` inside a stream that began with a
+    200.
+    """
     error = find_error(body) or {}
     code = error.get("code")
     status = status or (code if isinstance(code, int) and 100 <= code < 1000 else 500)
@@ -101,7 +105,7 @@ def _kind(status: int, word: str, message: str, details: list[JsonObject]) -> Fa
     if any(_KEY_REASONS.search(str(detail.get("reason") or "")) for detail in details) or "API key" in message:
         return FailureKind.AUTH
     if word == "FAILED_PRECONDITION" and _WRONG_PLACE.search(message):
-        return FailureKind.AUTH  # whoever asks from here is refused, whatever the model
+        return FailureKind.AUTH  # the vendor refuses all requests from this location, whatever the model
     if word == "FAILED_PRECONDITION":
         return FailureKind.QUOTA if "billing" in message else FailureKind.UNSUPPORTED
     if kind is FailureKind.RATE_LIMITED:
@@ -116,13 +120,13 @@ def _kind(status: int, word: str, message: str, details: list[JsonObject]) -> Fa
 
 
 def _used_up(message: str, details: list[JsonObject]) -> bool:
-    """Whether waiting a while does not help."""
+    """Whether the limit does not recover within a reasonable time."""
     limits = " ".join(str(violation.get("quotaId") or "") for violation in _listed(details, "violations"))
     return _USED_UP.search(f"{limits} {message}") is not None
 
 
 def _account_wide(details: list[JsonObject]) -> bool | None:
-    """Whether a limit is the project's, for all models; ``None`` where none is named."""
+    """Whether a limit applies to the project, that is, to all models; ``None`` if no quota is named."""
     limits = [str(violation["quotaId"]) for violation in _listed(details, "violations") if violation.get("quotaId")]
     return any("PerModel" not in limit for limit in limits) if limits else None
 
@@ -137,8 +141,8 @@ def _retry_after(message: str, details: list[JsonObject]) -> float | None:
         delay = detail.get("retryDelay")
         if isinstance(delay, str):
             return duration(delay)
-    said = _RETRY_IN.search(message)
-    return duration(said[1]) if said else None
+    match = _RETRY_IN.search(message)
+    return duration(match[1]) if match else None
 
 
 def _param(details: list[JsonObject]) -> str | None:
@@ -173,7 +177,7 @@ def error_object(failure: Failure) -> JsonObject:
     if failure.told_retry_after is not None:
         details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{failure.told_retry_after:.9g}s"})
     if failure.kind is FailureKind.QUOTA:
-        violation = {"subject": _DOMAIN, "description": "the quota is used up", "quotaId": "QuotaPerDay"}
+        violation = {"subject": _DOMAIN, "description": "the quota is exhausted", "quotaId": "QuotaPerDay"}
         details.append({"@type": f"{_TYPE}QuotaFailure", "violations": [violation]})
     if failure.param is not None:
         violation = {"field": failure.param, "description": failure.message}

@@ -1,4 +1,4 @@
-"""``inlineData`` and ``fileData``: pictures, documents and audio, by their bytes or by an address."""
+"""``inlineData`` and ``fileData``: images, documents and audio, as bytes or by URI."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from llm_protocol.content import Audio, Document, Image, JsonObject
 from llm_protocol.wires.gemini.shapes import NAME, GeminiBody, needed
 
 FILES: Final = "gemini"
-"""Who keeps the files that are sent by their address."""
+"""The vendor that stores the files which requests refer to by URI."""
 
 _KEPT: Final = "https://generativelanguage.googleapis.com/"
-"""How the addresses of those files begin, where they are not a scheme of Google's own or only a name."""
+"""The prefix of the URIs of such files. Other forms are a scheme of Google's own, or only a name."""
 
 
 def encode_image(image: Image, where: str) -> JsonObject:
-    """A picture, without its signature. Raises `BadRequestError` for one that is nowhere."""
+    """Encode an image without its signature. Raises `BadRequestError` if it has neither data nor a URL."""
     own = own_fields(image.extra, NAME)
     if image.data is not None:
         return _inline(own, image.media_type or sniff_media_type(image.data), image.data)
@@ -37,7 +37,7 @@ def encode_image(image: Image, where: str) -> JsonObject:
 
 
 def encode_media(part: Document | Audio) -> JsonObject:
-    """A document or a recording."""
+    """Encode a document or audio."""
     own = own_fields(part.extra, NAME)
     address = part.file_id or part.url
     if address is not None:
@@ -50,12 +50,12 @@ def _inline(own: JsonObject, media_type: str | None, data: str | bytes) -> JsonO
 
 
 def _file(own: JsonObject, media_type: str | None, url: str) -> JsonObject:
-    said = {} if media_type is None else {"mimeType": media_type}
-    return {"fileData": {**own.get("fileData", {}), **said, "fileUri": url}}
+    mime = {} if media_type is None else {"mimeType": media_type}
+    return {"fileData": {**own.get("fileData", {}), **mime, "fileUri": url}}
 
 
 def decode_media(part: GeminiBody, signature: str | None) -> Image | Document | Audio | None:
-    """What ``part`` holds, or ``None`` if it is something else, such as video. Raises `BadRequestError`."""
+    """Decode the media in ``part``; ``None`` if it is something else, such as video. Raises `BadRequestError`."""
     for name in ("inlineData", "fileData"):
         blob = part.object(name) if isinstance(part.raw.get(name), dict) else None
         if blob is not None:
@@ -69,7 +69,7 @@ def decode_media(part: GeminiBody, signature: str | None) -> Image | Document | 
 def _whole(
     found: Image | Document | Audio, part: GeminiBody, name: str, blob: GeminiBody, signature: str | None
 ) -> Image | Document | Audio:
-    """The part with what else was said of it."""
+    """The part with its other fields as ``extra``."""
     more = blob.rest()
     extra: JsonObject = {**part.rest(), **({name: more} if more else {})}
     changes: dict[str, Any] = {"extra": {NAME: extra} if extra else None}

@@ -13,7 +13,7 @@ from llm_protocol.requests import RequestType
 from llm_protocol.wires.gemini.shapes import METHODS, VERSION
 
 PAGE_SIZE = 1_000
-"""Models asked for at once: the vendor's greatest."""
+"""The number of models per page: the vendor's maximum."""
 
 
 _REQUEST_TYPES = {
@@ -22,14 +22,14 @@ _REQUEST_TYPES = {
     ),
     "embedContent": frozenset((RequestType.EMBEDDING,)),
 }
-"""What can be asked of a model, by its methods."""
+"""The request types that a model supports, derived from its methods."""
 
 _METHODS = {
     "generateContent": ["generateContent", "streamGenerateContent"],
     "embedContent": ["embedContent", "batchEmbedContents"],
 }
 
-# Of the last two the vendor says that they cannot be used.
+# The last two are documented as unusable.
 _LIFECYCLES: dict[str, Lifecycle] = {"LEGACY": "deprecated", "DEPRECATED": "retired", "RETIRED": "retired"}
 _STAGES: dict[Lifecycle, str] = {"deprecated": "LEGACY", "retired": "RETIRED"}
 
@@ -48,13 +48,13 @@ def _info(entry: ModelEntry) -> ModelInfo:
 
 
 def models_request(page: str | None) -> WireRequest:
-    """The request for a page of the list; the first with ``None``."""
+    """The request for a page of the list; ``None`` requests the first page."""
     token = f"&pageToken={quote(page, safe='')}" if page else ""
     return WireRequest("GET", f"/{VERSION}/models?pageSize={PAGE_SIZE}{token}")
 
 
 def decode_models(body: bytes) -> ModelPage:
-    """A page of the list. Raises `ProtocolError` when it is not one."""
+    """Decode a page of the list. Raises `ProtocolError` if it is malformed."""
     return read_models(body, "models", _info, lambda page: page.text("nextPageToken"), may_be_missing=True)
 
 

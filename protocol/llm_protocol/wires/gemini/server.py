@@ -31,7 +31,7 @@ class GeminiServer:
     name = NAME
 
     def decode_request(self, path: str, body: bytes) -> Inbound:
-        """What a client asks for. Raises `BadRequestError` or `UnsupportedError` naming the field at fault."""
+        """Decode a client's request. Raises `BadRequestError` or `UnsupportedError`, naming the field at fault."""
         return decode_request(path, body)
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> GeminiEncoder:
@@ -59,7 +59,7 @@ _PATH = re.compile(r"/?(?:v\d\w*/)?(models|tunedModels)/(.+):(\w+)", re.ASCII)
 
 
 def decode_request(path: str, body: bytes) -> Inbound:
-    """What a client asks for. Raises `BadRequestError` or `UnsupportedError` naming the field at fault."""
+    """Decode a client's request. Raises `BadRequestError` or `UnsupportedError`, naming the field at fault."""
     url = urlsplit(path)
     found = _PATH.fullmatch(url.path)
     if found is None:
@@ -67,7 +67,7 @@ def decode_request(path: str, body: bytes) -> Inbound:
     folder, name, method = found.groups()
     model = unquote(name) if folder == "models" else f"tunedModels/{unquote(name)}"
     fields = GeminiBody.parse(body)
-    fields.string("model")  # some clients repeat it; the path counts
+    fields.string("model")  # some clients repeat the model in the body; the path wins
     request: AnyRequest
     match method:
         case "generateContent" | "streamGenerateContent":
@@ -143,7 +143,7 @@ def _tool(declared: GeminiBody) -> Tool:
 
 
 def _tool_choice(fields: GeminiBody) -> tuple[ToolChoice | None, bool]:
-    """The choice, and whether calls are held to their schemas."""
+    """The tool choice, and whether calls must match their schemas."""
     config = fields.object("toolConfig")
     calling = config.object("functionCallingConfig") if config else None
     if config is None or calling is None:
@@ -175,7 +175,7 @@ def _parameters(config: GeminiBody) -> dict[str, Any]:
     level = thinking.string("thinkingLevel")
     summary = thinking.boolean("includeThoughts")
     budget = thinking.integer("thinkingBudget")
-    if budget is not None and budget < 0:  # "as you like", which no other vendor knows
+    if budget is not None and budget < 0:  # "unspecified", which no other vendor has
         thinking.put_back("thinkingBudget", budget)
         budget = None
     config.put_back("thinkingConfig", thinking.rest())
@@ -198,7 +198,7 @@ def _response_format(config: GeminiBody) -> ResponseFormat | None:
     if config.raw.get("responseMimeType") == "text/plain":
         config.string("responseMimeType")
     if config.raw.get("responseMimeType") != "application/json":
-        return None  # what else there is, such as text/x.enum, goes on as it came
+        return None  # other types, such as text/x.enum, are forwarded unchanged
     config.string("responseMimeType")
     openapi, schema = config.json_object("responseSchema"), config.json_object("responseJsonSchema")
     if schema is None and openapi is None:
@@ -207,7 +207,7 @@ def _response_format(config: GeminiBody) -> ResponseFormat | None:
 
 
 def _picture(config: GeminiBody, messages: list[Message], tools: bool) -> dict[str, str] | None:
-    """What is asked of the image, if all that is asked for is one image from one text."""
+    """The image options, if the request is for nothing but one image from one text."""
     modalities = config.raw.get("responseModalities")
     wanted = isinstance(modalities, list) and "IMAGE" in {str(item).upper() for item in modalities}
     alone = len(messages) == 1 and messages[0].role == "user" and all(type(p) is Text for p in messages[0].content)
@@ -235,7 +235,7 @@ def _embed(items: list[GeminiBody], model: str) -> EmbeddingRequest:
     if not items:
         raise bad_request("requests", "requests is missing or empty: it is the list of the texts to embed")
     texts: list[str] = []
-    asked: list[JsonObject] = []
+    requests: list[JsonObject] = []
     for item in items:
         item.string("model")
         content = item.object("content")
@@ -244,12 +244,12 @@ def _embed(items: list[GeminiBody], model: str) -> EmbeddingRequest:
         if not (text := "".join(_needed_text(part) for part in content.objects("parts"))):
             raise bad_request(content.path("parts"), f"{content.path('parts')} is empty: it holds the text to embed")
         texts.append(text)
-        asked.append(item.rest())
-    if any(other != asked[0] for other in asked):
+        requests.append(item.rest())
+    if any(other != requests[0] for other in requests):
         raise unsupported(
             "requests", "all requests of one batch must ask for the same taskType and outputDimensionality"
         )
-    common = GeminiBody(asked[0], items[0].where)
+    common = GeminiBody(requests[0], items[0].where)
     dimensions, task = common.integer("outputDimensionality"), common.string("taskType")
     return EmbeddingRequest(
         model=model,

@@ -31,7 +31,7 @@ from llm_protocol.wires.gemini.shapes import (
 
 @final
 class GeminiEncoder(StreamEncoder):
-    """Turns the events of one run into chunks. Text is sent as it arrives, all else when the item is complete."""
+    """Turns the events of one run into chunks. Text is sent as it arrives, the rest when the item is complete."""
 
     def __init__(self, inbound: Inbound, response_id: str) -> None:
         super().__init__(inbound, response_id)
@@ -46,7 +46,7 @@ class GeminiEncoder(StreamEncoder):
     def _delta(self, event: Delta, count: int) -> None:  # noqa: ARG002
         if isinstance(event, ReasoningDelta):
             self._add_part(b'{"text":%b,"thought":true}' % encode_json(event.text))
-        elif not isinstance(event, ToolCallDelta):  # this wire has calls whole
+        elif not isinstance(event, ToolCallDelta):  # this wire sends calls only complete
             self._add_part(b'{"text":%b}' % encode_json(event.text))
 
     def _item_done(self, event: ItemDone) -> None:
@@ -65,10 +65,10 @@ class GeminiEncoder(StreamEncoder):
         self._frames.append(Frame(None, b'{"candidates":[{"content":{"parts":[' + part + self._tail))
 
     def _whole_text(self, part: Part) -> str:  # noqa: ARG002
-        return ""  # a part that is not streamed is one chunk, with its signature
+        return ""  # a part that is not streamed is sent in one chunk, with its signature
 
     def _rest_of(self, event: ItemDone) -> list[JsonObject]:
-        """What a complete item has beyond its deltas."""
+        """Send what a complete item has beyond its deltas."""
         part = event.part
         if event.index not in self._streamed or isinstance(part, ToolCall):
             return _parts(part)
@@ -87,7 +87,7 @@ def encode_whole(response: LLMResponse) -> bytes:
 
 
 def _parts(part: Part) -> list[JsonObject]:
-    """A part of a response as a list of one; empty if the wire has no equivalent."""
+    """A part of a response as a list of one wire part; empty if the wire has no equivalent."""
     match part:
         case Reasoning():
             signature = pack(part)
@@ -105,7 +105,9 @@ def _parts(part: Part) -> list[JsonObject]:
 
 
 def _has_object(call: ToolCall) -> bool:
-    """Whether the arguments are an object, which Gemini's clients require. Else: MALFORMED_FUNCTION_CALL."""
+    """Whether the arguments are an object, which Gemini's clients require. If not, the response ends with
+    MALFORMED_FUNCTION_CALL.
+    """
     try:
         call.parsed()
     except ValueError:
@@ -128,9 +130,9 @@ def _last_chunk(response: LLMResponse, response_id: str, parts: list[JsonObject]
     chunk |= kept.get("chunk", {})
     usage, more = _usage(response.usage or Usage()), kept.get("usage", {})
     if TOKENS_DETAILS in more:
-        usage.pop(TOKENS_DETAILS, None)  # the vendor's say more
+        usage.pop(TOKENS_DETAILS, None)  # the vendor's own counts are more detailed
     if isinstance(tools := more.get("toolUsePromptTokenCount"), int):
-        usage["promptTokenCount"] -= tools  # ours counts them too; readers add the two
+        usage["promptTokenCount"] -= tools  # our output count includes thoughts, but Google's clients add the two
     chunk["usageMetadata"] = filled(usage, more)
     chunk["modelVersion"] = response.model
     chunk["responseId"] = response_id
@@ -138,8 +140,8 @@ def _last_chunk(response: LLMResponse, response_id: str, parts: list[JsonObject]
 
 
 def _fields(response: LLMResponse) -> JsonObject:
-    """What a candidate has beside its content: Gemini's own, or the citations and log probabilities of another provider
-    in its form.
+    """The fields of a candidate besides its content: Gemini's own, or another provider's citations and log
+    probabilities in Gemini's form.
     """
     own = response.extra.get(NAME, {}).get("candidate")
     if own is not None:
@@ -152,7 +154,7 @@ def _fields(response: LLMResponse) -> JsonObject:
 
 
 def _finish_word(response: LLMResponse) -> tuple[str, bool]:
-    """Gemini's word for the end, and whether it is a blocked prompt's."""
+    """Gemini's finish reason, and whether it means a blocked prompt."""
     if not all(_has_object(call) for call in response.tool_calls):
         return "MALFORMED_FUNCTION_CALL", False
     reason, raw = response.finish_reason or FinishReason.STOP, response.raw_finish_reason or ""

@@ -13,7 +13,7 @@ from llm_protocol.response import FinishReason, Usage
 
 NAME = "gemini"
 VERSION = "v1beta"
-"""The API's version, as it stands in every path: the one that all traffic we have seen uses."""
+"""The API version that is part of every path: the one that Google's SDKs use."""
 
 FINISH_REASONS: dict[str, FinishReason] = {
     "STOP": FinishReason.STOP,
@@ -37,7 +37,8 @@ FINISH_REASONS: dict[str, FinishReason] = {
         FinishReason.CONTENT_FILTER,
     ),
 }
-"""A word that is neither here nor in `BROKEN_REASONS` is unknown: no ordinary stop, no error that costs the text."""
+"""A reason that is neither here nor in `BROKEN_REASONS` is unknown. It is not an ordinary stop, but the text is kept.
+"""
 
 SENT_REASONS = {
     FinishReason.STOP: "STOP",
@@ -58,7 +59,7 @@ BROKEN_REASONS = frozenset(
         "IMAGE_OTHER",
     ]
 )
-"""The model did not come to its end."""
+"""Reasons that mean the response is broken: the model did not finish it."""
 ERROR_REASONS = BROKEN_REASONS | {"OTHER"}
 BLOCK_REASONS = frozenset(
     ["OTHER", "JAILBREAK", "BLOCKLIST", "PROHIBITED_CONTENT", "SAFETY", "IMAGE_SAFETY", "MODEL_ARMOR"]
@@ -77,7 +78,7 @@ TASK_TYPES = {
 INPUT_TYPES = {task: name for name, task in TASK_TYPES.items()}
 
 NO_SIGNATURE = "skip_thought_signature_validator"
-"""What Gemini 3 accepts in place of a signature on a tool call that another model made."""
+"""Gemini 3 accepts this in place of a signature on a tool call of another model."""
 
 ASPECTS: dict[str, tuple[int, int]] = {
     "1:1": (1024, 1024),
@@ -91,7 +92,7 @@ ASPECTS: dict[str, tuple[int, int]] = {
     "9:16": (756, 1344),
     "21:9": (1568, 672),
 }
-"""The aspect ratios that image models know, each with the image size that stands for it at 1K."""
+"""The aspect ratios that image models support, each with its image size at 1K."""
 
 SCALES = {"1K": 1, "2K": 2, "4K": 4}
 
@@ -112,7 +113,9 @@ class GeminiBlob(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 
 class GeminiPart(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
-    """A piece of content: one of its fields says which. Another field makes the first look fail, and is kept."""
+    """A piece of content: one of its fields says which. Any other field makes the strict decoding fail; the tolerant
+    decoding keeps it.
+    """
 
     text: str | None = None
     thought: Any = None
@@ -122,13 +125,15 @@ class GeminiPart(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_u
 
 
 class GeminiContent(msgspec.Struct, frozen=True, gc=False):
-    """What a candidate says."""
+    """The content of a candidate."""
 
     parts: list[GeminiPart] | None = None
 
 
 class GeminiCandidate(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
-    """One response of several; only that with index 0 is ever asked for. As of `GeminiPart`, other fields are kept."""
+    """One of several responses; only the one with index 0 is ever requested. Other fields are kept, as for
+    `GeminiPart`.
+    """
 
     content: GeminiContent | None = None
     finish_reason: str | int | None = None
@@ -137,7 +142,7 @@ class GeminiCandidate(msgspec.Struct, frozen=True, gc=False, rename="camel", for
 
 CANDIDATE_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(GeminiCandidate))
 PART_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(GeminiPart))
-"""What is read; the rest is kept for clients of this wire: grounding, citations, log probabilities."""
+"""The fields that are read. All others are kept for clients of this wire: grounding, citations, log probabilities."""
 
 
 class GeminiFeedback(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -154,7 +159,9 @@ class GeminiModality(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 
 class GeminiUsageMetadata(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """Gemini's counts: ``candidates`` without thoughts, ``prompt`` with what was cached but without tools' results."""
+    """Gemini's token counts: ``candidates`` excludes thoughts; ``prompt`` includes cached tokens, but not the results
+    of tools.
+    """
 
     prompt_token_count: int | None = None
     candidates_token_count: int | None = None
@@ -164,7 +171,7 @@ class GeminiUsageMetadata(msgspec.Struct, frozen=True, gc=False, rename="camel")
     candidates_tokens_details: list[GeminiModality] | None = None
 
     def usage(self) -> Usage:
-        """The same on the common scale."""
+        """The same as a canonical `Usage`."""
         thoughts = self.thoughts_token_count or 0
         return Usage(
             input_tokens=(self.prompt_token_count or 0) + (self.tool_use_prompt_token_count or 0),
@@ -176,7 +183,7 @@ class GeminiUsageMetadata(msgspec.Struct, frozen=True, gc=False, rename="camel")
 
 
 class GeminiChunk(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """A whole response or a streamed piece of one."""
+    """A complete response, or a chunk of a streamed one."""
 
     candidates: list[GeminiCandidate] | None = None
     prompt_feedback: GeminiFeedback | None = None
@@ -208,18 +215,18 @@ USAGE_FIELDS = frozenset(
     )
 )
 FEEDBACK_FIELDS = frozenset(("blockReason",))
-"""What is read of a chunk, its usage and the feedback to a prompt. The rest is kept."""
+"""The fields that are read of a chunk, its usage and the prompt's feedback. All others are kept."""
 
 _MADE_ID = "call_gemini_"
 
 
 def made_id(*where: object) -> str:
-    """An id for a call that Gemini gave none; always the same for the same place."""
+    """An id for a call without one; always the same for the same position."""
     return _MADE_ID + "_".join(map(str, where))
 
 
 def vendor_id(call_id: str) -> str | None:
-    """``call_id`` as Gemini may see it: not at all if it is one of ours."""
+    """``call_id`` as it is sent to Gemini: ``None`` if the runtime made it."""
     return None if call_id.startswith(_MADE_ID) else call_id
 
 
@@ -227,13 +234,13 @@ METHODS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmb
 
 
 def camel(name: str) -> str:
-    """``inline_data`` as ``inlineData``: Google takes both."""
+    """``inline_data`` as ``inlineData``: Google accepts both."""
     first, *rest = name.split("_")
     return first + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
 class GeminiBody(Body):
-    """A JSON object from a client, whose names are taken in either case."""
+    """A JSON object from a client, with names in camel case or snake case."""
 
     def __init__(self, fields: JsonObject, where: str = "", at: int | None = None) -> None:
         named = ((name if name == POLICY else camel(name), value) for name, value in fields.items())
@@ -241,13 +248,13 @@ class GeminiBody(Body):
 
     # Pyright takes the Self of the base for Body itself.
     def objects(self, name: str) -> list[Self]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A list of objects; empty if absent. One object counts as a list of it, as Google has it."""
+        """A list of objects; empty if absent. A single object counts as a list of one, as at Google."""
         one = self.object(name) if isinstance(self.raw.get(name), dict) else None
         return super().objects(name) if one is None else [one]
 
 
 def needed(fields: GeminiBody, name: str) -> str:
-    """The string ``name``. Raises `BadRequestError` when it is missing or empty."""
+    """The string ``name``. Raises `BadRequestError` if it is missing or empty."""
     value = fields.string(name)
     if not value:
         raise bad_request(fields.path(name), f"{fields.path(name)} is missing")

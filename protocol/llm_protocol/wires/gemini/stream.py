@@ -2,8 +2,8 @@
 
 Gemini numbers nothing: each chunk adds parts to one list. Adjacent text parts are one item until a part of another
 kind, or a signature, ends it. Older models send ``finishReason`` in every chunk, and an error may follow one, so the
-response ends only when its body does. Where SSE was requested, three other things may arrive: a JSON array of chunks,
-and an error as plain JSON, alone or after some events.
+response ends only when its body does. If SSE was requested, a JSON array of chunks may arrive instead, or an error as
+plain JSON, alone or after some events.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from llm_protocol.wires.gemini.shapes import (
 
 @final
 class GeminiPieceSplitter:
-    """Splits SSE or a JSON array into chunks. The first byte shows which it is."""
+    """Splits SSE or a JSON array into chunks. The first byte decides which of them it is."""
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._limit = max_event_bytes
@@ -61,12 +61,12 @@ class GeminiPieceSplitter:
         self._first = True
 
     @property
-    def stray(self) -> bytes:
-        """The beginning of what was neither."""
-        return self._sse.stray
+    def surplus(self) -> bytes:
+        """The beginning of a body that is neither."""
+        return self._sse.surplus
 
     def feed(self, data: bytes) -> Iterable[ServerSentEvent]:
-        """The chunks that ``data`` completes, then what is wrong with it, if anything: a `WireError`."""
+        """The chunks that ``data`` completes. Raises `WireError` after them if something is wrong."""
         if self._first:
             data = data.lstrip(BLANK)
             if not data:
@@ -84,7 +84,7 @@ class GeminiPieceSplitter:
 
 
 def cut_whole(body: bytes) -> list[bytes]:
-    """The chunks of a whole body: itself, or the members of the array that it is. Raises `WireError`."""
+    """The chunks of a complete body: the body itself, or the members of an array. Raises `WireError`."""
     array = body.lstrip(BLANK)
     return list(JsonArrayDecoder(len(body)).feed(array)) if array.startswith(b"[") else [body]
 
@@ -109,24 +109,24 @@ class GeminiDecoder(AnswerDecoder):
         self._usage: GeminiUsageMetadata | None = None
         self._hidden: tuple[int | None, int | None] | None = None
         self._is_counted = False
-        """Whether the count came with the end of the response."""
+        """Whether the usage arrived with the end of the response."""
         self._finish: str | None = None
         self._blocked = False
         self._kept = KeptFields(NAME)
         self._last: _RawChunk | None = None
-        """The last chunk, in which the whole usage stands."""
+        """The last chunk, which has the complete usage."""
         self._logprobs: list[JsonObject] = []
         self._fields: JsonObject = {}
-        """Of the candidate, what is not read."""
+        """The candidate's fields that are not read."""
         self._extra: JsonObject = {}
-        """Of the parts of the open item, what is not read."""
+        """The fields that are not read, of the open item's parts."""
 
     def take(self, piece: ServerSentEvent) -> None:
-        """Take the next chunk into account. Raises `WireError`."""
+        """Process the next chunk. Raises `WireError`."""
         self._take_chunk(piece.data)
 
     def take_whole(self, body: bytes) -> None:
-        """Take a body that is one chunk, or an array of them. Raises `WireError`."""
+        """Process a body that is one chunk or an array of chunks. Raises `WireError`."""
         for chunk in cut_whole(body):
             if not self.over:
                 self._take_chunk(chunk)
@@ -136,21 +136,21 @@ class GeminiDecoder(AnswerDecoder):
             self._close()
 
     def failure_in(self, body: Any) -> Failure:
-        """What an error body means."""
+        """Decode an error body into a failure."""
         return failure_of(None, body)
 
-    def end(self, stray: bytes) -> None:
-        """The body has ended. What is not SSE in it is an error in plain JSON, or no response at all."""
-        value = _first(stray) if stray else None
+    def end(self, surplus: bytes) -> None:
+        """End the response. ``surplus``, which was not SSE, is an error in plain JSON, or not a response at all."""
+        value = _first(surplus) if surplus else None
         if find_error(value) is not None:
             self.fail(failure_of(None, value))
-        elif stray and not self._begun:
+        elif surplus and not self._begun:
             self.misread("it is neither an event stream nor an error in JSON")
         else:
             self._close()
 
     def fail(self, failure: Failure) -> None:
-        """End the answer with a failure, and with what it had cost by then."""
+        """End the response with a failure, and report the usage up to then."""
         self._tell_usage(final=self._is_counted)
         super().fail(failure)
 
@@ -180,15 +180,15 @@ class GeminiDecoder(AnswerDecoder):
     def _keep(self, last: _RawChunk | None) -> None:
         fields = last.value if last is not None else {}
         usage = rest_of(fields.get("usageMetadata"), USAGE_FIELDS)
-        if all(map(_is_of_images, _listed(usage.get(TOKENS_DETAILS)))):  # we say that ourselves
+        if all(map(_is_of_images, _listed(usage.get(TOKENS_DETAILS)))):  # the encoder writes this field itself
             usage.pop(TOKENS_DETAILS, None)
         self._kept.keep("usage", usage)
         self._kept.keep("feedback", fields.get("promptFeedback"), FEEDBACK_FIELDS)
         self._kept.keep("chunk", fields, CHUNK_FIELDS)
-        self._out += self._kept.told()
+        self._out += self._kept.take_events()
 
     def _take_usage(self, usage: GeminiUsageMetadata) -> None:
-        """Each chunk counts from the start. The counts of prompt and thoughts are reported as they change."""
+        """Counts are cumulative. Those of the prompt and of thoughts are reported when they change."""
         hidden = (usage.prompt_token_count, usage.thoughts_token_count)
         self._usage = usage
         if hidden != self._hidden:
@@ -215,7 +215,7 @@ class GeminiDecoder(AnswerDecoder):
         self._last = raw
         for at, candidate in enumerate(chunk.candidates or ()):
             if candidate.index:
-                continue  # another choice: the canonical response has one
+                continue  # another candidate: the canonical response has only one
             if raw.has_more:
                 self._take_fields(raw.candidate(at))
             if candidate.content is not None:
@@ -229,7 +229,7 @@ class GeminiDecoder(AnswerDecoder):
             self._finish, self._blocked = str(feedback.block_reason), True
 
     def _take_fields(self, fields: JsonObject) -> None:
-        """What only this wire's clients know of a candidate. Some models repeat it in every chunk."""
+        """Candidate fields that only this wire's clients understand. Some models repeat them in every chunk."""
         self._logprobs += logprobs_from_gemini(fields.get("logprobsResult"))
         changed = {name: value for name, value in fields.items() if self._fields.get(name) != value}
         if changed:
@@ -307,16 +307,18 @@ def _is_image(blob: GeminiBlob) -> bool:
 
 @final
 class _RawChunk:
-    """A chunk again, with the fields that the typed decoder does not know; read once, and only if it is needed."""
+    """A chunk decoded again, with the fields that the typed decoder does not know. Decoded at most once, and only if
+    needed.
+    """
 
     def __init__(self, text: str | bytes) -> None:
         self._text = text
         self.has_more = False
-        """Whether it may have such fields."""
+        """Whether the chunk may have such fields."""
 
     @cached_property
     def value(self) -> JsonObject:
-        """The whole chunk."""
+        """The complete chunk as a dict."""
         return read_object(self._text)
 
     @cached_property
@@ -324,11 +326,11 @@ class _RawChunk:
         return _listed(self.value.get("candidates"))
 
     def candidate(self, at: int) -> JsonObject:
-        """What is not read of a candidate, as the typed decoder counted them."""
+        """The fields of a candidate that are not read, by the typed decoder's index."""
         return rest_of(self._candidates[at], CANDIDATE_FIELDS)
 
     def part(self, candidate: int, part: int) -> JsonObject:
-        """One part of a candidate."""
+        """One part of a candidate as a dict."""
         try:
             raw: JsonObject = _listed(self._candidates[candidate]["content"].get("parts"))[part]
             return {name: value for name, value in raw.items() if value is not None}
@@ -337,14 +339,14 @@ class _RawChunk:
 
 
 def _listed(value: Any) -> list[Any]:
-    """The members that the tolerant decoder sees: one need not stand in a list, and null is none."""
+    """The members as the tolerant decoder sees them: a single object counts as a list, and null as none."""
     return [item for item in (value if isinstance(value, list) else [value]) if item is not None]
 
 
-def _first(stray: bytes) -> object:
-    """The JSON in ``stray``; of a list its first member."""
+def _first(surplus: bytes) -> object:
+    """The JSON value in ``surplus``; the first member of a list."""
     try:
-        value = decode_json(stray)
+        value = decode_json(surplus)
     except WireError:
         return None
     return value[0] if isinstance(value, list) and value else value

@@ -19,7 +19,7 @@ MOST_CHOICES = 128
 
 
 def with_choices(inbound: Inbound, prompts: Sequence[str | None]) -> Inbound:
-    """``inbound`` with a request for each of ``prompts``, where that is not ``None``."""
+    """``inbound`` with one more request for each of ``prompts``; ``None`` stands for the same prompt."""
     first = msgspec.structs.replace(inbound.request, one_of=len(prompts))
     requests = [
         msgspec.structs.replace(first, prompt=prompt) if isinstance(first, CompletionRequest) else first
@@ -28,24 +28,24 @@ def with_choices(inbound: Inbound, prompts: Sequence[str | None]) -> Inbound:
     return inbound._replace(request=requests[0], choices=tuple(requests[1:]))
 
 
-def encode_choices(inbound: Inbound, response: LLMResponse, quirks: VendorProfile) -> bytes:
-    """The body of a whole response; of several choices each is one of its ``members``."""
+def encode_choices(inbound: Inbound, response: LLMResponse, profile: VendorProfile) -> bytes:
+    """The body of a complete response. Several choices are its ``members``."""
     if not inbound.choices:
-        return encode_whole(inbound, response, quirks)
-    body = whole_body(inbound, response, quirks)
+        return encode_whole(inbound, response, profile)
+    body = whole_body(inbound, response, profile)
     choices = [
-        whole_body(inbound._replace(choice=at), member, quirks)["choices"][0]
+        whole_body(inbound._replace(choice=at), member, profile)["choices"][0]
         for at, member in enumerate(response.members)
     ]
     return encode_json({**body, "choices": choices})
 
 
-def closing_frames(inbound: Inbound, response: LLMResponse, quirks: VendorProfile = OPENAI) -> list[Frame]:
-    """What a stream of several choices ends with, once all of them have ended; ``response`` is all together."""
+def closing_frames(inbound: Inbound, response: LLMResponse, profile: VendorProfile = OPENAI) -> list[Frame]:
+    """The frames after the last choice of a stream has ended. ``response`` is the combined response."""
     request = inbound.request
     frames: list[Frame] = []
     if inbound.include_usage and response.usage is not None:
         kind = "text_completion" if isinstance(request, CompletionRequest) else "chat.completion.chunk"
-        head = opening(response.response_id, kind, int(request.timestamp), response.model, quirks)
+        head = opening(response.response_id, kind, int(request.timestamp), response.model, profile)
         frames.append(Frame(None, encode_json({**head, "choices": [], "usage": usage_body(response.usage)})))
     return [*frames, DONE]

@@ -39,50 +39,50 @@ from llm_protocol.wires.openai_chat.stream import OpenAIChatDecoder
 
 @final
 class OpenAIChat:
-    """Speaks to OpenAI, Cerebras, or a server that is compatible; see `ClientDialect`."""
+    """Speaks to OpenAI, Cerebras, or a compatible server; see `ClientDialect`."""
 
     version = 2
 
-    def __init__(self, quirks: VendorProfile = OPENAI, rules: ModelRules | None = None) -> None:
-        self.quirks = quirks
-        self.rules = rules or rules_of(quirks.kind)
+    def __init__(self, profile: VendorProfile = OPENAI, rules: ModelRules | None = None) -> None:
+        self.profile = profile
+        self.rules = rules or rules_of(profile.kind)
 
     @property
     def name(self) -> str:
         """The dialect's name, the key of its fields in ``Parameters.extra``."""
-        return self.quirks.name
+        return self.profile.name
 
     @property
     def request_types(self) -> frozenset[RequestType]:
         """The request types that this vendor supports."""
-        return self.quirks.request_types
+        return self.profile.request_types
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
-        """The header that carries the key."""
+        """The header that carries the API key."""
         return (("authorization", f"Bearer {key}"),)
 
     def adapt(self, request: AnyRequest) -> Adapted:
-        """The request as the vendor can be told it."""
-        return adapt(request, self.quirks.target, self.rules.of(request.model))
+        """The request, adapted to what the vendor accepts."""
+        return adapt(request, self.profile.target, self.rules.of(request.model))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request. Embeddings and images are never streamed."""
         match request:
             case ChatRequest():
                 return post(
-                    "/chat/completions", chat_body(request, self.quirks, self.rules.of(request.model), stream=stream)
+                    "/chat/completions", chat_body(request, self.profile, self.rules.of(request.model), stream=stream)
                 )
             case CompletionRequest():
-                return post("/completions", completion_body(request, self.quirks, stream=stream))
+                return post("/completions", completion_body(request, self.profile, stream=stream))
             case EmbeddingRequest():
-                return post("/embeddings", embedding_body(request, self.quirks))
+                return post("/embeddings", embedding_body(request, self.profile))
             case ImageRequest():
-                return post("/images/generations", image_body(request, self.quirks))
+                return post("/images/generations", image_body(request, self.profile))
             case _:
-                raise unsupported("request_type", f"{self.quirks.vendor} has no endpoint for {request.request_type}")
+                raise unsupported("request_type", f"{self.profile.vendor} has no endpoint for {request.request_type}")
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
-        """A decoder for the streamed response, or for the one that comes whole all the same."""
+        """A decoder for the response, whether it arrives streamed or complete."""
         if isinstance(request, ChatRequest | CompletionRequest):
             return BodyDecoder(OpenAIChatDecoder(request.request_id, self.name))
         return WholeBody(self, request)
@@ -90,7 +90,7 @@ class OpenAIChat:
     def decode_response(
         self, request: AnyRequest, response: WireResponse, ignored: set[str] | None = None
     ) -> list[Event]:
-        """The events of a whole 2xx response."""
+        """The events of a complete 2xx response."""
         match request:
             case EmbeddingRequest():
                 return decode_embeddings(request, response.body)
@@ -100,18 +100,20 @@ class OpenAIChat:
                 return read_whole(OpenAIChatDecoder(request.request_id, self.name), response.body, ignored)
 
     def decode_error(self, response: WireResponse) -> Failure:
-        """The failure for a response with an error status. Without Retry-After, the used-up window's reset applies."""
+        """The failure for a response with an error status. Without Retry-After, the reset time of the exhausted window
+        is used.
+        """
         limits = self.rate_limits(response.headers)
         return decode_error(
             response.status, response.headers, response.body, None if limits is None else _reset(limits)
         )
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
-        """What ``x-ratelimit-*`` say is left."""
+        """What is left of the limits, according to ``x-ratelimit-*``."""
         headers = tuple(field for field in headers if field[0].startswith("x-ratelimit-"))
         if not headers:
             return None
-        requests, tokens = self.quirks.requests_window, self.quirks.tokens_window
+        requests, tokens = self.profile.requests_window, self.profile.tokens_window
         found = RateLimits(
             requests_limit=int_header(headers, f"x-ratelimit-limit-{requests}"),
             requests_remaining=int_header(headers, f"x-ratelimit-remaining-{requests}"),
@@ -122,7 +124,7 @@ class OpenAIChat:
         )
         if found == RateLimits():
             return None
-        return msgspec.structs.replace(found, per_model=True) if self.quirks.limits_per_model else found
+        return msgspec.structs.replace(found, per_model=True) if self.profile.limits_per_model else found
 
     def models_request(self, page: str | None) -> WireRequest:  # noqa: ARG002
         """The request for the model list, which has one page."""
@@ -141,31 +143,31 @@ def _reset(limits: RateLimits) -> float | None:
     return max((reset for left, reset in windows if left == 0 and reset is not None), default=None)
 
 
-def chat_body(request: ChatRequest, quirks: VendorProfile, rule: ModelRule, *, stream: bool) -> JsonObject:
+def chat_body(request: ChatRequest, profile: VendorProfile, rule: ModelRule, *, stream: bool) -> JsonObject:
     """The body of ``POST /chat/completions``."""
     messages = [
         wire
         for at, message in enumerate(request.messages)
-        for wire in encode_message(message, f"messages[{at}]", quirks)
+        for wire in encode_message(message, f"messages[{at}]", profile)
     ]
-    if rule.prefill and quirks.prefill_field is not None and _is_begun(messages[-1:]):
-        messages[-1][quirks.prefill_field] = True
+    if rule.prefill and profile.prefill_field is not None and _is_begun(messages[-1:]):
+        messages[-1][profile.prefill_field] = True
     body: JsonObject = {"model": request.model, "messages": messages}
     if request.tools:
-        body["tools"] = [_encode_tool(tool, f"tools[{at}]", quirks) for at, tool in enumerate(request.tools)]
+        body["tools"] = [_encode_tool(tool, f"tools[{at}]", profile) for at, tool in enumerate(request.tools)]
     if request.tool_choice is not None:
         body["tool_choice"] = _encode_tool_choice(request.tool_choice)
     if request.response_format is not None:
         body["response_format"] = _encode_response_format(request.response_format)
     parameters = request.parameters
-    if stops_reasoning(rule, quirks.target, request):
+    if stops_reasoning(rule, profile.target, request):
         parameters = msgspec.structs.replace(parameters, reasoning_effort="none")
-    add_parameters(body, parameters, quirks, stream=stream)
+    add_parameters(body, parameters, profile, stream=stream)
     return body
 
 
 def _is_begun(last: list[JsonObject]) -> bool:
-    """Whether the last message is the beginning of a response."""
+    """Whether the last message is the beginning of a response, to be continued."""
     return any(message["role"] == "assistant" and "tool_calls" not in message for message in last)
 
 
@@ -173,23 +175,23 @@ _PARAMETERS = (
     "frequency_penalty", "max_output_tokens", "parallel_tool_calls", "presence_penalty", "reasoning_effort", "seed",
     "stop", "temperature", "top_k", "top_p", "user",
 )  # fmt: skip
-"""The parameters that this wire can say; which of them a vendor takes is in `llm_protocol.parameters`."""
+"""The parameters that this wire can express; `llm_protocol.parameters` has which of them a vendor accepts."""
 
 
-def add_parameters(body: JsonObject, parameters: Parameters, quirks: VendorProfile, *, stream: bool) -> None:
-    """Add what is set of the parameters, the streaming fields and ``extra``."""
-    names = {"max_output_tokens": quirks.max_tokens_field, "user": quirks.user_field}
+def add_parameters(body: JsonObject, parameters: Parameters, profile: VendorProfile, *, stream: bool) -> None:
+    """Add the parameters that are set, the streaming fields and ``extra``."""
+    names = {"max_output_tokens": profile.max_tokens_field, "user": profile.user_field}
     body |= set_parameters(parameters, {name: names.get(name, name) for name in _PARAMETERS})
     if stream:
         body["stream"] = True
-        if quirks.stream_usage:
+        if profile.stream_usage:
             body["stream_options"] = {"include_usage": True}
-    add_extra(body, parameters, quirks.name)
+    add_extra(body, parameters, profile.name)
 
 
-def _encode_tool(tool: Tool | HostedTool, where: str, quirks: VendorProfile) -> JsonObject:
+def _encode_tool(tool: Tool | HostedTool, where: str, profile: VendorProfile) -> JsonObject:
     if isinstance(tool, HostedTool):
-        return own_value(tool, where, quirks.name, quirks.vendor)
+        return own_value(tool, where, profile.name, profile.vendor)
     function: JsonObject = {"name": tool.name}
     if tool.description is not None:
         function["description"] = tool.description
@@ -198,7 +200,7 @@ def _encode_tool(tool: Tool | HostedTool, where: str, quirks: VendorProfile) -> 
     if tool.strict is not None:
         function["strict"] = tool.strict
     function.update(
-        {name: value for name, value in own_fields(tool.extra, quirks.name).items() if name not in function}
+        {name: value for name, value in own_fields(tool.extra, profile.name).items() if name not in function}
     )
     return {"type": "function", "function": function}
 
@@ -218,9 +220,9 @@ def _encode_response_format(format_: ResponseFormat) -> JsonObject:
     return {"type": "json_schema", "json_schema": schema}
 
 
-def completion_body(request: CompletionRequest, quirks: VendorProfile, *, stream: bool) -> JsonObject:
+def completion_body(request: CompletionRequest, profile: VendorProfile, *, stream: bool) -> JsonObject:
     """The body of ``POST /completions``, which knows only the old names."""
-    legacy = msgspec.structs.replace(quirks, max_tokens_field="max_tokens", user_field="user")
+    legacy = msgspec.structs.replace(profile, max_tokens_field="max_tokens", user_field="user")
     body: JsonObject = {"model": request.model, "prompt": request.prompt}
     if request.suffix is not None:
         body["suffix"] = request.suffix

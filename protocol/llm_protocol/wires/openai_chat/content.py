@@ -37,8 +37,8 @@ from llm_protocol.wires.openai_chat.shapes import DETAILS, WIRE, details_of, sig
 # ---------------------------------------------------------------- to the wire
 
 
-def encode_message(message: Message, where: str, quirks: VendorProfile) -> Iterator[JsonObject]:
-    """One canonical message; each tool result is a wire message of its own."""
+def encode_message(message: Message, where: str, profile: VendorProfile) -> Iterator[JsonObject]:
+    """Encode one canonical message; each tool result becomes a wire message of its own."""
     rest: list[Part] = []
     for part in message.content:
         if isinstance(part, ToolResult):
@@ -49,60 +49,62 @@ def encode_message(message: Message, where: str, quirks: VendorProfile) -> Itera
         for part in rest:
             only_result(part, where)
     elif rest or not message.content:
-        role = "system" if message.role == "developer" and not quirks.developer_role else message.role
+        role = "system" if message.role == "developer" and not profile.developer_role else message.role
         wire: JsonObject = {"role": role}
         if message.name is not None:
             wire["name"] = message.name
         encode = _encode_assistant if role == "assistant" else _encode_content
-        wire.update(encode(rest, where, quirks))
-        for name, value in own_fields(message.extra, quirks.name).items():
-            if quirks.message_fields is None or name in quirks.message_fields:
+        wire.update(encode(rest, where, profile))
+        for name, value in own_fields(message.extra, profile.name).items():
+            if profile.message_fields is None or name in profile.message_fields:
                 wire.setdefault(name, value)
         yield wire
 
 
 def _encode_tool_result(result: ToolResult, where: str) -> JsonObject:
     if not all(isinstance(part, Text) for part in result.content):
-        raise unsupported(where, f"{where}: a tool result on the chat wire is text; all else belongs in a user message")
+        raise unsupported(
+            where, f"{where}: a tool result on the chat wire must be text; put the rest into a user message"
+        )
     texts = [part.text for part in result.content if isinstance(part, Text)]
     content = "".join(texts) if len(texts) <= 1 else [{"type": "text", "text": text} for text in texts]
     return {"role": "tool", "tool_call_id": result.call_id, "content": content}
 
 
-def _encode_content(parts: list[Part], where: str, quirks: VendorProfile) -> JsonObject:
+def _encode_content(parts: list[Part], where: str, profile: VendorProfile) -> JsonObject:
     match parts:
         case []:
             return {"content": ""}
-        case [Text(text, extra=extra)] if not own_fields(extra, quirks.name):
+        case [Text(text, extra=extra)] if not own_fields(extra, profile.name):
             return {"content": text}
-    return {"content": [_encode_part(part, where, quirks) for part in parts]}
+    return {"content": [_encode_part(part, where, profile) for part in parts]}
 
 
-def _encode_part(part: Part, where: str, quirks: VendorProfile) -> JsonObject:
+def _encode_part(part: Part, where: str, profile: VendorProfile) -> JsonObject:
     match part:
         case Text():
-            return {"type": "text", "text": part.text, **own_fields(part.extra, quirks.name)}
+            return {"type": "text", "text": part.text, **own_fields(part.extra, profile.name)}
         case Image():
             url: JsonObject = {"url": image_url(part)}
             if part.detail is not None:
                 url["detail"] = part.detail
-            return {"type": "image_url", "image_url": url, **own_fields(part.extra, quirks.name)}
+            return {"type": "image_url", "image_url": url, **own_fields(part.extra, profile.name)}
         case Document():
-            return {**own_fields(part.extra, quirks.name), **encode_document(part, where)}
+            return {**own_fields(part.extra, profile.name), **encode_document(part, where)}
         case Audio():
-            return {**own_fields(part.extra, quirks.name), **encode_audio(part, where)}
+            return {**own_fields(part.extra, profile.name), **encode_audio(part, where)}
         case Opaque():
-            return own_value(part, where, quirks.name, quirks.vendor)
+            return own_value(part, where, profile.name, profile.vendor)
         case _:
             raise _misplaced(part, where)
 
 
 def _misplaced(part: Part, where: str) -> UnsupportedError:
-    return unsupported(where, f"{where}: {type(part).__name__} cannot stand here on the chat wire")
+    return unsupported(where, f"{where}: {type(part).__name__} is not allowed here on the chat wire")
 
 
-def _encode_assistant(parts: list[Part], where: str, quirks: VendorProfile) -> JsonObject:
-    """An earlier response. Another vendor's reasoning is left out."""
+def _encode_assistant(parts: list[Part], where: str, profile: VendorProfile) -> JsonObject:
+    """Encode an earlier response. Another vendor's reasoning is left out."""
     texts: list[Part] = []
     wire: JsonObject = {}
     calls: list[JsonObject] = []
@@ -111,39 +113,39 @@ def _encode_assistant(parts: list[Part], where: str, quirks: VendorProfile) -> J
             case Text():
                 texts.append(part)
             case ToolCall():
-                own = own_fields(part.extra, quirks.name) if quirks.message_fields is None else {}
-                calls.append({**own, **call_body(part, part.signature if quirks.signed_calls else None)})
-            case Opaque(dialect=quirks.name, value={"type": "custom"} as call):
+                own = own_fields(part.extra, profile.name) if profile.message_fields is None else {}
+                calls.append({**own, **call_body(part, part.signature if profile.signed_calls else None)})
+            case Opaque(dialect=profile.name, value={"type": "custom"} as call):
                 calls.append(call)
             case Refusal():
                 wire["refusal"] = wire.get("refusal", "") + part.text
             case Reasoning():
-                if quirks.sends_reasoning and part.dialect in (None, quirks.name):
-                    _add_reasoning(part, wire, quirks)
+                if profile.sends_reasoning and part.dialect in (None, profile.name):
+                    _add_reasoning(part, wire, profile)
             case Opaque():
-                own_value(part, where, quirks.name, quirks.vendor)  # raises for those of another dialect
+                own_value(part, where, profile.name, profile.vendor)  # raises for a part of another dialect
                 raise _misplaced(part, where)
             case _:
                 raise _misplaced(part, where)
     if texts:
-        wire.update(_encode_content(texts, where, quirks))
+        wire.update(_encode_content(texts, where, profile))
     else:
-        # Some servers fail where the field is missing, others where it is empty beside calls.
+        # Some servers fail if the field is missing, others if it is empty beside calls.
         wire["content"] = None if calls or "refusal" in wire else ""
     if calls:
         wire["tool_calls"] = calls
     return wire
 
 
-def _add_reasoning(part: Reasoning, wire: JsonObject, quirks: VendorProfile) -> None:
+def _add_reasoning(part: Reasoning, wire: JsonObject, profile: VendorProfile) -> None:
     if part.text:
-        wire[quirks.reasoning_field] = wire.get(quirks.reasoning_field, "") + part.text
-    if quirks.name == WIRE and (details := details_of(part)):
+        wire[profile.reasoning_field] = wire.get(profile.reasoning_field, "") + part.text
+    if profile.name == WIRE and (details := details_of(part)):
         wire[DETAILS] = [*wire.get(DETAILS, ()), *details]
 
 
 def call_body(call: ToolCall, signature: str | None) -> JsonObject:
-    """A whole call, as it stands in messages."""
+    """A complete call, as it appears in messages."""
     function = {"name": call.name, "arguments": call.arguments or "{}"}
     return signed({"id": call.id, "type": "function", "function": function}, signature)
 
@@ -152,7 +154,7 @@ _ROLES: tuple[Role, ...] = get_args(Role)
 
 
 def with_extra(parameters: Parameters, body: Body, name: str, odd: JsonObject | None = None) -> Parameters:
-    """``parameters`` with what nobody read of the body."""
+    """``parameters``, with the fields of the body that no reader has read as ``extra``."""
     extra = {**body.rest(), **(odd or {})}
     return msgspec.structs.replace(parameters, wire=name, extra={name: extra} if extra else {})
 
@@ -161,7 +163,7 @@ def with_extra(parameters: Parameters, body: Body, name: str, odd: JsonObject | 
 
 
 def join_tool_results(messages: Iterable[Message]) -> Iterator[Message]:
-    """Results that stand one after another are one turn."""
+    """Join consecutive tool results into one turn."""
     turn: Message | None = None
     for message in messages:
         if turn and turn.role == message.role == "tool":
@@ -265,7 +267,7 @@ def _decode_call(call: Body, name: str) -> Part:
             return Opaque(dialect=name, value=call.raw)
         raise call.wrong("function", "an object with name and arguments")
     id_, signature = call.required_string("id"), _decode_signature(call)
-    for known in ("type", "index"):  # clients send back what a stream told them
+    for known in ("type", "index"):  # clients send back fields that they received in a stream
         call.take(known)
     rest = call.rest()
     return ToolCall(

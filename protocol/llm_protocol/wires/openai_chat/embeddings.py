@@ -37,21 +37,21 @@ class _Answer(msgspec.Struct):
 _DECODER = JsonDecoder(_Answer, limits=VECTOR_LIMITS)
 
 
-def embedding_body(request: EmbeddingRequest, quirks: VendorProfile) -> JsonObject:
+def embedding_body(request: EmbeddingRequest, profile: VendorProfile) -> JsonObject:
     """The body of ``POST /embeddings``."""
     body: JsonObject = {"model": request.model, "input": list(request.inputs)}
     if request.dimensions is not None:
         body["dimensions"] = request.dimensions
     if request.parameters.user is not None:
         body["user"] = request.parameters.user
-    if quirks.embedding_format is not None:
-        body["encoding_format"] = quirks.embedding_format
-    add_extra(body, request.parameters, quirks.name)
+    if profile.embedding_format is not None:
+        body["encoding_format"] = profile.embedding_format
+    add_extra(body, request.parameters, profile.name)
     return body
 
 
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
-    """The events of a whole response; an embedding missing is a failure, never a shorter list."""
+    """The events of a complete response. A missing embedding is a failure, never a shorter list."""
     try:
         answer = _DECODER.decode(body)
         found = [embedding_of(item.embedding) for item in answer.data]
@@ -101,12 +101,12 @@ def _is_tokens(value: Any) -> TypeGuard[list[int]]:
 
 
 def wanted_form(body: Body) -> str:
-    """How the client wants its embeddings: ``"float"``, ``"base64"``, or ``""``."""
+    """The encoding that the client requested for embeddings: ``"float"``, ``"base64"``, or ``""`` if none."""
     return body.string("encoding_format") or ""
 
 
 def encode_embeddings(response: LLMResponse, form: str) -> bytes:
-    """The body of a whole response, in the encoding that was asked for."""
+    """The body of a complete response, in the requested encoding."""
     usage = response.usage
     tokens = usage.input_tokens if usage else 0
     body: JsonObject = {

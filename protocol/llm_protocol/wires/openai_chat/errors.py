@@ -30,7 +30,7 @@ _SPENT = frozenset(
         "organization_usage_limit_exceeded",
     }
 )
-"""The account's money or its limits are used up, for all models; as ``code`` or as ``type``."""
+"""Values of ``code`` or ``type`` that mean: the account's credit or limits are used up, for all models."""
 
 _KINDS = {
     "invalid_api_key": FailureKind.AUTH,
@@ -64,7 +64,7 @@ _KINDS = {
     "unknown_parameter": FailureKind.UNSUPPORTED,
     "invalid_parameter": FailureKind.UNSUPPORTED,
     "data_residency_mismatch": FailureKind.UNSUPPORTED,
-    "wrong_api_format": FailureKind.UNSUPPORTED,  # Cerebras, of fields that it does not know
+    "wrong_api_format": FailureKind.UNSUPPORTED,  # Cerebras, for unknown fields
     "vector_store_timeout": FailureKind.SERVER_ERROR,
     **dict.fromkeys(
         (
@@ -85,9 +85,9 @@ _KINDS = {
         FailureKind.BAD_REQUEST,
     ),
 }
-"""By ``code``, and where that and ``param`` say nothing, by ``type``."""
+"""Failure kinds by ``code``; if neither that nor ``param`` decides, by ``type``."""
 
-# What another model or project may well take. Their errors come without a code.
+# Requests that another model or project may accept. These errors have no code.
 _UNSUPPORTED_PARAMS = frozenset({"reasoning_effort", "reasoning.effort", "service_tier"})
 
 _TOO_LONG = re.compile(
@@ -110,20 +110,20 @@ def decode_error(status: int | None, headers: Headers, body: bytes, reset_s: flo
 
 
 def error_in(body: Any) -> bool:
-    """Whether a decoded body that should have been a response is an error instead."""
+    """Whether a decoded body is an error instead of a response."""
     return find_error(body) is not None
 
 
 def failure_of(body: Any, status: int | None = None, headers: Headers = (), reset_s: float | None = None) -> Failure:
-    """What a decoded error body means; ``status`` is None inside a stream, where the body may name its own.
+    """Decode an error body into a failure. ``status`` is None inside a stream, where the body may contain one.
 
-    Read in this order: ``code``, ``param``, ``type``, the status, and last the words.
+    Evaluated in this order: ``code``, ``param``, ``type``, the status, the message.
     """
     error = find_error(body) or ({"message": body} if isinstance(body, str) else {})
     if status is None:
         status = _own_status(body, error)
     code, param, type_, message = (_text(error.get(name)) for name in ("code", "param", "type", "message"))
-    fallback = f"the vendor answered with HTTP {status}" if status else "the vendor broke off with an error"
+    fallback = f"the vendor answered with HTTP {status}" if status else "the vendor ended the stream with an error"
     wait = retry_after(headers)
     if wait is None and message:
         hint = _TRY_AGAIN.search(message)
@@ -133,7 +133,7 @@ def failure_of(body: Any, status: int | None = None, headers: Headers = (), rese
         wait = reset_s
     account_wide = True if kind is FailureKind.QUOTA and not _SPENT.isdisjoint((code, type_)) else None
     if kind is FailureKind.RATE_LIMITED and wait is None and _PER_DAY.search(message or ""):
-        kind, account_wide = FailureKind.QUOTA, False  # each model has a day's limit of its own
+        kind, account_wide = FailureKind.QUOTA, False  # each model has a daily limit of its own
     return Failure(
         kind=kind,
         message=error_message(message, fallback),
@@ -146,7 +146,7 @@ def failure_of(body: Any, status: int | None = None, headers: Headers = (), rese
 
 
 def not_understood(body: bytes, exc: WireError) -> Failed:
-    """The end of a response whose 2xx body is not one: the error in it, or ours."""
+    """The failure for a 2xx body that is not a response: the error in it, or one of our own."""
     try:
         value = decode_json(body)
     except WireError:
@@ -178,7 +178,7 @@ def _kind(status: int | None, code: str | None, param: str | None, type_: str | 
         return FailureKind.UNSUPPORTED
     kind = kind or _KINDS.get(type_ or "")
     if kind is FailureKind.RATE_LIMITED and _TOO_LARGE.search(message):
-        return FailureKind.CONTEXT_LENGTH  # larger than a whole minute's tokens: waiting would not help
+        return FailureKind.CONTEXT_LENGTH  # larger than the tokens of a whole minute: waiting would not help
     if kind is not None:
         return kind
     kind = FailureKind.SERVER_ERROR if status is None else kind_of_status(status)
@@ -193,12 +193,14 @@ def _kind(status: int | None, code: str | None, param: str | None, type_: str | 
 
 
 def error_body(failure: Failure) -> JsonObject:
-    """The error object, as in a body and as in a stream."""
+    """The error object, for a body or a stream."""
     rule = failure.rule
     return {"error": {"message": failure.message, "type": rule.type, "param": failure.param, "code": rule.code}}
 
 
 def encode_error(failure: Failure) -> WireResponse:
-    """Status, headers and body. A client must not repeat what was half delivered or cannot succeed."""
+    """Status, headers and body. The headers forbid a retry if part of the response was delivered, or if it cannot
+    succeed.
+    """
     hint = (("x-should-retry", "false"),) if not failure.client_retry else ()
     return refusal(failure, error_body(failure), *hint)

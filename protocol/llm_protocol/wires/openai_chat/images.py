@@ -1,4 +1,4 @@
-"""Images, both sides. Responses have base64 or, from older models, a URL; both are read."""
+"""Images, both sides. Responses contain base64 or, from older models, a URL; both are decoded."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class _Answer(msgspec.Struct):
 _DECODER = JsonDecoder(_Answer)
 
 _EXTRA = "openai_images"
-"""Whose fields an image keeps: the chat endpoint must not be shown them when the image is sent on."""
+"""The dialect of an image's extra fields. It differs from the chat dialect, whose endpoint must not receive them."""
 
 
-def image_body(request: ImageRequest, quirks: VendorProfile) -> JsonObject:
+def image_body(request: ImageRequest, profile: VendorProfile) -> JsonObject:
     """The body of ``POST /images/generations``. No ``response_format``: the GPT image models refuse it."""
     body: JsonObject = {"model": request.model, "prompt": request.prompt}
     if request.n != 1:
@@ -61,7 +61,7 @@ def image_body(request: ImageRequest, quirks: VendorProfile) -> JsonObject:
             body[name] = value
     if request.parameters.user is not None:
         body["user"] = request.parameters.user
-    add_extra(body, request.parameters, quirks.name)
+    add_extra(body, request.parameters, profile.name)
     return body
 
 
@@ -79,7 +79,7 @@ def decode_images(request: ImageRequest, body: bytes) -> list[Event]:
     kept = KeptFields(WIRE)
     kept.keep("head", fields, HEAD_FIELDS)
     kept.keep("usage", beyond(fields.get("usage"), USAGE_SHAPE))
-    events: list[Event] = [*kept.told(), Started(model=request.model)]
+    events: list[Event] = [*kept.take_events(), Started(model=request.model)]
     for index, picture in enumerate(pictures):
         events += (ItemStarted(index=index, kind="image"), ItemDone(index=index, part=picture))
     if answer.usage is not None:
@@ -105,7 +105,7 @@ def _shown(item: _Picture, format_: str | None) -> Image:
 def image_request(body: Body, name: str) -> ImageRequest:
     """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
     if body.boolean("stream") or body.integer("partial_images"):
-        raise body.cannot("stream", "images are not streamed; leave stream and partial_images out")
+        raise body.cannot("stream", "images are not streamed; omit stream and partial_images")
     n = body.integer("n")
     if n is not None and n < 1:
         raise body.wrong("n", "a number from 1")

@@ -1,4 +1,4 @@
-"""Documents and audio as parts of chat messages: ``file`` and ``input_audio``. Cerebras' names are the same."""
+"""Documents and audio as parts of chat messages: ``file`` and ``input_audio``. Cerebras uses the same names."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ from llm_protocol.codec.media import (
 from llm_protocol.content import Audio, Document, Image, JsonObject, Opaque
 
 FILES: Final = "openai"
-"""Who keeps the files that are sent by their id."""
+"""The vendor that stores the files which requests refer to by id."""
 
 _FORMATS: Final = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 _NAMES: Final = {media_type: name for name, media_type in _FORMATS.items()}
 
 
 def encode_document(part: Document, where: str) -> JsonObject:
-    """A ``file`` part. Raises `UnsupportedError` for a document by URL, which this wire does not have."""
+    """Encode a ``file`` part. Raises `UnsupportedError` for a document by URL, which this wire cannot express."""
     if part.file_id is not None:
         name = {} if part.title is None else {"filename": part.title}
         return {"type": "file", "file": {"file_id": part.file_id, **name}}
     if part.url is not None:
-        raise unsupported(where, f"{where}: the chat wire takes no documents by URL, only their content")
+        raise unsupported(where, f"{where}: the chat wire accepts documents only as content, not by URL")
     return {"type": "file", "file": {"filename": file_name(part), "file_data": content_uri(part)}}
 
 
 def file_name(part: Document) -> str:
-    """The document's name; the vendor demands one, and goes by its suffix."""
+    """The document's name. The vendor requires one, and takes the type from its suffix."""
     return part.title or ("document.pdf" if part.media_type == "application/pdf" else "document.txt")
 
 
 def encode_audio(part: Audio, where: str) -> JsonObject:
-    """An ``input_audio`` part. Raises `UnsupportedError` for audio by URL."""
+    """Encode an ``input_audio`` part. Raises `UnsupportedError` for audio by URL."""
     if part.url is not None or part.file_id is not None:
-        raise unsupported(where, f"{where}: this wire takes audio by its content only")
+        raise unsupported(where, f"{where}: this wire accepts audio only as content, not by URL")
     kind = part.media_type or ""
     return {"type": "input_audio", "input_audio": {"data": content_base64(part), "format": audio_format(kind)}}
 
 
 def audio_format(media_type: str) -> str:
-    """``mp3`` of ``audio/mpeg``."""
+    """The format of a media type: ``mp3`` for ``audio/mpeg``."""
     return _NAMES.get(media_type, media_type.partition("/")[2].removeprefix("x-"))
 
 
 def audio_type(form: str) -> str:
-    """``audio/mpeg`` of ``mp3``."""
+    """The media type of a format: ``audio/mpeg`` for ``mp3``."""
     return _FORMATS.get(form.lower(), f"audio/{form.lower()}")
 
 
 def decode_document(part: Body, name: str) -> Image | Document | Audio | Opaque:
-    """The part that a ``file`` is; `Opaque` where it holds no content and no id that are known here."""
+    """Decode a ``file``; it becomes `Opaque` if it has neither content nor a known id."""
     found = part.object("file")
     assert found is not None, "the caller looked"
     title, data, file_id = found.string("filename"), found.string("file_data"), found.string("file_id")
@@ -75,7 +75,7 @@ def decode_document(part: Body, name: str) -> Image | Document | Audio | Opaque:
 
 
 def file_content(data: str, title: str | None, where: str) -> Image | Document | Audio | None:
-    """The part that ``data`` is: a data URI, or base64 of what the file's name says. ``None``: it is not known.
+    """Decode ``data``: a data URI, or base64 whose type follows from the file's name. ``None`` if the type is unknown.
 
     Raises `BadRequestError`.
     """
@@ -88,7 +88,7 @@ def file_content(data: str, title: str | None, where: str) -> Image | Document |
 
 
 def decode_audio(part: Body, name: str) -> Audio | Opaque:
-    """An ``input_audio`` part."""
+    """Encode an ``input_audio`` part."""
     found = part.object("input_audio")
     assert found is not None, "the caller looked"
     data, form = found.required_string("data"), found.required_string("format")

@@ -11,12 +11,12 @@ from llm_protocol.model_facts import Capabilities
 
 
 def decode_models(body: bytes) -> ModelPage:
-    """The whole list: this wire has no pages. Raises `ProtocolError`."""
+    """Decode the complete list: this wire has no pages. Raises `ProtocolError`."""
     return read_models(body, "data", _info)
 
 
 _WINDOWS = ("max_model_len", "context_window", "context_length", "max_context_length")
-"""The names that vLLM, Groq, OpenRouter and Mistral give it; llama.cpp has it elsewhere."""
+"""The names of the context window at vLLM, Groq, OpenRouter and Mistral; llama.cpp has it elsewhere."""
 
 
 def _info(entry: ModelEntry) -> ModelInfo:
@@ -35,7 +35,7 @@ def _info(entry: ModelEntry) -> ModelInfo:
 
 
 def _capabilities(entry: ModelEntry) -> Capabilities | None:
-    """What a compatible vendor's list says of a model beside its sizes; ``None`` if nothing."""
+    """The capabilities that a compatible vendor's list reports for a model; ``None`` if it reports none."""
     if shown := entry.object("architecture").texts("input_modalities"):  # OpenRouter.
         known = entry.texts("supported_parameters")
         return Capabilities(
@@ -44,8 +44,10 @@ def _capabilities(entry: ModelEntry) -> Capabilities | None:
             audio="audio" in shown,
             tools="tools" in known if known else None,
         )
-    said = entry.object("capabilities")  # Mistral.
-    found = Capabilities(vision=said.flag("vision"), audio=said.flag("audio"), tools=said.flag("function_calling"))
+    stated = entry.object("capabilities")  # Mistral.
+    found = Capabilities(
+        vision=stated.flag("vision"), audio=stated.flag("audio"), tools=stated.flag("function_calling")
+    )
     return None if found == Capabilities() else found
 
 

@@ -38,27 +38,29 @@ from llm_protocol.wires.openai_chat.models import encode_models
 from llm_protocol.wires.openai_chat.server_stream import OpenAIChatEncoder
 
 _OLD_NAMES = (b'"function_call"', b'"functions"')
-"""What a request in the old form of tool calls, or one that tells of such, has somewhere: see `codec.old_functions`."""
+"""A request that contains one of these may use the deprecated form of tool calls: see `codec.old_functions`."""
 
 
 @final
 class OpenAIChatServer:
-    """Speaks to clients of this wire; see `ServerDialect`. ``quirks`` matter to a fake of one vendor only."""
+    """Speaks to clients of this wire; see `ServerDialect`. Only a fake of one particular vendor sets ``profile``."""
 
-    def __init__(self, quirks: VendorProfile = OPENAI) -> None:
-        self.quirks = quirks
+    def __init__(self, profile: VendorProfile = OPENAI) -> None:
+        self.profile = profile
 
     @property
     def name(self) -> str:
         """The dialect's name."""
-        return self.quirks.name
+        return self.profile.name
 
     def decode_request(self, path: str, body: bytes) -> Inbound:
-        """What a client asks for, by the end of the path. Raises `BadRequestError`, `UnsupportedError`."""
+        """Decode a client's request; the end of the path decides which. Raises `BadRequestError` and
+        `UnsupportedError`.
+        """
         place = path.partition("?")[0].rstrip("/")
         reader = next((reader for end, reader in _READERS.items() if place.endswith(end)), None)
         if reader is None:
-            raise bad_request(None, f"no endpoint at {place[:200]}; there is {', '.join(_READERS)}")
+            raise bad_request(None, f"there is no endpoint {place[:200]}; there are {', '.join(_READERS)}")
         fields = Body.parse(body)
         form = ""
         if reader is chat_request and any(name in body for name in _OLD_NAMES):
@@ -68,7 +70,7 @@ class OpenAIChatServer:
         choices = _choices(reader, fields)
         request = reader(fields, self.name)
         if stream and isinstance(request, EmbeddingRequest | ImageRequest):
-            raise unsupported("stream", "embeddings and images are never streamed; leave stream out")
+            raise unsupported("stream", "embeddings and images are never streamed; omit stream")
         if isinstance(request, EmbeddingRequest):
             form = wanted_form(fields)
         inbound = Inbound(request, stream=stream, include_usage=usage, policy=fields.policy(), form=form)
@@ -76,7 +78,7 @@ class OpenAIChatServer:
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
         """An encoder for one streamed response."""
-        encoder = OpenAIChatEncoder(inbound, response_id, self.quirks)
+        encoder = OpenAIChatEncoder(inbound, response_id, self.profile)
         return old_functions.OldFormEncoder(encoder) if inbound.form == old_functions.FUNCTIONS else encoder
 
     def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
@@ -87,7 +89,7 @@ class OpenAIChatServer:
             case ImageRequest():
                 body = encode_images(response)
             case _:
-                body = encode_choices(inbound, response, self.quirks)
+                body = encode_choices(inbound, response, self.profile)
                 if inbound.form == old_functions.FUNCTIONS:
                     body = old_functions.old_body(body)
         return runtime_fields(body, response, wanted=is_wanted(inbound))
@@ -118,7 +120,7 @@ def chat_request(body: Body, name: str) -> ChatRequest:
 
 
 def _choices(reader: Callable[[Body, str], AnyRequest], body: Body) -> list[str | None]:
-    """For each choice that is wanted its prompt; ``None`` where there are messages instead."""
+    """The prompt of each requested choice; ``None`` if the request has messages instead."""
     if reader is chat_request:
         prompts: Sequence[str | None] = (None,)
     elif reader is completion_request:
@@ -140,13 +142,13 @@ def refuse_many(body: Body, field: str) -> None:
 
 
 def streaming(body: Body) -> tuple[bool, bool]:
-    """Whether to stream, and whether usage is wanted in the stream."""
+    """Whether to stream, and whether the stream includes usage."""
     options = body.object("stream_options")
     return bool(body.boolean("stream")), bool(options and options.boolean("include_usage"))
 
 
 def common_parameters(body: Body, name: str, odd: JsonObject | None = None) -> Parameters:
-    """The parameters; read last, since what nobody read becomes ``extra``."""
+    """The parameters. Call this last: fields that no reader has read become ``extra``."""
     newer, older = body.integer("max_completion_tokens"), body.integer("max_tokens")
     safety, user = body.string("safety_identifier"), body.string("user")
     parameters = Parameters(
@@ -237,9 +239,9 @@ def completion_request(body: Body, name: str) -> CompletionRequest:
         raise body.wrong("prompt", "a string or a list of at least one")
     refuse_many(body, "best_of")
     if body.raw.get("logprobs"):
-        raise body.cannot("logprobs", "log probabilities of completions are not passed on; leave logprobs out")
+        raise body.cannot("logprobs", "log probabilities are not supported for completions; omit logprobs")
     if body.boolean("echo"):
-        raise body.cannot("echo", "echo is not supported: the answer never repeats the prompt")
+        raise body.cannot("echo", "echo is not supported: the response never repeats the prompt")
     return CompletionRequest(
         model=body.model(),
         prompt=prompts[0],
@@ -252,7 +254,7 @@ def code_request(body: Body, name: str) -> CodeRequest:
     """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
     instruction = body.string("instruction")
     if not instruction:
-        raise body.wrong("instruction", "a string that says what the code is to do")
+        raise body.wrong("instruction", "a string that describes the code to write")
     refuse_many(body, "n")
     return CodeRequest(
         model=body.model(),
@@ -273,7 +275,7 @@ def _file(file: Body) -> CodeFile:
 
 
 _READERS: dict[str, Callable[[Body, str], AnyRequest]] = {
-    "/chat/completions": chat_request,  # before the path that it ends with
+    "/chat/completions": chat_request,  # must precede the path that is a suffix of it
     "/completions": completion_request,
     "/embeddings": embedding_request,
     "/images/generations": image_request,

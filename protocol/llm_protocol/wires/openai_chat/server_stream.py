@@ -27,13 +27,13 @@ DONE = Frame(None, b"[DONE]")
 ANNOTATIONS = "annotations"
 
 
-def encode_whole(inbound: Inbound, response: LLMResponse, quirks: VendorProfile) -> bytes:
+def encode_whole(inbound: Inbound, response: LLMResponse, profile: VendorProfile) -> bytes:
     """The body of a whole response."""
-    return encode_json(whole_body(inbound, response, quirks))
+    return encode_json(whole_body(inbound, response, profile))
 
 
-def whole_body(inbound: Inbound, response: LLMResponse, quirks: VendorProfile) -> JsonObject:
-    """The same, not encoded yet."""
+def whole_body(inbound: Inbound, response: LLMResponse, profile: VendorProfile) -> JsonObject:
+    """The same as a dict, before it is encoded."""
     reason = response.finish_reason or FinishReason.STOP
     legacy = isinstance(inbound.request, CompletionRequest)
     choice: JsonObject = {
@@ -46,22 +46,22 @@ def whole_body(inbound: Inbound, response: LLMResponse, quirks: VendorProfile) -
     if legacy:
         choice["text"] = response.content
     else:
-        choice["message"] = {**extra.get("message", {}), **_message(response, quirks)}
+        choice["message"] = {**extra.get("message", {}), **_message(response, profile)}
     kind = "text_completion" if legacy else "chat.completion"
-    body = opening(response.response_id, kind, int(response.timestamp), response.model, quirks)
+    body = opening(response.response_id, kind, int(response.timestamp), response.model, profile)
     usage = filled(usage_body(response.usage), extra.get("usage")) if response.usage else None
     body |= {**extra.get("head", {}), "choices": [choice], "usage": usage}
     return {**extra.get("body", {}), **body}
 
 
-def opening(ident: str, kind: str, created: int, model: str, quirks: VendorProfile) -> JsonObject:
+def opening(ident: str, kind: str, created: int, model: str, profile: VendorProfile) -> JsonObject:
     """The first fields of a response and of each chunk."""
     head: JsonObject = {"id": ident, "object": kind, "created": created, "model": model}
-    return head if quirks.fingerprint is None else head | {"system_fingerprint": quirks.fingerprint}
+    return head if profile.fingerprint is None else head | {"system_fingerprint": profile.fingerprint}
 
 
-def _message(response: LLMResponse, quirks: VendorProfile) -> JsonObject:
-    calls = [call for part in response.output if (call := _call(part, quirks))]
+def _message(response: LLMResponse, profile: VendorProfile) -> JsonObject:
+    calls = [call for part in response.output if (call := _call(part, profile))]
     refusal = response.refusal
     message: JsonObject = {
         "role": "assistant",
@@ -69,7 +69,7 @@ def _message(response: LLMResponse, quirks: VendorProfile) -> JsonObject:
         "refusal": refusal or None,
     }
     if response.reasoning:
-        message[quirks.reasoning_field] = response.reasoning
+        message[profile.reasoning_field] = response.reasoning
     if details := [item for part in response.output if isinstance(part, Reasoning) for item in details_of(part)]:
         message[DETAILS] = details
     if calls:
@@ -82,13 +82,13 @@ def _message(response: LLMResponse, quirks: VendorProfile) -> JsonObject:
 
 
 def _logprobs(texts: Iterable[Text]) -> JsonObject | None:
-    """Those of another wire's texts, in this one's form."""
+    """The annotations of texts of another wire, in this wire's form."""
     content = [each for part in texts for each in part.logprobs]
     return {"content": content, "refusal": None} if content else None
 
 
 def _annotations(response: LLMResponse) -> list[JsonObject]:
-    """The citations of its texts, which are one text on this wire."""
+    """The citations of all texts, which are one text on this wire."""
     found: list[JsonObject] = []
     before = 0
     for part in (part for part in response.output if isinstance(part, Text)):
@@ -97,12 +97,12 @@ def _annotations(response: LLMResponse) -> list[JsonObject]:
     return found
 
 
-def _call(part: Part, quirks: VendorProfile) -> JsonObject | None:
-    """A whole call, of a function or of a custom tool; ``None`` for every other part."""
+def _call(part: Part, profile: VendorProfile) -> JsonObject | None:
+    """A complete call, of a function or of a custom tool; ``None`` for any other part."""
     match part:
         case ToolCall():
             return {**own_fields(part.extra, WIRE), **call_body(part, part.signature)}
-        case Opaque(dialect=quirks.name, value={"type": "custom"} as call):
+        case Opaque(dialect=profile.name, value={"type": "custom"} as call):
             return call
         case _:
             return None
@@ -113,7 +113,7 @@ def _image(image: Image) -> JsonObject:
 
 
 def _finish_word(reason: FinishReason, *, refused: bool) -> str:
-    """OpenAI's finish reason: a refusal in the model's own words ends with ``stop``, and the list is closed."""
+    """OpenAI's finish reason. A refusal in the model's own words ends with ``stop``. Clients know no other values."""
     if reason is FinishReason.UNKNOWN:
         return "stop"
     return "stop" if refused and reason is FinishReason.CONTENT_FILTER else reason.value
@@ -126,30 +126,30 @@ _FIELDS: dict[type[Delta], bytes] = {TextDelta: b"content", RefusalDelta: b"refu
 class OpenAIChatEncoder(StreamEncoder):
     """The frames of one streamed response. Adjacent deltas of an item become one chunk."""
 
-    def __init__(self, inbound: Inbound, response_id: str, quirks: VendorProfile) -> None:
+    def __init__(self, inbound: Inbound, response_id: str, profile: VendorProfile) -> None:
         super().__init__(inbound, response_id)
         request = inbound.request
-        self._quirks = quirks
+        self._profile = profile
         self._choice = inbound.choice
         self._is_one_of_many = bool(inbound.choices)
-        """Whether there are other choices, behind which usage and end come."""
+        """Whether there are other choices. Usage and the end of the stream then follow all of them."""
         self._legacy = isinstance(request, CompletionRequest)
         self._wants_usage = inbound.include_usage
         self._created = int(request.timestamp)
         self._head = b""
         self._calls: dict[int, int] = {}
         self._told_fields: dict[int, JsonObject] = {}
-        """Of each call, those that only this wire knows, as far as they were told."""
+        """The fields that only this wire knows, of each call, as far as they were sent."""
         self._has_role = False
         self._refused = False
         self._has_logprobs = False
         self._has_annotations = False
-        """Whether the provider's own were told."""
+        """Whether the provider's own annotations were sent."""
         self._annotations: list[JsonObject] = []
         self._logprobs: list[JsonObject] = []
-        """Both to be told at the end, unless the provider speaks this wire and its own were told."""
-        self._told = 0
-        """Characters of the texts that are whole."""
+        """Both are sent at the end, unless the provider speaks this wire and its own were sent already."""
+        self._sent = 0
+        """Characters of the texts that are complete."""
         self._kept_head: JsonObject = {}
         self._kept_usage: JsonObject = {}
 
@@ -161,16 +161,16 @@ class OpenAIChatEncoder(StreamEncoder):
             if kind is TextDelta:
                 self._add_choice(b'"text":' + encode_json(text))
         elif kind is ToolCallDelta:
-            if not self._quirks.whole_calls:
+            if not self._profile.whole_calls:
                 piece = b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}'
                 self._add_delta(piece % (self._calls.get(event.index, 0), encode_json(text)))
         else:
-            field = _FIELDS.get(kind) or self._quirks.reasoning_field.encode()
+            field = _FIELDS.get(kind) or self._profile.reasoning_field.encode()
             self._add_delta(b'{"%b":%b}' % (field, encode_json(text)))
 
     def _started(self) -> None:
         self._begin()
-        if not (self._legacy or self._has_role):  # clients join what they get, a second role too
+        if not (self._legacy or self._has_role):  # clients concatenate what they receive, even a second role
             self._has_role = True
             self._add_delta(b'{"role":"assistant","content":""}')
 
@@ -178,7 +178,7 @@ class OpenAIChatEncoder(StreamEncoder):
         if event.kind != "tool_call" or self._legacy:
             return
         self._calls[event.index] = len(self._calls)
-        if not self._quirks.whole_calls:
+        if not self._profile.whole_calls:
             function = {"name": event.name or "", "arguments": ""}
             own = self._told_fields[event.index] = own_fields(event.extra, WIRE)
             self._add_call(event.index, {**own, "id": event.id, "type": "function", "function": function})
@@ -188,21 +188,21 @@ class OpenAIChatEncoder(StreamEncoder):
             return
         match event.part:
             case Text() as text:
-                self._annotations += to_chat(text.citations, text.text, self._told)
+                self._annotations += to_chat(text.citations, text.text, self._sent)
                 self._logprobs += text.logprobs
-                self._told += len(text.text)
-            case ToolCall() as call if self._quirks.whole_calls:
+                self._sent += len(text.text)
+            case ToolCall() as call if self._profile.whole_calls:
                 self._add_call(event.index, {**own_fields(call.extra, WIRE), **call_body(call, call.signature)})
             case ToolCall() as call:
                 own = own_fields(call.extra, WIRE)
-                told = self._told_fields.pop(event.index, {})
-                rest = {name: value for name, value in own.items() if told.get(name) != value}
+                sent = self._told_fields.pop(event.index, {})
+                rest = {name: value for name, value in own.items() if sent.get(name) != value}
                 if rest or call.signature:
                     # The SDK's stream helper fails on a piece of a call without a function.
                     self._add_call(event.index, signed({**rest, "function": {"arguments": ""}}, call.signature))
             case Reasoning() as thought if details := details_of(thought):
                 self._add_delta(encode_json({DETAILS: details}))
-            case Opaque() as block if custom := _call(block, self._quirks):
+            case Opaque() as block if custom := _call(block, self._profile):
                 self._calls[event.index] = len(self._calls)
                 self._add_call(event.index, custom)
             case Image() as image:
@@ -238,7 +238,8 @@ class OpenAIChatEncoder(StreamEncoder):
             if self._usage is None or self._is_one_of_many
             else b',"usage":' + encode_json(filled(usage_body(self._usage), self._kept_usage))
         )
-        unasked = not self._quirks.stream_usage  # with the reason then; who asks gets a chunk of its own
+        # Usage is sent with the finish reason; if the client requested it, in a chunk of its own.
+        unasked = not self._profile.stream_usage
         self._add_choice(body, b'"%b"' % word, usage if unasked else b"")
         last = runtime_fields(self._frames[-1].data, event.response, wanted=self._wants_runtime_fields)
         self._frames[-1] = Frame(None, last)
@@ -252,7 +253,7 @@ class OpenAIChatEncoder(StreamEncoder):
 
     def _begin(self) -> None:
         kind = "text_completion" if self._legacy else "chat.completion.chunk"
-        head = opening(self._id, kind, self._created, self._model, self._quirks)
+        head = opening(self._id, kind, self._created, self._model, self._profile)
         self._head = encode_json({**head, **self._kept_head})[:-1]
 
     def _begun(self) -> bytes:

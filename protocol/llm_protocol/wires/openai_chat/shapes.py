@@ -1,12 +1,12 @@
 """The data of the chat wire: the types of its responses, finish reasons, usage.
 
-Responses are decoded into typed structs for speed; anything that does not fit is read again, leniently. One set of
-structs reads whole responses, chat chunks and legacy completions: a whole response's ``message`` has a delta's fields,
-and a legacy choice has ``text``.
+Responses are decoded into typed structs for speed; anything that does not fit is decoded again by a tolerant decoder.
+One set of structs reads whole responses, chat chunks and legacy completions: a whole response's ``message`` has a
+delta's fields, and a legacy choice has ``text``.
 
-Fields that servers add to this wire are kept and sent to clients of the same wire unchanged: ``message`` are fields of
-a message or delta, ``choice`` of the choice around it, ``body`` of the whole chunk. A vendor's own format of
-reasoning is kept with the reasoning instead.
+Fields that servers add to this wire are kept, and sent to clients of the same wire unchanged. ``message`` holds those
+of a message or delta, ``choice`` those of the choice around it, ``body`` those of the whole chunk. A vendor's own
+format of reasoning is kept with the reasoning instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llm_protocol.extra_fields import is_empty
 from llm_protocol.response import FinishReason, Usage
 
 _REST = "llm_runtime rest"
-"""Where the second look puts the fields of a call that are not known."""
+"""Where the tolerant decoder puts the unknown fields of a call."""
 
 
 class ChatFunction(msgspec.Struct):
@@ -41,7 +41,7 @@ class ChatCustom(msgspec.Struct):
 
 
 class Google(msgspec.Struct):
-    """What Gemini's compatible endpoint needs back."""
+    """Data that Gemini's compatible endpoint has to receive back."""
 
     thought_signature: str | None = None
 
@@ -53,7 +53,7 @@ class ExtraContent(msgspec.Struct):
 
 
 class ChatCall(msgspec.Struct, forbid_unknown_fields=True):
-    """A tool call or a piece of one. As of `ChatDelta`, nothing is lost: ``rest`` has the other fields."""
+    """A tool call or a piece of one. ``rest`` has its other fields, as for `ChatDelta`."""
 
     index: int | None = None
     id: str | None = None
@@ -65,9 +65,9 @@ class ChatCall(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def is_none(self) -> bool:
-        """Whether it has no field that makes it a call."""
-        said = (self.index, self.id, self.function, self.custom, self.extra_content)
-        return all(each is None for each in said)
+        """Whether it has none of the fields of a call."""
+        present = (self.index, self.id, self.function, self.custom, self.extra_content)
+        return all(each is None for each in present)
 
     @property
     def name(self) -> str:
@@ -84,20 +84,20 @@ class ChatCall(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def signature(self) -> str | None:
-        """The vendor's proof that the call is its own."""
+        """The vendor's signature of the call."""
         extra = self.extra_content
         return extra.google.thought_signature if extra and extra.google else None
 
 
 def signed(call: JsonObject, signature: str | None) -> JsonObject:
-    """``call`` with its signature where `ChatCall.signature` finds it."""
+    """Put the signature of ``call`` where `ChatCall.signature` finds it."""
     if signature is not None:
         call["extra_content"] = {"google": {"thought_signature": signature}}
     return call
 
 
 class ImageUrl(msgspec.Struct):
-    """Where an image is."""
+    """The URL of an image."""
 
     url: str
 
@@ -109,8 +109,8 @@ class ImagePart(msgspec.Struct):
 
 
 class ChatDelta(msgspec.Struct, forbid_unknown_fields=True):
-    """What a message has, or gains. A field that it does not know, or knows as ``None`` only, makes the first look
-    fail, and is kept at the second: see `extras`.
+    """A message, or a delta of one. An unknown field makes the strict decoding fail; the tolerant decoding keeps it:
+    see `take_extras`. So does a field that is declared as ``None``, if it has a value.
     """
 
     role: str | None = None
@@ -127,7 +127,7 @@ class ChatDelta(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ChatChoice(msgspec.Struct, forbid_unknown_fields=True):
-    """One response of several; only that with index 0 is ever asked for. As of `ChatDelta`, nothing is lost."""
+    """One of several responses; only index 0 is ever requested. Other fields are kept, as for `ChatDelta`."""
 
     index: int | None = None
     delta: ChatDelta | None = None
@@ -141,7 +141,7 @@ class ChatChoice(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CacheWriteDetails(msgspec.Struct):
-    """Of the tokens that were written to the cache, by how long they are kept."""
+    """Tokens that were written to the cache, by lifetime."""
 
     ttl_12h_tokens: int | None = None
 
@@ -217,10 +217,10 @@ FINISH_REASONS = {
     "insufficient_system_resource": FinishReason.ERROR,
     "network_error": FinishReason.ERROR,
 }
-"""The words of OpenAI, and of the servers that speak its wire with their own."""
+"""The finish reasons of OpenAI, and of servers that use values of their own on its wire."""
 
 KEEP_ALIVES = frozenset(("", "null", "{}", "ping", '"ping"'))
-"""Data that says nothing."""
+"""Data without any content."""
 
 
 _ESSENTIAL = frozenset(
@@ -230,7 +230,7 @@ _ESSENTIAL = frozenset(
 
 
 def read_chunk(text: bytes | str, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
-    """The chunk, or whole response, in ``text``, and what `take_extras` finds in it. Raises `WireError`; see
+    """Decode a chunk or a complete response, and return it with what `take_extras` finds in it. Raises `WireError`; see
     `lenient.fit`.
     """
     try:
@@ -241,17 +241,17 @@ def read_chunk(text: bytes | str, ignored: set[str]) -> tuple[ChatChunk, JsonObj
         return _second_look(read_object(text), ignored)
 
 
-def _said(shape: type[msgspec.Struct]) -> frozenset[str]:
-    """The names of the fields that are read, not only known to be empty."""
+def _field_names(shape: type[msgspec.Struct]) -> frozenset[str]:
+    """The names of the fields that are read, without those that are only declared to be empty."""
     return frozenset(field.encode_name for field in msgspec.structs.fields(shape) if field.type is not type(None))
 
 
-_CHOICE, _MESSAGE, _CALL = _said(ChatChoice), _said(ChatDelta), _said(ChatCall)
+_CHOICE, _MESSAGE, _CALL = _field_names(ChatChoice), _field_names(ChatDelta), _field_names(ChatCall)
 
 
 def _second_look(body: JsonObject, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
-    """Read what is shaped a little differently: content in parts, arguments as an object, ids as numbers, and fields
-    of which only the vendor's clients know.
+    """Normalize what some servers write differently: content in parts, arguments as an object, ids as numbers, and
+    fields that only the vendor's clients know.
     """
     extras = take_extras(body, _CHOICE, _MESSAGE)
     try:
@@ -273,7 +273,7 @@ def _fitted(body: JsonObject, ignored: set[str]) -> ChatChunk:
 def _straighten(message: JsonObject) -> None:
     content = message.get("content")
     if isinstance(content, list):
-        # Texts stand for themselves; what is neither leaves the list, and so the second look, without a meaning.
+        # A string stands for a text part. Any other member is dropped.
         parts = [{"text": part} if isinstance(part, str) else part for part in content if part is not None]
         if not all(isinstance(part, dict) for part in parts):
             return
@@ -313,13 +313,13 @@ def read_usage(usage: ChatWireUsage) -> Usage:
 
 
 def long_writes(details: InputDetails | None) -> int:
-    """Tokens that were written to be cached for twelve hours, which cost more."""
+    """Tokens that were written to a cache with a longer lifetime, which cost more."""
     written = details and details.cache_write_tokens_details
     return (written and written.ttl_12h_tokens) or 0
 
 
 def service_of(tier: object) -> tuple[str, ...]:
-    """The service tier, where it is not the usual one."""
+    """The service tier, if it is not the usual one."""
     return (tier,) if isinstance(tier, str) and tier not in ("", "auto", "default", "standard") else ()
 
 
@@ -338,10 +338,10 @@ def usage_body(usage: Usage) -> JsonObject:
 
 
 WIRE = "openai_chat"
-"""The dialect that these fields are kept under, whichever vendor of this wire said them."""
+"""The dialect under which these fields are kept, whichever vendor of this wire sent them."""
 
 DETAILS = "reasoning_details"
-"""Where OpenRouter puts reasoning in its vendors' own forms: signed, encrypted, summarised."""
+"""The field for reasoning in vendors' own forms at OpenRouter: signed, encrypted, summarised."""
 
 USAGE_SHAPE = shape_of(
     "prompt_tokens",
@@ -352,10 +352,10 @@ USAGE_SHAPE = shape_of(
     prompt_tokens_details=("cached_tokens", "cache_write_tokens"),
     completion_tokens_details=("reasoning_tokens",),
 )
-"""What we say of usage ourselves. The rest is kept."""
+"""The usage fields that the encoder writes itself. All others are kept."""
 
 BODY_FIELDS = ("citations", "search_results")
-"""Fields of the chunk itself that are content: Perplexity's sources. The others are about the server."""
+"""Fields of the chunk itself that are content: Perplexity's sources. All others describe the server."""
 
 HEAD_FIELDS = frozenset(
     (
@@ -372,13 +372,15 @@ HEAD_FIELDS = frozenset(
         "llm_runtime",
     )
 )
-"""What is read of the whole chunk or response, means nothing, or was told already. The rest is kept."""
+"""Fields of the chunk or response that are read, have no meaning, or were reported already. All others are kept."""
 
 _NOT_EXTRA = frozenset(("role",))
 
 
 def take_extras(body: JsonObject, choice_names: frozenset[str], message_names: frozenset[str]) -> JsonObject:
-    """Take what is not in the names out of the first choice of ``body`` and its message; by where it stood."""
+    """Remove the unknown fields from the first choice of ``body`` and its message, and return them by the object they
+    belong to.
+    """
     found: JsonObject = {}
     found["body"] = {name: value for name in BODY_FIELDS if not is_empty(value := body.pop(name, None))}
     choices = body.get("choices")
@@ -387,14 +389,14 @@ def take_extras(body: JsonObject, choice_names: frozenset[str], message_names: f
             continue
         extra = _take_unknown(choice, choice_names)
         message = choice.get("delta") or choice.get("message")
-        said = _take_unknown(message, message_names) if isinstance(message, dict) else {}
+        present = _take_unknown(message, message_names) if isinstance(message, dict) else {}
         calls = message.get("tool_calls") if isinstance(message, dict) else None
         for call in calls if isinstance(calls, list) else [calls]:
             if isinstance(call, dict) and (rest := _take_unknown(call, _CALL)):
                 call[_REST] = rest
         if not choice.get("index"):
             found["choice"] = extra
-            found["message"] = said
+            found["message"] = present
     return {where: fields for where, fields in found.items() if fields}
 
 
@@ -404,18 +406,18 @@ def _take_unknown(fields: JsonObject, known: frozenset[str]) -> JsonObject:
 
 
 def text_of_details(details: Any) -> str:
-    """The readable reasoning among ``details``."""
+    """The readable text in ``details``."""
     items = [item for item in details if isinstance(item, dict)] if isinstance(details, list) else []
     texts = [item.get("text") or item.get("summary") for item in items]
     return "".join(text for text in texts if isinstance(text, str))
 
 
 def with_details(part: Reasoning, details: list[Any]) -> Reasoning:
-    """The reasoning with its vendor's own form of it."""
+    """The reasoning, with its vendor's own form as ``extra``."""
     return msgspec.structs.replace(part, extra={WIRE: {DETAILS: details}}) if details else part
 
 
 def details_of(part: Reasoning) -> list[Any]:
-    """What `with_details` added."""
+    """The form that `with_details` added."""
     found = part.extra.get(WIRE, {}).get(DETAILS) if part.extra else None
     return found if isinstance(found, list) else []

@@ -1,7 +1,7 @@
 """Decode chat and legacy completions, streamed or whole, into events.
 
 A response is complete only with a ``finish_reason``; with ``[DONE]`` alone it is truncated. The end is reported when
-the body ends or ``[DONE]`` arrives, because usage follows the finish reason, in a chunk of its own or not at all.
+the body ends or ``[DONE]`` arrives: usage may follow the finish reason, in a chunk of its own.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from llm_protocol.wires.openai_chat.shapes import (
 
 
 class _Item(OpenItem):
-    """A text of some kind. ``details`` is reasoning in its vendor's own form."""
+    """An open text, refusal or reasoning. ``details`` is reasoning in its vendor's own form."""
 
     __slots__ = ("details",)
 
@@ -80,26 +80,26 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._made = self._tool_calls(f"call_{request_id.removeprefix('req_')[:24]}", WIRE)
         self._refused = False
         self._states: dict[tuple[str, str], Any] = {}
-        """Extra fields that are told once, until they change."""
+        """Extra fields, which are reported once and again if they change."""
         self._logprobs: list[JsonObject] = []
         self._annotations: list[Any] = []
         self._sources: Any = None
-        """Perplexity's list of sources, which every chunk has."""
-        self._told = 0
-        """Characters of the texts that are whole."""
+        """Perplexity's list of sources, which is in every chunk."""
+        self._reported = 0
+        """Characters of the texts that are complete."""
         self._kept = KeptFields(WIRE)
         self._last: dict[str, bytes | str] = {}
-        """The last chunk with a reason and the last one with usage, in which some fields may stand."""
+        """The last chunk with a finish reason and the last one with usage, which may have further fields."""
         self._read: bytes | str = b""
-        """The chunk that was looked through last."""
+        """The last chunk that was searched for extra fields."""
         self._reason: str | None = None
         self._usage: ChatWireUsage | None = None
         self._services: tuple[str, ...] = ()
         self._is_counted = False
-        """Whether the count came by itself, behind the response."""
+        """Whether the usage arrived in a chunk of its own, after the response."""
 
     def take(self, piece: ServerSentEvent) -> None:
-        """Take the next event of the stream into account. Raises `WireError`."""
+        """Process the next event of the stream. Raises `WireError`."""
         text = piece.data
         if text[:1] != "{":
             word = text.strip()
@@ -114,20 +114,20 @@ class OpenAIChatDecoder(AnswerDecoder):
         else:
             self._take_chunk(chunk, extras, text)
 
-    def end(self, stray: bytes) -> None:
-        """The body has ended. One that was JSON where a stream was promised is an error, or a response all the same."""
-        if stray and self._reason is None:
-            self.take_whole(stray)
+    def end(self, surplus: bytes) -> None:
+        """End the response. A body that was JSON instead of a stream is an error, or a complete response."""
+        if surplus and self._reason is None:
+            self.take_whole(surplus)
         else:
             self._finish()
 
     def take_whole(self, body: bytes) -> None:
-        """Take a whole response, as one JSON body. A missing finish reason is no cut here. Raises `WireError`."""
+        """Process a complete response. A missing finish reason does not mean truncation. Raises `WireError`."""
         chunk, extras = read_chunk(body, self.ignored)
         if chunk.error or not chunk.choices:
             self._take_odd(read_object(body))
             return
-        # A whole response has one choice, whatever its number; a stream of several is told apart by theirs.
+        # A complete response has one choice, whatever its index; in a stream, the index tells several apart.
         first = next((choice for choice in chunk.choices if not choice.index), chunk.choices[0])
         first.index, chunk.choices = 0, [first]
         self._take_chunk(chunk, extras, body)
@@ -142,7 +142,7 @@ class OpenAIChatDecoder(AnswerDecoder):
             raise WireError("it has no choices")
 
     def failure_in(self, body: Any) -> Failure:
-        """What an error body means."""
+        """Decode an error body into a failure."""
         return failure_of(body)
 
     def _take_chunk(self, chunk: ChatChunk, extras: JsonObject, text: bytes | str) -> None:
@@ -155,7 +155,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         if not self._started:
             self._started = True
             self._keep(text)
-            self._out += self._kept.told()  # before the start, so that they can stand in every chunk again
+            self._out += self._kept.take_events()  # before the start, so that an encoder can put them into every chunk
             self._out.append(Started(model=chunk.model or "", upstream_id=chunk.id))
         if extras:
             self._add_extras(extras, chunk.choices[0])
@@ -175,7 +175,9 @@ class OpenAIChatDecoder(AnswerDecoder):
             self._kept.keep("usage", beyond(body.get("usage"), USAGE_SHAPE))
 
     def _add_extras(self, extras: dict[str, JsonObject], choice: ChatChoice) -> None:
-        """Tell what only this wire's clients know. What does not grow is repeated in every chunk by some servers."""
+        """Report the fields that only this wire's clients understand. Some servers repeat constant fields in every
+        chunk.
+        """
         message = extras.get("message", {})
         details = message.pop(DETAILS, None)
         if isinstance(details, list):
@@ -185,15 +187,15 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._sources = extras.get("body", {}).get("citations") or self._sources
         if isinstance(logprobs := extras.get("choice", {}).get("logprobs"), dict):
             self._logprobs += from_openai(logprobs.get("content"))
-        told: dict[str, JsonObject] = {}
+        reported: dict[str, JsonObject] = {}
         for where, fields in extras.items():
             for name, value in fields.items():
                 is_piece = where == "message" or (where == "choice" and grows(value))
                 if is_piece or self._states.get((where, name)) != value:
                     self._states[where, name] = value
-                    told.setdefault(where, {})[name] = value
-        if told:
-            self._out.append(FieldsAdded(WIRE, told))
+                    reported.setdefault(where, {})[name] = value
+        if reported:
+            self._out.append(FieldsAdded(WIRE, reported))
 
     def _add_details(self, details: list[Any], delta: ChatDelta | None) -> None:
         """Reasoning in its vendor's own form, beside the readable one or instead of it."""
@@ -223,7 +225,7 @@ class OpenAIChatDecoder(AnswerDecoder):
             self._refused = True
             self._text("refusal", delta.refusal)
         if choice.finish_reason and choice.finish_reason != "null":
-            self._reason = choice.finish_reason  # content may follow it, and another one: the last counts
+            self._reason = choice.finish_reason  # content and another finish reason may follow: the last one counts
 
     def _thought_and_text(self, delta: ChatDelta) -> None:
         thought = delta.reasoning or delta.reasoning_content
@@ -233,7 +235,7 @@ class OpenAIChatDecoder(AnswerDecoder):
             self._text("text", delta.content)
 
     def _item_of(self, kind: ItemKind) -> _Item:
-        """The open item, if it is of this kind; else a new one."""
+        """The open item if it is of this kind, else a new one."""
         item = self._open
         if item is None or item.kind != kind:
             self._close_open()
@@ -242,11 +244,11 @@ class OpenAIChatDecoder(AnswerDecoder):
 
     def _text(self, kind: ItemKind, text: str) -> None:
         item = self._open if self._open is not None and self._open.kind == kind else self._item_of(kind)
-        item.pieces.append(text)  # as `_add` does, without two calls: this is done for each token
+        item.pieces.append(text)  # the same as `_add`, but without two calls: this runs for each token
         self._out.append(item.delta(item.index, text))
 
     def _call(self, call: ChatCall, alone: bool) -> None:
-        if call.is_none:  # the entry may be what a piece of a call should have been: it must not pass for nothing
+        if call.is_none:  # the entry may be a malformed piece of a call, so it must not be ignored
             raise WireError("tool_calls: an entry with none of a call's fields")
         self._close_open()
         piece = CallPiece(index=call.index, id=call.id or "", name=call.name, text=call.text, is_alone=alone)
@@ -271,37 +273,37 @@ class OpenAIChatDecoder(AnswerDecoder):
             self._open = None
 
     def _cited(self, text: Text) -> Text:
-        """The text with the sources and log probabilities that were told by now."""
+        """The text, with the sources and log probabilities that have arrived so far."""
         if self._annotations or self._sources:
-            found = from_annotations(self._annotations, text.text, self._told) or from_urls(self._sources)
+            found = from_annotations(self._annotations, text.text, self._reported) or from_urls(self._sources)
             text = msgspec.structs.replace(text, citations=found)
             self._annotations = []
         if self._logprobs:
             text = msgspec.structs.replace(text, logprobs=tuple(self._logprobs))
             self._logprobs = []
-        self._told += len(text.text)
+        self._reported += len(text.text)
         return text
 
     def _finish(self) -> None:
-        """No more chunks will come: the finish reason decides what that means."""
+        """End the response: no more chunks will arrive. The finish reason decides whether it is complete."""
         raw = self._reason
         if raw is None:
             self.truncated("a finish_reason")
             return
         reason = FINISH_REASONS.get(raw, FinishReason.UNKNOWN)
         if reason is FinishReason.ERROR:
-            message = f"the vendor broke the answer off (finish_reason {raw[:100]})"
+            message = f"the vendor ended the response early (finish_reason {raw[:100]})"
             self.fail(Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=raw[:100]))
             return
         self._close_open()
         self._made.close(self._call_part, cut=reason in CUTTING)
         self._tell_usage()
-        if self._refused and reason is FinishReason.STOP:  # said also of refusals
+        if self._refused and reason is FinishReason.STOP:  # also sent for refusals
             reason = FinishReason.CONTENT_FILTER
         self._finished(reason, raw, has_calls=bool(self._made))
 
     def fail(self, failure: Failure) -> None:
-        """End the answer with a failure, and with what it had cost by then."""
+        """End the response with a failure, and report the usage up to then."""
         self._tell_usage(final=self._is_counted or self._reason is not None)
         super().fail(failure)
 
@@ -309,7 +311,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         for text in self._last.values():
             self._keep(text)
         self._last.clear()
-        self._out += self._kept.told()
+        self._out += self._kept.take_events()
         if self._usage is not None:
             usage = read_usage(self._usage)
             if self._services:

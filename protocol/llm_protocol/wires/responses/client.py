@@ -44,21 +44,21 @@ from llm_protocol.wires.responses.shapes import NAME, choice_object, format_obje
 from llm_protocol.wires.responses.stream import OpenAIResponsesDecoder
 
 _COUNTED = ("model", "input", "instructions", "tools", "tool_choice", "text", "reasoning", "parallel_tool_calls")
-"""What the vendor's count takes."""
+"""The fields that the vendor's token count accepts."""
 
 
 @final
 class OpenAIResponses:
-    """Speaks to OpenAI, or a compatible server; see `ClientDialect`. What is not chat goes to the endpoints beside
+    """Speaks to OpenAI, or a compatible server; see `ClientDialect`. Requests other than chat use the endpoints beside
     ``/responses``.
     """
 
     name = NAME
     version = 1
 
-    def __init__(self, quirks: VendorProfile = OPENAI, rules: ModelRules | None = None) -> None:
-        self._neighbours = OpenAIChat(quirks, rules)
-        self._target = quirks.responses_target
+    def __init__(self, profile: VendorProfile = OPENAI, rules: ModelRules | None = None) -> None:
+        self._neighbours = OpenAIChat(profile, rules)
+        self._target = profile.responses_target
         self.rules = self._neighbours.rules
 
     @property
@@ -67,11 +67,11 @@ class OpenAIResponses:
         return self._neighbours.request_types
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
-        """The header that carries the key."""
+        """The header that carries the API key."""
         return self._neighbours.auth_headers(key)
 
     def adapt(self, request: AnyRequest) -> Adapted:
-        """The request as the vendor can be told it."""
+        """The request, adapted to what the vendor accepts."""
         if not isinstance(request, ChatRequest):
             return self._neighbours.adapt(request)
         return adapt(request, self._target, self.rules.of(request.model))
@@ -100,7 +100,7 @@ class OpenAIResponses:
     def decode_response(
         self, request: AnyRequest, response: WireResponse, ignored: set[str] | None = None
     ) -> list[Event]:
-        """The events of a whole 2xx response."""
+        """The events of a complete 2xx response."""
         if isinstance(request, ChatRequest):
             return read_whole(OpenAIResponsesDecoder(), response.body, ignored)
         return self._neighbours.decode_response(request, response)
@@ -131,7 +131,7 @@ _CONTENT_TYPES = ("input_", "output_")
 
 
 class _Extra(msgspec.Struct):
-    """The fields of ``extra`` that stand beside some of ours."""
+    """Fields of ``extra`` that share an object with fields of ours."""
 
     reasoning: JsonObject = {}
     text: JsonObject = {}
@@ -156,12 +156,12 @@ def response_body(request: ChatRequest, rule: ModelRule, *, stream: bool) -> Jso
     _add_nested(body, request, rule)
     add_extra(body, given, NAME)
     if not stream:
-        body.pop("stream_options", None)  # refused beside a whole response
+        body.pop("stream_options", None)  # refused unless the response is streamed
     return body
 
 
 def _add_nested(body: JsonObject, request: ChatRequest, rule: ModelRule) -> None:
-    """The fields that hold both our settings and those only the vendor knows; ours win."""
+    """Merge objects that hold both our settings and fields that only the vendor knows; ours win."""
     given = request.parameters
     extra = typed(given.extra.get(NAME, {}), _Extra, f"parameters.extra.{NAME}")
     reasoning = {"effort": given.reasoning_effort, "summary": given.reasoning_summary}
@@ -170,7 +170,7 @@ def _add_nested(body: JsonObject, request: ChatRequest, rule: ModelRule) -> None
     if request.response_format is not None:
         text["format"] = format_object(request.response_format)
     include = list(extra.include)
-    # Models that do not reason refuse to be asked for it.
+    # Models that do not reason refuse a request for it.
     if _ENCRYPTED not in include and (rule.thinking or reasoning or _thought(body["input"])):
         include.append(_ENCRYPTED)
     body.update({k: v for k, v in (("reasoning", reasoning), ("text", text), ("include", include)) if v})
@@ -181,7 +181,7 @@ def _thought(items: list[JsonObject]) -> bool:
 
 
 def _split(messages: tuple[Message, ...]) -> tuple[str | None, tuple[Message, ...]]:
-    """The first system message as ``instructions``, where it is nothing but one text."""
+    """The first system message as ``instructions``, if it is a single text."""
     match messages:
         case (Message("system", (Text(text, extra=None),)), *rest):
             return text, tuple(rest)
@@ -190,18 +190,18 @@ def _split(messages: tuple[Message, ...]) -> tuple[str | None, tuple[Message, ..
 
 
 def encode_input(messages: Sequence[Message], first: int) -> list[JsonObject]:
-    """The items of ``messages``, of which the first is number ``first`` of the request."""
+    """The items of ``messages``. ``first`` is the index of the first one in the request."""
     items: list[JsonObject] = []
     for at, message in enumerate(messages, first):
         found = list(_encode_items(message, f"messages[{at}]"))
         while found and found[-1].get("type") == "reasoning":
-            found.pop()  # refused without the item it led to
+            found.pop()  # refused without the item that follows it
         items += found
     return items
 
 
 def _encode_items(message: Message, where: str) -> Iterator[JsonObject]:
-    """The items of one message: runs of content are message items, everything else stands for itself."""
+    """The items of one message: adjacent content becomes a message item, everything else is an item of its own."""
     content: list[JsonObject] = []
     phase: str | None = None
     for part in message.content:
@@ -228,13 +228,13 @@ def _flush(message: Message, content: list[JsonObject], phase: str | None) -> It
 
 
 def _shortest(content: list[JsonObject]) -> str | list[JsonObject]:
-    """A lone text without any other fields is said as a string."""
+    """A single text without further fields is written as a string."""
     text = content[0].get("text")
     return text if len(content) == 1 and len(content[0]) == 2 and isinstance(text, str) else list(content)
 
 
 def _encode_content(part: Part, message: Message, where: str) -> JsonObject | None:
-    """``part`` as content of a message; ``None`` if it is an item of its own."""
+    """Encode ``part`` as content of a message; ``None`` if it has to be an item of its own."""
     assistant = message.role == "assistant"
     match part:
         case Text():
@@ -248,7 +248,7 @@ def _encode_content(part: Part, message: Message, where: str) -> JsonObject | No
             return part.value
         case Image() | Document() | Audio() | Refusal():
             name = type(part).__name__
-            raise unsupported(where, f"{where}: {_WHO} takes no {name} in a message of role {message.role}")
+            raise unsupported(where, f"{where}: {_WHO} does not accept {name} in a message of role {message.role}")
         case _:
             return None
 
@@ -276,12 +276,12 @@ def _encode_item(part: Part, where: str) -> Iterator[JsonObject]:
         case ToolResult():
             yield {"type": "function_call_output", "call_id": part.call_id, "output": _encode_output(part)}
         case Reasoning():
-            if is_native(part):  # of anything else the vendor could make nothing
+            if is_native(part):  # the vendor could not use anything else
                 yield _encode_reasoning(part)
         case Opaque():
             yield own_value(part, where, NAME, _WHO)
         case _:
-            raise bad_request(where, f"{where}: {type(part).__name__} cannot stand here")
+            raise bad_request(where, f"{where}: {type(part).__name__} is not allowed here")
 
 
 def _encode_output(result: ToolResult) -> str | list[JsonObject]:
@@ -306,4 +306,4 @@ def _encode_tool(tool: Tool | HostedTool, where: str) -> JsonObject:
         return own_value(tool, where, NAME, _WHO)
     found = tool_object(tool)
     found = {name: value for name, value in found.items() if value is not None}
-    return found | {"parameters": tool.parameters or None}  # must be there, but an empty schema is refused
+    return found | {"parameters": tool.parameters or None}  # required, but an empty schema is refused

@@ -1,7 +1,7 @@
-"""Compaction: a conversation made short enough to go on with, by asking a model for a summary of it.
+"""Compaction: shorten a conversation by having a model summarise it.
 
-What comes back are the user's own messages and one item with the summary, sealed. A client sends them as the input of
-its next request, to any vendor: there the item is a message with the summary.
+The result is the user's own messages and one sealed item with the summary. A client sends them as the input of its next
+request, to any vendor; there the item becomes a message with the summary.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _TASK = (
 def compaction_request(request: ChatRequest) -> ChatRequest:
     """The request for a summary of ``request``'s conversation.
 
-    It is told as a transcript, in one message: so no vendor minds calls without their tools, or without a result.
+    The conversation is sent as a transcript in one message, so that no vendor refuses calls without their tools or
+    results.
     """
     transcript = "\n\n".join(line for message in request.messages for line in _lines(message))
     text = f"<transcript>\n{transcript}\n</transcript>\n\n{_TASK}"
@@ -61,7 +62,7 @@ def _line(part: Part) -> str:
 
 
 def encode_compaction(request: ChatRequest, response: LLMResponse) -> bytes:
-    """The body of the answer: the user's messages of the ``request`` that was compacted, and the summary."""
+    """The body of the response: the user's messages of the compacted ``request``, and the summary."""
     ident = response.response_id.removeprefix("resp_")
     users = [message for message in request.messages if message.role == "user"]
     output = [_user_item(message, f"msg_{ident}_{at}") for at, message in enumerate(users)]

@@ -41,7 +41,7 @@ from llm_protocol.wires.responses.media import decode_audio, decode_file
 from llm_protocol.wires.responses.shapes import NAME, own
 
 JOINT = "\n\n"
-"""Stands between the parts of one summary."""
+"""Separates the parts of one summary."""
 
 _MARK = "llmrt."
 
@@ -58,12 +58,12 @@ _ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
 def is_native(part: Reasoning) -> bool:
-    """Whether there is a payload, and it is of this wire's vendor, which refuses all others."""
+    """Whether there is a payload of this wire's vendor, which refuses all others."""
     return part.encrypted is not None and part.dialect == NAME
 
 
 def seal(part: Reasoning, item_id: str) -> str | None:
-    """The ``encrypted_content`` for ``part`` in an item that is called ``item_id``; the vendor ties the two."""
+    """The ``encrypted_content`` for ``part`` in the item ``item_id``; the vendor binds one to the other."""
     if is_native(part) and part.id == item_id:
         return part.encrypted
     if part.signature is None and part.encrypted is None and part.extra is None:
@@ -73,14 +73,14 @@ def seal(part: Reasoning, item_id: str) -> str | None:
 
 
 def unseal(text: str, item_id: str | None, payload: str | None) -> Reasoning:
-    """The part that was sealed."""
+    """The part that a sealed string contains."""
     if payload is None:
         return Reasoning(text=text, id=item_id)
     if payload.startswith(_MARK):
         try:
             found = _ENVELOPE.decode(unbase64(payload.removeprefix(_MARK)))
         except (WireError, msgspec.DecodeError):
-            return Reasoning(text=text)  # ours once, but damaged: worth nothing to anyone
+            return Reasoning(text=text)  # made by this runtime, but damaged: nobody can use it
         return Reasoning(text=text, **msgspec.structs.asdict(found))
     return Reasoning(text=text, encrypted=payload, id=item_id, dialect=NAME)
 
@@ -90,19 +90,19 @@ _KIND_OF: dict[type, ItemKind] = {Reasoning: "reasoning", ToolCall: "tool_call",
 
 
 def item_id(kind: ItemKind, response_id: str, output_index: int) -> str:
-    """The id of an item: always the same for the same place in the same response."""
+    """The id of an item: always the same for the same position in the same response."""
     return f"{_PREFIXES.get(kind, 'msg')}_{response_id.removeprefix('resp_')}_{output_index}"
 
 
 def part_id(part: Part, response_id: str, output_index: int) -> str:
-    """The id of the item for a whole part."""
+    """The id of the item for a complete part."""
     if isinstance(part, Reasoning) and is_native(part) and part.id:
         return part.id
     return item_id(_KIND_OF.get(type(part), "text"), response_id, output_index)
 
 
 def output_item(part: Part, ident: str, status: str = "completed") -> JsonObject | None:
-    """The item for a part of a response; ``None`` for a block that clients of this API could not understand."""
+    """The item for a part of a response; ``None`` for a part that clients of this API would not understand."""
     match part:
         case Text() | Refusal():
             item = {"id": ident, "type": "message", "status": status, "role": "assistant", "content": [content(part)]}
@@ -122,7 +122,7 @@ def output_item(part: Part, ident: str, status: str = "completed") -> JsonObject
 
 
 _SHOWN = frozenset(("annotations", "logprobs", "phase"))
-"""Fields of a text that have a place of their own."""
+"""Extra fields of a text that the item has under names of their own."""
 
 
 def content(part: Text | Refusal) -> JsonObject:
@@ -163,7 +163,7 @@ _MERGED: tuple[Role, ...] = ("assistant", "tool")
 
 
 def decode_input(body: Body) -> tuple[Message, ...]:
-    """The messages of the field ``input``. Raises `BadRequestError`."""
+    """Decode the field ``input`` into messages. Raises `BadRequestError`."""
     given = body.text_or_objects("input")
     if isinstance(given, str):
         return (Message.of("user", given),) if given else ()
@@ -178,7 +178,7 @@ def decode_input(body: Body) -> tuple[Message, ...]:
 
 
 def decode_item(item: Body) -> tuple[Role, tuple[Part, ...]]:
-    """The parts of one item, of an input or an output, and whose they are. Raises `BadRequestError`."""
+    """Decode one item of an input or output into parts, and their role. Raises `BadRequestError`."""
     kind = item.string("type") or ("message" if "role" in item.raw else None)
     if not kind:
         raise item.wrong("type", "the type of an item, or missing beside role and content")
@@ -198,7 +198,7 @@ def _decode_message(item: Body) -> tuple[Role, tuple[Part, ...]]:
 
 
 def extra_of(fields: Body) -> dict[str, JsonObject] | None:
-    """What nobody read, as a part's ``extra``: only the vendor understands it."""
+    """The fields that no reader has read, as a part's ``extra``: only the vendor understands them."""
     return _extra(fields.rest())
 
 
@@ -250,7 +250,7 @@ def _decode_output(item: Body) -> tuple[Role, tuple[Part, ...]]:
         return "tool", (ToolResult(call_id=call_id, content=(Text(output),) if output else ()),)
     parts = [_decode_content(part) for part in output]
     content = tuple(part for part in parts if isinstance(part, Text | Image | Document | Audio))
-    if len(content) < len(parts):  # of a kind that only the vendor can read
+    if len(content) < len(parts):  # of a type that only the vendor can read
         return "tool", (Opaque(dialect=NAME, value=item.raw),)
     return "tool", (ToolResult(call_id=call_id, content=content),)
 
@@ -265,7 +265,7 @@ def _joint_text(item: Body, name: str) -> str:
 
 
 def _decode_picture(item: Body) -> tuple[Role, tuple[Part, ...]]:
-    """An image of an earlier response, if it was not made by OpenAI's own tool, which needs its item back."""
+    """An image of an earlier response, unless OpenAI's own tool made it: the vendor then needs the item itself back."""
     if not (item.string("id") or "").startswith("img_"):
         return "assistant", (Opaque(dialect=NAME, value=item.raw),)
     result = item.string("result")
@@ -288,14 +288,14 @@ def seal_summary(summary: str) -> str:
 
 
 def _decode_compaction(item: Body) -> tuple[Role, tuple[Part, ...]]:
-    """The summary as the user's words; an item that the vendor made goes back to it as it is."""
+    """The summary as a message of the user. An item that the vendor made is sent back to it unchanged."""
     payload = item.raw.get("encrypted_content")
     if not isinstance(payload, str) or not payload.startswith(_SUMMARY):
         return "assistant", (Opaque(dialect=NAME, value=item.raw),)
     try:
         summary = unbase64(payload.removeprefix(_SUMMARY)).decode()
     except (WireError, UnicodeDecodeError):
-        raise item.wrong("encrypted_content", "the item as it came; this one is damaged") from None
+        raise item.wrong("encrypted_content", "the item as it was received; this one is damaged") from None
     return "user", (Text(_PREFACE + summary),)
 
 

@@ -16,7 +16,7 @@ TOO_MANY_REQUESTS = 429
 
 
 def read_failure_in(value: Any) -> Failure:
-    """What an error inside a 2xx response means, wrapped or flat: there is no status to go by."""
+    """Decode an error inside a 2xx response, wrapped or flat, into a failure. There is no status to go by."""
     failure = failure_of(value)
     if failure.kind is not FailureKind.SERVER_ERROR:
         return failure
@@ -27,7 +27,7 @@ def read_failure_in(value: Any) -> Failure:
 
 
 def _kind_of(code: str, type_: Any) -> FailureKind | None:
-    """What a code of this API means that the other OpenAI endpoints do not know."""
+    """Error codes that only this one of OpenAI's APIs has."""
     if "policy" in code or code == "invalid_prompt":
         return FailureKind.CONTENT_FILTER
     if code.startswith("invalid_") or "image" in code or type_ == "invalid_request_error":
@@ -41,11 +41,11 @@ _OWN_CODES = frozenset((
     "image_parse_error", "image_content_policy_violation", "invalid_image_mode", "image_file_too_large",
     "unsupported_image_media_type", "empty_image_file", "failed_to_download_image", "image_file_not_found",
 ))  # fmt: skip
-"""Codes of a failed response that say more than the three general ones do; clients know no others."""
+"""Codes of a failed response that are more specific than the three general ones. Clients know no others."""
 
 
 def code_of(failure: Failure) -> str:
-    """The ``error.code`` of a failed response: one of a closed list. Ours is beside it, under ``llm_runtime``."""
+    """The ``error.code`` of a failed response: one of a fixed list. The runtime's own code is under ``llm_runtime``."""
     if failure.upstream_code in _OWN_CODES:
         return failure.upstream_code or ""
     if failure.rule.status == TOO_MANY_REQUESTS:
@@ -59,7 +59,7 @@ def ending_of(
 ) -> ResponseEnding:
     """How a response ends, by its reason or failure. A refusal in the model's own words is a complete response.
 
-    ``raw`` is the provider's own word for the reason.
+    ``raw`` is the provider's own finish reason.
     """
     if failure is not None:
         return _failed(failure)
@@ -70,7 +70,7 @@ def ending_of(
     if reason is FinishReason.CONTENT_FILTER and not refused:
         return ResponseEnding("response.incomplete", "incomplete", {"reason": "content_filter"})
     if reason in (None, FinishReason.ERROR):
-        error = {"code": "server_error", "message": "the model ended its answer with an error"}
+        error = {"code": "server_error", "message": "the model ended its response with an error"}
         return ResponseEnding("response.failed", "failed", error=error)
     return ResponseEnding("response.completed", "completed")
 
@@ -87,7 +87,7 @@ def _failed(failure: Failure) -> ResponseEnding:
 
 
 def message_with_wait(failure: Failure) -> str:
-    """The failure in words. Clients read the wait out of exactly this phrase."""
+    """The message of a failure. Clients parse the waiting time from exactly this phrase."""
     if failure.told_retry_after is None or "try again in" in failure.message:
         return failure.message
     return f"{failure.message.rstrip('. ')}. Please try again in {failure.told_retry_after:.3g}s."

@@ -14,7 +14,7 @@ from llm_protocol.wires.responses.shapes import NAME, own
 
 
 def encode_file(part: Document) -> JsonObject:
-    """An ``input_file`` part."""
+    """Encode an ``input_file`` part."""
     found: JsonObject = {**own(part), "type": "input_file"}
     if part.file_id is None and part.url is None:
         return found | {"filename": file_name(part), "file_data": content_uri(part)}
@@ -24,13 +24,13 @@ def encode_file(part: Document) -> JsonObject:
 
 
 def encode_audio(part: Audio) -> JsonObject:
-    """An ``input_audio`` part."""
+    """Encode an ``input_audio`` part."""
     recording = {"data": content_base64(part), "format": audio_format(part.media_type or "")}
     return own(part) | {"type": "input_audio", "input_audio": recording}
 
 
 def decode_file(part: Body) -> Image | Document | Audio | Opaque:
-    """The part that an ``input_file`` is. Raises `BadRequestError`."""
+    """Decode an ``input_file`` part. Raises `BadRequestError`."""
     title, file_id, url = part.string("filename"), part.string("file_id"), part.string("file_url")
     data = part.string("file_data")
     if file_id is not None:
@@ -45,7 +45,7 @@ def decode_file(part: Body) -> Image | Document | Audio | Opaque:
 
 
 def decode_audio(part: Body) -> Audio:
-    """The part that an ``input_audio`` is. Raises `BadRequestError`."""
+    """Decode an ``input_audio`` part. Raises `BadRequestError`."""
     found = part.required_object("input_audio")
     data, form = found.required_string("data"), found.required_string("format")
     try:

@@ -53,7 +53,7 @@ class OpenAIResponsesServer:
         stream_id: str | None = None,
         starting_after: int = -1,
     ) -> OpenAIResponsesEncoder:
-        """An encoder for one streamed response, from its beginning or from after a number the reader has seen."""
+        """An encoder for one streamed response, from its beginning or after a sequence number the client has."""
         return OpenAIResponsesEncoder(inbound, response_id, options, stream_id=stream_id, starting_after=starting_after)
 
     def encode_response(
@@ -64,7 +64,7 @@ class OpenAIResponsesServer:
         *,
         failure: Failure | None = None,
     ) -> bytes:
-        """The whole response; with ``failure`` what there was of it."""
+        """The complete response; with ``failure``, the part that exists."""
         events = list(unfold(response))
         if failure is not None:
             events[-1] = Failed(failure=failure, response=response)
@@ -73,7 +73,7 @@ class OpenAIResponsesServer:
     def encode_log(
         self, inbound: Inbound, response_id: str, options: ResponseOptions, events: Iterable[Event]
     ) -> bytes:
-        """The whole response as the stream of ``events``, which have an end, tells it with its last one."""
+        """The complete response, as it is in the last event of the stream of ``events``, which must have an end."""
         return encode_json(_read(inbound, response_id, options, events).resource)
 
     def last_number(self, inbound: Inbound, response_id: str, options: ResponseOptions, events: Iterable[Event]) -> int:
@@ -83,24 +83,26 @@ class OpenAIResponsesServer:
     def encode_pending(
         self, inbound: Inbound, response_id: str, options: ResponseOptions = NO_OPTIONS, *, status: str = "in_progress"
     ) -> bytes:
-        """A response that is still being made (``"in_progress"``) or waits (``"queued"``)."""
+        """The object of a response that is running (``"in_progress"``) or waiting (``"queued"``)."""
         return encode_json(ResourceEncoder(inbound, response_id, options).body(status))
 
     def queued_event(
         self, inbound: Inbound, response_id: str, options: ResponseOptions, *, stream_id: str | None = None
     ) -> bytes:
-        """A response waits for its turn. The event is no part of its stream, so it has the number before the first."""
+        """The event for a response that waits for its turn. It is not part of the response's stream, so its sequence
+        number is the one before the first.
+        """
         return _frame("response.queued", -1, ResourceEncoder(inbound, response_id, options).body("queued"), stream_id)
 
     def withdrawn(self, inbound: Inbound, response_id: str, options: ResponseOptions) -> JsonObject:
-        """A response that was cancelled before it was begun."""
+        """The object of a response that was cancelled before it began."""
         ending = ending_of(None, Failure(kind=FailureKind.CANCELLED, message="cancelled"), refused=False)
         return ResourceEncoder(inbound, response_id, options).body(ending.status, ending=ending)
 
     def withdrawn_event(
         self, inbound: Inbound, response_id: str, options: ResponseOptions, *, stream_id: str | None = None
     ) -> bytes:
-        """The only event of such a response after `queued_event`."""
+        """The only event of such a response besides `queued_event`."""
         return _frame("response.incomplete", 0, self.withdrawn(inbound, response_id, options), stream_id)
 
     def encode_error(self, failure: Failure) -> WireResponse:
@@ -108,8 +110,8 @@ class OpenAIResponsesServer:
         return encode_error(failure)
 
     def error_event(self, failure: Failure, *, stream_id: str | None = None, event_id: str | None = None) -> bytes:
-        """The WebSocket frame for a request that was refused before ``response.created``, or failed before anything was
-        answered. Clients tell by the status whether to ask again: see `_frame_status`.
+        """The WebSocket frame for a request that was refused before ``response.created``, or failed before any output.
+        Clients decide by its status whether to retry: see `_frame_status`.
         """
         refused = encode_error(failure)
         error: JsonObject = error_body(failure)["error"]
@@ -126,11 +128,11 @@ class OpenAIResponsesServer:
 
 
 _FINAL_TO_CODEX = (400, 404, 429)
-"""Statuses of an ``error`` frame after which Codex does not connect and ask again."""
+"""Statuses of an ``error`` frame after which Codex does not reconnect and retry."""
 
 
 def _frame_status(failure: Failure) -> int:
-    """The status in an ``error`` frame. Where asking again cannot help, one that Codex takes for final."""
+    """The status in an ``error`` frame. If a retry cannot help, it is one that Codex treats as final."""
     status = failure.rule.status
     return status if failure.client_retry or status in _FINAL_TO_CODEX else 400
 
@@ -141,7 +143,7 @@ def _frame(kind: str, number: int, response: JsonObject, stream_id: str | None) 
 
 
 _NOTHING_NEW = 2**62
-"""Of the stream nothing is wanted but what it comes to."""
+"""Collects no frames: only the final object of the stream is needed."""
 
 
 def _read(
@@ -154,7 +156,7 @@ def _read(
 
 
 _FRAME_FIELDS = frozenset(("type", "stream_id", "event_id", "generate"))
-"""Fields of the frame itself: nothing to be asked of a model."""
+"""Fields of the frame itself, which are not part of the request to a model."""
 
 _CHOICES = {"auto": ToolChoice("auto"), "none": ToolChoice("none"), "required": ToolChoice("required")}
 
@@ -167,7 +169,7 @@ class Create(NamedTuple):
 
     @property
     def input(self) -> tuple[Message, ...]:
-        """The messages without the instructions, which are never handed on to a following response."""
+        """The messages without the instructions, which a following response does not inherit."""
         messages = _chat(self.inbound).messages
         return messages if self.options.instructions is None else messages[1:]
 
@@ -216,13 +218,13 @@ def _request(body: Body, instructions: str | None) -> ChatRequest:
         tools=tools,
         tool_choice=tool_choice,
         response_format=_response_format(body, extra),
-        metadata=body.json_object("metadata") or {},  # not for the vendor, which stores nothing
+        metadata=body.json_object("metadata") or {},  # not sent to the vendor, where nothing is stored
         parameters=_parameters(body, extra),
     )
 
 
 def _parameters(body: Body, extra: JsonObject) -> Parameters:
-    """The parameters; read last, since what nobody read joins ``extra``, what only the vendor understands."""
+    """The parameters. Call this last: fields that no reader has read join ``extra``, for the vendor alone."""
     reasoning = body.object("reasoning") or Body({}, "reasoning")
     summary, older = reasoning.string("summary"), reasoning.string("generate_summary")
     safety, user = body.string("safety_identifier"), body.string("user")
@@ -244,7 +246,7 @@ def _parameters(body: Body, extra: JsonObject) -> Parameters:
 
 
 def _tools(body: Body) -> tuple[tuple[Tool | HostedTool, ...], ToolChoice | None, JsonObject]:
-    """The tools that may be called, the choice among them, and a choice that only the vendor understands."""
+    """The tools that may be called, the tool choice, and a tool choice that only the vendor understands."""
     tools = tuple(map(_decode_tool, body.objects("tools")))
     if body.take("tool_choice") is None:
         return tools, None, {}
@@ -281,7 +283,7 @@ def _decode_tool(tool: Body) -> Tool | HostedTool:
 
 
 def _response_format(body: Body, extra: JsonObject) -> ResponseFormat | None:
-    """The format; puts into ``extra`` what else ``text`` holds."""
+    """The text format; the other fields of ``text`` are added to ``extra``."""
     text = body.object("text")
     if text is None:
         return None

@@ -58,8 +58,8 @@ class MemberEventEncoder:
     def __init__(self) -> None:
         self._texts: dict[str, TextBuffer] = {}
 
-    def told(self, event: MemberEvent) -> MemberEventFrame:
-        """The event, as it is told."""
+    def frame(self, event: MemberEvent) -> MemberEventFrame:
+        """The wire's event for a member's event."""
         match event:
             case MemberDelta(member=member, text=text):
                 self._texts.setdefault(member, TextBuffer()).append(text)
@@ -79,7 +79,7 @@ class MemberEventEncoder:
 
 
 class _Shape(NamedTuple):
-    """What a kind of item streams: its delta event, the name of the index within the item, and constant fields."""
+    """How a kind of item is streamed: its delta event, the name of the index within the item, and constant fields."""
 
     event: str
     inner: str | None = None
@@ -95,7 +95,7 @@ _SHAPES: dict[ItemKind, _Shape] = {
 
 
 class _Item(OpenItem):
-    """An item of the output, with what there is of it."""
+    """An item of the output, as far as it has been received."""
 
     __slots__ = ("call_id", "done", "event", "head", "opened", "output_index", "wire_id")
 
@@ -106,12 +106,12 @@ class _Item(OpenItem):
         self.call_id = start.id or f"call_{self.wire_id.removeprefix('fc_')}"
         self.output_index = output_index
         self.event = ""
-        self.head = b""  # of a delta, up to its text
+        self.head = b""  # the JSON of a delta event, up to its text
         self.opened = False
         self.done: Part | None = None
 
     def prepare(self, stream_id: str | None) -> None:
-        """Write the head of this item's deltas once."""
+        """Encode the constant beginning of this item's deltas once."""
         if (shape := _SHAPES.get(self.kind)) is None:
             return
         place = f',"{shape.inner}":0' if shape.inner else ""
@@ -134,7 +134,7 @@ class _Item(OpenItem):
 class OpenAIResponsesEncoder(StreamEncoder):
     """Encodes one streamed response.
 
-    ``stream_id`` names the WebSocket lane. With ``starting_after`` the frames up to that number are left away.
+    ``stream_id`` names the WebSocket lane. With ``starting_after``, the frames up to that number are omitted.
     """
 
     def __init__(
@@ -155,13 +155,14 @@ class OpenAIResponsesEncoder(StreamEncoder):
         self._number = -1
         self._items: dict[int, _Item] = {}  # by the log's index, in order of appearance
         self._held: _Item | None = None
-        """A complete item. Its end is sent with what follows, which shows whether the response was cut inside it."""
+        """A complete item. Its end is sent only when the next event shows whether the response was truncated inside it.
+        """
         self._restarts = 0
         self._members = MemberEventEncoder()
-        self._said: dict[str, list[str]] = {}
-        """What members have said since the last frame, and ..."""
-        self._said_count = 0
-        """... in how many events."""
+        self._texts_sent: dict[str, list[str]] = {}
+        """The members' text since the last frame, and ..."""
+        self._sent_count = 0
+        """... the number of events that it came in."""
         self.resource: JsonObject = {}
         """The response at its end; empty until then."""
 
@@ -181,31 +182,32 @@ class OpenAIResponsesEncoder(StreamEncoder):
     def encode(self, events: Iterable[Event]) -> list[Frame]:
         """The frames for the next events."""
         frames = super().encode(events)
-        if self._said_count:
+        if self._sent_count:
             self._tell_members()
             frames += self._frames
             self._frames = []
         return frames
 
     def _up_to_the_reader(self, events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
-        """The events with how many deltas each stands for. Up to the number that the reader has seen nothing is joined,
-        and what the log has joined is cut there: a frame has either been seen or not.
+        """The events, each with the number of deltas that it stands for. Nothing is joined across the number that the
+        client has seen, and what the log has joined is split there: so a frame was either seen completely or not at
+        all.
         """
         for event in events:
             rest, count = event, count_pieces(event)
             first = True
             while isinstance(rest, ANY_DELTAS) and count > 1 and self._number < self._after:
-                # The first delta may open its part, which takes a number of its own.
+                # The first delta may open its part, which has a sequence number of its own.
                 take = 1 if first else min(self._after - self._number, count - 1)
                 begin, rest = cut(rest, take)
-                yield begin, take  # self._number has moved on when this comes back
+                yield begin, take  # self._number has increased when this returns
                 count, first = count - take, False
             yield rest, count
         if self._number >= self._after:
             self._unmerged = None
 
     def _emit(self, kind: str, count: int = 1, *, again: bool = False, **fields: Any) -> None:
-        """``again``: also to a reader that has seen it."""
+        """``again``: send it even to a client that has seen it."""
         self._tell_members()
         self._number += count
         if self._number <= self._after and not again:
@@ -219,7 +221,7 @@ class OpenAIResponsesEncoder(StreamEncoder):
         item = self._items.get(event.index)
         if item is None or not item.head:
             return
-        if self._said_count:
+        if self._sent_count:
             self._tell_members()
         if self._held is not None:
             self._release()
@@ -232,7 +234,7 @@ class OpenAIResponsesEncoder(StreamEncoder):
             self._frames.append(Frame(item.event, data))
 
     def _item_started(self, event: ItemStarted) -> None:
-        if event.kind != "opaque":  # it is sent when it is complete
+        if event.kind != "opaque":  # it is sent once it is complete
             self._add(event)
 
     def _failed(self, event: Failed) -> None:
@@ -242,20 +244,20 @@ class OpenAIResponsesEncoder(StreamEncoder):
         self._finish(event)
 
     def _member(self, event: MemberEvent, count: int) -> None:
-        kind, fields = self._members.told(event)
+        kind, fields = self._members.frame(event)
         if isinstance(event, MemberDelta) and self._number >= self._after:
-            self._said.setdefault(event.member, []).append(event.text)
-            self._said_count += count
+            self._texts_sent.setdefault(event.member, []).append(event.text)
+            self._sent_count += count
         else:
             self._emit(kind, count, **fields)
 
     def _tell_members(self) -> None:
-        """Send members' text since the last frame in one frame, so that a reader has seen all of it or none."""
-        if not self._said_count:
+        """Send the members' text since the last frame in one frame, so that a client has seen all of it or none."""
+        if not self._sent_count:
             return
-        said, count = self._said, self._said_count
-        self._said, self._said_count = {}, 0
-        deltas = [{"member": member, "delta": "".join(texts)} for member, texts in said.items()]
+        sent, count = self._texts_sent, self._sent_count
+        self._texts_sent, self._sent_count = {}, 0
+        deltas = [{"member": member, "delta": "".join(texts)} for member, texts in sent.items()]
         if len(deltas) == 1:
             [(member, delta)] = ((each["member"], each["delta"]) for each in deltas)
             self._emit(f"{PREFIX}.delta", count, member=member, delta=delta)
@@ -263,7 +265,7 @@ class OpenAIResponsesEncoder(StreamEncoder):
             self._emit(f"{PREFIX}.deltas", count, deltas=deltas)
 
     def _restarted(self) -> None:
-        """Everything sent is void. The items that follow are new, and have new ids."""
+        """Discard everything that was sent. The items that follow are new and have new ids."""
         self._restarts += 1
         self._items.clear()
         self._held = None
@@ -304,14 +306,14 @@ class OpenAIResponsesEncoder(StreamEncoder):
         self._held = item
 
     def _release(self, status: str = "completed") -> None:
-        """Tell the end of the item that is held."""
+        """Send the end of the item that is held back."""
         item, self._held = self._held, None
         if item is not None and item.done is not None:
             done = output_item(item.done, item.wire_id, status)
             self._emit("response.output_item.done", output_index=item.output_index, item=done)
 
     def _close(self, item: _Item, part: Part) -> None:
-        """The ``done`` events of what is inside the item."""
+        """The ``done`` events of the item's content."""
         place = item.place()
         match part:
             case Text():
@@ -347,19 +349,19 @@ class OpenAIResponsesEncoder(StreamEncoder):
         self.resource = self._resource.body(
             ending.status, output, ending=ending, response=event.response, usage=counted or self._usage
         )
-        # Who asks for what comes after the end is told the end again: nothing ends in silence.
+        # A client that resumes after the end receives the end again, so that every stream ends with an event.
         self._emit(ending.event, again=True, response=self.resource)
 
 
 _CUT_IN_THE_MIDDLE = (Text, Refusal, Reasoning)
-"""What a limit of length may cut. A tool call is either whole or has no end."""
+"""The kinds of items that a length limit may truncate. A tool call is either complete or has no end event."""
 
 
 def _as_it_is(item: _Item, *, is_cut: bool) -> JsonObject:
-    """An item at the end of the response; what had no end is there as far as it came."""
+    """An item at the end of the response; an item without an end is included as far as it was received."""
     if item.done is not None:
         found = output_item(item.done, item.wire_id, "incomplete" if is_cut else "completed")
-        assert found is not None, "only what can be told was announced"
+        assert found is not None, "every announced item can be encoded"
         return found
     part = item.readable_part()
     if item.kind == "tool_call":
@@ -370,7 +372,7 @@ def _as_it_is(item: _Item, *, is_cut: bool) -> JsonObject:
 
 
 def _blank(item: _Item) -> JsonObject:
-    """The item as it is announced."""
+    """The item as it is in ``response.output_item.added``."""
     blank: JsonObject = {"id": item.wire_id, "status": "in_progress"}
     match item.kind:
         case "reasoning":

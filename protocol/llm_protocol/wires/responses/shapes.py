@@ -1,8 +1,8 @@
 """The data of the Responses API: the vendor's events and responses, and the response object that we send.
 
-Vendor data is decoded into typed structs for speed; anything that does not fit is read again, leniently. Our response
-object is the whole response as well as every snapshot in a stream. It has all fields of the Open Responses schema,
-because strict clients require them; the runtime's own fields are under ``llm_runtime``.
+Vendor data is decoded into typed structs for speed; anything that does not fit is decoded again by a tolerant decoder.
+Our response object is the whole response as well as every snapshot in a stream. It has all fields of the Open Responses
+schema, because strict clients require them; the runtime's own fields are under ``llm_runtime``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ResponsesUsage(msgspec.Struct):
 
 
 class Incomplete(msgspec.Struct):
-    """Why a response did not come to its end."""
+    """Why a response is incomplete."""
 
     reason: str | None = None
 
@@ -66,7 +66,7 @@ class ResponsesResource(msgspec.Struct):
 
 
 class ResponsesStreamEvent(msgspec.Struct):
-    """One event of a stream: the fields of all types that are read."""
+    """One event of a stream: the fields that are read, of all types."""
 
     type: str = ""
     output_index: int = 0
@@ -98,21 +98,21 @@ READ_TYPES = frozenset(
         "response.failed",
     )
 )
-"""The events that a response's content comes in."""
+"""The events that carry a response's content."""
 
 
 def read_event(text: str, ignored: set[str]) -> ResponsesStreamEvent:
-    """One event. Raises `WireError`; see `lenient.fit`."""
+    """Decode one event. Raises `WireError`; see `lenient.fit`."""
     return read(_EVENT, ResponsesStreamEvent, text, _ESSENTIAL, ignored, types=READ_TYPES)
 
 
 def read_response(body: bytes, ignored: set[str]) -> ResponsesResource:
-    """A whole response. Raises `WireError`; see `lenient.fit`."""
+    """Decode a complete response. Raises `WireError`; see `lenient.fit`."""
     return read(_RESPONSE, ResponsesResource, body, _ESSENTIAL, ignored)
 
 
 def read_usage(usage: ResponsesUsage) -> Usage | None:
-    """The canonical usage. All zeros, as the vendor has written under cut streams, are no count at all."""
+    """The canonical usage; ``None`` for all zeros, which the vendor sends for truncated streams."""
     if not (usage.input_tokens or usage.output_tokens):
         return None
     inside, outside = usage.input_tokens_details, usage.output_tokens_details
@@ -136,7 +136,7 @@ _DEFAULTS: JsonObject = {
 
 
 OTHER_INCOMPLETE = ("steered", "max_messages")
-"""Reasons for an answer that is not whole which no other wire has."""
+"""Reasons of an incomplete response that no other wire has."""
 
 USAGE_SHAPE = shape_of(
     "input_tokens",
@@ -159,7 +159,7 @@ RESOURCE_FIELDS = frozenset(
         "output_text",
         "usage",
         "llm_runtime",
-        # What the client asked for is what it is told, whatever the vendor was asked.
+        # The client receives the parameters that it sent, not those that were sent to the vendor.
         "instructions",
         "previous_response_id",
         "conversation",
@@ -187,12 +187,12 @@ RESOURCE_FIELDS = frozenset(
         "prompt_cache_retention",
     )
 )
-"""What is read of usage and of a response, or repeats the request. The rest is kept."""
+"""The fields that are read of usage and of a response, or that repeat the request. All others are kept."""
 
 
 class ResponseEnding(NamedTuple):
-    """How a response ended: the ``type`` of the last event, the fields that say why, and what of that only the
-    ``llm_runtime`` object has a place for.
+    """How a response ended: the ``type`` of the last event, the fields with the reason, and the part of it that only
+    the ``llm_runtime`` object has a field for.
     """
 
     event: str
@@ -321,7 +321,7 @@ def usage_object(usage: Usage) -> JsonObject:
 
 
 class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server needs to know of a request. ``generate`` is false for a warm-up without a response."""
+    """What the server needs to know about a request. ``generate`` is false for a warm-up without a response."""
 
     previous_response_id: str | None = None
     store: bool = True

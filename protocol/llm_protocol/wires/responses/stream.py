@@ -53,7 +53,7 @@ _DELTA_KINDS: dict[str, ItemKind] = {
 }
 _PART_KINDS: dict[str, ItemKind] = {"output_text": "text", "refusal": "refusal"}
 CHAT_COMPLETION = "it is a chat completion, not a response"
-"""What the failure says of a server that answers a request for a response so."""
+"""How the failure describes the response of a server that does not have this API."""
 
 _TERMINAL = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
 _INCOMPLETE = {
@@ -65,13 +65,13 @@ _INCOMPLETE = {
 
 
 class _Item(OpenItem):
-    """One item of ours: a content part of a message, or another item of the vendor's."""
+    """One canonical item: a content part of a vendor's message, or another item of the vendor."""
 
     __slots__ = ("section",)
 
     def __init__(self, index: int, kind: ItemKind, id_: str | None, name: str | None) -> None:
         super().__init__(index, kind, id_, name)
-        self.section = 0  # of a summary, or of reasoning text
+        self.section = 0  # index of a part of the summary or of the reasoning text
 
 
 @final
@@ -84,17 +84,17 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         self._open: dict[tuple[int, int], _Item] = {}  # by the vendor's output and content index
         self._done: set[int] = set()  # the vendor's output indices
         self._calls: list[ToolCall] = []
-        """Those that were told whole."""
+        """The items that were reported completely."""
         self._refused = False
         self._seen = False
         self._kept = KeptFields(NAME)
 
     def take(self, piece: ServerSentEvent) -> None:
-        """Take the next event into account; types that are not known are passed over. Raises `WireError`."""
+        """Process the next event; unknown types are ignored. Raises `WireError`."""
         self._seen = True
         text = piece.data
         if text.startswith("[DONE]"):
-            return  # says nothing about how it ended
+            return  # does not show how the response ended
         event = read_event(text, self.ignored)
         event.type = event.type or piece.event
         if not event.type and not self._started:
@@ -107,7 +107,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
             self._take_event(event)
 
     def take_whole(self, body: bytes) -> None:
-        """Take a whole response, or an error in its place. Raises `WireError`."""
+        """Process a complete response, or an error in its place. Raises `WireError`."""
         response = read_response(body, self.ignored)
         if response.error and response.status is None:
             self.fail(read_failure_in(read_object(body)))
@@ -118,20 +118,22 @@ class OpenAIResponsesDecoder(AnswerDecoder):
             self._finish(response)
 
     def _keep(self, response: Any) -> None:
-        """Keep the rest of a response at its end."""
+        """Keep the other fields of a response at its end."""
         if isinstance(response, dict):
             usual = () if service_of(response.get("service_tier")) else ("service_tier",)
             self._kept.keep("body", response, RESOURCE_FIELDS.union(usual))
             self._kept.keep("usage", beyond(response.get("usage"), USAGE_SHAPE))
 
     def failure_in(self, body: Any) -> Failure:
-        """What an error body means."""
+        """Decode an error body into a failure."""
         return read_failure_in(find_error(body))
 
-    def end(self, stray: bytes) -> None:
-        """The body has ended without a terminal event: it was cut, or was JSON where a stream was promised."""
-        if stray.startswith(b"{") and not self._seen:
-            self.take_whole(stray)
+    def end(self, surplus: bytes) -> None:
+        """End the response: the body has ended without a terminal event. It was truncated, or was JSON instead of a
+        stream.
+        """
+        if surplus.startswith(b"{") and not self._seen:
+            self.take_whole(surplus)
         else:
             self.truncated("response.completed, .incomplete or .failed")
 
@@ -167,7 +169,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         item = self._open.get((event.output_index, inner))
         if item is None:
             if kind == "tool_call" or event.output_index in self._done:
-                return  # nobody said whose arguments these are, but the whole item will; or it already has
+                return  # the item of these arguments is unknown so far; the complete item has them too
             item = self._item((event.output_index, inner), kind)
         if not event.delta:
             return
@@ -193,9 +195,9 @@ class OpenAIResponsesDecoder(AnswerDecoder):
 
     def _item_done(self, place: int, item: JsonObject) -> None:
         if place in self._done:
-            return  # said again
+            return  # repeated
         if item.get("type") == "function_call" and item.get("status") == "incomplete":
-            return  # half a call is never handed over as one
+            return  # an incomplete call is never reported as a call
         with reading_response():
             _, parts = decode_item(ResponseObject(_straightened(item), f"output[{place}]"))
         self._done.add(place)
@@ -216,7 +218,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         item = self._open.pop(key, None)
         if item is None:
             self._tell(part)
-        elif not item.pieces:  # tell the text of what was not streamed
+        elif not item.pieces:  # report the text of an item that was not streamed
             self._out += list(item_events(item.index, part))[1:]
         else:
             self._end(item, part)
@@ -226,7 +228,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         match response.status:
             case "completed" | "incomplete":
                 self._close_all(response)
-                self._out += self._kept.told()
+                self._out += self._kept.take_events()
                 self._tell_usage(response)
                 reason, raw = self._reason(response)
                 self._finished(reason, raw, has_calls=bool(self._calls))
@@ -234,7 +236,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
                 self._tell_usage(response)
                 self.fail(_why(response))
             case status:
-                raise WireError(f"it is not at its end (status {status or 'missing'})")
+                raise WireError(f"it has not ended (status {status or 'missing'})")
 
     def _close_all(self, response: ResponsesResource) -> None:
         for place, item in enumerate(response.output or ()):
@@ -265,13 +267,13 @@ class OpenAIResponsesDecoder(AnswerDecoder):
 
 
 def _refuse_chat(answer: JsonObject) -> None:
-    """Raises `WireError` for a chat completion: the server takes every path for its chat API's."""
+    """Raise `WireError` for a chat completion: some servers treat every path as their chat API."""
     if "choices" in answer and "output" not in answer:
         raise WireError(CHAT_COMPLETION)
 
 
 def _straightened(item: JsonObject) -> JsonObject:
-    """The item with what some servers leave out or write otherwise."""
+    """The item, with fields added or corrected that some servers omit or write differently."""
     match item.get("type"):
         case "message":
             content = item.get("content")
@@ -287,4 +289,4 @@ def _straightened(item: JsonObject) -> JsonObject:
 def _why(response: ResponsesResource) -> Failure:
     if response.status == "cancelled":
         return Failure(kind=FailureKind.CANCELLED, message="the response was cancelled at the vendor")
-    return read_failure_in({"error": response.error or {"message": "the vendor failed without saying why"}})
+    return read_failure_in({"error": response.error or {"message": "the vendor failed without giving a reason"}})

@@ -1,6 +1,6 @@
-"""Whatever a provider does, every door gives its clients the whole answer where the policy allows it.
+"""Whatever a provider does, every endpoint gives its clients the whole answer where the policy allows it.
 
-The whole runtime behind the real front door; the primary misbehaves by script, the fallback is well. What a door
+The whole runtime behind the real server; the primary misbehaves by script, the fallback is well. What a server
 sends is read with the client side of its own dialect.
 """
 
@@ -47,39 +47,39 @@ FAULTS: dict[str, Script] = {
 }
 
 
-class Door(NamedTuple):
-    """How a client asks at one door, and how it reads the answer."""
+class Endpoint(NamedTuple):
+    """How a client asks at one endpoint, and how it reads the answer."""
 
     path: str
     body: dict[str, object]
     dialect: ClientDialect
 
 
-def _openai(path: str, **body: object) -> Door:
-    return Door(path, body, VENDORS[LLMProvider.OPENAI].client())
+def _openai(path: str, **body: object) -> Endpoint:
+    return Endpoint(path, body, VENDORS[LLMProvider.OPENAI].client())
 
 
 MESSAGES = [{"role": "user", "content": "Say hello."}]
-DOORS = {
+ENDPOINTS = {
     "chat": _openai("/v1/chat/completions", messages=MESSAGES, stream=True),
-    "responses": Door("/v1/responses", {"input": "Say hello.", "stream": True}, OpenAIResponses()),
-    "messages": Door(
+    "responses": Endpoint("/v1/responses", {"input": "Say hello.", "stream": True}, OpenAIResponses()),
+    "messages": Endpoint(
         "/v1/messages",
         {"messages": MESSAGES, "max_tokens": 100, "stream": True},
         VENDORS[LLMProvider.ANTHROPIC].client(),
     ),
-    "gemini": Door(
+    "gemini": Endpoint(
         "/v1beta/models/careful:streamGenerateContent?alt=sse",
         {"contents": [{"role": "user", "parts": [{"text": "Say hello."}]}]},
         VENDORS[LLMProvider.GEMINI].client(),
     ),
-    "cohere": Door("/v2/chat", {"messages": MESSAGES, "stream": True}, VENDORS[LLMProvider.COHERE].client()),
+    "cohere": Endpoint("/v2/chat", {"messages": MESSAGES, "stream": True}, VENDORS[LLMProvider.COHERE].client()),
 }
 
 
 @asynccontextmanager
 async def served(primary: Peer, fallback: Peer) -> AsyncIterator[str]:
-    """A runtime behind its front door; the route ``careful`` buffers and falls back."""
+    """A runtime behind its server; the route ``careful`` buffers and falls back."""
     limits = Timeouts(connect=1, first_token=0.3, idle=0.3, total=5)
     providers = {
         name: Provider(kind=LLMProvider.OPENAI_COMPATIBLE, base_url=f"{peer.url}/v1", models=("m",), timeouts=limits)
@@ -94,17 +94,17 @@ async def served(primary: Peer, fallback: Peer) -> AsyncIterator[str]:
     addresses: list[ListenAddress] = []
     runtime = Runtime(
         Config(providers=providers, routes={"careful": route}),
-        doors=lambda rt: server_child(Server(host="127.0.0.1", port=0, drain_s=1), rt, addresses.append),
+        servers=lambda rt: server_child(Server(host="127.0.0.1", port=0, drain_s=1), rt, addresses.append),
     )
     async with runtime.running():
         yield addresses[0].url
 
 
-async def post(url: str, door: Door) -> WireResponse:
+async def post(url: str, server: Endpoint) -> WireResponse:
     origin, _ = parse_url(url)
-    body = msgspec.json.encode({"model": "careful", **door.body})
+    body = msgspec.json.encode({"model": "careful", **server.body})
     transport = Transport()
-    request = HttpRequest("POST", origin, door.path, {"content-type": "application/json"}, body)
+    request = HttpRequest("POST", origin, server.path, {"content-type": "application/json"}, body)
     try:
         async with transport.send(request) as response:
             return WireResponse(response.status, tuple(response.headers.items()), await response.read())
@@ -112,24 +112,24 @@ async def post(url: str, door: Door) -> WireResponse:
         await transport.aclose()
 
 
-def read(door: Door, answer: WireResponse) -> tuple[str, Event]:
-    """The text and the end that a client of this door gets."""
-    decoder = door.dialect.stream_decoder(ChatRequest(messages=(Message.of("user", "Say hello."),)))
+def read(server: Endpoint, answer: WireResponse) -> tuple[str, Event]:
+    """The text and the end that a client of this endpoint gets."""
+    decoder = server.dialect.stream_decoder(ChatRequest(messages=(Message.of("user", "Say hello."),)))
     events = [*decoder.feed(answer.body), *decoder.end()]
     text = "".join(getattr(part, "text", "") for part in Fold().add_all(events).parts())
     return text, events[-1]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("where", DOORS)
+@pytest.mark.parametrize("where", ENDPOINTS)
 async def test_with_buffer_and_a_healthy_fallback_every_client_gets_the_whole_answer(where: str, fault: str) -> None:
-    door = DOORS[where]
+    server = ENDPOINTS[where]
     async with Peer(FAULTS[fault]) as primary, Peer(sse(*HELLO, *END)) as fallback, served(primary, fallback) as url:
         with trio.fail_after(10):
-            answer = await post(url, door)
+            answer = await post(url, server)
 
         assert answer.status == 200
-        text, end = read(door, answer)
+        text, end = read(server, answer)
         assert isinstance(end, Finished)
         assert text == TEXT
         assert len(primary.requests) + primary.connections >= 1
@@ -152,14 +152,14 @@ async def test_a_websocket_client_gets_it_too(fault: str) -> None:
         assert [attempt["provider"] for attempt in decision["attempts"]] == ["primary", "fallback"]
 
 
-async def test_without_a_rescue_a_broken_stream_is_an_error_with_the_text_so_far_at_every_door() -> None:
-    for door in DOORS.values():
-        body = {**door.body, "llm_runtime": {"on_broken_stream": "error"}}
+async def test_without_a_rescue_a_broken_stream_is_an_error_with_the_text_so_far_at_every_server() -> None:
+    for server in ENDPOINTS.values():
+        body = {**server.body, "llm_runtime": {"on_broken_stream": "error"}}
         async with Peer(FAULTS["cut in the middle"]) as primary, Peer() as fallback:
             async with served(primary, fallback) as url:
-                answer = await post(url, door._replace(body=body))
+                answer = await post(url, server._replace(body=body))
 
-                text, end = read(door, answer)
+                text, end = read(server, answer)
                 assert isinstance(end, Failed)
                 assert text == TEXT
                 assert not fallback.requests

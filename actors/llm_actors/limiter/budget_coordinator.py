@@ -52,7 +52,7 @@ MICRO = 1_000_000
 log = logging.getLogger(__name__)
 
 
-class _Told(msgspec.Struct, frozen=True, array_like=True):
+class _WindowUsage(msgspec.Struct, frozen=True, array_like=True):
     """Of one budget's window: what others have, and how many share it."""
 
     usd: Annotated[int, msgspec.Meta(ge=0)]
@@ -60,15 +60,15 @@ class _Told(msgspec.Struct, frozen=True, array_like=True):
     processes: Annotated[int, msgspec.Meta(ge=1)]
 
 
-class _Answers(msgspec.Struct, frozen=True, array_like=True):
+class _Reply(msgspec.Struct, frozen=True, array_like=True):
     since: Annotated[int, msgspec.Meta(ge=0)]
     """For how many seconds the server has heard of budgets."""
-    told: tuple[_Told, ...]
+    windows: tuple[_WindowUsage, ...]
     refused: tuple[int, ...]
     """For each claim: which of the told windows has too little left, from 1 on; 0: it is paid."""
 
 
-_answers = msgspec.msgpack.Decoder(_Answers)
+_replies = msgspec.msgpack.Decoder(_Reply)
 
 
 class _Batch(NamedTuple):
@@ -78,14 +78,14 @@ class _Batch(NamedTuple):
 
 
 @final
-class BudgetDesk:
+class BudgetCoordinator:
     """``paid`` is given the numbers of the reservations that may go, ``unpaid`` one that may not, and why. ``wanted``
     tells whether anybody still waits for it.
     """
 
     def __init__(
         self,
-        books: Budgets,
+        budgets: Budgets,
         *,
         store: StoreRef | None,
         ledger: Ledger | None,
@@ -96,7 +96,7 @@ class BudgetDesk:
         unpaid: Callable[[int, str], None],
         wall: Callable[[], float],
     ) -> None:
-        self._books = books
+        self._budgets = budgets
         self._store = store
         self._ledger = ledger
         self._server = server
@@ -109,7 +109,7 @@ class BudgetDesk:
         self._news = trio.Event()
         self._script: RedisScript | None = None
         self._lost: tuple[trio.Event, list[RedisProblem]] = (trio.Event(), [])
-        self._trouble: RedisProblem | None = None
+        self._problem: RedisProblem | None = None
         self.tried = trio.Event()
         """Set when the first attempt to reach the server is over, whichever way; at once without one."""
 
@@ -139,8 +139,8 @@ class BudgetDesk:
             numbers = await self._ask(self._script, numbers)
         else:
             for number in numbers:
-                self._books.confirm(number)
-        rows = [(number, hold) for number in numbers if (hold := self._books.holds.get(number)) is not None]
+                self._budgets.confirm(number)
+        rows = [(number, hold) for number in numbers if (hold := self._budgets.holds.get(number)) is not None]
         if rows and self._store is not None:
             opened_at = self._wall()
             await persist(self._store, tuple(OpenEntry(number, _row(hold, opened_at)) for number, hold in rows))
@@ -157,44 +157,44 @@ class BudgetDesk:
             found = self._decode(answer, batch, len(numbers))
         except RedisAwayError as exc:
             event, problems = self._lost
-            problems.append(exc.trouble)
+            problems.append(exc.problem)
             event.set()
             self._go_alone()
             for number in numbers:
-                self._books.confirm(number)
+                self._budgets.confirm(number)
             return numbers
         self._hear(batch, found)
         confirmed: list[int] = []
         for number, place in zip(numbers, found.refused, strict=True):
-            hold = self._books.holds.get(number)
+            hold = self._budgets.holds.get(number)
             if hold is None:
                 continue
             if place:
                 name, state = batch.windows[place - 1]
                 wanted = next(part.amount for part in hold.parts if part.state is state)
-                self._unpaid(number, self._books.refusal(name, state, wanted, self._wall(), but=wanted))
+                self._unpaid(number, self._budgets.refusal(name, state, wanted, self._wall(), but=wanted))
             else:
-                self._books.confirm(number)
+                self._budgets.confirm(number)
                 confirmed.append(number)
         return confirmed
 
-    def _hear(self, batch: _Batch, found: _Answers) -> None:
-        for (name, state), each in zip(batch.windows, found.told, strict=True):
-            self._books.heard(name, state, Amount(each.usd / MICRO, each.tokens), each.processes)
+    def _hear(self, batch: _Batch, found: _Reply) -> None:
+        for (name, state), each in zip(batch.windows, found.windows, strict=True):
+            self._budgets.heard(name, state, Amount(each.usd / MICRO, each.tokens), each.processes)
 
     def _encode(self, numbers: Sequence[int]) -> _Batch:
         """All windows of now and those of ``numbers``, with what this process has of each and what is asked of it."""
         wall = self._wall()
-        windows = {id(state): (name, state) for name, state in self._books.current(wall)}
-        holds = [self._books.holds.get(number) for number in numbers]
+        windows = {id(state): (name, state) for name, state in self._budgets.current(wall)}
+        holds = [self._budgets.holds.get(number) for number in numbers]
         for hold in holds:
             for part in () if hold is None else hold.parts:
                 windows.setdefault(id(part.state), (part.name, part.state))
         places = {key: place for place, key in enumerate(windows)}
-        told = []
+        reports = []
         for name, state in windows.values():
-            budget, own = self._books.table.budgets[name], state.own.minus(state.pending)
-            told.append(
+            budget, own = self._budgets.table.budgets[name], state.own.minus(state.pending)
+            reports.append(
                 (
                     -1 if budget.usd is None else round(budget.usd * MICRO),
                     -1 if budget.tokens is None else budget.tokens,
@@ -213,22 +213,22 @@ class BudgetDesk:
         assert self._server is not None
         clock = f"{{{self._server.prefix}}}:budgets"
         keys = [clock, *(self._key(name, state) for name, state in windows.values())]
-        argument = msgspec.msgpack.encode((self._process, told, claims))
+        argument = msgspec.msgpack.encode((self._process, reports, claims))
         return _Batch(keys, list(windows.values()), argument)
 
     def _key(self, name: str, state: WindowState) -> str:
         """The braces put all keys into one slot of a Redis cluster: a script reads and writes in one slot only."""
         assert self._server is not None
-        per = self._books.table.budgets[name].per
+        per = self._budgets.table.budgets[name].per
         return f"{{{self._server.prefix}}}:budgets:{name}:{per}:{state.window.start}"
 
-    def _decode(self, answer: bytes, batch: _Batch, claims: int) -> _Answers:
+    def _decode(self, answer: bytes, batch: _Batch, claims: int) -> _Reply:
         try:
-            found = _answers.decode(answer)
+            found = _replies.decode(answer)
         except msgspec.MsgspecError:
             raise RedisAwayError(RedisProblem("answer", "an answer to something else")) from None
         places = all(0 <= each <= len(batch.windows) for each in found.refused)
-        if len(found.told) != len(batch.windows) or len(found.refused) != claims or not places:
+        if len(found.windows) != len(batch.windows) or len(found.refused) != claims or not places:
             raise RedisAwayError(RedisProblem("answer", "an answer to something else"))
         return found
 
@@ -240,20 +240,20 @@ class BudgetDesk:
         while True:
             pause = AWAY_SECONDS
             try:
-                trouble = await session(server, _source(), self._hold)
+                problem = await session(server, _source(), self._hold)
             except Exception as exc:
                 if is_fatal(exc):
                     raise
-                trouble = RedisProblem("crashed", f"the shared budgets crashed: {exception_site(exc)}")
+                problem = RedisProblem("crashed", f"the shared budgets crashed: {exception_site(exc)}")
                 pause = crashes.next_delay(trio.current_time(), random())  # noqa: S311
             self._go_alone()
-            if self._trouble is None or self._trouble.sort != trouble.sort:
+            if self._problem is None or self._problem.sort != problem.sort:
                 log.warning(
                     "redis at %s is away (%s): until it is back, this process keeps to its share of each budget",
                     server.name,
-                    trouble.detail,
+                    problem.detail,
                 )
-            self._trouble = trouble
+            self._problem = problem
             self.tried.set()
             await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
 
@@ -266,10 +266,10 @@ class BudgetDesk:
                 break
             await trio.sleep(AGAIN_SECONDS)
         self._lost = (trio.Event(), [])
-        self._books.join()
+        self._budgets.join()
         self._hear(batch, found)
         self._script = script
-        self._trouble = None
+        self._problem = None
         self.tried.set()
         event, problems = self._lost
         await event.wait()
@@ -277,7 +277,7 @@ class BudgetDesk:
 
     def _go_alone(self) -> None:
         self._script = None
-        self._books.go_alone(self._wall())
+        self._budgets.go_alone(self._wall())
 
 
 def _row(hold: BudgetHold, opened_at: float) -> LedgerEntry:

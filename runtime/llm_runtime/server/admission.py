@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar, final
 
 from llm_runtime.config import ServerLimits
-from llm_runtime.server.limits import RESERVED_CONNECTIONS, STRANGERS_SHARE
+from llm_runtime.server.limits import RESERVED_CONNECTIONS, UNVERIFIED_SHARE
 from llm_runtime.server.logins import network_of
 
 
-class Guest(Protocol):
+class AdmittedConnection(Protocol):
     """A connection, as far as the connection limit is concerned."""
 
     @property
@@ -29,82 +29,82 @@ class Guest(Protocol):
         """The client's address; empty for a unix socket."""
         ...
 
-    def make_way(self) -> None:
+    def evict(self) -> None:
         """Close now to make way for another connection. Must neither wait nor raise."""
         ...
 
 
-G = TypeVar("G", bound=Guest)
+G = TypeVar("G", bound=AdmittedConnection)
 
 
 @final
-class Room(Generic[G]):
+class ConnectionAdmission(Generic[G]):
     """The current connections, in the order of arrival. Pure bookkeeping."""
 
     def __init__(self, limits: ServerLimits, *, has_keys: bool, proxies: Sequence[str] = ()) -> None:
         self._limits = limits
         self.has_keys = has_keys
         self._proxies = tuple(ipaddress.ip_network(each, strict=False) for each in proxies)
-        self._known: set[G] = set()
-        self._strangers: dict[G, str] = {}
+        self._verified: set[G] = set()
+        self._unverified: dict[G, str] = {}
         self._reserved: dict[G, None] = {}
         self._counted: dict[G, None] = {}
         self._by_peer: dict[str, dict[G, None]] = {}
 
     def __len__(self) -> int:
-        return len(self._known) + len(self._strangers) + len(self._reserved)
+        return len(self._verified) + len(self._unverified) + len(self._reserved)
 
     @property
-    def newcomers_at_once(self) -> int:
+    def acceptable_at_once(self) -> int:
         """How many connections may be admitted before the earlier ones have been served: with more, one could have to
         make way before it had a chance to show a key.
         """
         if not self.has_keys:
-            return max(1, self._limits.max_connections - len(self._known))
+            return max(1, self._limits.max_connections - len(self._verified))
         return max(1, min(self._share(), self._limits.max_unverified_per_peer))
 
     @property
-    def strangers(self) -> int:
+    def unverified(self) -> int:
         """The connections that are not verified yet."""
-        return len(self._strangers)
+        return len(self._unverified)
 
-    def enter(self, guest: G) -> None:
+    def admit(self, connection: G) -> None:
         """Admit a connection; another may have to make way for it."""
-        peer = self._counted_peer(guest.peer_host)
+        peer = self._counted_peer(connection.peer_host)
         of_peer = self._by_peer.get(peer, {})
         if peer and len(of_peer) >= self._limits.max_unverified_per_peer:
-            self._turn_out(next(iter(of_peer)))
+            self._evict(next(iter(of_peer)))
         elif peer and len(self._counted) >= self._share():
-            self._turn_out(next(iter(self._counted)))
-        elif len(self._known) + len(self._strangers) >= self._limits.max_connections:
-            if not self._strangers:
-                self._enter_reserve(guest)
+            self._evict(next(iter(self._counted)))
+        elif len(self._verified) + len(self._unverified) >= self._limits.max_connections:
+            if not self._unverified:
+                self._admit_to_reserve(connection)
                 return
-            self._turn_out(next(iter(self._strangers)))
-        self._strangers[guest] = peer
+            self._evict(next(iter(self._unverified)))
+        self._unverified[connection] = peer
         if peer:
-            self._counted[guest] = None
-            self._by_peer.setdefault(peer, {})[guest] = None
+            self._counted[connection] = None
+            self._by_peer.setdefault(peer, {})[connection] = None
 
-    def is_reserved(self, guest: G) -> bool:
-        """Whether ``guest`` is in the reserve, for health and metrics only."""
-        return guest in self._reserved
+    def is_reserved(self, connection: G) -> bool:
+        """Whether ``connection`` is in the reserve, for health and metrics only."""
+        return connection in self._reserved
 
-    def recognise(self, guest: G) -> None:
-        """Mark ``guest`` as verified."""
-        if guest in self._strangers:
-            self._forget_stranger(guest)
-            self._known.add(guest)
+    def mark_verified(self, connection: G) -> None:
+        """Mark ``connection`` as verified."""
+        if connection in self._unverified:
+            self._remove_unverified(connection)
+            self._verified.add(connection)
 
-    def leave(self, guest: G) -> None:
-        """Record that ``guest`` has closed, or was told to."""
-        self._known.discard(guest)
-        self._reserved.pop(guest, None)
-        if guest in self._strangers:
-            self._forget_stranger(guest)
+    def remove(self, connection: G) -> None:
+        """Record that ``connection`` has closed, or was told to."""
+        self._verified.discard(connection)
+        self._reserved.pop(connection, None)
+        if connection in self._unverified:
+            self._remove_unverified(connection)
 
     def _share(self) -> int:
-        return max(1, (self._limits.max_connections - len(self._known)) // STRANGERS_SHARE)
+        return max(1, (self._limits.max_connections - len(self._verified)) // UNVERIFIED_SHARE)
 
     def _counted_peer(self, host: str) -> str:
         """The key under which an unverified connection from ``host`` is counted; empty if it is not counted."""
@@ -118,20 +118,20 @@ class Room(Generic[G]):
             return ""
         return network_of(host)
 
-    def _enter_reserve(self, guest: G) -> None:
+    def _admit_to_reserve(self, connection: G) -> None:
         if len(self._reserved) >= RESERVED_CONNECTIONS:
-            self._turn_out(next(iter(self._reserved)))
-        self._reserved[guest] = None
+            self._evict(next(iter(self._reserved)))
+        self._reserved[connection] = None
 
-    def _turn_out(self, guest: G) -> None:
-        self.leave(guest)
-        guest.make_way()
+    def _evict(self, connection: G) -> None:
+        self.remove(connection)
+        connection.evict()
 
-    def _forget_stranger(self, guest: G) -> None:
-        peer = self._strangers.pop(guest)
+    def _remove_unverified(self, connection: G) -> None:
+        peer = self._unverified.pop(connection)
         if peer:
-            del self._counted[guest]
+            del self._counted[connection]
             of_peer = self._by_peer[peer]
-            del of_peer[guest]
+            del of_peer[connection]
             if not of_peer:
                 del self._by_peer[peer]
