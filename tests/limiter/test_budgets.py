@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_actors.limiter.budgets import Amount, BudgetHold, BudgetRefused, Budgets, SpendAsk
+from llm_actors.limiter.budget_window import Amount, Portion, Told
+from llm_actors.limiter.budgets import BudgetHold, BudgetRefused, Budgets, SpendAsk
 from llm_protocol.budgets import Budget, Payer, Per, window_at
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -115,18 +116,20 @@ def test_what_was_spent_before_the_start_counts() -> None:
 
 def test_alone_each_keeps_to_its_share_and_says_so() -> None:
     budgets = Budgets({"b": Budget(usd=1.0, per="day")}, shared=True)
-    assert "was not reached since" in refused(budgets.reserve(1, ask(0.01), NOON))
+    assert "has told nothing of this day" in refused(budgets.reserve(1, ask(0.01), NOON))
     budgets.join()
     state = budgets.state("b", NOON)
     assert isinstance(budgets.reserve(2, ask(0.2), NOON), BudgetHold)
-    budgets.heard("b", state, Amount(0.4, 0), 4)
-    budgets.go_alone(NOON)
-    assert isinstance(budgets.reserve(3, ask(0.1), NOON), BudgetHold), "0.4 is left for four"
-    why = refused(budgets.reserve(4, ask(0.01), NOON))
+    theirs = {"other": Portion(Amount(0.4, 0), Amount(0.45, 0), gone=False)}
+    told = Told(theirs, share=Amount(0.3, 0), spare=Amount(0.1, 0), complete=True)
+    budgets.heard(state, told, budgets.ask([state]))
+    assert budgets.statistics(NOON)["b"].usd == pytest.approx(0.6)
+    why = refused(budgets.reserve(3, ask(0.9), NOON))
+    assert "has $0.3500 of $1.00" in why, "what is set aside for others is not there"
+    budgets.go_alone()
+    assert isinstance(budgets.reserve(4, ask(0.1), NOON), BudgetHold)
+    why = refused(budgets.reserve(5, ask(0.01), NOON))
     assert "of this process's share, while Redis is away" in why
-    tomorrow = NOON + DAY
-    assert isinstance(budgets.reserve(5, ask(0.25), tomorrow), BudgetHold), "a quarter of a new window"
-    assert isinstance(budgets.reserve(6, ask(0.01), tomorrow), BudgetRefused)
 
 
 def test_past_the_soft_limit_it_is_told() -> None:

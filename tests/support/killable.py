@@ -57,7 +57,7 @@ async def killable_daemon(
     config = folder / "config.toml"
     config.write_text(CONFIG.format(folder=folder, url=upstream.address.url) + more)
     arguments = ("serve", "--config", str(config))
-    async with running(*arguments, stdout=subprocess.PIPE, environ=environ, seconds=60) as process:
+    async with running(*arguments, stdout=subprocess.PIPE, environ=environ, seconds=200) as process:
         line = b""
         while not line.endswith(b"\n"):
             assert process.stdout is not None

@@ -1,4 +1,6 @@
-"""The shared ledger's script, run in this process, so that its clock is ours. What it needs of Redis is a dict."""
+"""Scripts of Redis, run in this process, so that their clock is ours. What they need of Redis is a dict. The shared
+ledger's is taken if no other is given.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ SERVER = RedisServer(url=Secret("redis://nowhere"))
 class VirtualRedis:
     """Hashes that one script works on. ``now``: what its clock shows, in seconds."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], source: str = SOURCE) -> None:
         self.now = now
         self.hashes: dict[str, dict[str, str]] = {}
         self.ends: dict[str, float] = {}
@@ -35,7 +37,7 @@ class VirtualRedis:
         names.redis = self._lua.table_from({b"call": self._call})
         names.cmsgpack = self._lua.table_from({b"unpack": self._unpack, b"pack": self._pack})
         self._names = names
-        self._script: Any = self._lua.compile(SOURCE.encode())
+        self._script: Any = self._lua.compile(source.encode())
 
     def run(self, keys: Sequence[str], argument: bytes) -> bytes:
         self.runs += 1

@@ -140,6 +140,7 @@ class LimiterActor:
             inbox.answer_reads(GetLimiterStatistics, lambda _: self._measured())
             task_status.started()
             await serve_at_once(inbox, self._handle)
+            await self._budget_coordinator.leave()
             nursery.cancel_scope.cancel(reason="the limiter stops")
         return self._kept
 
@@ -148,7 +149,9 @@ class LimiterActor:
         if self._store is None or not self._is_new:
             return
         now = self._wall()
-        since = min(window_at(each.per, now).start for each in self._budgets.table.budgets.values())
+        # From the window before: a process that ended in it may have a share of this one.
+        starts = ((each.per, window_at(each.per, now).start) for each in self._budgets.table.budgets.values())
+        since = min(window_at(per, start - 1).start for per, start in starts)
         rows = await get_spent(self._store, since)
         if rows is None:
             log.warning("the store cannot be read: budgets begin as if nothing had been spent before")
@@ -159,6 +162,7 @@ class LimiterActor:
                 for row in rows
             ),
             own=self._kept.process,
+            gone={row.owner for row in rows if row.gone},
         )
 
     async def _keep_time(self, task_status: trio.TaskStatus[None]) -> None:

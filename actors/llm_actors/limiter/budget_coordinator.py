@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import cache
-from importlib.resources import files
+from contextlib import suppress
 from random import random
-from typing import Annotated, NamedTuple, final
+from typing import final
 
-import msgspec
 import trio
 
 from llm_actors.kernel.errors import is_fatal
 from llm_actors.kernel.supervisor_run import PARK_PAUSES
 from llm_actors.kernel.trace import exception_site
 from llm_actors.kernel.window import Streak
-from llm_actors.limiter.budgets import Amount, BudgetHold, Budgets, WindowState
+from llm_actors.limiter.budget_wire import BudgetQuestion, decode, encode, source
+from llm_actors.limiter.budgets import BudgetHold, Budgets
 from llm_actors.redis import RedisAwayError, RedisProblem, RedisScript, RedisServer, session
 from llm_actors.store import StoreRef, persist
 from llm_actors.store.ledger import DropEntry, Ledger, LedgerEntry, OpenEntry
@@ -32,49 +31,18 @@ AWAY_SECONDS = 1.0
 BEAT_SECONDS = 1.0
 """How often the shared books are told what this process has, and asked what the others have."""
 
-COMPLETE_SECONDS = 4
-"""A server that has heard of budgets for less long may have been empty: not all that share it have told it what they
-have. Until then each keeps to its share. More than it takes them to find it again.
+START_SECONDS = 5.0
+"""A server that forgot, or was never asked, hears first what all have that share the budgets. A process that starts
+waits so long for it.
 """
 
 AGAIN_SECONDS = 0.5
-"""How often such a server is asked."""
+"""How often such a server is asked then."""
 
 MAX_BATCH = 256
 """Calls confirmed at once."""
 
-EXTRA_SECONDS = 2 * 86_400
-"""How long a window is kept on the server after its end."""
-
-MICRO = 1_000_000
-"""Dollars are told in millionths: scripts of Redis have no exact fractions."""
-
 log = logging.getLogger(__name__)
-
-
-class _WindowUsage(msgspec.Struct, frozen=True, array_like=True):
-    """Of one budget's window: what others have, and how many share it."""
-
-    usd: Annotated[int, msgspec.Meta(ge=0)]
-    tokens: Annotated[int, msgspec.Meta(ge=0)]
-    processes: Annotated[int, msgspec.Meta(ge=1)]
-
-
-class _Reply(msgspec.Struct, frozen=True, array_like=True):
-    since: Annotated[int, msgspec.Meta(ge=0)]
-    """For how many seconds the server has heard of budgets."""
-    windows: tuple[_WindowUsage, ...]
-    refused: tuple[int, ...]
-    """For each claim: which of the told windows has too little left, from 1 on; 0: it is paid."""
-
-
-_replies = msgspec.msgpack.Decoder(_Reply)
-
-
-class _Batch(NamedTuple):
-    keys: list[str]
-    windows: list[tuple[str, WindowState]]
-    argument: bytes
 
 
 @final
@@ -108,6 +76,8 @@ class BudgetCoordinator:
         self._waiting: list[int] = []
         self._news = trio.Event()
         self._script: RedisScript | None = None
+        self._asking = trio.Lock()
+        self._remembers = True
         self._lost: tuple[trio.Event, list[RedisProblem]] = (trio.Event(), [])
         self._problem: RedisProblem | None = None
         self.tried = trio.Event()
@@ -135,11 +105,8 @@ class BudgetCoordinator:
             await self._confirm([each for each in batch if self._wanted(each)])
 
     async def _confirm(self, numbers: list[int]) -> None:
-        if self._script is not None:
-            numbers = await self._ask(self._script, numbers)
-        else:
-            for number in numbers:
-                self._budgets.confirm(number)
+        script = self._script
+        numbers = self._pay_alone(numbers) if script is None else await self._claim(script, numbers)
         rows = [(number, hold) for number in numbers if (hold := self._budgets.holds.get(number)) is not None]
         if rows and self._store is not None:
             opened_at = self._wall()
@@ -149,28 +116,39 @@ class BudgetCoordinator:
                     self._ledger.add(DropEntry(number))
         self._paid([number for number in numbers if self._wanted(number)])
 
-    async def _ask(self, script: RedisScript, numbers: list[int]) -> list[int]:
-        """The reservations of ``numbers`` that the shared books confirm; all of them should those be away."""
-        batch = self._encode(numbers)
+    def _pay_alone(self, numbers: Sequence[int]) -> list[int]:
+        """Those that this process can pay without asking anybody. The others are told that they may not go."""
+        paid: list[int] = []
+        for number in numbers:
+            if number not in self._budgets.holds:
+                continue
+            if self._budgets.sharing == "off":
+                self._budgets.confirm(number)
+            elif why := self._budgets.pay_alone(number, self._wall()):
+                self._unpaid(number, why)
+                continue
+            paid.append(number)
+        return paid
+
+    async def _claim(self, script: RedisScript, numbers: list[int]) -> list[int]:
+        """The reservations of ``numbers`` that the shared books confirm. Should those be away, this process's shares
+        pay.
+        """
         try:
-            answer = await script.run(batch.keys, batch.argument)
-            found = self._decode(answer, batch, len(numbers))
+            question, refused = await self._ask(script, numbers)
         except RedisAwayError as exc:
             event, problems = self._lost
             problems.append(exc.problem)
             event.set()
             self._go_alone()
-            for number in numbers:
-                self._budgets.confirm(number)
-            return numbers
-        self._hear(batch, found)
+            return self._pay_alone(numbers)
         confirmed: list[int] = []
-        for number, place in zip(numbers, found.refused, strict=True):
+        for number, place in zip(numbers, refused, strict=True):
             hold = self._budgets.holds.get(number)
             if hold is None:
                 continue
             if place:
-                name, state = batch.windows[place - 1]
+                name, state = question.windows[place - 1]
                 wanted = next(part.amount for part in hold.parts if part.state is state)
                 self._unpaid(number, self._budgets.refusal(name, state, wanted, self._wall(), but=wanted))
             else:
@@ -178,59 +156,33 @@ class BudgetCoordinator:
                 confirmed.append(number)
         return confirmed
 
-    def _hear(self, batch: _Batch, found: _Reply) -> None:
-        for (name, state), each in zip(batch.windows, found.windows, strict=True):
-            self._budgets.heard(name, state, Amount(each.usd / MICRO, each.tokens), each.processes)
-
-    def _encode(self, numbers: Sequence[int]) -> _Batch:
-        """All windows of now and those of ``numbers``, with what this process has of each and what is asked of it."""
-        wall = self._wall()
-        windows = {id(state): (name, state) for name, state in self._budgets.current(wall)}
-        holds = [self._budgets.holds.get(number) for number in numbers]
-        for hold in holds:
-            for part in () if hold is None else hold.parts:
-                windows.setdefault(id(part.state), (part.name, part.state))
-        places = {key: place for place, key in enumerate(windows)}
-        reports = []
-        for name, state in windows.values():
-            budget, own = self._budgets.table.budgets[name], state.own.minus(state.pending)
-            reports.append(
-                (
-                    -1 if budget.usd is None else round(budget.usd * MICRO),
-                    -1 if budget.tokens is None else budget.tokens,
-                    max(0, round(own.usd * MICRO)),
-                    max(0, own.tokens),
-                    [(who, round(each.usd * MICRO), each.tokens) for who, each in state.base.items()],
-                    int((max(0.0, state.window.end - wall) + EXTRA_SECONDS) * 1000),
-                )
+    async def _ask(
+        self, script: RedisScript, numbers: Sequence[int], *, leaves: bool = False
+    ) -> tuple[BudgetQuestion, tuple[int, ...]]:
+        """Ask, and note what is told of the windows. Return what became of the claims. Raises `RedisAwayError`."""
+        assert self._server is not None
+        async with self._asking:
+            question = encode(
+                self._budgets,
+                numbers,
+                process=self._process,
+                prefix=self._server.prefix,
+                wall=self._wall(),
+                remembers=self._remembers,
+                leaves=leaves,
             )
-        claims = [
-            [(places[id(part.state)], round(part.amount.usd * MICRO), part.amount.tokens) for part in hold.parts]
-            if hold is not None
-            else []
-            for hold in holds
-        ]
-        assert self._server is not None
-        clock = f"{{{self._server.prefix}}}:budgets"
-        keys = [clock, *(self._key(name, state) for name, state in windows.values())]
-        argument = msgspec.msgpack.encode((self._process, reports, claims))
-        return _Batch(keys, list(windows.values()), argument)
+            told, refused = decode(await script.run(question.keys, question.argument), question)
+        for (_, state), each in zip(question.windows, told, strict=True):
+            self._budgets.heard(state, each, question.number)
+        self._remembers = not all(each.complete for each in told)
+        return question, refused
 
-    def _key(self, name: str, state: WindowState) -> str:
-        """The braces put all keys into one slot of a Redis cluster: a script reads and writes in one slot only."""
-        assert self._server is not None
-        per = self._budgets.table.budgets[name].per
-        return f"{{{self._server.prefix}}}:budgets:{name}:{per}:{state.window.start}"
-
-    def _decode(self, answer: bytes, batch: _Batch, claims: int) -> _Reply:
-        try:
-            found = _replies.decode(answer)
-        except msgspec.MsgspecError:
-            raise RedisAwayError(RedisProblem("answer", "an answer to something else")) from None
-        places = all(0 <= each <= len(batch.windows) for each in found.refused)
-        if len(found.windows) != len(batch.windows) or len(found.refused) != claims or not places:
-            raise RedisAwayError(RedisProblem("answer", "an answer to something else"))
-        return found
+    async def leave(self) -> None:
+        """Give back what is left of this process's shares. Waits no longer than for one answer of the server."""
+        script, self._script = self._script, None
+        if script is not None:
+            with suppress(RedisAwayError):
+                await self._ask(script, [], leaves=True)
 
     # -- the session -------------------------------------------------------------------------------------------------
 
@@ -240,7 +192,7 @@ class BudgetCoordinator:
         while True:
             pause = AWAY_SECONDS
             try:
-                problem = await session(server, _source(), self._hold)
+                problem = await session(server, source(), self._hold)
             except Exception as exc:
                 if is_fatal(exc):
                     raise
@@ -258,26 +210,26 @@ class BudgetCoordinator:
             await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
 
     async def _hold(self, script: RedisScript) -> None:
-        """Have the other task use the script, from when all have told what they have, until it finds trouble."""
-        while True:
-            batch = self._encode([])
-            found = self._decode(await script.run(batch.keys, batch.argument), batch, 0)
-            if found.since >= COMPLETE_SECONDS:
-                break
+        """Have the other task use the script, from when all have told what they have, until it finds problem. Until
+        then this process keeps to its shares.
+        """
+        self._remembers = True
+        begun = trio.current_time()
+        await self._ask(script, [])
+        while self._remembers and trio.current_time() < begun + START_SECONDS:
             await trio.sleep(AGAIN_SECONDS)
-        self._lost = (trio.Event(), [])
+            await self._ask(script, [])
+        event, problems = self._lost = (trio.Event(), [])
         self._budgets.join()
-        self._hear(batch, found)
         self._script = script
         self._problem = None
         self.tried.set()
-        event, problems = self._lost
         await event.wait()
         raise RedisAwayError(problems[0])
 
     def _go_alone(self) -> None:
         self._script = None
-        self._budgets.go_alone(self._wall())
+        self._budgets.go_alone()
 
 
 def _row(hold: BudgetHold, opened_at: float) -> LedgerEntry:
@@ -297,8 +249,3 @@ def _row(hold: BudgetHold, opened_at: float) -> LedgerEntry:
         estimated=True,
         cost=usd,
     )
-
-
-@cache
-def _source() -> str:
-    return files("llm_actors.limiter").joinpath("budgets.lua").read_text()

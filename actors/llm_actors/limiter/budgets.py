@@ -3,8 +3,9 @@
 A reservation counts in the window it was made in, whenever it ends. The last windows are kept, so a wall clock that is
 set forth and back finds them as they were.
 
-Where several processes share the budgets (`on`), what the others have is told by Redis, and it decides. While it is
-away (`alone`) each process keeps to its share of what was left, by the number of processes that shared it then.
+Where several processes share the budgets (`on`), Redis decides. It also sets a share of each budget aside for each
+process, which counts as spent for all others. While Redis is away (`alone`) a process keeps to its share, so all
+together never have more than there is.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple, TypeAlias, final
+from typing import Final, NamedTuple, final
 
 import msgspec
 
-from llm_protocol.budgets import Budget, BudgetTable, CalendarWindow, Payer, window_at
+from llm_actors.limiter.budget_window import NOTHING, Amount, Sharing, Told, WindowState
+from llm_protocol.budgets import Budget, BudgetTable, Payer, Per, window_at
 
 KEPT_WINDOWS = 64
 """Windows of one budget that are remembered."""
 
+WINDOWS_AHEAD: Final[Mapping[Per, int]] = {"minute": 10, "day": 1, "month": 1}
+"""In so many coming windows a process has a share, too: Redis may be away when they begin."""
+
 CENT_FRACTION = 1e-9
 """US dollars by which sums of floats may be off."""
-
-Sharing: TypeAlias = Literal["off", "on", "alone"]
 
 
 class SpendAsk(msgspec.Struct, frozen=True):
@@ -37,63 +40,6 @@ class SpendAsk(msgspec.Struct, frozen=True):
     models: dict[str, str]
     input_tokens: int
     tokens: int
-
-
-class Amount(NamedTuple):
-    """US dollars and tokens."""
-
-    usd: float = 0.0
-    tokens: int = 0
-
-    def plus(self, other: Amount) -> Amount:
-        """Both."""
-        return Amount(self.usd + other.usd, self.tokens + other.tokens)
-
-    def minus(self, other: Amount) -> Amount:
-        """The difference."""
-        return Amount(self.usd - other.usd, self.tokens - other.tokens)
-
-
-NOTHING = Amount()
-
-
-@final
-class WindowState:
-    """One budget in one window."""
-
-    __slots__ = ("base", "cap", "others", "pending", "processes", "reserved", "spent", "warned", "window")
-
-    def __init__(self, window: CalendarWindow) -> None:
-        self.window = window
-        self.spent = Amount()
-        """By this process."""
-        self.reserved = Amount()
-        """By this process, for what is in flight."""
-        self.pending = Amount()
-        """That part of ``reserved`` which the shared books have not confirmed."""
-        self.base: dict[str, Amount] = {}
-        """What processes that have gone have spent, by their names, as the store's file has it."""
-        self.others = Amount()
-        """What others have spent and reserved, as far as was told."""
-        self.processes = 0
-        """How many share it, this one included; 0: never told."""
-        self.cap: Amount | None = None
-        """While alone: how much of it this process may have spent and reserved."""
-        self.warned = False
-
-    @property
-    def own(self) -> Amount:
-        """What this process has spent and reserved."""
-        return self.spent.plus(self.reserved)
-
-    def before(self, sharing: Sharing) -> Amount:
-        """What others have of it."""
-        if sharing != "off" and self.processes:
-            return self.others
-        total = Amount()
-        for each in self.base.values():
-            total = total.plus(each)
-        return total
 
 
 class _Part(NamedTuple):
@@ -145,12 +91,24 @@ class Budgets:
         self.holds: dict[int, BudgetHold] = {}
         self.sharing: Sharing = "alone" if shared else "off"
         self._states: dict[str, OrderedDict[int, WindowState]] = {name: OrderedDict() for name in budgets}
-        self._processes: dict[str, int] = {}
+        self.gone: set[str] = set()
+        """Processes that are no more: the store's file has all that they spent."""
+        self.largest: dict[str, Amount] = {}
+        """The largest reservation so far, by budget."""
+        self.question = 0
+        """The number of the last question to Redis."""
         self._unconfirmed: set[int] = set()
 
     def current(self, wall: float) -> list[tuple[str, WindowState]]:
-        """The window of each budget at ``wall``."""
-        return [(name, self.state(name, wall)) for name in self.table.budgets]
+        """The window of each budget at ``wall``, and those that follow as far as they are shared already."""
+        found = []
+        for name, budget in self.table.budgets.items():
+            state = self.state(name, wall)
+            found.append((name, state))
+            for _ in range(WINDOWS_AHEAD[budget.per]):
+                state = self.state(name, state.window.end)
+                found.append((name, state))
+        return found
 
     def state(self, name: str, wall: float) -> WindowState:
         """The budget's window at ``wall``."""
@@ -158,8 +116,6 @@ class Budgets:
         found = states.get(window.start)
         if found is None:
             found = states[window.start] = WindowState(window)
-            if self.sharing == "alone":
-                self._cap(name, found)
             while len(states) > KEPT_WINDOWS:
                 states.popitem(last=False)
         return found
@@ -188,16 +144,17 @@ class Budgets:
         if not names:
             return BudgetRefused(why)
         parts = tuple(_Part(name, self.state(name, wall), each) for name, each in worst.items())
-        for _, state, amount in parts:
+        for name, state, amount in parts:
             state.reserved = state.reserved.plus(amount)
             state.pending = state.pending.plus(amount)
+            self.largest[name] = self.largest.get(name, NOTHING).most(amount)
         warning = "; ".join(filter(None, (self._warning(name, wall) for name in worst)))
         hold = self.holds[number] = BudgetHold(tuple(names), parts, ask, warning)
         self._unconfirmed.add(number)
         return hold
 
     def confirm(self, number: int) -> None:
-        """The shared books have it, too."""
+        """It may go: the shared books have it, too, or need not."""
         if number not in self._unconfirmed:
             return
         self._unconfirmed.discard(number)
@@ -224,10 +181,14 @@ class Budgets:
             counted = self.table.budgets[name].cost(usd, tokens)
             state.spent = state.spent.plus(Amount(amount.usd if counted is None else counted, tokens))
 
-    def load(self, rows: Iterable[tuple[str, Payer, float, float | None, int]], *, own: str = "") -> None:
+    def load(
+        self, rows: Iterable[tuple[str, Payer, float, float | None, int]], *, own: str = "", gone: Iterable[str] = ()
+    ) -> None:
         """What the store has: which process spent it, payer, when, cost and tokens of each. ``own``: this process's
-        name there, which is also its name among those that share the budgets, so that nothing counts twice.
+        name there, which is also its name among those that share the budgets, so that nothing counts twice. ``gone``:
+        the names of processes that are no more.
         """
+        self.gone.update(gone)
         for owner, payer, at, cost, tokens in rows:
             for name in self.table.of(payer):
                 state, counted = self.state(name, at), self.table.budgets[name].cost(cost, tokens)
@@ -239,69 +200,78 @@ class Budgets:
 
     # -- sharing -----------------------------------------------------------------------------------------------------
 
-    def heard(self, name: str, state: WindowState, others: Amount, processes: int) -> None:
-        """The shared books tell what others have, and how many share it."""
-        state.others, state.processes, state.cap = others, processes, None
-        self._processes[name] = processes
+    def heard(self, state: WindowState, told: Told, question: int) -> None:
+        """The answer to a question, see `ask`."""
+        others, state.share, state.spare, state.complete = told
+        # A server that has not heard of all since it forgot knows less than this process: what is remembered stays.
+        state.others = others if told.complete else {**others, **state.others}
+        state.asked = question
+
+    def ask(self, states: Iterable[WindowState]) -> int:
+        """A question is going to be asked about these windows: return its number. What a process has too much of its
+        share it gives up before it says so. So it has never more than Redis knows of, should the answer be lost.
+        """
+        for state in states:
+            kept = state.share.least(state.own.plus(state.spare))
+            state.share = kept.most(state.own.minus(state.pending))
+        self.question += 1
+        return self.question
 
     def join(self) -> None:
         """The shared books decide from here on."""
         self.sharing = "on"
 
-    def go_alone(self, wall: float) -> None:
-        """They are out of sight: from here on, each keeps to its share."""
-        self.sharing = "alone"
-        for name, states in self._states.items():
-            self.state(name, wall)
-            for state in states.values():
-                self._cap(name, state)
+    def go_alone(self) -> None:
+        """They are out of sight: from here on, this process keeps to its shares."""
+        if self.sharing == "on":
+            self.sharing = "alone"
 
-    def _cap(self, name: str, state: WindowState) -> None:
-        budget, processes, own = self.table.budgets[name], self._processes.get(name, 0), state.own
-        if not processes:
-            state.cap = Amount()
-            return
-        left_usd = max(0.0, (budget.usd or 0.0) - own.usd - state.others.usd)
-        left_tokens = max(0, (budget.tokens or 0) - own.tokens - state.others.tokens)
-        state.cap = own.plus(Amount(left_usd / processes, left_tokens // processes))
+    def pay_alone(self, number: int, wall: float) -> str:
+        """Confirm a reservation, if the shares of this process pay for it; else return why not."""
+        for name, state, amount in self.holds[number].parts:
+            if not self._is_within(name, state.own.minus(state.pending).plus(amount), state.share):
+                return self.refusal(name, state, amount, wall, but=amount)
+        self.confirm(number)
+        return ""
 
     # -- what is left ------------------------------------------------------------------------------------------------
 
     def _lacking(self, name: str, wanted: Amount, wall: float) -> str:
         """Why so much is not there, in words; empty if it is."""
         state = self.state(name, wall)
-        if self.sharing == "on":
-            return self.refusal(name, state, wanted, wall) if not self._fits(name, state.own.plus(wanted)) else ""
-        own = state.own.plus(wanted)
-        if self.sharing == "alone" and state.cap is not None:
+        total = state.own.plus(wanted)
+        if self.sharing == "alone":
+            fits = self._is_within(name, total, state.share)
+        else:
             budget = self.table.budgets[name]
-            if (budget.usd is None or own.usd <= state.cap.usd + CENT_FRACTION) and (
-                budget.tokens is None or own.tokens <= state.cap.tokens
-            ):
-                return ""
-            return self.refusal(name, state, wanted, wall)
-        return "" if self._fits(name, own.plus(state.before("off"))) else self.refusal(name, state, wanted, wall)
+            before = (
+                state.before("off") if self.sharing == "off" else NOTHING
+            )  # how much others have, Redis knows better
+            fits = self._is_within(name, total.plus(before), Amount(budget.usd or 0.0, budget.tokens or 0))
+        return "" if fits else self.refusal(name, state, wanted, wall)
 
-    def _fits(self, name: str, total: Amount) -> bool:
+    def _is_within(self, name: str, total: Amount, most: Amount) -> bool:
         budget = self.table.budgets[name]
-        return (budget.usd is None or total.usd <= budget.usd + CENT_FRACTION) and (
-            budget.tokens is None or total.tokens <= budget.tokens
+        return (budget.usd is None or total.usd <= most.usd + CENT_FRACTION) and (
+            budget.tokens is None or total.tokens <= most.tokens
         )
 
     def refusal(self, name: str, state: WindowState, wanted: Amount, wall: float, *, but: Amount = NOTHING) -> str:
         """Why the budget does not pay ``wanted``, what is left of it, and when it begins anew. ``but``: this part of
         what is reserved is what is refused.
         """
-        budget, total = self.table.budgets[name], state.own.plus(state.before(self.sharing)).minus(but)
-        if self.sharing == "alone" and state.cap is not None:
-            if not self._processes.get(name):
-                return (
-                    f'budget "{name}" is shared through Redis, which was not reached since this process began: '
-                    "nothing is known to be left"
-                )
-            left, whose = state.cap.minus(state.own), "of this process's share, while Redis is away, "
-        else:
-            left, whose = Amount((budget.usd or 0.0) - total.usd, (budget.tokens or 0) - total.tokens), ""
+        budget, own = self.table.budgets[name], state.own.minus(but)
+        limit, whose = Amount(budget.usd or 0.0, budget.tokens or 0), ""
+        if self.sharing != "off" and not state.asked:
+            return (
+                f'budget "{name}" is shared through Redis, which has told nothing of this {budget.per}: '
+                "nothing is known to be left"
+            )
+        left = limit.minus(own.plus(state.before(self.sharing))).minus(state.set_aside)
+        if self.sharing == "alone":
+            left, whose = state.share.minus(own), "of this process's share, while Redis is away, "
+        elif self.sharing == "on" and not state.complete:
+            left, whose = state.share.minus(own), "of this process's share, until all have told what they spent, "
         left_of = []
         if budget.usd is not None:
             left_of.append(f"${max(0.0, left.usd):.4f} of ${budget.usd:.2f} ({whose}needed: about ${wanted.usd:.4f})")

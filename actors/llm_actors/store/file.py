@@ -123,7 +123,7 @@ class StoreFile:
     def spent(self, since: float, now: float) -> tuple[ledger.SpentBy, ...]:
         """What budgets start from."""
         self._settle_the_gone(now)
-        return tuple(ledger.spent_since(self._db, since))
+        return tuple(ledger.spent_since(self._db, since, self._owner.is_alive))
 
     def bytes_in_use(self) -> int:
         """Bytes of the pages that hold something."""

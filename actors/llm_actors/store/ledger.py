@@ -208,7 +208,7 @@ def spend(
 
 
 class SpentBy(msgspec.Struct, frozen=True, array_like=True):
-    """What one process has spent for a caller, team and route at one model since a time."""
+    """What one process has spent for a caller, team and route at one model since a time. ``gone``: it is no more."""
 
     owner: str
     caller: str
@@ -217,9 +217,10 @@ class SpentBy(msgspec.Struct, frozen=True, array_like=True):
     opened_at: float
     cost: float | None
     tokens: int
+    gone: bool
 
 
-def spent_since(db: sqlite3.Connection, since: float) -> list[SpentBy]:
+def spent_since(db: sqlite3.Connection, since: float, is_alive: Callable[[str], bool]) -> list[SpentBy]:
     """What budgets start from: sums by minute."""
     rows = db.execute(
         """SELECT owner, caller, team, route, min(opened_at), CASE WHEN cost IS NULL THEN NULL ELSE sum(cost) END,
@@ -228,7 +229,9 @@ def spent_since(db: sqlite3.Connection, since: float) -> list[SpentBy]:
             CAST(opened_at / 60 AS INTEGER)""",
         (since,),
     )
-    return [SpentBy(*row) for row in rows]
+    found = rows.fetchall()
+    gone = {owner: not is_alive(owner) for owner in {row[0] for row in found}}
+    return [SpentBy(*(*row, gone[row[0]])) for row in found]
 
 
 # -- behind the answers ----------------------------------------------------------------------------------------------

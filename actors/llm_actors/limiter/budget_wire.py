@@ -1,0 +1,128 @@
+"""What `budgets.lua` is asked, and what it answers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from llm_actors.limiter.budget_window import NOTHING, Amount, Portion, Told, WindowState
+from llm_actors.limiter.budgets import BudgetHold, Budgets
+from llm_actors.redis import RedisAwayError, RedisProblem
+
+EXTRA_SECONDS = 2 * 86_400
+"""How long a window is kept on the server after its end."""
+
+MICRO = 1_000_000
+"""Dollars are told in millionths: scripts of Redis have no exact fractions."""
+
+Whole = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Window(msgspec.Struct, frozen=True, array_like=True):
+    """Of one budget's window: the others, this process's share and what it keeps of that, and whether all are there."""
+
+    others: tuple[tuple[str, tuple[Whole, Whole], tuple[Whole, Whole], int], ...]
+    share: tuple[Whole, Whole]
+    spare: tuple[Whole, Whole]
+    complete: int
+
+
+class _Answers(msgspec.Struct, frozen=True, array_like=True):
+    told: tuple[_Window, ...]
+    refused: tuple[Whole, ...]
+    """For each claim: which of the told windows has too little left, from 1 on; 0: it is paid."""
+
+
+_answers = msgspec.msgpack.Decoder(_Answers)
+
+
+class BudgetQuestion(NamedTuple):
+    """What is asked at once: of these windows, for so many reservations."""
+
+    number: int
+    keys: list[str]
+    windows: list[tuple[str, WindowState]]
+    claims: int
+    argument: bytes
+
+
+def encode(
+    budgets: Budgets, numbers: Sequence[int], *, process: str, prefix: str, wall: float, remembers: bool, leaves: bool
+) -> BudgetQuestion:
+    """All windows of now and those of the reservations ``numbers``, with what this process has of each and what is
+    asked of it. ``remembers``: say what the others had, too, in case the server forgot. ``leaves``: this process will
+    ask no more.
+    """
+    windows = {id(state): (name, state) for name, state in budgets.current(wall)}
+    holds = [budgets.holds.get(number) for number in numbers]
+    for hold in holds:
+        for part in () if hold is None else hold.parts:
+            windows.setdefault(id(part.state), (part.name, part.state))
+    places = {key: place for place, key in enumerate(windows)}
+    number = budgets.ask(state for _, state in windows.values())
+    said = [_window(budgets, name, state, wall, remembers) for name, state in windows.values()]
+    claims = [_claim(hold, places) for hold in holds]
+    keys = [f"{{{prefix}}}:budgets", *(_key(budgets, prefix, name, state) for name, state in windows.values())]
+    argument = msgspec.msgpack.encode((process, number, int(leaves), said, claims))
+    return BudgetQuestion(number, keys, list(windows.values()), len(claims), argument)
+
+
+def _key(budgets: Budgets, prefix: str, name: str, state: WindowState) -> str:
+    """The braces put all keys into one slot of a Redis cluster: a script reads and writes in one slot only."""
+    return f"{{{prefix}}}:budget-shares:{name}:{budgets.table.budgets[name].per}:{state.window.start}"
+
+
+def _window(budgets: Budgets, name: str, state: WindowState, wall: float, remembers: bool) -> tuple[object, ...]:
+    budget, own = budgets.table.budgets[name], state.own.minus(state.pending)
+    others = [(who, _micro(each.own), _micro(each.share), int(each.gone)) for who, each in state.others.items()]
+    return (
+        (-1 if budget.usd is None else round(budget.usd * MICRO), -1 if budget.tokens is None else budget.tokens),
+        _micro(own),
+        _micro(state.share),
+        _micro(budgets.largest.get(name, NOTHING)),
+        state.asked,
+        others if remembers else (),
+        [(who, _micro(state.base.get(who, NOTHING))) for who in budgets.gone] if remembers else (),
+        int((max(0.0, state.window.end - wall) + EXTRA_SECONDS) * 1000),
+    )
+
+
+def _claim(hold: BudgetHold | None, places: dict[int, int]) -> list[tuple[int, tuple[int, int]]]:
+    return [] if hold is None else [(places[id(part.state)], _micro(part.amount)) for part in hold.parts]
+
+
+def _micro(amount: Amount) -> tuple[int, int]:
+    return max(0, round(amount.usd * MICRO)), max(0, amount.tokens)
+
+
+def decode(answer: bytes, question: BudgetQuestion) -> tuple[list[Told], tuple[int, ...]]:
+    """What is told of each of its windows, and for each claim which window, from 1 on, has too little left. Raises
+    `RedisAwayError`.
+    """
+    try:
+        found = _answers.decode(answer)
+    except msgspec.MsgspecError:
+        raise RedisAwayError(RedisProblem("answer", "an answer to something else")) from None
+    places = all(each <= len(question.windows) for each in found.refused)
+    if len(found.told) != len(question.windows) or len(found.refused) != question.claims or not places:
+        raise RedisAwayError(RedisProblem("answer", "an answer to something else"))
+    return [_told(each) for each in found.told], found.refused
+
+
+def _told(said: _Window) -> Told:
+    others = {who: Portion(_amount(own), _amount(share), bool(gone)) for who, own, share, gone in said.others}
+    return Told(others, _amount(said.share), _amount(said.spare), bool(said.complete))
+
+
+def _amount(said: tuple[int, int]) -> Amount:
+    return Amount(said[0] / MICRO, said[1])
+
+
+@cache
+def source() -> str:
+    """The script."""
+    return files("llm_actors.limiter").joinpath("budgets.lua").read_text()
