@@ -150,8 +150,8 @@ class LimiterActor:
             return
         now = self._wall()
         # From the window before: a process that ended in it may have a share of this one.
-        pers = {each.per for each in self._budgets.table.budgets.values()}
-        since = min(window_at(per, window_at(per, now).start - 1).start for per in pers)
+        each_budget = self._budgets.table.budgets.values()
+        since = min(window_at(each.per, window_at(each.per, now).start - 1).start for each in each_budget)
         rows = await get_spent(self._store, since)
         if rows is None:
             log.warning("the store cannot be read: budgets begin as if nothing had been spent before")
