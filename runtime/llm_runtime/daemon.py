@@ -12,20 +12,22 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from typing import Never, final
 
 import msgspec
 import trio
 
 from llm_actors.kernel import ChildSpec, GaveUp, StartFailed, lineage
-from llm_protocol.errors import LLMClientError
 from llm_runtime.config import Config, ConfigError
 from llm_runtime.descriptors import fit, preload
+from llm_runtime.manager import Manager, SignalManager
 from llm_runtime.reloading import Reloader
 from llm_runtime.runtime import Runtime
 from llm_runtime.server import CannotListenError, ListenAddress, server_child
 from llm_runtime.server.listener import listen, removed_after
+from llm_runtime.server.siblings import Siblings
 from llm_runtime.systemd import Notifier
 
 STOPPED, GAVE_UP, CUT_OFF = 0, 1, 130
@@ -58,16 +60,18 @@ async def run(
     ready: Callable[[str], None] = lambda _: None,
     *,
     inherited: Sequence[socket.socket] = (),
-    notifier: Notifier | None = None,
+    manager: Manager | None = None,
     read: Callable[[], Config] | None = None,
+    siblings: Siblings | None = None,
 ) -> int:
     """Serve, and return the exit code. ``ready`` is called with the URL once requests are taken. ``inherited`` are
-    sockets to listen on instead of the configured address, ``notifier`` is told how it goes. ``read`` reads the
-    configuration again, at SIGHUP and when a client asks for it; it blocks.
+    sockets to listen on instead of the configured address. ``manager`` decides when to stop; by default signals do.
+    ``read`` reads the configuration again, when the manager or a client asks for it; it blocks. ``siblings`` are the
+    other workers, if this process is one of several.
 
     Takes over the process's signals until it returns, so it is meant for the main task of its own process.
     """
-    life = _Life(config, inherited, notifier or Notifier({}), read)
+    life = _Life(config, inherited, manager or SignalManager(Notifier({})), read, siblings)
     try:
         with _signals_ignored(), _watchdog():
             await life.live(ready)
@@ -95,31 +99,34 @@ class _Life:
         self,
         config: Config,
         inherited: Sequence[socket.socket],
-        notifier: Notifier,
+        manager: Manager,
         read: Callable[[], Config] | None,
+        siblings: Siblings | None,
     ) -> None:
         self._given = config
         self._config = msgspec.structs.replace(config, server=fit(config.server))
         self._read = read
         self._reloader: Reloader | None = None
         self._inherited = inherited
-        self._notifier = notifier
+        self._manager = manager
+        self._siblings = siblings
         self._stopping = trio.Event()
+        self._orders = 0
         self._serving = False
         self._address: ListenAddress | None = None
         self.code = STOPPED
 
     async def live(self, ready: Callable[[str], None]) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._obey_signals, nursery.cancel_scope)
+            await nursery.start(self._manager.stops, partial(self._stop, nursery.cancel_scope))
             async with Runtime(self._config, servers=self._servers).running():
                 assert self._address is not None, "the server has started"
                 self._serving = True
                 ready(self._address.url)
-                self._notifier.ready()
-                nursery.start_soon(self._notifier.watch)
+                self._manager.ready(self._address.url)
+                nursery.start_soon(self._manager.watch)
                 if self._reloader is not None:
-                    nursery.start_soon(_reload_at_sighup, self._reloader)
+                    nursery.start_soon(self._manager.obey, self._reloader)
                 await preload()
                 _spare_what_stays()
                 await self._stopping.wait()
@@ -127,44 +134,38 @@ class _Life:
 
     def _servers(self, runtime: Runtime) -> Sequence[ChildSpec[Never]]:
         if self._read is not None:
-            self._reloader = Reloader(runtime, self._read, self._given, self._notifier)
+            self._reloader = Reloader(runtime, self._read, self._given, self._manager.notifier)
         return server_child(
             self._config.server,
             runtime,
             self._found,
             keys=self._config.keys,
             inherited=self._inherited,
-            reload=self._reloader.reload if self._reloader else None,
+            reload=self._manager.asked_to_reload(self._reloader) if self._reloader else None,
+            siblings=self._siblings,
         )
 
     def _found(self, address: ListenAddress) -> None:
         self._address = address
 
-    async def _obey_signals(self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    def _stop(self, scope: trio.CancelScope) -> None:
+        """Obey an order to stop."""
         drain_s, delay_s = self._config.server.drain_s, self._config.server.ready_delay_s
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            task_status.started()
-            await anext(signals)
-            _set_watchdog(delay_s + drain_s + END_SECONDS + WATCHDOG_SECONDS)
-            self._notifier.stopping()
-            if not self._serving:
-                scope.cancel(reason="stop signal during the start")
-                return
-            log.info("stopping: running responses have %g s to finish; a second signal ends them", drain_s)
-            self._stopping.set()
-            scope.deadline = trio.current_time() + delay_s + drain_s + END_SECONDS
-            await anext(signals)
+        self._orders += 1
+        if self._orders > 1:
             _set_watchdog(WATCHDOG_SECONDS)
             log.warning("stopping at once")
             self.code = CUT_OFF
-            scope.cancel(reason="second stop signal: ending at once")
-
-
-async def _reload_at_sighup(reloader: Reloader) -> None:
-    with trio.open_signal_receiver(signal.SIGHUP) as signals:
-        async for _ in signals:
-            with suppress(LLMClientError):  # it is in the log
-                await reloader.reload()
+            scope.cancel(reason="second order to stop: ending at once")
+            return
+        _set_watchdog(delay_s + drain_s + END_SECONDS + WATCHDOG_SECONDS)
+        self._manager.stopping()
+        if not self._serving:
+            scope.cancel(reason="order to stop during the start")
+            return
+        log.info("stopping: running responses have %g s to finish; a second signal ends them", drain_s)
+        self._stopping.set()
+        scope.deadline = trio.current_time() + delay_s + drain_s + END_SECONDS
 
 
 def _spare_what_stays() -> None:

@@ -46,9 +46,16 @@ class MetricsSnapshot(NamedTuple):
 
 def exposition(snapshot: MetricsSnapshot) -> bytes:
     """The snapshot in Prometheus' text format."""
-    from prometheus_client import ProcessCollector, generate_latest
+    from prometheus_client import ProcessCollector
 
-    return generate_latest(_Registry([*_families(snapshot), *ProcessCollector(registry=None).collect()]))
+    return written([*_families(snapshot), *ProcessCollector(registry=None).collect()])
+
+
+def written(families: Iterable[Metric]) -> bytes:
+    """Metrics in Prometheus' text format."""
+    from prometheus_client import generate_latest
+
+    return generate_latest(_Registry(families))
 
 
 @final

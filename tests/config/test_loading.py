@@ -491,3 +491,27 @@ def test_what_there_is_is_listed_for_what_is_not_like_it() -> None:
 
 def test_a_byte_order_mark_is_no_mistake() -> None:
     assert parse(b"\xef\xbb\xbf" + WHOLE.encode(), ENVIRON) == parse(WHOLE.encode(), ENVIRON)
+
+
+@pytest.mark.parametrize(
+    ("limited", "what"),
+    [
+        ("limits = { max_concurrency = 3 }", "providers.p.limits"),
+        ('[keys.a]\nsecret = "env:A"\nlimits = { requests_per_minute = 3 }', "keys.a.limits"),
+        ("[budgets.b]\nusd = 3", "budgets.b"),
+    ],
+)
+def test_several_workers_keep_limits_over_redis_only(limited: str, what: str) -> None:
+    source = f'[providers.p]\nkind = "openai"\napi_key = "env:A"\n{limited}\n'
+    environ = {"A": "k-0123456789abcdef"}
+    with pytest.raises(ConfigError) as caught:
+        parse(f"{source}[server]\nworkers = 2\n".encode(), environ)
+    line = len(source.splitlines()) + 2
+    message = f"more than one worker and {what} need a [redis], over which the workers keep it together"
+    assert str(caught.value) == f"config.toml:{line}: server.workers: {message}"
+    config = parse(source.encode(), environ)
+    with pytest.raises(ConfigError, match="need a"):
+        with_server(config, workers=2)
+    assert with_server(config, workers=1).server.workers == 1
+    redis = '[redis]\nurl = "redis://127.0.0.1:6379/0"\n'
+    assert parse(f"{source}{redis}[server]\nworkers = 2\n".encode(), environ).server.workers == 2

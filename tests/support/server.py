@@ -35,6 +35,7 @@ from llm_protocol.secret import Secret
 from llm_runtime.config import Config, Key, Server
 from llm_runtime.metrics import SESSIONS
 from llm_runtime.server import ListenAddress, server_child
+from llm_runtime.server.siblings import Siblings
 
 Script = Callable[[Run], Awaitable[None]]
 
@@ -169,9 +170,6 @@ class FakeEngine:
     def route_names(self, caller: str = "") -> Sequence[str]:
         return ["careful"]
 
-    async def gives_choices(self, request: AnyRequest) -> bool:
-        return False
-
     async def count_tokens(self, request: AnyRequest) -> TokenCount:
         await trio.lowlevel.checkpoint()
         self.requests.append(request)
@@ -261,8 +259,9 @@ async def open_server(
     *scripts: Script | Exception, beside: Sequence[ChildSpec[Never]] = (), **config: Any
 ) -> AsyncIterator[OpenServer]:
     """A server on any free port of loopback, stopped (and drained) at the end. ``beside``: more children of its root.
-    ``roles``: which keys are for what besides, such as ``{"boss": "admin"}``.
+    ``roles``: which keys are for what besides, such as ``{"boss": "admin"}``. ``siblings``: the other workers.
     """
+    siblings: Siblings | None = config.pop("siblings", None)
     expires = {name: datetime.fromtimestamp(at, UTC) for name, at in config.pop("expires", {}).items()}
     roles: dict[str, str] = config.pop("roles", {})
     keys = {
@@ -278,7 +277,8 @@ async def open_server(
     async with trio.open_nursery() as nursery:
         engine = FakeEngine(nursery, scripts or (saying("Hel", "lo"),))
         settings: dict[str, Any] = {"port": 0, "drain_s": 0.5} | config
-        root = Supervisor([*server_child(Server(**settings), engine, addresses.append, keys=keys), *beside])
+        branches = server_child(Server(**settings), engine, addresses.append, keys=keys, siblings=siblings)
+        root = Supervisor([*branches, *beside])
         async with running(root):
             server = OpenServer(addresses[-1], engine, root)
             yield server

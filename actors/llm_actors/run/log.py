@@ -153,7 +153,9 @@ class RunLog:
             wake()
 
     def restore(self, events: Iterable[Event]) -> None:
-        """Fill a log that is empty with what another one held (`read`), at the same positions."""
+        """Go on with what another log holds from here on (`read`), at the same positions, and wake the followers. A
+        log that is written so is written in no other way, but for its end.
+        """
         for event in events:
             self._joined.append(event)
             self._starts.append(self._joined_count)
@@ -161,6 +163,9 @@ class RunLog:
             self.size += weigh(event)
             if isinstance(event, TERMINAL):
                 self.end = event
+                if self.on_end is not None:
+                    self.on_end(event)
+        self._wake()
 
     def _charge(self, event: Event) -> None:
         """Count an event's size. A complete part counts only as far as it exceeds the deltas that it repeats: a

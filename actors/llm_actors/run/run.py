@@ -21,6 +21,9 @@ from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse, Usage, new_response_id
 
+DESERTED = "nobody follows this response any more"
+"""Why a run was cancelled whose last follower has left."""
+
 Judge: TypeAlias = Callable[[Sequence[LLMResponse]], int | Awaitable[int]]
 """A program's own choice among several responses: returns the index of the best, directly or as an awaitable."""
 
@@ -70,7 +73,7 @@ class Run:
             self.scope.cancel(reason)
 
     def _deserted(self) -> None:
-        self.cancel("nobody follows this response any more")
+        self.cancel(DESERTED)
 
     @property
     def elapsed_ms(self) -> float:

@@ -40,6 +40,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
     _common(command)
     command.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     command.add_argument("--port", type=_port, help="port to listen on, 0 for any free one (default 8080)")
+    command.add_argument("--workers", type=_workers, help="processes that share the work (default 1)")
     command.add_argument(
         "--insecure-no-tls", action="store_true", help="listen beyond loopback without TLS (a proxy provides it)"
     )
@@ -236,6 +237,12 @@ def _seconds(text: str) -> float:
     if not 0.1 <= found <= 3600:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (0.1 to 3600)")
     return found
+
+
+def _workers(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:3]) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers (1 to 64)")
+    return int(text)
 
 
 def _port(text: str) -> int:

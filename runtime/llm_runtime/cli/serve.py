@@ -6,35 +6,49 @@ import argparse
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import trio
 
 from llm_actors.kernel import SchedulerInstrument
-from llm_runtime import daemon
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import CHECKOUT, configured
 from llm_runtime.cli.terminal import print_out, say
 from llm_runtime.config import Config, ConfigError, with_server
+from llm_runtime.config.workers import WORKER_VARIABLE
 from llm_runtime.systemd import Notifier, inherited_sockets
 
 log = logging.getLogger(__name__)
 
 
-def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+def run(arguments: argparse.Namespace, environ: MutableMapping[str, str]) -> int:
     """Serve until stopped, and return the exit code. Raises `ConfigError` if it cannot start."""
     start_logging(arguments.log_level, arguments.log_format)
-    change = partial(with_server, host=arguments.host, port=arguments.port, insecure_no_tls=arguments.insecure_no_tls)
+    change = partial(
+        with_server,
+        host=arguments.host,
+        port=arguments.port,
+        workers=arguments.workers,
+        insecure_no_tls=arguments.insecure_no_tls,
+    )
     tell = _log if arguments.log_format == "json" else say
+    read = _Reading(arguments.config, environ, tell, change)
+    if WORKER_VARIABLE in environ:
+        return _run(partial(_work, environ, read))
     config = configured(arguments.config, environ, tell, change)
-    read = partial(configured, arguments.config, environ, tell, change, install=False)
-    program = os.path.join("bin", "llm-runtime") if CHECKOUT in environ else "llm-runtime"
     try:
         inherited = inherited_sockets(environ)
     except OSError as exc:
         raise ConfigError(f"LISTEN_FDS: cannot listen on what was passed on: {exc.strerror}") from None
-    main = partial(_serve, config, program, tell, inherited, Notifier(environ), read)
+    program = os.path.join("bin", "llm-runtime") if CHECKOUT in environ else "llm-runtime"
+    ready = partial(_ready, config, program, tell)
+    serve = _serve if config.server.workers == 1 else _serve_with_workers
+    return _run(partial(serve, config, ready, tell, inherited, environ, read))
+
+
+def _run(main: Callable[[], Awaitable[int]]) -> int:
     if not log.isEnabledFor(logging.DEBUG):
         return trio.run(main)
     scheduler = (
@@ -46,29 +60,68 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         log.debug("event loop: %s", scheduler.statistics())
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """Reads the configuration ``file`` again, or ``copy`` in its place. Blocks."""
+
+    file: str | None
+    environ: Mapping[str, str]
+    tell: Callable[[str], None]
+    change: Callable[[Config], Config]
+
+    def __call__(self, copy: str | None = None) -> Config:
+        return configured(self.file, self.environ, self.tell, self.change, install=False, copy=copy)
+
+
 def _log(line: str) -> None:
     """A message to the user, as JSON if stderr is read by a machine."""
     log.info("%s", line.removeprefix("llm-runtime: "))
 
 
+def _ready(config: Config, program: str, tell: Callable[[str], None], url: str) -> None:
+    print_out(f"ready {url}")
+    key = "LLM_RUNTIME_KEY=… " if config.keys else ""
+    tell(f'llm-runtime: try: {key}{program} ask --url {url} "Say hello."')
+
+
 async def _serve(
     config: Config,
-    program: str,
+    ready: Callable[[str], None],
     tell: Callable[[str], None],
     inherited: Sequence[socket.socket],
-    notifier: Notifier,
-    read: Callable[[], Config],
+    environ: Mapping[str, str],
+    read: _Reading,
 ) -> int:
-    def ready(url: str) -> None:
-        print_out(f"ready {url}")
-        key = "LLM_RUNTIME_KEY=… " if config.keys else ""
-        tell(f'llm-runtime: try: {key}{program} ask --url {url} "Say hello."')
+    from llm_runtime import daemon  # the parent of several workers needs neither
+    from llm_runtime.manager import SignalManager
 
     if not inherited:
         await daemon.check_address(config)
     for line in introduction(config):
         tell(line)
-    return await daemon.run(config, ready, inherited=inherited, notifier=notifier, read=read)
+    manager = SignalManager(Notifier(environ))
+    return await daemon.run(config, ready, inherited=inherited, manager=manager, read=read)
+
+
+async def _serve_with_workers(
+    config: Config,
+    ready: Callable[[str], None],
+    tell: Callable[[str], None],
+    inherited: Sequence[socket.socket],
+    environ: Mapping[str, str],
+    read: _Reading,
+) -> int:
+    from llm_runtime.workers.serving import serve_with_workers
+
+    for line in introduction(config):
+        tell(line)
+    return await serve_with_workers(config, ready, file=read.file, read=read, inherited=inherited, environ=environ)
+
+
+async def _work(environ: MutableMapping[str, str], read: _Reading) -> int:
+    from llm_runtime.workers.worker import run_worker
+
+    return await run_worker(environ.pop(WORKER_VARIABLE), read)
 
 
 def introduction(config: Config) -> list[str]:

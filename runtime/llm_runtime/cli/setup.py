@@ -32,8 +32,10 @@ def configured(
     change: Change = lambda config: config,
     *,
     install: bool = True,
+    copy: str | None = None,
 ) -> Config:
-    """The configuration of ``file``, or the discovered one, after ``change``, which may refuse it. Blocks.
+    """The configuration of ``file``, or the discovered one, after ``change``, which may refuse it. ``copy``: a copy of
+    the file to be read in its place. Blocks.
 
     From a checkout the local model is installed when it is needed and missing (without ``install``, it is only taken
     for installed); elsewhere that is a `ConfigError`, as is having no provider at all.
@@ -41,13 +43,13 @@ def configured(
     from llm_runtime.local_model import is_installed
 
     local, vendors = is_installed(), installed_vendors()
-    config = change(_read(file, environ, vendors, local=local))
+    config = change(_read(file, environ, vendors, local=local, copy=copy))
     if not local and _needs_local_model(config):
         if CHECKOUT not in environ:
             raise ConfigError(NOTHING)
         if install:
             _install(print_line)
-        config = change(_read(file, environ, vendors, local=True))
+        config = change(_read(file, environ, vendors, local=True, copy=copy))
     if not config.enabled:
         raise ConfigError("every provider is disabled", file=file or "")
     return config
@@ -79,9 +81,11 @@ def daemon(url: str | None, file: str | None, environ: Mapping[str, str]) -> Dae
         raise ConfigError(str(exc)) from None
 
 
-def _read(file: str | None, environ: Mapping[str, str], vendors: VendorTable, *, local: bool) -> Config:
+def _read(
+    file: str | None, environ: Mapping[str, str], vendors: VendorTable, *, local: bool, copy: str | None
+) -> Config:
     if file:
-        return load(file, environ, local=local, vendors=vendors)
+        return load(file, environ, local=local, vendors=vendors, copy=copy)
     return discover(environ, local=local, loopback=True, vendors=vendors)
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.model import Config
+from llm_runtime.config.workers import check_workers
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})")
 
@@ -53,7 +54,12 @@ def _check_host(host: str) -> None:
 
 
 def with_server(
-    config: Config, *, host: str | None = None, port: int | None = None, insecure_no_tls: bool = False
+    config: Config,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    insecure_no_tls: bool = False,
 ) -> Config:
     """``config`` with the server options of the command line, validated again as a whole."""
     server = config.server
@@ -61,8 +67,10 @@ def with_server(
         server,
         host=server.host if host is None else host,
         port=server.port if port is None else port,
+        workers=server.workers if workers is None else workers,
         insecure_no_tls=server.insecure_no_tls or insecure_no_tls,
     )
     changed = msgspec.structs.replace(config, server=server)
     check_exposure(changed)
+    check_workers(changed)
     return changed

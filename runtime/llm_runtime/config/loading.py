@@ -36,6 +36,7 @@ from llm_runtime.config.redis import redis_server
 from llm_runtime.config.request_log import RequestLogConfig, request_log_section
 from llm_runtime.config.server import Server, ServerTls
 from llm_runtime.config.store import StoreConfig, store_section
+from llm_runtime.config.workers import check_workers
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -76,14 +77,15 @@ def load(
     local: bool = False,
     vendors: VendorTable = VENDORS,
     own: OwnNames = NO_OWN_NAMES,
+    copy: str | None = None,
 ) -> Config:
-    """Read the TOML file. Without a provider in it, the providers are those that `discover` finds in ``environ``
-    (and, with ``local``, the local model). Its routes may use the strategies and orderings that the program adds.
-    Raises `ConfigError`; does blocking file I/O.
+    """Read the TOML file, or ``copy``, a copy of it, in its place. Without a provider in it, the providers are those
+    that `discover` finds in ``environ`` (and, with ``local``, the local model). Its routes may use the strategies and
+    orderings that the program adds. Raises `ConfigError`; does blocking file I/O.
     """
     path = Path(file)
     try:
-        with path.open("rb") as stream:
+        with Path(copy or file).open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "not a path"
@@ -123,6 +125,8 @@ def parse(
             check_names(config)
         with mistakes.under():
             check_exposure(config)
+        with mistakes.under():
+            check_workers(config)
         mistakes.raise_any()
     except ConfigError as exc:
         found = [

@@ -105,6 +105,8 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     """The address to listen on. Any address but loopback needs a key and TLS (docs/how-to/keys.md)."""
     port: Port = 8080
     """The port to listen on; 0: any free port."""
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Processes that share the work, one for each core at most; each has the limits below for itself."""
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     """How long running responses may go on after the first SIGTERM."""
     allowed_origins: tuple[Line, ...] = ()

@@ -231,14 +231,15 @@ function showNow(now, lately, span) {
 
 function showProviders(now, counted) {
   const branch = (node, name) => node?.children.find(each => each.name === name)
-  const supervisors = branch(branch(now.tree, "core"), "providers")
+  const trees = branch(now.tree, "core") ? [now.tree] : now.tree.children // of several workers
+  const supervisors = trees.map(tree => branch(branch(tree, "core"), "providers"))
   const breakers = { closed: ["✓ closed", "good"], "half-open": ["◐ half-open", "warn"], open: ["✕ open", "bad"] }
   const rows = entries(now.providers).map(([name, { kind, breaker, circuits, limits, ...known }]) => {
     const { attempts, models, unpriced, ...grown } = counted.providers[name]
     const lost = failed(attempts)
     const held = limits?.held_s && [`◐ held ${seconds(limits.held_s)}`, "warn"]
     const ill = Object.keys(circuits).length && [`◐ open: ${Object.keys(circuits).join(", ")}`, "warn"]
-    const parked = branch(supervisors, name)?.status === "parked" && ["■ parked", "bad"]
+    const parked = supervisors.some(each => branch(each, name)?.status === "parked") && ["■ parked", "bad"]
     const times = of => known[of] && sum(grown[of].counts) ? [0.5, 0.95].map(share => quantile(share, grown[of].counts, known[of].bounds)).join(" · ") : "–"
     const spent = cost({ models })
     return [

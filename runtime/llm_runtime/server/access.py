@@ -15,7 +15,7 @@ import ipaddress
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import final
 from urllib.parse import parse_qsl
@@ -51,8 +51,10 @@ class Role(Enum):
 class Access:
     """The access rules, compiled once from the configuration."""
 
-    def __init__(self, server: Server, keys: Mapping[str, Key]) -> None:
-        self._failed = FailedLogins()
+    def __init__(
+        self, server: Server, keys: Mapping[str, Key], tell_wrong_key: Callable[[str], None] | None = None
+    ) -> None:
+        self.failed = FailedLogins(tell_wrong_key)
         self.change(server, keys)
 
     def change(self, server: Server, keys: Mapping[str, Key]) -> None:
@@ -86,7 +88,7 @@ class Access:
             return ""
         caller = self.owner(_presented(headers))
         if caller is None or self.has_expired(caller):
-            refused = self._failed.another(peer_host)
+            refused = self.failed.another(peer_host)
             if refused is None:  # beyond that it is one line for all
                 log.warning("a wrong key from %s", peer_host)
             raise refused or wrong_key()

@@ -32,6 +32,7 @@ from llm_runtime.server.limits import (
     SHUTDOWN_SECONDS,
 )
 from llm_runtime.server.listener import Acceptor, listen, removed_after
+from llm_runtime.server.siblings import Siblings, WorkerState
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import Reload, ServerState
 
@@ -59,6 +60,15 @@ class ListenAddress(msgspec.Struct, frozen=True):
         return f"{self.scheme}://{host}:{self.port}"
 
 
+def address_of(config: Server, listener: socket.socket, *, inherited: bool) -> ListenAddress:
+    """Where ``listener`` can be reached; ``inherited``: it need not be where ``config`` says."""
+    scheme = "http" if config.tls is None else "https"
+    if listener.family == socket.AF_UNIX:
+        return ListenAddress("", 0, unix=str(listener.getsockname() if inherited else config.unix))
+    host, port = listener.getsockname()[:2]
+    return ListenAddress(host if inherited else config.host, port, scheme)
+
+
 def server_child(
     config: Server,
     engine: RequestEngine,
@@ -67,16 +77,17 @@ def server_child(
     keys: Mapping[str, Key] = NO_KEYS,
     inherited: Sequence[socket.socket] = (),
     reload: Reload | None = None,
+    siblings: Siblings | None = None,
 ) -> tuple[ChildSpec[Never], ChildSpec[Never]]:
     """The two branches of the tree that form the server, in the order they start. Without ``keys``, anyone who can
     reach the port may send requests.
 
     ``on_listening`` is called synchronously each time the listener has started accepting connections. A start fails
     with `CannotListenError`. ``inherited``: sockets that listen already, in place of ``config``'s address; they are
-    left open. ``reload`` is what ``POST /v1/runtime/reload`` does. Raises `ConfigError` if the certificate is not
-    usable.
+    left open. ``reload`` is what ``POST /v1/runtime/reload`` does. ``siblings``: the other workers, if the process is
+    one of several. Raises `ConfigError` if the certificate is not usable.
     """
-    server_state = ServerState(config, keys, engine, reload)
+    server_state = ServerState(config, keys, engine, reload, siblings)
     sessions = Supervisor(
         name="sessions", max_children=config.max_connections + RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS
     )
@@ -125,7 +136,10 @@ class ServerActor:
                         nursery.start_soon(self._server_state.tls.watch)
                     for acceptor in acceptors:
                         nursery.start_soon(acceptor.run)
-                    address = self._address(listeners[0])
+                    if self._server_state.siblings is not None:
+                        own: WorkerState = self._server_state
+                        await nursery.start(self._server_state.siblings.run, own)
+                    address = address_of(config, listeners[0], inherited=bool(self._inherited))
                     inbox.checkpoint(address)
                     inbox.when_stopping(stopping.set)
                     task_status.started()
@@ -141,15 +155,6 @@ class ServerActor:
         finally:
             for acceptor in acceptors:
                 acceptor.close()
-
-    def _address(self, listener: socket.socket) -> ListenAddress:
-        scheme = "http" if self._server_state.tls is None else "https"
-        if listener.family == socket.AF_UNIX:
-            return ListenAddress(
-                "", 0, unix=str(listener.getsockname() if self._inherited else self._server_state.config.unix)
-            )
-        host, port = listener.getsockname()[:2]
-        return ListenAddress(host if self._inherited else self._server_state.config.host, port, scheme)
 
     def _acceptable_at_once(self) -> int:
         return self._server_state.admission.acceptable_at_once

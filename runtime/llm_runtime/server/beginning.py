@@ -39,7 +39,7 @@ async def begin(
     """
     await _bring(server_state, create, caller, recent)
     create = with_references(create, server_state.response_store, caller, recent)
-    options = create.options
+    options, response_id = create.options, response_id or server_state.new_response_id()
     parent = _parent(server_state, options.previous_response_id, caller, recent)
     before, weight = parent or ((), 0)
     inbound = create.after(before) if before else create.inbound
@@ -75,7 +75,7 @@ async def _bring(server_state: ServerState, create: Create, caller: str, recent:
     wanted = referenced_responses(create)
     for each in wanted if previous is None else (previous, *wanted):
         if recent is None or recent.get(each) is None:
-            await server_state.persistence.bring(each, caller)
+            await server_state.bring(each, caller)
 
 
 def check_calls_are_answered(before: Sequence[Message], added: Sequence[Message]) -> None:

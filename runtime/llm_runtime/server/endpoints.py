@@ -11,7 +11,7 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import AUTO, AnyRequest
 from llm_runtime.config import ConfigError
 from llm_runtime.server.bodies import read_body
-from llm_runtime.server.choices import natively, respond_with_choices
+from llm_runtime.server.choices import respond_with_choices
 from llm_runtime.server.client_wire import openai
 from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.engine import admitted, with_headers
@@ -38,14 +38,10 @@ async def ask(context: RequestContext) -> None:
         secret = context.server_state.access.secret_of(context.caller)
         decoded = with_headers(decoded, context.request.headers, context.caller, secret)
         inbound = admitted(context.caller, decoded)
-        inbound = inbound._replace(request=_tellable(inbound.request))
         if inbound.choices:
-            single = await natively(context, inbound)
-            if single is None:
-                await respond_with_choices(context, dialect, inbound)
-                return
-            inbound = single
-        run = await context.server_state.start_run(inbound.request, stream=inbound.stream)
+            await respond_with_choices(context, dialect, inbound._replace(request=_tellable(inbound.request)))
+            return
+        run = await context.server_state.start_run(_tellable(inbound.request), stream=inbound.stream)
     except LLMClientError as exc:
         await context.reply(encode_failure(dialect, exc.failure, inbound))
     else:
@@ -70,7 +66,10 @@ async def websocket(context: RequestContext) -> None:
 
 async def tree(context: RequestContext) -> None:
     """The live supervision tree."""
-    body = msgspec.json.encode(context.server_state.engine.tree(), enc_hook=str)
+    found, siblings = context.server_state.engine.tree(), context.server_state.siblings
+    if siblings is not None:
+        found = await siblings.tree(found)
+    body = msgspec.json.encode(found, enc_hook=str)
     await context.reply(WireResponse(200, (JSON,), body))
 
 
@@ -89,7 +88,9 @@ async def explain(context: RequestContext) -> None:
 
 async def metrics(context: RequestContext) -> None:
     """Counters and gauges for Prometheus."""
-    body = await context.server_state.engine.metrics()
+    body, siblings = await context.server_state.engine.metrics(), context.server_state.siblings
+    if siblings is not None:
+        body = await siblings.metrics(body)
     await context.reply(WireResponse(200, (("content-type", METRICS),), body))
 
 
@@ -98,14 +99,20 @@ async def statistics(context: RequestContext) -> None:
     without ``admin`` gets its own usage only.
     """
     caller = None if context.server_state.access.sees_all(context.caller) else context.caller
-    body = msgspec.json.encode(await context.server_state.engine.statistics(caller))
+    found, siblings = await context.server_state.engine.statistics(caller), context.server_state.siblings
+    if siblings is not None:
+        found = await siblings.statistics(found, caller)
+    body = msgspec.json.encode(found)
     await context.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), body))
 
 
 async def recent_requests(context: RequestContext) -> None:
     """The requests that ended last. If keys are configured, a caller without ``admin`` gets its own only."""
     caller = None if context.server_state.access.sees_all(context.caller) else context.caller
-    body = msgspec.json.encode({"requests": context.server_state.engine.recent_requests(caller)})
+    found, siblings = context.server_state.engine.recent_requests(caller), context.server_state.siblings
+    if siblings is not None:
+        found = await siblings.recent_requests(found, caller)
+    body = msgspec.json.encode({"requests": found})
     await context.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), body))
 
 

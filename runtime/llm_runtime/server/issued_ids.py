@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import final
@@ -37,6 +37,15 @@ class IssuedIds:
         """Raise `BadRequestError` for an id in ``request`` that its caller has not received. The error is the same for
         another caller's id and for one that never existed.
         """
+        for field, vendor_id in self._unissued(request):
+            raise bad_request(field, f"{field}: {vendor_id[:100]!r} was not issued to this key")
+
+    def unissued(self, request: AnyRequest) -> list[str]:
+        """The ids in ``request`` for which `check` would raise."""
+        return [vendor_id for _, vendor_id in self._unissued(request)]
+
+    def _unissued(self, request: AnyRequest) -> Iterator[tuple[str, str]]:
+        """With the names of the fields that have them."""
         if not request.caller:
             return
         issued, allowed = self._issued[request.caller], self._allowed.get(request.caller, ())
@@ -44,7 +53,12 @@ class IssuedIds:
             if (digest := _digest(vendor_id)) in issued:
                 issued.move_to_end(digest)
             elif not any(fnmatchcase(vendor_id, pattern) for pattern in allowed):
-                raise bad_request(field, f"{field}: {vendor_id[:100]!r} was not issued to this key")
+                yield field, vendor_id
+
+    def those_of(self, caller: str, ids: Iterable[str]) -> list[str]:
+        """Those of ``ids`` that ``caller`` has received."""
+        issued = self._issued.get(caller) or ()
+        return [vendor_id for vendor_id in ids if _digest(vendor_id) in issued]
 
     def watch(self, run: Run) -> None:
         """Remember the ids in the response of ``run`` for its caller, once the run ends."""

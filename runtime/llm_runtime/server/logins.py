@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from typing import final
@@ -33,23 +34,36 @@ class _Window:
 
 @final
 class FailedLogins:
-    """At most `WATCHED_PEERS` peers, ordered by the start of their windows."""
+    """At most `WATCHED_PEERS` peers, ordered by the start of their windows. ``tell`` is called with the peer of each
+    wrong key that brings the refusal closer, for whoever counts them, too.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
+        self._tell = tell
         self._windows: OrderedDict[str, _Window] = OrderedDict()
 
     def another(self, host: str) -> HttpError | None:
         """Count a wrong key from ``host``. Returns the refusal if there were too many before it."""
         now, peer = trio.current_time(), network_of(host)
-        window = self._windows.get(peer)
-        if window is None or now >= window.since + LOGIN_SECONDS:
-            window = self._begin(peer, now)
-        window.failures += 1
+        window = self._count(peer, now)
+        if self._tell is not None and window.failures <= FAILED_LOGINS + 1:
+            self._tell(peer)
         if window.failures <= FAILED_LOGINS:
             return None
         if window.failures == FAILED_LOGINS + 1:
             log.warning("more than %d wrong keys from %s within %g s", FAILED_LOGINS, peer, LOGIN_SECONDS)
         return too_many_wrong_keys(ceil(window.since + LOGIN_SECONDS - now))
+
+    def count(self, peer: str) -> None:
+        """Count a wrong key that ``peer`` has shown to another worker."""
+        self._count(peer, trio.current_time())
+
+    def _count(self, peer: str, now: float) -> _Window:
+        window = self._windows.get(peer)
+        if window is None or now >= window.since + LOGIN_SECONDS:
+            window = self._begin(peer, now)
+        window.failures += 1
+        return window
 
     def _begin(self, peer: str, now: float) -> _Window:
         window = self._windows[peer] = _Window(now)

@@ -111,7 +111,7 @@ async def count_tokens(context: RequestContext) -> None:
         request = await read_body(
             context.server_state.json_limits, body, lambda text: decode_request(text, context.caller)
         )
-        context.server_state.issued.check(request)
+        await context.server_state.check_issued(request)
         count = await context.server_state.engine.count_tokens(request)
     except LLMClientError as exc:
         await context.reply(_failed(exc.failure))
@@ -123,4 +123,6 @@ async def forget(context: RequestContext) -> None:
     """``DELETE /v1/runtime/knowledge?conversation=…``: of one conversation of the caller's, or of all."""
     conversation = parse_qs(context.request.query).get("conversation", [None])[-1]
     count = context.server_state.engine.forget(conversation, caller=context.caller)
+    if context.server_state.siblings is not None:
+        count += await context.server_state.siblings.forget(conversation, context.caller)
     await context.reply(WireResponse(200, (JSON,), encode_json(count)))

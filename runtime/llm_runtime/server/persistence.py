@@ -29,13 +29,11 @@ from llm_actors.store import (
     persist,
 )
 from llm_actors.threads import run_large
-from llm_protocol.dialect import Inbound
-from llm_protocol.events import Event, Failed
+from llm_protocol.events import Failed
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.requests import AnyRequest
-from llm_protocol.wires.responses import Create, ResponseOptions
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.limits import STORE_FLUSH_SECONDS, STORE_REST_SECONDS, STORE_WAIT_SECONDS
+from llm_runtime.server.packing import pack_events, pack_head, unpack_events, unpack_head
 from llm_runtime.server.response_store import ResponseStore, StoredResponse
 from llm_runtime.server.wakeup import WakeupEvent
 
@@ -44,45 +42,18 @@ _ID = re.compile(r"resp_[0-9a-f]{32}")
 log = logging.getLogger("llm_runtime.server")
 
 
-class _Head(msgspec.Struct, array_like=True):
-    """What was asked and how, as it is kept. ``policy`` is JSON."""
-
-    request: AnyRequest
-    options: ResponseOptions
-    include_usage: bool
-    policy: bytes | None
-    form: str
-    asked_bytes: int
-
-
-_HEADS = msgspec.msgpack.Decoder(_Head)
-_EVENTS = msgspec.msgpack.Decoder(list[Event])
-_ENCODER = msgspec.msgpack.Encoder()
-
-
-def pack_head(stored: StoredResponse) -> bytes:
-    """What a response needs to be read again, beside its log."""
-    inbound = stored.inbound
-    policy = None if inbound.policy is None else bytes(inbound.policy)
-    request = msgspec.structs.replace(inbound.request, forwarded={})  # header fields of its client
-    head = _Head(request, stored.options, inbound.include_usage, policy, inbound.form, stored.asked_bytes)
-    return _ENCODER.encode(head)
-
-
 def restored(response_id: str, row: StoredResponseRow) -> StoredResponse:
     """A response as the file has it. One that was cut off by the end of its process has an end that says so."""
-    head = _HEADS.decode(row.head)
-    policy = None if head.policy is None else msgspec.Raw(head.policy)
-    inbound = Inbound(head.request, True, head.include_usage, policy, form=head.form)
-    run = Run(head.request, stream=True, background=True, response_id=response_id)
+    packed = unpack_head(row.head)
+    run = Run(packed.inbound.request, stream=True, background=True, response_id=response_id)
     for piece in row.events:
-        run.log.restore(_EVENTS.decode(piece))
+        run.log.restore(unpack_events(piece))
     if run.log.end is None:
         message = "the runtime ended while it made this response; this is what there was of it"
         failure = Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content)
         response = msgspec.structs.replace(run.folded(), timestamp=row.ended_at or 0.0, processing_time_ms=0.0)
         run.log.append(Failed(failure=failure, response=response))
-    return StoredResponse(run, inbound, head.options, Create(inbound, head.options).input, head.asked_bytes)
+    return packed.response(run)
 
 
 @final
@@ -276,12 +247,12 @@ class ResponsePersistence:
     async def _add(self, progress: StoredProgress, batch: _Batch) -> None:
         stored, added = progress.stored, list[Write]()
         if not progress.has_row:
-            head = await run_large(stored.asked_bytes, pack_head, stored)
+            head = await run_large(stored.asked_bytes, pack_head, stored.inbound, stored.options, stored.asked_bytes)
             added.append(BeginResponse(stored.id, stored.caller, stored.inbound.request.timestamp, head))
         run_log = stored.run.log
         position, is_all = len(run_log), run_log.end is not None
         if position > progress.position:
-            added.append(AppendEvents(stored.id, progress.position, _ENCODER.encode(run_log.read(progress.position))))
+            added.append(AppendEvents(stored.id, progress.position, pack_events(run_log.read(progress.position))))
         if is_all:
             added.append(EndResponse(stored.id, time.time()))
         if added:

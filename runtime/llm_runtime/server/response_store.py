@@ -144,6 +144,8 @@ class ResponseStore:
         # remembered only by a connection, because they are not to be stored
         self._remembered: dict[str, StoredResponse] = {}
         self._waiting: dict[str, WaitingResponse] = {}
+        # made by another worker, and followed here
+        self._mirrors: dict[str, StoredResponse] = {}
         self._lingering: OrderedDict[str, _Lingering] = OrderedDict()
         self._bytes = 0
 
@@ -159,10 +161,25 @@ class ResponseStore:
 
     def knows(self, response_id: str) -> bool:
         """Whether there is a response of that id, whoever's it is."""
-        return response_id in self._live or response_id in self._stored or response_id in self._waiting
+        known = (self._live, self._stored, self._waiting, self._mirrors)
+        return any(response_id in each for each in known)
+
+    def mirror(self, stored: StoredResponse) -> None:
+        """Keep a response that another worker makes, until `unmirror`."""
+        self._mirrors[stored.id] = stored
+
+    def unmirror(self, stored: StoredResponse) -> None:
+        """Keep it no longer."""
+        if self._mirrors.get(stored.id) is stored:
+            del self._mirrors[stored.id]
 
     def find(self, response_id: str, caller: str) -> StoredResponse | None:
-        """The caller's response with that id, running or stored."""
+        """The caller's response with that id, running or stored, whichever worker makes it."""
+        mirror = self._mirrors.get(response_id)
+        return mirror if mirror is not None and mirror.caller == caller else self.find_own(response_id, caller)
+
+    def find_own(self, response_id: str, caller: str) -> StoredResponse | None:
+        """The same, but for those that another worker makes."""
         stored = self._live.get(response_id) or self._stored.get(response_id)
         if stored is None or stored.caller != caller:
             return None
@@ -214,6 +231,7 @@ class ResponseStore:
         stored.is_gone = True
         self._live.pop(stored.id, None)
         self._remembered.pop(stored.id, None)
+        self._mirrors.pop(stored.id, None)
         if self._stored.pop(stored.id, None) is not None:
             self._bytes -= stored.weight
 

@@ -248,7 +248,7 @@ class Session:
             case "response.create":
                 now = trio.current_time()
                 create = await read_body(self._server_state.json_limits, text, RESPONSES.decode_create)
-                self._admit(LaneTurn(head, create, len(text), now))
+                self._admit(LaneTurn(head, create, len(text), now, self._server_state.new_response_id))
             case native_type if native_type == CREATE:
                 now = trio.current_time()
                 native_create = await read_body(
@@ -260,7 +260,9 @@ class Session:
                 resume = await run_large(len(text), read, text, Resume)
                 self._admit(LaneTurn(head, resume, len(text), trio.current_time()))
             case "response.cancel":
-                response_id, stop = self._turns.find(await run_large(len(text), read, text, Cancel))
+                cancel = await run_large(len(text), read, text, Cancel)
+                await self._server_state.bring(cancel.response_id, self._caller)
+                response_id, stop = self._turns.find(cancel)
                 self._send(encode_cancelled(head, response_id))
                 stop()
             case "response.steer":
@@ -344,7 +346,7 @@ class Session:
     async def _resumed(self, resume: Resume) -> StoredResponse:
         response_store = self._server_state.response_store
         if self._recent.get(resume.response_id) is None:
-            await self._server_state.persistence.bring(resume.response_id, self._caller)
+            await self._server_state.bring(resume.response_id, self._caller)
         stored = (
             response_store.find(resume.response_id, self._caller)
             or self._recent.get(resume.response_id)

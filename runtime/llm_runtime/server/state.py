@@ -16,6 +16,7 @@ from llm_protocol.codec.json_limits import LIMITS
 from llm_protocol.errors import InternalError, LLMClientError, ShuttingDownError
 from llm_protocol.passthrough import PassthroughRule, rules_of
 from llm_protocol.requests import AnyRequest
+from llm_protocol.response import new_response_id
 from llm_runtime.config import Config, Key, Server
 from llm_runtime.server.access import Access
 from llm_runtime.server.admission import AdmittedConnection, ConnectionAdmission
@@ -26,6 +27,7 @@ from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS, PART
 from llm_runtime.server.persistence import ResponsePersistence
 from llm_runtime.server.receiver import Receiver
 from llm_runtime.server.response_store import ResponseStore
+from llm_runtime.server.siblings import Siblings
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.subscription import RunSubscription
 from llm_runtime.server.ticker import Ticker, Ticking
@@ -52,14 +54,22 @@ class ServerState:
     """One per server; it does not outlive the listener's supervisor."""
 
     def __init__(
-        self, config: Server, keys: Mapping[str, Key], engine: RequestEngine, reload: Reload | None = None
+        self,
+        config: Server,
+        keys: Mapping[str, Key],
+        engine: RequestEngine,
+        reload: Reload | None = None,
+        siblings: Siblings | None = None,
     ) -> None:
         self.config = config
         self.engine = engine
         self.reload = reload
         """Read the configuration again; ``None`` where that cannot be asked for."""
         engine.on_reload(self.take_over)
-        self.access = Access(config, keys)
+        self.siblings = siblings
+        """The other workers; ``None`` where the daemon is one process."""
+        self.new_response_id = new_response_id if siblings is None else siblings.new_response_id
+        self.access = Access(config, keys, None if siblings is None else siblings.wrong_key)
         self.json_limits = LIMITS._replace(values=config.max_json_values)
         self.response_store = ResponseStore(config)
         self.issued = IssuedIds(keys)
@@ -140,7 +150,7 @@ class ServerState:
         """
         if self.draining:
             raise ShuttingDownError("The runtime is shutting down.")
-        self.issued.check(request)
+        await self.check_issued(request)
         try:
             run = await self.engine.submit(
                 request, stream=stream, background=background, since=since, response_id=response_id
@@ -153,6 +163,34 @@ class ServerState:
             raise InternalError("internal error: the request was not accepted") from exc
         self.issued.watch(run)
         return run
+
+    async def check_issued(self, request: AnyRequest) -> None:
+        """Raise `BadRequestError` for a vendor id in ``request`` that its caller has not received, from any worker."""
+        if self.siblings is not None and (unknown := self.issued.unissued(request)):
+            self.issued.note(request.caller, await self.siblings.issued(request.caller, unknown))
+        self.issued.check(request)
+
+    async def bring(self, response_id: str | None, caller: str) -> None:
+        """Have the caller's response of that id in memory, if another worker or the store's file has it. Raises
+        `HttpError` for one that another process makes that is no worker of this daemon.
+        """
+        if self.siblings is not None and response_id is not None and not self.response_store.knows(response_id):
+            await self.siblings.bring(response_id, caller)
+        await self.persistence.bring(response_id, caller)
+
+    async def drop(self, response_id: str, caller: str) -> bool:
+        """Delete the caller's response of that id everywhere. Returns whether there was one."""
+        elsewhere = self.siblings is not None and await self.siblings.drop(response_id, caller)
+        return await self.drop_own(response_id, caller) or elsewhere
+
+    async def drop_own(self, response_id: str, caller: str) -> bool:
+        """The same, but for what other workers have in memory."""
+        if (stored := self.response_store.find_to_delete(response_id, caller)) is None:
+            return False
+        stored.run.cancel("the client deleted the response")
+        self.response_store.drop(stored)
+        await self.persistence.forget(response_id)
+        return True
 
     @contextmanager
     def busy(self) -> Iterator[None]:

@@ -104,11 +104,12 @@ async def create(context: RequestContext) -> None:
 
 async def retrieve(context: RequestContext) -> None:
     """``GET /v1/responses/{id}``: its current state, or with ``stream=true`` a stream from after ``starting_after``."""
+    await context.server_state.bring(context.params["id"], context.caller)
     if (waiting := _waiting(context)) is not None:
         body = RESPONSES.encode_pending(waiting.inbound, waiting.id, waiting.options, status="queued")
         await context.reply(WireResponse(200, (JSON,), body))
         return
-    stored = await found(context)
+    stored = _known(context)
     query = parse_qs(context.request.query)
     if query.get("stream", [""])[-1] != "true":
         await context.reply(await _resource(stored))
@@ -125,15 +126,11 @@ async def retrieve(context: RequestContext) -> None:
 
 async def delete(context: RequestContext) -> None:
     """``DELETE /v1/responses/{id}``: delete it everywhere; if it is running, stop it."""
-    response_id, response_store = context.params["id"], context.server_state.response_store
-    await context.server_state.persistence.bring(response_id, context.caller)
+    response_id = context.params["id"]
+    await context.server_state.bring(response_id, context.caller)
     if (waiting := _waiting(context)) is not None:
         waiting.withdraw()
-    elif (stored := response_store.find_to_delete(response_id, context.caller)) is not None:
-        stored.run.cancel("the client deleted the response")
-        response_store.drop(stored)
-        await context.server_state.persistence.forget(response_id)
-    else:
+    elif not await context.server_state.drop(response_id, context.caller):
         raise _unknown(response_id)
     body = msgspec.json.encode({"id": response_id, "object": "response", "deleted": True})
     await context.reply(WireResponse(200, (JSON,), body))
@@ -141,12 +138,13 @@ async def delete(context: RequestContext) -> None:
 
 async def cancel(context: RequestContext) -> None:
     """``POST /v1/responses/{id}/cancel``: stop it, in the background or not, and return what there is of it."""
+    await context.server_state.bring(context.params["id"], context.caller)
     if (waiting := _waiting(context)) is not None:
         waiting.withdraw()
         body = encode_json(RESPONSES.withdrawn(waiting.inbound, waiting.id, waiting.options))
         await context.reply(WireResponse(200, (JSON,), body))
         return
-    stored = await found(context)
+    stored = _known(context)
     stored.run.cancel("the client cancelled the response")
     context.end_with_client()
     with trio.move_on_after(CLOSE_SECONDS):
@@ -168,9 +166,14 @@ def check_cursor(stored: StoredResponse, starting_after: int) -> None:
 
 
 async def found(context: RequestContext) -> StoredResponse:
-    """The caller's response whose id is in the path, from memory or from the store's file. Raises `HttpError`."""
+    """The caller's response whose id is in the path, wherever it is. Raises `HttpError`."""
+    await context.server_state.bring(context.params["id"], context.caller)
+    return _known(context)
+
+
+def _known(context: RequestContext) -> StoredResponse:
+    """The same, if it is in memory."""
     response_id = context.params["id"]
-    await context.server_state.persistence.bring(response_id, context.caller)
     stored = context.server_state.response_store.find(response_id, context.caller)
     if stored is None or is_native(stored.inbound):
         raise _unknown(response_id)

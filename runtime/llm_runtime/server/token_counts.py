@@ -57,7 +57,7 @@ async def of_response(context: RequestContext) -> None:
 
 async def _reply(context: RequestContext, inbound: Inbound, body_of: Callable[[TokenCount], JsonObject]) -> None:
     request = admitted(context.caller, inbound).request
-    context.server_state.issued.check(request)
+    await context.server_state.check_issued(request)
     count = await context.server_state.engine.count_tokens(request)
     marks = (ESTIMATED,) if count.estimated else ()
     await context.reply(WireResponse(200, (JSON, *marks), encode_json(body_of(count))))

@@ -21,11 +21,18 @@ from llm_runtime.server.stored import RESPONSES
 @final
 class LaneTurn:
     """A request on a lane, from its admission to its end. ``size`` is the size of its frame, ``since`` the time of its
-    admission. ``response_id`` is fixed from the start.
+    admission. ``response_id`` is fixed from the start; ``new_id`` makes one where the client did not.
     """
 
-    def __init__(self, head: ClientEventHead, work: Create | NativeRequest | Resume, size: int, since: float) -> None:
-        self.response_id = new_response_id() if isinstance(work, Create) else work.response_id
+    def __init__(
+        self,
+        head: ClientEventHead,
+        work: Create | NativeRequest | Resume,
+        size: int,
+        since: float,
+        new_id: Callable[[], str] = new_response_id,
+    ) -> None:
+        self.response_id = new_id() if isinstance(work, Create) else work.response_id
         self.head = head
         self.work = work
         self.size = size

@@ -1,0 +1,172 @@
+"""A worker answers the others."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from contextlib import suppress
+from typing import Final, final
+
+import msgspec
+import trio
+
+from llm_actors.kernel.trace import exception_site
+from llm_runtime.server.packing import pack_events, pack_head
+from llm_runtime.server.response_store import StoredResponse
+from llm_runtime.server.siblings import WorkerState
+from llm_runtime.server.wakeup import WakeupEvent
+from llm_runtime.workers.messages import (
+    QUESTIONS,
+    CancelQuestion,
+    CountAnswer,
+    DropQuestion,
+    FollowQuestion,
+    ForgetQuestion,
+    FoundAnswer,
+    FrameReader,
+    IdsAnswer,
+    IssuedQuestion,
+    LookQuestion,
+    NothingAnswer,
+    PieceAnswer,
+    QueuedAnswer,
+    SeenAnswer,
+    WorkerAnswer,
+    WorkerQuestion,
+    WorkerView,
+    WrongKeyNotice,
+    send,
+)
+
+BACKLOG: Final = 1_024
+QUESTION_SECONDS: Final = 5.0
+"""How long a question may take to arrive."""
+
+_UNPACKABLE = (TypeError, ValueError, OverflowError, RecursionError)
+"""What packing raises for what has no bytes."""
+
+log = logging.getLogger(__name__)
+
+
+def listen_at(path: str) -> trio.SocketListener:
+    """Listen for questions, in place of whatever was there. Raises `OSError`."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        listener.bind(path)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+
+
+@final
+class Answering:
+    """Answers out of ``server_state``."""
+
+    def __init__(self, server_state: WorkerState) -> None:
+        self._server_state = server_state
+
+    async def answer(self, stream: trio.SocketStream) -> None:
+        """Answer the question that comes over ``stream``. Nothing that goes wrong with it goes beyond it."""
+        async with stream:
+            try:
+                question = await self._question(stream)
+                if question is not None:
+                    await self._answer(stream, question)
+            except trio.BrokenResourceError:
+                pass
+            except Exception as exc:
+                log.error("a question of another worker failed: %s", exception_site(exc))  # noqa: TRY400
+
+    async def _question(self, stream: trio.SocketStream) -> WorkerQuestion | None:
+        with trio.move_on_after(QUESTION_SECONDS):
+            frame = await FrameReader(stream).next()
+            return None if frame is None else QUESTIONS.decode(frame)
+        return None
+
+    async def _answer(self, stream: trio.SocketStream, question: WorkerQuestion) -> None:
+        match question:
+            case WrongKeyNotice(peer):
+                self._server_state.access.failed.count(peer)
+            case FollowQuestion(response_id, caller):
+                await self._show(stream, response_id, caller)
+            case _:
+                await send(stream, await self._short_answer(question))
+
+    async def _short_answer(self, question: WorkerQuestion) -> WorkerAnswer:
+        response_store = self._server_state.response_store
+        match question:
+            case CancelQuestion(response_id, caller):
+                if (waiting := response_store.find_waiting(response_id, caller)) is not None:
+                    waiting.withdraw()
+                    return CountAnswer(1)
+                stored = response_store.find_own(response_id, caller)
+                if stored is not None:
+                    stored.run.cancel("the client cancelled the response")
+                return CountAnswer(int(stored is not None))
+            case DropQuestion(response_id, caller):
+                return CountAnswer(int(await self._server_state.drop_own(response_id, caller)))
+            case IssuedQuestion(caller, ids):
+                return IdsAnswer(self._server_state.issued.those_of(caller, ids))
+            case ForgetQuestion(conversation, caller):
+                return CountAnswer(self._server_state.engine.forget(conversation, caller=caller))
+            case LookQuestion(view, only):
+                return SeenAnswer(await self._view(view, only))
+            case _:
+                raise AssertionError(question)
+
+    async def _view(self, view: WorkerView, caller: str | None) -> bytes:
+        engine = self._server_state.engine
+        match view:
+            case WorkerView.METRICS:
+                return await engine.metrics()
+            case WorkerView.STATISTICS:
+                return msgspec.json.encode(await engine.statistics(caller))
+            case WorkerView.RECENT:
+                return msgspec.json.encode(engine.recent_requests(caller))
+            case WorkerView.TREE:
+                return msgspec.json.encode(engine.tree(), enc_hook=str)
+
+    # -- one response ------------------------------------------------------------------------------------------------
+
+    async def _show(self, stream: trio.SocketStream, response_id: str, caller: str) -> None:
+        response_store = self._server_state.response_store
+        if (waiting := response_store.find_waiting(response_id, caller)) is not None:
+            await send(stream, QueuedAnswer(pack_head(waiting.inbound, waiting.options, 0)))
+        elif stored := self._find(response_id, caller):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cancel_when_gone, stream, nursery.cancel_scope)
+                try:
+                    await self._follow(stream, stored)
+                except _UNPACKABLE:
+                    log.warning("response %s cannot be passed on to another worker", stored.id)
+                nursery.cancel_scope.cancel("all has been passed on")
+        else:
+            await send(stream, NothingAnswer())
+
+    def _find(self, response_id: str, caller: str) -> StoredResponse | None:
+        store = self._server_state.response_store
+        return store.find_own(response_id, caller) or store.find_lingering(response_id, caller)
+
+    async def _follow(self, stream: trio.SocketStream, stored: StoredResponse) -> None:
+        """Pass a response on, as it is told to a client here: what is to be stored is told when it is."""
+        waker = WakeupEvent()
+        with self._server_state.subscribe(stored.run, waker.wake) as answer:
+            self._server_state.response_store.resumed(stored.id)
+            head = pack_head(stored.inbound, stored.options, stored.asked_bytes)
+            await send(stream, FoundAnswer(head, pack_events(answer.take())))
+            while answer.end is None:
+                if events := answer.take():
+                    await send(stream, PieceAnswer(pack_events(events)))
+                else:
+                    await waker.wait()
+
+    @staticmethod
+    async def _cancel_when_gone(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+        """The other worker sends nothing more: what can be received is that it has gone."""
+        await FrameReader(stream).next()
+        scope.cancel("nobody over there follows any more")

@@ -1,0 +1,95 @@
+"""What the parent and a worker say to each other: JSON, one line each, over a pair of sockets.
+
+Each learns from the end of it that the other has gone.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Generic, TypeVar, final
+
+import msgspec
+import trio
+
+from llm_runtime.reloading import ReloadResult
+
+LONGEST_LINE: Final = 1024 * 1024
+"""Bytes of one message; the longest has the mistakes of a configuration."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
+    """How a reload went: its result, or the mistakes in the configuration, or another problem."""
+
+    result: ReloadResult | None = None
+    mistakes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """From a worker: it takes requests."""
+
+
+class Alive(msgspec.Struct, frozen=True, tag="alive"):
+    """From a worker, every `ALIVE_SECONDS`."""
+
+
+class AskReload(msgspec.Struct, frozen=True, tag="ask_reload"):
+    """From a worker: a client of it wants a reload. An `Outcome` follows."""
+
+
+class Reload(msgspec.Struct, frozen=True, tag="reload"):
+    """To a worker: take over what is in this copy of the configuration. An `Outcome` follows."""
+
+    copy: str | None
+
+
+class StopOrder(msgspec.Struct, frozen=True, tag="stop"):
+    """To a worker: end; the second time, at once."""
+
+
+FromWorker = Ready | Alive | AskReload | Outcome
+FromParent = Reload | Outcome | StopOrder
+
+M = TypeVar("M")
+
+
+@final
+class WorkerLink(Generic[M]):
+    """One end. ``incoming`` decodes what comes."""
+
+    def __init__(self, end: socket.socket, incoming: msgspec.json.Decoder[M]) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._incoming = incoming
+
+    def send(self, message: object) -> None:
+        """Hand a message over, without waiting. An other end that does not take it has gone or hangs, and is told
+        nothing more.
+        """
+        data = msgspec.json.encode(message) + b"\n"
+        with suppress(OSError):
+            if self._end.send(data) != len(data):
+                self._end.shutdown(socket.SHUT_RDWR)
+
+    async def listen(self, take: Callable[[M], None]) -> None:
+        """Call ``take`` with each message that comes, until the other end has gone."""
+        buffer = b""
+        while len(buffer) < LONGEST_LINE:
+            await trio.lowlevel.wait_readable(self._end)
+            try:
+                data = self._end.recv(65_536)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return
+            if not data:
+                return
+            *lines, buffer = (buffer + data).split(b"\n")
+            for line in lines:
+                take(self._incoming.decode(line))
+
+    def close(self) -> None:
+        """Close this end. Nobody may be listening any more."""
+        self._end.close()

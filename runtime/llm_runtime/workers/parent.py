@@ -1,0 +1,181 @@
+"""The parent of several workers: it has the listening sockets, starts the workers, restarts, reloads and stops them.
+
+A worker that ends is started again as the kernel restarts an actor: at once, then with a growing pause, and after too
+many ends within a time the parent gives up. Clients that connect meanwhile are taken by the other workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from typing import Final, final
+
+import trio
+
+from llm_actors.kernel.window import Backoff, Intensity, RestartWindow, Streak
+from llm_runtime.config import Config
+from llm_runtime.systemd import Notifier
+from llm_runtime.workers.place import WorkerPlace
+from llm_runtime.workers.process import WorkerProcess
+from llm_runtime.workers.reloads import Copies, Reloads
+
+STOPPED, GAVE_UP, CUT_OFF = 0, 1, 130
+"""Exit codes, as of a daemon of one process (`llm_runtime.daemon`)."""
+
+INTENSITY: Final = Intensity()
+BACKOFF: Final = Backoff()
+
+END_SECONDS: Final = 15.0
+"""How long a worker may exist after its drain; all that follows has limits of its own within that."""
+
+AT_ONCE_SECONDS: Final = 7.0
+"""How long a worker may exist after it was told to end at once."""
+
+SILENT_SECONDS: Final = 30.0
+"""A worker of which nothing was heard for so long hangs, and is killed."""
+
+WATCH_SECONDS: Final = 1.0
+"""How often the parent looks for such workers."""
+
+log = logging.getLogger(__name__)
+
+
+@final
+class WorkersParent:
+    """``listeners`` are the sockets that the workers accept from, ``copies`` have the configuration. ``ready`` is
+    called when all workers take requests for the first time.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        listeners: Sequence[socket.socket],
+        folder: str,
+        copies: Copies,
+        environ: Mapping[str, str],
+        notifier: Notifier,
+        ready: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._listeners = listeners
+        self._folder = folder
+        self._copies = copies
+        self._environ = environ
+        self._notifier = notifier
+        self._ready = ready
+        self._has_started = False
+        self._workers: dict[int, WorkerProcess] = {}
+        self._window = RestartWindow(INTENSITY)
+        self._stops = 0
+        self._stopping = trio.Event()
+        self._kill_at = inf
+        self._reloads = Reloads(copies, self._workers.values, notifier)
+        self._code = STOPPED
+
+    async def run(self) -> int:
+        """Keep the workers until told to stop; then wait for their ends, and return the exit code."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._obey_signals)
+            nursery.start_soon(self._reloads.run)
+            nursery.start_soon(self._watch)
+            nursery.start_soon(self._notifier.watch)
+            async with trio.open_nursery() as keeping:
+                for number in range(1, self._config.server.workers + 1):
+                    keeping.start_soon(self._keep, number)
+            nursery.cancel_scope.cancel("all workers have ended")
+        log.info("stopped")
+        return self._code
+
+    async def _obey_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(
+            signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
+        ) as signals:
+            task_status.started()
+            async for number in signals:
+                if number in (signal.SIGINT, signal.SIGTERM):
+                    self._stop(STOPPED)
+                elif number == signal.SIGHUP:
+                    self._reloads.order()
+
+    # -- the workers -------------------------------------------------------------------------------------------------
+
+    async def _keep(self, number: int) -> None:
+        """Have a worker of this number until it is time to stop."""
+        streak = Streak(BACKOFF)
+        while not self._stops:
+            worker = self._workers[number] = WorkerProcess(
+                number, self._copies.current, ready=self._note_ready, asked=self._reloads.order
+            )
+            await worker.run(self._place(worker), self._listeners, self._environ)
+            if not self._stops:
+                with trio.move_on_after(self._pause(worker, streak)):
+                    await self._stopping.wait()
+
+    def _place(self, worker: WorkerProcess) -> WorkerPlace:
+        return WorkerPlace(
+            number=worker.number,
+            count=self._config.server.workers,
+            folder=self._folder,
+            link=-1,
+            listeners=tuple(each.fileno() for each in self._listeners),
+            copy=worker.copy,
+        )
+
+    def _note_ready(self, worker: WorkerProcess) -> None:
+        log.info("worker %d is process %d", worker.number, worker.pid)
+        self._reloads.note_ready(worker)
+        if not (self._has_started or self._stops) and all(each.is_ready for each in self._workers.values()):
+            self._has_started = True
+            self._ready()
+            self._notifier.ready()
+
+    def _pause(self, worker: WorkerProcess, streak: Streak) -> float:
+        """A worker has ended without being told to: how long to wait before the next is started. Too many such ends,
+        and one before all have started, end the daemon.
+        """
+        if not self._has_started:
+            log.critical("worker %d %s at the start", worker.number, worker.fate)
+            self._stop(max(worker.code or 0, GAVE_UP))
+            return 0.0
+        if worker.code == STOPPED:  # somebody has sent it a signal, and it drained
+            log.info("worker %d %s, and is started again", worker.number, worker.fate)
+            return 0.0
+        log.error("worker %d %s, and is started again; what it had in hand is lost", worker.number, worker.fate)
+        now = trio.current_time()
+        if not self._window.admit(now):
+            log.critical("gave up: more than %d workers ended within %g s", INTENSITY.restarts, INTENSITY.period)
+            self._stop(GAVE_UP)
+        return streak.next_delay(now, random.random())  # noqa: S311 - no secret
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _stop(self, code: int) -> None:
+        self._stops += 1
+        server = self._config.server
+        seconds = server.ready_delay_s + server.drain_s + END_SECONDS if self._stops == 1 else AT_ONCE_SECONDS
+        self._kill_at = trio.current_time() + seconds
+        if self._stops == 1:
+            self._notifier.stopping()
+            self._code = code
+            log.info("stopping: running responses have %g s to finish; a second signal ends them", server.drain_s)
+        else:
+            self._code = self._code or CUT_OFF
+        self._stopping.set()
+        for worker in self._workers.values():
+            worker.stop()
+
+    async def _watch(self) -> None:
+        """Kill the workers that hang, and at the end those that have not ended in time."""
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            now = trio.current_time()
+            for worker in self._workers.values():
+                if worker.is_ready and now > worker.heard_at + SILENT_SECONDS:
+                    log.error("worker %d has said nothing for %g s, and is killed", worker.number, SILENT_SECONDS)
+                    worker.kill()
+                elif now > self._kill_at:
+                    worker.kill()

@@ -1,0 +1,132 @@
+"""One worker, as its parent sees it: a process from its start to its end, and what they say to each other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import final
+
+import msgspec
+import trio
+
+from llm_runtime.workers.link import AskReload, FromWorker, Outcome, Ready, Reload, StopOrder, WorkerLink
+from llm_runtime.workers.place import WorkerPlace
+
+
+@final
+class WorkerProcess:
+    """``copy`` is the configuration that it is to have. ``ready`` is called when it takes requests, ``asked`` when a
+    client of it wants a reload. Use `run` in a task of its own.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        copy: str | None,
+        *,
+        ready: Callable[[WorkerProcess], None],
+        asked: Callable[[WorkerProcess], None],
+    ) -> None:
+        self.number = number
+        self.copy = copy
+        self.pid = 0
+        self.heard_at = trio.current_time()
+        """When it last said anything, on Trio's clock."""
+        self.is_ready = False
+        """Whether it takes requests."""
+        self.code: int | None = None
+        """Its exit code, when it has ended; negative: the signal that ended it."""
+        self._ready = ready
+        self._asked = asked
+        self._stops = 0
+        self._outcomes: list[Outcome] = []
+        self._outcome_told = trio.Event()
+        self._process: trio.Process | None = None
+        self._link: WorkerLink[FromWorker] | None = None
+
+    async def run(self, place: WorkerPlace, listeners: Sequence[socket.socket], environ: Mapping[str, str]) -> None:
+        """Start it at ``place``, take what it says, and return when it has ended. If cancelled, it is killed."""
+        ours, theirs = socket.socketpair()
+        self._link = WorkerLink(ours, msgspec.json.Decoder(FromWorker))
+        try:
+            with theirs:
+                given = msgspec.structs.replace(place, link=theirs.fileno())
+                self._process = await trio.lowlevel.open_process(
+                    # as this process was started, wherever it was started from
+                    [sys.executable, *sys.orig_argv[1:]],
+                    stdin=subprocess.DEVNULL,
+                    env={**environ, **given.environ()},
+                    pass_fds=[theirs.fileno(), *(each.fileno() for each in listeners)],
+                    start_new_session=True,  # Ctrl-C is the parent's to pass on
+                )
+            self.pid = self._process.pid
+            for _ in range(self._stops):  # ordered before it was there
+                self.tell(StopOrder())
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._link.listen, self._take)
+                self.code = await self._process.wait()
+                nursery.cancel_scope.cancel("the worker has ended")
+        finally:
+            if self._process is not None and self.code is None:
+                self.kill()
+                with trio.CancelScope(shield=True):
+                    self.code = await self._process.wait()
+            self._link.close()
+            self._link = None
+            self.is_ready = False
+            self._outcome_told.set()
+
+    def _take(self, message: FromWorker) -> None:
+        self.heard_at = trio.current_time()
+        match message:
+            case Ready():
+                self.is_ready = True
+                self._ready(self)
+            case AskReload():
+                self._asked(self)
+            case Outcome():
+                self._outcomes.append(message)
+                self._outcome_told.set()
+            case _:
+                pass  # it is alive
+
+    @property
+    def fate(self) -> str:
+        """How it has ended, in words."""
+        if self.code is not None and self.code < 0:
+            return f"was ended by {signal.Signals(-self.code).name}"
+        return f"ended with code {self.code}"
+
+    def stop(self) -> None:
+        """Have it finish its responses and end; the second time, end at once."""
+        self._stops += 1
+        self.tell(StopOrder())
+
+    def tell(self, message: object) -> None:
+        """Say something to it, if it is there."""
+        if self._process is not None and self._link is not None:
+            self._link.send(message)
+
+    def kill(self) -> None:
+        """End it now."""
+        if self._process is not None and self.code is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    async def reload(self, copy: str | None) -> Outcome:
+        """Have it take over a configuration. Waits for that, or until it has ended; the caller limits it."""
+        self._outcomes.clear()
+        self._outcome_told = trio.Event()
+        if self.code is None:
+            self.tell(Reload(copy))
+            await self._outcome_told.wait()
+        for outcome in self._outcomes:
+            if outcome.result is not None:
+                self.copy = copy
+            return outcome
+        return Outcome(problem=f"worker {self.number} ended meanwhile")

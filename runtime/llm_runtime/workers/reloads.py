@@ -1,0 +1,158 @@
+"""Reloads of all workers: the parent reads the configuration first, then they take it over one by one.
+
+What they read is a copy, so that a worker that is started again has the configuration that holds, whatever has become
+of the file since.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import count
+from typing import Final, final
+
+import trio
+
+from llm_protocol.errors import LLMClientError
+from llm_runtime.config import Config, ConfigError
+from llm_runtime.reloading import ReloadResult
+from llm_runtime.systemd import Notifier
+from llm_runtime.workers.link import Outcome
+from llm_runtime.workers.process import WorkerProcess
+
+ONE_SECONDS: Final = 60.0
+"""How long one worker may take to reload. One that takes longer is started again."""
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Copies:
+    """Copies of the configuration ``file`` in ``folder``. ``read`` reads one and blocks. Without a file ``None`` stands
+    for them.
+    """
+
+    def __init__(self, file: str | None, folder: str, read: Callable[[str | None], Config]) -> None:
+        self._file = file
+        self._folder = folder
+        self._read = read
+        self._numbers = count(1)
+        self.current: str | None = None
+        """The one that holds."""
+        self._former: str | None = None
+
+    def take(self) -> tuple[str | None, Config]:
+        """A new copy, and what it says. Raises `ConfigError`, and then there is none. Blocks."""
+        if self._file is None:
+            return None, self._read(None)
+        copy = os.path.join(self._folder, f"config-{next(self._numbers)}.toml")
+        try:
+            with open(self._file, "rb") as source, open(copy, "xb") as target:
+                target.write(source.read())
+            return copy, self._read(copy)
+        except OSError as exc:
+            self._remove(copy)
+            raise ConfigError(f"cannot read the configuration: {exc.strerror}", file=self._file) from None
+        except BaseException:
+            self._remove(copy)
+            raise
+
+    def accept(self, copy: str | None) -> None:
+        """It holds from now on. A worker that is just starting may still read the one before it."""
+        if copy != self.current:
+            self._remove(self._former)
+            self._former, self.current = self.current, copy
+
+    def refuse(self, copy: str | None) -> None:
+        """It does not hold."""
+        self._remove(copy)
+
+    @staticmethod
+    def _remove(copy: str | None) -> None:
+        if copy is not None:
+            with suppress(OSError):
+                os.unlink(copy)
+
+
+@final
+class Reloads:
+    """``workers`` gives those of the moment. Use `run` in a task of its own."""
+
+    def __init__(self, copies: Copies, workers: Callable[[], Iterable[WorkerProcess]], notifier: Notifier) -> None:
+        self._copies = copies
+        self._workers = workers
+        self._notifier = notifier
+        self._orders: deque[WorkerProcess | None] = deque()
+        self._lagging: deque[WorkerProcess] = deque()
+        self._ordered = trio.Event()
+
+    def order(self, asker: WorkerProcess | None = None) -> None:
+        """Reload soon, and tell ``asker`` how it went."""
+        self._orders.append(asker)
+        self._ordered.set()
+
+    def note_ready(self, worker: WorkerProcess) -> None:
+        """A worker takes requests: if others have reloaded while it started, it does, too."""
+        if worker.copy != self._copies.current:
+            self._lagging.append(worker)
+            self._ordered.set()
+
+    async def run(self) -> None:
+        """Reload whenever that is ordered, until cancelled."""
+        while True:
+            await self._ordered.wait()
+            self._ordered = trio.Event()
+            while self._lagging:
+                await self._bring_along(self._lagging.popleft(), self._copies.current)
+            while self._orders:
+                asker = self._orders.popleft()
+                outcome = await self._reload()
+                if asker is not None:
+                    asker.tell(outcome)
+
+    async def _reload(self) -> Outcome:
+        self._notifier.reloading()
+        try:
+            copy, _ = await trio.to_thread.run_sync(self._copies.take)
+        except ConfigError as exc:
+            for each in exc.all:
+                log.error("not reloaded, the old configuration holds: %s", each)  # noqa: TRY400
+            return Outcome(mistakes=tuple(map(str, exc.all)))
+        except LLMClientError as exc:
+            log.error("not reloaded, the old configuration holds: %s", exc)  # noqa: TRY400
+            return Outcome(problem=str(exc))
+        else:
+            return await self._one_by_one(copy)
+        finally:
+            self._notifier.ready()
+
+    async def _one_by_one(self, copy: str | None) -> Outcome:
+        done: Outcome | None = None
+        for worker in [each for each in self._workers() if each.is_ready]:
+            if done is None:
+                first = await self._take_over(worker, copy)
+                if first.result is None:
+                    self._copies.refuse(copy)
+                    return first  # nobody has it
+                done = first
+                self._copies.accept(copy)
+            else:
+                await self._bring_along(worker, copy)
+        self._copies.accept(copy)
+        nothing = ReloadResult(added=(), changed=(), removed=(), after_restart=())
+        return done or Outcome(result=nothing)
+
+    async def _bring_along(self, worker: WorkerProcess, copy: str | None) -> None:
+        """Have it take over what others have. It is started again if it does not."""
+        outcome = await self._take_over(worker, copy)
+        if outcome.result is None and worker.code is None:
+            log.error("worker %d does not reload as another did, and is started again", worker.number)
+            worker.stop()
+
+    async def _take_over(self, worker: WorkerProcess, copy: str | None) -> Outcome:
+        with trio.move_on_after(ONE_SECONDS):
+            return await worker.reload(copy)
+        return Outcome(problem=f"worker {worker.number} did not reload within {ONE_SECONDS:g} s")

@@ -1,0 +1,271 @@
+"""What a worker asks of the others."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar, final
+
+import msgspec
+import trio
+
+from llm_actors.kernel import TreeNode
+from llm_actors.kernel.trace import exception_site
+from llm_actors.orchestrator import RecentRequest
+from llm_actors.threads import run_large
+from llm_protocol.response import new_response_id
+from llm_runtime.server.packing import unpack_head
+from llm_runtime.server.response_store import WaitingResponse
+from llm_runtime.server.siblings import WorkerState
+from llm_runtime.statistics import Statistics
+from llm_runtime.workers import views
+from llm_runtime.workers.answering import Answering, listen_at
+from llm_runtime.workers.messages import (
+    ANSWERS,
+    CancelQuestion,
+    CountAnswer,
+    DropQuestion,
+    FollowQuestion,
+    ForgetQuestion,
+    FoundAnswer,
+    FrameReader,
+    IdsAnswer,
+    IssuedQuestion,
+    LookQuestion,
+    QueuedAnswer,
+    SeenAnswer,
+    WorkerAnswer,
+    WorkerQuestion,
+    WorkerView,
+    WrongKeyNotice,
+    send,
+)
+from llm_runtime.workers.mirror import Mirror
+from llm_runtime.workers.place import WorkerPlace, socket_path
+
+ANSWER_SECONDS: Final = 3.0
+"""How long a worker may take to answer."""
+
+QUEUED_SECONDS: Final = 0.2
+"""How long it is taken for granted that a response of another worker still waits for its turn."""
+
+WRONG_KEYS_AT_ONCE: Final = 64
+"""Wrong keys that are being told to the others. More are not."""
+
+_ID_START: Final = len("resp_")
+
+A = TypeVar("A", CountAnswer, IdsAnswer)
+
+log = logging.getLogger(__name__)
+
+
+@final
+class WorkerSiblings:
+    """See `Siblings`. ``place`` is this worker's."""
+
+    def __init__(self, place: WorkerPlace) -> None:
+        self._folder = place.folder
+        self._number = place.number
+        self._others = tuple(each for each in range(1, place.count + 1) if each != place.number)
+        self._server_state: WorkerState | None = None
+        self._nursery: trio.Nursery | None = None
+        self._wrong_keys = 0
+
+    async def run(self, server_state: WorkerState, *, task_status: trio.TaskStatus[None]) -> None:
+        """See `Siblings`."""
+        listener = listen_at(socket_path(self._folder, self._number))
+        try:
+            async with trio.open_nursery() as nursery:
+                self._server_state, self._nursery = server_state, nursery
+                task_status.started()
+                await trio.serve_listeners(Answering(server_state).answer, [listener], handler_nursery=nursery)
+        finally:
+            self._nursery = None
+            with suppress(OSError):
+                os.unlink(socket_path(self._folder, self._number))
+
+    def new_response_id(self) -> str:
+        """See `Siblings`: the first two digits are the number of the worker."""
+        made = new_response_id()
+        return f"{made[:_ID_START]}{self._number:02x}{made[_ID_START + 2 :]}"
+
+    def _likely(self, response_id: str) -> list[int]:
+        """All others, the one first that the id names. A client of the runtime's own form makes its ids itself."""
+        named = response_id[_ID_START : _ID_START + 2]
+        return sorted(self._others, key=lambda each: f"{each:02x}" != named)
+
+    # -- responses ---------------------------------------------------------------------------------------------------
+
+    async def bring(self, response_id: str, caller: str) -> None:
+        """See `Siblings`."""
+        for number in self._likely(response_id):
+            stream = await self._connect(number)
+            if stream is None:
+                continue
+            is_kept = False
+            try:
+                is_kept = await self._bring_from(number, stream, response_id, caller)
+            finally:
+                if not is_kept:
+                    await trio.aclose_forcefully(stream)
+            if self._server_state is None or self._server_state.response_store.knows(response_id):
+                return
+
+    async def _bring_from(self, number: int, stream: trio.SocketStream, response_id: str, caller: str) -> bool:
+        """Have it in memory if worker ``number`` has it. Returns whether ``stream`` is still needed."""
+        frames = FrameReader(stream)
+        answer = await self._answer(stream, frames, FollowQuestion(response_id, caller))
+        server_state = self._server_state
+        if server_state is None or self._nursery is None or server_state.response_store.knows(response_id):
+            return False
+        if isinstance(answer, QueuedAnswer):
+            self._wait(number, answer, response_id, caller)
+        if not isinstance(answer, FoundAnswer):
+            return False
+        mirror = Mirror(response_id, answer, stream, frames)
+        server_state.issued.watch(mirror.stored.run)
+        if mirror.is_whole and mirror.stored.outlives_its_end:
+            server_state.response_store.adopt(mirror.stored, trio.current_time())
+            return False
+        server_state.response_store.mirror(mirror.stored)
+        self._nursery.start_soon(self._keep, number, mirror, server_state)
+        return True
+
+    async def _keep(self, number: int, mirror: Mirror, server_state: WorkerState) -> None:
+        """Have a mirror in memory while it is needed."""
+        stored, response_store = mirror.stored, server_state.response_store
+        try:
+            await mirror.follow()
+            if mirror.is_cancelled:
+                await self._ask(number, CancelQuestion(stored.id, stored.caller))
+                await mirror.follow_cancelled()
+        except Exception as exc:
+            log.error("a response of another worker cannot be followed: %s", exception_site(exc))  # noqa: TRY400
+        finally:
+            await mirror.close()
+            response_store.unmirror(stored)
+            if (
+                not (mirror.is_given_up or stored.is_gone or response_store.knows(stored.id))
+                and stored.outlives_its_end
+            ):
+                response_store.adopt(stored, trio.current_time())
+
+    def _wait(self, number: int, queued: QueuedAnswer, response_id: str, caller: str) -> None:
+        """Have a response in memory, for a moment, that waits for its turn elsewhere."""
+        nursery, server_state = self._nursery, self._server_state
+        assert nursery is not None, "checked by who calls"
+        assert server_state is not None, "checked by who calls"
+        asked = unpack_head(queued.head)
+        withdraw = partial(nursery.start_soon, self._ask, number, CancelQuestion(response_id, caller))
+        server_state.response_store.wait(WaitingResponse(response_id, asked.inbound, asked.options, withdraw))
+        nursery.start_soon(self._stop_waiting, response_id, server_state)
+
+    @staticmethod
+    async def _stop_waiting(response_id: str, server_state: WorkerState) -> None:
+        await trio.sleep(QUEUED_SECONDS)
+        server_state.response_store.stop_waiting(response_id)
+
+    async def drop(self, response_id: str, caller: str) -> bool:
+        """See `Siblings`."""
+        return any(each.count for each in await self._ask_all(DropQuestion(response_id, caller), CountAnswer))
+
+    # -- what all know together --------------------------------------------------------------------------------------
+
+    def wrong_key(self, peer: str) -> None:
+        """See `Siblings`."""
+        if self._nursery is not None and self._wrong_keys < WRONG_KEYS_AT_ONCE:
+            self._wrong_keys += 1
+            self._nursery.start_soon(self._tell_wrong_key, peer)
+
+    async def _tell_wrong_key(self, peer: str) -> None:
+        try:
+            await self._ask_all(WrongKeyNotice(peer), CountAnswer)
+        finally:
+            self._wrong_keys -= 1
+
+    async def issued(self, caller: str, ids: Iterable[str]) -> frozenset[str]:
+        """See `Siblings`."""
+        found = await self._ask_all(IssuedQuestion(caller, list(ids)), IdsAnswer)
+        return frozenset(one for each in found for one in each.ids)
+
+    async def forget(self, conversation: str | None, caller: str) -> int:
+        """See `Siblings`."""
+        return sum(each.count for each in await self._ask_all(ForgetQuestion(conversation, caller), CountAnswer))
+
+    async def metrics(self, own: bytes) -> bytes:
+        """See `Siblings`."""
+        return await run_large(len(own), views.metrics, {self._number: own, **await self._look(WorkerView.METRICS)})
+
+    async def statistics(self, own: object, caller: str | None) -> object:
+        """See `Siblings`."""
+        assert isinstance(own, Statistics), "a worker has a runtime"
+        found = await self._look(WorkerView.STATISTICS, caller)
+        others = {number: msgspec.json.decode(body, type=Statistics) for number, body in found.items()}
+        return views.statistics({self._number: own, **others})
+
+    async def recent_requests(self, own: Sequence[RecentRequest], caller: str | None) -> Sequence[RecentRequest]:
+        """See `Siblings`."""
+        found = await self._look(WorkerView.RECENT, caller)
+        others = [msgspec.json.decode(body, type=list[RecentRequest]) for body in found.values()]
+        return views.recent_requests([own, *others])
+
+    async def tree(self, own: object) -> object:
+        """See `Siblings`."""
+        assert isinstance(own, TreeNode), "a worker has a tree"
+        found = await self._look(WorkerView.TREE)
+        return views.tree({self._number: own, **{n: msgspec.json.decode(b, type=TreeNode) for n, b in found.items()}})
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    async def _look(self, view: WorkerView, caller: str | None = None) -> dict[int, bytes]:
+        """What the others show, by their numbers. Who does not answer is left out."""
+        found: dict[int, bytes] = {}
+
+        async def look(number: int) -> None:
+            if isinstance(answer := await self._ask(number, LookQuestion(view, caller)), SeenAnswer):
+                found[number] = answer.body
+
+        async with trio.open_nursery() as nursery:
+            for number in self._others:
+                nursery.start_soon(look, number)
+        return found
+
+    async def _ask_all(self, question: WorkerQuestion, kind: type[A]) -> list[A]:
+        found: list[A] = []
+
+        async def ask(number: int) -> None:
+            if isinstance(answer := await self._ask(number, question), kind):
+                found.append(answer)
+
+        async with trio.open_nursery() as nursery:
+            for number in self._others:
+                nursery.start_soon(ask, number)
+        return found
+
+    async def _ask(self, number: int, question: WorkerQuestion) -> WorkerAnswer | None:
+        """The answer of one; ``None`` if there is none."""
+        stream = await self._connect(number)
+        if stream is None:
+            return None
+        try:
+            return await self._answer(stream, FrameReader(stream), question)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _answer(
+        self, stream: trio.SocketStream, frames: FrameReader, question: WorkerQuestion
+    ) -> WorkerAnswer | None:
+        with trio.move_on_after(ANSWER_SECONDS), suppress(trio.BrokenResourceError):
+            await send(stream, question)
+            frame = await frames.next()
+            return None if frame is None else ANSWERS.decode(frame)
+        return None
+
+    async def _connect(self, number: int) -> trio.SocketStream | None:
+        """A connection to a worker; ``None`` if it is away."""
+        with trio.move_on_after(ANSWER_SECONDS), suppress(OSError):
+            return await trio.open_unix_socket(socket_path(self._folder, number))
+        return None

@@ -1,0 +1,181 @@
+"""What several workers show as one: metrics, statistics, the requests that ended last, and the trees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+from typing import Any, TypeVar
+
+import msgspec
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from llm_actors.cache import CacheStatistics
+from llm_actors.cache.statistics import TierStatistics
+from llm_actors.kernel import ChildStatus, TreeNode
+from llm_actors.kernel.mailbox import MailboxStatistics
+from llm_actors.limiter import LimitStatistics
+from llm_actors.orchestrator import RecentRequest
+from llm_actors.orchestrator.recent_requests import KEPT
+from llm_actors.selector import CircuitState, ExplorationStatistics
+from llm_runtime.metrics import written
+from llm_runtime.statistics import (
+    CallerStatistics,
+    LatencyDistribution,
+    ModelUse,
+    ProviderStatistics,
+    SharedLimitsStatistics,
+    Statistics,
+)
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_WORST_CIRCUIT = (CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.CLOSED)
+_WORST_SHARING = (None, SharedLimitsStatistics.LOST, SharedLimitsStatistics.ON, SharedLimitsStatistics.OFF)
+
+
+def metrics(texts: Mapping[int, bytes]) -> bytes:
+    """The metrics of workers, by number, as one text: each value with the label ``worker``."""
+    families: dict[str, Metric] = {}
+    for number, text in sorted(texts.items()):
+        for family in text_string_to_metric_families(text.decode()):
+            into = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            into.samples += [each._replace(labels={**each.labels, "worker": str(number)}) for each in family.samples]
+    return written(families.values())
+
+
+def recent_requests(lists: Iterable[Sequence[RecentRequest]]) -> list[RecentRequest]:
+    """The last of all, as many as one worker remembers."""
+    return sorted((each for found in lists for each in found), key=lambda each: -each.ended_at)[:KEPT]
+
+
+def tree(trees: Mapping[int, TreeNode]) -> TreeNode:
+    """The trees of workers, by number, below one node."""
+    children = tuple(msgspec.structs.replace(each, name=f"worker-{number}") for number, each in sorted(trees.items()))
+    return TreeNode(
+        name="llm-runtime",
+        status=ChildStatus.RUNNING,
+        restarts=0,
+        uptime=max(each.uptime for each in children),
+        last_crash="",
+        mailbox=MailboxStatistics(),
+        children=children,
+    )
+
+
+def statistics(found: Mapping[int, Statistics]) -> Statistics:
+    """The statistics of workers, by number: counts are added up, and of states the worst one is told."""
+    together = reduce(_both, found.values())
+    return msgspec.structs.replace(together, tree=tree({number: each.tree for number, each in found.items()}))
+
+
+def _both(one: Statistics, other: Statistics) -> Statistics:
+    return Statistics(
+        uptime_s=max(one.uptime_s, other.uptime_s),
+        running=one.running + other.running,
+        connections=_sum(one.connections, other.connections),
+        requests=_joined(one.requests, other.requests, _added),
+        refused=_added(one.refused, other.refused),
+        limited=_joined(one.limited, other.limited, _added),
+        cache_requests=_added(one.cache_requests, other.cache_requests),
+        late_events=one.late_events + other.late_events,
+        exploration=_added_up(one.exploration, other.exploration),
+        cache=_cache(one.cache, other.cache),
+        sharing=min(one.sharing, other.sharing, key=_WORST_SHARING.index),
+        providers=_joined(one.providers, other.providers, _provider),
+        callers=_joined(one.callers, other.callers, _caller),
+        tree=one.tree,
+    )
+
+
+def _provider(one: ProviderStatistics, other: ProviderStatistics) -> ProviderStatistics:
+    return ProviderStatistics(
+        kind=one.kind,
+        breaker=_circuit(one.breaker, other.breaker),
+        circuits=_joined(one.circuits, other.circuits, _circuit),
+        attempts=_added(one.attempts, other.attempts),
+        unpriced=one.unpriced + other.unpriced,
+        models=_joined(one.models, other.models, _use),
+        attempt_seconds=_spread(one.attempt_seconds, other.attempt_seconds),
+        first_token_seconds=_spread(one.first_token_seconds, other.first_token_seconds),
+        limits=_limits(one.limits, other.limits),
+    )
+
+
+def _circuit(one: CircuitState, other: CircuitState) -> CircuitState:
+    return min(one, other, key=_WORST_CIRCUIT.index)
+
+
+def _use(one: ModelUse, other: ModelUse) -> ModelUse:
+    return ModelUse(
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        cost=_sum(one.cost, other.cost),
+    )
+
+
+def _spread(one: LatencyDistribution | None, other: LatencyDistribution | None) -> LatencyDistribution | None:
+    if one is None or other is None:
+        return one or other
+    counts = tuple(a + b for a, b in zip(one.counts, other.counts, strict=True))
+    return LatencyDistribution(bounds=one.bounds, counts=counts, total=one.total + other.total)
+
+
+def _limits(one: LimitStatistics | None, other: LimitStatistics | None) -> LimitStatistics | None:
+    """The limits are shared: what is left is what the one says that has heard of the least."""
+    if one is None or other is None:
+        return one or other
+    return LimitStatistics(
+        in_flight=one.in_flight + other.in_flight,
+        waiting=one.waiting + other.waiting,
+        requests_left=_least(one.requests_left, other.requests_left),
+        tokens_left=_least(one.tokens_left, other.tokens_left),
+        held_s=max(one.held_s, other.held_s),
+    )
+
+
+def _caller(one: CallerStatistics, other: CallerStatistics) -> CallerStatistics:
+    return CallerStatistics(
+        requests=one.requests + other.requests,
+        tokens=one.tokens + other.tokens,
+        cost=one.cost + other.cost,
+        limits=_limits(one.limits, other.limits),
+    )
+
+
+def _cache(one: CacheStatistics | None, other: CacheStatistics | None) -> CacheStatistics | None:
+    if one is None or other is None:
+        return one or other
+    file = one.file or other.file
+    if one.file is not None and other.file is not None:
+        both = _added_up(one.file, other.file)
+        file = msgspec.structs.replace(both, bytes=max(one.file.bytes, other.file.bytes))  # it is one file
+    return CacheStatistics(memory=_added_up(one.memory, other.memory), file=file)
+
+
+S = TypeVar("S", TierStatistics, ExplorationStatistics)
+
+
+def _added_up(one: S, other: S) -> S:
+    """Field by field."""
+    return type(one)(**{name: _sum(getattr(one, name), getattr(other, name)) for name in one.__struct_fields__})
+
+
+def _added(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
+    return _joined(one, other, lambda a, b: a + b)
+
+
+def _joined(one: Mapping[K, V], other: Mapping[K, V], both: Callable[[V, V], V]) -> dict[K, V]:
+    """All entries; those that are in both become one."""
+    joined = {**one, **other}
+    return {**joined, **{name: both(one[name], other[name]) for name in one.keys() & other.keys()}}
+
+
+def _sum(one: Any, other: Any) -> Any:
+    """Of two numbers, of which either may be unknown."""
+    return other if one is None else one if other is None else one + other
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)

@@ -1,0 +1,105 @@
+"""The parent, with workers that do little."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from llm_actors.kernel.window import Backoff
+from llm_runtime.config import Config, Server
+from llm_runtime.systemd import Notifier
+from llm_runtime.workers import parent as parents
+from llm_runtime.workers.parent import WorkersParent
+from llm_runtime.workers.reloads import Copies
+
+READY = """
+import json, os, socket, time
+end = socket.socket(fileno=json.loads(os.environ["LLM_RUNTIME_WORKER"])["link"])
+end.send(b'{"type":"ready"}\\n')
+"""
+
+
+async def run(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, script: str, *, drain_s: float = 0.0, stop: tuple[float, ...] = ()
+) -> tuple[int, int]:
+    """The exit code of a parent whose workers run ``script``, and how often it was ready. It is sent SIGTERM when it is
+    ready, if ``stop`` has pauses, after each of them.
+    """
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-c", script])
+    monkeypatch.setattr(parents, "BACKOFF", Backoff.none())
+    monkeypatch.setattr(parents, "WATCH_SECONDS", 0.05)
+    ready = trio.Event()
+    count = 0
+
+    def note() -> None:
+        nonlocal count
+        count += 1
+        ready.set()
+
+    async def interrupt() -> None:
+        await ready.wait()
+        for pause in stop:
+            await trio.sleep(pause)
+            signal.raise_signal(signal.SIGTERM)
+
+    config = Config(server=Server(workers=2, drain_s=drain_s))
+    copies = Copies(None, str(folder), lambda _: config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        parent = WorkersParent(config, [listener], str(folder), copies, os.environ, Notifier({}), note)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(interrupt)
+            code = await parent.run()
+            nursery.cancel_scope.cancel()
+    return code, count
+
+
+async def test_a_worker_that_does_not_start_ends_the_daemon_with_its_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await run(monkeypatch, tmp_path, "import sys; sys.exit(2)") == (2, 0)
+    assert "ended with code 2 at the start" in caplog.text
+
+
+async def test_workers_that_keep_ending_are_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The first of each waits for the other, since a worker that ends before all are ready has not started.
+    script = (
+        READY
+        + f"""
+import sys
+mine = os.path.join({str(tmp_path)!r}, str(json.loads(os.environ["LLM_RUNTIME_WORKER"])["number"]))
+open(mine, "a").close()
+while len(os.listdir({str(tmp_path)!r})) < 2:
+    time.sleep(0.01)
+time.sleep(0.2)
+sys.exit(1)
+"""
+    )
+    assert await run(monkeypatch, tmp_path, script) == (1, 1)
+    assert "gave up: more than 5 workers ended within 30 s" in caplog.text
+
+
+@pytest.mark.parametrize("stops", [1, 2])
+async def test_a_worker_that_does_not_stop_is_killed(
+    stops: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(parents, "END_SECONDS", 0.1 if stops == 1 else 100)
+    monkeypatch.setattr(parents, "AT_ONCE_SECONDS", 0.1)
+    code, _ = await run(monkeypatch, tmp_path, READY + "time.sleep(100)", stop=(0.0, 0.2)[:stops])
+    assert code == (0 if stops == 1 else 130)
+
+
+async def test_a_worker_that_hangs_is_killed_like_one_that_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(parents, "SILENT_SECONDS", 0.1)
+    assert await run(monkeypatch, tmp_path, READY + "time.sleep(100)") == (1, 1)
+    assert "has said nothing for 0.1 s, and is killed" in caplog.text
+    assert "was ended by SIGKILL, and is started again" in caplog.text
