@@ -131,7 +131,7 @@ def _spellings(path: str) -> Iterator[str]:
 def choose(methods: Mapping[str, Route], method: str) -> Route:
     """The route for ``method``. Raises `HttpError`."""
     if not methods:
-        raise not_found("such path")
+        raise not_found("path. OpenAI's and Anthropic's APIs are under /v1, Gemini's under /v1beta, Cohere's under /v2")
     route = methods.get("GET" if method == "HEAD" else method)
     if route is None:
         allowed = ", ".join(sorted(methods))
