@@ -144,6 +144,14 @@ async def test_what_is_not_there_is_told_in_the_error_shape(method: str, path: s
         assert reply.json["error"].keys() == {"message", "type", "code", "param"}
 
 
+async def test_an_unknown_path_is_answered_with_where_the_apis_are() -> None:
+    async with open_server() as server:
+        message = (await server.request("GET", "/nowhere")).json["error"]["message"]
+        assert message.startswith("No such path. ")
+        for base in ("/v1", "/v1beta", "/v2"):
+            assert f" {base}" in message
+
+
 async def test_health_needs_no_key_and_tells_no_names() -> None:
     async with open_server(keys={"me": "sk-secret"}) as server:
         assert (await server.request("GET", "/livez", host="10.0.0.1")).json == {"status": "ok"}
