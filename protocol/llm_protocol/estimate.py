@@ -100,6 +100,8 @@ class Estimate(NamedTuple):
     input_tokens: int
     output_tokens: int
     length: int
+    choices: int = 1
+    """How many the response is expected to have."""
 
     @property
     def total_tokens(self) -> int:
@@ -124,7 +126,7 @@ class TokenEstimator:
         """The expected usage of ``request``. The output is never estimated above what the request allows."""
         known = self._models.get(model, _NONE)
         length = request_length(request)
-        return Estimate(math.ceil(length * known.ratio), _output(request, known), length)
+        return Estimate(math.ceil(length * known.ratio), _output(request, known), length, _choices(request))
 
     def expect(self, models: Iterable[str], request: AnyRequest) -> Usage:
         """The expected usage of ``request`` by the mean over ``models``, for comparing them.
@@ -147,7 +149,7 @@ class TokenEstimator:
             if len(self._models) > MAX_MODELS:
                 self._models.popitem(last=False)
         self._models.move_to_end(model)
-        known.add(estimate.length, usage)
+        known.add(estimate.length, usage, estimate.choices)
 
     def learn_output(self, model: str, length: float, tokens: int) -> None:
         """Learn that a response of this ``length`` in tokens by its text used so many ``tokens``."""
@@ -197,12 +199,12 @@ class _Experience:
     def output(self) -> float:
         return self._output / self._answers if self._answers else DEFAULT_OUTPUT_TOKENS
 
-    def add(self, length: int, usage: Usage) -> None:
+    def add(self, length: int, usage: Usage, choices: int) -> None:
         self._guessed = self._guessed * DECAY + length
         self._taken = self._taken * DECAY + usage.input_tokens
         billed = usage.billed_input_tokens
         self._billed = self._billed * DECAY + (usage.input_tokens if billed is None else billed)
-        self._output = self._output * DECAY + usage.output_tokens
+        self._output = self._output * DECAY + usage.output_tokens / choices
         self._answers = self._answers * DECAY + 1
 
     def add_output(self, length: float, tokens: int) -> None:
@@ -220,7 +222,11 @@ def _output(request: AnyRequest, known: _Experience) -> int:
         case ImageRequest():
             return request.n * PICTURE_OUTPUT_TOKENS
     likely, most = math.ceil(known.output), request.parameters.max_output_tokens
-    return likely if most is None else min(likely, most)
+    return _choices(request) * (likely if most is None else min(likely, most))
+
+
+def _choices(request: AnyRequest) -> int:
+    return request.n if isinstance(request, ChatRequest) else 1
 
 
 # ---------------------------------------------------------------- lengths

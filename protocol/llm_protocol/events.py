@@ -33,7 +33,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
 
 class ItemStarted(msgspec.Struct, frozen=True, kw_only=True, tag="item_started"):
     """Item ``index`` (from 0, in order of appearance) begins. ``id`` is a tool call's, or the vendor's of reasoning;
-    ``name`` and ``extra`` are a tool call's. Of ``extra`` there may be more when it is whole.
+    ``name`` and ``extra`` are a tool call's. Of ``extra`` there may be more when it is whole. ``choice`` is the choice
+    that the item belongs to, where a request asked for several.
     """
 
     index: int
@@ -41,6 +42,7 @@ class ItemStarted(msgspec.Struct, frozen=True, kw_only=True, tag="item_started")
     id: str | None = None
     name: str | None = None
     extra: dict[str, JsonObject] | None = None
+    choice: int = 0
 
 
 class TextDelta(msgspec.Struct, frozen=True, gc=False, tag="text_delta"):
@@ -103,11 +105,12 @@ class UsageReported(msgspec.Struct, frozen=True, tag="usage"):
 
 class FieldsAdded(msgspec.Struct, frozen=True, tag="fields"):
     """Fields of the response that only clients of ``dialect`` understand, by their place in it, or pieces of such: see
-    `llm_protocol.extra_fields`.
+    `llm_protocol.extra_fields`. ``choice``: of which choice, where a request asked for several.
     """
 
     dialect: str
     fields: dict[str, JsonObject]
+    choice: int = 0
 
 
 class Restarted(msgspec.Struct, frozen=True, tag="restarted"):
@@ -148,6 +151,14 @@ class MemberFailed(msgspec.Struct, frozen=True, kw_only=True, tag="member_failed
     failure: Failure
 
 
+class ChoiceFinished(msgspec.Struct, frozen=True, kw_only=True, tag="choice_finished"):
+    """A choice after the first is complete, for this reason. ``Finished``, which follows, has the first one's."""
+
+    choice: int
+    reason: FinishReason
+    raw_reason: str | None = None
+
+
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     """The vendor's own end marker was seen. In a run log ``response`` holds the folded response."""
 
@@ -175,6 +186,7 @@ Event: TypeAlias = (
     | FieldsAdded
     | Restarted
     | MemberEvent
+    | ChoiceFinished
     | Finished
     | Failed
 )

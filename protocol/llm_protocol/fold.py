@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from llm_protocol.codec.items import DELTA_OF, OpenItem, kind_of, text_of
 from llm_protocol.content import JsonObject, Part, Reasoning, Text, ToolCall
 from llm_protocol.embedding import Embedding
 from llm_protocol.events import (
+    ChoiceFinished,
     Embedded,
     Event,
     Failed,
@@ -19,10 +22,6 @@ from llm_protocol.events import (
     Finished,
     ItemDone,
     ItemStarted,
-    MemberDelta,
-    MemberDone,
-    MemberFailed,
-    MemberStarted,
     ReasoningDelta,
     RefusalDelta,
     Restarted,
@@ -45,6 +44,9 @@ class Fold:
         self.vectors: tuple[Embedding, ...] = ()
         self.extra: dict[str, dict[str, JsonObject]] = {}
         self.end: Finished | Failed | None = None
+        self._further: dict[int, _Choice] = {}
+        self._choice_of: dict[int, int] = {}
+        """By item, the choice that it belongs to, unless that is the first."""
 
     def add(self, event: Event) -> None:
         """Take the next event into account."""
@@ -55,6 +57,7 @@ class Fold:
                     item.pieces.append(event.text)
             case ItemStarted():
                 self._items[event.index] = OpenItem(event.index, event.kind)
+                self._choose(event.index, event.choice)
             case ItemDone():
                 self._items[event.index] = event.part
             case UsageReported():
@@ -64,15 +67,28 @@ class Fold:
             case Embedded():
                 self.vectors = event.vectors
             case FieldsAdded():
-                merge(self.extra.setdefault(event.dialect, {}), event.fields)
+                extra = self._of(event.choice).extra if event.choice else self.extra
+                merge(extra.setdefault(event.dialect, {}), event.fields)
             case Restarted():
                 self._items.clear()
+                self._further.clear()
+                self._choice_of.clear()
                 self.extra = {}
                 self.started, self.usage, self.vectors = Started(), None, ()
             case Finished() | Failed():
                 self.end = event
-            case MemberStarted() | MemberDelta() | MemberDone() | MemberFailed():
+            case ChoiceFinished():
+                self._of(event.choice).end = event
+            case _:
                 pass  # members' text beside the response
+
+    def _choose(self, item: int, choice: int) -> None:
+        if choice:
+            self._of(choice)
+            self._choice_of[item] = choice
+
+    def _of(self, choice: int) -> _Choice:
+        return self._further.setdefault(choice, _Choice())
 
     def add_all(self, events: Iterable[Event]) -> Fold:
         """`add` each, and return self."""
@@ -80,10 +96,12 @@ class Fold:
             self.add(event)
         return self
 
-    def parts(self) -> tuple[Part, ...]:
-        """The parts in order of appearance, including the text so far of unfinished ones."""
+    def parts(self, choice: int = 0) -> tuple[Part, ...]:
+        """The parts of a choice in order of appearance, including the text so far of unfinished ones."""
         found = (
-            item.readable_part() if isinstance(item, OpenItem) else item for _, item in sorted(self._items.items())
+            item.readable_part() if isinstance(item, OpenItem) else item
+            for index, item in sorted(self._items.items())
+            if self._choice_of.get(index, 0) == choice
         )
         return tuple(part for part in found if part is not None)
 
@@ -100,15 +118,12 @@ class Fold:
         members: tuple[LLMResponse, ...] = (),
     ) -> LLMResponse:
         """The response so far. ``model`` is used if the vendor named none."""
-        parts = self.parts()
         finished = self.end if isinstance(self.end, Finished) else None
-        return LLMResponse(
+        first = LLMResponse(
             request_id=request_id,
             response_id=response_id,
             provider=provider,
             model=self.started.model or model,
-            content="".join(part.text for part in parts if isinstance(part, Text)),
-            output=parts,
             embeddings=self.vectors,
             usage=self.usage,
             cost=cost,
@@ -121,6 +136,37 @@ class Fold:
             adjusted=self.started.adjusted,
             members=members,
         )
+        choices = tuple(self._choice(first, at) for at in sorted(self._further))
+        return _with_parts(msgspec.structs.replace(first, choices=choices), self.parts())
+
+    def _choice(self, first: LLMResponse, at: int) -> LLMResponse:
+        """Choice ``at`` of the response; what all choices share is told with the first."""
+        further = self._further[at]
+        response = LLMResponse(
+            request_id=first.request_id,
+            response_id=first.response_id,
+            provider=first.provider,
+            model=first.model,
+            finish_reason=further.end.reason if further.end else None,
+            raw_finish_reason=further.end.raw_reason if further.end else None,
+            upstream_id=first.upstream_id,
+            processing_time_ms=first.processing_time_ms,
+            extra=further.extra,
+        )
+        return _with_parts(response, self.parts(at))
+
+
+class _Choice:
+    """What a choice after the first has besides its items."""
+
+    def __init__(self) -> None:
+        self.extra: dict[str, dict[str, JsonObject]] = {}
+        self.end: ChoiceFinished | None = None
+
+
+def _with_parts(response: LLMResponse, parts: tuple[Part, ...]) -> LLMResponse:
+    content = "".join(part.text for part in parts if isinstance(part, Text))
+    return msgspec.structs.replace(response, content=content, output=parts)
 
 
 def item_events(index: int, part: Part, *, piece: int | None = None) -> Iterator[Event]:
@@ -146,12 +192,20 @@ def unfold(response: LLMResponse, *, piece: int | None = None) -> Iterator[Event
         provider=response.provider,
         adjusted=response.adjusted,
     )
-    for index, part in enumerate(response.output):
-        yield from item_events(index, part, piece=piece)
+    index = 0
+    for choice, said in enumerate((response, *response.choices)):
+        for part in said.output:
+            for event in item_events(index, part, piece=piece):
+                told = isinstance(event, ItemStarted) and choice
+                yield msgspec.structs.replace(event, choice=choice) if told else event
+            index += 1
+        for dialect, fields in said.extra.items():
+            yield FieldsAdded(dialect, fields, choice)
     if response.embeddings:
         yield Embedded(response.embeddings)
-    for dialect, fields in response.extra.items():
-        yield FieldsAdded(dialect, fields)
+    for choice, said in enumerate(response.choices, 1):
+        why = said.finish_reason or FinishReason.STOP
+        yield ChoiceFinished(choice=choice, reason=why, raw_reason=said.raw_finish_reason)
     if response.usage is not None:
         yield UsageReported(response.usage)
     reason = response.finish_reason or FinishReason.STOP

@@ -47,6 +47,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     documents: bool | None = None
     audio: bool | None = None
     draws: bool | None = None
+    choices: bool | None = None
     base64_vectors: bool | None = None
     context_window: Tokens | None = None
     max_output_tokens: Tokens | None = None
@@ -104,6 +105,8 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it accepts audio. ``None``, here and in the two above: unknown."""
     draws: bool = False
     """Whether its chat responses can contain images."""
+    choices: bool | None = None
+    """Whether one chat response can have several choices (``n``). ``None``: as its vendor's usually can."""
     base64_vectors: bool = True
     """Whether its embeddings are available in base64, a third of the size, if the vendor has that."""
     context_window: int | None = None

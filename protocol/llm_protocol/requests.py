@@ -103,8 +103,8 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     forwarded: dict[str, str] = msgspec.field(default_factory=dict)
     """Header fields that are forwarded to a provider of the client's wire, and do not affect the response."""
     one_of: int = 1
-    """How many requests make one response, each with its choice. Each has its share of the budgets, and none is cached:
-    equal questions want different answers.
+    """How many requests make one response, each with its choice, where no vendor is asked for all. Each has its share
+    of the budgets, and none is cached: equal questions want different answers.
     """
 
     def to(self, model: str) -> Self:
@@ -113,7 +113,9 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
 
 
 class ChatRequest(LLMRequest, frozen=True, kw_only=True, tag="chat"):
-    """A conversation whose next turn is wanted."""
+    """A conversation whose next turn is wanted. With ``n`` as many choices of it, which not every vendor can give in
+    one response; see `llm_protocol.response.LLMResponse.choices`.
+    """
 
     request_type: ClassVar[RequestType] = RequestType.CHAT
 
@@ -121,6 +123,7 @@ class ChatRequest(LLMRequest, frozen=True, kw_only=True, tag="chat"):
     tools: tuple[Tool | HostedTool, ...] = ()
     tool_choice: ToolChoice | None = None
     response_format: ResponseFormat | None = None
+    n: int = 1
 
 
 class CompletionRequest(LLMRequest, frozen=True, kw_only=True, tag="completion"):

@@ -115,6 +115,10 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     """What was changed of the request for whoever answered."""
     members: tuple[LLMResponse, ...] = ()
     """The members' responses, if an ensemble produced this one."""
+    choices: tuple[LLMResponse, ...] = ()
+    """The choices after the first, where several were asked for: this response is the first, with the usage and the
+    cost of all.
+    """
 
     @property
     def message(self) -> Message:

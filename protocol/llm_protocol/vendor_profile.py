@@ -93,7 +93,13 @@ COMPATIBLE = VendorProfile(
     signed_calls=True,
 )
 
-MISTRAL = msgspec.structs.replace(COMPATIBLE, vendor="Mistral", kind="mistral", prefill_field="prefix")
+MISTRAL = msgspec.structs.replace(
+    COMPATIBLE,
+    vendor="Mistral",
+    kind="mistral",
+    target=msgspec.structs.replace(TARGETS["compatible"], has_choices=True),
+    prefill_field="prefix",
+)
 
 DEEPSEEK = msgspec.structs.replace(COMPATIBLE, vendor="DeepSeek", kind="deepseek", prefill_field="prefix")
 """It goes on with a text at ``https://api.deepseek.com/beta`` only, so the configuration has to say that it does."""

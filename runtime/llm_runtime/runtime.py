@@ -17,7 +17,7 @@ from llm_actors.cache import snapshot as cache_snapshot
 from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
 from llm_actors.limiter import snapshot as limiter_snapshot
-from llm_actors.orchestrator import RecentRequest, StrategyFunction, accept, pass_through, ranked
+from llm_actors.orchestrator import RecentRequest, StrategyFunction, accept, gives_choices, pass_through, ranked
 from llm_actors.provider import PassOn, PassthroughResponse, count_tokens
 from llm_actors.run import Judge, Run
 from llm_actors.selector import OrderingFunction, Ranking
@@ -299,6 +299,12 @@ class Runtime(TrioRequests):
             if counted is not None:
                 return TokenCount(counted, estimated=False)
         return TokenCount(services.estimator.estimate(str(candidate), request).input_tokens, estimated=True)
+
+    async def gives_choices(self, request: AnyRequest) -> bool:
+        """Whether every candidate can give all choices of ``request`` in one response; see
+        `llm_actors.orchestrator.gives_choices`.
+        """
+        return await gives_choices(self._tree.services, self._tree.router, request)
 
     async def explain(self, model: str = AUTO, *, caller: str = "") -> Ranking:
         """The candidates for a chat with ``model``, in order, and why: see `Ranking.lines`.

@@ -120,6 +120,7 @@ REQUESTS: tuple[AnyRequest, ...] = (
         response_format=ResponseFormat(
             type="json_schema", name="n", schema={"type": "object"}, strict=True, description="d"
         ),
+        n=2,
         **COMMON,
     ),
     CompletionRequest(prompt="once", suffix="end", **COMMON),
@@ -137,7 +138,7 @@ COMMON_FIELDS = (
     "request_id provider model parameters context metadata timestamp deadline_s caller policy forwarded one_of"
 )
 DECIDED = {
-    ChatRequest: f"{COMMON_FIELDS} messages tools tool_choice response_format",
+    ChatRequest: f"{COMMON_FIELDS} messages tools tool_choice response_format n",
     CompletionRequest: f"{COMMON_FIELDS} prompt suffix",
     EmbeddingRequest: f"{COMMON_FIELDS} inputs dimensions input_type",
     ImageRequest: f"{COMMON_FIELDS} prompt n size quality output_format background",

@@ -145,7 +145,7 @@ def test_snapshots_have_every_field_of_the_schema() -> None:
 
 def test_a_request_is_repeated_in_its_response() -> None:
     """Tools, choice, format and the rest come back as the client wrote them."""
-    body = {
+    body: dict[str, Any] = {
         "model": "m",
         "input": "x",
         "tools": [
@@ -169,6 +169,7 @@ def test_a_request_is_repeated_in_its_response() -> None:
     }
     create = SERVER.decode_create(msgspec.json.encode(body))
     found = json.loads(SERVER.encode_pending(create.inbound, "resp_1", create.options))
+    body["text"]["format"]["description"] = None  # the schema of Open Responses demands it
     assert {name: found[name] for name in body if name != "input"} == {k: v for k, v in body.items() if k != "input"}
 
 

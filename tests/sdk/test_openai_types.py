@@ -34,7 +34,12 @@ from support.sdk import ROOT, SDKS, sdk_python
 from support.server import Script, hanging, open_server
 from support.ws import WsClient, connected, ids
 
-SCRIPT = Path(__file__).with_name("scripts") / "openai_events.py"
+SCRIPTS_AT = Path(__file__).with_name("scripts")
+CHECKERS = {
+    "openai_events.py": ("openai", SDKS["openai"]),
+    "open_responses_events.py": ("open-responses", "openresponses-types>=2.4,<3"),
+}
+"""By script: its environment, and what is in it."""
 PARTS: tuple[Part, ...] = (
     Reasoning(text="let me think", id="rs_1", encrypted="secret", dialect="openai_responses"),
     Reasoning(text="", id="t", signature="s", dialect="anthropic"),
@@ -174,14 +179,17 @@ async def of_waiting() -> list[tuple[str, str, Any]]:
 
 
 @pytest.mark.time_limit(300)
-async def test_every_event_is_one_that_the_newest_sdk_describes() -> None:
-    python = await trio.to_thread.run_sync(sdk_python, "openai", SDKS["openai"])
+async def test_every_event_is_one_that_the_newest_sdk_and_the_open_schema_describe() -> None:
+    """The newest SDK of OpenAI, and the schema of Open Responses."""
     found = await of_waiting()
     for name, script in SCRIPTS.items():
         found += await all_of(name, script)
     lines = "".join(json.dumps(each) + "\n" for each in found).encode()
-    done = await trio.run_process(
-        [python, str(SCRIPT)], stdin=lines, capture_stdout=True, capture_stderr=True, check=False, cwd=ROOT / "tests"
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert int(done.stdout.split()[1]) > 1_000
+    for checker, (environment, package) in CHECKERS.items():
+        python = await trio.to_thread.run_sync(sdk_python, environment, package)
+        command = [python, str(SCRIPTS_AT / checker)]
+        done = await trio.run_process(
+            command, stdin=lines, capture_stdout=True, capture_stderr=True, check=False, cwd=ROOT / "tests"
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        assert int(done.stdout.split()[1]) > 1_000

@@ -124,7 +124,7 @@ async def test_choices_share_the_budget_and_are_never_from_the_cache() -> None:
 
 
 async def test_idempotency_keys_differ_and_are_the_same_on_a_retry() -> None:
-    async with served(kind=LLMProvider.OPENAI, vendor=_said("one"), me={}) as daemon:
+    async with served(vendor=_said("one"), me={}) as daemon:
         for _ in range(2):
             await daemon.ask("me", "POST", "/v1/chat/completions", {**CHAT, "n": 2}, **{"idempotency-key": "k"})
         keys = [call.headers["idempotency-key"] for call in daemon.vendors["cheap"].requests]

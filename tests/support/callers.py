@@ -56,12 +56,13 @@ async def served(
     limits: Mapping[str, Limits] | None = None,
     vendor: Script | None = None,
     kind: LLMProvider = LLMProvider.OPENAI_COMPATIBLE,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
     server: Server = SERVER,
     responses: bool = False,
     **keys: dict[str, Any],
 ) -> AsyncIterator[Served]:
     """``keys`` are callers with the fields of their `Key`, ``limits`` those of vendors; each is of ``kind`` and answers
-    ``vendor``; see `Peer` for ``responses``.
+    ``vendor``; ``more`` has other fields of their `Provider`. See `Peer` for ``responses``.
     """
     addresses: list[ListenAddress] = []
     async with AsyncExitStack() as stack:
@@ -73,10 +74,13 @@ async def served(
         }
         providers = {
             name: Provider(
-                kind=kind,
-                base_url=f"{peer.url}/v1",
-                models=(VENDORS[name],),
-                limits=(limits or {}).get(name, Limits()),
+                **{
+                    "kind": kind,
+                    "base_url": f"{peer.url}/v1",
+                    "models": (VENDORS[name],),
+                    "limits": (limits or {}).get(name, Limits()),
+                    **(more or {}).get(name, {}),
+                }
             )
             for name, peer in vendors.items()
         }

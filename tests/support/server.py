@@ -170,6 +170,9 @@ class FakeEngine:
     def route_names(self, caller: str = "") -> Sequence[str]:
         return ["careful"]
 
+    async def gives_choices(self, request: AnyRequest) -> bool:
+        return False
+
     async def count_tokens(self, request: AnyRequest) -> TokenCount:
         await trio.lowlevel.checkpoint()
         self.requests.append(request)

@@ -44,9 +44,10 @@ def storable(response: LLMResponse) -> bool:
     A response that was truncated (``length``), failed, or was stopped by a content filter is not cached: the first two
     are incomplete, and a filter may decide otherwise the next time. Nor is one with images behind URLs, which expire.
     """
-    if response.finish_reason not in _COMPLETE or not (response.output or response.embeddings):
+    whole = all(each.finish_reason in _COMPLETE for each in (response, *response.choices))
+    if not whole or not (response.output or response.embeddings):
         return False
-    responses = (response, *response.members)
+    responses = (response, *response.choices, *response.members)
     return all(image.data is not None for each in responses for image in each.images)
 
 

@@ -2,7 +2,7 @@
 
 from llm_actors.orchestrator.actor import Accept, Orchestrator, OrchestratorMessage, OrchestratorRef, accept
 from llm_actors.orchestrator.attempt_events import AttemptEnded, AttemptStarted
-from llm_actors.orchestrator.candidates import ranked
+from llm_actors.orchestrator.candidates import gives_choices, ranked
 from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Histogram, Metrics
 from llm_actors.orchestrator.passthrough import pass_through
@@ -31,6 +31,7 @@ __all__ = [
     "StrategyFunction",
     "Team",
     "accept",
+    "gives_choices",
     "pass_through",
     "ranked",
 ]

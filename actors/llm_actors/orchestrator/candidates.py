@@ -15,6 +15,7 @@ import trio
 from llm_actors.catalog import Candidate
 from llm_actors.orchestrator.attempt import AttemptContext
 from llm_actors.orchestrator.plan import AttemptPlan
+from llm_actors.orchestrator.routing import Router
 from llm_actors.orchestrator.services import Services
 from llm_actors.provider import Prepared, size_of
 from llm_actors.selector import Ranking
@@ -149,3 +150,23 @@ class Able:
         except LLMClientError as exc:
             return exc.failure.at(provider=candidate.provider, model=candidate.model, partial=False)
         return prepared
+
+
+async def gives_choices(services: Services, router: Router, request: AnyRequest) -> bool:
+    """Whether every candidate of a chat with ``n`` above 1 can give all choices in one response. False also for what
+    would be refused. Waits only for a thread, where the request is large.
+    """
+    with suppress(LLMClientError):
+        candidates = router.route(request).candidates
+        refused = [await run_large(size_of(request), _refused_for, services, request, each) for each in candidates]
+        return None in refused and "n" not in refused
+    return False
+
+
+def _refused_for(services: Services, request: AnyRequest, candidate: Candidate) -> str | None:
+    """The parameter that ``candidate`` cannot be told; ``None``: it can be told all."""
+    try:
+        services.adapt(candidate, request.to(candidate.model))
+    except LLMClientError as exc:
+        return exc.failure.param or ""
+    return None

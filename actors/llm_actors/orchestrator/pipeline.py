@@ -23,13 +23,12 @@ from llm_actors.orchestrator.attempt import AttemptContext
 from llm_actors.orchestrator.attempt_loop import AttemptLoop
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.ending import RunResult, close_early, fold
-from llm_actors.orchestrator.routing import Routed, Router
+from llm_actors.orchestrator.routing import Routed, Router, is_plain
 from llm_actors.orchestrator.services import Services
 from llm_actors.provider import failure_of
 from llm_actors.run import Run
 from llm_protocol.errors import error_for
 from llm_protocol.events import Failed, Finished
-from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 
 Until: TypeAlias = Callable[[], float]
@@ -88,16 +87,9 @@ async def upstream(services: Services, work: Work) -> Finished | Failed:
 
 
 def _answer(services: Services, context: AttemptContext, run: Run) -> Awaitable[RunResult]:
-    if _is_plain(context.policy):
+    if is_plain(context.policy):
         return AttemptLoop(services, context).answer()
     # Imported here, because most programs never need it and every program would wait for it at its start.
     from llm_actors.orchestrator.strategies.several import carried_out
 
     return carried_out(services, context, run)
-
-
-def _is_plain(policy: Policy) -> bool:
-    """Whether one model is tried at a time, with no budget to keep and nothing to share."""
-    alone = policy.strategy in (None, "single", "fallback")
-    unbounded = policy.max_cost is None and policy.max_tokens is None
-    return alone and unbounded and policy.share_context in (None, "none") and not policy.share_knowledge

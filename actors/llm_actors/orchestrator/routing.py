@@ -15,17 +15,25 @@ from typing import NamedTuple, final
 import msgspec
 
 from llm_actors.catalog import Allowed, Candidate, Catalog
+from llm_protocol.codec.fields import unsupported
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import LLMClientError, ModelNotFoundError
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import OnBrokenStream, Policy
-from llm_protocol.requests import AUTO, AnyRequest
+from llm_protocol.requests import AUTO, AnyRequest, ChatRequest
 
 _NOTHING_SAID = Policy()
 _A_ROUTE = "{!r} is a route, and only models can be candidates"
 
 DEFAULT_DEADLINE_SECONDS = 600.0
 """The default deadline of a request."""
+
+
+def is_plain(policy: Policy) -> bool:
+    """Whether one model is tried at a time, with no budget to keep and nothing to share."""
+    alone = policy.strategy in (None, "single", "fallback")
+    unbounded = policy.max_cost is None and policy.max_tokens is None
+    return alone and unbounded and policy.share_context in (None, "none") and not policy.share_knowledge
 
 
 class Routed(NamedTuple):
@@ -107,6 +115,8 @@ class Router:
             policy = Policy(deadline_s=request.deadline_s).over(policy)
         if request.one_of > 1:
             policy = policy.share(request.one_of)
+        if isinstance(request, ChatRequest) and request.n > 1 and not is_plain(policy):
+            raise unsupported("n", "n: several choices, and a strategy or a budget of the request, exclude each other")
         names = policy.candidates or (policy.members if isinstance(policy.members, tuple) else ())
         if not names:
             asked = request if route is None else request.to(AUTO)

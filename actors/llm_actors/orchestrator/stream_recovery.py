@@ -112,7 +112,7 @@ class StreamRecovery:
             return None
         self._splice = _Continuation(broken)
         match request:
-            case ChatRequest():
+            case ChatRequest(n=1):
                 # vendors refuse a prefill that ends in white space
                 prefix = Message.of("assistant", broken.text.rstrip())
                 return msgspec.structs.replace(request, messages=(*request.messages, prefix))

@@ -308,6 +308,8 @@ class _Work:
             self._filters.append(lambda: ToolRestorer(names, tools.custom, wire))
         if flat.members:
             self._filters.append(lambda: NamespaceRestorer(flat.members))
+        if request.n > 1:
+            self._check_choices(request.n)
         if parameters.parallel_tool_calls is not None and not tools.tools:
             parameters = msgspec.structs.replace(parameters, parallel_tool_calls=None)
         return self.adapted(
@@ -320,6 +322,13 @@ class _Work:
                 parameters=self.with_extra(parameters, extra),
             )
         )
+
+    def _check_choices(self, n: int) -> None:
+        """Raise `UnsupportedError` where one response cannot have ``n`` choices."""
+        if not self._takes.choices:
+            raise unsupported("n", f"n: one response of {self._target.who} cannot have {n} choices")
+        if any(not isinstance(each(), ToolRestorer | NamespaceRestorer) for each in self._filters):
+            raise unsupported("n", f"n: what is emulated for {self._target.who} works for one choice only")
 
     def _note_marks(self, request: ChatRequest) -> None:
         """Tell once which fields of the client's messages and tools only its own wire knows, such as cache marks."""

@@ -22,7 +22,7 @@ class ModelTakes(NamedTuple):
     can be turned off. ``samples``: whether it takes ``temperature``, ``top_p`` and ``top_k``;
     ``only_samples_unthinking``: only while it does not think, which ``default_effort`` says it does unasked.
     ``stops``: whether it takes stop sequences. ``documents``: whether it takes documents, as far as is known.
-    ``parallel_calls``: the same of several tool calls at once.
+    ``parallel_calls``: the same of several tool calls at once. ``choices``: whether it gives several in one response.
     """
 
     efforts: tuple[str, ...] | None = None
@@ -39,6 +39,7 @@ class ModelTakes(NamedTuple):
     stops: bool = True
     documents: bool = True
     parallel_calls: bool = True
+    choices: bool = False
 
 
 _ANY_BUDGET: Final = 1_000_000
@@ -64,6 +65,7 @@ def takes_of(rule: ModelRule, target: RequestTarget, request: LLMRequest) -> Mod
         stops=rule.stop,
         documents=rule.documents is not False,
         parallel_calls=rule.parallel_calls is not False,
+        choices=bool(target.has_choices if target.has_choices is None or rule.choices is None else rule.choices),
     )
 
 

@@ -220,9 +220,14 @@ _TOOLS: Final = (
 )  # fmt: skip
 """Tools, apart from the tools themselves."""
 
+_SIDE_BY_SIDE: Final = "as many requests, side by side, within the budget"
+_CHOICES: Final = dict.fromkeys((name for name in TARGETS if name != "openai"), _SIDE_BY_SIDE) | {
+    "compatible": f"{_SIDE_BY_SIDE}; sent to Mistral, and to models whose capabilities say `choices`"
+}
+
 _ANSWER: Final = (
     _row(
-        "n", "meaning", emulate=dict.fromkeys(TARGETS, "as many requests, side by side, within the budget"),
+        "n", "meaning", send="openai", emulate=_CHOICES,
         wires={CHAT: "n"}, neutral=(1,), example=2,
     ),
     *_own(CHAT, "meaning", "best_of", 2, send="", refuse=ALL, neutral=(1,)),

@@ -100,6 +100,10 @@ class RequestTarget(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it has functions in namespaces."""
     has_hosted_tools: bool = True
     """Whether the tools that run at the vendor, as the wire has them, are passed on."""
+    has_choices: bool | None = None
+    """Whether a chat's response can have several choices, if nothing is known of the model. ``None``: the wire has no
+    such thing.
+    """
     files: str | None = None
     """Who keeps the files that can be sent by their id: `Media.vendor`."""
     limits: FormLimits = FormLimits()
@@ -134,6 +138,7 @@ TARGETS: Final[dict[str, RequestTarget]] = {
             wire="openai_chat",
             is_open=True,
             has_custom_tools=True,
+            has_choices=True,
             files="openai",
             limits=_OPENAI,
         ),
@@ -174,6 +179,7 @@ TARGETS: Final[dict[str, RequestTarget]] = {
             who="the OpenAI-compatible server",
             wire="openai_chat",
             is_open=True,
+            has_choices=False,
             files="openai",
             limits=FormLimits(user=128, documents=None, audio=None),
         ),

@@ -52,13 +52,15 @@ def answer(request: AnyRequest, rule: ScriptRule, number: int, dialect: str) -> 
         return _embedded(response, request, rule)
     whole = list(_parts(request, rule, response.response_id, dialect))
     parts, reason = _cut(whole, request.parameters.max_output_tokens)
-    return msgspec.structs.replace(
+    choice = msgspec.structs.replace(
         response,
         content="".join(part.text for part in parts if isinstance(part, Text)),
         output=tuple(parts),
-        usage=rule.usage or _usage(request, parts),
         finish_reason=rule.finish_reason or reason,
     )
+    choices = request.n if isinstance(request, ChatRequest) else 1
+    usage = rule.usage or _usage(request, parts * choices)
+    return msgspec.structs.replace(choice, usage=usage, choices=(choice,) * (choices - 1))
 
 
 def _input_tokens(each: EmbeddingInput) -> int:

@@ -17,6 +17,7 @@ from llm_protocol.fold import unfold
 from llm_protocol.response import LLMResponse
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import Purpose, Vendor, VendorTable
+from llm_protocol.wires.openai_chat.choices import in_one_call
 from llm_protocol.wires.responses import OpenAIResponsesServer
 from llm_runtime.fake import errors
 from llm_runtime.fake.answers import TOKEN_CHARACTERS, answer
@@ -106,6 +107,7 @@ class Replies:
         if rule.status is not None:
             error = errors.error(place.vendor, rule.status, rule.message, code=rule.code, retry_after=rule.retry_after)
             return _whole(error if rule.body is None else error._replace(body=rule.body.encode())), rule
+        inbound = in_one_call(inbound) or inbound
         response = answer(inbound.request, rule, seen.number, place.dialect.name)
         return _said(place, inbound, response, rule), rule
 

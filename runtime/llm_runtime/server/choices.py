@@ -1,4 +1,6 @@
-"""Several choices in one response: a run for each, executed concurrently, and sent to the client as one response."""
+"""Several choices in one response: of one run where the vendors have that, else of a run for each, executed
+concurrently, and sent to the client as one response.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,18 @@ from llm_protocol.failures import FailureKind
 from llm_protocol.requests import AnyRequest, CompletionRequest
 from llm_protocol.response import LLMResponse
 from llm_protocol.wire_headers import IDEMPOTENCY
-from llm_protocol.wires.openai_chat.choices import closing_frames
+from llm_protocol.wires.openai_chat.choices import FirstChoiceFirst, closing_frames, in_one_call
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.run_response import calls_of, encode_end, stream_from
 from llm_runtime.server.subscription import RunSubscription
+
+
+async def natively(context: RequestContext, inbound: Inbound) -> Inbound | None:
+    """``inbound`` as one request for all its choices, if every candidate can be told it; else ``None``. The prompt is
+    then paid once.
+    """
+    single = in_one_call(inbound)
+    return single if single is not None and await context.server_state.engine.gives_choices(single.request) else None
 
 
 async def respond_with_choices(context: RequestContext, dialect: ServerDialect, inbound: Inbound) -> None:
@@ -72,7 +82,7 @@ class ChoicesSource:
         self.adjusted: tuple[Adjustment, ...] | None = None
         self._inbound = inbound
         self._subscriptions = subscriptions
-        self._held: list[Frame] | None = []
+        self._order = FirstChoiceFirst()
         response_id = subscriptions[0].run.response_id
         self._encoders = [
             dialect.response_encoder(inbound._replace(choice=at), response_id) for at in range(len(subscriptions))
@@ -90,7 +100,7 @@ class ChoicesSource:
     def take(self) -> list[Frame]:
         """See `FrameSource`."""
         frames: list[Frame] = []
-        for subscription, encoder in zip(self._subscriptions, self._encoders, strict=True):
+        for at, (subscription, encoder) in enumerate(zip(self._subscriptions, self._encoders, strict=True)):
             if subscription.end is not None:
                 continue
             events = subscription.take()
@@ -98,7 +108,7 @@ class ChoicesSource:
                 if isinstance(event, Started):
                     self.adjusted = (*event.adjusted, _adjustment(self._inbound))
             if events and self._inbound.stream:
-                frames += self._in_order(subscription, encoder.encode(events))
+                frames += self._order.next(at, encoder.encode(events))
             if isinstance(subscription.end, Failed):
                 self.end = subscription.end
                 for other in self._subscriptions:
@@ -110,18 +120,6 @@ class ChoicesSource:
         whole = together([end.response for end in ends if end.response is not None], self._inbound)
         self.end = msgspec.structs.replace(ends[0], response=whole)
         return [*frames, *closing_frames(self._inbound, whole)] if self._inbound.stream else frames
-
-    def _in_order(self, subscription: RunSubscription, frames: list[Frame]) -> list[Frame]:
-        """The frames that may be sent now. OpenAI's SDK cannot begin with another choice than the first, so frames of
-        the others are held until there is one of the first.
-        """
-        if self._held is None:
-            return frames
-        if subscription is not self._subscriptions[0] or not frames:
-            self._held += frames
-            return []
-        held, self._held = self._held, None
-        return frames + held
 
     def shut(self, kind: FailureKind) -> None:
         """See `FrameSource`."""
@@ -142,7 +140,7 @@ def together(responses: list[LLMResponse], inbound: Inbound) -> LLMResponse:
         usage=spent.usage,
         cost=spent.cost,
         decision=decision,
-        members=tuple(responses),
+        choices=tuple(responses[1:]),
         adjusted=(*first.adjusted, _adjustment(inbound)),
     )
 

@@ -11,7 +11,7 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import AUTO, AnyRequest
 from llm_runtime.config import ConfigError
 from llm_runtime.server.bodies import read_body
-from llm_runtime.server.choices import respond_with_choices
+from llm_runtime.server.choices import natively, respond_with_choices
 from llm_runtime.server.client_wire import openai
 from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.engine import admitted, with_headers
@@ -38,10 +38,14 @@ async def ask(context: RequestContext) -> None:
         secret = context.server_state.access.secret_of(context.caller)
         decoded = with_headers(decoded, context.request.headers, context.caller, secret)
         inbound = admitted(context.caller, decoded)
+        inbound = inbound._replace(request=_tellable(inbound.request))
         if inbound.choices:
-            await respond_with_choices(context, dialect, inbound._replace(request=_tellable(inbound.request)))
-            return
-        run = await context.server_state.start_run(_tellable(inbound.request), stream=inbound.stream)
+            single = await natively(context, inbound)
+            if single is None:
+                await respond_with_choices(context, dialect, inbound)
+                return
+            inbound = single
+        run = await context.server_state.start_run(inbound.request, stream=inbound.stream)
     except LLMClientError as exc:
         await context.reply(encode_failure(dialect, exc.failure, inbound))
     else:

@@ -70,6 +70,10 @@ class RequestEngine(Protocol):
         """The number of tokens of a prompt. Raises `LLMClientError` for an unknown model."""
         ...
 
+    async def gives_choices(self, request: AnyRequest) -> bool:
+        """Whether every candidate can give all choices of ``request`` in one response."""
+        ...
+
     def is_ready(self) -> bool:
         """Whether requests are accepted and at least one provider could serve them."""
         ...

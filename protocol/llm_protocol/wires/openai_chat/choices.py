@@ -1,14 +1,27 @@
-"""Several choices in one response: ``n``, and completions of several prompts. Each is a request of its own."""
+"""Several choices in one response: ``n``, and completions of several prompts.
+
+Each is a request of its own, or all are one request of which the vendor gives several choices: `in_one_call`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import final
 
 import msgspec
 
 from llm_protocol.codec.json import encode_json
-from llm_protocol.dialect import Frame, Inbound
-from llm_protocol.requests import CompletionRequest
+from llm_protocol.dialect import Frame, Inbound, ResponseEncoder
+from llm_protocol.events import (
+    ChoiceFinished,
+    Event,
+    FieldsAdded,
+    Finished,
+    ItemStarted,
+    Started,
+)
+from llm_protocol.requests import ChatRequest, CompletionRequest
 from llm_protocol.response import LLMResponse
 from llm_protocol.vendor_profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.server_stream import DONE, encode_whole, opening, whole_body
@@ -28,14 +41,22 @@ def with_choices(inbound: Inbound, prompts: Sequence[str | None]) -> Inbound:
     return inbound._replace(request=requests[0], choices=tuple(requests[1:]))
 
 
+def in_one_call(inbound: Inbound) -> Inbound | None:
+    """``inbound`` with one request for all choices; ``None`` where each needs its own."""
+    request = inbound.request
+    if not inbound.choices or not isinstance(request, ChatRequest):
+        return None
+    return inbound._replace(request=msgspec.structs.replace(request, n=1 + len(inbound.choices), one_of=1))
+
+
 def encode_choices(inbound: Inbound, response: LLMResponse, profile: VendorProfile) -> bytes:
-    """The body of a complete response. Several choices are its ``members``."""
+    """The body of a complete response."""
     if not inbound.choices:
         return encode_whole(inbound, response, profile)
     body = whole_body(inbound, response, profile)
     choices = [
-        whole_body(inbound._replace(choice=at), member, profile)["choices"][0]
-        for at, member in enumerate(response.members)
+        whole_body(inbound._replace(choice=at), choice, profile)["choices"][0]
+        for at, choice in enumerate((response, *response.choices))
     ]
     return encode_json({**body, "choices": choices})
 
@@ -49,3 +70,65 @@ def closing_frames(inbound: Inbound, response: LLMResponse, profile: VendorProfi
         head = opening(response.response_id, kind, int(request.timestamp), response.model, profile)
         frames.append(Frame(None, encode_json({**head, "choices": [], "usage": usage_body(response.usage)})))
     return [*frames, DONE]
+
+
+@final
+class FirstChoiceFirst:
+    """OpenAI's SDK cannot begin with another choice than the first, so frames of the others are held until there is
+    one of the first.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[Frame] | None = []
+
+    def next(self, choice: int, frames: list[Frame]) -> list[Frame]:
+        """The frames that may be sent now, with ``frames`` of ``choice``."""
+        if self._held is None:
+            return frames
+        if choice or not frames:
+            self._held += frames
+            return []
+        held, self._held = self._held, None
+        return frames + held
+
+
+@final
+class ChoicesEncoder:
+    """The frames of one run with several choices; ``encoders`` has one for each. See `ResponseEncoder`."""
+
+    def __init__(self, inbound: Inbound, encoders: list[ResponseEncoder], profile: VendorProfile) -> None:
+        self._inbound = inbound
+        self._encoders = encoders
+        self._profile = profile
+        self._order = FirstChoiceFirst()
+        self._choice_of: dict[int, int] = {}
+
+    def start(self) -> list[Frame]:
+        """Nothing: see `StreamEncoder.start`."""
+        return []
+
+    def encode(self, events: Iterable[Event]) -> list[Frame]:
+        """The frames for the next events."""
+        frames: list[Frame] = []
+        for at, group in groupby(self._told(events), lambda told: told[0]):
+            told = [event for _, event in group]
+            frames += self._order.next(at, self._encoders[at].encode(told))
+            if isinstance(told[-1], Finished) and told[-1].response is not None:  # of all: it comes last
+                frames += closing_frames(self._inbound, told[-1].response, self._profile)
+        return frames
+
+    def _told(self, events: Iterable[Event]) -> Iterator[tuple[int, Event]]:
+        """Each event with the choice that it is told of."""
+        for event in events:
+            match event:
+                case Started():
+                    yield from ((at, event) for at in range(len(self._encoders)))
+                case ItemStarted():
+                    self._choice_of[event.index] = event.choice
+                    yield event.choice, event
+                case FieldsAdded():
+                    yield event.choice, event
+                case ChoiceFinished():
+                    yield event.choice, Finished(reason=event.reason, raw_reason=event.raw_reason)
+                case _:
+                    yield self._choice_of.get(getattr(event, "index", -1), 0), event

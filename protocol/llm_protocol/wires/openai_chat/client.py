@@ -6,7 +6,7 @@ from typing import Any, final
 
 import msgspec
 
-from llm_protocol.codec.decoding import BodyDecoder, read_whole
+from llm_protocol.codec.decoding import AnswerDecoder, BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, unsupported
 from llm_protocol.codec.headers import header, int_header
 from llm_protocol.codec.request_encoding import own_fields, own_value, set_parameters
@@ -29,6 +29,7 @@ from llm_protocol.requests import (
     RequestType,
 )
 from llm_protocol.vendor_profile import OPENAI, VendorProfile
+from llm_protocol.wires.openai_chat.choices_stream import ChoicesDecoder
 from llm_protocol.wires.openai_chat.content import encode_message
 from llm_protocol.wires.openai_chat.embeddings import decode_embeddings, embedding_body
 from llm_protocol.wires.openai_chat.errors import decode_error
@@ -84,7 +85,7 @@ class OpenAIChat:
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:
         """A decoder for the response, whether it arrives streamed or complete."""
         if isinstance(request, ChatRequest | CompletionRequest):
-            return BodyDecoder(OpenAIChatDecoder(request.request_id, self.name))
+            return BodyDecoder(self._decoder(request))
         return WholeBody(self, request)
 
     def decode_response(
@@ -97,7 +98,12 @@ class OpenAIChat:
             case ImageRequest():
                 return decode_images(request, response.body)
             case _:
-                return read_whole(OpenAIChatDecoder(request.request_id, self.name), response.body, ignored)
+                return read_whole(self._decoder(request), response.body, ignored)
+
+    def _decoder(self, request: AnyRequest) -> AnswerDecoder:
+        if isinstance(request, ChatRequest) and request.n > 1:
+            return ChoicesDecoder(request.request_id, self.name, request.n)
+        return OpenAIChatDecoder(request.request_id, self.name)
 
     def decode_error(self, response: WireResponse) -> Failure:
         """The failure for a response with an error status. Without Retry-After, the reset time of the exhausted window
@@ -153,6 +159,8 @@ def chat_body(request: ChatRequest, profile: VendorProfile, rule: ModelRule, *, 
     if rule.prefill and profile.prefill_field is not None and _is_begun(messages[-1:]):
         messages[-1][profile.prefill_field] = True
     body: JsonObject = {"model": request.model, "messages": messages}
+    if request.n > 1:
+        body["n"] = request.n
     if request.tools:
         body["tools"] = [_encode_tool(tool, f"tools[{at}]", profile) for at, tool in enumerate(request.tools)]
     if request.tool_choice is not None:

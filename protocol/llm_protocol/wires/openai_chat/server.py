@@ -29,7 +29,7 @@ from llm_protocol.requests import (
 from llm_protocol.response import LLMResponse
 from llm_protocol.runtime_fields import is_wanted, runtime_fields
 from llm_protocol.vendor_profile import OPENAI, VendorProfile
-from llm_protocol.wires.openai_chat.choices import MOST_CHOICES, encode_choices, with_choices
+from llm_protocol.wires.openai_chat.choices import MOST_CHOICES, ChoicesEncoder, encode_choices, with_choices
 from llm_protocol.wires.openai_chat.content import decode_message, join_tool_results, with_extra
 from llm_protocol.wires.openai_chat.embeddings import embedding_request, encode_embeddings, wanted_form
 from llm_protocol.wires.openai_chat.errors import encode_error
@@ -78,6 +78,12 @@ class OpenAIChatServer:
 
     def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
         """An encoder for one streamed response."""
+        if isinstance(inbound.request, ChatRequest) and inbound.request.n > 1:
+            each = [self._encoder(inbound._replace(choice=at), response_id) for at in range(inbound.request.n)]
+            return ChoicesEncoder(inbound, each, self.profile)
+        return self._encoder(inbound, response_id)
+
+    def _encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
         encoder = OpenAIChatEncoder(inbound, response_id, self.profile)
         return old_functions.OldFormEncoder(encoder) if inbound.form == old_functions.FUNCTIONS else encoder
 

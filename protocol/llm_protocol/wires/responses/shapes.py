@@ -257,7 +257,7 @@ def _echo(request: ChatRequest, options: ResponseOptions) -> JsonObject:
         "tools": [tool_object(tool) for tool in request.tools],
         "tool_choice": extra.get("tool_choice") or choice_object(request.tool_choice),
         "parallel_tool_calls": given.parallel_tool_calls is not False,
-        "text": {"format": format_object(request.response_format), **extra.get("text", {})},
+        "text": {"format": _echoed_format(request.response_format), **extra.get("text", {})},
         "reasoning": {
             "effort": given.reasoning_effort,
             "summary": given.reasoning_summary,
@@ -304,6 +304,12 @@ def format_object(wanted: ResponseFormat | None) -> JsonObject:
     found: JsonObject = {"type": "json_schema", "name": wanted.name, "schema": wanted.schema or {}}
     optional = {"strict": wanted.strict, "description": wanted.description}
     return found | {key: value for key, value in optional.items() if value is not None}
+
+
+def _echoed_format(wanted: ResponseFormat | None) -> JsonObject:
+    """The same with all that the schema of Open Responses demands of it in a response."""
+    found = format_object(wanted)
+    return found if "schema" not in found else {"description": None, "strict": False, **found}
 
 
 def usage_object(usage: Usage) -> JsonObject:
