@@ -1,6 +1,7 @@
-"""What can be wrong with an SQLite file of ours, by SQLite's result codes and the system's errors; setting it aside.
+"""Problems with an SQLite file, classified by SQLite's result codes and the system's errors, and how to set a file
+aside.
 
-One table says what kind of trouble an error is; the tier says what is done about it.
+One table maps errors to problems; the tier decides what to do about them.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from contextlib import suppress
 from enum import Enum
 
 ASIDE = ".damaged"
-"""Appended to the name of a file that is set aside. There is at most one: a later one takes its place."""
+"""The suffix of a file that is set aside. There is at most one: a later one replaces it."""
 
 
 class FileProblem(Enum):
-    """A state of the file, in the words of the log."""
+    """A problem with the file, as it is worded in the log."""
 
     DAMAGED = "is damaged or of another version"
     FULL = "cannot grow, the disk is full"
-    READ_ONLY = "cannot be written, by its permissions or its file system's"
+    READ_ONLY = "cannot be written: its permissions or its file system forbid it"
     UNREACHABLE = "cannot be opened, read or written"
     BUSY = "is locked by another process"
-    FOREIGN = "is a database of another program and is left alone"
-    NEWER = "was written by a newer version and is left alone"
+    FOREIGN = "is a database of another program and is not touched"
+    NEWER = "was written by a newer version and is not touched"
 
 
 class NotOursError(Exception):
-    """The file is a sound database, but not this version's cache. ``problem`` says whose it is."""
+    """The file is a valid database, but not one of this version. ``problem`` says why."""
 
     def __init__(self, problem: FileProblem) -> None:
         super().__init__(problem.value)
@@ -56,11 +57,11 @@ _BY_ERRNO = {
     errno.EROFS: FileProblem.READ_ONLY,
 }
 Failing = (sqlite3.DatabaseError, OSError, NotOursError)
-"""What working on the file may raise. `sqlite3.ProgrammingError` is among them, and is a bug."""
+"""The exceptions that work on the file may raise. They include `sqlite3.ProgrammingError`, which is a bug."""
 
 
 def file_problem_of(exc: Exception) -> FileProblem:
-    """What ``exc``, one of `Failing`, says of the file. Raises it again if it is our own mistake."""
+    """The problem that ``exc``, one of `Failing`, means. Raises it again if it is a bug."""
     match exc:
         case NotOursError():
             return exc.problem
@@ -68,22 +69,21 @@ def file_problem_of(exc: Exception) -> FileProblem:
             return _BY_ERRNO.get(exc.errno or 0, FileProblem.UNREACHABLE)
         case sqlite3.ProgrammingError():
             raise exc
-        case _:  # what SQLite does not blame on the system it blames on the file's contents
+        case _:  # any other error of SQLite means damaged contents
             code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
             return _BY_CODE.get(code & 0xFF, FileProblem.DAMAGED)
 
 
 def inode_of(path: str) -> int | None:
-    """Which file the name stands for at the moment."""
+    """The inode that the name currently refers to."""
     with suppress(OSError):
         return os.stat(path).st_ino
     return None
 
 
 def set_aside(path: str, inode: int | None) -> None:
-    """Move the file and its journal out of the way, unless another process has done so (``inode``: the one we knew).
-
-    Raises OSError where that is not allowed.
+    """Rename the file and its journal, unless another process has replaced the file (``inode``: that of the file to
+    rename). Raises OSError if that is not allowed.
     """
     if inode is not None and inode_of(path) != inode:
         return

@@ -1,5 +1,5 @@
-"""A private SQLite database in WAL mode, which a kill at any moment leaves consistent: what the cache's and the store's
-files have in common.
+"""A private SQLite database in WAL mode, which a kill at any moment leaves consistent: the common part of the cache's
+and the store's files.
 
 Nothing here waits on Trio: it runs in threads, one at a time. Everything may raise what `file_problem.Failing` lists.
 """
@@ -13,13 +13,13 @@ from contextlib import contextmanager, suppress
 from typing import final
 
 JOURNAL_BYTES = 4_000_000
-"""What is left of the write-ahead log after a checkpoint."""
+"""The size to which the write-ahead log is truncated after a checkpoint."""
 
 SHRINK_PAGES = 1_000
-"""Pages given back to the file system at a time."""
+"""Pages returned to the file system at a time."""
 
 SETTINGS = (
-    "auto_vacuum = INCREMENTAL",  # counts only before the first page is written, and switching to WAL writes it
+    "auto_vacuum = INCREMENTAL",  # effective only before the first page is written, which switching to WAL does
     "journal_mode = WAL",
     "synchronous = NORMAL",
     f"journal_size_limit = {JOURNAL_BYTES}",
@@ -31,8 +31,8 @@ SETTINGS = (
 
 @final
 class SqliteFile:
-    """The open database at ``path``, readable by its owner only. A write waits ``busy_s`` for another process's; a read
-    waits for none.
+    """The open database at ``path``, readable by its owner only. A write waits up to ``busy_s`` for another process's
+    write; a read never waits.
     """
 
     def __init__(self, path: str, *, busy_s: float) -> None:
@@ -47,22 +47,22 @@ class SqliteFile:
             raise
 
     def pragma(self, name: str) -> int:
-        """The value of a PRAGMA that is a number."""
+        """The value of a numeric PRAGMA."""
         return int(self.db.execute(f"PRAGMA {name}").fetchone()[0])
 
     def bytes_in_use(self) -> int:
-        """Bytes of the pages that hold something."""
+        """The bytes of the pages in use."""
         return (self.pragma("page_count") - self.pragma("freelist_count")) * self.page_bytes
 
     def shrink(self, max_bytes: int) -> None:
-        """Give pages back to the file system while the file has more than ``max_bytes``."""
+        """Return pages to the file system while the file has more than ``max_bytes``."""
         if self.pragma("page_count") * self.page_bytes > max_bytes:
-            # a page per step, and only a script steps to the end of what has no columns
+            # each step frees one page, and only a script steps to the end of a statement without columns
             self.db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """What the block writes is there as a whole, or not at all."""
+        """A transaction: everything that the block writes is committed, or nothing."""
         self.db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -73,7 +73,7 @@ class SqliteFile:
             raise
 
     def close(self) -> None:
-        """Close the file. Never raises because of the file: nothing more can be done about it."""
+        """Close the file. Errors of the file are ignored: nothing can be done about them."""
         with suppress(sqlite3.Error):
             self.db.close()
 

@@ -69,7 +69,7 @@ async def test_it_is_in_a_file_that_only_its_user_reads(ask: Asked) -> None:
 
 async def test_without_one_there_is_nothing_to_continue(ask: Asked) -> None:
     code, _, err = await ask("-c", "Hi.")
-    assert (code, err) == (2, "llm-runtime: -c: there is no conversation yet to continue\n")
+    assert (code, err) == (2, "llm-runtime: -c: there is no conversation to continue yet\n")
 
 
 async def test_a_schema_options_and_an_attachment_are_sent(ask: Asked) -> None:

@@ -160,7 +160,7 @@ async def test_ctrl_d_ends_the_chat_and_a_terminal_is_not_steered_by_an_answer(c
     [
         (("-o", "temprature", "1"), "-o: there is no option 'temprature'; did you mean \"temperature\"?"),
         (("-o", "temperature", "hot"), "-o: temperature: expected a number, got text"),
-        (("-c",), "-c: there is no conversation yet to continue"),
+        (("-c",), "-c: there is no conversation to continue yet"),
     ],
 )
 async def test_mistakes_are_one_line_before_the_chat_begins(

@@ -148,7 +148,7 @@ async def test_each_trouble_of_a_provider_is_one_line_with_its_cause(tmp_path: P
         "wrong": "(HTTP 401); put a key that is valid for this address where providers.wrong.api_key points",
         "echo": "No key [redacted] is known (HTTP 401); put a key",
         "strange": "certificate refused: unable to get local issuer certificate; if its certificate is its own",
-        "garbage": "list is not understood",
+        "garbage": "list cannot be decoded",
         "silent": "no whole list of models within 0.5 s; is base_url the address of its API",
         "elsewhere": "Not here (HTTP 404); is base_url the address of its API, such as https://host/v1?",
         "unlisted": "Not here (HTTP 404): if it lists no models that is no fault",

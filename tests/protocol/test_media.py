@@ -140,7 +140,9 @@ def test_a_pdf(vendor: str) -> None:
         assert turn_of(vendor, PDF) == [SENT[vendor]]
         assert turn_of(vendor, Document(base64=PDF64, title="report.pdf")) == [SENT[vendor]]
         return
-    with pytest.raises(UnsupportedError, match=r"messages\[0\]\.content\[0\]: \w+ takes no PDF documents") as caught:
+    with pytest.raises(
+        UnsupportedError, match=r"messages\[0\]\.content\[0\]: \w+ does not accept PDF documents"
+    ) as caught:
         turn_of(vendor, PDF)
     assert caught.value.failure.param == "messages[0].content[0]"
 
@@ -198,7 +200,7 @@ def test_a_file_is_known_to_who_keeps_it(vendor: str) -> None:
     if vendor in known:
         assert turn_of(vendor, kept) == [known[vendor]]
         return
-    with pytest.raises(UnsupportedError, match="the file file-1 is kept by openai"):
+    with pytest.raises(UnsupportedError, match="the file file-1 is stored at openai"):
         turn_of(vendor, kept)
 
 

@@ -1,4 +1,4 @@
-"""The response cache: whole answers, kept in memory and in a file for equal requests to come.
+"""The response cache: complete responses, kept in memory and in a file for later equal requests.
 
 key = key_of(request, targets, policy)
 found = await lookup(cache, key, request.request_id)      # mode "read"; a miss for whatever reason is None

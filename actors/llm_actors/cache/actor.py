@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What one incarnation leaves to the next."""
+    """The state that one incarnation hands over to the next."""
 
     memory: Memory
 
@@ -157,7 +157,7 @@ def _answers(message: Lookup, found: Mapping[CacheKey, LLMResponse]) -> tuple[LL
     answers = tuple(found.get(key) for key in message.keys)
     hits = len(answers) - answers.count(None)
     if hits:
-        log.info("request %s: %d of %d answers from the cache", message.request_id, hits, len(answers))
+        log.info("request %s: %d of %d responses from the cache", message.request_id, hits, len(answers))
     return answers
 
 

@@ -1,4 +1,4 @@
-"""Embeddings are kept per input: a request is split into the inputs that are known and those that are not. Pure.
+"""Embeddings are cached per input: a request is split into cached inputs and the rest. Pure.
 
     keys = embedding_keys(request, targets, policy)
     split = split_embedding(request, await lookup_all(cache, keys))
@@ -7,7 +7,7 @@
         store_all(cache, embedded(split.missing, answer, targets, policy))
     whole = merge_embedding(request, split, answer)     # None: ask for all of them
 
-Vectors of different models do not compare, so an answer is never put together from two of them.
+Embeddings of different models cannot be compared, so a response never combines two models.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def split_embedding(request: EmbeddingRequest, found: Sequence[LLMResponse | Non
         if answer is not None and example is not None and len(answer.embeddings) == 1 and _same_model(answer, example)
     }
     rest = tuple(dict.fromkeys(text for text in request.inputs if text not in known))
-    all_known = request.inputs and not rest  # an empty input is never cached: the vendor reports what is wrong with it
+    all_known = request.inputs and not rest  # an empty input is never cached: the vendor refuses it
     return Split(known, example, None if all_known else msgspec.structs.replace(request, inputs=rest))
 
 

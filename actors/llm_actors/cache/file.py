@@ -160,11 +160,11 @@ class CacheFile:
         return (len(value) // (self._sqlite.page_bytes - 64) + 3) * self._sqlite.page_bytes
 
     def bytes_in_use(self) -> int:
-        """Bytes of the pages that hold something."""
+        """The bytes of the pages in use."""
         return self._sqlite.bytes_in_use()
 
     def close(self) -> None:
-        """Close the file. Never raises because of the file: nothing more can be done about it."""
+        """Close the file. Errors of the file are ignored: nothing can be done about them."""
         self._sqlite.close()
 
 

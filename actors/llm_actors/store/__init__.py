@@ -1,9 +1,9 @@
-"""The store: what must outlive the process, in one SQLite file. One actor writes it, in batches.
+"""The store: data that outlives the process, in one SQLite file. One actor writes it, in batches.
 
     stored = await persist(store, (BeginResponse(...),))   # True once it is in the file
 
-Whatever is wrong with the file costs nobody a request: `persist` returns False, there is one line in the log, and the
-file is tried again later.
+A problem with the file never fails a request: `persist` returns False, one line is logged, and the file is tried again
+later.
 """
 
 from llm_actors.store.actor import StoreActor, store_child

@@ -1,7 +1,8 @@
-"""The store's actor: changes of many senders in one transaction, each sender told when its own are in the file.
+"""The store's actor: it writes the changes of many senders in one transaction, and reports to each sender when its own
+are in the file.
 
-All work on the file is done in one thread at a time, and nobody waits for it longer than a bound. A write that is not
-done in time may still be made; those who asked for it are told that it is not known to be.
+All work on the file is done in one thread at a time, and every wait for it is bounded. A write that does not finish in
+time may still succeed; its senders are told that the result is unknown.
 """
 
 from __future__ import annotations
@@ -31,22 +32,22 @@ from llm_actors.store.messages import (
 from llm_actors.store.write import Write
 
 QUEUE_BYTES = 64_000_000
-"""Bytes of changes that wait to be written; what comes beyond that is not stored."""
+"""The most bytes of changes that wait to be written. Further changes are not stored."""
 
 BATCH_BYTES = 4_000_000
-"""Bytes written in one transaction, before readers have their turn; one larger change is written by itself."""
+"""The most bytes written in one transaction, before readers get their turn. A larger change is written by itself."""
 
 READERS = 64
-"""Lookups that wait for the file at once; for one more there is nothing."""
+"""The most lookups that wait for the file at once. One more finds nothing."""
 
 LEDGER_SECONDS = 0.25
-"""How often what was added to the ledger is written."""
+"""How often the additions to the ledger are written."""
 
 FLUSH_SECONDS = 2.0
-"""How long what is queued may still be written after the store is asked to stop."""
+"""How long queued changes may still be written after the store is asked to stop."""
 
 CLOSE_SECONDS = 0.5
-"""How long closing the file may take; less than the kernel gives a cancelled actor."""
+"""The time limit for closing the file; less than the kernel gives a cancelled actor."""
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Tier(Protocol):
-    """What is worked in the thread; `StoreTier` is the one there is. Its methods do not raise for a bad file."""
+    """What runs in the thread; `StoreTier` is the one implementation. Its methods do not raise for a bad file."""
 
     def open(self) -> None: ...
     def write(self, writes: list[Write], /) -> bool: ...
@@ -66,15 +67,15 @@ class Tier(Protocol):
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """What one incarnation leaves to the next."""
+    """The state that one incarnation hands over to the next."""
 
     tier: Tier
 
 
 @final
 class StoreActor:
-    """The store. One incarnation leaves the file to the next, so that what this process has open stays its own.
-    ``ledger``: what others add to the ledger, written behind them.
+    """The store. One incarnation hands the open file over to the next, so the process keeps its lock. ``ledger``: rows
+    that other actors have added, to be written in the background.
     """
 
     def __init__(self, tier: Tier, ledger: Ledger) -> None:
@@ -89,7 +90,9 @@ class StoreActor:
         self._late = False
 
     async def run(self, inbox: Inbox[StoreMessage], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until asked to stop; then write what is queued, within `FLUSH_SECONDS`. Starts without the file."""
+        """Serve until asked to stop; then write the queued changes, within `FLUSH_SECONDS`. Does not wait for the file
+        to open.
+        """
         inbox.checkpoint(Opened(self._tier))
         try:
             async with trio.open_nursery() as self._nursery:
@@ -126,7 +129,7 @@ class StoreActor:
                 assert_never(never)
 
     def _is_late(self) -> bool:
-        """Whether the thread is stuck in something that nobody waits for any more."""
+        """Whether the thread is stuck in work whose time limit has passed."""
         self._late = self._late and self._thread.borrowed_tokens > 0
         return self._late
 
@@ -150,7 +153,7 @@ class StoreActor:
                 delivery.reply(message, await self._in_thread(self._tier.spent, since))
 
     async def _write_ledger(self) -> None:
-        """What is not written at the end is, by `run`."""
+        """Write until cancelled; `run` writes what remains."""
         while True:
             news = trio.Event()
             self._ledger.on_first = news.set
@@ -191,7 +194,7 @@ class StoreActor:
                 done = await self._in_thread(self._tier.write, [each for _, msg in batch for each in msg.writes])
             if scope.cancelled_caught:
                 self._late = True
-                log.error("the store does not answer: nothing is stored until it does")
+                log.error("the store does not respond: nothing is stored until it does")
         for delivery, message in batch:
             delivery.reply(message, done)
 
@@ -224,15 +227,15 @@ def _say_nothing(delivery: Delivery[StoreMessage], message: Look) -> None:
 def store_child(
     path: str, *, max_bytes: int, ttl_s: float, ledger: Ledger | None = None, name: str = "store"
 ) -> ChildSpec[StoreMessage]:
-    """The spec of a store, for a supervisor. ``path``: of its file. ``ttl_s``: how long ended responses are kept.
-    ``ledger``: what others add to the ledger.
+    """The spec of a store, for a supervisor. ``path``: its file. ``ttl_s``: how long ended responses are kept.
+    ``ledger``: rows that other actors add.
     """
     added = Ledger() if ledger is None else ledger
 
     def make(previous: Previous) -> StoreActor:
         if isinstance(previous, Opened):
             return StoreActor(previous.tier, added)
-        from llm_actors.store.tier import StoreTier  # only who has a store loads SQLite
+        from llm_actors.store.tier import StoreTier  # SQLite is imported only if there is a store
 
         return StoreActor(StoreTier(path, max_bytes=max_bytes, ttl_s=ttl_s, owner=added.owner), added)
 

@@ -1,11 +1,12 @@
-"""The store's file: one SQLite database in WAL mode, which a kill at any moment leaves sound.
+"""The store's file: one SQLite database in WAL mode, which a kill at any time leaves consistent.
 
-A commit is in the kernel's hands when it returns, so it survives the end of the process. It is not flushed to the disk
-(``synchronous = NORMAL``): a power cut may cost the last commits, and never the file.
+A commit has reached the kernel when it returns, so it survives the end of the process. It is not flushed to the disk
+(``synchronous = NORMAL``): a power failure may lose the last commits, but never damages the file.
 
-Size: what counts is the pages in use. Responses that ended first make room. Age is by the wall clock.
+Size: the pages in use count. Space is freed by dropping the responses that ended first. Age is measured by the wall
+clock.
 
-Nothing here waits on Trio: it is worked in threads, one at a time. Everything may raise what `Failing` lists.
+Nothing here waits on Trio: it runs in threads, one at a time. Everything may raise what `Failing` lists.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ if TYPE_CHECKING:
     from llm_actors.store.write import Write
 
 VERSION = 1
-"""Of the tables. A file of a newer one is left alone."""
+"""The version of the tables. A file of a newer version is not touched."""
 
 APPLICATION = 0x6C6C6D73
-"""Says in the file's header whose it is: "llms"."""
+"""Marks the file's header as this program's: "llms"."""
 
 BUSY_SECONDS = 1.0
 """How long one process waits for another's transaction."""
 
 EXPIRE_STEP = 64
-"""Responses dropped with each write because they are too old."""
+"""The most expired responses dropped with each write."""
 
 EVICT_STEP = 8
-"""Responses dropped at a time while room is made."""
+"""Responses dropped at a time to free space."""
 
 EVICT_LIMIT = 512
-"""Responses dropped for one write; the next goes on."""
+"""The most responses dropped for one write; the next write continues."""
 
 
 @final
@@ -52,7 +53,7 @@ class StoreFile:
         self._sqlite = SqliteFile(path, busy_s=BUSY_SECONDS)
         self._db = self._sqlite.db
         try:
-            owner.hold()  # before anything is written in its name
+            owner.hold()  # before anything is written under its name
             self._set_up()
             self._settle_the_gone(now)
         except BaseException:
@@ -72,7 +73,7 @@ class StoreFile:
             self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     def _settle_the_gone(self, now: float) -> None:
-        """Processes that shared the file and are no more: what they left open is as complete as it will be."""
+        """Close what processes have left open that shared the file and have ended."""
         gone = [each for each in self._owner.others() if not self._owner.is_alive(each)]
         running = self._db.execute(
             "SELECT owner FROM responses WHERE state = 0 UNION SELECT owner FROM ledger WHERE outcome = 'open'"
@@ -85,10 +86,10 @@ class StoreFile:
         with self._sqlite.transaction():
             responses.interrupt(self._db, gone, now)
             ledger.settle_open(self._db, gone, now)
-        self._owner.bury(gone)  # after it: a kill in between leaves it to the next start
+        self._owner.bury(gone)  # afterwards: if the process is killed in between, the next start repeats it
 
     def write(self, writes: Sequence[Write], now: float) -> None:
-        """Make all changes, or none; then room, where they went beyond the bound."""
+        """Make all changes or none. Then free space if the file exceeds its limit."""
         with self._sqlite.transaction():
             for each in writes:
                 each.apply(self._db, self._owner.name)
@@ -107,7 +108,7 @@ class StoreFile:
             evicted += len(ids)
 
     def find(self, response_id: str, caller: str, now: float) -> StoredResponseRow | None:
-        """A caller's response, unless it is too old."""
+        """A caller's response, unless it has expired."""
         found = responses.find(self._db, response_id, caller)
         if found is not None and found[1].ended_at is None and not self._owner.is_alive(found[0]):
             self._settle(found[0], now)
@@ -117,18 +118,18 @@ class StoreFile:
         return found[1]
 
     def spend(self, by: ledger.By, since: float, caller: str | None) -> tuple[ledger.SpendRow, ...]:
-        """What was spent."""
+        """The spending; see `ledger.spend`."""
         return tuple(ledger.spend(self._db, by, since=since, caller=caller))
 
     def spent(self, since: float, now: float) -> tuple[ledger.SpentBy, ...]:
-        """What budgets start from."""
+        """The spending that budgets start from."""
         self._settle_the_gone(now)
         return tuple(ledger.spent_since(self._db, since, self._owner.is_alive))
 
     def bytes_in_use(self) -> int:
-        """Bytes of the pages that hold something."""
+        """The bytes of the pages in use."""
         return self._sqlite.bytes_in_use()
 
     def close(self) -> None:
-        """Close the file. Never raises because of the file: nothing more can be done about it."""
+        """Close the file. Errors of the file are ignored: nothing can be done about them."""
         self._sqlite.close()

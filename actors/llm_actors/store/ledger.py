@@ -1,10 +1,8 @@
 """The ledger: one row for each call to a provider, and for each request that was answered without one.
 
-A call that a budget pays has its row before it is made (`OpenEntry`), with what was reserved. Such a row that nobody
-closed belongs to a process that has gone: what it reserved counts as spent, and its outcome is `UNKNOWN`. All other
-rows are written behind the answers, see `Ledger`.
-
-It holds names, numbers and kinds of failures, never a prompt or a key.
+A call that a budget pays for has a row before it is made (`OpenEntry`), with the reserved amount. If its process ends
+without closing the row, the reserved amount counts as spent, and the outcome is `UNKNOWN`. All other rows are written
+in the background, see `Ledger`. The ledger contains names, numbers and kinds of failures, never a prompt or a key.
 """
 
 from __future__ import annotations
@@ -26,13 +24,13 @@ UNKNOWN: Final = "unknown"
 CACHED: Final = "cached"
 
 KEEP_SECONDS: Final = 400 * 86_400.0
-"""How long rows are kept: a year, and time to look at it."""
+"""How long rows are kept: a year, and some time to evaluate it."""
 
 EXPIRE_STEP: Final = 256
-"""Rows dropped with each write because they are too old."""
+"""The most expired rows dropped with each write."""
 
 BUFFERED: Final = 50_000
-"""Changes that wait to be written; beyond it the oldest are lost, with a line in the log."""
+"""The most changes that wait to be written. Beyond that the oldest are lost, and one line is logged."""
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ CREATE INDEX IF NOT EXISTS ledger_open ON ledger (owner, number) WHERE outcome =
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One row. Times are seconds since the epoch. ``cost`` is in US dollars, ``None`` where the price is not known."""
+    """One row. Times are in seconds since the epoch. ``cost`` is in US dollars, ``None`` if the price is unknown."""
 
     run: str
     """The request's id."""
@@ -58,7 +56,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     team: str = ""
     route: str = ""
     provider: str = ""
-    """"" where nobody was asked."""
+    """"" if no provider was called."""
     model: str = ""
     outcome: str = OPEN
     """``ok``, the kind of a failure, `CACHED`, `OPEN` or `UNKNOWN`."""
@@ -70,7 +68,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     estimated: bool = False
-    """Whether the tokens are ours, because the vendor gave no final ones."""
+    """Whether the tokens are an estimate, because the vendor sent no final counts."""
     cost: float | None = None
 
     @property
@@ -90,7 +88,7 @@ _OF_NOBODY: Final = 0
 
 
 class RecordEntry(msgspec.Struct, frozen=True):
-    """A row for what is over."""
+    """Add a row for a call or request that has ended."""
 
     entry: LedgerEntry
     size: int = 200
@@ -101,7 +99,7 @@ class RecordEntry(msgspec.Struct, frozen=True):
 
 
 class OpenEntry(msgspec.Struct, frozen=True):
-    """The row of a call that is going to be made: ``number`` is that of its reservation."""
+    """Add the row of a call that is about to be made. ``number`` is that of its reservation."""
 
     number: int
     entry: LedgerEntry
@@ -113,7 +111,7 @@ class OpenEntry(msgspec.Struct, frozen=True):
 
 
 class CloseEntry(msgspec.Struct, frozen=True):
-    """What became of it. Where its row could not be written before, it is now."""
+    """Close the row with the call's result. If the row is missing, it is added."""
 
     number: int
     entry: LedgerEntry
@@ -126,7 +124,7 @@ class CloseEntry(msgspec.Struct, frozen=True):
 
 
 class DropEntry(msgspec.Struct, frozen=True):
-    """It was not made after all."""
+    """Delete the row: the call was not made."""
 
     number: int
     size: int = 20
@@ -137,21 +135,21 @@ class DropEntry(msgspec.Struct, frozen=True):
 
 
 def settle_open(db: sqlite3.Connection, owner: str, now: float) -> None:
-    """A process has gone: what it had open counts as spent."""
+    """Close the open rows of a process that has ended: they count as spent."""
     db.execute(
         "UPDATE ledger SET outcome = ?, closed_at = ? WHERE owner = ? AND outcome = 'open'", (UNKNOWN, now, owner)
     )
 
 
 def expire(db: sqlite3.Connection, now: float) -> None:
-    """Drop rows that are too old, some at a time."""
+    """Drop expired rows, some at a time."""
     db.execute(
         "DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE opened_at < ? ORDER BY opened_at LIMIT ?)",
         (now - KEEP_SECONDS, EXPIRE_STEP),
     )
 
 
-# -- looking ---------------------------------------------------------------------------------------------------------
+# -- queries ---------------------------------------------------------------------------------------------------------
 
 By: TypeAlias = Literal["key", "team", "model", "route", "day"]
 
@@ -165,10 +163,9 @@ _GROUPS: Final[dict[By, str]] = {
 
 
 class SpendRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What was spent by one key, team, model, route, or on one day (UTC).
-
-    ``cost`` is the sum of what is known; ``unpriced`` are calls that took tokens without a known price, ``unknown``
-    those whose end is not known, counted with what was reserved for them.
+    """The spending of one key, team, model or route, or of one day (UTC). ``cost`` is the sum of the known costs.
+    ``unpriced`` is the number of calls with tokens but without a known price. ``unknown`` is the number of calls with
+    an unknown end, which count with the reserved amount.
     """
 
     name: str
@@ -187,7 +184,7 @@ class SpendRow(msgspec.Struct, frozen=True, kw_only=True):
 def spend(
     db: sqlite3.Connection, by: By, *, since: float = 0.0, until: float | None = None, caller: str | None = None
 ) -> list[SpendRow]:
-    """What was spent, the dearest first; by day in order. ``caller``: by this one alone."""
+    """The spending, the highest cost first; days are in order. ``caller``: only that of this caller."""
     conditions, values = ["opened_at >= ?"], list[object]([since])
     if until is not None:
         conditions.append("opened_at < ?")
@@ -208,7 +205,7 @@ def spend(
 
 
 class SpentBy(msgspec.Struct, frozen=True, array_like=True):
-    """What one process has spent for a caller, team and route at one model since a time. ``gone``: it is no more."""
+    """The spending of one process for a caller, team, route and model since a time. ``gone``: it is no more."""
 
     owner: str
     caller: str
@@ -221,7 +218,7 @@ class SpentBy(msgspec.Struct, frozen=True, array_like=True):
 
 
 def spent_since(db: sqlite3.Connection, since: float, is_alive: Callable[[str], bool]) -> list[SpentBy]:
-    """What budgets start from: sums by minute."""
+    """The spending that budgets start from: sums per minute."""
     rows = db.execute(
         """SELECT owner, caller, team, route, min(opened_at), CASE WHEN cost IS NULL THEN NULL ELSE sum(cost) END,
             sum(input_tokens + output_tokens)
@@ -234,25 +231,25 @@ def spent_since(db: sqlite3.Connection, since: float, is_alive: Callable[[str], 
     return [SpentBy(*(*row, gone[row[0]])) for row in found]
 
 
-# -- behind the answers ----------------------------------------------------------------------------------------------
+# -- writing in the background ---------------------------------------------------------------------------------------
 
 
 @final
 class Ledger:
-    """What waits to be written to the ledger. Adding to it costs no more than a list does; a task of the store takes
-    what is there a few times a second. What was added in the last of these is lost when the process is killed.
+    """Changes that wait to be written to the ledger. Adding one is as cheap as appending to a list. A task of the store
+    writes them a few times per second. If the process is killed, those of the last interval are lost.
     """
 
     def __init__(self) -> None:
         self.owner = token_hex(8)
-        """This process's name: in the file, and among those that share limits and budgets."""
+        """The name of this process, in the file and among the processes that share limits and budgets."""
         self._writes: list[Write] = []
         self._lost = 0
         self.on_first: Callable[[], None] | None = None
-        """Called when there is something to write after there was nothing."""
+        """Called when the first change is added after all were taken."""
 
     def add(self, write: Write) -> None:
-        """Have it written soon."""
+        """Add a change to be written soon."""
         if len(self._writes) >= BUFFERED:
             self._lose(len(self._writes) - BUFFERED + 1)
         self._writes.append(write)
@@ -260,16 +257,16 @@ class Ledger:
             self.on_first()
 
     def record(self, entry: LedgerEntry) -> None:
-        """Have a row written soon."""
+        """Add a row to be written soon."""
         self.add(RecordEntry(entry))
 
     def take(self) -> list[Write]:
-        """All that waits."""
+        """Remove and return all waiting changes."""
         writes, self._writes = self._writes, []
         return writes
 
     def put_back(self, writes: Iterable[Write]) -> None:
-        """They could not be written: they are tried again, before what came later."""
+        """Put back changes that could not be written, before those added later."""
         self._writes = [*writes, *self._writes]
         if len(self._writes) > BUFFERED:
             self._lose(len(self._writes) - BUFFERED)

@@ -1,4 +1,4 @@
-"""What the store is asked and told."""
+"""The messages of the store, and the client functions that send them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from llm_actors.store.ledger import By, SpendRow, SpentBy
 from llm_actors.store.write import Write
 
 STORE_MAILBOX = MailboxSpec(4_096)
-"""Messages that wait for the store; what they carry is bounded by `QUEUE_BYTES`."""
+"""The most messages that wait for the store. Their size is limited by `QUEUE_BYTES`."""
 
 PERSIST_SECONDS = 2.0
-"""How long anybody waits for something to be written."""
+"""The longest wait for a write."""
 
 LOAD_SECONDS = 2.0
-"""How long anybody waits for something to be read."""
+"""The longest wait for a read."""
 
 
 class StoredResponseRow(NamedTuple):
-    """A response as the file has it. ``events`` are the pieces of its log in order.
-
-    ``ended_at`` is by the wall clock; ``None`` while it is being made, which is by another process then, or if this
-    one's own writes are still on their way.
+    """A response in the file. ``events`` are the pieces of its log, in order. ``ended_at`` is a wall-clock time. It is
+    ``None`` while the response is running: in another process, or in this one while its own writes are pending.
     """
 
     caller: str
@@ -32,24 +30,24 @@ class StoredResponseRow(NamedTuple):
     events: tuple[bytes, ...]
     ended_at: float | None
     interrupted: bool
-    """Whether the process that made it ended before it did."""
+    """Whether its process ended before the response was complete."""
 
 
 class Persist(Call[bool], frozen=True):
-    """Make these changes together. Answered when they are in the file, or with False when they are not going to be."""
+    """Make these changes in one transaction. The reply is True once they are in the file, False if they will not be."""
 
     writes: tuple[Write, ...]
 
 
 class Load(Call[StoredResponseRow | None], frozen=True):
-    """Find a response of a caller."""
+    """Get a response of a caller."""
 
     response_id: str
     caller: str
 
 
 class GetSpend(Call[tuple[SpendRow, ...] | None], frozen=True, kw_only=True):
-    """Say what was spent; ``None`` when the file cannot be read. ``caller``: by this one alone."""
+    """Get the spending; ``None`` if the file cannot be read. ``caller``: only that of this caller."""
 
     by: By
     since: float = 0.0
@@ -57,7 +55,7 @@ class GetSpend(Call[tuple[SpendRow, ...] | None], frozen=True, kw_only=True):
 
 
 class GetSpent(Call[tuple[SpentBy, ...] | None], frozen=True):
-    """Say what budgets start from; ``None`` when the file cannot be read."""
+    """Get the spending that budgets start from; ``None`` if the file cannot be read."""
 
     since: float
 
@@ -68,7 +66,7 @@ StoreRef: TypeAlias = Ref[StoreMessage]
 
 
 async def persist(store: StoreRef, writes: tuple[Write, ...]) -> bool:
-    """Have the changes made. Waits for that, at most `PERSIST_SECONDS`; returns whether it is known that they were."""
+    """Write the changes. Waits at most `PERSIST_SECONDS`. Returns True only if they are in the file."""
     with trio.move_on_after(PERSIST_SECONDS):
         try:
             return await store.call(Persist(writes))
@@ -78,7 +76,7 @@ async def persist(store: StoreRef, writes: tuple[Write, ...]) -> bool:
 
 
 async def get_spend(store: StoreRef, by: By, *, since: float, caller: str | None) -> tuple[SpendRow, ...] | None:
-    """What was spent, see `ledger.spend`. Waits for that, at most `LOAD_SECONDS`; ``None`` when it cannot be told."""
+    """The spending; see `ledger.spend`. Waits at most `LOAD_SECONDS`; ``None`` if it is not available."""
     with trio.move_on_after(LOAD_SECONDS):
         try:
             return await store.call(GetSpend(by=by, since=since, caller=caller))
@@ -88,7 +86,7 @@ async def get_spend(store: StoreRef, by: By, *, since: float, caller: str | None
 
 
 async def get_spent(store: StoreRef, since: float) -> tuple[SpentBy, ...] | None:
-    """What budgets start from. Waits for that, at most `LOAD_SECONDS`; ``None`` when it cannot be told."""
+    """The spending that budgets start from. Waits for that, at most `LOAD_SECONDS`; ``None`` when it cannot be told."""
     with trio.move_on_after(LOAD_SECONDS):
         try:
             return await store.call(GetSpent(since))
@@ -98,7 +96,7 @@ async def get_spent(store: StoreRef, since: float) -> tuple[SpentBy, ...] | None
 
 
 async def load(store: StoreRef, response_id: str, caller: str) -> StoredResponseRow | None:
-    """The caller's response of that id, if the file has it. Waits for that, at most `LOAD_SECONDS`."""
+    """The caller's response with that id, if the file has it. Waits at most `LOAD_SECONDS`."""
     with trio.move_on_after(LOAD_SECONDS):
         try:
             return await store.call(Load(response_id, caller))

@@ -1,7 +1,7 @@
-"""Which processes share the file, and which of them are still there.
+"""Which processes share the file, and which of them are still alive.
 
-Each holds a lock on a small file of its own beside the store; the kernel releases it when the process ends, however
-that happens. `flock` and not a process id: ids are used again, and mean nothing between containers.
+Each process holds a lock on a small file of its own beside the store. The kernel releases it when the process ends,
+however that happens. It is an `flock` and not a process id, because ids are reused, and differ between containers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAME = re.compile(r"[0-9a-f]{16}")
 
 @final
 class Owner:
-    """Stands for this process among those that share the store at ``path``. Its methods may raise `OSError`."""
+    """The process itself, among those that share the store at ``path``. Its methods may raise `OSError`."""
 
     def __init__(self, path: str, name: str | None = None) -> None:
         self._path = path
@@ -27,7 +27,7 @@ class Owner:
         self._lock: int | None = None
 
     def hold(self) -> None:
-        """Take the lock, unless it is held. The folder exists."""
+        """Take the lock, unless this process holds it already. The folder must exist."""
         if self._lock is not None:
             return
         with self._alone():
@@ -40,7 +40,7 @@ class Owner:
             self._lock = lock
 
     def release(self) -> None:
-        """Let it go."""
+        """Release the lock."""
         if self._lock is not None:
             with suppress(OSError):
                 os.unlink(self._file(self.name))
@@ -48,7 +48,7 @@ class Owner:
             self._lock = None
 
     def is_alive(self, name: str) -> bool:
-        """Whether the process ``name`` still holds its lock. One that cannot be asked about counts as alive."""
+        """Whether the process ``name`` still holds its lock. If that cannot be determined, it counts as alive."""
         if name == self.name:
             return True
         with self._alone():
@@ -68,8 +68,8 @@ class Owner:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Nobody takes a lock or tries one meanwhile: a file that was just made is not yet locked, and one that is just
-        tried is locked by whoever tries.
+        """A lock on the folder, held while a process takes or tests a lock. Without it a new file is not locked yet,
+        and a tested file is locked by the process that tests it.
         """
         lock = os.open(f"{self._path}-owners", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -79,12 +79,12 @@ class Owner:
             os.close(lock)
 
     def bury(self, name: str) -> None:
-        """Remove what a process that has gone has left."""
+        """Remove the lock file of a process that has ended."""
         with suppress(OSError):
             os.unlink(self._file(name))
 
     def others(self) -> Iterator[str]:
-        """All that have a file, but this one."""
+        """The names of all other processes that have a lock file."""
         folder, prefix = os.path.dirname(self._path), os.path.basename(self._path) + "-owner-"
         for entry in os.listdir(folder):
             name = entry.removeprefix(prefix)

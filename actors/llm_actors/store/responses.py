@@ -1,7 +1,7 @@
-"""The rows of stored responses, and the changes that are made to them.
+"""The rows of stored responses, and the changes to them.
 
-A response is one row with what was asked, and one row for each piece of its log. `running` responses belong to the
-process that makes them; when that has gone they are `interrupted`.
+A response is one row with its request, and one row for each piece of its log. A `running` response belongs to its
+process; if that ends, the response is `interrupted`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS response_events (
 
 
 class BeginResponse(msgspec.Struct, frozen=True):
-    """A response is being made. ``head`` is what was asked and how."""
+    """Add a running response. ``head`` is its request and options."""
 
     id: str
     caller: str
@@ -52,7 +52,7 @@ class BeginResponse(msgspec.Struct, frozen=True):
 
 
 class AppendEvents(msgspec.Struct, frozen=True):
-    """More of its log, from ``position`` on."""
+    """Add a piece of the log, from ``position`` on."""
 
     id: str
     position: int
@@ -72,7 +72,7 @@ class AppendEvents(msgspec.Struct, frozen=True):
 
 
 class EndResponse(msgspec.Struct, frozen=True):
-    """All of its log is there."""
+    """Mark the response as ended: its log is complete."""
 
     id: str
     ended_at: float
@@ -84,7 +84,7 @@ class EndResponse(msgspec.Struct, frozen=True):
 
 
 class DeleteResponse(msgspec.Struct, frozen=True):
-    """Forget it."""
+    """Delete the response."""
 
     id: str
     size: int = 0
@@ -101,7 +101,7 @@ def forget(db: sqlite3.Connection, ids: tuple[str, ...]) -> None:
 
 
 def oldest(db: sqlite3.Connection, count: int, *, ended_before: float | None = None) -> tuple[str, ...]:
-    """The ids of up to ``count`` responses that ended first, and before a time if one is given."""
+    """The ids of up to ``count`` responses that ended first; if a time is given, only those that ended before it."""
     bound = "" if ended_before is None else "AND ended_at <= ?"
     values = (count,) if ended_before is None else (ended_before, count)
     rows = db.execute(f"SELECT id FROM responses WHERE state > 0 {bound} ORDER BY ended_at LIMIT ?", values)  # noqa: S608
@@ -109,7 +109,7 @@ def oldest(db: sqlite3.Connection, count: int, *, ended_before: float | None = N
 
 
 def interrupt(db: sqlite3.Connection, owner: str, now: float) -> None:
-    """A process has gone: what it was making is as complete as it will be."""
+    """Mark the running responses of a process that has ended as interrupted."""
     db.execute(
         "UPDATE responses SET state = ?, ended_at = ? WHERE owner = ? AND state = ?", (INTERRUPTED, now, owner, RUNNING)
     )

@@ -1,9 +1,10 @@
-"""The store's file with its ups and downs. Whatever is wrong with it, nobody's request fails.
+"""The store's file with error handling: no problem with it ever fails a request.
 
-A damaged file is set aside and begun anew at once; anything else closes the file until it is tried again. There is one
-line in the log per state, and one when it works again. It heals by use: nothing runs in the background.
+A damaged file is set aside and replaced by a new one at once. Any other problem closes the file until it is tried
+again. One line is logged per kind of problem, and one when the file works again. The file is tried again when it is
+next used: nothing runs in the background.
 
-The methods do I/O and are called in threads, never two at once; `problem` does none.
+The methods do I/O and are called in threads, one at a time; `problem` does no I/O.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from llm_actors.store.write import Write
 
 RETRY_SECONDS = 5.0
-"""How long a file that gave trouble is left alone."""
+"""How long a file is not tried after a problem."""
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 @final
 class StoreTier:
-    """The file at ``path``, which is opened when it is first needed."""
+    """The file at ``path``. It is opened when it is first used."""
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class StoreTier:
         self._inode: int | None = None
         self._rests_until = -inf
         self.problem: FileProblem | None = None
-        """What is wrong with the file, if anything was when it was last used."""
+        """The problem with the file at its last use, if there was one."""
 
     def open(self) -> None:
         """Open the file."""
@@ -65,7 +66,7 @@ class StoreTier:
     def write(self, writes: Sequence[Write]) -> bool:
         """Make all changes or none. Return whether they were made."""
         if self._file is not None and inode_of(self._path) != self._inode:
-            self._shut()  # deleted, or set aside by another process: what we write there, nobody finds
+            self._shut()  # deleted, or set aside by another process: what is written there is lost
 
         def work(file: StoreFile) -> bool:
             file.write(writes, self._wall())
@@ -82,15 +83,15 @@ class StoreTier:
         return self._try(lambda file: file.find(response_id, caller, self._wall()))
 
     def spend(self, by: By, since: float, caller: str | None) -> tuple[SpendRow, ...] | None:
-        """What was spent; ``None`` when the file cannot be read."""
+        """The spending; ``None`` if the file cannot be read."""
         return self._try(lambda file: file.spend(by, since, caller))
 
     def spent(self, since: float) -> tuple[SpentBy, ...] | None:
-        """What budgets start from; ``None`` when the file cannot be read."""
+        """The spending that budgets start from; ``None`` if the file cannot be read."""
         return self._try(lambda file: file.spent(since, self._wall()))
 
     def close(self) -> None:
-        """Close the file, and no longer be one of those that share it."""
+        """Close the file, and release this process's lock."""
         self._shut()
         self._owner.release()
 
@@ -119,7 +120,7 @@ class StoreTier:
         self._shut()
         rest = self._clock() + RETRY_SECONDS
         if problem is not FileProblem.DAMAGED or self.problem is FileProblem.DAMAGED:
-            self._rests_until = rest  # damaged twice: the new one was, before anything could be stored in it
+            self._rests_until = rest  # the new file is damaged too, before anything could be stored in it
         else:
             try:
                 set_aside(self._path, self._inode)

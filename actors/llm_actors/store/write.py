@@ -1,4 +1,4 @@
-"""What a change of the store's file is."""
+"""The interface of a change to the store's file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 class Write(Protocol):
-    """One change of the file, made in the store's thread."""
+    """One change to the file, made in the store's thread."""
 
     @property
     def size(self) -> int:
-        """Bytes, about."""
+        """The approximate size in bytes."""
         ...
 
     def apply(self, db: sqlite3.Connection, owner: str) -> None:
-        """Make it, within an open transaction. ``owner`` is this process among those that share the file."""
+        """Make the change within an open transaction. ``owner`` is the name of this process."""
         ...

@@ -23,7 +23,7 @@ from llm_protocol.requests import AUTO
 Word = TypeVar("Word", bound=str)
 
 POLICY = "llm_runtime"
-"""The field in which a client says what the runtime, not the vendor, should do."""
+"""The field for options of the runtime itself, which no vendor receives."""
 
 
 class Body:
@@ -39,16 +39,16 @@ class Body:
 
     @classmethod
     def parse(cls, data: bytes | str) -> Self:
-        """The body in ``data``."""
+        """Decode a client's body."""
         return cls(json_body(data))
 
     @property
     def where(self) -> str:
-        """Where the object stands in the body; empty for the body itself."""
+        """The path of the object in the body; empty for the body itself."""
         return self._where if self._at is None else f"{self._where}[{self._at}]"
 
     def path(self, name: str) -> str:
-        """The field's full name, as it stands in messages."""
+        """The field's full path, for error messages."""
         return f"{where}.{name}" if (where := self.where) else name
 
     def wrong(self, name: str, right: str) -> BadRequestError:
@@ -57,7 +57,7 @@ class Body:
         return bad_request(where, f"{where} must be {right}")
 
     def cannot(self, name: str, message: str) -> UnsupportedError:
-        """The error for a field that is understood but not possible here."""
+        """The error for a field that is understood but not supported here."""
         return unsupported(self.path(name), message)
 
     def take(self, name: str) -> Any:
@@ -66,32 +66,32 @@ class Body:
         return self._fields.get(name)
 
     def string(self, name: str) -> str | None:
-        """A string, if there."""
+        """The field as a string, if present."""
         value = self.take(name)
         if value is None or isinstance(value, str):
             return value
         raise self.wrong(name, "a string")
 
     def required_string(self, name: str) -> str:
-        """A string that must be there."""
+        """The field as a string. Required."""
         value = self.string(name)
         if value is None:
             raise self.wrong(name, "a string; it is missing")
         return value
 
     def kind(self) -> str:
-        """The field ``type``, which must be there."""
+        """The field ``type``. Required."""
         value = self.string("type")
         if not value:
             raise self.wrong("type", "a string; it is missing")
         return value
 
     def word(self, name: str, words: Collection[Word]) -> Word | None:
-        """One of ``words``, if there."""
+        """The field as one of ``words``, if present."""
         return None if self.take(name) is None else self.required_word(name, words)
 
     def required_word(self, name: str, words: Collection[Word]) -> Word:
-        """One of ``words``, that must be there."""
+        """The field as one of ``words``. Required."""
         value: Any = self.take(name)
         if not isinstance(value, str) or value not in words:
             missing = "; it is missing" if value is None else ""
@@ -99,7 +99,7 @@ class Body:
         return cast("Word", value)
 
     def integer(self, name: str, low: int | None = None) -> int | None:
-        """A whole number of at least ``low``, if there."""
+        """The field as a whole number of at least ``low``, if present."""
         value = self.take(name)
         if value is None:
             return None
@@ -110,7 +110,7 @@ class Body:
         raise self.wrong(name, "a whole number" if low is None else f"a whole number of at least {low}")
 
     def number(self, name: str, low: float | None = None, high: float | None = None) -> float | None:
-        """A number from ``low`` to ``high``, if there."""
+        """The field as a number from ``low`` to ``high``, if present."""
         value = self.take(name)
         if value is None:
             return None
@@ -121,14 +121,14 @@ class Body:
         raise self.wrong(name, f"a number{bounds}")
 
     def boolean(self, name: str) -> bool | None:
-        """A boolean, if there."""
+        """The field as a boolean, if present."""
         value = self.take(name)
         if value is None or isinstance(value, bool):
             return value
         raise self.wrong(name, "true or false")
 
     def strings(self, name: str) -> tuple[str, ...]:
-        """A string or a list of strings; empty if absent."""
+        """The field as a list of strings; a single string counts as a list of one. Empty if absent."""
         value = self.take(name)
         if value is None:
             return ()
@@ -138,26 +138,26 @@ class Body:
         return tuple(values)
 
     def object(self, name: str) -> Self | None:
-        """An object to be read in its turn, if there."""
+        """The field as an object to read field by field, if present."""
         value = self.json_object(name)
         return None if value is None else type(self)(value, self.path(name))
 
     def required_object(self, name: str) -> Self:
-        """An object that must be there."""
+        """The field as an object. Required."""
         value = self.object(name)
         if value is None:
             raise self.wrong(name, "an object; it is missing")
         return value
 
     def json_object(self, name: str) -> JsonObject | None:
-        """An object as it stands, if there."""
+        """The field as a plain object, if present."""
         value = self.take(name)
         if value is None or isinstance(value, dict):
             return value
         raise self.wrong(name, "an object")
 
     def objects(self, name: str) -> list[Self]:
-        """A list of objects; empty if absent."""
+        """The field as a list of objects; empty if absent."""
         value = self.take(name)
         if value is None:
             return []
@@ -166,11 +166,11 @@ class Body:
         return self._members(name, value)
 
     def text_or_objects(self, name: str) -> str | list[Self]:
-        """A string or a list of objects; an empty list if absent."""
+        """The field as a string or a list of objects; an empty list if absent."""
         return [] if self.take(name) is None else self.required_text_or_objects(name)
 
     def required_text_or_objects(self, name: str) -> str | list[Self]:
-        """A string or a list of objects, that must be there."""
+        """The field as a string or a list of objects. Required."""
         value = self.take(name)
         if isinstance(value, str):
             return value
@@ -188,7 +188,7 @@ class Body:
         return found
 
     def put_back(self, name: str, value: Any) -> None:
-        """Count ``name`` as not read, with ``value``: what is left of the object that stood there."""
+        """Treat ``name`` as not read, with the remainder ``value`` of the object in it."""
         self._fields = {**self._fields, name: value or None}
         self._known.discard(name)
 
@@ -201,7 +201,7 @@ class Body:
         return undecoded(self._fields.get(POLICY))
 
     def rest(self) -> JsonObject:
-        """What was not read. Raises `BadRequestError` for a transport field anywhere in it."""
+        """The fields that were not read. Raises `BadRequestError` for a transport field anywhere in them."""
         unread = self._unread()
         if unread:
             refuse_transport(unread, self.where)
@@ -211,7 +211,7 @@ class Body:
         return {name: value for name, value in self._fields.items() if value is not None and name not in self._known}
 
     def rest_for(self, name: str) -> dict[str, JsonObject] | None:
-        """What was not read, as the ``extra`` of a part: it means something to the dialect ``name`` only."""
+        """The fields that were not read, as the ``extra`` of a part: only the dialect ``name`` understands them."""
         rest = self.rest()
         return {name: rest} if rest else None
 
@@ -222,25 +222,25 @@ class Body:
 
 
 class ResponseObject(Body):
-    """An object of a vendor's response. Vendors may name a field as they like, and some write ids as numbers."""
+    """An object of a vendor's response. Unknown fields are allowed, and an id may be a number."""
 
     __slots__ = ()
 
     def string(self, name: str) -> str | None:
-        """A string, if there; a number is taken as one."""
+        """The field as a string, if present; a number is converted to one."""
         value = self.take(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
         return super().string(name)
 
     def rest(self) -> JsonObject:
-        """What was not read."""
+        """The fields that were not read."""
         return self._unread()
 
 
 @contextmanager
 def reading_response() -> Iterator[None]:
-    """A field that is wrong in a response is not the client's fault: raise `WireError` instead."""
+    """Raise `WireError` instead: an invalid field of a response is not the client's fault."""
     try:
         yield
     except BadRequestError as exc:

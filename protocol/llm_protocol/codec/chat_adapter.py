@@ -1,7 +1,7 @@
 """Send completion and code requests as chat requests, to vendors that only have chat.
 
-A dialect encodes the request types that its vendor has; `spoken` converts a request to one of them. The response to a
-code request passes through a `CodeFenceStripper`, because models put fences around code even when told not to.
+A dialect encodes the request types that its vendor supports; `spoken` converts a request to one of them. The response
+to a code request passes through a `CodeFenceStripper`, because models put fences around code even when told not to.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def spoken(request: AnyRequest, types: Collection[RequestType]) -> AnyRequest:
                 return completion_as_chat(request)
             case CodeRequest():
                 return code_as_chat(request)
-    raise unsupported("request_type", f"this vendor has nothing for {request.request_type}")
+    raise unsupported("request_type", f"this vendor does not support {request.request_type} requests")
 
 
 def completion_as_chat(request: CompletionRequest) -> ChatRequest:

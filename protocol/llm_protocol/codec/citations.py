@@ -109,7 +109,7 @@ def to_chat(citations: Iterable[Citation], text: str, offset: int = 0) -> list[J
 
 
 UNSEALED: JsonObject = {"type": "web_search_result_location", "encrypted_index": ""}
-"""What a citation of ours has on Anthropic's wire, and none of theirs: their index is never empty."""
+"""A value that marks our own citations on Anthropic's wire: the vendor's index is never empty."""
 
 
 def to_anthropic(citations: Iterable[Citation]) -> list[JsonObject]:
@@ -138,7 +138,7 @@ def to_cohere(citations: Iterable[Citation], text: str, content_index: int) -> l
 
 
 def to_gemini(texts: Sequence[tuple[str, Sequence[Citation]]]) -> JsonObject | None:
-    """The grounding of a candidate whose texts these are, with their citations; ``None`` where there are none."""
+    """The grounding of a candidate with these texts and their citations; ``None`` if there are none."""
     pages: dict[tuple[str, str], int] = {}
     supports: list[JsonObject] = []
     before = 0
@@ -158,18 +158,18 @@ def to_gemini(texts: Sequence[tuple[str, Sequence[Citation]]]) -> JsonObject | N
     return {"groundingChunks": chunks, **({"groundingSupports": supports} if supports else {})}
 
 
-# ---------------------------------------------------------------- whatever a provider sends
+# ---------------------------------------------------------------- positions
 
 
 class _Places:
-    """Places in a text that count bytes, as places that count characters."""
+    """Convert positions in a text from bytes to characters."""
 
     def __init__(self, text: str) -> None:
         self._bytes = text.encode("utf-8", "replace")
         self._characters = len(text)
 
     def range(self, start: Any, end: Any) -> tuple[int | None, int | None]:
-        """The same range in characters; nothing where there is no such range."""
+        """The same range in characters; ``None`` if the range does not exist."""
         first, last = _range(start, end, 0, len(self._bytes))
         if first is None or last is None:
             return None, None

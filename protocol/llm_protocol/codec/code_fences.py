@@ -18,25 +18,25 @@ from llm_protocol.events import TERMINAL, Event, ItemDone, ItemStarted, TextDelt
 from llm_protocol.text_buffer import TextBuffer
 
 HOLD_LIMIT = 256
-"""Characters that may be held back while they could be a fence."""
+"""The most characters that are held back while they could be part of a fence."""
 
 _HEAD = re.compile(r"\s*(?P<fence>`{3,}|~{3,})[^\n`]*\n")
 _MAYBE_HEAD = re.compile(r"\s*(?:`{0,2}|~{0,2}|(?:`{3,}|~{3,})[^\n`]*)")
 
 
 class CodeFenceDecoder:
-    """One text. `add` and `end` give the characters that are certain to stay."""
+    """Processes one text. `add` and `end` return the characters that certainly remain."""
 
     def __init__(self) -> None:
         self._held = ""
         self._begun = False
-        self._skip = 0  # characters of what is held that are not of the text
+        self._skip = 0  # the characters held back that do not belong to the text
         self._fence: re.Pattern[str] | None = None
         self._maybe: re.Pattern[str] | None = None
         self.touched = False
 
     def add(self, text: str) -> str:
-        """What of the text so far, not given before, is no fence."""
+        """The part of the text so far that is not a fence and was not returned before."""
         self.touched = True
         self._held += text
         if not self._begun and not self._begin():
@@ -47,18 +47,18 @@ class CodeFenceDecoder:
         return self._give(tail.start() if tail else len(self._held))
 
     def end(self) -> str:
-        """The rest, without the fence line that ends the text."""
+        """The rest of the text, without a closing fence."""
         tail = self._fence.search(self._held) if self._fence else None
         return self._give(tail.start() if tail else len(self._held))
 
     def _begin(self) -> bool:
-        """Whether it is known by now how the text begins."""
+        """Whether it is decided how the text begins."""
         head = _HEAD.match(self._held)
         if head is None or head.end() > HOLD_LIMIT:
             self._begun = len(self._held) >= HOLD_LIMIT or _MAYBE_HEAD.fullmatch(self._held) is None
             return self._begun
         self._begun = True
-        # The end of the fence line stays, for the search only: the next line may be the closing fence.
+        # The end of the fence line is kept for the search only: the next line may be the closing fence.
         self._held, self._skip = self._held[head.end() - 1 :], 1
         char, least = head["fence"][0], len(head["fence"])
         self._fence = re.compile(rf"\n[ \t]*{char}{{{least},}}\s*\Z")
@@ -74,13 +74,13 @@ class CodeFenceDecoder:
 
 @final
 class CodeFenceStripper:
-    """A filter over the events of one response: every text item loses its fence, in its deltas and as a whole."""
+    """A filter over the events of one response that removes the fence of every text item, in its deltas too."""
 
     def __init__(self) -> None:
         self._texts: dict[int, tuple[CodeFenceDecoder, TextBuffer]] = {}
 
     def feed(self, events: Iterable[Event]) -> list[Event]:
-        """The events, with the text that is certain. Held text follows at the end of the item or the response."""
+        """The filtered events. Text that is held back follows at the end of the item or response."""
         out: list[Event] = []
         for event in events:
             match event:

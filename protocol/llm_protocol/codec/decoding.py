@@ -26,7 +26,7 @@ from llm_protocol.fold import item_events
 from llm_protocol.response import FinishReason
 
 CUTTING = frozenset((FinishReason.LENGTH, FinishReason.CONTENT_FILTER))
-"""Reasons for which a response ends anywhere: a tool call that is not whole then is no mistake of the model."""
+"""Reasons for which a response may end at any point, so that an incomplete tool call is not the model's mistake."""
 
 
 class AnswerDecoder(ABC):
@@ -35,18 +35,18 @@ class AnswerDecoder(ABC):
     def __init__(self) -> None:
         self.over = False
         self.ignored: set[str] = set()
-        """The names of fields that came with a type of their own and were left out."""
+        """The names of fields that were left out because their values had unexpected types."""
         self._pending_calls: ToolCalls | None = None
         self._items = 0
         self._out: list[Event] = []
 
     @abstractmethod
     def take(self, piece: ServerSentEvent) -> None:
-        """Take the next piece of the stream into account. Raises `WireError`."""
+        """Process the next piece of the stream. Raises `WireError`."""
 
     @abstractmethod
     def take_whole(self, body: bytes) -> None:
-        """Take a body that is the whole response. Raises `WireError`."""
+        """Process a body that is the complete response. Raises `WireError`."""
 
     @abstractmethod
     def failure_in(self, body: Any) -> Failure:
@@ -54,10 +54,12 @@ class AnswerDecoder(ABC):
 
     @abstractmethod
     def end(self, surplus: bytes) -> None:
-        """The body ended before the response did. ``surplus`` is what was not SSE in it. Raises `WireError`."""
+        """End the response: the body has ended. ``surplus`` is the part of it that was not SSE. Raises `WireError`."""
 
     def read_whole(self, body: bytes) -> None:
-        """Take a body that is a whole response, or an error in its place, in whatever shape. Raises nothing."""
+        """Process a body that is a complete response, or an error in its place. Never raises: a malformed body ends the
+        response as failed.
+        """
         try:
             self.take_whole(body)
         except WireError as exc:
@@ -68,16 +70,16 @@ class AnswerDecoder(ABC):
                 self.fail(self.failure_in(error))
 
     def fail(self, failure: Failure) -> None:
-        """End the answer with a failure; it is partial if anything of it was told."""
+        """End the response with a failure, which is partial if any event was reported before."""
         self.over = True
         self._out.append(Failed(failure=msgspec.structs.replace(failure, partial=self._items > 0)))
 
     def misread(self, why: object) -> None:
-        """End the answer with the failure to understand it."""
+        """End the response as malformed."""
         self.fail(misread(why).failure)
 
     def truncated(self, missing: str) -> None:
-        """End the answer with the failure to come to its end."""
+        """End the response as truncated."""
         self.fail(Failure(kind=FailureKind.TRUNCATED, message=f"the stream ended without {missing}"))
 
     def told(self) -> list[Event]:
@@ -90,7 +92,7 @@ class AnswerDecoder(ABC):
     ) -> int:
         """Report that an item has started. Returns its index."""
         if self._pending_calls is not None and kind not in ("tool_call", "opaque"):
-            self._pending_calls.announce()  # items are told in the order in which they came
+            self._pending_calls.announce()  # items are reported in the order in which they began
         index = self._items
         self._items += 1
         self._out.append(ItemStarted(index=index, kind=kind, id=id_, name=name, extra=extra))
@@ -107,10 +109,10 @@ class AnswerDecoder(ABC):
         self._out.append(ItemDone(index=item.index, part=part))
 
     def _tool_calls(self, prefix: str, dialect: str) -> ToolCalls:
-        """The accumulator of this response's tool calls; ``prefix`` begins the ids of those that came without one, and
-        their extra fields are those of ``dialect``.
+        """The accumulator of this response's tool calls. ``prefix`` begins the ids of calls that arrive without one;
+        unread fields become the ``extra`` of ``dialect``.
         """
-        me = weakref.proxy(self)  # a circle would keep the response's text until the collector comes by
+        me = weakref.proxy(self)  # a reference cycle would keep the response's text until the next garbage collection
         self._pending_calls = ToolCalls(
             prefix,
             dialect,
@@ -130,12 +132,12 @@ class AnswerDecoder(ABC):
         if has_calls and reason not in CUTTING and reason is not FinishReason.ERROR:
             reason = FinishReason.TOOL_CALLS
         elif reason is FinishReason.TOOL_CALLS and not has_calls:
-            raise InvalidToolCall(f"the answer ends with {(raw or '')[:100]!r} and has no tool call")
+            raise InvalidToolCall(f"the response ends with {(raw or '')[:100]!r} and has no tool call")
         self._out.append(Finished(reason=reason, raw_reason=raw))
         self.over = True
 
     def _tell(self, part: Part, *, cut: bool = False) -> None:
-        """Tell an item that came in one piece; of one that was cut only that it began. Raises `InvalidToolCall`."""
+        """Report an item that arrived in one piece; of a truncated one, only its start. Raises `InvalidToolCall`."""
         if isinstance(part, ToolCall) and not cut:
             part = checked_call(part)
         events = item_events(self._items, part)
@@ -144,15 +146,15 @@ class AnswerDecoder(ABC):
 
 
 class PieceSplitter(Protocol):
-    """How a stream is cut into pieces."""
+    """Splits a stream into pieces."""
 
     @property
     def surplus(self) -> bytes:
-        """The beginning of what was no piece of anything."""
+        """The beginning of bytes that belong to no piece."""
         ...
 
     def feed(self, data: bytes) -> Iterable[ServerSentEvent]:
-        """The pieces that ``data`` completes. Raises `WireError`, perhaps only after some of them."""
+        """The pieces that ``data`` completes. May raise `WireError` after some of them."""
         ...
 
     def end(self) -> list[ServerSentEvent]:
@@ -170,8 +172,8 @@ _SSE_LINES = (b"data:", b"event:", b"id:", b"retry:", b":")
 class BodyDecoder:
     """The `StreamDecoder` of every response that is streamed.
 
-    What a body is shows in its first byte, not in its label: servers answer a request for a stream with one JSON
-    object, and the other way round (`read_whole`). Such an object is gathered and read at its end.
+    The first byte of a body decides what it is, not its content type: some servers respond to a request for a stream
+    with one JSON object, or the other way round (`read_whole`). Such an object is collected and decoded at its end.
     """
 
     __slots__ = ("_answer", "_is_new", "_pairs", "_splitter", "_whole")
@@ -185,16 +187,16 @@ class BodyDecoder:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the body turned out to be one JSON object, of which all is kept until its end."""
+        """Whether the body is one JSON object, which is kept in memory until its end."""
         return self._whole is not None
 
     @property
     def ignored(self) -> set[str]:
-        """The names of fields that came with a type of their own and were left out."""
+        """The names of fields that were left out because their values had unexpected types."""
         return self._answer.ignored
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes. After ``Finished`` or ``Failed`` there are no more."""
+        """The events that ``data`` completes. None follow ``Finished`` or ``Failed``."""
         answer = self._answer
         if answer.over:
             return []
@@ -215,7 +217,9 @@ class BodyDecoder:
         return answer.told()
 
     def end(self) -> list[Event]:
-        """The body has ended. Without the vendor's end marker before: ``Failed`` with kind ``truncated``."""
+        """End the response: the body has ended. Without the vendor's end marker, it is ``Failed`` with kind
+        ``truncated``.
+        """
         answer = self._answer
         if answer.over:
             return []
@@ -248,17 +252,17 @@ class BodyDecoder:
 
 
 def misread(why: object) -> Failed:
-    """The end of a malformed response."""
+    """The failure for a malformed response."""
     if isinstance(why, InvalidToolCall):
         return Failed(failure=Failure(kind=FailureKind.INVALID_TOOL_CALL, message=str(why)))
     if isinstance(why, TooLarge):
-        return Failed(failure=Failure(kind=FailureKind.ANSWER_TOO_LARGE, message=f"the answer is too large: {why}"))
-    return Failed(failure=Failure(kind=FailureKind.PROTOCOL, message=f"the vendor's answer is not understood: {why}"))
+        return Failed(failure=Failure(kind=FailureKind.ANSWER_TOO_LARGE, message=f"the response is too large: {why}"))
+    return Failed(failure=Failure(kind=FailureKind.PROTOCOL, message=f"the vendor's response cannot be decoded: {why}"))
 
 
 def read_whole(answer: AnswerDecoder, body: bytes, ignored: set[str] | None = None) -> list[Event]:
-    """The events of a response that came in one piece; the last one is ``Finished`` or ``Failed``. To ``ignored`` are
-    added the names of fields that were left out.
+    """The events of a response that arrived in one piece; the last one is ``Finished`` or ``Failed``. The names of
+    fields that were left out are added to ``ignored``.
     """
     if body.lstrip(BLANK).startswith(_SSE_LINES):
         decoder = BodyDecoder(answer)

@@ -14,7 +14,7 @@ from llm_protocol.content import JsonObject
 _MESSAGES = ("message", "msg", "error_msg", "error_message", "status_msg", "detail", "title")
 _CODES = ("code", "error_code", "status_code", "status")
 _ANSWERS = frozenset(("choices", "candidates", "content", "output", "data", "embeddings", "message", "text"))
-"""Fields that only a response has; a ``message`` that is a text is an error's."""
+"""Fields that only a response has. A ``message`` that is a string belongs to an error."""
 
 
 def find_error(body: Any) -> JsonObject | None:
@@ -34,7 +34,7 @@ def find_error(body: Any) -> JsonObject | None:
         return _renamed(base)
     if any(isinstance(body.get(name), list | dict) for name in _ANSWERS):
         return None
-    if isinstance(body.get("detail"), list):  # FastAPI: what is wrong with which field
+    if isinstance(body.get("detail"), list):  # FastAPI: a list of fields and problems
         return {"message": "; ".join(map(_sentence, body["detail"][:5]))}
     return _renamed(body) if any(isinstance(body.get(name), str) and body[name] for name in _MESSAGES) else None
 
@@ -48,7 +48,7 @@ def _named(error: Any) -> JsonObject | None:
 
 
 def _outside(body: JsonObject) -> JsonObject:
-    """What stands beside the error object: a code, a type or a status that it may lack."""
+    """The fields beside the error object: a code, type or status that the object itself may lack."""
     return {
         name: value for name, value in body.items() if isinstance(value, str | int) and name not in ("error", "object")
     }

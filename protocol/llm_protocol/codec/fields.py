@@ -1,4 +1,4 @@
-"""Check the fields of request bodies: what ``extra`` may add, what nobody may send.
+"""Check the fields of request bodies: which ones ``extra`` may add, and which ones are never allowed.
 
 Client sides use `add_extra`. Server sides read bodies with `codec.body`; `typed` checks our own objects, such as
 ``llm_runtime``.
@@ -25,7 +25,7 @@ T = TypeVar("T")
 _TRANSPORT = re.compile(
     r"(base_?url|api_?base|api_?keys?|authorization|(extra|default)?_?headers|extra_?(body|query)|(https?|all)?_?prox(y|ies))"
 )
-"""What decides where a request goes and with whose key; names are compared in lower case with ``-`` as ``_``."""
+"""Fields that decide where a request goes and with which key. Names are compared in lower case, with ``-`` as ``_``."""
 
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
@@ -48,7 +48,7 @@ _EMPTY = "Expected `array` of length >= 1"
 
 
 def json_body(data: bytes | str) -> JsonObject:
-    """A client's body. Raises `BadRequestError` when it is no JSON object."""
+    """Decode a client's body. Raises `BadRequestError` if it is not a JSON object."""
     try:
         return decode_object(data)
     except WireError as exc:
@@ -56,7 +56,7 @@ def json_body(data: bytes | str) -> JsonObject:
 
 
 def checked_body(data: bytes | str, limits: JsonLimits) -> CheckedJson:
-    """A client's body, not decoded yet, that has no more than ``limits`` allow. Raises `BadRequestError`."""
+    """Check a client's body against ``limits``, without decoding it. Raises `BadRequestError`."""
     try:
         check_json(data, limits)
     except WireError as exc:
@@ -69,7 +69,7 @@ def _not_an_object(exc: WireError) -> BadRequestError:
 
 
 def undecoded(policy: Any) -> msgspec.Raw | None:
-    """The ``llm_runtime`` object of a body as it stood there, if it did."""
+    """The undecoded ``llm_runtime`` object of a body, if present."""
     return None if policy is None else msgspec.Raw(encode_json(policy))
 
 
@@ -78,7 +78,7 @@ def typed(value: Any, type_: type[T], where: str = "") -> T:
     try:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as exc:
-        from llm_protocol.codec import wording  # only mistakes need it
+        from llm_protocol.codec import wording  # imported only for errors
 
         reason, _, below = str(exc).partition(" - at `$")
         below = below.rstrip("`")
@@ -87,7 +87,7 @@ def typed(value: Any, type_: type[T], where: str = "") -> T:
             path = f"{path}.{missing[1]}".lstrip(".")
             raise bad_request(path, f"{path} is missing") from None
         if reason == _EMPTY:
-            raise bad_request(path, f"{path} is empty: it is a list of at least one") from None
+            raise bad_request(path, f"{path} is empty: it must have at least one element") from None
         if unknown := _UNKNOWN.fullmatch(reason):
             near = wording.suggestion(unknown[1], wording.fields_at(type_, below))
             path = f"{path}.{unknown[1]}".lstrip(".")
@@ -106,8 +106,8 @@ def typed_policy(value: Any, where: str, own: OwnNames = NO_OWN_NAMES) -> Policy
 
 
 def add_extra(body: JsonObject, parameters: Parameters, dialect: str) -> None:
-    """Add ``parameters.extra[dialect]`` to ``body``; what ``body`` already says wins. Raises `BadRequestError` when it
-    holds a transport field.
+    """Add ``parameters.extra[dialect]`` to ``body``; fields that ``body`` already has win. Raises `BadRequestError` for
+    a transport field.
     """
     extra = parameters.extra.get(dialect)
     if extra:
@@ -117,15 +117,15 @@ def add_extra(body: JsonObject, parameters: Parameters, dialect: str) -> None:
 
 
 def refuse_transport(value: Any, path: str = "") -> None:
-    """Raise `BadRequestError` if a field at any depth would say where a request goes or with whose key."""
+    """Raise `BadRequestError` if a field at any depth would decide where a request goes or with which key."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             where = f"{path}.{name}" if path else str(name)
             if _TRANSPORT.fullmatch(str(name).lower().replace("-", "_")):
-                raise bad_request(where, f"{where} is not accepted: where a request goes is set in the config only")
+                raise bad_request(where, f"{where} is not accepted: only the configuration sets where a request goes")
             if type(inner) not in _SCALARS:
                 refuse_transport(inner, where)
-    elif isinstance(value, list | tuple) and not _SCALARS.issuperset(map(type, value)):  # long lists end here, in C
+    elif isinstance(value, list | tuple) and not _SCALARS.issuperset(map(type, value)):  # in C for long lists
         for at, inner in enumerate(value):
             if type(inner) not in _SCALARS:
                 refuse_transport(inner, f"{path}[{at}]")

@@ -14,14 +14,14 @@ def header(headers: Headers, name: str) -> str | None:
 
 
 def int_header(headers: Headers, name: str) -> int | None:
-    """A field that is a whole number, if it is one. Negative counts (some vendors overdraw) are 0."""
+    """A field as a whole number, if it is one. Negative counts, which some vendors send, become 0."""
     value = number(header(headers, name))
     return None if value is None else max(0, int(value))
 
 
 def wall_clock(headers: Headers) -> float:
-    """Now, in seconds since the epoch, by the peer's own ``date`` if it gave one: then its times need no equal
-    clocks.
+    """The current time in seconds since the epoch, by the peer's ``date`` field if it sent one. Then the peer's clock
+    need not agree with ours.
     """
     stamp = http_date(header(headers, "date"))
     return time.time() if stamp is None else stamp

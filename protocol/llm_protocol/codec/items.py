@@ -16,7 +16,7 @@ DELTA_OF: dict[ItemKind, type[Delta]] = {
     "tool_call": ToolCallDelta,
     "refusal": RefusalDelta,
 }
-"""The deltas of the kinds that have any."""
+"""The delta type of each kind that has one."""
 
 
 class OpenItem:
@@ -33,7 +33,7 @@ class OpenItem:
         self.delta: type[Delta] = DELTA_OF.get(kind, TextDelta)
 
     def part(self, *, dialect: str | None = None) -> Part:
-        """What there is of the item, as a part. ``dialect`` is whose reasoning it is."""
+        """The item so far, as a part. ``dialect`` is the one that its reasoning belongs to."""
         text = self.pieces.text()
         match self.kind:
             case "text":
@@ -45,15 +45,17 @@ class OpenItem:
             case "tool_call":
                 return ToolCall(id=self.id or "", name=self.name or "", arguments=text)
             case _:
-                raise AssertionError(f"an item of kind {self.kind} has no text to make a part of")
+                raise AssertionError(f"an item of kind {self.kind} has no text for a part")
 
     def readable_part(self) -> Part | None:
-        """The text as far as it came, where it was cut. Half a tool call or image is nothing to act on: ``None``."""
+        """The part that a truncated item becomes: the text so far. ``None`` for a tool call or image, which is useless
+        if incomplete.
+        """
         return self.part() if self.kind in ("text", "reasoning", "refusal") and self.pieces.text() else None
 
 
 def kind_of(part: Part) -> ItemKind:
-    """The kind of the item that ``part`` is. Raises `ValueError` for what no response has, such as a tool result."""
+    """The kind of item for ``part``. Raises `ValueError` for a part that no response has, such as a tool result."""
     match part:
         case Text():
             return "text"
@@ -68,11 +70,11 @@ def kind_of(part: Part) -> ItemKind:
         case Opaque():
             return "opaque"
         case _:
-            raise ValueError(f"a {type(part).__name__} is never part of an answer")
+            raise ValueError(f"a {type(part).__name__} is never part of a response")
 
 
 def text_of(part: Part) -> str:
-    """What the deltas of ``part`` add up to; empty for parts without any."""
+    """The text that the deltas of ``part`` add up to; empty for a part without deltas."""
     match part:
         case ToolCall():
             return part.arguments

@@ -18,17 +18,17 @@ from llm_protocol.content import JsonObject
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
-"""A whole JSON body may have this many bytes, whatever the configuration allows."""
+"""The limit for a complete JSON body in bytes, whatever the configuration allows."""
 
 MAX_TOLERATED_BYTES = 256 * 1024
-"""Text that is almost JSON is read with more patience, and a hundred times slower, up to this size."""
+"""The largest text, in bytes, that is decoded a second time, tolerantly: that is a hundred times slower."""
 
 
 class JsonDecoder(Generic[T]):
     r"""Decodes JSON text into ``T``; make one per shape and keep it.
 
-    Lone surrogates (``"\ud83d"`` cut from its other half, as tokenisers produce) and what is not UTF-8 become U+FFFD.
-    NaN, Infinity, what ``limits`` do not allow, and the wrong types raise `WireError`.
+    Lone surrogates (``"\ud83d"`` cut from its other half, as tokenisers produce) and bytes that are not UTF-8 become
+    U+FFFD. NaN, Infinity, wrong types and values beyond ``limits`` raise `WireError`.
     """
 
     __slots__ = ("_fast", "_limits", "_max_bytes", "_type")
@@ -40,7 +40,7 @@ class JsonDecoder(Generic[T]):
         self._limits = limits
 
     def decode(self, data: bytes | str) -> T:
-        """The value. Raises `WireError`, and `TooLarge` for more than the limits allow."""
+        """Decode a value. Raises `WireError`, and `TooLarge` if it exceeds the limits."""
         if len(data) > self._max_bytes:
             raise TooLarge(f"the JSON text is longer than {self._max_bytes} bytes")
         if not isinstance(data, CheckedJson):
@@ -89,7 +89,7 @@ def without_lone_surrogates(text: str) -> str:
 
 
 def _finite(text: str) -> float:
-    """The number, or the largest there is in its place: nothing has to expect an infinite one."""
+    """The number, or the largest finite one in place of infinity."""
     return max(-sys.float_info.max, min(float(text), sys.float_info.max))
 
 
@@ -98,7 +98,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _without_values(message: str) -> str:
-    """The error text of msgspec with quoted values taken out: they may be a prompt's."""
+    """The error text of msgspec without quoted values, which may come from a prompt."""
     return re.sub(r"'[^']*'", "'…'", message)[:300]
 
 
@@ -126,12 +126,12 @@ def encode_json(value: object) -> bytes:
 
 
 def encode_around(body: JsonObject, name: str, pieces: Iterable[bytes]) -> bytes:
-    """The JSON of ``body`` in which the empty list called ``name``, wherever it stands, has what ``pieces`` are
-    together: the JSON of its items with commas between them. They are copied once, while other threads may run.
+    """The JSON of ``body``, with ``pieces`` as the content of the empty list ``name`` anywhere in it. Joined, the
+    pieces are the JSON of its items with commas between them. They are copied once, while other threads can run.
     """
-    # No text in the body can look like the mark: quotes in texts are escaped.
+    # No string in the body can look like the mark, because quotes in strings are escaped.
     before, mark, after = encode_json(body).partition(f'"{name}":[]'.encode())
-    assert mark, "the body has the list"
+    assert mark, "the body contains the list"
     return b"".join((before, mark[:-1], *pieces, b"]", after))
 
 

@@ -15,17 +15,17 @@ _FIRST = re.compile(rb"[^ \t\r\n,\[\]]")
 
 
 class JsonArrayDecoder:
-    """Cuts the objects out of an array of objects. Looks at each byte once, keeps one object at most."""
+    """Splits an array into its objects. Examines each byte once, and keeps at most one object."""
 
     def __init__(self, max_bytes: int = MAX_EVENT_BYTES) -> None:
         self._limit = max_bytes
         self._object = bytearray()
-        self._at = 0  # what of it has been looked at
+        self._at = 0  # how much of it has been examined
         self._depth = 0
         self._in_string = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The objects that ``data`` completes, each once the one before was taken. Raises `WireError`."""
+        """The objects that ``data`` completes, as an iterator. Raises `WireError`."""
         self._object += data
         while self._object_begun():
             end = self._find_end()
@@ -41,17 +41,17 @@ class JsonArrayDecoder:
     def _object_begun(self) -> bool:
         if self._at:
             return True
-        first = _FIRST.search(self._object)  # `lstrip` would copy all the rest for each object
+        first = _FIRST.search(self._object)  # `lstrip` would copy the whole rest for each object
         if first is None:
             self._object.clear()
             return False
         if first[0] != b"{":
-            raise WireError("the array holds something that is not an object")
+            raise WireError("the array contains something other than an object")
         del self._object[: first.start()]
         return True
 
     def _find_end(self) -> int | None:
-        """The end of the object, or ``None`` if it has not come yet."""
+        """The end of the object, or ``None`` if it has not arrived yet."""
         while True:
             hit = (_INSIDE if self._in_string else _OUTSIDE).search(self._object, self._at)
             if hit is None:
@@ -60,7 +60,7 @@ class JsonArrayDecoder:
             self._at = hit.end()
             mark = hit[0]
             if mark == b"\\":
-                if self._at == len(self._object):  # what it escapes has not come yet
+                if self._at == len(self._object):  # the escaped character has not arrived yet
                     self._at -= 1
                     return None
                 self._at += 1
@@ -73,7 +73,7 @@ class JsonArrayDecoder:
 
 
 class JsonArrayEncoder:
-    """Makes one array of the frames of a response. Its pieces, joined, are JSON; say `end` after the last frame."""
+    """Encodes the frames of a response as one JSON array. Call `end` after the last frame."""
 
     def __init__(self) -> None:
         self._begun = False

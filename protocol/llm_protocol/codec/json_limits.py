@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 SLICE_BYTES = 256 * 1024
-"""How much of a text is looked at in one step."""
+"""Bytes that are examined in one step."""
 
 
 class WireError(ValueError):
@@ -20,50 +20,52 @@ class WireError(ValueError):
 
 
 class TooLarge(WireError):  # noqa: N818  (it says what is wrong, as its base does)
-    """A peer's bytes were understood so far, and are more than a limit allows."""
+    """A peer's bytes exceed a limit. As far as they were decoded, they were valid."""
 
 
 class JsonLimits(NamedTuple):
-    """What one JSON text may have."""
+    """The limits for one JSON text."""
 
     values: int = 1_000_000
     """Values of any kind, counted by commas and opening brackets."""
     keys: int = 50_000
-    """Members of objects, together: each costs over a hundred bytes. Long lists of models fit."""
+    """Members of all objects: each costs over a hundred bytes of memory. Long lists of models are within the limit."""
     containers: int = 100_000
-    """Lists and objects: each costs the garbage collector time."""
+    """Lists and objects: each costs time in garbage collection."""
     depth: int = 256
-    """Lists and objects in one another: whoever walks the value or writes it again has fewer frames than its reader."""
+    """The nesting depth of lists and objects: code that walks or encodes the value has fewer stack frames than the
+    decoder.
+    """
     digits: int = 400
-    """Digits of one number. Reading one takes time in the square of its length."""
+    """Digits of one number. Decoding takes time proportional to the square of its length."""
     slow_numbers: int = 2_000
-    """Numbers with 23 digits or an exponent of three, which may be read a hundred times slower than others."""
+    """Numbers with 23 digits or a three-digit exponent, which may take a hundred times longer to decode than others."""
 
 
 LIMITS = JsonLimits()
 
 DEEP = "the JSON text is nested too deeply"
 
-# What is left of a text: brackets, commas and colons; digits and points as 0; e, which begins an exponent.
+# The characters that are counted: brackets, commas and colons; digits and points as 0; e, which begins an exponent.
 _KEPT = b"[]{},:"
 _MARKS = bytes(48 if mark in b"0123456789." else 101 if mark in b"eE" else mark for mark in range(256))
 _DROPPED = bytes(mark for mark in range(256) if mark not in _KEPT + b"0123456789.eE")
 
 _NUMBERS = _MARKS.replace(b"+", b"0").replace(b"-", b"0")
-"""With signs as digits too: e-30 looks like e300 then, which is near enough to pass over most texts."""
+"""The same with signs as digits. Then e-30 looks like e300, which is precise enough to rule out most texts."""
 
 _NOT_BRACKETS = b",:0e"
 _STEPS = bytes(1 if mark in b"[{" else 255 for mark in range(256))
-"""Of what opens, 1, of what closes, -1 as a signed byte."""
+"""1 for an opening bracket, -1 as a signed byte for a closing one."""
 
 _MANY_DIGITS = b"0" * 23
-"""17 tell a double; with ``0.000`` before them and an exponent of two they are 22."""
+"""A double has 17 significant digits; with ``0.000`` before them and a two-digit exponent it has 22."""
 _EXTREME = b"e000"
 _SLOW = re.compile(rb"(?:%b|%b)[0e]*+" % (_MANY_DIGITS, _EXTREME))
 
 
 class CheckedJson(bytes):
-    """A JSON text that `check_json` has passed: decoders do not check it again."""
+    """A JSON text that has passed `check_json`. Decoders do not check it again."""
 
     __slots__ = ()
 
@@ -93,12 +95,12 @@ def _is_surely_within(text: bytes, limits: JsonLimits) -> bool:
 
 
 class _Counter:
-    """Counts what stands outside of strings."""
+    """Counts characters outside of strings."""
 
     def __init__(self, limits: JsonLimits) -> None:
         self._limits = limits
         self._in_string = False
-        self._number = b""  # the beginning of one that the end of a slice may have cut
+        self._number = b""  # the end of a slice may have split an escape sequence
         self._values = 1
         self._keys = self._containers = self._depth = self._slow = 0
 
@@ -107,14 +109,14 @@ class _Counter:
         while start < size:
             end = start + SLICE_BYTES
             part = text[start:end]
-            if (len(part) - len(part.rstrip(b"\\"))) % 2:  # the last one escapes what comes next
+            if (len(part) - len(part.rstrip(b"\\"))) % 2:  # the last backslash escapes the next character
                 part = text[start : end + 1]
             start += len(part)
             self._add(self._outside(part), last=start >= size)
 
     def _outside(self, part: bytes) -> bytes:
-        """What of ``part`` stands outside of strings, as far as it matters."""
-        if b"\\" in part:  # pairs first: what is left before a quote escapes it
+        """The relevant characters of ``part`` outside of strings."""
+        if b"\\" in part:  # remove pairs first: a remaining backslash before a quote escapes it
             part = part.replace(b"\\\\", b"").replace(b'\\"', b"")
         pieces = part.split(b'"')
         outside = b"".join(pieces[self._in_string :: 2])

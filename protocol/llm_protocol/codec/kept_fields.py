@@ -20,18 +20,18 @@ from llm_protocol.extra_fields import is_empty
 
 
 def rest_of(value: Any, known: Container[str]) -> JsonObject:
-    """The fields of an object that are not ``known`` and say something; nothing of what is no object."""
+    """The fields of an object that are not ``known`` and not null; empty if the value is not an object."""
     if not isinstance(value, dict):
         return {}
     return {name: inner for name, inner in value.items() if name not in known and not is_empty(inner)}
 
 
 Shape: TypeAlias = Mapping[str, "Shape | None"]
-"""The fields that are read of an object, and of those within it."""
+"""The fields that are read of an object, and of objects within it."""
 
 
 def beyond(value: Any, shape: Shape) -> JsonObject:
-    """What an object has beyond ``shape``, at any depth of it."""
+    """The fields of an object that are not in ``shape``, at any depth."""
     rest = rest_of(value, shape)
     for name, inner in shape.items():
         if inner is not None and isinstance(value, dict) and (more := beyond(value.get(name), inner)):
@@ -40,13 +40,13 @@ def beyond(value: Any, shape: Shape) -> JsonObject:
 
 
 def shape_of(*names: str, **inner: tuple[str, ...]) -> Shape:
-    """A shape with these fields, and within it objects with fields of their own."""
+    """A shape with these fields and these nested objects."""
     return {**dict.fromkeys(names), **{name: dict.fromkeys(fields) for name, fields in inner.items()}}
 
 
 @final
 class KeptFields:
-    """What a decoder has kept of one response. What says the same again is told once."""
+    """The fields that a decoder has kept of one response. A field is reported again only if its value has changed."""
 
     __slots__ = ("_dialect", "_kept", "_new")
 
@@ -56,14 +56,14 @@ class KeptFields:
         self._new: dict[str, JsonObject] = {}
 
     def keep(self, place: str, value: Any, known: Container[str] = ()) -> None:
-        """Keep what of the object ``value`` is not ``known``."""
+        """Keep the fields of the object ``value`` that are not ``known``."""
         for name, inner in rest_of(value, known).items():
             if self._kept.get((place, name)) != inner:
                 self._kept[place, name] = inner
                 self._new.setdefault(place, {})[name] = inner
 
     def take_events(self) -> list[FieldsAdded]:
-        """An event with what was kept since the last call, if anything was."""
+        """An event with the fields that were kept since the last call, if there are any."""
         new, self._new = self._new, {}
         return [FieldsAdded(self._dialect, new)] if new else []
 
@@ -72,8 +72,8 @@ _OUTER = JsonDecoder(dict[str, msgspec.Raw])
 
 
 def outer_fields(text: bytes | str, read: Container[str] = (), but: Container[str] = ()) -> JsonObject:
-    """The fields of the object in ``text`` that are not ``but``, or are in ``read``, decoded; the others, which may be
-    long, are passed over. Raises `WireError`.
+    """Decode the fields of the object in ``text``, except those in ``but``, or only those in ``read``. The others,
+    which may be long, are skipped. Raises `WireError`.
     """
     try:
         fields = _OUTER.decode(text)
@@ -85,7 +85,7 @@ def outer_fields(text: bytes | str, read: Container[str] = (), but: Container[st
 
 
 def filled(ours: JsonObject, kept: Mapping[str, Any] | None) -> JsonObject:
-    """Our object with what was kept beside it, object by object: where both say something, ours wins."""
+    """Our object with the kept fields added, object by object. If both have a field, ours wins."""
     if not kept:
         return ours
     whole = {**kept, **ours}

@@ -21,7 +21,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 class _MisfitError(Exception):
-    """The value is of another type, and cannot be taken for the wanted one."""
+    """The value has another type, and cannot be converted."""
 
 
 def read(
@@ -33,9 +33,9 @@ def read(
     *,
     types: frozenset[str] | None = None,
 ) -> S:
-    """``data`` as a ``shape``; at the first look as it stands, at the second field by field (see `fit`).
+    """Decode ``data`` as a ``shape``: first strictly and, if that fails, field by field (see `fit`).
 
-    ``types``: nothing is essential in an object with a ``type`` beside these. Raises `WireError`.
+    ``types``: an object with a ``type`` other than these has no essential fields. Raises `WireError`.
     """
     try:
         return decoder.decode(data)
@@ -48,7 +48,7 @@ def read(
 
 
 def read_object(data: bytes | str) -> JsonObject:
-    """The JSON object in a vendor's ``data``. NaN and Infinity, which JSON has not, are read as numbers.
+    """The JSON object in a vendor's ``data``. NaN and Infinity, which are not JSON, are accepted as numbers.
 
     Raises `WireError`.
     """
@@ -70,14 +70,14 @@ def read_object(data: bytes | str) -> JsonObject:
 
 
 MAX_NAN_CHARACTERS = 1_000_000
-"""Longer texts are not searched for numbers that are none: it takes Python's slow decoder."""
+"""Longer texts are not searched for NaN and Infinity, because that needs Python's slow decoder."""
 
 
 def fit(value: Any, shape: type[S], essential: frozenset[str], ignored: set[str]) -> S:
-    """``value`` as a ``shape``, each field as far as it can be understood.
+    """Convert ``value`` to a ``shape``, field by field.
 
-    A field that cannot be is left out, and its name is added to ``ignored``. Raises `WireError` if its name is in
-    ``essential``, or if ``value`` is no object.
+    A field that cannot be converted is left out, and its name is added to ``ignored``. Raises `WireError` if its name
+    is in ``essential``, or if ``value`` is not an object.
     """
     if not isinstance(value, dict):
         raise WireError("expected a JSON object")
@@ -87,7 +87,7 @@ def fit(value: Any, shape: type[S], essential: frozenset[str], ignored: set[str]
         if inner is None:
             continue
         is_essential = field.encode_name in essential
-        if is_essential and isinstance(inner, int | float):  # no text that a model wrote
+        if is_essential and isinstance(inner, int | float):  # a number is not text that a model wrote
             raise WireError(f"{field.encode_name}: a number in place of content")
         try:
             found[field.name] = _fitted(inner, field.type, essential, ignored)
@@ -97,13 +97,13 @@ def fit(value: Any, shape: type[S], essential: frozenset[str], ignored: set[str]
             ignored.add(field.encode_name)
     try:
         return shape(**found)
-    except TypeError:  # a field without which the shape means nothing
+    except TypeError:  # a required field of the shape
         raise WireError("a field is missing") from None
 
 
 @cache
 def _fields(shape: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
-    return msgspec.structs.fields(shape)  # it reads the annotations anew each time
+    return msgspec.structs.fields(shape)  # cached, because it evaluates the annotations each time
 
 
 def _fitted(value: Any, wanted: Any, essential: frozenset[str], ignored: set[str]) -> Any:
@@ -128,10 +128,10 @@ def _one(value: Any, wanted: Any, essential: frozenset[str], ignored: set[str]) 
     if get_origin(wanted) is list:
         if not isinstance(value, list | dict):
             raise _MisfitError
-        items = value if isinstance(value, list) else [value]  # one, not in a list
+        items = value if isinstance(value, list) else [value]  # a single value instead of a list
         return [_fitted(item, get_args(wanted)[0], essential, ignored) for item in items if item is not None]
     if wanted is str and isinstance(value, int | float) and not isinstance(value, bool):
-        if isinstance(value, float) and not isfinite(value):  # of an integer it may be asked only if a double holds it
+        if isinstance(value, float) and not isfinite(value):  # only an integer that a double can represent
             raise _MisfitError
         return str(value)
     try:

@@ -28,7 +28,7 @@ def from_gemini(result: Any) -> tuple[JsonObject, ...]:
     found: list[JsonObject] = []
     for at, each in enumerate(chosen if isinstance(chosen, list) else ()):
         if (entry := _entry(each)) is None:
-            return ()  # one missing, and the others would not stand beside their tokens
+            return ()  # if one is missing, the others do not match their tokens
         top = tops[at] if isinstance(tops, list) and at < len(tops) else None
         others = top.get("candidates") if isinstance(top, dict) else None
         entries = map(_entry, others if isinstance(others, list) else ())

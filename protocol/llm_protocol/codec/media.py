@@ -1,4 +1,4 @@
-"""Read and write pictures, documents and audio on the wire: base64 and data URIs."""
+"""Encode and decode images, documents and audio: base64 and data URIs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm_protocol.codec.json import WireError, decode_json
 from llm_protocol.content import Audio, Document, Image, JsonObject
 
 _SLICE = 3 * 4 * 64 * 1024
-"""How much is encoded or decoded in one step: without a rest in either direction."""
+"""Bytes that are encoded or decoded in one step: a multiple of 3 and of 4."""
 
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
@@ -23,7 +23,7 @@ def data_uri(media_type: str, data: bytes) -> str:
 
 
 def parse_data_uri(url: str) -> tuple[str, bytes]:
-    """Media type and bytes of a base64 data URI. Raises `WireError` when it is not one."""
+    """Media type and bytes of a base64 data URI. Raises `WireError` if it is malformed."""
     head, comma, payload = url.partition(",")
     if not comma or not head.startswith("data:") or not head.endswith(";base64"):
         raise WireError("not a base64 data URI")
@@ -46,13 +46,13 @@ def _unbase64(raw: bytes) -> bytes:
 
 
 def unbase64_json(raw: msgspec.Raw) -> bytes | None:
-    """The bytes of a JSON string of base64 that was not decoded; ``None`` for null. Raises `WireError`."""
+    """The bytes of an undecoded JSON string with base64; ``None`` for null. Raises `WireError`."""
     text = memoryview(raw)
     if len(text) > _SLICE and text[0] == text[-1] == ord('"'):
         end = len(text) - 1
         while text[end - 1] == ord("="):
             end -= 1
-        with suppress(ValueError):  # binascii.Error is one; what is escaped is read below
+        with suppress(ValueError):  # binascii.Error is a ValueError; escapes are handled below
             return b"".join([_unbase64(bytes(text[at : min(at + _SLICE, end)])) for at in range(1, end, _SLICE)])
     value = decode_json(bytes(text))
     if not isinstance(value, str | None):
@@ -61,7 +61,7 @@ def unbase64_json(raw: msgspec.Raw) -> bytes | None:
 
 
 def base64_pieces(data: bytes) -> list[bytes]:
-    """Standard base64 of ``data``, in pieces that are each made in a short time."""
+    """Standard base64 of ``data``, in pieces that each take little time."""
     return [base64.b64encode(data[at : at + _SLICE]) for at in range(0, len(data), _SLICE)]
 
 
@@ -78,7 +78,7 @@ def image_url(image: Image) -> str:
 
 
 def image_from_url(url: str, detail: str | None = None) -> Image:
-    """The image behind a URL, with its bytes where the URL carries them. Raises `WireError`."""
+    """The image for a URL, with its bytes if it is a data URI. Raises `WireError`."""
     if not url.startswith("data:"):
         return Image(url=url, detail=detail)
     media_type, data = parse_data_uri(url)
@@ -100,7 +100,7 @@ def standard_base64(text: str) -> str:
 
 
 def content_base64(part: Document | Audio) -> str | bytes:
-    """What the part holds, as a value of a JSON object: it is base64 there. Bytes become it when they are encoded."""
+    """The content of the part as a JSON value, which is base64. Bytes become base64 when they are encoded."""
     if part.base64 is not None:
         return part.base64
     if isinstance(part, Document) and part.text is not None:
@@ -116,7 +116,7 @@ def content_uri(part: Document | Audio) -> str:
 
 
 def split_data_uri(url: str) -> tuple[str, str]:
-    """Media type and standard base64 of a base64 data URI, not decoded. Raises `WireError` when it is not one."""
+    """Media type and standard base64 of a base64 data URI, without decoding. Raises `WireError` if it is malformed."""
     head, comma, payload = url.partition(",")
     if not comma or not head.startswith("data:") or not head.endswith(";base64"):
         raise WireError("not a base64 data URI")
@@ -126,7 +126,7 @@ def split_data_uri(url: str) -> tuple[str, str]:
 def media_part(
     media_type: str, content: str, *, title: str | None = None, extra: dict[str, JsonObject] | None = None
 ) -> Image | Document | Audio | None:
-    """The part that base64 ``content`` of this type is; ``None`` for video. Raises `WireError` for malformed base64."""
+    """The part for base64 ``content`` of this type; ``None`` for video. Raises `WireError` for malformed base64."""
     match media_type.partition("/")[0]:
         case "image":
             return Image(data=unbase64(content), media_type=media_type, extra=extra)
@@ -139,7 +139,7 @@ def media_part(
 
 
 def text_of_document(part: Document) -> str | None:
-    """The text of a document whose bytes are text; ``None`` if it is not here, or not in UTF-8."""
+    """The text of a document whose bytes are text; ``None`` if it has no bytes or they are not UTF-8."""
     if part.text is not None:
         return part.text
     if not part.is_text:
@@ -163,7 +163,7 @@ TYPES_BY_SUFFIX = {
 
 
 def type_of_name(name: str | None) -> str | None:
-    """The media type of a document by the name of its file, where that tells it."""
+    """The media type of a document by its file name; empty if the name does not tell."""
     return TYPES_BY_SUFFIX.get((name or "").rpartition(".")[2].lower())
 
 

@@ -1,8 +1,8 @@
 """Join deltas that have piled up.
 
-A reader that is slower than the model finds many small deltas waiting. Sent one by one, each costs a frame; joined,
-they cost one. Every encoder uses this, so a slow reader is treated the same on every wire. The run log uses it too: it
-keeps old deltas joined, with the length of each, so that a reader can still resume between them.
+A client that is slower than the model has many small deltas waiting. Sent one by one, each takes a frame; joined, they
+take one. Every encoder uses this, so a slow reader is treated the same on every wire. The run log uses it too: it keeps
+old deltas joined, with the length of each, so that a reader can still resume between them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ AnyDelta: TypeAlias = Delta | MemberDelta
 ANY_DELTAS = (*DELTAS, MemberDelta)
 
 MAX_PIECE = 255
-"""Characters of a delta that may be joined with its length kept: one byte holds the length."""
+"""The longest delta, in characters, that can be joined with its length kept: one byte stores the length."""
 
 
 def merged(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
-    """The events in order, each with how many deltas it stands for: adjacent deltas of one item become one."""
+    """The events in order, each with the number of deltas it stands for. Adjacent deltas of one item become one."""
     pending: AnyDelta | None = None
     texts: list[str] = []
     count = 0
@@ -50,7 +50,7 @@ def is_continued_by(first: AnyDelta, second: AnyDelta) -> bool:
 
 
 def count_pieces(event: Event) -> int:
-    """How many of the log's events this one stands for."""
+    """The number of the log's events that this one stands for."""
     return (len(event.lengths) or 1) if isinstance(event, ANY_DELTAS) else 1
 
 
@@ -60,7 +60,7 @@ def keeps_lengths(delta: AnyDelta) -> bool:
 
 
 def join(deltas: Sequence[AnyDelta]) -> AnyDelta:
-    """Deltas of one text as one, with the length of each. Each must be one that `keeps_lengths`."""
+    """Join deltas of one text into one that keeps the length of each. `keeps_lengths` must be true for each."""
     if len(deltas) == 1:
         return deltas[0]
     lengths = b"".join(delta.lengths or bytes((len(delta.text),)) for delta in deltas)
@@ -68,14 +68,14 @@ def join(deltas: Sequence[AnyDelta]) -> AnyDelta:
 
 
 def cut(delta: AnyDelta, pieces: int) -> tuple[AnyDelta, AnyDelta]:
-    """The first ``pieces`` of a joined delta, and the rest; both must have some."""
+    """Split a joined delta after ``pieces`` of its deltas. Neither half may be empty."""
     at = sum(delta.lengths[:pieces])
     first = _made(delta, delta.text[:at], delta.lengths[:pieces])
     return first, _made(delta, delta.text[at:], delta.lengths[pieces:])
 
 
 def without_lengths(delta: AnyDelta) -> AnyDelta:
-    """The delta as if it had come in one piece."""
+    """The delta as if it had arrived in one piece."""
     return _made(delta, delta.text, b"") if delta.lengths else delta
 
 

@@ -18,7 +18,7 @@ from llm_protocol.errors import ProtocolError
 from llm_protocol.requests import RequestType
 
 _YEAR_10_000 = 253_402_300_800
-"""Seconds since the epoch. Other wires write dates, and there are none of it."""
+"""The earliest time that counts, in seconds since the epoch. Earlier values are errors."""
 
 
 @final
@@ -29,7 +29,7 @@ class ModelEntry:
         self.fields: JsonObject = fields if isinstance(fields, dict) else {}
 
     def text(self, name: str) -> str:
-        """A text; empty if there is none."""
+        """A string; empty if absent."""
         value = self.fields.get(name)
         return value if isinstance(value, str) else ""
 
@@ -40,12 +40,12 @@ class ModelEntry:
         return next(counts, None)
 
     def flag(self, name: str) -> bool | None:
-        """A boolean; ``None`` if there is none."""
+        """A boolean; ``None`` if absent."""
         value = self.fields.get(name)
         return value if isinstance(value, bool) else None
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """The texts of a list; empty if there is none."""
+        """The strings of a list; empty if absent."""
         values: Any = self.fields.get(name)
         return tuple(each for each in values if isinstance(each, str)) if isinstance(values, list) else ()
 
@@ -61,11 +61,11 @@ class ModelEntry:
         return int(seconds) if is_sane and seconds is not None else 0
 
     def object(self, name: str) -> ModelEntry:
-        """An object; empty if there is none."""
+        """An object; empty if absent."""
         return ModelEntry(self.fields.get(name))
 
     def request_types(self, name: str, meaning: Mapping[str, Collection[RequestType]]) -> frozenset[RequestType] | None:
-        """What can be asked of the model, from a list of the vendor's words. ``None`` if the list says nothing."""
+        """The request types of the model, from a list of the vendor's terms. ``None`` if none of them is known."""
         words: Any = self.fields.get(name)
         if not isinstance(words, list) or not words:
             return None
@@ -80,14 +80,14 @@ def read_models(
     *,
     may_be_missing: bool = False,
 ) -> ModelPage:
-    """A page of a list. ``field`` has the models; each whose ``info`` has an id is one. ``next_page`` reads from the
-    page what the request for the next one needs. Raises `ProtocolError` when it is no list.
+    """A page of a list. ``field`` has the models; entries whose ``info`` has no id are skipped. ``next_page`` returns
+    what the request for the next page needs. Raises `ProtocolError` if the page is not a list.
     """
     try:
         page = decode_object(body)
         models = _models(page, field, info, may_be_missing=may_be_missing)
     except WireError as exc:
-        raise ProtocolError(f"the vendor's model list is not understood: {exc}") from None
+        raise ProtocolError(f"the vendor's model list cannot be decoded: {exc}") from None
     return ModelPage(models, next_page(ModelEntry(page)) or None)
 
 

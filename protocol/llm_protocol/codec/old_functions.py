@@ -1,6 +1,7 @@
-"""OpenAI's old form of tool calls: ``functions`` and ``function_call``, of which an answer has one at most.
+"""OpenAI's deprecated form of tool calls: ``functions`` and ``function_call``, with at most one call per response.
 
-A request in it is put into today's form before it is read, and the answer into the old one after it was written.
+A request in this form is converted to the current form before it is decoded, and its response is converted back after
+it is encoded.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from llm_protocol.dialect import Frame, ResponseEncoder
 from llm_protocol.events import Event
 
 FUNCTIONS = "functions"
-"""`Inbound.form` of a request that came so."""
+"""`Inbound.form` of a request in this form."""
 
 
 def form_of(body: JsonObject) -> str:
-    """`FUNCTIONS` where the answer must be in the old form, too, else the empty text."""
+    """`FUNCTIONS` if the response must be in the deprecated form too, else the empty string."""
     return FUNCTIONS if body.get("functions") is not None or body.get("function_call") is not None else ""
 
 
 def modernised(body: JsonObject) -> JsonObject:
-    """The request in today's form; what is not as it should be is left for its reader to refuse."""
+    """The request in the current form. Malformed fields are left for the decoder to refuse."""
     found = {name: value for name, value in body.items() if name not in ("functions", "function_call")}
     functions, choice = body.get("functions"), body.get("function_call")
     if functions is not None and "tools" not in found:
@@ -39,8 +40,8 @@ def modernised(body: JsonObject) -> JsonObject:
 
 
 def _modern_messages(messages: Any) -> Any:
-    """The messages with today's form of calls and results. The old form has no ids, so each result belongs to the
-    call before it.
+    """The messages with calls and results in the current form. The deprecated form has no ids, so each result belongs
+    to the call before it.
     """
     if not isinstance(messages, list):
         return messages
@@ -62,7 +63,7 @@ def _modern_messages(messages: Any) -> Any:
 
 
 def old_body(body: bytes) -> bytes:
-    """A whole answer, or a chunk of one, in the old form."""
+    """A complete response, or a chunk of one, in the deprecated form."""
     answer = msgspec.json.decode(body)
     for choice in answer.get("choices", ()):
         part = choice.get("message") or choice.get("delta") or {}
@@ -77,7 +78,7 @@ def old_body(body: bytes) -> bytes:
 
 @final
 class OldFormEncoder:
-    """The frames of another encoder, in the old form."""
+    """Converts the frames of another encoder to the deprecated form."""
 
     def __init__(self, encoder: ResponseEncoder) -> None:
         self._encoder = encoder
@@ -92,5 +93,5 @@ class OldFormEncoder:
 
 
 def _old(frame: Frame) -> Frame:
-    """Most frames are text, and need not be read again."""
+    """Convert one frame. Most frames are text, and are not decoded again."""
     return frame._replace(data=old_body(frame.data)) if b'"tool_calls"' in frame.data else frame

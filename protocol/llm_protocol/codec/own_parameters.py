@@ -1,4 +1,4 @@
-"""Parameters that a client sent in ``extra``, under its wire's own name for one of ours.
+"""Parameters that a client sent in ``extra``, under its wire's own names.
 
 Sent twice, a parameter could reach the vendor twice: two output limits, or a ``top_p`` under an API version that
 refuses it. The value in ``extra`` therefore becomes the parameter itself before the request is adapted and encoded. If
@@ -69,9 +69,7 @@ _THINKING: Final = (("thinkingLevel", "reasoning_effort"), ("thinkingBudget", "r
 
 
 def with_own_parameters(request: R, dialect: str) -> R:
-    """The request in which ``extra[dialect]`` says nothing that is a parameter. Raises `BadRequestError` for a value
-    that the parameter cannot have.
-    """
+    """The request with parameters moved out of ``extra[dialect]``. Raises `BadRequestError` for an invalid value."""
     parameters = request.parameters
     extra = parameters.extra.get(dialect)
     if not extra or not isinstance(request, ChatRequest | CompletionRequest):
@@ -99,7 +97,9 @@ def _with(parameters: Parameters, found: JsonObject, dialect: str, rest: JsonObj
 
 
 def _of_gemini(extra: JsonObject, parameters: Parameters) -> tuple[JsonObject, JsonObject]:
-    """Most of Gemini's stand inside ``generationConfig``; of a level and a budget for thinking only one may be said."""
+    """Most of Gemini's parameters are inside ``generationConfig``. Only one of a level and a budget for thinking may be
+    set.
+    """
     config = extra.get("generationConfig")
     if not isinstance(config, dict):
         return {}, extra

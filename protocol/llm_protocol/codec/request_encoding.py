@@ -17,12 +17,12 @@ _NOTHING_SAID: Final = Parameters()
 
 
 def own_fields(extra: Mapping[str, JsonObject] | None, dialect: str) -> JsonObject:
-    """The fields of a part, tool or message that were meant for ``dialect``. Not a copy."""
+    """The ``extra`` fields of a part, tool or message for ``dialect``. Not a copy."""
     return extra.get(dialect, {}) if extra else {}
 
 
 def own_value(block: Opaque | HostedTool, where: str, dialect: str, vendor: str) -> JsonObject:
-    """A block or hosted tool as it came. Raises `UnsupportedError` when it was made for another dialect."""
+    """A block or hosted tool, unchanged. Raises `UnsupportedError` if it belongs to another dialect."""
     if block.dialect == dialect:
         return block.value
     what = "a hosted tool" if isinstance(block, HostedTool) else "a block"
@@ -30,7 +30,7 @@ def own_value(block: Opaque | HostedTool, where: str, dialect: str, vendor: str)
 
 
 def only_result(part: Part, where: str) -> ToolResult:
-    """A part of a message with the role ``tool``. Raises `BadRequestError` when it is anything else than a result."""
+    """A part of a message with the role ``tool``. Raises `BadRequestError` if it is not a tool result."""
     if not isinstance(part, ToolResult):
         raise bad_request(where, f"{where}: a message of role tool may hold tool results only")
     return part

@@ -35,24 +35,26 @@ from llm_protocol.runtime_fields import is_wanted
 class StreamEncoder(ABC):
     """Turns the events of one run into a client's frames; see `llm_protocol.dialect.ResponseEncoder`.
 
-    A wire says what it writes for each kind of event, and appends it to ``_frames``. Adjacent deltas of one item arrive
-    as one. An item that came without deltas gets one with its whole text before it is done.
+    A wire implements a hook for each kind of event, and appends frames to ``_frames``. Adjacent deltas of one item are
+    joined. An item without deltas gets one with its whole text before it is done.
     """
 
     def __init__(self, inbound: Inbound, response_id: str) -> None:
         self._id = response_id
         self._model = inbound.request.model
-        """The model that answers; until it is known, the one that was asked for."""
+        """The model that responds; until it is known, the requested one."""
         self._wants_runtime_fields = is_wanted(inbound)
         self._usage: Usage | None = None
         self._streamed: set[int] = set()
-        """The items whose text went out in deltas."""
+        """The items whose text was sent in deltas."""
         self._frames: list[Frame] = []
         self._unmerged: Callable[[Iterable[Event]], Iterator[tuple[Event, int]]] | None = None
-        """What gives the events, and how many deltas each stands for, where deltas must not be joined freely."""
+        """Returns the events, each with its number of deltas, for wires on which deltas must not be joined freely."""
 
     def start(self) -> list[Frame]:
-        """What is sent before the provider sent anything: nothing, so that an error can still be an HTTP error."""
+        """The frames to send before the provider has sent anything. None by default, so that an error can still be an
+        HTTP error.
+        """
         return []
 
     def encode(self, events: Iterable[Event]) -> list[Frame]:
@@ -99,37 +101,37 @@ class StreamEncoder(ABC):
 
     @abstractmethod
     def _delta(self, event: Delta, count: int) -> None:
-        """More of an item's text, which stands for ``count`` deltas of the run."""
+        """Hook: more of an item's text, which stands for ``count`` deltas of the run."""
 
     @abstractmethod
     def _item_done(self, event: ItemDone) -> None:
-        """An item is whole, and all its text was written."""
+        """Hook: an item is complete, and all its text was written."""
 
     @abstractmethod
     def _finished(self, event: Finished) -> None:
-        """The response is whole."""
+        """Hook: the response is complete."""
 
     @abstractmethod
     def _failed(self, event: Failed) -> None:
-        """The response ends with a failure."""
+        """Hook: the response ends with a failure."""
 
-    # What most wires have nothing to write for.
+    # Hooks that most wires leave empty.
 
     def _started(self) -> None:
-        """The provider began to answer; ``_model`` is known."""
+        """Hook: the provider has begun to respond; ``_model`` is known."""
 
     def _item_started(self, event: ItemStarted) -> None:
-        """An item begins."""
+        """Hook: an item begins."""
 
     def _fields_added(self, dialect: str, fields: dict[str, JsonObject]) -> None:
-        """Fields that only clients of ``dialect`` understand."""
+        """Hook: fields that only clients of ``dialect`` understand."""
 
     def _restarted(self) -> None:
-        """Everything written is void."""
+        """Hook: everything written so far is void."""
 
     def _member(self, event: MemberEvent, count: int) -> None:
-        """A member of an ensemble has something to tell."""
+        """Hook: an event of an ensemble's member."""
 
     def _whole_text(self, part: Part) -> str:
-        """The text of an item that came without deltas, as this wire streams it."""
+        """The text of an item without deltas, as this wire streams it."""
         return text_of(part)

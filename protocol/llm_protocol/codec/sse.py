@@ -18,10 +18,10 @@ from llm_protocol.codec.json import TooLarge
 from llm_protocol.dialect import Frame
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
-"""One line, and the data of one event together, may have this many bytes."""
+"""The limit in bytes for one line, and for the data of one event."""
 
 LINE_COST = 64
-"""Bytes charged for each data line on top of its text, since keeping many tiny ones costs that."""
+"""Bytes counted for each data line in addition to its text: the memory that a tiny line takes."""
 
 STRAY_LIMIT = 64 * 1024
 """Bytes kept of lines that are not SSE."""
@@ -34,21 +34,21 @@ _BARE_FIELDS = frozenset((b"id", b"retry"))
 
 
 class ServerSentEvent(NamedTuple):
-    """One event. ``event`` is ``""`` where the stream gave it no name."""
+    """One event. ``event`` is its name, ``""`` if the stream gave none."""
 
     event: str
     data: str
 
 
 class SseDecoder:
-    """Feed it bytes as they come. Time and memory are linear in what is fed and bounded by ``max_event_bytes``."""
+    """Decodes bytes as they arrive. Time is linear in the input; memory is limited by ``max_event_bytes``."""
 
     __slots__ = ("_after_cr", "_data", "_event", "_first_line", "_limit", "_size", "_stray", "_tail")
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._limit = max_event_bytes
-        self._tail = bytearray()  # a line that has not ended yet
-        self._after_cr = False  # a LF that comes first now belongs to the CR before it
+        self._tail = bytearray()  # the current line, incomplete
+        self._after_cr = False  # a LF that comes next belongs to the CR before it
         self._first_line = True
         self._event = ""
         self._data: list[bytes] = []
@@ -57,11 +57,13 @@ class SseDecoder:
 
     @property
     def surplus(self) -> bytes:
-        """The beginning of what was not SSE, line ends as LF; complete only after `end`."""
+        """The beginning of a body that is not SSE, with LF as line ends; complete only after `end`."""
         return bytes(self._stray)
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """The events that ``data`` completes. Raises `TooLarge` at what is too long, and is of no use after it."""
+        """The events that ``data`` completes. Raises `TooLarge` if a line or event is too long; the decoder cannot be
+        used afterwards.
+        """
         if self._after_cr and data:
             self._after_cr = False
             if data[0] == 0x0A:
@@ -69,7 +71,7 @@ class SseDecoder:
         if not data:
             return []
         self._after_cr = data.endswith(b"\r")
-        lines = data.splitlines()  # of bytes: at LF, CR and CRLF only
+        lines = data.splitlines()  # for bytes, it splits at LF, CR and CRLF only
         unfinished = None if data.endswith(_LINE_ENDS) else lines.pop()
         if self._tail and lines:
             self._extend_tail(lines[0])
@@ -81,7 +83,7 @@ class SseDecoder:
                 self._take(line)
             elif self._data:
                 event = self._made()
-                if event.data:  # the standard: one without data is not dispatched
+                if event.data:  # by the standard, an event without data is not dispatched
                     found.append(event)
             else:
                 self._event, self._first_line = "", False
@@ -90,7 +92,7 @@ class SseDecoder:
         return found
 
     def end(self) -> list[ServerSentEvent]:
-        """The body has ended. Returns the event whose last line is complete, if any; a partial line is dropped."""
+        """End of the body. Returns the event whose last line is complete, if any; a partial line is dropped."""
         if self._tail:
             line = bytes(self._tail).removeprefix(_BOM if self._first_line else b"")
             self._tail.clear()

@@ -13,21 +13,23 @@ from typing import final
 from llm_protocol.codec.sse import ServerSentEvent
 
 HALF = "\\u"
-"""What a piece with half a pair has in it; most have not."""
+"""A piece with half a pair contains this. Most pieces do not."""
 
 HELD_PIECES = 2
-"""Pieces that are held back while the second half may still come: a ping may stand between."""
+"""The most pieces that are held back for the second half: a ping may come between."""
 
 _FIRST_HALF = re.compile(r'(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})"')
-"""At the end of a string. The backslash that begins it stands behind an even number of others."""
+"""The first half at the end of a string. An even number of backslashes precedes it."""
 
 _SECOND_HALF = re.compile(r'(?<!\\)"(\\u[dD][c-fC-F][0-9a-fA-F]{2})')
-"""At the beginning of a string."""
+"""The second half at the beginning of a string."""
 
 
 @final
 class PairJoiner:
-    """Feed it the pieces of a stream in order: those with `HALF` in them, and all while any are held back."""
+    """Joins halves. Feed it the pieces of a stream in order: those that contain `HALF`, and all pieces while any are
+    held back.
+    """
 
     __slots__ = ("held",)
 
@@ -36,11 +38,11 @@ class PairJoiner:
         """The pieces that are held back."""
 
     def feed(self, piece: ServerSentEvent) -> list[ServerSentEvent]:
-        """The pieces that can be read now."""
+        """The pieces that can be decoded now."""
         ready: list[ServerSentEvent] = []
         if self.held:
             second = _SECOND_HALF.search(piece.data)
-            may_come = len(self.held) < HELD_PIECES and piece.data.startswith("{")  # not behind [DONE]
+            may_come = len(self.held) < HELD_PIECES and piece.data.startswith("{")  # not after [DONE]
             if second is None and may_come:
                 self.held.append(piece)
                 return []
@@ -56,13 +58,13 @@ class PairJoiner:
         return ready
 
     def end(self) -> list[ServerSentEvent]:
-        """The pieces that are held back: no second half will come."""
+        """Release the pieces that are held back: no second half will come."""
         held, self.held = self.held, []
         return held
 
 
 def _without_half(piece: ServerSentEvent) -> tuple[ServerSentEvent, str]:
     found = _FIRST_HALF.search(piece.data)
-    assert found is not None, "for this it is held back"
+    assert found is not None, "it is held back because it matches"
     start, end = found.span(1)
     return piece._replace(data=piece.data[:start] + piece.data[end:]), found[1]

@@ -1,4 +1,4 @@
-"""Parameters that a target does not have: one table, and the functions that decide by it."""
+"""What happens to parameters that a target does not support: one table, and the functions that apply it."""
 
 from llm_protocol.parameters.adapt import Adapted, adapt, refuse_lossy
 from llm_protocol.parameters.models import stops_reasoning

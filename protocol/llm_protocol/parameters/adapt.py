@@ -36,15 +36,15 @@ _PENALTIES: Final = frozenset(("frequency_penalty", "presence_penalty"))
 _TOOL_FIELDS: Final = frozenset(("parallel_tool_calls",))
 
 _WITHOUT_TEXT: Final = frozenset(("user",))
-"""What may be said of vectors, and of pictures that no chat model makes."""
+"""The request types whose parameters are checked by name: embeddings, and images of models other than chat models."""
 
 
 _NOTHING_SAID: Final = Parameters()
 
 
 class Adapted(NamedTuple):
-    """``request`` is what the target can be told. ``filters`` make the events of its answer: a filter is of use for
-    one answer only.
+    """``request`` is what is sent to the target. ``filters`` create the filters for the events of its response; a
+    filter serves one response only.
     """
 
     request: AnyRequest
@@ -53,7 +53,7 @@ class Adapted(NamedTuple):
 
 
 def adapt(request: AnyRequest, target: RequestTarget, rule: ModelRule) -> Adapted:
-    """``request`` for ``target``, of whose model ``rule`` is known. Raises `UnsupportedError` or `BadRequestError`."""
+    """Adapt ``request`` to ``target``, whose model has ``rule``. Raises `UnsupportedError` or `BadRequestError`."""
     work = _Work(request, target, takes_of(rule, target, request))
     parameters = work.canonical()
     if isinstance(request, ChatRequest):
@@ -66,7 +66,7 @@ def adapt(request: AnyRequest, target: RequestTarget, rule: ModelRule) -> Adapte
 
 
 def refuse_lossy(adapted: Adapted) -> None:
-    """Raise `UnsupportedError` for the first change that does not keep the meaning: what ``strict`` asks for."""
+    """Raise `UnsupportedError` for the first change that does not keep the meaning, as ``strict`` requires."""
     lossy = [each for each in adapted.adjusted if each.action in LOSSY]
     if lossy:
         changes = ", ".join(each.in_words for each in lossy)
@@ -74,7 +74,7 @@ def refuse_lossy(adapted: Adapted) -> None:
 
 
 class _Work:
-    """One request on its way to one target; gathers what is changed."""
+    """Adapts one request to one target, and collects the changes."""
 
     def __init__(self, request: LLMRequest, target: RequestTarget, takes: ModelTakes) -> None:
         self._request = request
@@ -92,14 +92,14 @@ class _Work:
         return Adapted(request, tuple(self._adjusted), tuple(self._filters))
 
     def _note(self, row: Parameter, adjustment: Adjustment) -> None:
-        """Tell a change under the client's own name of the parameter."""
+        """Record a change under the client's own name of the parameter."""
         name = row.wires.get(self._wire or "", row.name)
         self._adjusted.append(msgspec.structs.replace(adjustment, parameter=name))
 
     # -- the canonical parameters ------------------------------------------------------------------------------------
 
     def canonical(self) -> Parameters:
-        """The parameters as the target, and the model, can be told them."""
+        """The parameters that the target and the model accept."""
         changed: JsonObject = {}
         rows = [] if self._given == _NOTHING_SAID else self._set_parameters()
         takes = _taken(self._request, self._target)
@@ -123,7 +123,7 @@ class _Work:
         return [row for row in CANONICAL if getattr(self._given, row.name) not in (None, ())]
 
     def _betas(self, changed: JsonObject) -> None:
-        """Header fields of another wire stay behind, as the body fields that they unlock do."""
+        """Header fields of another wire are removed, as are the body fields that they enable."""
         headers = self._given.headers
         if headers and self._wire != self._target.wire:
             changed["headers"] = {}
@@ -135,7 +135,7 @@ class _Work:
             self._note(row, Adjustment(row.name, "left_out"))
 
     def _limit(self, row: Parameter, value: Any, changed: JsonObject) -> None:
-        """Put the value of a parameter that is sent within the target's limits."""
+        """Adjust the value of a parameter to the target's limits."""
         limits = self._target.limits
         match row.name:
             case "stop":
@@ -147,9 +147,9 @@ class _Work:
             case "frequency_penalty" | "presence_penalty":
                 self._clamp(row, value, limits.penalty, changed)
             case "parallel_tool_calls" if isinstance(self._request, ChatRequest) and not self._request.tools:
-                changed[row.name] = None  # refused where there are no tools, and says nothing there
+                changed[row.name] = None  # refused without tools, and has no meaning there
             case "parallel_tool_calls" if not self._takes.parallel_calls:
-                changed[row.name] = None  # such models refuse the word, and never call two tools at once
+                changed[row.name] = None  # such models refuse the parameter, and never call two tools at once
                 if value:
                     self._note(row, Adjustment(row.name, "left_out"))
 
@@ -165,7 +165,9 @@ class _Work:
             self._note(row, Adjustment(row.name, "rewritten", "its SHA-256"))
 
     def _stop(self, row: Parameter, stops: tuple[str, ...], changed: JsonObject) -> None:
-        """Tell the target as many sequences as it takes, and cut at all of them where some are left."""
+        """Send as many stop sequences as the target accepts. If there are more, the runtime ends the response at all of
+        them.
+        """
         limits = self._target.limits
         if row.cell(self._target.name).action == "emulate" or not self._takes.stops:
             told: tuple[str, ...] = ()
@@ -187,7 +189,7 @@ class _Work:
             self._note(by_name[each.parameter], each)
 
     def _sample(self, rows: list[Parameter], changed: JsonObject) -> None:
-        """Leave sampling out where the model refuses it."""
+        """Remove the sampling parameters if the model refuses them."""
         takes = self._takes
         effort = changed.get("reasoning_effort", self._given.reasoning_effort) or takes.default_effort
         thinks = effort not in (None, "none")
@@ -200,7 +202,7 @@ class _Work:
     # -- the fields of the client's own wire -------------------------------------------------------------------------
 
     def own_extra(self, own: JsonObject) -> JsonObject:
-        """What the target is told of the fields that a client of the request's wire sent."""
+        """Adapt the fields that a client of the request's wire sent."""
         if self._wire is None or not own:
             return {}
         found: JsonObject = own if self._target.wire == self._wire else {}
@@ -228,7 +230,7 @@ class _Work:
                 self._adjusted.append(Adjustment(used.path, "translated", str(value)[:64]))
             return found if is_own and value == used.value else with_value(found, path, value)
         if cell.action == "refuse" and used.value not in row.neutral:
-            raise self._cannot(used, f"{target.who} has no parameter like {used.path}, and it is not left out")
+            raise self._cannot(used, f"{target.who} has no parameter like {used.path}, and it must not be omitted")
         if used.value not in row.neutral:
             self._adjusted.append(Adjustment(used.path, "left_out"))
         return without_value(found, used.path) if is_own else found
@@ -237,7 +239,7 @@ class _Work:
         return unsupported(used.path, message)
 
     def with_extra(self, parameters: Parameters, found: JsonObject) -> Parameters:
-        """``parameters`` with ``found`` beside what was addressed to the target's dialect by name."""
+        """``parameters``, with ``found`` added to the fields that were addressed to the target's dialect by name."""
         wire, given = self._wire, self._given.extra
         if wire is None or wire not in given:
             return parameters
@@ -246,10 +248,10 @@ class _Work:
             rest[self._target.wire] = {**found, **rest.get(self._target.wire, {})}
         return msgspec.structs.replace(parameters, extra=rest)
 
-    # -- vectors and pictures ---------------------------------------------------------------------------------------
+    # -- embeddings and images ---------------------------------------------------------------------------------------
 
     def own_parameters(self, rows: tuple[Parameter, ...]) -> JsonObject:
-        """The fields of a request that is no chat, as far as they change. Raises `UnsupportedError`."""
+        """The changed fields of a request that is not a chat. Raises `UnsupportedError`."""
         changed: JsonObject = {}
         for row in rows:
             value = getattr(self._request, row.name)
@@ -270,7 +272,7 @@ class _Work:
     # -- chats -------------------------------------------------------------------------------------------------------
 
     def chat(self, request: ChatRequest, parameters: Parameters) -> Adapted:
-        """A chat, with its tools, format and conversation."""
+        """Adapt a chat, with its tools, format and conversation."""
         target = self._target
         flat = Flattened(request) if target.has_namespaces else flatten(request)
         self._adjusted += [Adjustment(f"tools[{at}]", "rewritten", "functions") for at in flat.groups]
@@ -331,13 +333,13 @@ class _Work:
             raise unsupported("n", f"n: what is emulated for {self._target.who} works for one choice only")
 
     def _note_marks(self, request: ChatRequest) -> None:
-        """Tell once which fields of the client's messages and tools only its own wire knows, such as cache marks."""
+        """Record once which fields of the client's messages and tools only its own wire knows, such as cache marks."""
         wire = self._wire
         if wire is None or wire == self._target.wire:
             return
         marked: dict[str, None] = {}
         for message in request.messages:
-            if message.role != "assistant":  # what stands in an answer is the vendor's, not the client's wish
+            if message.role != "assistant":  # a response's fields are the vendor's
                 for part in message.content:
                     marked |= dict.fromkeys((getattr(part, "extra", None) or {}).get(wire, ()))
         for tool in request.tools:
@@ -346,14 +348,14 @@ class _Work:
 
 
 def _check_inputs(request: EmbeddingRequest, target: RequestTarget) -> None:
-    """Raise `UnsupportedError` where there are token ids and the target reads texts."""
+    """Raise `UnsupportedError` for token ids if the target reads only texts."""
     takes_ids = TOKEN_IDS.cell(target.name).action == "send"
     if not takes_ids and not all(isinstance(each, str) for each in request.inputs):
         raise unsupported("input", f"{target.who} embeds texts: send them instead of token ids")
 
 
 def _taken(request: LLMRequest, target: RequestTarget) -> frozenset[str] | None:
-    """Which parameters such a request may have at the target; ``None``: all."""
+    """The parameters that such a request may have at the target; ``None``: all."""
     match request.request_type:
         case RequestType.EMBEDDING:
             return _WITHOUT_TEXT
@@ -369,6 +371,6 @@ _OF_COMPLETIONS: Final = frozenset(row.name for row in CANONICAL) - _REASONING -
 
 
 def _path(row: Parameter, target: RequestTarget) -> str | None:
-    """Where the parameter stands at the target. Cerebras has the names of OpenAI's chat API."""
+    """The path of the parameter at the target. Cerebras uses the names of OpenAI's chat API."""
     wire = "openai_chat" if target.wire == "cerebras" else target.wire
     return row.wires.get(wire)

@@ -1,8 +1,8 @@
-"""The conversation in the form that a vendor accepts. Pure; what the messages say stays as it is.
+"""The conversation in the form that a vendor accepts. Pure; the content of the messages does not change. Results are
+moved directly behind the turn whose calls they answer. Names and ids are rewritten in accepted characters. Empty texts
+are removed if the vendor refuses them.
 
-Results stand right behind the turn whose calls they answer, in whatever place the client had them. Names and ids are
-put into accepted letters. Texts that are empty are left out where the vendor refuses them. For pictures, documents and
-audio see `llm_protocol.parameters.media`.
+For images, documents and audio see `llm_protocol.parameters.media`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llm_protocol.parameters.targets import FormLimits, RequestTarget
 
 
 class Fitted(NamedTuple):
-    """The messages, and what was changed of them that a caller may want to know."""
+    """The messages, and the changes that are reported to the caller."""
 
     messages: tuple[Message, ...]
     adjusted: tuple[Adjustment, ...] = ()
@@ -36,7 +36,7 @@ def fit_messages(
     reads_documents: bool = True,
 ) -> Fitted:
     """The conversation within the limits of ``target``; ``names`` are the tools' names that were rewritten. ``is_own``
-    and ``reads_documents``: see `fit_media`. Raises `UnsupportedError` where nothing is left of it.
+    and ``reads_documents``: see `fit_media`. Raises `UnsupportedError` if nothing remains of it.
     """
     limits = target.limits
     adjusted: list[Adjustment] = []
@@ -57,8 +57,8 @@ def fit_messages(
 
 
 def without_hosted(messages: tuple[Message, ...], wire: str) -> Fitted:
-    """The conversation without what hosted tools of another vendor did in it: no other model can read that, and the
-    text that came of it is there. What a user gave is not touched.
+    """The conversation without the blocks of another vendor's hosted tools: no other model can read them, and the text
+    that resulted remains. What the user sent is not changed.
     """
     if not any(isinstance(part, Opaque) for message in messages for part in message.content):
         return Fitted(messages)
@@ -77,11 +77,11 @@ def without_hosted(messages: tuple[Message, ...], wire: str) -> Fitted:
 
 
 _MEANT: Final = frozenset(("compaction", "compaction_summary", "context_compaction", "item_reference"))
-"""Blocks that stand for the conversation itself: who cannot read one is not asked."""
+"""Blocks that replace part of the conversation. A vendor that cannot read one does not get the request."""
 
 
 def _is_hosted(message: Message, part: Part, wire: str, calls: set[object]) -> bool:
-    """Whether ``part`` is the work of a hosted tool of another wire, or the answer to such a call, of ``calls``."""
+    """Whether ``part`` is a block of another wire's hosted tool, or the result of one of its ``calls``."""
     if not isinstance(part, Opaque) or part.dialect == wire or part.value.get("type") in _MEANT:
         return False
     call_id = part.value.get("call_id")
@@ -95,7 +95,7 @@ def _is_hosted(message: Message, part: Part, wire: str, calls: set[object]) -> b
 
 
 def is_in_order(messages: Sequence[Message]) -> bool:
-    """Whether every message with results stands behind the assistant's turn or another one with results."""
+    """Whether every message with results follows the assistant's turn or another message with results."""
     before = ""
     for message in messages:
         if message.role == "tool" and before not in ("assistant", "tool"):
@@ -105,7 +105,9 @@ def is_in_order(messages: Sequence[Message]) -> bool:
 
 
 def in_order(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The same messages, with each result behind the turn that called for it; one without such a turn stays."""
+    """The same messages, with each result directly behind the turn with its call. A result without a call keeps its
+    place.
+    """
     behind: dict[int, list[Message]] = {}
     open_calls: dict[str, int] = {}
     moved: set[int] = set()
@@ -171,11 +173,11 @@ def _with_speaker(message: Message, limits: FormLimits) -> Message:
     return msgspec.structs.replace(message, name=accepted((name,), limit)[name])
 
 
-# ---------------------------------------------------------------- what is empty
+# ---------------------------------------------------------------- empty texts
 
 
 def _without_empty(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Without empty texts, and without turns that hold nothing else."""
+    """The messages without empty texts, and without turns that contain nothing else."""
     if not any(_is_empty(part) for message in messages for part in message.content) and all(
         message.content for message in messages
     ):

@@ -1,7 +1,7 @@
 """Custom tools: tools whose input is free text, as OpenAI's two APIs have them.
 
 For every other vendor such a tool is a function with one text argument, and its calls and results in the conversation
-are a function's. What the model calls is given back as a custom call: see `llm_protocol.parameters.restore`.
+are a function's. The model's calls become custom calls again: see `llm_protocol.parameters.restore`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INPUT: Final = "input"
 
 
 class CustomTool(msgspec.Struct, frozen=True, kw_only=True):
-    """A custom tool, whichever of the two wires it came over."""
+    """A custom tool, from either of the two wires."""
 
     name: str
     description: str | None = None
@@ -30,7 +30,7 @@ class CustomTool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_tool(tool: Tool | HostedTool) -> CustomTool | None:
-    """The custom tool that ``tool`` is, if it is one."""
+    """Decode ``tool``; ``None`` if it is not a custom tool."""
     if not isinstance(tool, HostedTool) or tool.dialect not in WIRES or tool.value.get("type") != "custom":
         return None
     fields = tool.value.get("custom") if tool.dialect == CHAT else tool.value
@@ -38,7 +38,7 @@ def read_tool(tool: Tool | HostedTool) -> CustomTool | None:
     if not isinstance(fields, dict) or not isinstance(name, str):
         return None
     description, form = fields.get("description"), fields.get("format")
-    if isinstance(form, dict) and isinstance(form.get("grammar"), dict):  # chat has it one level deeper
+    if isinstance(form, dict) and isinstance(form.get("grammar"), dict):  # the chat wire has one more level
         form = {"type": "grammar", **form["grammar"]}
     return CustomTool(
         name=name,
@@ -48,7 +48,7 @@ def read_tool(tool: Tool | HostedTool) -> CustomTool | None:
 
 
 def write_tool(tool: CustomTool, wire: str) -> HostedTool:
-    """``tool`` as one of the two wires has it."""
+    """``tool`` in the form of one of the two wires."""
     form = tool.format
     if wire == CHAT and form is not None and form.get("type") == "grammar":
         form = {"type": "grammar", "grammar": {key: value for key, value in form.items() if key != "type"}}
@@ -58,7 +58,7 @@ def write_tool(tool: CustomTool, wire: str) -> HostedTool:
 
 
 def as_function(tool: CustomTool) -> Tool:
-    """``tool`` as a function with one text argument, told in words what the text must be."""
+    """``tool`` as a function with one text argument, whose description says what the text must be."""
     words = [tool.description] if tool.description else []
     definition = tool.format.get("definition") if tool.format is not None else None
     if tool.format is not None and isinstance(definition, str):
@@ -94,7 +94,7 @@ def read_call(part: Part) -> tuple[str, str, str] | None:
 
 
 def write_call(id_: str, name: str, text: str, wire: str) -> Opaque:
-    """A custom call as one of the two wires has it."""
+    """A custom call in the form of one of the two wires."""
     if wire == CHAT:
         return Opaque(dialect=CHAT, value={"id": id_, "type": "custom", "custom": {"name": name, "input": text}})
     item = {"type": "custom_tool_call", "id": f"ctc_{id_}", "call_id": id_, "name": name, "input": text}
@@ -102,7 +102,9 @@ def write_call(id_: str, name: str, text: str, wire: str) -> Opaque:
 
 
 def _read_result(part: Part) -> ToolResult | None:
-    """The result of a custom call, which the Responses API has as an item of its own; chat has it as a function's."""
+    """The result of a custom call. It is an item of its own in the Responses API; on the chat wire it is a function's
+    result.
+    """
     if not isinstance(part, Opaque) or part.dialect != RESPONSES or part.value.get("type") != "custom_tool_call_output":
         return None
     call_id, output = part.value.get("call_id"), part.value.get("output")
@@ -112,12 +114,12 @@ def _read_result(part: Part) -> ToolResult | None:
         return ToolResult(call_id=call_id, content=(Text(output),) if output else ())
     texts = [each.get("text") for each in output if isinstance(each, dict)] if isinstance(output, list) else []
     if not texts or not all(isinstance(text, str) for text in texts):
-        return None  # pictures and files in a form that only the vendor reads
+        return None  # images and files in a form that only the vendor reads
     return ToolResult(call_id=call_id, content=tuple(Text(text) for text in texts if isinstance(text, str)))
 
 
 def fit_custom_calls(messages: tuple[Message, ...], wire: str) -> tuple[Message, ...]:
-    """The conversation with custom calls and their results as the target's wire has them: its own, or a function's."""
+    """The conversation with custom calls and their results in the target's form: its own, or a function's."""
     return tuple(_fit(message, wire) if message.role in ("assistant", "tool") else message for message in messages)
 
 

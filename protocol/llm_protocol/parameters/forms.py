@@ -1,4 +1,4 @@
-"""Tools, tool choice and response format: what becomes of them at a target, which depends on their value."""
+"""Tools, tool choice and response format: how they are adapted to a target, which depends on their values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ALLOWED: Final = "toolConfig.functionCallingConfig.allowedFunctionNames"
 JSON_ORDER: Final = (
     "Answer with one JSON object and nothing else: no explanation, no markdown fence. The answer must be valid JSON."
 )
-"""What a model is told whose vendor has no JSON mode."""
+"""The instruction for a model whose vendor has no JSON mode."""
 
 
 class Tools(NamedTuple):
@@ -38,7 +38,7 @@ class Tools(NamedTuple):
     custom: frozenset[str] = frozenset()
     names: Mapping[str, str] = {}
     own_choice: JsonObject | None = None
-    """The choice, in the target's own form of it."""
+    """The tool choice in the target's own form."""
     adjusted: tuple[Adjustment, ...] = ()
 
 
@@ -48,14 +48,14 @@ class Tools(NamedTuple):
 def fit_tools(
     request: ChatRequest, target: RequestTarget, takes: ModelTakes, places: Sequence[int] | None = None
 ) -> Tools:
-    """The tools and the choice among them. ``places``: where the client had each of them, if not where it is now.
-    Raises `UnsupportedError` for a choice that cannot be kept.
+    """Adapt the tools and the tool choice. ``places``: the position of each tool in the client's request, if it was
+    moved. Raises `UnsupportedError` for a choice that cannot be kept.
     """
     choice = _choice(request)
     if not request.tools:
         return Tools((), choice, names=_names([], request.messages, target))
     if choice is not None and choice.mode in ("required", "named") and not takes.forced_tools:
-        raise unsupported("tool_choice", f"{request.model} cannot be made to call a tool: it chooses for itself")
+        raise unsupported("tool_choice", f"{request.model} cannot be forced to call a tool")
     adjusted: list[Adjustment] = []
     custom: set[str] = set()
     allowed = _allowed(request, target)
@@ -86,7 +86,7 @@ def _tool(
     custom: set[str],
     adjusted: list[Adjustment],
 ) -> Tool | HostedTool | None:
-    """The tool as the target has it, ``None`` if it has none like it; notes what was done. ``taken``: the names of the
+    """The tool in the target's form; ``None`` if it has no equivalent. Records the change. ``taken``: the names of the
     functions.
     """
     if isinstance(tool, Tool):
@@ -107,11 +107,11 @@ def _tool(
 
 
 def _check(choice: ToolChoice | None, tools: list[Tool | HostedTool], target: RequestTarget) -> None:
-    """Refuse a choice among tools that the target does not have, and more of them than it takes."""
+    """Refuse a tool choice among tools that the target does not support, and more tools than it accepts."""
     if choice is not None and choice.mode == "required" and not tools:
-        raise unsupported("tools", f"{target.who} has none of the tools, and one of them must be called")
+        raise unsupported("tools", f"{target.who} supports none of the tools, but tool_choice requires a call")
     if target.limits.tools is not None and len(tools) > target.limits.tools:
-        raise unsupported("tools", f"{target.who} takes at most {target.limits.tools} tools, not {len(tools)}")
+        raise unsupported("tools", f"{target.who} accepts at most {target.limits.tools} tools, not {len(tools)}")
     if choice is not None and choice.mode == "named":
         _check_named(choice, tools)
 
@@ -119,7 +119,7 @@ def _check(choice: ToolChoice | None, tools: list[Tool | HostedTool], target: Re
 def _in_own_form(
     choice: ToolChoice | None, tools: list[Tool | HostedTool], target: RequestTarget
 ) -> tuple[ToolChoice | None, JsonObject | None]:
-    """The choice; of a custom tool in the form that the target's wire has for it. None without tools."""
+    """The tool choice. A custom tool is named in the form of the target's wire. ``None`` without tools."""
     if choice is None or not tools:
         return None, None
     if choice.mode != "named" or not any(_is_custom(tool, choice.name) for tool in tools):
@@ -136,7 +136,7 @@ def _is_custom(tool: Tool | HostedTool, name: str | None) -> bool:
 def _alike(
     tools: list[Tool | HostedTool], target: RequestTarget, adjusted: list[Adjustment]
 ) -> list[Tool | HostedTool]:
-    """Some vendors are told once for all tools whether calls are held to their schemas."""
+    """Some vendors have one setting for all tools: whether calls must match their schemas."""
     strictness = {tool.strict for tool in tools if isinstance(tool, Tool)} - {None}
     if target.limits.strict_apart or len(strictness) < 2:
         return tools
@@ -145,7 +145,7 @@ def _alike(
 
 
 def _choice(request: ChatRequest) -> ToolChoice | None:
-    """The choice; also one that a wire has in a form of its own, where it means a tool by name."""
+    """The tool choice. A form that only one wire has is converted if it names a tool."""
     if request.tool_choice is not None:
         return request.tool_choice
     odd = request.parameters.extra.get(request.parameters.wire or "", {}).get("tool_choice")
@@ -157,7 +157,7 @@ def _choice(request: ChatRequest) -> ToolChoice | None:
 
 
 def _allowed(request: ChatRequest, target: RequestTarget) -> tuple[Tool | HostedTool, ...]:
-    """The tools among which Gemini's clients let the model choose, where only Gemini can be told."""
+    """The tools to which a Gemini client restricts the model, which only Gemini can express."""
     if target.wire == GEMINI or request.parameters.wire != GEMINI:
         return request.tools
     names = value_at(request.parameters.extra.get(GEMINI, {}), _ALLOWED)
@@ -175,7 +175,7 @@ def _check_named(choice: ToolChoice, tools: list[Tool | HostedTool]) -> None:
 
 
 def _names(tools: list[Tool | HostedTool], messages: tuple[Message, ...], target: RequestTarget) -> dict[str, str]:
-    """The names to be rewritten, of the tools and of calls in the conversation: a tool may be gone by now."""
+    """The names to rewrite: those of the tools, and of calls in the conversation, whose tools may no longer exist."""
     limit = target.limits.tool_name
     if limit is None:
         return {}
@@ -190,11 +190,11 @@ def _renamed(tool: Tool | HostedTool, names: Mapping[str, str]) -> Tool | Hosted
     return tool
 
 
-# ---------------------------------------------------------------- the answer's format
+# ---------------------------------------------------------------- the response's format
 
 
 class Format(NamedTuple):
-    """``is_emulated``: the model is only told to answer with JSON, and the answer has to be checked."""
+    """``is_emulated``: the model is only instructed to write JSON, and the response has to be checked."""
 
     form: ResponseFormat | None
     is_emulated: bool = False
@@ -202,12 +202,12 @@ class Format(NamedTuple):
 
 
 def fit_format(request: ChatRequest, target: RequestTarget) -> Format:
-    """The response format. Raises `UnsupportedError` where the target cannot keep it beside what else is asked."""
+    """The response format. Raises `UnsupportedError` if the target cannot combine it with the other parameters."""
     form = request.response_format
     if form is None or form.type == "text":
         return Format(form)
     if request.tools and not target.limits.json_beside_tools:
-        raise unsupported("response_format", f"{target.who} takes no response format beside tools")
+        raise unsupported("response_format", f"{target.who} does not accept a response format together with tools")
     if form.type == "json" and not target.limits.json_without_schema:
         return Format(None, True, (Adjustment("response_format", "emulated", "an order to answer with JSON, checked"),))
     if (limit := target.limits.schema_name) is not None and not is_accepted(form.name, limit):
@@ -216,13 +216,13 @@ def fit_format(request: ChatRequest, target: RequestTarget) -> Format:
 
 
 def with_json_order(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The conversation with the order to answer with JSON behind its system messages."""
+    """The conversation with the instruction to write JSON after its system messages."""
     at = next((at for at, message in enumerate(messages) if message.role not in ("system", "developer")), len(messages))
     return (*messages[:at], Message("system", (Text(JSON_ORDER),)), *messages[at:])
 
 
 def without_fitted(extra: JsonObject, wire: str, target: RequestTarget) -> JsonObject:
-    """The fields of a client's ``wire`` without those that `fit_tools` has dealt with."""
+    """The fields of a client's ``wire`` without those that `fit_tools` has handled."""
     choice: Any = extra.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") == "custom":
         extra = without_value(extra, "tool_choice")

@@ -1,7 +1,6 @@
-"""Hosted tools: tools that run at the vendor. What two vendors both have is said to each in its own form.
-
-A tool that the target lacks, or that it could only run without a restriction that the client has set, is left out. File
-search is not among those that are mapped: its files are one vendor's.
+"""Hosted tools: tools that run at the vendor. A tool that several vendors have is sent to each in its own form. A tool
+that the target lacks, or that it could only run without a restriction that the client has set, is left out. File search
+is not mapped, because its files are stored at one vendor.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ GEMINI: Final = "gemini"
 
 
 class WebSearch(msgspec.Struct, frozen=True, kw_only=True):
-    """``location`` is in the form that OpenAI and Anthropic share. ``is_live``: it may fetch pages now; else it reads a
-    vendor's own copies.
+    """``location`` is in the form that OpenAI and Anthropic share. ``is_live``: it may fetch pages; otherwise it reads
+    the vendor's own copies.
     """
 
     allowed: tuple[str, ...] = ()
@@ -31,11 +30,11 @@ class WebSearch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CodeExecution(msgspec.Struct, frozen=True):
-    """A sandbox of the vendor's, with nothing in it."""
+    """A sandbox of the vendor, without files."""
 
 
 def fit_hosted(tool: HostedTool, target: RequestTarget) -> HostedTool | None:
-    """The tool as the target has it; ``None`` if it has none like it."""
+    """The tool in the target's form; ``None`` if it has no equivalent."""
     if tool.dialect == target.wire:
         return tool if target.has_hosted_tools else None
     write = _WRITERS.get(target.wire) if target.has_hosted_tools else None
@@ -45,7 +44,7 @@ def fit_hosted(tool: HostedTool, target: RequestTarget) -> HostedTool | None:
 
 
 def name_of(tool: HostedTool) -> str | None:
-    """The name by which the model calls it, where the wire has the client say it: no other tool may have it."""
+    """The name of the tool on wires that require one. No other tool may have it."""
     name = tool.value.get("name")
     return name if isinstance(name, str) and tool.dialect == ANTHROPIC else None
 
@@ -83,7 +82,7 @@ def _read(tool: HostedTool) -> WebSearch | CodeExecution | None:
 
 
 def _is_empty(container: Any) -> bool:
-    """Whether the sandbox is a new one, without files: those are the vendor's."""
+    """Whether the sandbox is new and without files, which only its vendor has."""
     return isinstance(container, dict) and container.get("type") == "auto" and not container.get("file_ids")
 
 

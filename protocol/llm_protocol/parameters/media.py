@@ -1,8 +1,8 @@
-"""Pictures, documents and audio in a conversation, in the form and the place where a vendor takes them. Pure.
+"""Images, documents and audio in a conversation, in the form and the place that a vendor accepts. Pure.
 
-A document of text becomes text where the vendor takes none. What it takes in a user's turn only moves there out of a
-tool's result. Anything else that it does not take is refused by name. On its own wire a part goes out as it came: the
-vendor knows best what it takes.
+A text document becomes text if the vendor does not accept documents. Media that it accepts in a user's turn only are
+moved there from a tool's result. Any other media are refused by name. On its own wire a part is sent unchanged: the
+vendor decides.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MEDIA = (Image, Document, Audio)
 
 
 def has_media(message: Message) -> bool:
-    """Whether there is anything in ``message`` that `fit_media` may have to change."""
+    """Whether ``message`` contains anything that `fit_media` may have to change."""
     return any(
         isinstance(part, _MEDIA)
         or (isinstance(part, ToolResult) and any(isinstance(each, _MEDIA) for each in part.content))
@@ -39,8 +39,8 @@ def fit_media(
     is_own: bool,
     reads_documents: bool = True,
 ) -> tuple[Message, ...]:
-    """The messages as ``target`` takes what is in them. ``is_own``: they came over its wire. ``reads_documents``:
-    whether its model takes documents at all. Notes what was changed. Raises `UnsupportedError`.
+    """The messages with media in the form that ``target`` accepts. ``is_own``: they came over its wire.
+    ``reads_documents``: whether its model accepts documents at all. Records the changes. Raises `UnsupportedError`.
     """
     fit = _Fit(target, adjusted, is_own=is_own, reads_documents=reads_documents)
     fitted = (fit.message(message, f"messages[{at}].content") for at, message in enumerate(messages))
@@ -48,7 +48,7 @@ def fit_media(
 
 
 class _Fit:
-    """One target, and what was changed for it so far."""
+    """One target, and the changes for it so far."""
 
     def __init__(
         self, target: RequestTarget, adjusted: list[Adjustment], *, is_own: bool, reads_documents: bool
@@ -113,20 +113,20 @@ class _Fit:
 
     def _check_file(self, file_id: str | None, vendor: str | None, where: str) -> None:
         if file_id is not None and vendor != self._target.files:
-            raise unsupported(where, f"{where}: the file {file_id[:64]} is kept by {vendor}; {self._target.who} has no "
-                              "access to it. Send its content")  # fmt: skip
+            raise unsupported(where, f"{where}: the file {file_id[:64]} is stored at {vendor}; {self._target.who} has "
+                              "no access to it. Send its content")  # fmt: skip
 
     def _cannot(self, where: str, what: str) -> UnsupportedError:
-        return unsupported(where, f"{where}: {self._target.who} takes no {what}")
+        return unsupported(where, f"{where}: {self._target.who} does not accept {what}")
 
 
 def _kind(part: Document | Audio, plain: str) -> str:
-    """The media type where it says more than the word for the usual one."""
+    """The media type, unless the general word describes it."""
     return plain if part.media_type in (None, "application/pdf") else f"{part.media_type}"
 
 
 def as_text(document: Document, where: str) -> Text:
-    """A document of text, as a text that says where it begins and ends. Raises `UnsupportedError`."""
+    """A text document as a text with marks for its beginning and end. Raises `UnsupportedError`."""
     text = text_of_document(document)
     if text is None:
         raise unsupported(where, f"{where}: the document is not text in UTF-8")
@@ -135,14 +135,14 @@ def as_text(document: Document, where: str) -> Text:
     return Text(f"<document{title}>\n{context}{text}\n</document>", extra=document.extra)
 
 
-# ---------------------------------------------------------------- tools' results
+# ---------------------------------------------------------------- tool results
 
 _NOUNS: tuple[tuple[type[Part], str], ...] = ((Image, "picture"), (Document, "document"), (Audio, "recording"))
 
 
 def _moved_behind(messages: Sequence[Message], target: RequestTarget, adjusted: list[Adjustment]) -> Iterator[Message]:
-    """The messages with what a turn's results may not hold in a user's turn behind them, each after a word about whose
-    it is, and a word in its old place.
+    """The messages, with media that the target does not accept in tool results moved into a user's turn after them. A
+    text before each names its call, and a text in its old place refers to it.
     """
     shown: list[Part] = []
     for at, message in enumerate(messages):
@@ -168,7 +168,7 @@ def _moved_behind(messages: Sequence[Message], target: RequestTarget, adjusted: 
 
 
 def _unplaced(part: Part, target: RequestTarget) -> list[Part]:
-    """What the target takes, but not in the result that ``part`` is."""
+    """The media in the result ``part`` that the target accepts elsewhere, but not in a result."""
     limits = target.limits
     kinds = tuple(
         kind

@@ -1,4 +1,4 @@
-"""What one model takes of the parameters at a target, and the nearest that it has to what is asked."""
+"""Which parameters one model accepts at a target, and the nearest values to those requested."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class ModelTakes(NamedTuple):
 
 
 _ANY_BUDGET: Final = 1_000_000
-"""More thinking tokens than any model takes."""
+"""More thinking tokens than any model accepts."""
 
 
 def takes_of(rule: ModelRule, target: RequestTarget, request: LLMRequest) -> ModelTakes:
-    """What the request's model takes at ``target``."""
+    """What the request's model accepts at ``target``."""
     thinking = rule.thinking
     graded = not target.limits.only_budgets and (thinking is None or "effort" in thinking or "adaptive" in thinking)
     return ModelTakes(
@@ -83,9 +83,9 @@ def _budgets(rule: ModelRule, target: RequestTarget) -> tuple[int, int] | None:
 
 
 def stops_reasoning(rule: ModelRule, target: RequestTarget, request: LLMRequest) -> bool:
-    """Whether the model is told not to reason: over Chat Completions it would refuse the request's function tools.
+    """Whether to turn reasoning off, because the model refuses function tools with it over Chat Completions.
 
-    Who asked for an effort is not overruled: the vendor's refusal then sends the request to the next candidate.
+    An effort that the caller requested is kept: the vendor's refusal then moves the request to the next candidate.
     """
     if target.wire != "openai_chat" or rule.reasons_with_tools or "none" not in rule.efforts:
         return False
@@ -102,7 +102,7 @@ def stops_reasoning(rule: ModelRule, target: RequestTarget, request: LLMRequest)
 
 
 class FittedReasoning(NamedTuple):
-    """How much to think, as the model can be told it."""
+    """How much to think, in the form that the model accepts."""
 
     effort: str | None
     budget: int | None
@@ -110,8 +110,8 @@ class FittedReasoning(NamedTuple):
 
 
 def fit_reasoning(given: Parameters, takes: ModelTakes, *, own: bool = False) -> FittedReasoning:
-    """The nearest that the model has to what is asked, and what was changed for it. ``own``: the client speaks the
-    target's wire, so how its budget goes with its other parameters is its own affair.
+    """The nearest settings that the model has to those requested, and the changes. ``own``: the client speaks the
+    target's wire, so its budget is not adjusted to its other parameters.
     """
     effort, budget, output = given.reasoning_effort, given.reasoning_budget, given.max_output_tokens
     if budget is not None and takes.budgets is not None:
@@ -133,14 +133,14 @@ def _counted(effort: str | None, budget: int, takes: ModelTakes, output: int | N
     adjusted = () if fitting == budget else (Adjustment("reasoning_budget", "translated", fitting),)
     if effort is None:
         return FittedReasoning(None, fitting, adjusted)
-    if not takes.both or not takes.efforts:  # the budget says it more exactly
+    if not takes.both or not takes.efforts:  # the budget is more precise
         return FittedReasoning(None, fitting, (*adjusted, Adjustment("reasoning_effort", "left_out")))
     graded = _graded("reasoning_effort", effort, effort, takes)
     return FittedReasoning(graded.effort, fitting, (*adjusted, *graded.adjusted))
 
 
 def _within(budget: int, takes: ModelTakes, output: int | None) -> int:
-    """``budget`` within what the model can be told, leaving room for ``output`` tokens where it must."""
+    """``budget``, adjusted to the limits of the model, with room for ``output`` tokens if the wire requires it."""
     assert takes.budgets is not None
     least, most = takes.budgets
     if takes.within_output and output is not None and budget >= output:
@@ -149,7 +149,7 @@ def _within(budget: int, takes: ModelTakes, output: int | None) -> int:
 
 
 def _graded(name: str, requested: Any, effort: str, takes: ModelTakes, output: int | None = None) -> FittedReasoning:
-    """``effort``, or the budget that stands for it; ``requested`` is what the client said, under ``name``."""
+    """``effort``, or the budget that replaces it. ``requested`` is the client's value of the parameter ``name``."""
     if effort not in EFFORTS:
         known = takes.efforts is None
         return FittedReasoning(effort if known else None, None, () if known else (Adjustment(name, "left_out"),))

@@ -1,4 +1,4 @@
-"""Names and ids in the letters that a vendor accepts, so that each can be told from all others and found again."""
+"""Rewrite names and ids in the characters that a vendor accepts, so that each stays distinct and reversible."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from hashlib import sha256
 from llm_protocol.parameters.targets import NameLimit
 
 _MARK = 8
-"""Characters of the hash that tells two names apart which are alike in their accepted letters."""
+"""The length of the hash that distinguishes names with the same accepted characters."""
 
 
 @cache
 def _patterns(limit: NameLimit) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What a whole name matches, and what one letter does."""
+    """The patterns for a whole name and for one character."""
     return limit.pattern, re.compile(f"[{limit.letters}]")
 
 
 def is_accepted(name: str, limit: NameLimit) -> bool:
-    """Whether ``name`` may be sent as it is."""
+    """Whether ``name`` may be sent unchanged."""
     return _patterns(limit)[0].fullmatch(name) is not None
 
 
 def accepted(names: Iterable[str], limit: NameLimit) -> dict[str, str]:
-    """What each of ``names`` that may not be sent as it is becomes. No two become the same, and none becomes one of
-    those that stay.
+    """The replacement for each of ``names`` that may not be sent unchanged. All replacements are distinct, and differ
+    from the names that stay.
     """
     given = dict.fromkeys(names)
     found: dict[str, str] = {}
@@ -49,7 +49,7 @@ def _plain(name: str, limit: NameLimit) -> str:
 
 
 def shortened(text: str, length: int | None) -> str:
-    """``text``, or where it is longer than ``length`` its SHA-256 in hexadecimal, cut to it: the same for the same."""
+    """``text``; if it is longer than ``length``, its SHA-256 in hexadecimal, truncated to ``length``."""
     if length is None or len(text) <= length:
         return text
     return sha256(text.encode("utf-8", "replace")).hexdigest()[:length]

@@ -1,8 +1,8 @@
 """Namespaces: functions and custom tools in named groups, and tools in the conversation, as OpenAI's Responses API has
 them.
 
-For every other target all tools stand where tools do, and each tool of a group for itself, under the group's name and
-its own. Calls of it in the conversation get that name, and what the model calls is given back with the two apart: see
+For every other target, all tools are moved into the list of tools, and a tool of a group gets a name made of the
+group's and its own. Calls in the conversation are renamed, and the model's calls get the two names back: see
 `NamespaceRestorer`.
 """
 
@@ -29,8 +29,8 @@ class NamespacedTool(NamedTuple):
 
 
 class Flattened(NamedTuple):
-    """``members``: the one name of each tool that was in a namespace -> its two. ``places``: where each tool, or its
-    namespace, stood; ``groups``: where namespaces did.
+    """``members``: the joined name of each tool of a namespace -> its two names. ``places``: the former positions of
+    tools or their namespaces; ``groups``: those of namespaces.
     """
 
     request: ChatRequest
@@ -40,7 +40,7 @@ class Flattened(NamedTuple):
 
 
 def flatten(request: ChatRequest) -> Flattened:
-    """The request without namespaces, and without tools in its conversation. The same request where it has none."""
+    """The request without namespaces, and without tools in its conversation. The same request if it has none."""
     request = _with_tools_in_place(request)
     groups = tuple(at for at, tool in enumerate(request.tools) if _is_group(tool))
     if not groups and not any(_member_called(part) for message in request.messages for part in message.content):
@@ -72,7 +72,7 @@ def flatten(request: ChatRequest) -> Flattened:
 
 
 def _with_tools_in_place(request: ChatRequest) -> ChatRequest:
-    """The request with the tools that its conversation adds among its tools."""
+    """The request with the tools of its conversation added to its tools."""
     added = [part for message in request.messages for part in message.content if _adds_tools(part)]
     if not added:
         return request
@@ -105,7 +105,7 @@ def _function(tool: JsonObject, name: str, description: Any) -> Tool:
 
 
 def names_in(tool: Tool | HostedTool) -> Iterator[str]:
-    """The names of the tools in a namespace; nothing where ``tool`` is none."""
+    """The names of the tools in a namespace; empty if ``tool`` is not a namespace."""
     if isinstance(tool, HostedTool) and _is_group(tool):
         yield from (str(inner["name"]) for inner in _members(tool.value))
 
@@ -139,7 +139,7 @@ def _free(member: NamespacedTool, taken: Collection[str]) -> str:
 
 
 def _alone(inner: JsonObject, name: str, group: JsonObject) -> Tool | HostedTool:
-    """A tool of ``group`` as one that stands for itself. What the group is said to be for is said of each."""
+    """A tool of ``group`` as a tool of its own. The group's description is added to each."""
     words = [text for text in (group.get("description"), inner.get("description")) if isinstance(text, str) and text]
     description = "\n\n".join(words) or None
     if inner.get("type") == "custom":
@@ -151,7 +151,7 @@ def _alone(inner: JsonObject, name: str, group: JsonObject) -> Tool | HostedTool
 
 
 def _member_called(part: Part) -> NamespacedTool | None:
-    """What ``part`` calls, if that is a tool of a namespace."""
+    """The tool of a namespace that ``part`` calls, if it does."""
     match part:
         case ToolCall(name=name, extra={"openai_responses": {"namespace": str(namespace)}}):
             return NamespacedTool(namespace, name)
@@ -173,7 +173,7 @@ def _renamed(part: Part, names: Mapping[NamespacedTool, str]) -> Part:
     member = _member_called(part)
     if member is None:
         return part
-    name = names.get(member) or _joined(member)  # the tool may be gone by now
+    name = names.get(member) or _joined(member)  # the tool may no longer exist
     if isinstance(part, Opaque):
         value = {key: value for key, value in part.value.items() if key != _NAMESPACE}
         return msgspec.structs.replace(part, value={**value, "name": name})
@@ -186,18 +186,18 @@ def _without(fields: JsonObject) -> JsonObject:
     return {key: value for key, value in fields.items() if key != _NAMESPACE}
 
 
-# ---------------------------------------------------------------- the way back
+# ---------------------------------------------------------------- responses
 
 
 @final
 class NamespaceRestorer:
-    """Gives calls of ``members`` back under their two names; see `llm_protocol.parameters.restore.EventFilter`."""
+    """Gives calls of ``members`` their two names back; see `llm_protocol.parameters.restore.EventFilter`."""
 
     def __init__(self, members: Mapping[str, NamespacedTool]) -> None:
         self._members = members
 
     def feed(self, events: Iterable[Event]) -> list[Event]:
-        """The events to tell."""
+        """The events to report."""
         return [self._one(event) for event in events]
 
     def _one(self, event: Event) -> Event:

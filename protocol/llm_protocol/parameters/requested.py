@@ -12,7 +12,7 @@ from llm_protocol.requests import Parameters
 
 
 class Used(NamedTuple):
-    """One parameter of a request: its row, if the table has one, its name in the client's words, and its value."""
+    """One parameter of a request: its row, if the table has one, the client's name for it, and its value."""
 
     row: Parameter | None
     path: str
@@ -24,20 +24,20 @@ CANONICAL: Final = tuple(row for row in ROWS if row.field in Parameters.__struct
 
 
 def name_of(parameter: str, wire: str | None) -> str:
-    """What a client of ``wire`` calls a parameter."""
+    """The name of a parameter for a client of ``wire``."""
     row = next(each for each in CANONICAL if each.name == parameter)
     return row.wires.get(wire or "", row.name)
 
 
 @cache
 def rows_of(wire: str) -> Mapping[str, Parameter]:
-    """The rows of the fields that travel under ``extra``, by their path on ``wire``."""
+    """The rows of the fields in ``extra``, by their path on ``wire``."""
     return {row.wires[wire]: row for row in ROWS if row.field is None and wire in row.wires}
 
 
 @cache
 def _prefixes(wire: str) -> frozenset[str]:
-    """The objects that hold fields with rows of their own."""
+    """The objects that contain fields with rows of their own."""
     paths = (path.split(".") for path in rows_of(wire))
     return frozenset(".".join(path[:depth]) for path in paths for depth in range(1, len(path)))
 
@@ -54,7 +54,7 @@ def own_fields(extra: JsonObject, wire: str, before: str = "") -> Iterator[Used]
 
 
 def value_at(body: Mapping[str, Any], path: str) -> Any:
-    """The value at a path with dots; ``None`` if there is none."""
+    """The value at a dotted path; ``None`` if absent."""
     found: Any = body
     for name in path.split("."):
         if not isinstance(found, dict) or name not in found:
@@ -64,7 +64,7 @@ def value_at(body: Mapping[str, Any], path: str) -> Any:
 
 
 def with_value(body: JsonObject, path: str, value: Any) -> JsonObject:
-    """A copy of ``body`` with ``value`` at ``path``; what is not on the path is shared."""
+    """A copy of ``body`` with ``value`` at ``path``; objects that are not on the path are shared."""
     name, dot, rest = path.partition(".")
     if not dot:
         return {**body, name: value}
@@ -73,7 +73,7 @@ def with_value(body: JsonObject, path: str, value: Any) -> JsonObject:
 
 
 def without_value(body: JsonObject, path: str) -> JsonObject:
-    """A copy of ``body`` without what is at ``path``, and without objects that are empty for it."""
+    """A copy of ``body`` without the value at ``path``, and without objects that become empty."""
     name, dot, rest = path.partition(".")
     if name not in body:
         return body

@@ -1,7 +1,7 @@
-"""The way back: filters over the events of one answer that undo what was done to its request.
+"""Filters over the events of one response that undo the changes to its request.
 
-Tools come back under their own names and custom tools as custom calls; an answer is cut where a stop sequence begins
-that the vendor was not told; JSON that the model was only told to write is freed of fences and checked.
+Tools get their own names back, and custom tools become custom calls. A response ends where a stop sequence begins that
+was not sent to the vendor. JSON that the model was only instructed to write is checked, without fences around it.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from llm_protocol.text_buffer import TextBuffer
 
 
 class EventFilter(Protocol):
-    """Takes events in order and gives what is to be told instead; after a terminal event it is not fed again."""
+    """Takes events in order, and returns the events to report instead. It gets none after a terminal event."""
 
     def feed(self, events: Iterable[Event]) -> list[Event]:
-        """The events to tell."""
+        """The events to report."""
         ...
 
 
 @final
 class ToolRestorer:
-    """``names``: a tool's name at the vendor -> the client's. ``custom``: the client's names of tools that were made
-    functions. ``wire``: in whose form custom calls are told; ``None``: they stay function calls.
+    """``names``: a tool's name at the vendor -> the client's. ``custom``: the client's names of tools that became
+    functions. ``wire``: the wire whose form custom calls get; ``None``: they stay function calls.
     """
 
     def __init__(self, names: Mapping[str, str], custom: frozenset[str], wire: str | None) -> None:
@@ -52,7 +52,7 @@ class ToolRestorer:
         self._held: set[int] = set()
 
     def feed(self, events: Iterable[Event]) -> list[Event]:
-        """See `EventFilter`. A custom call is told when it is whole: its text stands inside the function's JSON."""
+        """See `EventFilter`. A custom call is reported when it is complete: its text is inside the function's JSON."""
         return [seen for event in events for seen in self._one(event)]
 
     def _one(self, event: Event) -> tuple[Event, ...]:
@@ -92,7 +92,7 @@ def _named(call: ToolCall, name: str) -> ToolCall:
 
 
 def _input_of(call: ToolCall) -> str:
-    """The custom tool's input; the arguments as they are where the model did not keep to the form."""
+    """The custom tool's input; the unchanged arguments if the model did not follow the form."""
     try:
         value = call.parsed().get(INPUT)
     except ValueError:
@@ -102,16 +102,16 @@ def _input_of(call: ToolCall) -> str:
 
 @final
 class StopCutter:
-    """Ends the answer where one of ``stops`` begins in its text, as a vendor does that is told them."""
+    """Ends the response where one of ``stops`` begins in its text, as a vendor does."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._longest = max(map(len, stops))
         self._texts: dict[int, tuple[TextBuffer, str]] = {}
-        """By item: what was told of it, and what is held back because it may begin a stop sequence."""
+        """By item: the text that was reported, and the text held back because it may begin a stop sequence."""
 
     def feed(self, events: Iterable[Event]) -> list[Event]:
-        """See `EventFilter`. After the cut only what the vendor counted is told, and the end."""
+        """See `EventFilter`. After a stop sequence only the vendor's usage and the end are reported."""
         out: list[Event] = []
         pending = iter(events)
         for event in pending:
@@ -122,7 +122,7 @@ class StopCutter:
         return out
 
     def _take(self, event: Event, out: list[Event]) -> bool:
-        """Whether the answer ends here."""
+        """Whether the response ends here."""
         match event:
             case TextDelta():
                 return self._add(event.index, event.text, out)
@@ -143,7 +143,7 @@ class StopCutter:
     def _add(self, index: int, text: str, out: list[Event]) -> bool:
         seen, held = self._texts.get(index, (TextBuffer(), ""))
         text = held + text
-        # The one that is complete first ends the answer, as it does where the vendor looks for them token by token.
+        # The sequence that is complete first ends the response, as at a vendor that searches token by token.
         ends = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         found = min(ends)[1] if ends else -1
         keep = found if found >= 0 else len(text) - self._maybe(text)
@@ -156,7 +156,7 @@ class StopCutter:
         return found >= 0
 
     def _maybe(self, text: str) -> int:
-        """How many characters at the end of ``text`` may begin a stop sequence."""
+        """The number of characters at the end of ``text`` that may begin a stop sequence."""
         return next(
             (
                 size
@@ -169,7 +169,7 @@ class StopCutter:
 
 @final
 class JsonKeeper:
-    """Takes the fence off an answer that is to be JSON, and fails the attempt if it is none."""
+    """Removes the fence around a response that must be JSON, and fails the attempt if it is not JSON."""
 
     def __init__(self) -> None:
         self._fences = CodeFenceStripper()
@@ -195,6 +195,6 @@ class JsonKeeper:
         try:
             decode_object(self._text.text())
         except WireError as exc:
-            message = f"the answer is not the JSON object that was asked for: {exc}"
+            message = f"the response is not the requested JSON object: {exc}"
             return Failed(failure=Failure(kind=FailureKind.PROTOCOL, message=message))
         return end

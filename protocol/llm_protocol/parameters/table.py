@@ -1,10 +1,11 @@
-"""The table: every parameter of every wire, and what becomes of it at every target.
+"""The table: every parameter of every wire, and what happens to it at every target.
 
 A row is one parameter, with its name on each wire that has it. A cell is one of *send*, *translate*, *leave out* and
-*emulate*, or *refuse*. What is not in a row follows from its kind: a **hint** is left out, and told; **meaning** is
-refused. A field that has no row is meaning. `docs/parameters.md` shows the table, and a test sends every cell.
+*emulate*, or *refuse*. For targets that a row does not name, its kind decides: a **hint** is left out and reported;
+**meaning** is refused. A field without a row is meaning. `docs/parameters.md` shows the table, and a test sends every
+cell.
 
-To add a parameter, add a row; to add a target, name it in the rows whose parameters it takes.
+To add a parameter, add a row; to add a target, name it in the rows whose parameters it supports.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ COHERE: Final = "cohere"
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """What becomes of a parameter at one target. ``how`` translates its value; ``words`` say what is done."""
+    """What happens to a parameter at one target. ``how`` translates its value; ``words`` describe the change."""
 
     action: Action
     how: Translation | None = None
@@ -38,9 +39,9 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
-    """One row. ``field`` is the field of `Parameters` or of the request that holds it; without one it travels under
-    ``extra``. ``wires`` has its path on each wire. A value in ``neutral`` asks for nothing: it is left out without a
-    word where a target has no such parameter. ``example`` is a value that does ask.
+    """One row. ``field`` is the field of `Parameters` or of the request; a parameter without one is in ``extra``.
+    ``wires`` has its path on each wire. A value in ``neutral`` has no effect: if a target has no such parameter, it is
+    left out without a report. ``example`` is a value with an effect.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     example: Any = None
 
     def cell(self, target: str) -> Cell:
-        """What becomes of it at ``target``."""
+        """What happens to it at ``target``."""
         return self.cells.get(target) or DEFAULTS[self.kind]
 
 
@@ -77,7 +78,7 @@ def _row(
     refuse: str = "",
     **more: Any,
 ) -> Parameter:
-    """A row, with the targets by what is done there."""
+    """Make a row from lists of targets, one per action."""
     cells: dict[str, Cell] = {}
     cells |= dict.fromkeys(send.split(), Cell("send"))
     cells |= {target: Cell("translate", how, how.__doc__ or "") for target, how in (translate or {}).items()}
@@ -89,12 +90,12 @@ def _row(
 
 
 def _canonical(name: str, kind: Kind, wires: Mapping[str, str] = {}, **more: Any) -> Parameter:
-    """A row for a field of `Parameters`, which the encoder of the target spells."""
+    """Make a row for a field of `Parameters`; the encoder of the target knows its name."""
     return _row(name, kind, field=name, wires=wires, **more)
 
 
 def _own(wire: str, kind: Kind, names: str, example: Any, *, send: str = "", **more: Any) -> tuple[Parameter, ...]:
-    """Rows for fields of one wire that only its own vendors know."""
+    """Make rows for fields that only one wire's own vendors know."""
     sends = send or " ".join(name for name, target in TARGETS.items() if target.wire == wire)
     return tuple(_row(name, kind, send=sends, wires={wire: name}, example=example, **more) for name in names.split())
 
@@ -139,7 +140,7 @@ _SAMPLING: Final = (
         0.5, send="compatible local",
     ),
 )  # fmt: skip
-"""How the next token is drawn."""
+"""Parameters of sampling."""
 
 _LENGTH: Final = (
     _canonical(
@@ -158,7 +159,7 @@ _LENGTH: Final = (
     *_own(CHAT, "hint", "min_tokens min_completion_tokens", 10, send="compatible local cerebras"),
     *_own(CHAT, "hint", "ignore_eos include_stop_str_in_output", True, send="compatible local", neutral=(False,)),
 )  # fmt: skip
-"""How long the answer is."""
+"""Parameters of the response's length."""
 
 _REASONING: Final = (
     _canonical(
@@ -194,7 +195,7 @@ _REASONING: Final = (
     *_own(CHAT, "hint", "reasoning_format clear_thinking", "parsed", send="compatible local cerebras"),
     *_own(CHAT, "hint", "disable_reasoning", True, send="compatible local cerebras", neutral=(False,)),
 )  # fmt: skip
-"""How much is thought before."""
+"""Parameters of reasoning."""
 
 _TOOLS: Final = (
     _canonical(
@@ -214,11 +215,11 @@ _TOOLS: Final = (
     ),
     *_own(CHAT, "hint", "web_search_options", {}, send=_OPENAI_WIRE),
     *_own(ANTHROPIC, "meaning", "mcp_servers", [{"type": "url", "url": "https://example.org"}]),
-    # Choices of a form that only the own wire has; those of tools that can be mapped never get here.
+    # Tool choices in a form that only the wire itself has. Those of tools that can be mapped are converted before.
     *_own(CHAT, "meaning", "tool_choice", {"type": "allowed_tools"}, send=_OPENAI_WIRE),
     *_own(RESPONSES, "meaning", "tool_choice", {"type": "file_search"}),
 )  # fmt: skip
-"""Tools, apart from the tools themselves."""
+"""Parameters about tools, without the tools themselves."""
 
 _SIDE_BY_SIDE: Final = "as many requests, side by side, within the budget"
 _CHOICES: Final = dict.fromkeys((name for name in TARGETS if name != "openai"), _SIDE_BY_SIDE) | {
@@ -269,7 +270,7 @@ _ANSWER: Final = (
     *_own(CHAT, "meaning", "moderation", {"type": "auto"}, send=_OPENAI_WIRE),
     *_own(RESPONSES, "meaning", "moderation", {"type": "auto"}),
 )  # fmt: skip
-"""What the answer is made of, apart from its format."""
+"""Parameters of the response's content, without its format."""
 
 _PROMPT: Final = (
     *_own(COHERE, "meaning", "documents", [{"data": "text"}], neutral=([],)),
@@ -291,7 +292,7 @@ _PROMPT: Final = (
     *_own(CHAT, "meaning", "model_parameters", {"k": 1}, send="compatible local cerebras", neutral=({},)),
     *_own(CHAT, "meaning", "plugins", [{"id": "web"}], send="compatible local"),
 )  # fmt: skip
-"""What the model is given besides the conversation."""
+"""Input of the model other than the conversation."""
 
 _SERVICE: Final = (
     _canonical(
@@ -348,7 +349,7 @@ _SERVICE: Final = (
         {"a": 1}, send="compatible local",
     ),
 )  # fmt: skip
-"""How the vendor serves and keeps the request."""
+"""How the vendor processes and stores the request."""
 
 _FORM: Final = (
     _row(
@@ -395,7 +396,7 @@ _FORM: Final = (
         wires={CHAT: "tools", RESPONSES: "tools", ANTHROPIC: "tools", GEMINI: "tools", COHERE: "tools"},
     ),
 )  # fmt: skip
-"""The answer's format and the tools, which are decided by their value; see `llm_protocol.parameters.forms`."""
+"""The response format and the tools, whose values decide; see `llm_protocol.parameters.forms`."""
 
 TOKEN_IDS: Final = _row(
     "input: token ids", "meaning", field="inputs", send="openai responses compatible", wires={CHAT: "input"},
@@ -412,7 +413,7 @@ _VECTORS: Final = (
         wires={GEMINI: "taskType", COHERE: "input_type"}, example="search_query",
     ),
 )  # fmt: skip
-"""Embeddings."""
+"""Parameters of embedding requests."""
 
 _PICTURES: Final = (
     _row("n", "meaning", field="n", send="openai responses compatible", wires={CHAT: "n"}, neutral=(1,), example=2),
@@ -433,7 +434,7 @@ _PICTURES: Final = (
         neutral=("auto", "opaque"), example="transparent",
     ),
 )  # fmt: skip
-"""Pictures that are asked for as such."""
+"""Parameters of image requests."""
 
 SECTIONS: Final[dict[str, tuple[Parameter, ...]]] = {
     "Sampling": _SAMPLING,
@@ -448,6 +449,6 @@ SECTIONS: Final[dict[str, tuple[Parameter, ...]]] = {
 }
 
 BY_TYPE: Final = {RequestType.EMBEDDING: _VECTORS, RequestType.IMAGE_GENERATION: _PICTURES}
-"""The rows of fields that only such a request has, each named as its field."""
+"""The rows of fields that only this request type has, by the name of the field."""
 
 ROWS: Final = tuple(row for section in SECTIONS.values() for row in section)

@@ -1,4 +1,4 @@
-"""The columns of the table: what a request may be sent to, and the limits that each puts on its form.
+"""The columns of the table: the targets of requests, and their limits.
 
 A vendor's record names its target by one of the keys of `TARGETS`. Lengths are characters. Sources: the vendors'
 documentation and SDK types as of 29 November 2026; a limit that is not documented was seen in the vendor's error.
@@ -13,7 +13,7 @@ import msgspec
 
 
 class NameLimit(NamedTuple):
-    """What a name or id may be: at most ``length`` characters, each matching ``letters``, the first ``first``."""
+    """The form of a name or id: at most ``length`` characters, each matching ``letters``, the first ``first``."""
 
     length: int
     letters: str = "a-zA-Z0-9_-"
@@ -21,67 +21,67 @@ class NameLimit(NamedTuple):
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        """What an accepted one matches as a whole."""
+        """The pattern that an accepted name matches as a whole."""
         first = f"(?=[{self.first}])" if self.first else ""
         return re.compile(f"{first}[{self.letters}]{{1,{self.length}}}")
 
 
 class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a vendor accepts as the form of a request; ``None``: no limit is known."""
+    """A vendor's limits for the form of a request; ``None``: no limit is known."""
 
     user: int | None = None
-    """Characters of an end user's id; a longer one is sent as its SHA-256."""
+    """The most characters of an end user's id; a longer one is sent as its SHA-256."""
     cache_key: int | None = None
-    """The same, of a prompt cache key."""
+    """The same for a prompt cache key."""
     tool_name: NameLimit | None = None
-    """Other names are rewritten, and come back as they were."""
+    """The form of tool names. Other names are rewritten, and mapped back in the response."""
     schema_name: NameLimit | None = None
     call_id: NameLimit | None = None
     speaker: NameLimit | None = None
-    """The ``name`` of a message."""
+    """The form of the ``name`` of a message."""
     stops: int | None = None
-    """Stop sequences; of more, the runtime cuts the answer itself."""
+    """The most stop sequences; if there are more, the runtime ends the response itself."""
     blank_stops: bool = True
-    """Whether a stop sequence may be white space alone."""
+    """Whether a stop sequence may consist of white space only."""
     tools: int | None = None
     temperature: tuple[float, float] | None = None
     top_p: tuple[float, float] | None = None
     top_k: tuple[int, int] | None = None
     penalty: tuple[float, float] | None = None
     least_budget: int | None = None
-    """The least thinking budget, in tokens, that turns thinking on; ``None``: the wire has none."""
+    """The smallest thinking budget in tokens; ``None``: the wire has no budget."""
     only_budgets: bool = False
-    """Whether the wire has no word for an effort."""
+    """Whether the wire has no parameter for an effort."""
     budget_within_output: bool = False
-    """Whether the budget must be less than ``max_output_tokens``; then an effort may stand beside it."""
+    """Whether the budget must be less than ``max_output_tokens``; then an effort may be set as well."""
     budget_for_effort: bool = False
-    """Whether models that are graded take a budget instead."""
+    """Whether models with efforts accept a budget instead."""
     pictures_in_results: bool = False
-    """Whether a tool's result may hold pictures; else they move to a user turn behind the results."""
+    """Whether a tool result may contain images; otherwise they are moved to a user turn after the results."""
     documents_in_results: bool = False
-    """The same of documents."""
+    """The same for documents."""
     documents: frozenset[str] | None = frozenset()
-    """The media types of documents that it takes; ``None``: the server decides."""
+    """The media types of documents that it accepts; ``None``: the server decides."""
     text_documents: bool = False
-    """Whether it takes documents of text; else their text stands in their place."""
+    """Whether it accepts text documents; otherwise their text replaces them."""
     document_urls: bool = False
-    """Whether it takes documents by URL."""
+    """Whether it accepts documents by URL."""
     audio: frozenset[str] | None = frozenset()
-    """The media types of audio that it takes; ``None``: the server decides."""
+    """The media types of audio that it accepts; ``None``: the server decides."""
     audio_urls: bool = False
-    """Whether it takes audio by URL."""
+    """Whether it accepts audio by URL."""
     empty_texts: bool = True
     """Whether a text, and a user's turn, may be empty."""
     input_types: frozenset[str] | None = None
-    """What an embedding may be told to be for."""
+    """The purposes of an embedding that it accepts."""
     names_one_tool: bool = True
-    """Whether one tool of several can be demanded; else it is the only one that is offered."""
+    """Whether a call of one particular tool can be required; otherwise only that tool is offered."""
     strict_apart: bool = True
-    """Whether each tool may say for itself that its calls are held to its schema."""
+    """Whether each tool has its own setting that calls must match its schema."""
     json_without_schema: bool = True
-    """Whether JSON can be asked for without a schema; else the model is told to write it."""
+    """Whether JSON can be requested without a schema; otherwise the model is instructed to write it."""
     json_beside_tools: bool = True
-    """Whether a response format may be asked for together with tools."""
+    """Whether a response format may be combined with tools."""
 
 
 class RequestTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,23 +89,23 @@ class RequestTarget(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     who: str
-    """In messages."""
+    """Its name in error messages."""
     wire: str
-    """The dialect's name, under which ``extra`` holds its fields."""
+    """The dialect's name, the key of its fields in ``extra``."""
     is_open: bool = False
-    """Whether fields of the own wire that the table does not have are passed on: the server decides."""
+    """Whether fields of its own wire that the table does not have are forwarded, for the server to decide."""
     has_custom_tools: bool = False
-    """Whether it has tools whose input is free text."""
+    """Whether it supports custom tools, whose input is free text."""
     has_namespaces: bool = False
-    """Whether it has functions in namespaces."""
+    """Whether it supports functions in namespaces."""
     has_hosted_tools: bool = True
-    """Whether the tools that run at the vendor, as the wire has them, are passed on."""
+    """Whether hosted tools of its own wire are forwarded."""
     has_choices: bool | None = None
     """Whether a chat's response can have several choices, if nothing is known of the model. ``None``: the wire has no
     such thing.
     """
     files: str | None = None
-    """Who keeps the files that can be sent by their id: `Media.vendor`."""
+    """The vendor that stores the files which can be sent by id: `Media.vendor`."""
     limits: FormLimits = FormLimits()
 
 
@@ -276,7 +276,7 @@ TARGETS: Final[dict[str, RequestTarget]] = {
         ),
     )
 }
-"""By name. What differs per model is in the model's own rules."""
+"""The targets by name. Differences between models are in the models' own rules."""
 
 COMPATIBLE_RESPONSES: Final = msgspec.structs.replace(
     TARGETS["responses"],
@@ -286,4 +286,4 @@ COMPATIBLE_RESPONSES: Final = msgspec.structs.replace(
     has_hosted_tools=False,
     limits=msgspec.structs.replace(TARGETS["compatible"].limits, stops=0, pictures_in_results=True),
 )
-"""The Responses API of other servers: the table's column is that of OpenAI's, but the tools are functions only."""
+"""The Responses API of other servers: the table's column is OpenAI's, but the only tools are functions."""

@@ -1,6 +1,7 @@
-"""How values are translated. Each function is told a value and gives the target's, `LEAVE_OUT`, or a `CannotKeep`.
+"""How values are translated. Each function takes a value and returns the target's value, `LEAVE_OUT`, or a
+`CannotKeep`.
 
-The docstrings are what `docs/parameters.md` shows in the cell.
+`docs/parameters.md` shows the docstrings in its cells.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 
 class CannotKeep(NamedTuple):
-    """Why a value cannot be kept: the candidate is passed over."""
+    """Why a value cannot be kept. The candidate is then skipped."""
 
     why: str
 

@@ -14,16 +14,16 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     _serve(commands.add_parser("serve", help="run the daemon", allow_abbrev=False))
     _ask(commands.add_parser("ask", help="ask one question and stream the answer", allow_abbrev=False))
-    _chat(commands.add_parser("chat", help="have a conversation in the terminal", allow_abbrev=False))
-    _models(commands.add_parser("models", help="list the models that can be asked", allow_abbrev=False))
+    _chat(commands.add_parser("chat", help="chat in the terminal", allow_abbrev=False))
+    _models(commands.add_parser("models", help="list the available models", allow_abbrev=False))
     _explain(commands.add_parser("explain", help="show which providers would serve a model", allow_abbrev=False))
     _top(commands.add_parser("top", help="watch a running daemon", allow_abbrev=False))
-    _spend(commands.add_parser("spend", help="show what was spent, by the ledger", allow_abbrev=False))
-    _trace(commands.add_parser("trace", help="show what became of a request", allow_abbrev=False))
-    _replay(commands.add_parser("replay", help="ask a logged request again", allow_abbrev=False))
-    _check(commands.add_parser("check", help="check that what the configuration names works", allow_abbrev=False))
-    _reload(commands.add_parser("reload", help="have a daemon read its configuration again", allow_abbrev=False))
-    _deploy(commands.add_parser("deploy", help="check a configuration and bring it to a daemon", allow_abbrev=False))
+    _spend(commands.add_parser("spend", help="show the spending, from the ledger", allow_abbrev=False))
+    _trace(commands.add_parser("trace", help="show what happened to a request", allow_abbrev=False))
+    _replay(commands.add_parser("replay", help="repeat a logged request", allow_abbrev=False))
+    _check(commands.add_parser("check", help="check the configuration and everything it names", allow_abbrev=False))
+    _reload(commands.add_parser("reload", help="make a daemon reload its configuration", allow_abbrev=False))
+    _deploy(commands.add_parser("deploy", help="check a configuration and apply it to a daemon", allow_abbrev=False))
     _config(commands.add_parser("config", help="write a first configuration, or its JSON Schema", allow_abbrev=False))
     _fake_provider(
         commands.add_parser("fake-provider", help="serve scripted responses and faults for tests", allow_abbrev=False)
@@ -50,7 +50,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
 def _ask(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Ask one question; the answer streams to stdout. Piped input is appended to the question. With --url (or "
-        "LLM_RUNTIME_URL) a running daemon answers, with the key in LLM_RUNTIME_KEY if it wants one; else this "
+        "LLM_RUNTIME_URL) a running daemon answers, with the key in LLM_RUNTIME_KEY if it needs one; else this "
         "process does."
     )
     command.add_argument("question", nargs="*", help="the question")
@@ -64,9 +64,9 @@ def _ask(command: argparse.ArgumentParser) -> None:
 
 def _chat(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Have a conversation in the terminal; answers stream. Ctrl-C stops an answer and not the chat; exit, quit or "
-        "Ctrl-D ends it. !multi begins a text of several lines, !end ends it. With --url (or LLM_RUNTIME_URL) a "
-        "running daemon answers, with the key in LLM_RUNTIME_KEY if it wants one; else this process does."
+        "Chat in the terminal; responses are streamed. Ctrl-C stops a response, not the chat; exit, quit or "
+        "Ctrl-D ends the chat. !multi begins a text of several lines, !end ends it. With --url (or LLM_RUNTIME_URL) a "
+        "running daemon answers, with the key in LLM_RUNTIME_KEY if it needs one; else this process does."
     )
     _conversation(command)
 
@@ -92,7 +92,7 @@ def _conversation(command: argparse.ArgumentParser) -> None:
 
 def _models(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "List the models of all providers, one per line. With --url (or LLM_RUNTIME_URL) those of a running daemon "
+        "List the models of all providers, one per line. With --url (or LLM_RUNTIME_URL), those of a running daemon "
         "that the key may use."
     )
     _common(command)
@@ -127,12 +127,12 @@ def _top(command: argparse.ArgumentParser) -> None:
 
 def _spend(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Say what was spent, by the ledger in the store's file ([store] in the configuration, else the usual place). "
-        "With --url (or LLM_RUNTIME_URL) a running daemon tells it: of its own caller, or of all to an admin."
+        "Show the spending, from the ledger in the store's file ([store] in the configuration, else the default path). "
+        "With --url (or LLM_RUNTIME_URL), a running daemon reports it: that of the key, or of all keys to an admin."
     )
     _common(command)
     command.add_argument(
-        "--by", choices=["key", "team", "model", "route", "day"], default="key", help="what to add up by (default key)"
+        "--by", choices=["key", "team", "model", "route", "day"], default="key", help="what to group by (default key)"
     )
     command.add_argument("--since", metavar="TIME", help="from this day or time on, UTC: 2026-01-31T12:00:00Z")
     command.add_argument("--url", help="address of a running daemon, such as http://127.0.0.1:8080")
@@ -144,8 +144,8 @@ def _spend(command: argparse.ArgumentParser) -> None:
 
 def _trace(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Show what became of a request, step by step: waits, attempts, hedges, members, cost. It is looked up in the "
-        "request log ([request_log] in the configuration, else the usual place)."
+        "Show what happened to a request, step by step: waits, attempts, hedges, members, cost. It is looked up in the "
+        "request log ([request_log] in the configuration, else the default path)."
     )
     _common(command)
     command.add_argument("id", help="req_…, resp_… or the client's x-request-id")
@@ -154,11 +154,11 @@ def _trace(command: argparse.ArgumentParser) -> None:
 
 def _replay(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Ask a request of the request log again, and show what differs. Needs redact = false in [request_log]."
+        "Repeat a request of the request log, and show the differences. Needs redact = false in [request_log]."
     )
     _common(command)
     command.add_argument("id", help="req_…, resp_… or the client's x-request-id")
-    command.add_argument("--model", help="another model or route to ask")
+    command.add_argument("--model", help="another model or route to use")
     command.set_defaults(log_level="warning")
 
 
@@ -175,9 +175,9 @@ def _check(command: argparse.ArgumentParser) -> None:
 
 def _reload(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Have a running daemon read its configuration again, as SIGHUP does. All or nothing: if anything is wrong with "
-        "it, that is said here and the daemon goes on as before. Needs a key with admin = true in LLM_RUNTIME_KEY, if "
-        "keys are configured."
+        "Make a running daemon reload its configuration, as SIGHUP does. All or nothing: if the configuration is "
+        "invalid, the errors are shown and the daemon keeps the old one. If keys are configured, it needs a key with "
+        "admin = true in LLM_RUNTIME_KEY."
     )
     command.add_argument("--url", help="address of the daemon (default LLM_RUNTIME_URL, or http://127.0.0.1:8080)")
     command.add_argument("--json", action="store_true", help="write the result as one JSON object")
@@ -185,20 +185,20 @@ def _reload(command: argparse.ArgumentParser) -> None:
 
 def _deploy(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Initialise, configure, monitor, scale, validate: read the configuration, say what it means for each, and try "
-        "all that it names, as check does. With --url, and if nothing failed, the daemon there then reads its "
-        "configuration again. Exit code 0: nothing failed; 1: something did; 2: the configuration is wrong."
+        "Report on five steps (initialise, configure, monitor, scale, validate): read the configuration, and try "
+        "everything it names, as check does. With --url, and if nothing failed, the daemon there then reloads its "
+        "configuration. Exit code 0: nothing failed; 1: something did; 2: the configuration is invalid."
     )
     _common(command)
-    command.add_argument("--url", help="a running daemon to bring it to; its key is taken from LLM_RUNTIME_KEY")
-    command.add_argument("--offline", action="store_true", help="try nothing: only what the configuration can tell")
+    command.add_argument("--url", help="a running daemon to apply it to; its key is taken from LLM_RUNTIME_KEY")
+    command.add_argument("--offline", action="store_true", help="connect to nothing: report on the configuration only")
     command.add_argument("--json", action="store_true", help="write the result as one JSON object")
     command.set_defaults(log_level="warning")
 
 
 def _config(command: argparse.ArgumentParser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
-    init = actions.add_parser("init", help="write a first file, from what the environment offers", allow_abbrev=False)
+    init = actions.add_parser("init", help="write a first file, from the keys in the environment", allow_abbrev=False)
     init.add_argument("--output", metavar="FILE", help="a file that does not exist yet (default: stdout)")
     actions.add_parser("schema", help="write the JSON Schema of a configuration file", allow_abbrev=False)
 

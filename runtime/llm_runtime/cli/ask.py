@@ -40,7 +40,7 @@ from llm_runtime.requesting import chat_request
 from llm_runtime.runtime import open_runtime
 
 STDIN_BYTES = 8 * 1024 * 1024
-"""The most that is read from stdin."""
+"""The most bytes that are read from stdin."""
 
 HINT_SECONDS = 2.0
 """How long stdin may be silent before the user is told that the command waits for it."""
@@ -52,7 +52,7 @@ _CUT_OFF: dict[FinishReason | None, str] = {
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Ask, and return the exit code. Raises `LLMClientError`, `ConfigError` among them."""
+    """Ask, and return the exit code. Raises `LLMClientError`, including `ConfigError`."""
     start_logging(arguments.log_level, arguments.log_format)
     earlier = load(environ) if arguments.continued else None
     config, model = target(arguments, environ, earlier)
@@ -114,7 +114,7 @@ async def _answer(config: Config, model: str, asking: _Asking) -> int:
 
 
 class _Asking(NamedTuple):
-    """What is asked, besides words."""
+    """The inputs other than text."""
 
     arguments: argparse.Namespace
     environ: Mapping[str, str]
@@ -123,7 +123,7 @@ class _Asking(NamedTuple):
     options: Any
 
     def messages(self, question: str) -> list[Message]:
-        """The conversation with the question at its end. A new system prompt takes the place of the old one."""
+        """The conversation with the question at its end. A new system prompt replaces the old one."""
         found = list(self.earlier.messages) if self.earlier else []
         if self.arguments.system:
             found = [Message.of("system", self.arguments.system), *(each for each in found if each.role != "system")]
@@ -150,7 +150,7 @@ def _read_stdin() -> str:
     while piece := os.read(0, 64 * 1024):
         pieces.append(piece)
         if sum(map(len, pieces)) > STDIN_BYTES:
-            raise ConfigError(f"stdin holds more than {STDIN_BYTES} bytes")
+            raise ConfigError(f"stdin has more than {STDIN_BYTES} bytes")
     return b"".join(pieces).decode(errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""What ``ask`` is given besides words: attachments, a schema, options."""
+"""The inputs of ``ask`` other than text: attachments, a schema, options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string
 
 
 def attachment(name: str) -> Part:
-    """The part for a file or an address. Raises `ConfigError`."""
+    """The part for a file or URL. Raises `ConfigError`."""
     kind = mimetypes.guess_type(name)[0] or ""
     if name.startswith(("http://", "https://")):
         if kind == "application/pdf":
@@ -60,9 +60,7 @@ def _read(name: str) -> bytes:
 
 
 def schema(text: str) -> ResponseFormat:
-    """The format that ``--schema`` asks for: JSON schema, a file with one, or ``"name, age int"``. Raises
-    `ConfigError`.
-    """
+    """The format for ``--schema``: a JSON schema, a file with one, or ``"name, age int"``. Raises `ConfigError`."""
     if not text.lstrip().startswith("{"):
         if os.path.exists(text):
             try:
@@ -86,7 +84,7 @@ def _of_words(text: str) -> dict[str, Any]:
         name, *kind = words.split()[:2] or [""]
         if not name.isidentifier() or (kind and kind[0] not in _TYPES):
             known = ", ".join(_TYPES)
-            raise ConfigError(f"--schema: {field.strip()!r} is not a field: write a name, and one of {known} behind it")
+            raise ConfigError(f"--schema: {field.strip()!r} is not a field: write a name, or a name and one of {known}")
         properties[name] = {"type": _TYPES[kind[0]] if kind else "string"}
         if description.strip():
             properties[name]["description"] = description.strip()
@@ -99,7 +97,7 @@ def _of_words(text: str) -> dict[str, Any]:
 
 
 def options(pairs: Iterable[Sequence[str]]) -> dict[str, Any]:
-    """The options of ``-o NAME VALUE``: values are JSON where they can be, else text."""
+    """The options of ``-o NAME VALUE``. A value is parsed as JSON if possible, else it is text."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         try:

@@ -1,6 +1,5 @@
-"""``llm-runtime chat``: a conversation in the terminal. Answers stream; Ctrl-C stops an answer, not the chat.
-
-Uses the runtime for threads: this one waits for the user or for an answer, never for both.
+"""``llm-runtime chat``: a conversation in the terminal. Responses are streamed; Ctrl-C stops a response, not the chat.
+Uses the runtime for threads: this thread waits either for the user or for a response.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from llm_runtime.requesting import chat_request
 
 PROMPT = "> "
 MORE = ". "
-"""Before each further line of a text of several."""
+"""The prompt for further lines of a text."""
 
 ENDS = frozenset(("exit", "quit"))
 HELP = """\
@@ -36,7 +35,7 @@ Chatting with {model}
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Chat to the end, and return the exit code. Raises `LLMClientError`, `ConfigError` among them."""
+    """Chat until the end, and return the exit code. Raises `LLMClientError`, including `ConfigError`."""
     start_logging(arguments.log_level, arguments.log_format)
     earlier = load(environ) if arguments.continued else None
     config, model = target(arguments, environ, earlier)
@@ -74,8 +73,8 @@ class _Chat:
         self._given: Any = given
 
     def answer(self, text: str) -> bool:
-        """Ask, and write the answer as it arrives; whether it is part of the conversation now. Raises `OSError` when
-        nobody reads it.
+        """Ask, and write the response as it arrives. Returns whether the conversation now includes it. Raises `OSError`
+        if stdout is closed.
         """
         asked = [*self.messages, Message.of("user", text)]
         stream = self._runtime.stream(asked, model=self._model, **self._given)
@@ -107,13 +106,13 @@ class _Chat:
 def _so_far(stream: sync.SyncStream) -> LLMResponse | None:
     try:
         return stream.response
-    except (LLMClientError, RuntimeError):  # it had not begun
+    except (LLMClientError, RuntimeError):  # the response had not begun
         return None
 
 
 @final
 class _Writer:
-    """One answer on stdout."""
+    """Writes one response to stdout."""
 
     def __init__(self) -> None:
         self._is_line_open = False
@@ -132,7 +131,7 @@ class _Writer:
 
 @final
 class _User:
-    """Who types. Where stdin is no terminal, each line is a text, and nothing is shown but answers."""
+    """Reads the user's input. If stdin is not a terminal, each line is a text, and only responses are shown."""
 
     def __init__(self) -> None:
         self._is_there = bool(sys.stdin and sys.stdin.isatty())
@@ -143,12 +142,12 @@ class _User:
             import readline  # noqa: F401 - it gives `input` a history and the keys to edit a line
 
     def show(self, text: str) -> None:
-        """Show it to a user who is there."""
+        """Show a line if stdin is a terminal."""
         if self._is_there:
             write_all(f"{text}\n".encode())
 
     def ask(self) -> str | None:
-        """The next text, which is not empty; ``None`` at the end of the chat."""
+        """The next non-empty text; ``None`` at the end of the chat."""
         while True:
             try:
                 line = self._line(PROMPT)

@@ -11,7 +11,7 @@ from llm_runtime.config import discover, installed_vendors
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Write a first configuration file, or the schema of all, and give the exit code."""
+    """Write a first configuration file, or the JSON Schema, and return the exit code."""
     if arguments.action == "schema":
         from llm_runtime.config.schema import json_schema
 

@@ -15,11 +15,11 @@ from llm_runtime.cli.terminal import say
 from llm_runtime.config import ConfigError
 
 CONVERSATION_BYTES = 32 * 1024 * 1024
-"""A larger conversation is not kept: attachments are in it."""
+"""A larger conversation is not kept. Attachments count."""
 
 
 class KeptConversation(msgspec.Struct, frozen=True, kw_only=True):
-    """What was said, the system prompt included, and to which model."""
+    """The messages, including the system prompt, and the model."""
 
     model: str
     messages: tuple[Message, ...]
@@ -33,19 +33,19 @@ def place(environ: Mapping[str, str]) -> Path:
 
 
 def load(environ: Mapping[str, str]) -> KeptConversation:
-    """The last conversation. Raises `ConfigError` where there is none."""
+    """The last conversation. Raises `ConfigError` if there is none."""
     file = place(environ)
     try:
         return msgspec.json.decode(file.read_bytes(), type=KeptConversation)
     except FileNotFoundError:
-        raise ConfigError("-c: there is no conversation yet to continue") from None
+        raise ConfigError("-c: there is no conversation to continue yet") from None
     except (OSError, msgspec.MsgspecError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is damaged; delete it"
         raise ConfigError(f"-c: cannot read {file}: {reason}") from None
 
 
 def keep(model: str, messages: Sequence[Message], environ: Mapping[str, str]) -> None:
-    """Keep it for ``-c``. That it cannot be kept is said, and no failure."""
+    """Keep the conversation for ``-c``. A failure is reported on stderr, but is not an error."""
     try:
         save(KeptConversation(model=model, messages=tuple(messages)), environ)
     except (OSError, ValueError) as exc:
@@ -54,12 +54,12 @@ def keep(model: str, messages: Sequence[Message], environ: Mapping[str, str]) ->
 
 
 def save(conversation: KeptConversation, environ: Mapping[str, str]) -> None:
-    """Keep it in place of the one before. Raises `OSError`, and `ValueError` for more than `CONVERSATION_BYTES`."""
+    """Replace the last conversation. Raises `OSError`, and `ValueError` for more than `CONVERSATION_BYTES`."""
     data, file = msgspec.json.encode(conversation), place(environ)
     if len(data) > CONVERSATION_BYTES:
         raise ValueError(f"the conversation has more than {CONVERSATION_BYTES // 1024 // 1024} MiB")
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    number, temporary = mkstemp(dir=file.parent, prefix=".conversation")  # 0600; replaced in one step, whoever looks
+    number, temporary = mkstemp(dir=file.parent, prefix=".conversation")  # mode 0600; replaced atomically
     try:
         with os.fdopen(number, "wb") as stream:
             stream.write(data)

@@ -1,4 +1,4 @@
-"""What the commands ask a running daemon over HTTP."""
+"""The requests of commands to a running daemon, over HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llm_runtime.config import Provider
 from llm_runtime.providers import provider_spec
 
 ANSWER_SECONDS = 15.0
-"""How long a daemon may take to answer."""
+"""The time limit for a daemon's response."""
 
 
 Body = TypeVar("Body")
@@ -34,7 +34,7 @@ class _Refusal(msgspec.Struct):
 
 @final
 class DaemonClient:
-    """Asks one daemon. Made by `daemon_client`."""
+    """Sends requests to one daemon. Created by `daemon_client`."""
 
     def __init__(self, running: Daemon, transport: Transport) -> None:
         provider = Provider(kind="openai_compatible", base_url=running.base_url, api_key=running.key)
@@ -42,14 +42,12 @@ class DaemonClient:
         self._transport = transport
 
     async def get(self, path: str) -> bytes:
-        """The body at ``path``, which follows the base URL; see `ask`."""
+        """The body at ``path``, which is appended to the base URL; see `ask`."""
         return await self.ask("GET", path)
 
     async def ask(self, method: str, path: str) -> bytes:
-        """The body of the answer at ``path``, which follows the base URL. Waits for `ANSWER_SECONDS` at most.
-
-        Raises `NetworkError` for a daemon that does not answer, `LLMClientError` with its own words for one that
-        refuses.
+        """The body of the response at ``path``, which is appended to the base URL. Waits at most `ANSWER_SECONDS`.
+        Raises `NetworkError` if the daemon does not respond, and `LLMClientError` with its own message if it refuses.
         """
         request = self._spec.http_request(WireRequest(method, path))
         try:
@@ -60,14 +58,14 @@ class DaemonClient:
                 return body
             message = msgspec.json.decode(body, type=_Refusal).error.message
         except (TransportError, trio.TooSlowError, msgspec.DecodeError) as exc:
-            text = str(exc) or f"{request.origin} does not answer"
+            text = str(exc) or f"{request.origin} does not respond"
             raise NetworkError(Failure(kind=FailureKind.NETWORK, message=text)) from exc
         raise LLMClientError(message + WRONG_KEY if response.status == 401 else message)
 
 
 @asynccontextmanager
 async def daemon_client(running: Daemon) -> AsyncIterator[DaemonClient]:
-    """A client of that daemon, whose connections are closed at the end of the block."""
+    """A client for that daemon. Its connections are closed at the end of the block."""
     transport = Transport()
     try:
         yield DaemonClient(running, transport)
@@ -76,10 +74,10 @@ async def daemon_client(running: Daemon) -> AsyncIterator[DaemonClient]:
 
 
 def decoded(body: bytes, kind: type[Body]) -> Body:
-    """The JSON ``body`` as a ``kind``. Raises `LLMClientError` for one of another version than ours."""
+    """Decode the JSON ``body`` as a ``kind``. Raises `LLMClientError` if it does not fit, as with another version."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
-        raise LLMClientError(f"the daemon's answer is not understood, is it another version? {exc}") from exc
+        raise LLMClientError(f"the daemon's response cannot be decoded; it may be another version: {exc}") from exc
     except msgspec.DecodeError as exc:
-        raise LLMClientError("what answers at this address is not a daemon") from exc
+        raise LLMClientError("the server at this address is not an llm-runtime daemon") from exc

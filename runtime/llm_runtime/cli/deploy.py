@@ -23,7 +23,7 @@ from llm_runtime.reloading import ReloadResult
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Deploy, say how each step went, and give the exit code. Raises `ConfigError`, with ``--json`` once told."""
+    """Deploy, report each step, and return the exit code. Raises `ConfigError`, with ``--json`` once reported."""
     start_logging(arguments.log_level, arguments.log_format)
     source, identity, now = arguments.config or "environment", str(uuid4()), timestamp(time.time())
     try:
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _planned(config: Config) -> list[Check]:
-    """What will be: the clients, how they are watched, and how the daemon may grow."""
+    """The planned steps: configuration, monitoring and scaling."""
     server = config.server
     clients = ", ".join(f"{name} ({each.kind})" for name, each in config.enabled.items())
     readers = [name for name, key in config.keys.items() if key.metrics_only or key.admin]
@@ -60,12 +60,12 @@ def _planned(config: Config) -> list[Check]:
     limited = any(each.is_limited for each in limits)
     watched = Check("monitor", "metrics", CheckStatus.OK, "/livez, /readyz, /metrics")
     if config.keys and not readers:
-        detail = "no key may read /metrics: give one metrics_only = true"
+        detail = "no key may read /metrics: set metrics_only = true for one"
         watched = Check("monitor", "metrics", CheckStatus.WARNING, detail)
     scale = f"{server.max_runs} requests and {server.max_connections} connections at once"
     grows = Check("scale", "replicas", CheckStatus.OK, f"{scale}; limits are {_shared(config, limited=limited)}")
     if limited and config.redis is None:
-        detail = f"{scale}; with several replicas each keeps to the limits alone: share them by [redis]"
+        detail = f"{scale}; with several replicas, each applies the limits separately: share them with [redis]"
         grows = Check("scale", "replicas", CheckStatus.WARNING, detail)
     return [Check("configure", "providers", CheckStatus.OK, clients), watched, grows]
 
@@ -77,7 +77,7 @@ def _shared(config: Config, *, limited: bool) -> str:
 
 
 async def _brought_to(running: Daemon) -> list[Check]:
-    """The daemon reads its configuration again, and says that it is ready."""
+    """Have the daemon reload its configuration, and check that it is ready."""
     async with daemon_client(running) as client:
         return [
             await _step("deploy", running, client, "POST", "/runtime/reload"),

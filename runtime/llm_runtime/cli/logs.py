@@ -33,7 +33,7 @@ def start_logging(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # What no line shows need not be found out for each: thread, process, and the place in the code.
+    # Do not determine for each line what no line shows: thread, process, and the place in the code.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # the switch that the documentation names ("Optimization")
 

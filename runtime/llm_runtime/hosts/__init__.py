@@ -1,1 +1,1 @@
-"""What programs that do not run on Trio need: a thread with a runtime, and the way there and back."""
+"""Support for programs that do not run on Trio: a thread with a runtime, and calls into it and back."""

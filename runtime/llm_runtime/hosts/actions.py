@@ -1,4 +1,4 @@
-"""Actions that one thread hands to another, which is woken once for any number of them."""
+"""A queue of actions from one thread to another. Any number of actions causes one wake-up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Action: TypeAlias = Callable[[], object]
 
 @final
 class Actions:
-    """``wake`` has the other thread call its argument soon, and does not wait; what it raises comes out of `post`."""
+    """``wake`` makes the other thread call its argument soon, without waiting. `post` propagates its exceptions."""
 
     __slots__ = ("_lock", "_posted", "_wake")
 
@@ -21,8 +21,8 @@ class Actions:
         self._posted: list[Action] = []
 
     def post(self, action: Action) -> None:
-        """Have ``action`` run in the other thread, after those posted before. It must not raise."""
-        with self._lock:  # also while waking: another thread's action must not rely on a wake-up that fails
+        """Run ``action`` in the other thread, after the actions posted before. It must not raise."""
+        with self._lock:  # the lock is held while waking, so that no other action relies on a wake-up that fails
             self._posted.append(action)
             if len(self._posted) == 1:
                 try:

@@ -40,7 +40,7 @@ R = TypeVar("R")
 H = TypeVar("H")
 
 JOIN_SECONDS: Final = 1.0
-"""How long the end of a block waits for the runtime's thread to exit."""
+"""How long leaving the block waits for the runtime's thread to exit."""
 
 CANCEL_SECONDS: Final = 1.0
 """How long a cancelled task waits for its call to end in the other thread."""
@@ -48,7 +48,7 @@ CANCEL_SECONDS: Final = 1.0
 
 @final
 class HostLoop:
-    """The event loop of the host, as the runtime's thread sees it. Does nothing once the loop is closed."""
+    """The host's event loop, for the runtime's thread. Does nothing once the loop is closed."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -66,7 +66,7 @@ class HostLoop:
 
 @final
 class _Call:
-    """One call into the runtime's thread, and its result here."""
+    """One call into the runtime's thread, and its result."""
 
     def __init__(self, portal: Portal[Any], loop: HostLoop, fn: Callable[[Any], Awaitable[Any]]) -> None:
         self._ended = asyncio.Event()
@@ -204,7 +204,7 @@ class AsyncioStream:
 
 
 class AsyncioRequests(RequestMethods[AsyncioStream]):
-    """Everything that a runtime is asked with ``await``."""
+    """The async methods of a runtime."""
 
     def __init__(self, portal: Portal[Any], loop: HostLoop) -> None:
         self._portal = portal
@@ -294,7 +294,7 @@ def _judge_here(judge: Judge, portal: Portal[Any], loop: HostLoop) -> Judge:
 
 
 def middleware_here(middleware: Middleware, portal: Portal[Any], loop: HostLoop) -> Middleware:
-    """``middleware``, called in the host's event loop and in the context of who made the request."""
+    """``middleware``, called in the host's event loop, in the context of the task that made the request."""
 
     async def around(request: AnyRequest, proceed: Next) -> LLMResponse:
         async def next_here(request: AnyRequest) -> LLMResponse:
@@ -307,7 +307,7 @@ def middleware_here(middleware: Middleware, portal: Portal[Any], loop: HostLoop)
 
 
 def strategy_here(strategy: StrategyFunction, portal: Portal[Any], loop: HostLoop) -> StrategyFunction:
-    """``strategy``, called in the host's event loop and in the context of who made the request."""
+    """``strategy``, called in the host's event loop, in the context of the task that made the request."""
 
     async def carry_out(team: Team) -> LLMResponse | str:
         there = team.through(lambda call: _Call(portal, loop, lambda _: call()).result())
@@ -339,8 +339,8 @@ def observer_here(observer: Observer, loop: HostLoop) -> Observer:
 
 
 async def _run_here(fn: Callable[[], Awaitable[T]], portal: Portal[Any], loop: HostLoop, context: Context) -> T:
-    """In the Trio thread: what ``fn`` returns, awaited in a task of the host's event loop. Cancelling this cancels that
-    task.
+    """In the Trio thread: run ``fn`` in a task of the host's event loop, and wait for its result. Cancelling this
+    cancels that task.
     """
     ended, results, errors = trio.Event(), list[T](), list[BaseException]()
     tasks: list[asyncio.Task[None]] = []
@@ -380,10 +380,11 @@ async def block(
     open_runtime: Callable[[Portal[R], HostLoop], AbstractAsyncContextManager[R]],
     make: Callable[[Portal[R], HostLoop, R], H],
 ) -> AsyncIterator[H]:
-    """Run what ``open_runtime`` opens on Trio around a block of an asyncio program, which gets what ``make`` makes of
-    it. A generator within another would not do: asyncio's end closes all of them at once.
+    """Open a runtime with ``open_runtime`` on Trio, around a block of an asyncio program, which receives the result of
+    ``make``. It is a class, because asyncio closes all nested async generators at once at its end.
 
-    If the runtime gives up, it cancels the task in the block, and raises its own error when the block has ended.
+    If the runtime fails, the task in the block is cancelled, and the runtime's error is raised when the block has
+    ended.
     """
     owner = _current_task()
     loop, opened, closed = HostLoop(), asyncio.Event(), asyncio.Event()
@@ -420,7 +421,7 @@ async def block(
     except asyncio.CancelledError:
         if not errors:
             raise
-        owner.uncancel()  # the cancellation was ours
+        owner.uncancel()  # this cancellation came from the runtime
     finally:
         in_block = False
         portal.stop(at_once=at_once)

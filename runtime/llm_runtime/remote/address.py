@@ -1,4 +1,4 @@
-"""Where a daemon is, how to get there, and the requests to it that are not runs."""
+"""The address of a daemon, and the requests to it that are not runs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from llm_protocol.version import VERSION
 T = TypeVar("T")
 
 HTTP_SECONDS: Final = 60.0
-"""How long one of these requests may take: a daemon may have to ask a vendor first."""
+"""The time limit for one of these requests: a daemon may have to ask a vendor first."""
 
 
 @final
 class Address:
-    """A daemon's address. Its repr and its text hold no key."""
+    """A daemon's address. Its `repr` and `str` do not contain the key."""
 
     def __init__(self, url: str, key: str | Secret | None, ca_file: str | None) -> None:
-        """Raises `ValueError` for what is no URL of a daemon."""
+        """Parse the URL of a daemon. Raises `ValueError` if it is invalid."""
         self.origin, base = parse_url(url)
         self._base = base.removesuffix("/v1")
         secret = key.reveal() if isinstance(key, Secret) else key
@@ -43,17 +43,17 @@ class Address:
         return f"{self.origin}{self._base}"
 
     def target(self, path: str) -> str:
-        """A path there."""
+        """The full path for a path of the daemon."""
         return self._base + path
 
     async def tls(self) -> ssl.SSLContext | None:
-        """What its certificate is checked with, where it has one."""
+        """The TLS context that verifies the daemon's certificate; ``None`` without TLS."""
         if self.origin.scheme != "https":
             return None
         return await trio.to_thread.run_sync(self._trust.context)
 
     async def request(self, method: str, path: str, body: bytes = b"", *, accept: tuple[int, ...] = (200,)) -> bytes:
-        """The body of an answer. Raises `LLMClientError`."""
+        """Send a request, and return the body of the response. Raises `LLMClientError`."""
         headers = {**self.headers, **({"content-type": "application/json"} if body else {})}
         request = HttpRequest(method, self.origin, self.target(path), headers, body)
         try:
@@ -61,7 +61,7 @@ class Address:
                 async with self._transport.send(request) as response:
                     status, data = response.status, await response.read()
         except trio.TooSlowError:
-            words = f"{self}: no answer within {HTTP_SECONDS:g} s"
+            words = f"{self}: no response within {HTTP_SECONDS:g} s"
             raise LLMTimeoutError(Failure(kind=FailureKind.TIMEOUT_TOTAL, message=words)) from None
         except TransportError as exc:
             raise _failed(exc) from exc
@@ -75,11 +75,11 @@ class Address:
 
 
 def decode(data: bytes, kind: type[T]) -> T:
-    """What the daemon told, as a ``kind``. Raises `LLMClientError`."""
+    """Decode a daemon's JSON as a ``kind``. Raises `LLMClientError`."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as exc:
-        words = f"the daemon said something that this version does not understand: {exc}"
+        words = f"the daemon's response cannot be decoded; it may be another version: {exc}"
         raise error_for(Failure(kind=FailureKind.PROTOCOL, message=words)) from None
 
 
@@ -91,7 +91,7 @@ def _refusal(status: int, data: bytes) -> Refused:
 
 
 class _Body(msgspec.Struct):
-    """The body of an error: ours, or any OpenAI-compatible one."""
+    """The body of an error response: a daemon's, or that of any OpenAI-compatible server."""
 
     error: dict[str, Any] = {}
     failure: Failure | None = None

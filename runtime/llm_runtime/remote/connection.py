@@ -1,7 +1,7 @@
 """One WebSocket to a daemon, and the runs on it, each on a lane of its own.
 
-One task reads, one writes, one looks whether the daemon is still there. When the connection ends, in whatever way, its
-runs are told that they were cut.
+One task reads, one writes, and one checks that the daemon still responds. When the connection ends, for whatever
+reason, its runs are marked as cut off.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ from llm_runtime.remote.address import Address
 from llm_runtime.remote.remote_run import RemoteRun, RemoteState
 
 OPEN_SECONDS: Final = 10.0
-"""How long one attempt to open a connection may take."""
+"""The time limit for one attempt to open a connection."""
 
 BEAT_SECONDS: Final = 15.0
-"""How often the daemon is asked whether it is there, and how long it has to answer."""
+"""The interval of pings, and the time limit for each pong."""
 
 CLOSE_SECONDS: Final = 1.0
-"""How long a closing handshake may take."""
+"""The time limit for the closing handshake."""
 
 MESSAGE_BYTES: Final = 256 * 1024 * 1024
-"""The largest message that is taken from the daemon: an answer with images, in base64."""
+"""The largest message, in bytes, that is accepted from the daemon: a response with images, in base64."""
 
 RECEIVE_BYTES: Final = 64 * 1024
-"""Bytes taken from the socket at once."""
+"""The most bytes read from the socket at once."""
 
 MESSAGES_AHEAD: Final = 16
-"""Messages that were received and not looked at yet."""
+"""The most messages that were received and not processed yet."""
 
 _BREAKS: Final = (OSError, HandshakeError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError)
-"""What a network or a peer can make us raise."""
+"""The exceptions that a network or a peer can cause."""
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class _OpenError(msgspec.Struct):
 
 @final
 class _Watched(trio.abc.Stream):
-    """A stream that calls ``ended`` when its peer has gone: trio-websocket waits for the handshake of one that has."""
+    """A stream that calls ``ended`` when its peer has disconnected: trio-websocket would wait for its handshake."""
 
     def __init__(self, stream: trio.abc.Stream, ended: Callable[[], None]) -> None:
         self._stream = stream
@@ -97,8 +97,8 @@ class _Watched(trio.abc.Stream):
 
 @final
 class Connection:
-    """Use `live` in a task of its own; `can_take` is true once it is open. ``capacity``: runs at the same time.
-    ``is_surplus`` says whether there are others, so that one without runs may end.
+    """Run `live` in a task of its own; `can_take` is true once the connection is open. ``capacity``: the most
+    concurrent runs. ``is_surplus`` returns whether there are other connections, so that one without runs may close.
     """
 
     def __init__(self, address: Address, capacity: int, is_surplus: Callable[[], bool]) -> None:
@@ -114,22 +114,22 @@ class Connection:
 
     @property
     def can_take(self) -> bool:
-        """Whether there is room for a run."""
+        """Whether the connection can take another run."""
         return self._takes_new and bool(self._free)
 
-    # -- what is asked -----------------------------------------------------------------------------------------------
+    # -- requests -----------------------------------------------------------------------------------------------
 
     def create(self, entry: RemoteRun) -> None:
-        """Send a request; there must be room."""
+        """Send a request. `can_take` must be true."""
         lane = self._enter(entry)
         self._send(encode_create(entry.body, entry.id, lane, stream=entry.run.stream))
 
     def resume(self, entry: RemoteRun) -> None:
-        """Ask for what an answer has more than is here; there must be room."""
+        """Request the events of a response that have not been received yet. `can_take` must be true."""
         self._send(encode_resume(entry.id, entry.number, self._enter(entry)))
 
     def cancel(self, entry: RemoteRun) -> None:
-        """Have the daemon end an answer. Its lane is free when that has happened."""
+        """Have the daemon cancel a response. Its lane becomes free when the response has ended."""
         if (lane := self._lanes.get(entry.id)) is not None:
             self._send(encode_cancel(entry.id, lane))
 
@@ -147,11 +147,11 @@ class Connection:
         self._unsent.append(frame)
         self._more.set()
 
-    # -- its life ----------------------------------------------------------------------------------------------------
+    # -- lifetime ----------------------------------------------------------------------------------------------------
 
     async def live(self, opened: Callable[[], None]) -> None:
-        """Open it, say so, and keep it until it ends. Raises `LLMClientError` when it cannot be opened, and nothing
-        after that.
+        """Open the connection, report that, and serve it until it ends. Raises `LLMClientError` if it cannot be opened,
+        and nothing after that.
         """
         is_open, stream = False, None
         try:
@@ -161,7 +161,7 @@ class Connection:
                     stream = await self._dial()
                     with trio.CancelScope() as handshake:
                         socket = await self._open(_Watched(stream, handshake.cancel), nursery)
-                if socket is None:  # the peer has gone in the handshake
+                if socket is None:  # the peer disconnected during the handshake
                     raise trio.BrokenResourceError
                 self._takes_new = is_open = True
                 opened()
@@ -184,7 +184,7 @@ class Connection:
             log.info("the connection to %s broke: %s", self._address, wire_reason(error))
         finally:
             if stream is not None:
-                await trio.aclose_forcefully(stream)  # what is left of it: trio-websocket forgets a broken one
+                await trio.aclose_forcefully(stream)  # close the socket: trio-websocket does not close a broken one
             self._takes_new = False
             entries = list(self._entries.values())
             self._entries.clear()
@@ -193,7 +193,7 @@ class Connection:
                 entry.cut()
 
     def close(self) -> None:
-        """End it: with a farewell, so that the daemon waits for nobody."""
+        """Close the connection with a closing frame, so that the daemon does not keep its runs."""
         self._takes_new = False
         self._scope.cancel("closed")
 
@@ -217,7 +217,7 @@ class Connection:
         )
 
     async def _write(self, socket: WebSocketConnection) -> None:
-        with suppress(ConnectionClosed):  # the reader sees it, too
+        with suppress(ConnectionClosed):  # the reader notices it too
             while True:
                 while self._unsent:
                     await socket.send_message(self._unsent.popleft().decode())
@@ -235,8 +235,8 @@ class Connection:
                 with trio.move_on_after(BEAT_SECONDS) as scope:
                     await socket.ping()
                 if scope.cancelled_caught:
-                    log.info("the daemon at %s does not answer", self._address)
-                    self._scope.cancel("the daemon does not answer")
+                    log.info("the daemon at %s does not respond", self._address)
+                    self._scope.cancel("the daemon does not respond")
 
     async def _read(self, socket: WebSocketConnection) -> None:
         with suppress(ConnectionClosed):
@@ -245,14 +245,14 @@ class Connection:
                 try:
                     self._take(message)
                 except LLMClientError as exc:
-                    log.error("the connection to %s is given up: %s", self._address, exc)  # noqa: TRY400
+                    log.error("the connection to %s is closed: %s", self._address, exc)  # noqa: TRY400
                     return
 
     def _take(self, message: str | bytes) -> None:
         frame = decode_frame(message)
         if isinstance(frame, Refused):
             if frame.event_id is None:
-                self._takes_new = False  # of its own will: its lifetime is over, or the daemon ends
+                self._takes_new = False  # regularly: its lifetime is over, or the daemon shuts down
             elif (entry := self._entries.get(frame.event_id)) is not None:
                 self._leave(entry)
                 entry.refuse(frame)

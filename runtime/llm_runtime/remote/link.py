@@ -1,8 +1,8 @@
-"""The way to a daemon: as many WebSockets as the runs need, opened again when they break.
+"""The connections to a daemon: as many WebSockets as the runs need, reopened when they break.
 
-Each run has a task here, which sees to it that it is made exactly once. When its connection breaks, the answer is
-resumed on another from where it was; a request of which the daemon never heard is sent again. An answer that the daemon
-no longer has, because it was started anew, has failed: it may have been worked on.
+Each run has a task that ensures it is executed exactly once. If its connection breaks, the response is resumed on
+another connection at the same position. A request that the daemon has not received is sent again. If the daemon no
+longer has the response, because it was restarted, the run fails: the request may have been executed.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from llm_runtime.remote.connection import CLOSE_SECONDS, Connection
 from llm_runtime.remote.remote_run import RemoteRun, RemoteState
 
 MOST_CONNECTIONS: Final = 64
-"""WebSockets to one daemon at the same time. Runs beyond what they take wait for their turn."""
+"""The most WebSockets to one daemon. Runs beyond their capacity wait."""
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 MOST_PAUSE_SECONDS: Final = 1.0
-"""Between attempts to open a connection: doubling, and by chance up to half as long again."""
+"""The delay between attempts to open a connection: it doubles, plus up to half of it at random."""
 
 TIMES_SENT: Final = 3
-"""How often a request is sent of which the daemon never heard."""
+"""How often a request is sent that the daemon has not received."""
 
 _UNKNOWN, _FULL = "response_not_found", "websocket_connection_limit_reached"
-"""Codes of the server: there is no such response; this connection takes nothing new."""
+"""Error codes of the server: there is no such response; this connection accepts nothing new."""
 
 
 @final
 class Link:
-    """``capacity`` is how many runs one WebSocket takes. Its tasks are in ``nursery``."""
+    """``capacity`` is the number of runs per WebSocket. Its tasks run in ``nursery``."""
 
     def __init__(self, nursery: trio.Nursery, address: Address, capacity: int) -> None:
         self._nursery = nursery
@@ -50,8 +50,8 @@ class Link:
         self._closed = False
 
     async def submit(self, run: Run, body: bytes) -> None:
-        """Hand a run in, whose request is ``body`` as JSON. Returns when it is accepted; raises `LLMClientError` if it
-        is not.
+        """Submit a run, whose request is ``body`` as JSON. Waits until the daemon accepts it; raises `LLMClientError`
+        if it does not.
         """
         if self._closed:
             raise ShuttingDownError("the connection to the runtime is closed")
@@ -68,7 +68,9 @@ class Link:
             raise error_for(end.failure)
 
     async def close(self) -> None:
-        """Take nothing new, and say goodbye, within `CLOSE_SECONDS`: then the daemon does not wait for us."""
+        """Accept nothing new, and close all connections, within `CLOSE_SECONDS`. The daemon then keeps nothing for this
+        client.
+        """
         self._closed = True
         for connection in self._connections:
             connection.close()
@@ -85,7 +87,7 @@ class Link:
             entry.fail(exc.failure)
         finally:
             for connection in self._connections:
-                connection.cancel(entry)  # nothing, where it has ended
+                connection.cancel(entry)  # does nothing if the run has ended
             if entry.refused is not None:
                 run.fail(entry.refused)
             run.close()
@@ -105,18 +107,18 @@ class Link:
                 await entry.change()
             self._note_room()
             if entry.state is RemoteState.CUT:
-                is_known = True  # it may be
+                is_known = True  # the daemon may have it
             elif entry.state is RemoteState.REFUSED:
                 if entry.refused_code == _UNKNOWN and is_known and not entry.was_accepted and created < TIMES_SENT:
-                    is_known = False  # it was lost on its way
+                    is_known = False  # the request was lost with the connection
                 elif entry.refused_code != _FULL:
                     break
         if entry.refused_code == _UNKNOWN and is_known:
-            words = "the connection to the daemon broke, and it no longer has the answer"
+            words = "the connection to the daemon broke, and the daemon no longer has the response"
             entry.fail(Failure(kind=FailureKind.NETWORK, message=words, partial=entry.run.has_content))
 
     async def _connection(self) -> Connection:
-        """One with room; opened if need be."""
+        """A connection that can take a run; opens one if necessary."""
         give_up_at, pause = inf, FIRST_PAUSE_SECONDS
         while True:
             if len(self._connections) >= MOST_CONNECTIONS and self._with_room() is None:

@@ -1,4 +1,4 @@
-"""One run on its way through a daemon: what is known of it here, and who waits for more."""
+"""One run in a daemon: what this client knows about it, and the tasks that wait for a change."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from llm_protocol.native import Refused
 
 
 class RemoteState(Enum):
-    """Where a run stands on its connection."""
+    """The state of a run on its connection."""
 
     SENT = auto()
-    """It was asked for, and more is to come."""
+    """It was requested, and more events will follow."""
     REFUSED = auto()
-    """The daemon does not take it on, or does not know it."""
+    """The daemon has refused it, or does not know it."""
     CUT = auto()
     """The connection broke."""
     ENDED = auto()
-    """Its last event is here."""
+    """Its last event has arrived."""
 
 
 @final
 class RemoteRun:
-    """The daemon's run is mirrored in ``run``: its events are appended to that log, which whoever asked follows.
-
+    """The daemon's run is mirrored in ``run``: its events are appended to that run's log, which the program follows.
     ``body`` is its request as JSON.
     """
 
@@ -38,10 +37,10 @@ class RemoteRun:
         self.body = body
         self.state = RemoteState.SENT
         self.number = -1
-        """The number of the last event that has come."""
+        """The sequence number of the last event that has arrived."""
         self.was_accepted = False
         self.is_over = False
-        """Whether nothing is done for it any more."""
+        """Whether the run is over for this client."""
         self.refused: Failure | None = None
         self.refused_code = ""
         self._changed = trio.Event()
@@ -52,34 +51,34 @@ class RemoteRun:
         return self.run.response_id
 
     def send(self) -> None:
-        """It is asked for, on a connection."""
+        """It was requested on a connection."""
         self.state = RemoteState.SENT
 
     def accept(self) -> None:
-        """The daemon has taken it on."""
+        """The daemon has accepted it."""
         self.was_accepted = True
         self._change()
 
     def add(self, number: int, events: tuple[Event, ...]) -> None:
-        """Events have come, the last of them with this number."""
+        """Events have arrived; the last has this number."""
         self.number = number
         try:
             for event in events:
                 self.run.log.append(event)
         except LogLimitExceeded:
-            self.run.cancel("the answer outgrew the run log's limit", FailureKind.LOG_LIMIT)
+            self.run.cancel("the response exceeded the run log's limit", FailureKind.LOG_LIMIT)
         if events and isinstance(events[-1], TERMINAL):
             self.state = RemoteState.ENDED
             self._change()
 
     def refuse(self, refused: Refused) -> None:
-        """The daemon does not take it on."""
+        """The daemon has refused it."""
         self.refused, self.refused_code = refused.reason(), refused.code
         self.state = RemoteState.REFUSED
         self._change()
 
     def fail(self, failure: Failure) -> None:
-        """It is given up."""
+        """End the run as failed."""
         self.refused = failure
 
     def cut(self) -> None:
@@ -88,7 +87,7 @@ class RemoteRun:
         self._change()
 
     def end(self) -> None:
-        """Nothing is done for it any more."""
+        """Mark the run as over."""
         self.is_over = True
         self._change()
 

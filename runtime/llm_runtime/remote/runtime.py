@@ -1,4 +1,4 @@
-"""The methods of a runtime, done by a daemon."""
+"""The methods of a runtime, executed by a daemon."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from llm_runtime.statistics import Statistics
 
 LOG_LIMIT_BYTES: Final = 128 * 1024 * 1024
-"""The largest answer that is kept here; the daemon has limits of its own, usually smaller ones."""
+"""The largest response, in bytes, that is kept here. The daemon has its own, usually smaller, limits."""
 
 GRACE_SECONDS: Final = 5.0
-"""How much longer than its deadline a request is waited for: the daemon's own word says more."""
+"""The additional wait beyond a request's deadline, because the daemon's own error is more precise."""
 
-NO_JUDGE: Final = "a connected runtime cannot call a judge of this program; let a model judge: policy.judge"
+NO_JUDGE: Final = "a connected runtime cannot call a judge in this program; name a model in policy.judge instead"
 NO_CONFIG: Final = "a connected runtime's configuration is the daemon's: see its routes, model_list() and statistics()"
 
 
@@ -50,10 +50,10 @@ class _Ready(msgspec.Struct):
 
 @final
 class RemoteRuntime(TrioRequests):
-    """A runtime in a daemon. Made by `connect`; all its methods need the Trio run it was opened in.
+    """A runtime in a daemon, created by `connect`. Its methods must be called in the Trio run it was opened in.
 
-    The same methods as `llm_runtime.Runtime`. Those that a runtime in this process answers at once are awaited here:
-    `model_list`, `tree`, `is_ready`, `parked_services`, `forget`. It has no `config`, and calls no ``judge``.
+    It has the same methods as `llm_runtime.Runtime`. Some that are synchronous there are async here: `model_list`,
+    `tree`, `is_ready`, `parked_services`, `forget`. It has no `config`, and cannot call a ``judge``.
     """
 
     def __init__(self, address: Address, link: Link, greeting: Greeting) -> None:
@@ -64,17 +64,17 @@ class RemoteRuntime(TrioRequests):
 
     @property
     def config(self) -> Any:
-        """Raises `UnsupportedError`: it is the daemon's own."""
+        """Raises `UnsupportedError`: the daemon has the configuration."""
         raise UnsupportedError(NO_CONFIG)
 
     async def reload(self, config: Config) -> Reloaded:
-        """Raises `UnsupportedError`: the daemon reads its own; see ``llm-runtime reload``."""
+        """Raises `UnsupportedError`: the daemon reloads its own configuration; see ``llm-runtime reload``."""
         del config
         raise UnsupportedError(NO_CONFIG)
 
     @property
     def routes(self) -> Mapping[str, Policy]:
-        """The daemon's routes that this key may use, by name, as they were when the connection was made."""
+        """The daemon's routes that this key may use, by name, as of the time of connecting."""
         return self._routes
 
     async def submit(self, request: AnyRequest, *, stream: bool, judge: Judge | None = None) -> Run:
@@ -84,7 +84,7 @@ class RemoteRuntime(TrioRequests):
         body = _encoded(request)
         if len(body) > self._max_bytes:
             raise bad_request(
-                None, f"the request has {len(body)} bytes, and the daemon takes {self._max_bytes} (server.max_body_mb)"
+                None, f"the request has {len(body)} bytes; the daemon accepts {self._max_bytes} (server.max_body_mb)"
             )
         deadline_s = request.deadline_s or (request.policy and request.policy.deadline_s) or inf
         run = Run(request, stream=stream, log_limit_bytes=LOG_LIMIT_BYTES, deadline_s=deadline_s + GRACE_SECONDS)
@@ -92,12 +92,12 @@ class RemoteRuntime(TrioRequests):
         return run
 
     async def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
-        """See `llm_runtime.Runtime.forget`. The caller is the one whose key this is."""
+        """See `llm_runtime.Runtime.forget`. The caller is the owner of this key."""
         query = "" if conversation is None else f"?conversation={quote(conversation, safe='')}"
         return decode(await self._ask("DELETE", f"/v1/runtime/knowledge{query}", caller), int)
 
     async def models(self) -> dict[str, list[str]]:
-        """Provider -> its models that this key may use, as the daemon knows them now."""
+        """Provider -> the models of it that this key may use, as the daemon currently knows them."""
         found: dict[str, list[str]] = {}
         for info in await self.model_list():
             provider, _, model = info.id.partition("/")
@@ -143,7 +143,7 @@ class RemoteRuntime(TrioRequests):
 
     async def _ask(self, method: str, path: str, caller: str = "") -> bytes:
         if caller:
-            raise UnsupportedError("a connected runtime asks for the caller whose key it has, and for no other")
+            raise UnsupportedError("a connected runtime can only act for the caller whose key it has")
         return await self._address.request(method, path)
 
 
@@ -158,7 +158,7 @@ def _policy(fields: dict[str, Any]) -> Policy:
     try:
         return msgspec.convert(fields, Policy)
     except msgspec.ValidationError:
-        return Policy()  # a newer daemon's; what it means is known there
+        return Policy()  # a field of a newer daemon, which understands it
 
 
 @asynccontextmanager
@@ -172,13 +172,13 @@ async def connect(
 ) -> AsyncIterator[RemoteRuntime]:
     """Use the runtime of a daemon (``llm-runtime serve``) around a block of a Trio program.
 
-    ``url`` is its address, such as ``"http://127.0.0.1:8080"``; ``key`` one of its keys, where it has any; ``ca_file``
-    a PEM file with the authority of its certificate, if that is not a public one. Raises `LLMClientError` when it
-    cannot be reached or refuses the key, and `ValueError` for what is no address.
+    ``url`` is its address, such as ``"http://127.0.0.1:8080"``; ``key`` is one of its keys, if it has any; ``ca_file``
+    is a PEM file with the certificate authority, if that is not a public one. Raises `LLMClientError` if the daemon
+    cannot be reached or refuses the key, and `ValueError` for an invalid address.
 
-    Requests go over WebSockets. When one breaks, answers are resumed on another; the daemon keeps them for 10 s.
-    ``observers`` and ``middleware`` are called in this program; of attempts observers are told when the run has ended.
-    Leaving the block cancels what is still being answered. What the block raises comes out as itself.
+    Requests go over WebSockets. If one breaks, responses are resumed on another; the daemon keeps them for 10 s.
+    ``observers`` and ``middleware`` are called in this program; observers receive attempts when the run has ended.
+    Leaving the block cancels the runs that have not ended. An exception in the block propagates unchanged.
     """
     address = Address(url, key, ca_file)
     error: BaseException | None = None
@@ -206,5 +206,5 @@ async def connect(
 
 
 async def greet(address: Address) -> Greeting:
-    """What the daemon says first. Raises `LLMClientError`."""
+    """The daemon's greeting. Raises `LLMClientError`."""
     return decode(await address.request("GET", "/v1/runtime"), Greeting)

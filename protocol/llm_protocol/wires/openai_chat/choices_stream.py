@@ -47,7 +47,7 @@ class ChoicesDecoder(AnswerDecoder):
         self._ends: dict[int, Finished] = {}
 
     def take(self, piece: ServerSentEvent) -> None:
-        """Take the next event of the stream into account. Raises `WireError`."""
+        """Process the next event of the stream. Raises `WireError`."""
         if piece.data[:1] != "{":
             word = piece.data.strip()
             if word.upper() == "[DONE]":
@@ -96,7 +96,7 @@ class ChoicesDecoder(AnswerDecoder):
             self._finish()
 
     def fail(self, failure: Failure) -> None:
-        """End the answer with a failure, and with what it had cost by then."""
+        """End the response with a failure, and report the usage up to then."""
         first = self._each[0]
         if not first.over:
             first.fail(failure)
@@ -104,7 +104,7 @@ class ChoicesDecoder(AnswerDecoder):
         super().fail(failure)
 
     def failure_in(self, body: Any) -> Failure:
-        """What an error body means."""
+        """Decode an error body into a failure."""
         return failure_of(body)
 
     def _indices_in(self, choices: list[Any]) -> list[int]:

@@ -192,7 +192,9 @@ def decode_create(data: bytes | str) -> Create:
     for name in _FRAME_FIELDS:
         body.take(name)
     if body.take("conversation") is not None:
-        raise body.cannot("conversation", "conversation: not stored here; send the items, or previous_response_id")
+        raise body.cannot(
+            "conversation", "conversation: conversations are not stored here; send the items, or previous_response_id"
+        )
     if body.take("prompt") is not None:
         raise body.cannot("prompt", "prompt: templates are not stored here; send instructions and input")
     options = ResponseOptions(
