@@ -153,9 +153,10 @@ _LATER = "try again later"
 # fmt: off
 RULES: dict[FailureKind, FailureRule] = {
     # 424, not 401: it is the runtime's key that the vendor refused, not the caller's. And not 502: clients that look at
-    # the status alone repeat that for minutes. docs/decisions/0011-serving-stock-clients.md
+    # the status alone repeat that for minutes. LiteLLM goes by the type, so aider repeats a server_error for a minute.
+    # docs/decisions/0011-serving-stock-clients.md
     FailureKind.AUTH: FailureRule(
-        Step.NEXT, 424, "provider_auth", _SERVER, "the vendor refused the configured key", AtFault.PROVIDER, _TOKENS,
+        Step.NEXT, 424, "provider_auth", _REQUEST, "the vendor refused the configured key", AtFault.PROVIDER, _TOKENS,
         client_retry=False, scope=Scope.PROVIDER, pause_s=30.0, needs_operator=True,
         advice="put a key that is valid for this address where {entry}.api_key points"),
     FailureKind.RATE_LIMITED: FailureRule(

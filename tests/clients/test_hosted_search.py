@@ -25,7 +25,7 @@ SEARCH = {
 }
 """The type of the tool that the vendor is told, by its kind."""
 
-pytestmark = pytest.mark.time_limit(300)
+pytestmark = pytest.mark.time_limit(900)
 
 
 def providers(upstream: OpenServer) -> str:

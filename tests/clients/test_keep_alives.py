@@ -40,6 +40,7 @@ async def with_silences(run: Run) -> None:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.time_limit(900)
 async def test_silence_is_kept_alive(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_context, "SSE_PING_SECONDS", 0.1)
     python = await trio.to_thread.run_sync(sdk_python, *CLIENTS[client])

@@ -17,7 +17,7 @@ from support.sdk import sdk_python
 from support.server import open_server
 from support.suite_model import suite_model
 
-pytestmark = pytest.mark.time_limit(600)
+pytestmark = pytest.mark.time_limit(2000)
 
 CLIENTS = {
     "openai": "fake-1",

@@ -13,7 +13,7 @@ from support.client_lab import CHOSEN, FULL, VENDORS, lab
 from support.node_sdks import PACKAGES
 from support.npm import node_modules
 
-pytestmark = pytest.mark.time_limit(400)
+pytestmark = pytest.mark.time_limit(900)
 
 
 @pytest.mark.parametrize("vendor", CHOSEN)

@@ -45,6 +45,8 @@ class Agent(NamedTuple):
     """The failures that it repeats for longer than a turn is waited for, whatever `x-should-retry` says."""
     tries: int = 1
     """How often it sends a request that was refused for too many, by itself, whatever `x-should-retry` says."""
+    variants: int = 1
+    """How many requests it makes of one that was refused as bad, each with a feature less; at a vendor itself, too."""
 
 
 CLAUDE_CODE = ("@anthropic-ai/claude-code@2.1.332",)
@@ -174,8 +176,8 @@ def simonw_llm(place: Place, prompt: str, again: bool) -> Command:
 AGENTS = {
     each.name: each
     for each in (
-        Agent("claude-code", CLAUDE_CODE, claude_code),
-        Agent("claude-agent-sdk", CLAUDE_AGENT_SDK, claude_agent_sdk),
+        Agent("claude-code", CLAUDE_CODE, claude_code, variants=6),
+        Agent("claude-agent-sdk", CLAUDE_AGENT_SDK, claude_agent_sdk, variants=6),
         Agent("codex", CODEX, codex, tries=6),
         Agent("gemini-cli", GEMINI_CLI, gemini_cli, endless=("rate_limited",)),
         Agent("opencode", OPENCODE, opencode, tries=6),
