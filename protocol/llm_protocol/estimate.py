@@ -262,7 +262,8 @@ def _length(request: AnyRequest) -> float:
             tokens = sum(len(each) for each in request.inputs if not isinstance(each, str))
             return tokens + _texts_length(*(each for each in request.inputs if isinstance(each, str)))
         case ImageRequest():
-            return _texts_length(request.prompt)
+            shown = len(request.images) + (request.mask is not None)
+            return _texts_length(request.prompt) + IMAGE_TOKENS * shown
         case CodeRequest():
             files = (text for file in request.files for text in (file.path, file.content))
             return _texts_length(request.instruction, request.prefix, request.suffix, *files)

@@ -12,7 +12,7 @@ from typing import ClassVar, Self, TypeAlias
 
 import msgspec
 
-from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
+from llm_protocol.content import HostedTool, Image, JsonObject, Message, ResponseFormat, Tool, ToolChoice
 from llm_protocol.policy import Policy
 
 AUTO = "auto"
@@ -152,7 +152,9 @@ class EmbeddingRequest(LLMRequest, frozen=True, kw_only=True, tag="embedding"):
 
 
 class ImageRequest(LLMRequest, frozen=True, kw_only=True, tag="image_generation"):
-    """A description of images. ``size`` is ``"WxH"`` or ``"auto"``."""
+    """A description of images. ``size`` is ``"WxH"`` or ``"auto"``. With ``images``, how to change these; where
+    ``mask``, a picture of the first one's size, is transparent.
+    """
 
     request_type: ClassVar[RequestType] = RequestType.IMAGE_GENERATION
 
@@ -162,6 +164,8 @@ class ImageRequest(LLMRequest, frozen=True, kw_only=True, tag="image_generation"
     quality: str | None = None
     output_format: str | None = None
     background: str | None = None
+    images: tuple[Image, ...] = ()
+    mask: Image | None = None
 
 
 class CodeFile(msgspec.Struct, frozen=True):

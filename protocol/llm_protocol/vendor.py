@@ -60,7 +60,7 @@ LIST_ROUTES: Final = (
 
 OPENAI_ROUTES: Final = (
     VendorRoute("POST", r"/v1/(chat/)?completions"),
-    VendorRoute("POST", r"/v1/(embeddings|images/generations)"),
+    VendorRoute("POST", r"/v1/(embeddings|images/(generations|edits))"),
     VendorRoute("POST", r"/v1/responses", wire=RESPONSES),
     *LIST_ROUTES,
 )

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar, Unpack, cast, overload
 
 from llm_actors.run import Judge
+from llm_protocol.content import Image
 from llm_protocol.policy import Policy
 from llm_protocol.requests import (
     AnyRequest,
@@ -75,6 +76,8 @@ def image_request(
     quality: str | None,
     output_format: str | None,
     background: str | None,
+    images: Sequence[Image],
+    mask: Image | None,
     options: Options,
 ) -> ImageRequest:
     """Images to make."""
@@ -85,6 +88,8 @@ def image_request(
         quality=quality,
         output_format=output_format,
         background=background,
+        images=tuple(images),
+        mask=mask,
         **split(options),
     )
 
@@ -181,10 +186,16 @@ class RequestMethods(ABC, Generic[Stream]):
         quality: str | None = None,
         output_format: str | None = None,
         background: str | None = None,
+        images: Sequence[Image] = (),
+        mask: Image | None = None,
         **options: Unpack[Options],
     ) -> LLMResponse:
-        """``n`` images of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``."""
-        return await self.send(image_request(prompt, n, size, quality, output_format, background, options))
+        """``n`` images of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``. With ``images``,
+        these changed as described; with ``mask``, where that is transparent.
+        """
+        return await self.send(
+            image_request(prompt, n, size, quality, output_format, background, images, mask, options)
+        )
 
     async def collaborate(
         self,

@@ -28,6 +28,7 @@ from llm_actors.kernel import TreeNode
 from llm_actors.orchestrator import StrategyFunction, Team
 from llm_actors.run import Judge
 from llm_actors.selector import OrderingFunction, Ranking
+from llm_protocol.content import Image
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.events import Event, TextDelta
 from llm_protocol.policy import Policy
@@ -349,10 +350,14 @@ class SyncRuntime:
         quality: str | None = None,
         output_format: str | None = None,
         background: str | None = None,
+        images: Sequence[Image] = (),
+        mask: Image | None = None,
         **options: Unpack[Options],
     ) -> LLMResponse:
-        """``n`` images of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``."""
-        return self.send(image_request(prompt, n, size, quality, output_format, background, options))
+        """``n`` images of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``. With ``images``,
+        these changed as described; with ``mask``, where that is transparent.
+        """
+        return self.send(image_request(prompt, n, size, quality, output_format, background, images, mask, options))
 
     def collaborate(
         self,

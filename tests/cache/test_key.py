@@ -126,7 +126,15 @@ REQUESTS: tuple[AnyRequest, ...] = (
     CompletionRequest(prompt="once", suffix="end", **COMMON),
     EmbeddingRequest(inputs=("one", "two"), dimensions=8, input_type="search_query", **COMMON),
     ImageRequest(
-        prompt="a cat", n=2, size="8x8", quality="low", output_format="png", background="transparent", **COMMON
+        prompt="a cat",
+        n=2,
+        size="8x8",
+        quality="low",
+        output_format="png",
+        background="transparent",
+        images=(Image(data=b"1", media_type="image/png"),),
+        mask=Image(data=b"2", media_type="image/png"),
+        **COMMON,
     ),
     CodeRequest(
         instruction="sort", language="python", prefix="def", suffix="end", files=(CodeFile("a.py", "x = 1"),), **COMMON
@@ -141,7 +149,7 @@ DECIDED = {
     ChatRequest: f"{COMMON_FIELDS} messages tools tool_choice response_format n",
     CompletionRequest: f"{COMMON_FIELDS} prompt suffix",
     EmbeddingRequest: f"{COMMON_FIELDS} inputs dimensions input_type",
-    ImageRequest: f"{COMMON_FIELDS} prompt n size quality output_format background",
+    ImageRequest: f"{COMMON_FIELDS} prompt n size quality output_format background images mask",
     CodeRequest: f"{COMMON_FIELDS} instruction language prefix suffix files",
     Parameters: "temperature top_p top_k max_output_tokens stop frequency_penalty presence_penalty seed"
     " reasoning_effort reasoning_budget reasoning_summary parallel_tool_calls user lenient wire headers extra",

@@ -37,7 +37,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.needs import refuse_incapable
 from llm_protocol.parameters import Adapted, EventFilter
 from llm_protocol.policy import Timeouts
-from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, RequestType, answer_type
+from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, ImageRequest, RequestType, answer_type
 from llm_protocol.response import FinishReason
 from llm_protocol.wire_choice import NO_SUCH_PATH
 
@@ -357,6 +357,8 @@ def size_of(request: AnyRequest) -> int:
     if isinstance(request, ChatRequest):
         size += MESSAGE_BYTES * len(request.messages)
         size += sum(_part_size(part) for message in request.messages for part in message.content)
+    elif isinstance(request, ImageRequest):
+        size += sum(map(_part_size, request.images))
     return size
 
 

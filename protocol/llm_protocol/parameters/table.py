@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from llm_protocol.content import Image
 from llm_protocol.parameters import values
 from llm_protocol.parameters.targets import TARGETS
 from llm_protocol.parameters.values import Translation
@@ -432,6 +433,14 @@ _PICTURES: Final = (
     _row(
         "background", "meaning", field="background", send="openai responses compatible", wires={CHAT: "background"},
         neutral=("auto", "opaque"), example="transparent",
+    ),
+    _row(
+        "images", "meaning", field="images", send="openai responses compatible gemini", wires={CHAT: "image"},
+        neutral=((),), example=(Image(data=b"\x89PNG", media_type="image/png"),),
+    ),
+    _row(
+        "mask", "meaning", field="mask", send="openai responses compatible", wires={CHAT: "mask"},
+        example=Image(data=b"\x89PNG", media_type="image/png"),
     ),
 )  # fmt: skip
 """Parameters of image requests."""

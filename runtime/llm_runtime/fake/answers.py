@@ -82,7 +82,7 @@ def _parts(request: AnyRequest, rule: ScriptRule, ident: str, dialect: str) -> I
         yield Reasoning(text=rule.reasoning, signature="ZmFrZQ==", dialect=dialect)
     if isinstance(request, ImageRequest):
         for at in range(min(request.n, MAX_IMAGES)):
-            yield Image(data=picture(f"{request.prompt}{at}"), media_type="image/png")
+            yield Image(data=picture(f"{request.prompt}{at}{_shown(request)}"), media_type="image/png")
     elif rule.refusal is not None:
         yield Refusal(rule.refusal)
     elif calls := rule.tool_calls or _forced(request):
@@ -92,6 +92,12 @@ def _parts(request: AnyRequest, rule: ScriptRule, ident: str, dialect: str) -> I
             yield ToolCall(id=f"call_{ident}_{at}", name=call.name, arguments=_arguments(call, request))
     else:
         yield Text(rule.text if rule.text is not None else _words(request))
+
+
+def _shown(request: ImageRequest) -> str:
+    """What the pictures are that a request shows, so that an answer tells others from them."""
+    shown = [*request.images, *([] if request.mask is None else [request.mask])]
+    return "".join(hashlib.sha256(each.data or b"").hexdigest() for each in shown)
 
 
 def _forced(request: AnyRequest) -> tuple[FakeToolCall, ...]:

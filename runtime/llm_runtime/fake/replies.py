@@ -18,6 +18,7 @@ from llm_protocol.response import LLMResponse
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import Purpose, Vendor, VendorTable
 from llm_protocol.wires.openai_chat.choices import in_one_call
+from llm_protocol.wires.openai_chat.images import form_as_json
 from llm_protocol.wires.responses import OpenAIResponsesServer
 from llm_runtime.fake import errors
 from llm_runtime.fake.answers import TOKEN_CHARACTERS, answer
@@ -114,6 +115,8 @@ class Replies:
 
 def _decoded(place: Place, body: bytes) -> Inbound:
     """The request. Raises `LLMClientError`, also for one that continues a response: none is kept here."""
+    if body.startswith(b"--"):
+        body = form_as_json(body)
     if not isinstance(place.dialect, OpenAIResponsesServer):
         return place.dialect.decode_request(place.path, body)
     create = place.dialect.decode_create(body)

@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from llm_actors.threads import run_large
 from llm_protocol.dialect import Inbound, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import AUTO, AnyRequest
@@ -32,6 +33,8 @@ async def ask(context: RequestContext) -> None:
     try:
         target = context.target
         body = await plain_body(context)
+        if body.startswith(b"--"):
+            body = await _without_form(body)
         limits = context.server_state.json_limits
         decoded = await read_body(limits, body, lambda text: dialect.decode_request(target, text))
         del body  # the body may be large, and the response take long
@@ -51,6 +54,13 @@ async def ask(context: RequestContext) -> None:
     else:
         context.request_id = inbound.request.request_id
         await respond(context, dialect, inbound, run)
+
+
+async def _without_form(body: bytes) -> bytes:
+    """A body that is a form, as JSON."""
+    from llm_protocol.wires.openai_chat.images import form_as_json  # only such requests need it
+
+    return await run_large(len(body), form_as_json, body)
 
 
 def _tellable(request: AnyRequest) -> AnyRequest:

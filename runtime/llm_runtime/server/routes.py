@@ -47,6 +47,7 @@ ROUTES = (
     Route("POST", "/v1/completions", ask),
     Route("POST", "/v1/embeddings", ask),
     Route("POST", "/v1/images/generations", ask),
+    Route("POST", "/v1/images/edits", ask),
     Route("POST", "/v1/code/generations", ask),
     Route("POST", "/v1/messages", ask),
     Route("POST", "/v1/messages/count_tokens", token_counts.of_messages),

@@ -1,5 +1,6 @@
 """OpenAI's official SDK against the fake provider: both of its chat APIs, vectors, pictures, models, errors."""
 
+import base64
 import json
 import sys
 
@@ -110,6 +111,10 @@ def the_rest():
 
     pictures = client.images.generate(model="fake-image", prompt="a cat", n=2)
     assert [item.b64_json[:8] for item in pictures.data] == ["iVBORw0K"] * 2
+    shown = [("a.png", base64.b64decode(item.b64_json), "image/png") for item in pictures.data]
+    changed = client.images.edit(model="fake-image", prompt="a hat", image=shown, mask=shown[0], n=2)
+    alone = client.images.edit(model="fake-image", prompt="a hat", image=shown[0], n=1)
+    assert len({item.b64_json for item in [*changed.data, *alone.data]}) == 3
 
     done = client.completions.create(model=MODEL, prompt="Once")
     assert done.choices[0].text == "You wrote: Once"

@@ -34,6 +34,7 @@ from llm_protocol.wires.gemini import models
 from llm_protocol.wires.gemini.content import encode_part, encode_result, encode_tools
 from llm_protocol.wires.gemini.embeddings import decode_embeddings, embedding_body
 from llm_protocol.wires.gemini.errors import decode_error
+from llm_protocol.wires.gemini.media import encode_image
 from llm_protocol.wires.gemini.shapes import ASPECTS, NAME, NO_SIGNATURE, SCALES, VERSION
 from llm_protocol.wires.gemini.stream import GeminiDecoder, GeminiPieceSplitter
 
@@ -297,12 +298,17 @@ def _format(request: ChatRequest) -> JsonObject:
 
 
 def image_body(request: ImageRequest, rule: ModelRule) -> JsonObject:
-    """The body that asks for an image. Image models are chat models whose responses have images; there is no ``n``."""
+    """The body that asks for an image, or for a change of some.
+
+    Image models are chat models whose responses have images; there is no ``n``.
+    """
     config = _generation_config(request, rule)
     config["responseModalities"] = ["TEXT", "IMAGE"]
     if request.size not in (None, "auto"):
         config["imageConfig"] = _image_config(str(request.size))
-    return {"contents": [{"role": "user", "parts": [{"text": request.prompt}]}], "generationConfig": config}
+    shown = [encode_image(image, f"images[{at}]") for at, image in enumerate(request.images)]
+    parts = [*shown, {"text": request.prompt}]
+    return {"contents": [{"role": "user", "parts": parts}], "generationConfig": config}
 
 
 _SIZE_CHARACTERS = 20

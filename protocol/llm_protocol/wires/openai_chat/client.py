@@ -33,7 +33,7 @@ from llm_protocol.wires.openai_chat.choices_stream import ChoicesDecoder
 from llm_protocol.wires.openai_chat.content import encode_message
 from llm_protocol.wires.openai_chat.embeddings import decode_embeddings, embedding_body
 from llm_protocol.wires.openai_chat.errors import decode_error
-from llm_protocol.wires.openai_chat.images import decode_images, image_body
+from llm_protocol.wires.openai_chat.images import decode_images, edit_request_of, image_body
 from llm_protocol.wires.openai_chat.models import decode_models
 from llm_protocol.wires.openai_chat.stream import OpenAIChatDecoder
 
@@ -77,6 +77,8 @@ class OpenAIChat:
                 return post("/completions", completion_body(request, self.profile, stream=stream))
             case EmbeddingRequest():
                 return post("/embeddings", embedding_body(request, self.profile))
+            case ImageRequest() if request.images:
+                return edit_request_of(request, self.profile)
             case ImageRequest():
                 return post("/images/generations", image_body(request, self.profile))
             case _:

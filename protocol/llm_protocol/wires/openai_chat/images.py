@@ -1,4 +1,8 @@
-"""Images, both sides. Responses contain base64 or, from older models, a URL; both are decoded."""
+"""Images that are asked for, and changes of images, both sides.
+
+Responses have base64 or, from older models, a URL; both are read. What is to be changed comes in a form, which is made
+JSON first, and goes to the vendor in a form.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,14 @@ import msgspec
 
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.decoding import misread
-from llm_protocol.codec.fields import add_extra
-from llm_protocol.codec.json import JsonDecoder, WireError, encode_around, encode_json
+from llm_protocol.codec.fields import add_extra, bad_request, unsupported
+from llm_protocol.codec.forms import FormField, read_form, write_form
+from llm_protocol.codec.json import JsonDecoder, WireError, decode_json, encode_around, encode_json
 from llm_protocol.codec.kept_fields import KeptFields, beyond, filled, outer_fields
-from llm_protocol.codec.media import base64_pieces, image_from_url, sniff_media_type, unbase64_json
+from llm_protocol.codec.media import base64_pieces, data_uri, image_from_url, sniff_media_type, unbase64_json
 from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.content import Image, JsonObject
+from llm_protocol.dialect import WireRequest
 from llm_protocol.events import Event, Finished, ItemDone, ItemStarted, Started, UsageReported
 from llm_protocol.extra_fields import is_empty
 from llm_protocol.requests import ImageRequest, Parameters
@@ -63,6 +69,24 @@ def image_body(request: ImageRequest, profile: VendorProfile) -> JsonObject:
         body["user"] = request.parameters.user
     add_extra(body, request.parameters, profile.name)
     return body
+
+
+def edit_request_of(request: ImageRequest, profile: VendorProfile) -> WireRequest:
+    """``POST /images/edits``. Raises `UnsupportedError` for a picture that is not here."""
+    said = image_body(request, profile).items()
+    fields = [FormField(name, value.encode() if isinstance(value, str) else encode_json(value)) for name, value in said]
+    several = "image[]" if len(request.images) > 1 else "image"
+    fields += [_file(several, image, f"images[{at}]") for at, image in enumerate(request.images)]
+    if request.mask is not None:
+        fields.append(_file("mask", request.mask, "mask"))
+    content_type, body = write_form(fields)
+    return WireRequest("POST", "/images/edits", (("content-type", content_type),), body)
+
+
+def _file(name: str, image: Image, where: str) -> FormField:
+    if image.data is None:
+        raise unsupported(where, f"{where}: a picture to be changed must be sent itself, not its address")
+    return FormField(name, image.data, image.media_type or sniff_media_type(image.data), is_file=True)
 
 
 def decode_images(request: ImageRequest, body: bytes) -> list[Event]:
@@ -119,6 +143,50 @@ def image_request(body: Body, name: str) -> ImageRequest:
         background=body.string("background"),
         parameters=with_extra(Parameters(user=body.string("user")), body, name),
     )
+
+
+_NUMBERS = frozenset(("n", "output_compression", "partial_images", "frame_count", "frame_duration_ms"))
+_JSON = frozenset(("stream", "llm_runtime"))
+
+
+def form_as_json(body: bytes) -> bytes:
+    """A form of ``/images/edits`` as the JSON that says the same: its files are data URIs. Raises `BadRequestError`."""
+    found: JsonObject = {}
+    try:
+        for field in read_form(body):
+            name = field.name.removesuffix("[]")
+            if field.is_file:
+                file = {"image_url": data_uri(sniff_media_type(field.content), field.content)}
+                if name == "image":
+                    found.setdefault("images", []).append(file)
+                else:
+                    found[name] = file
+            else:
+                text = field.text
+                is_json = name in _JSON or (name in _NUMBERS and text.isdecimal())
+                found[name] = decode_json(text.encode()) if is_json else text
+    except WireError as exc:
+        raise bad_request(None, f"the body is a form that cannot be read: {exc}") from None
+    return encode_json(found)
+
+
+def edit_request(body: Body, name: str) -> ImageRequest:
+    """The request to change images, in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
+    images = tuple(map(_image_in, body.objects("images")))
+    mask = body.object("mask")
+    if not images:
+        raise body.wrong("image", "at least one picture")
+    request = image_request(body, name)
+    return msgspec.structs.replace(request, images=images, mask=None if mask is None else _image_in(mask))
+
+
+def _image_in(body: Body) -> Image:
+    if body.string("file_id") is not None:
+        raise body.cannot("file_id", "file_id: files are one vendor's; send the picture itself")
+    try:
+        return image_from_url(body.required_string("image_url"))
+    except WireError as exc:
+        raise body.wrong("image_url", f"a picture: {exc}") from None
 
 
 def encode_images(response: LLMResponse) -> bytes:

@@ -33,7 +33,7 @@ from llm_protocol.wires.openai_chat.choices import MOST_CHOICES, ChoicesEncoder,
 from llm_protocol.wires.openai_chat.content import decode_message, join_tool_results, with_extra
 from llm_protocol.wires.openai_chat.embeddings import embedding_request, encode_embeddings, wanted_form
 from llm_protocol.wires.openai_chat.errors import encode_error
-from llm_protocol.wires.openai_chat.images import encode_images, image_request
+from llm_protocol.wires.openai_chat.images import edit_request, encode_images, image_request
 from llm_protocol.wires.openai_chat.models import encode_models
 from llm_protocol.wires.openai_chat.server_stream import OpenAIChatEncoder
 
@@ -285,5 +285,6 @@ _READERS: dict[str, Callable[[Body, str], AnyRequest]] = {
     "/completions": completion_request,
     "/embeddings": embedding_request,
     "/images/generations": image_request,
+    "/images/edits": edit_request,
     "/code/generations": code_request,
 }

@@ -1,0 +1,84 @@
+"""Forms with files (``multipart/form-data``, RFC 7578), as some of OpenAI's endpoints take them, both ways."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from llm_protocol.codec.json import WireError
+
+MOST_FIELDS = 64
+"""Fields of a form; OpenAI takes 16 pictures beside a dozen parameters."""
+
+MOST_HEAD_BYTES = 8 * 1024
+"""Of one field's header."""
+
+MOST_BOUNDARY_BYTES = 72
+"""By RFC 2046, with the two dashes before it."""
+
+_NAME = re.compile(r'[;\s]name="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
+_FILE = re.compile(r'[;\s]filename="', re.IGNORECASE)
+_TYPE = re.compile(r"^content-type:\s*([^\s;]+)", re.IGNORECASE | re.MULTILINE)
+
+
+class FormField(NamedTuple):
+    """One field: a text, or a file with its media type."""
+
+    name: str
+    content: bytes
+    media_type: str | None = None
+    is_file: bool = False
+
+    @property
+    def text(self) -> str:
+        """A text's characters. Raises `WireError`."""
+        try:
+            return self.content.decode()
+        except UnicodeDecodeError:
+            raise WireError(f"{self.name} is not UTF-8") from None
+
+
+def is_form(body: bytes) -> bool:
+    """Whether a body is a form and not JSON, by its first bytes: clients' labels are not always right."""
+    return body.startswith(b"--")
+
+
+def read_form(body: bytes) -> list[FormField]:
+    """The fields in their order. Raises `WireError`."""
+    boundary = body.partition(b"\r\n")[0]
+    if not is_form(body) or not 2 < len(boundary) <= MOST_BOUNDARY_BYTES:
+        raise WireError("a form begins with its boundary")
+    pieces = body[len(boundary) :].split(b"\r\n" + boundary, MOST_FIELDS + 1)
+    if len(pieces) > MOST_FIELDS + 1:
+        raise WireError(f"a form has at most {MOST_FIELDS} fields")
+    if len(pieces) < 2 or not pieces[-1].startswith(b"--"):
+        raise WireError("the form ends before its last boundary")
+    return [_field(piece) for piece in pieces[:-1]]
+
+
+def _field(piece: bytes) -> FormField:
+    head, end, content = piece.partition(b"\r\n\r\n")
+    if not piece.startswith(b"\r\n") or not end or len(head) > MOST_HEAD_BYTES:
+        raise WireError("a field of the form has no header")
+    said = head.decode("utf-8", "replace")
+    name, kind = _NAME.search(said), _TYPE.search(said)
+    if name is None:
+        raise WireError("a field of the form has no name")
+    return FormField(
+        re.sub(r"\\(.)", r"\1", name[1]), content, kind and kind[1].lower(), is_file=_FILE.search(said) is not None
+    )
+
+
+def write_form(fields: Iterable[FormField]) -> tuple[str, bytes]:
+    """The content type and the body of a form. The boundary is random, so that no content can have it."""
+    boundary = os.urandom(16).hex()
+    out: list[bytes] = []
+    for at, field in enumerate(fields):
+        kind_of_file = (field.media_type or "").partition("/")[2] or "bin"
+        file = f'; filename="{at}.{kind_of_file}"' if field.is_file else ""
+        kind = f"content-type: {field.media_type}\r\n" if field.media_type else ""
+        head = f'--{boundary}\r\ncontent-disposition: form-data; name="{field.name}"{file}\r\n{kind}\r\n'
+        out += (head.encode(), field.content, b"\r\n")
+    return f"multipart/form-data; boundary={boundary}", b"".join((*out, f"--{boundary}--\r\n".encode()))
