@@ -108,4 +108,5 @@ async def test_a_key_of_ours_that_the_vendor_refuses_is_told(agent: str, tmp_pat
         turn = await at.turn("Please do this: [[say hi]]")
         assert turn.code != 0 or "API key" in turn.said, turn.said
         assert at.asked("say") == 0
-        assert len(at.locked.engine.refusals) <= 3, "the turn, and what it asks besides, once each"
+        often = at.agent.tries if agent == "codex" else 3  # the turn, and what it asks besides, once each
+        assert len(at.locked.engine.refusals) <= often
