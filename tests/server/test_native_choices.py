@@ -140,7 +140,7 @@ async def test_another_candidate_takes_over_before_the_first_output() -> None:
     async with served(kind=OPENAI, vendor=body_of(choice(0, content="one")), routes=routes, me={}) as daemon:
         got = await ask(daemon, model="some")
         assert got.status == 502
-        assert set(daemon.asked()) == {"cheap", "fair"}
+        assert daemon.asked().keys() >= {"cheap", "fair"}
 
 
 async def test_where_one_candidate_has_no_such_thing_each_choice_is_a_call() -> None:
