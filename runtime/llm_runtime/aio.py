@@ -31,15 +31,9 @@ from llm_protocol.secret import Secret
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
 from llm_runtime.hooks import Middleware, Observer
-from llm_runtime.hosts.on_asyncio import (
-    AsyncioRequests,
-    AsyncioStream,
-    HostLoop,
-    block,
-    middleware_here,
-    observer_here,
-    strategy_here,
-)
+from llm_runtime.hosts.asyncio_functions import middleware_here, observer_here, strategy_here
+from llm_runtime.hosts.asyncio_loop import HostLoop, block
+from llm_runtime.hosts.on_asyncio import AsyncioRequests, AsyncioStream
 from llm_runtime.hosts.portal import Portal
 from llm_runtime.runtime import ConfigSource, Reloaded
 

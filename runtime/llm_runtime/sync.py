@@ -12,25 +12,20 @@ on Trio, in a thread of its own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from functools import partial
-from inspect import isawaitable, iscoroutinefunction
+from inspect import isawaitable
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, TypeVar, Unpack, cast, final, overload
-
-import trio
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, final, overload
 
 import llm_runtime.runtime as trio_host
 from llm_actors.cache import CacheStore
 from llm_actors.kernel import TreeNode
-from llm_actors.orchestrator import StrategyFunction, Team
 from llm_actors.run import Judge
 from llm_actors.selector import OrderingFunction, Ranking
 from llm_protocol.content import Image
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.events import Event, TextDelta
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AUTO, AnyRequest
 from llm_protocol.response import LLMResponse, TokenCount
@@ -38,9 +33,19 @@ from llm_protocol.secret import Secret
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
 from llm_runtime.ensemble import answers, collaboration
-from llm_runtime.hooks import Middleware, Next, Observer, RunEvent
-from llm_runtime.hosts.feed import Feed, Received
-from llm_runtime.hosts.portal import Portal, PortalCall
+from llm_runtime.hooks import Observer
+from llm_runtime.hosts.portal import Portal
+from llm_runtime.hosts.thread_functions import (
+    SyncMiddleware,
+    SyncStrategy,
+    SyncTeam,
+    finished,
+    hooks_in_threads,
+    judge_in_thread,
+    refuse_async,
+    strategy_in_thread,
+)
+from llm_runtime.hosts.threads import Box, SyncStream, ThreadCall
 from llm_runtime.options import ChatOptions, Messages, Options, ToolOptions, as_messages
 from llm_runtime.requesting import (
     chat_request,
@@ -51,7 +56,6 @@ from llm_runtime.requesting import (
 )
 from llm_runtime.runtime import ConfigSource, Reloaded
 from llm_runtime.runtime import Runtime as TrioRuntime
-from llm_runtime.stream import wanted
 from llm_runtime.tools import AnyTool, Approve, FunctionTool, ToolLoop, ToolRun, run_call
 from llm_runtime.typed import ParsedResponse, ResponseType, ResponseTypeError
 
@@ -59,195 +63,9 @@ if TYPE_CHECKING:
     from llm_runtime.remote.runtime import RemoteRuntime
     from llm_runtime.statistics import Statistics
 
-__all__ = ["SyncRuntime", "SyncStream", "SyncTeam", "connect", "open_runtime"]
+__all__ = ["SyncMiddleware", "SyncRuntime", "SyncStrategy", "SyncStream", "SyncTeam", "connect", "open_runtime"]
 
 T = TypeVar("T")
-
-SyncMiddleware: TypeAlias = Callable[[AnyRequest, Callable[[AnyRequest], LLMResponse]], LLMResponse]
-"""``def middleware(request, next)``, called in a thread of its own; see `llm_runtime.Middleware`."""
-
-
-@final
-class SyncTeam:
-    """`llm_runtime.Team` for a strategy that is a plain function, ``def strategy(team)``."""
-
-    def __init__(self, team: Team) -> None:
-        self._team = team
-        self.request = team.request
-        self.policy = team.policy
-        self.candidates = team.candidates
-        self.about = team.about
-        self.note = team.note
-
-    def ask(
-        self,
-        models: Sequence[str] | None = None,
-        request: AnyRequest | None = None,
-        *,
-        enough: int | None = None,
-        seconds: float | None = None,
-        later: int = 0,
-    ) -> list[LLMResponse]:
-        """See `llm_runtime.Team.ask`."""
-        call = partial(self._team.ask, models, request, enough=enough, seconds=seconds, later=later)
-        found: list[LLMResponse] = trio.from_thread.run(call)
-        return found
-
-    def stream(self, model: str, request: AnyRequest | None = None) -> LLMResponse:
-        """See `llm_runtime.Team.stream`."""
-        response: LLMResponse = trio.from_thread.run(self._team.stream, model, request)
-        return response
-
-
-SyncStrategy: TypeAlias = Callable[[SyncTeam], LLMResponse | str]
-"""``def strategy(team)``, called in a thread of its own; see `llm_runtime.StrategyFunction`."""
-
-CANCEL_SECONDS: Final = 1.0
-"""How long an interrupted call waits for its end in the other thread."""
-
-
-class _Ended:
-    """The end of a call, as its thread receives it."""
-
-    def __init__(self, result: Any, error: BaseException | None) -> None:
-        self.result = result
-        self.error = error
-
-
-_Box: TypeAlias = "SimpleQueue[_Ended | Callable[[], object]]"
-"""The queue of a thread that waits for a call: functions to run meanwhile, then the end."""
-
-
-@final
-class _Call:
-    """One call into the runtime's thread, whose end is awaited here."""
-
-    def __init__(self, portal: Portal[Any], box: _Box, fn: Callable[[Any], Awaitable[Any]]) -> None:
-        self._box = box
-        self._call: PortalCall[Any, Any] = portal.submit(fn, lambda result, error: box.put(_Ended(result, error)))
-        self.end: _Ended | None = None
-
-    def wait(self) -> None:
-        """Run one function, or take the end. An interruption (Ctrl-C) cancels the call."""
-        try:
-            self._take(self._box.get())
-        except BaseException:
-            self.cancel()
-            raise
-
-    def cancel(self) -> None:
-        """Cancel the call; returns when it has ended, after `CANCEL_SECONDS` at most."""
-        if self.end is None:
-            self._call.cancel()
-        with suppress(Empty):
-            while self.end is None:
-                self._take(self._box.get(timeout=CANCEL_SECONDS))
-
-    def _take(self, thing: _Ended | Callable[[], object]) -> None:
-        if isinstance(thing, _Ended):
-            self.end = thing
-        else:
-            thing()
-
-    def result(self) -> Any:
-        """Wait for the end."""
-        while self.end is None:
-            self.wait()
-        if self.end.error is not None:
-            raise self.end.error
-        return self.end.result
-
-
-@final
-class SyncStream:
-    """One streamed response: `llm_runtime.ResponseStream` for threads.
-
-    with rt.stream("Tell me a story") as answer:
-        for text in answer.text():
-            print(text, end="")
-    print(answer.response.usage)
-    """
-
-    def __init__(self, portal: Portal[Any], request: AnyRequest) -> None:
-        box: _Box = SimpleQueue()
-        self._portal = portal
-        self._box = box
-        self._request = request
-        self._feed = Feed(
-            request, lambda: box.put(self._accept), lambda batch: box.put(lambda: self._received.add(batch))
-        )
-        self._received = Received(request, lambda: portal.post(self._feed.take))
-        self._accepted = False
-        self._call: _Call | None = None
-        self.response_type: ResponseType[Any] | None = None
-
-    def __enter__(self) -> SyncStream:
-        self._call = call = _Call(self._portal, self._box, self._feed.run)
-        while not self._accepted and call.end is None:
-            call.wait()
-        if not self._accepted:
-            call.result()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._entered().cancel()
-
-    @property
-    def request_id(self) -> str:
-        """The request's id."""
-        return self._request.request_id
-
-    @property
-    def response(self) -> LLMResponse:
-        """The complete response once the iteration is over; before that, the part received so far."""
-        self._entered()
-        return self._received.response
-
-    def cancel(self) -> None:
-        """End the response now; the iteration then raises `RequestCancelledError` with the partial response."""
-        self._entered()
-        self._portal.post(self._feed.cancel)
-
-    def __iter__(self) -> SyncStream:
-        return self
-
-    def __next__(self) -> Event:
-        call = self._entered()
-        while True:
-            if (event := self._received.next()) is not None:
-                return event
-            if self._received.has_ended:
-                raise StopIteration
-            if call.end is not None and call.end.error is not None:
-                raise call.end.error
-            call.wait()
-
-    def text(self) -> Iterator[str]:
-        """The text alone, piece by piece as it arrives."""
-        return (event.text for event in self if isinstance(event, TextDelta))
-
-    def partials(self) -> Iterator[Any]:
-        """See `llm_runtime.ResponseStream.partials`."""
-        partial, text, last = wanted(self.response_type).partial, "", None
-        for piece in self.text():
-            text += piece
-            value = partial(text)
-            if value != last:
-                last = value
-                yield value
-
-    @property
-    def parsed(self) -> Any:
-        """See `llm_runtime.ResponseStream.parsed`."""
-        return wanted(self.response_type).parse(self.response).parsed
-
-    def _accept(self) -> None:
-        self._accepted = True
-
-    def _entered(self) -> _Call:
-        if self._call is None:
-            raise RuntimeError("use it as: with rt.stream(...) as answer")
-        return self._call
 
 
 @final
@@ -415,7 +233,7 @@ class SyncRuntime:
             calls = loop.next_calls(response, stop=until is not None and until(response))
             if not calls:
                 return loop.ended()
-            loop.answer([_finished(run_call(loop, call, run, approve, tell, tool_deadline_s)) for call in calls])
+            loop.answer([finished(run_call(loop, call, run, approve, tell, tool_deadline_s)) for call in calls])
 
     def _told(self, request: AnyRequest, tell: Callable[[Any], object]) -> LLMResponse:
         with self.stream_request(request) as stream:
@@ -429,9 +247,9 @@ class SyncRuntime:
 
     def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
         """The complete response to ``request``. Raises `LLMClientError`."""
-        box: _Box = SimpleQueue()
-        here = None if judge is None else _judge_here(judge, self._portal, box)
-        result: LLMResponse = _Call(self._portal, box, lambda rt: rt.send(request, judge=here)).result()
+        box: Box = SimpleQueue()
+        here = None if judge is None else judge_in_thread(judge, self._portal, box)
+        result: LLMResponse = ThreadCall(self._portal, box, lambda rt: rt.send(request, judge=here)).result()
         return result
 
     def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
@@ -489,7 +307,7 @@ class SyncRuntime:
         return self._ask(look)
 
     def _ask(self, fn: Callable[[TrioRuntime], Awaitable[T]]) -> T:
-        result: T = _Call(self._portal, SimpleQueue(), fn).result()
+        result: T = ThreadCall(self._portal, SimpleQueue(), fn).result()
         return result
 
     def _close(self, *, at_once: bool) -> None:
@@ -505,42 +323,6 @@ class SyncRuntime:
                 raise error
 
 
-def _finished(job: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never waits."""
-    try:
-        job.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    job.close()
-    raise TypeError("approve is async, which llm_runtime.sync cannot await")
-
-
-def _judge_here(judge: Judge, portal: Portal[Any], box: _Box) -> Judge:
-    """``judge``, called in the thread that waits for the call."""
-    if iscoroutinefunction(judge):
-        raise TypeError("judge must be a plain function: llm_runtime.sync cannot await it")
-
-    async def ask(responses: Sequence[LLMResponse]) -> int:
-        ended, results, errors = trio.Event(), list[int](), list[Exception]()
-
-        def act() -> None:
-            try:
-                results.append(cast("int", judge(responses)))  # the caller reports a value that is no index
-            except Exception as exc:
-                errors.append(exc)
-            finally:
-                portal.post(ended.set)
-
-        box.put(act)
-        await ended.wait()
-        if errors:
-            raise errors[0]
-        return results[0]
-
-    return ask
-
-
 def open_runtime(
     config: ConfigSource = None,
     *,
@@ -554,9 +336,9 @@ def open_runtime(
     """Start a runtime; see `llm_runtime.open_runtime`. Strategies are called in threads of their own, orderings in the
     thread of the runtime. Returns when it is running; raises `ConfigError`.
     """
-    hooks, own = _hooks(observers, middleware), strategies or {}
-    _refuse_async(own.values(), "strategies")
-    there = {name: _strategy_in_thread(each) for name, each in own.items()}
+    hooks, own = hooks_in_threads(observers, middleware), strategies or {}
+    refuse_async(own.values(), "strategies")
+    there = {name: strategy_in_thread(each) for name, each in own.items()}
     return _started(
         lambda: trio_host.open_runtime(
             config, vendors=vendors, strategies=there, orderings=orderings, cache_store=cache_store, **hooks
@@ -575,52 +357,8 @@ def connect(
     """Use the runtime of a daemon; see `llm_runtime.connect`. Returns when it has answered; raises `LLMClientError`."""
     from llm_runtime.remote.runtime import connect as trio_connect
 
-    hooks = _hooks(observers, middleware)
+    hooks = hooks_in_threads(observers, middleware)
     return _started(lambda: trio_connect(url, key=key, ca_file=ca_file, **hooks))
-
-
-class _Hooks(TypedDict):
-    observers: list[Observer]
-    middleware: list[Middleware]
-
-
-def _hooks(observers: Sequence[Observer], middleware: Sequence[SyncMiddleware]) -> _Hooks:
-    """Both, called in worker threads. Raises `TypeError` for async functions: nobody here could await them."""
-    _refuse_async((*observers, *middleware), "observers and middleware")
-    return {
-        "observers": [_in_thread(each) for each in observers],
-        "middleware": [_blocking(each) for each in middleware],
-    }
-
-
-def _refuse_async(functions: Iterable[Callable[..., object]], what: str) -> None:
-    if any(iscoroutinefunction(each) for each in functions):
-        raise TypeError(f"{what} must be plain functions: llm_runtime.sync cannot await them")
-
-
-def _strategy_in_thread(strategy: SyncStrategy) -> StrategyFunction:
-    async def carry_out(team: Team) -> LLMResponse | str:
-        return await trio.to_thread.run_sync(strategy, SyncTeam(team))
-
-    return carry_out
-
-
-def _in_thread(observer: Observer) -> Observer:
-    async def call(event: RunEvent) -> None:
-        await trio.to_thread.run_sync(observer, event)
-
-    return call
-
-
-def _blocking(middleware: SyncMiddleware) -> Middleware:
-    async def around(request: AnyRequest, proceed: Next) -> LLMResponse:
-        def answered(request: AnyRequest) -> LLMResponse:
-            response: LLMResponse = trio.from_thread.run(proceed, request)
-            return response
-
-        return await trio.to_thread.run_sync(middleware, request, answered)
-
-    return around
 
 
 def _started(open_runtime: Callable[[], AbstractAsyncContextManager[Any]]) -> SyncRuntime:

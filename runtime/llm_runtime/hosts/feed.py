@@ -1,6 +1,6 @@
-"""One streamed response on its way to another thread, in a bounded number of batches.
+"""One streamed answer on its way to another thread: in batches, of which a bounded number is under way.
 
-`Feed` is the end in the Trio thread, `Received` the one in the host's.
+`Feed` is its end in the Trio thread, `Received` the one in the host's.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from llm_protocol.response import LLMResponse
 from llm_runtime.stream import ResponseStream
 from llm_runtime.trio_requests import TrioRequests
 
-BATCHES_AHEAD: Final = 2
-"""The most batches that the host has not taken yet. Further events wait in the run's log, where deltas are joined."""
+BATCHES_AHEAD: Final = 8
+"""Batches that the host has not taken yet. What comes meanwhile waits in the run's log, where deltas are joined."""
 
-Deliver: TypeAlias = Callable[[Sequence[Event]], None]
+BATCHES_TOLD: Final = BATCHES_AHEAD // 2
+"""After so many batches the host tells that it has taken them."""
+
+Deliver: TypeAlias = Callable[[Sequence[Event]], object]
 
 
 @final
@@ -32,7 +35,7 @@ class Feed:
 
     __slots__ = ("_accepted", "_ahead", "_deliver", "_request", "_room", "_stream")
 
-    def __init__(self, request: AnyRequest, accepted: Callable[[], None], deliver: Deliver) -> None:
+    def __init__(self, request: AnyRequest, accepted: Callable[[], object], deliver: Deliver) -> None:
         self._request = request
         self._accepted = accepted
         self._deliver = deliver
@@ -41,7 +44,7 @@ class Feed:
         self._stream: ResponseStream | None = None
 
     async def run(self, runtime: TrioRequests) -> None:
-        """Deliver events until the last one. Raises `LLMClientError` if the request is not accepted."""
+        """Feed the host until the answer ends, by its last event. Raises `LLMClientError` when it is not accepted."""
         async with runtime.stream_request(self._request) as stream:
             self._stream = stream
             self._accepted()
@@ -52,42 +55,46 @@ class Feed:
                     self._room = trio.Event()
                     await self._room.wait()
 
-    def take(self) -> None:
-        """The host has taken a batch."""
-        self._ahead -= 1
+    def take(self, count: int) -> None:
+        """The host has taken so many batches."""
+        self._ahead -= count
         self._room.set()
 
     def cancel(self) -> None:
-        """Cancel the response; the stream then fails as cancelled, with the part received so far."""
+        """End the answer; the stream then fails as cancelled, with what there was."""
         if self._stream is not None:
             self._stream.cancel()
 
 
 @final
 class Received:
-    """The events that have arrived, and the response so far."""
+    """The events that came over, and what there is of the answer."""
 
-    __slots__ = ("_batches", "_end", "_fold", "_request", "_take", "_waiting")
+    __slots__ = ("_batches", "_end", "_fold", "_request", "_take", "_taken", "_waiting")
 
-    def __init__(self, request: AnyRequest, take: Callable[[], None]) -> None:
-        """``take`` reports to the feed that a batch was taken."""
+    def __init__(self, request: AnyRequest, take: Callable[[int], None]) -> None:
+        """``take``: tells the feed how many batches were taken since the last time."""
         self._request = request
         self._take = take
+        self._taken = 0
         self._batches: deque[Sequence[Event]] = deque()
         self._waiting: deque[Event] = deque()
         self._fold = Fold()
         self._end: Finished | Failed | None = None
 
     def add(self, batch: Sequence[Event]) -> None:
-        """Add a batch."""
+        """A batch has come."""
         self._batches.append(batch)
 
     def next(self) -> Event | None:
-        """The next event, if it has arrived. Raises the `LLMClientError` of a failed response."""
+        """The next event, if it is here. Raises the `LLMClientError` of a broken answer."""
         if not self._waiting and self._batches:
             self._waiting.extend(self._batches.popleft())
-            with suppress(ShuttingDownError):  # no more events follow, but those received are still available
-                self._take()
+            self._taken += 1
+            if self._taken == BATCHES_TOLD:
+                self._taken = 0
+                with suppress(ShuttingDownError):  # nothing more comes, but what has come is here
+                    self._take(BATCHES_TOLD)
         if not self._waiting:
             return None
         event = self._waiting.popleft()
@@ -105,7 +112,7 @@ class Received:
 
     @property
     def response(self) -> LLMResponse:
-        """The complete response after its last event; before that, the part received so far. Raises as `next` does."""
+        """The whole answer after its last event; before that, what there is of it. Raises as `next` does."""
         end = self._end
         if isinstance(end, Failed):
             raise error_for(end.failure, end.response)

@@ -18,6 +18,7 @@ import trio
 
 from llm_protocol.errors import ShuttingDownError
 from llm_runtime.hosts.actions import Action, Actions
+from llm_runtime.hosts.turn_end import TurnEnd
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -85,6 +86,8 @@ class Portal(Generic[R]):
         self._thread: threading.Thread | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._actions = Actions(self._wake)
+        self.turn_end = TurnEnd()
+        """When the Trio thread wakes others."""
         self._is_stopped = False
         self._stop = trio.Event()
         self._scope = trio.CancelScope()
@@ -177,6 +180,7 @@ class Portal(Generic[R]):
         except BaseException as exc:
             error = exc
         self._token = None
+        self.turn_end.close()
         atexit.unregister(self._close_at_exit)
         if self._was_open:
             closed(error)
@@ -185,6 +189,7 @@ class Portal(Generic[R]):
 
     async def _main(self, opened: Done[R]) -> None:
         self._token = trio.lowlevel.current_trio_token()
+        trio.lowlevel.add_instrument(self.turn_end)
         if self._is_stopped:
             raise ShuttingDownError("the runtime was closed before it was open")
         error: Exception | None = None

@@ -1,0 +1,114 @@
+"""Functions of an asyncio program that the runtime's thread calls: they run in the host's event loop and context."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from contextvars import Context, copy_context
+from typing import Any, TypeVar
+
+import trio
+
+from llm_actors.kernel.trace import exception_site
+from llm_actors.orchestrator import StrategyFunction, Team
+from llm_actors.run import Judge
+from llm_protocol.errors import ShuttingDownError
+from llm_protocol.requests import AnyRequest
+from llm_protocol.response import LLMResponse
+from llm_runtime.hooks import Middleware, Next, Observer, RunEvent
+from llm_runtime.hosts.asyncio_loop import AsyncioCall, HostLoop
+from llm_runtime.hosts.portal import Portal
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def judge_here(judge: Judge, portal: Portal[Any], loop: HostLoop) -> Judge:
+    """``judge``, called in this thread's event loop and context at the request of the other thread."""
+    context = copy_context()
+
+    async def ask(responses: Sequence[LLMResponse]) -> int:
+        async def act() -> int:
+            verdict = judge(responses)
+            return await verdict if isinstance(verdict, Awaitable) else verdict
+
+        return await _run_here(act, portal, loop, context)
+
+    return ask
+
+
+def middleware_here(middleware: Middleware, portal: Portal[Any], loop: HostLoop) -> Middleware:
+    """``middleware``, called in the host's event loop and in the context of who made the request."""
+
+    async def around(request: AnyRequest, proceed: Next) -> LLMResponse:
+        async def next_here(request: AnyRequest) -> LLMResponse:
+            response: LLMResponse = await AsyncioCall(portal, loop, lambda _: proceed(request)).result()
+            return response
+
+        return await _run_here(lambda: middleware(request, next_here), portal, loop, copy_context())
+
+    return around
+
+
+def strategy_here(strategy: StrategyFunction, portal: Portal[Any], loop: HostLoop) -> StrategyFunction:
+    """``strategy``, called in the host's event loop and in the context of who made the request."""
+
+    async def carry_out(team: Team) -> LLMResponse | str:
+        there = team.through(lambda call: AsyncioCall(portal, loop, lambda _: call()).result())
+        return await _run_here(lambda: strategy(there), portal, loop, copy_context())
+
+    return carry_out
+
+
+def observer_here(observer: Observer, loop: HostLoop) -> Observer:
+    """``observer``, called in the host's event loop."""
+    running: set[asyncio.Future[Any]] = set()
+
+    def call(event: RunEvent) -> None:
+        try:
+            result: Any = observer(event)
+            if isinstance(result, Awaitable):
+                task = asyncio.ensure_future(result, loop=loop.loop)
+                running.add(task)
+                task.add_done_callback(ended)
+        except Exception as exc:
+            log.error("an observer failed: %s", exception_site(exc))  # noqa: TRY400 - its text may hold anything
+
+    def ended(task: asyncio.Future[Any]) -> None:
+        running.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.error("an observer failed: %s", exception_site(exc))
+
+    return lambda event: loop.post(lambda: call(event))
+
+
+async def _run_here(fn: Callable[[], Awaitable[T]], portal: Portal[Any], loop: HostLoop, context: Context) -> T:
+    """In the Trio thread: what ``fn`` returns, awaited in a task of the host's event loop. Cancelling this cancels that
+    task.
+    """
+    ended, results, errors = trio.Event(), list[T](), list[BaseException]()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def act() -> None:
+        try:
+            results.append(await fn())
+        except Exception as exc:
+            errors.append(exc)
+        except BaseException as exc:
+            errors.append(exc)
+            raise
+        finally:
+            with suppress(ShuttingDownError):
+                portal.post(ended.set)
+
+    loop.post(lambda: tasks.append(loop.loop.create_task(act(), context=context)))
+    try:
+        await ended.wait()
+    finally:
+        loop.post(lambda: [task.cancel() for task in tasks])
+    if errors:
+        raise errors[0] if isinstance(errors[0], Exception) else RuntimeError("the host cancelled it")
+    return results[0]

@@ -1,0 +1,167 @@
+"""The event loop of an asyncio host: as the runtime's thread sees it, calls from it, and the block around a runtime."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Final, TypeVar, final
+
+from llm_runtime.hosts.actions import Action, Actions
+from llm_runtime.hosts.portal import Portal
+from llm_runtime.hosts.turn_end import TurnEnd
+
+R = TypeVar("R")
+H = TypeVar("H")
+
+JOIN_SECONDS: Final = 1.0
+"""How long the end of a block waits for the runtime's thread to exit."""
+
+CANCEL_SECONDS: Final = 1.0
+"""How long a cancelled task waits for its call to end in the other thread."""
+
+
+@final
+class HostLoop:
+    """The event loop of the host, as the runtime's thread sees it. Does nothing once the loop is closed."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._actions = Actions(self._wake)
+        self.turn_end: TurnEnd | None = None
+        """Of the Trio thread, once there is one."""
+
+    def post(self, action: Action) -> None:
+        """In the Trio thread: have ``action`` run here."""
+        self._actions.post(action)
+
+    def _wake(self, run: Action) -> None:
+        if self.turn_end is None:
+            self._wake_now(run)
+        else:
+            self.turn_end.call(lambda: self._wake_now(run))
+
+    def _wake_now(self, run: Action) -> None:
+        with suppress(RuntimeError):  # the loop is closed, so nothing waits
+            self.loop.call_soon_threadsafe(run)
+
+    def check(self) -> None:
+        """Raise `RuntimeError` in any other event loop."""
+        if asyncio.get_running_loop() is not self.loop:
+            raise RuntimeError("this runtime was opened in another event loop: open one in each")
+
+
+@final
+class AsyncioCall:
+    """One call into the runtime's thread, and its result here."""
+
+    def __init__(self, portal: Portal[Any], loop: HostLoop, fn: Callable[[Any], Awaitable[Any]]) -> None:
+        self._ended = asyncio.Event()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._call = portal.submit(fn, lambda result, error: loop.post(lambda: self._end(result, error)))
+        self.watch: Callable[[], object] = lambda: None
+        """Called when the call has ended."""
+
+    def _end(self, result: object, error: BaseException | None) -> None:
+        self._result, self._error = result, error
+        self._ended.set()
+        self.watch()
+
+    @property
+    def error(self) -> BaseException | None:
+        """The exception it raised."""
+        return self._error
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
+
+    async def result(self) -> Any:
+        """Wait for the end. Cancelling this cancels the call, and waits at most `CANCEL_SECONDS` for it to end."""
+        try:
+            await self._ended.wait()
+        except asyncio.CancelledError:
+            await self.cancel()
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    async def cancel(self) -> None:
+        """Cancel the call; returns when it has ended, after `CANCEL_SECONDS` at most."""
+        if self.has_ended:
+            return
+        self._call.cancel()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), CANCEL_SECONDS)
+
+
+def _current_task() -> asyncio.Task[Any]:
+    with suppress(RuntimeError):
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine of asyncio runs in a task"
+        return task
+    raise RuntimeError("llm_runtime.aio runs on asyncio; on Trio, use llm_runtime.open_runtime")
+
+
+@asynccontextmanager
+async def block(
+    open_runtime: Callable[[Portal[R], HostLoop], AbstractAsyncContextManager[R]],
+    make: Callable[[Portal[R], HostLoop, R], H],
+) -> AsyncIterator[H]:
+    """Run what ``open_runtime`` opens on Trio around a block of an asyncio program, which gets what ``make`` makes of
+    it. A generator within another would not do: asyncio's end closes all of them at once.
+
+    If the runtime gives up, it cancels the task in the block, and raises its own error when the block has ended.
+    """
+    owner = _current_task()
+    loop, opened, closed = HostLoop(), asyncio.Event(), asyncio.Event()
+    portal: Portal[R] = Portal(lambda: open_runtime(portal, loop))
+    loop.turn_end = portal.turn_end
+    runtimes: list[R] = []
+    errors: list[BaseException] = []
+    in_block = False
+
+    def on_open(runtime: R | None, error: BaseException | None) -> None:
+        runtimes.extend([runtime] if runtime is not None else [])
+        errors.extend([error] if error is not None else [])
+        opened.set()
+        if runtime is None:
+            closed.set()
+
+    def on_close(error: BaseException | None) -> None:
+        errors.extend([error] if error is not None else [])
+        closed.set()
+        if in_block and error is not None:
+            owner.cancel()
+
+    portal.start(
+        lambda runtime, error: loop.post(lambda: on_open(runtime, error)),
+        lambda error: loop.post(lambda: on_close(error)),
+    )
+    at_once = True
+    try:
+        await opened.wait()
+        if not runtimes:
+            raise errors.pop()
+        in_block = True
+        yield make(portal, loop, runtimes[0])
+        at_once = False
+    except asyncio.CancelledError:
+        if not errors:
+            raise
+        owner.uncancel()  # the cancellation was ours
+    finally:
+        in_block = False
+        portal.stop(at_once=at_once)
+        try:
+            await closed.wait()
+        except asyncio.CancelledError:
+            portal.stop(at_once=True)
+            await closed.wait()
+            raise
+        finally:
+            portal.join(JOIN_SECONDS)
+    if errors:
+        raise errors[0]

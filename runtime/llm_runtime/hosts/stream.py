@@ -1,0 +1,60 @@
+"""What the streams of all hosts that run the runtime in another thread have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llm_protocol.events import Event
+from llm_protocol.requests import AnyRequest
+from llm_protocol.response import LLMResponse
+from llm_runtime.hosts.actions import Action
+from llm_runtime.hosts.feed import Feed, Received
+from llm_runtime.hosts.portal import Portal
+from llm_runtime.stream import wanted
+from llm_runtime.typed import ResponseType
+
+
+class HostStream(ABC):
+    """One streamed response, whose events come from a `Feed` in the Trio thread. ``post`` has an action run here."""
+
+    def __init__(self, portal: Portal[Any], request: AnyRequest, post: Callable[[Action], object]) -> None:
+        self._portal = portal
+        self._request = request
+        self._feed = Feed(request, lambda: post(self._accept), lambda batch: post(lambda: self._receive(batch)))
+        self._received = Received(request, lambda count: portal.post(lambda: self._feed.take(count)))
+        self._accepted = False
+        self.response_type: ResponseType[Any] | None = None
+        """The type of the response's value, if one was asked for."""
+
+    @abstractmethod
+    def _entered(self) -> Any:
+        """The call that feeds the stream. Raises `RuntimeError` before the stream is entered."""
+
+    @property
+    def request_id(self) -> str:
+        """The request's id."""
+        return self._request.request_id
+
+    @property
+    def response(self) -> LLMResponse:
+        """The complete response once the iteration is over; before that, the part received so far."""
+        self._entered()
+        return self._received.response
+
+    @property
+    def parsed(self) -> Any:
+        """See `llm_runtime.ResponseStream.parsed`."""
+        return wanted(self.response_type).parse(self.response).parsed
+
+    def cancel(self) -> None:
+        """End the response now; the iteration then raises `RequestCancelledError` with the partial response."""
+        self._entered()
+        self._portal.post(self._feed.cancel)
+
+    def _accept(self) -> None:
+        self._accepted = True
+
+    def _receive(self, batch: Sequence[Event]) -> None:
+        self._received.add(batch)

@@ -1,0 +1,131 @@
+"""The side of a thread that waits for a runtime in another one: calls and streams."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, Final, TypeAlias, final
+
+from llm_protocol.events import Event, TextDelta
+from llm_protocol.requests import AnyRequest
+from llm_runtime.hosts.portal import Portal, PortalCall
+from llm_runtime.hosts.stream import HostStream
+from llm_runtime.stream import wanted
+
+CANCEL_SECONDS: Final = 1.0
+"""How long an interrupted call waits for its end in the other thread."""
+
+
+class Ended:
+    """The end of a call, as its thread receives it."""
+
+    def __init__(self, result: Any, error: BaseException | None) -> None:
+        self.result = result
+        self.error = error
+
+
+Box: TypeAlias = "SimpleQueue[Ended | Callable[[], object]]"
+"""The queue of a thread that waits for a call: functions to run meanwhile, then the end."""
+
+
+@final
+class ThreadCall:
+    """One call into the runtime's thread, whose end is awaited here."""
+
+    def __init__(self, portal: Portal[Any], box: Box, fn: Callable[[Any], Awaitable[Any]]) -> None:
+        self._box = box
+        self._call: PortalCall[Any, Any] = portal.submit(fn, lambda result, error: box.put(Ended(result, error)))
+        self.end: Ended | None = None
+
+    def wait(self) -> None:
+        """Run one function, or take the end. An interruption (Ctrl-C) cancels the call."""
+        try:
+            self._take(self._box.get())
+        except BaseException:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Cancel the call; returns when it has ended, after `CANCEL_SECONDS` at most."""
+        if self.end is None:
+            self._call.cancel()
+        with suppress(Empty):
+            while self.end is None:
+                self._take(self._box.get(timeout=CANCEL_SECONDS))
+
+    def _take(self, thing: Ended | Callable[[], object]) -> None:
+        if isinstance(thing, Ended):
+            self.end = thing
+        else:
+            thing()
+
+    def result(self) -> Any:
+        """Wait for the end."""
+        while self.end is None:
+            self.wait()
+        if self.end.error is not None:
+            raise self.end.error
+        return self.end.result
+
+
+@final
+class SyncStream(HostStream):
+    """One streamed response: `llm_runtime.ResponseStream` for threads.
+
+    with rt.stream("Tell me a story") as answer:
+        for text in answer.text():
+            print(text, end="")
+    print(answer.response.usage)
+    """
+
+    def __init__(self, portal: Portal[Any], request: AnyRequest) -> None:
+        box: Box = SimpleQueue()
+        super().__init__(portal, request, box.put)
+        self._box = box
+        self._call: ThreadCall | None = None
+
+    def __enter__(self) -> SyncStream:
+        self._call = call = ThreadCall(self._portal, self._box, self._feed.run)
+        while not self._accepted and call.end is None:
+            call.wait()
+        if not self._accepted:
+            call.result()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._entered().cancel()
+
+    def __iter__(self) -> SyncStream:
+        return self
+
+    def __next__(self) -> Event:
+        call = self._entered()
+        while True:
+            if (event := self._received.next()) is not None:
+                return event
+            if self._received.has_ended:
+                raise StopIteration
+            if call.end is not None and call.end.error is not None:
+                raise call.end.error
+            call.wait()
+
+    def text(self) -> Iterator[str]:
+        """The text alone, piece by piece as it arrives."""
+        return (event.text for event in self if isinstance(event, TextDelta))
+
+    def partials(self) -> Iterator[Any]:
+        """See `llm_runtime.ResponseStream.partials`."""
+        partial, text, last = wanted(self.response_type).partial, "", None
+        for piece in self.text():
+            text += piece
+            value = partial(text)
+            if value != last:
+                last = value
+                yield value
+
+    def _entered(self) -> ThreadCall:
+        if self._call is None:
+            raise RuntimeError("use it as: with rt.stream(...) as answer")
+        return self._call

@@ -1,0 +1,42 @@
+"""The end of a turn of the Trio scheduler, when other threads are woken: once for all that its tasks have for them.
+
+Waking a thread is a system call, at which Python lets that thread run. Done for each event, the two threads would
+take turns, an event at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import trio
+
+
+@final
+class TurnEnd(trio.abc.Instrument):
+    """Functions that are called when the turn ends. To be registered with `trio.lowlevel.add_instrument`."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], object]] = []
+        self._is_over = False
+
+    def call(self, function: Callable[[], object]) -> None:
+        """In the Trio thread: call it at the end of this turn; at once if there is no further turn. It must not
+        raise.
+        """
+        if self._is_over:
+            function()
+        else:
+            self._waiting.append(function)
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - it is Trio's
+        """See `trio.abc.Instrument`."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for function in waiting:
+                function()
+
+    def close(self) -> None:
+        """Trio has ended."""
+        self._is_over = True
+        self.before_io_wait(0)
