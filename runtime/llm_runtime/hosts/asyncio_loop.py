@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, TypeVar, final
 
+from llm_protocol.errors import ShuttingDownError
 from llm_runtime.hosts.actions import Action, Actions
 from llm_runtime.hosts.portal import Portal
 from llm_runtime.hosts.turn_end import TurnEnd
@@ -28,12 +29,33 @@ class HostLoop:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._actions = Actions(self._wake)
+        self._outgoing: list[Action] = []
         self.turn_end: TurnEnd | None = None
         """Of the Trio thread, once there is one."""
 
     def post(self, action: Action) -> None:
         """In the Trio thread: have ``action`` run here."""
         self._actions.post(action)
+
+    def post_there(self, portal: Portal[Any], action: Action) -> None:
+        """In this loop: have ``action`` run in the Trio thread, which is woken once for all that tasks post in one turn
+        of this loop.
+        """
+        self._outgoing.append(action)
+        if len(self._outgoing) == 1:
+            self.loop.call_soon(self._send, portal)
+
+    def _send(self, portal: Portal[Any]) -> None:
+        actions, self._outgoing = self._outgoing, []
+
+        def run() -> None:
+            for action in actions:
+                action()
+
+        try:
+            portal.post(run)
+        except ShuttingDownError:
+            run()
 
     def _wake(self, run: Action) -> None:
         if self.turn_end is None:
@@ -59,7 +81,11 @@ class AsyncioCall:
         self._ended = asyncio.Event()
         self._result: Any = None
         self._error: BaseException | None = None
-        self._call = portal.submit(fn, lambda result, error: loop.post(lambda: self._end(result, error)))
+        self._call = portal.submit(
+            fn,
+            lambda result, error: loop.post(lambda: self._end(result, error)),
+            post=lambda action: loop.post_there(portal, action),
+        )
         self.watch: Callable[[], object] = lambda: None
         """Called when the call has ended."""
 
