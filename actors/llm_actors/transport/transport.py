@@ -240,7 +240,10 @@ class Transport:
                 except OSError as exc:
                     if is_out_of_resources(exc):
                         raise OutOfResources(origin, wire_reason(exc)) from exc
-                    raise TlsFailed(origin, f"the trusted certificates cannot be read: {wire_reason(exc)}") from exc
+                    file = f" in {self._trust.ca_file}" if self._trust.ca_file else ""
+                    raise TlsFailed(
+                        origin, f"the trusted certificates{file} cannot be read: {wire_reason(exc)}"
+                    ) from exc
         return self._trust.context()
 
 

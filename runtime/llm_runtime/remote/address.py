@@ -22,6 +22,9 @@ T = TypeVar("T")
 HTTP_SECONDS: Final = 60.0
 """The time limit for one of these requests: a daemon may have to ask a vendor first."""
 
+WORDS_BYTES: Final = 200
+"""Of a body that is no daemon's, as much is looked at for words."""
+
 
 @final
 class Address:
@@ -66,8 +69,16 @@ class Address:
         except TransportError as exc:
             raise _failed(exc) from exc
         if status not in accept:
-            raise error_for(_refusal(status, data).reason())
+            raise error_for(self._refusal(status, data).reason())
         return data
+
+    def _refusal(self, status: int, data: bytes) -> Refused:
+        try:
+            return msgspec.structs.replace(msgspec.json.decode(data, type=_Body).refused(), status=status)
+        except msgspec.MsgspecError:  # no daemon's, or that of a port which speaks TLS
+            line = data[:WORDS_BYTES].decode(errors="replace").strip().partition("\n")[0]
+            words = line if line.isprintable() and not line.startswith("<") else ""
+            return Refused(status=status, error={"message": f"{self} answered with status {status}. {words}".strip()})
 
     async def aclose(self) -> None:
         """Close the idle connections."""
@@ -81,13 +92,6 @@ def decode(data: bytes, kind: type[T]) -> T:
     except msgspec.MsgspecError as exc:
         words = f"the daemon's response cannot be decoded; it may be another version: {exc}"
         raise error_for(Failure(kind=FailureKind.PROTOCOL, message=words)) from None
-
-
-def _refusal(status: int, data: bytes) -> Refused:
-    try:
-        return msgspec.structs.replace(msgspec.json.decode(data, type=_Body).refused(), status=status)
-    except msgspec.MsgspecError:
-        return Refused(status=status)
 
 
 class _Body(msgspec.Struct):
