@@ -41,7 +41,7 @@ def judge_here(judge: Judge, portal: Portal[Any], loop: HostLoop) -> Judge:
 
 
 def middleware_here(middleware: Middleware, portal: Portal[Any], loop: HostLoop) -> Middleware:
-    """``middleware``, called in the host's event loop and in the context of who made the request."""
+    """``middleware``, called in the host's event loop, in the context of the task that made the request."""
 
     async def around(request: AnyRequest, proceed: Next) -> LLMResponse:
         async def next_here(request: AnyRequest) -> LLMResponse:
@@ -54,7 +54,7 @@ def middleware_here(middleware: Middleware, portal: Portal[Any], loop: HostLoop)
 
 
 def strategy_here(strategy: StrategyFunction, portal: Portal[Any], loop: HostLoop) -> StrategyFunction:
-    """``strategy``, called in the host's event loop and in the context of who made the request."""
+    """``strategy``, called in the host's event loop, in the context of the task that made the request."""
 
     async def carry_out(team: Team) -> LLMResponse | str:
         there = team.through(lambda call: AsyncioCall(portal, loop, lambda _: call()).result())
@@ -86,8 +86,8 @@ def observer_here(observer: Observer, loop: HostLoop) -> Observer:
 
 
 async def _run_here(fn: Callable[[], Awaitable[T]], portal: Portal[Any], loop: HostLoop, context: Context) -> T:
-    """In the Trio thread: what ``fn`` returns, awaited in a task of the host's event loop. Cancelling this cancels that
-    task.
+    """In the Trio thread: run ``fn`` in a task of the host's event loop, and wait for its result. Cancelling this
+    cancels that task.
     """
     ended, results, errors = trio.Event(), list[T](), list[BaseException]()
     tasks: list[asyncio.Task[None]] = []

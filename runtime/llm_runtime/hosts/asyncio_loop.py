@@ -16,7 +16,7 @@ R = TypeVar("R")
 H = TypeVar("H")
 
 JOIN_SECONDS: Final = 1.0
-"""How long the end of a block waits for the runtime's thread to exit."""
+"""How long leaving the block waits for the runtime's thread to exit."""
 
 CANCEL_SECONDS: Final = 1.0
 """How long a cancelled task waits for its call to end in the other thread."""
@@ -24,7 +24,7 @@ CANCEL_SECONDS: Final = 1.0
 
 @final
 class HostLoop:
-    """The event loop of the host, as the runtime's thread sees it. Does nothing once the loop is closed."""
+    """The host's event loop, for the runtime's thread. Does nothing once the loop is closed."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -75,7 +75,7 @@ class HostLoop:
 
 @final
 class AsyncioCall:
-    """One call into the runtime's thread, and its result here."""
+    """One call into the runtime's thread, and its result."""
 
     def __init__(self, portal: Portal[Any], loop: HostLoop, fn: Callable[[Any], Awaitable[Any]]) -> None:
         self._ended = asyncio.Event()
@@ -136,10 +136,11 @@ async def block(
     open_runtime: Callable[[Portal[R], HostLoop], AbstractAsyncContextManager[R]],
     make: Callable[[Portal[R], HostLoop, R], H],
 ) -> AsyncIterator[H]:
-    """Run what ``open_runtime`` opens on Trio around a block of an asyncio program, which gets what ``make`` makes of
-    it. A generator within another would not do: asyncio's end closes all of them at once.
+    """Open a runtime with ``open_runtime`` on Trio, around a block of an asyncio program, which receives the result of
+    ``make``. It is a class, because asyncio closes all nested async generators at once at its end.
 
-    If the runtime gives up, it cancels the task in the block, and raises its own error when the block has ended.
+    If the runtime fails, the task in the block is cancelled, and the runtime's error is raised when the block has
+    ended.
     """
     owner = _current_task()
     loop, opened, closed = HostLoop(), asyncio.Event(), asyncio.Event()
@@ -177,7 +178,7 @@ async def block(
     except asyncio.CancelledError:
         if not errors:
             raise
-        owner.uncancel()  # the cancellation was ours
+        owner.uncancel()  # this cancellation came from the runtime
     finally:
         in_block = False
         portal.stop(at_once=at_once)

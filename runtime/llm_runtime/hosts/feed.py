@@ -1,6 +1,6 @@
-"""One streamed answer on its way to another thread: in batches, of which a bounded number is under way.
+"""One streamed response on its way to another thread, in a bounded number of batches.
 
-`Feed` is its end in the Trio thread, `Received` the one in the host's.
+`Feed` is the end in the Trio thread, `Received` the one in the host's.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from llm_runtime.stream import ResponseStream
 from llm_runtime.trio_requests import TrioRequests
 
 BATCHES_AHEAD: Final = 8
-"""Batches that the host has not taken yet. What comes meanwhile waits in the run's log, where deltas are joined."""
+"""The most batches that the host has not taken yet. Further events wait in the run's log, where deltas are joined."""
 
 BATCHES_TOLD: Final = BATCHES_AHEAD // 2
-"""After so many batches the host tells that it has taken them."""
+"""The host reports the batches that it has taken once for so many."""
 
 Deliver: TypeAlias = Callable[[Sequence[Event]], object]
 
@@ -44,7 +44,7 @@ class Feed:
         self._stream: ResponseStream | None = None
 
     async def run(self, runtime: TrioRequests) -> None:
-        """Feed the host until the answer ends, by its last event. Raises `LLMClientError` when it is not accepted."""
+        """Deliver events until the last one. Raises `LLMClientError` if the request is not accepted."""
         async with runtime.stream_request(self._request) as stream:
             self._stream = stream
             self._accepted()
@@ -61,19 +61,19 @@ class Feed:
         self._room.set()
 
     def cancel(self) -> None:
-        """End the answer; the stream then fails as cancelled, with what there was."""
+        """Cancel the response; the stream then fails as cancelled, with the part received so far."""
         if self._stream is not None:
             self._stream.cancel()
 
 
 @final
 class Received:
-    """The events that came over, and what there is of the answer."""
+    """The events that have arrived, and the response so far."""
 
     __slots__ = ("_batches", "_end", "_fold", "_request", "_take", "_taken", "_waiting")
 
     def __init__(self, request: AnyRequest, take: Callable[[int], None]) -> None:
-        """``take``: tells the feed how many batches were taken since the last time."""
+        """``take`` reports to the feed how many batches were taken since the last report."""
         self._request = request
         self._take = take
         self._taken = 0
@@ -83,17 +83,17 @@ class Received:
         self._end: Finished | Failed | None = None
 
     def add(self, batch: Sequence[Event]) -> None:
-        """A batch has come."""
+        """Add a batch."""
         self._batches.append(batch)
 
     def next(self) -> Event | None:
-        """The next event, if it is here. Raises the `LLMClientError` of a broken answer."""
+        """The next event, if it has arrived. Raises the `LLMClientError` of a failed response."""
         if not self._waiting and self._batches:
             self._waiting.extend(self._batches.popleft())
             self._taken += 1
             if self._taken == BATCHES_TOLD:
                 self._taken = 0
-                with suppress(ShuttingDownError):  # nothing more comes, but what has come is here
+                with suppress(ShuttingDownError):  # no more events follow, but those received are still available
                     self._take(BATCHES_TOLD)
         if not self._waiting:
             return None
@@ -112,7 +112,7 @@ class Received:
 
     @property
     def response(self) -> LLMResponse:
-        """The whole answer after its last event; before that, what there is of it. Raises as `next` does."""
+        """The complete response after its last event; before that, the part received so far. Raises as `next` does."""
         end = self._end
         if isinstance(end, Failed):
             raise error_for(end.failure, end.response)

@@ -95,7 +95,7 @@ class AsyncioStream(HostStream):
 
 
 class AsyncioRequests(RequestMethods[AsyncioStream]):
-    """Everything that a runtime is asked with ``await``."""
+    """The async methods of a runtime."""
 
     def __init__(self, portal: Portal[Any], loop: HostLoop) -> None:
         self._portal = portal

@@ -1,7 +1,7 @@
 """A thread of its own in which Trio runs a runtime, and calls into it from any other thread.
 
-One Trio task per call; a call ends exactly once, by telling ``done``. Actions go over in batches: however many are
-posted before the Trio thread looks, it is woken once.
+There is one Trio task per call; a call ends exactly once, by calling ``done``. Actions are delivered in batches:
+however many are posted before the Trio thread runs, it is woken once.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Done: TypeAlias = Callable[[T | None, BaseException | None], None]
-"""Is told a result or an error, once."""
+"""Receives a result or an error, once."""
 
 JOIN_SECONDS: Final = 60.0
-"""How long a program's exit waits for the thread, which drains for ``server.drain_s`` (30 by default)."""
+"""How long the program's exit waits for the thread, which drains for ``server.drain_s`` (30 by default)."""
 
 NOW_SECONDS: Final = 5.0
 """The longest that `Portal.call_now` blocks its thread."""
@@ -46,12 +46,12 @@ class PortalCall(Generic[R, T]):
         self._scope = trio.CancelScope()
 
     def cancel(self) -> None:
-        """From any thread: cancel the call. ``done`` is told when that has happened."""
-        with suppress(ShuttingDownError):  # the thread is gone, and has told ``done``
+        """From any thread: cancel the call. ``done`` is called when it has ended."""
+        with suppress(ShuttingDownError):  # the thread has ended, and has called ``done``
             self._portal.post(self._scope.cancel)
 
     async def run(self, runtime: R) -> None:
-        """In the Trio thread: make the call, and tell how it ended, whatever happens."""
+        """In the Trio thread: make the call, and report its result, whatever happens."""
         result: T | None = None
         error: BaseException | None = ShuttingDownError("the runtime has stopped")
         try:
@@ -60,7 +60,7 @@ class PortalCall(Generic[R, T]):
                 error = None
             if self._scope.cancelled_caught:
                 error = CallCancelled()
-        except Exception as exc:  # it is the caller's
+        except Exception as exc:  # the caller's own exception
             error = exc
         finally:
             self._done(result, error)
@@ -74,12 +74,13 @@ class CallCancelled(Exception):  # noqa: N818
 class Portal(Generic[R]):
     """The thread, and whether it is open. All methods may be called from any thread but the Trio one.
 
-    What it is told to tell (``opened``, ``closed``, ``done``) is told in the Trio thread and must not raise. ``closed``
-    comes once, after ``opened`` was given a runtime and that has ended: with what ended it, if it was not `stop`.
+    The callbacks (``opened``, ``closed``, ``done``) are called in the Trio thread and must not raise. ``closed`` is
+    called once, when a runtime that ``opened`` received has ended: with the exception that ended it, if that was not
+    `stop`.
     """
 
     def __init__(self, open_runtime: Callable[[], AbstractAsyncContextManager[R]]) -> None:
-        """``open_runtime`` gives the block around which the thread runs, and what calls are given."""
+        """``open_runtime`` returns the context manager that the thread enters; its value is passed to calls."""
         self._open = open_runtime
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
@@ -95,18 +96,18 @@ class Portal(Generic[R]):
         self._was_open = False
 
     def start(self, opened: Done[R], closed: Callable[[BaseException | None], None]) -> None:
-        """Start the thread. ``opened`` is told the open runtime, or why there is none."""
+        """Start the thread. ``opened`` receives the open runtime, or the exception that prevented it."""
         self._thread = threading.Thread(target=self._run, args=(opened, closed), name="llm-runtime", daemon=True)
-        # A daemon thread, because the interpreter waits for others before it lets anybody close a runtime.
+        # A daemon thread, because the interpreter waits for other threads before exit handlers can close a runtime.
         atexit.register(self._close_at_exit)
         self._thread.start()
 
     def submit(
         self, fn: Callable[[R], Awaitable[T]], done: Done[T], *, post: Callable[[Action], None] | None = None
     ) -> PortalCall[R, T]:
-        """Have ``fn`` called with the runtime, in a task and a copy of this context; ``done`` is told what it returned
-        or raised. Raises `ShuttingDownError` when the runtime is closed. ``post``: another way to the Trio thread; if
-        that is gone, it runs the action where it is.
+        """Call ``fn`` with the runtime, in a new task with a copy of this context. ``done`` receives its result or
+        exception. Raises `ShuttingDownError` if the runtime is closed. ``post``: another way to the Trio thread; if
+        that thread has ended, it runs the action in the calling one.
         """
         call = PortalCall(self, fn, done)
         context = contextvars.copy_context()
@@ -122,7 +123,7 @@ class Portal(Generic[R]):
         return call
 
     def call_now(self, fn: Callable[[R], T]) -> T:
-        """What ``fn``, which waits for nothing, returns; blocks for one turn of the Trio thread."""
+        """Call ``fn``, which must not wait, and return its result. Blocks for one turn of the Trio thread."""
         finished = threading.Event()
         results: list[T] = []
         errors: list[BaseException] = []
@@ -137,7 +138,7 @@ class Portal(Generic[R]):
 
         self.post(act)
         if not finished.wait(NOW_SECONDS):
-            raise TimeoutError(f"the thread of the runtime did not answer for {NOW_SECONDS:.0f} s")
+            raise TimeoutError(f"the runtime's thread did not respond for {NOW_SECONDS:.0f} s")
         if errors:
             raise errors[0]
         return results[0]
@@ -148,7 +149,7 @@ class Portal(Generic[R]):
         return self._runtime
 
     def post(self, action: Action) -> None:
-        """Have ``action`` run in the Trio thread soon. Raises `ShuttingDownError` when it is gone."""
+        """Run ``action`` in the Trio thread soon. Raises `ShuttingDownError` if that thread has ended."""
         if self._pid != os.getpid():
             raise RuntimeError("a runtime does not survive a fork: open another one in this process")
         self._actions.post(action)
@@ -163,13 +164,13 @@ class Portal(Generic[R]):
         raise ShuttingDownError("the runtime is not running")
 
     def stop(self, *, at_once: bool = False) -> None:
-        """End the runtime: with its drain, or ``at_once``. Does not wait; see `join`."""
-        self._is_stopped = True  # for a thread that is still about to begin
+        """Stop the runtime: after a drain, or ``at_once``. Does not wait; see `join`."""
+        self._is_stopped = True  # for a thread that has not begun yet
         with suppress(ShuttingDownError, RuntimeError):
             self.post(self._scope.cancel if at_once else self._stop.set)
 
     def join(self, seconds: float | None = None) -> bool:
-        """Wait for the thread's end, at most ``seconds``; whether it has ended."""
+        """Wait at most ``seconds`` for the thread's end. Returns whether it has ended."""
         if self._thread is None or self._pid != os.getpid():
             return True
         self._thread.join(seconds)
@@ -195,7 +196,7 @@ class Portal(Generic[R]):
         if self._is_stopped:
             raise ShuttingDownError("the runtime was closed before it was open")
         error: Exception | None = None
-        # Calls outlive the runtime's block: they end by what the runtime tells them when it drains.
+        # Calls outlive the runtime's block: they end with the errors that the draining runtime raises.
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
