@@ -30,7 +30,7 @@ VENDORS = {
 CHOSEN = tuple(VENDORS) if FULL else ("openai", "anthropic")
 """All of them in the full form, else two."""
 
-TURN_SECONDS = 150.0
+TURN_SECONDS = 300.0
 
 
 class Turn(NamedTuple):
