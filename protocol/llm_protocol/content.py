@@ -81,7 +81,7 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
             found = " and ".join(given) or "none of them"
             raise ValueError(f"{kind}: give exactly one of {', '.join(sources)}, not {found}")
         if (self.vendor is None) is not (self.file_id is None):
-            raise ValueError(f"{kind}: file_id and vendor, who keeps the file, go together")
+            raise ValueError(f"{kind}: file_id needs vendor, the one that stores the file")
 
 
 _PDF = "application/pdf"
@@ -112,9 +112,9 @@ class Document(Media, frozen=True, kw_only=True, tag="document"):
         elif self.text is not None and kind is None:
             msgspec.structs.force_setattr(self, "media_type", "text/plain")
         if self.text is not None and not self.is_text:
-            raise ValueError(f"Document: {kind} is not given as text")
+            raise ValueError(f"Document: {kind} cannot be given as text")
         if self.pages is not None and self.pages < 1:
-            raise ValueError("Document: pages is at least 1")
+            raise ValueError("Document: pages must be at least 1")
 
     @property
     def is_text(self) -> bool:

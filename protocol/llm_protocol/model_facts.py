@@ -54,7 +54,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     def __post_init__(self) -> None:
         if self.efforts and list(self.efforts) != sorted(set(self.efforts), key=EFFORTS.index):
-            raise ValueError(f"efforts stand in the order {', '.join(EFFORTS)}, each once")
+            raise ValueError(f"efforts must be in the order {', '.join(EFFORTS)}, each once")
 
 
 class ModelRule(msgspec.Struct, frozen=True, kw_only=True):

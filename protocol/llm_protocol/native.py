@@ -162,7 +162,7 @@ def decode_frame(data: bytes | str) -> ServerFrame:
     try:
         return _FRAMES.decode(data)
     except WireError as exc:
-        raise ProtocolError(f"the daemon said something that this version does not understand: {exc}") from None
+        raise ProtocolError(f"the daemon's message cannot be decoded; it may be another version: {exc}") from None
 
 
 _KINDS = {rule.code: kind for kind, rule in reversed(RULES.items())} | {

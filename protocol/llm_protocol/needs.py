@@ -85,7 +85,7 @@ def refuse_incapable(rule: ModelRule, request: AnyRequest) -> None:
     if not isinstance(request, ChatRequest):
         return
     if rule.tools is False and any(isinstance(tool, Tool) for tool in request.tools):
-        raise unsupported("tools", f"tools: {request.model} calls no tools")
+        raise unsupported("tools", f"tools: {request.model} does not support tools")
     if not any(getattr(rule, sense) is False for sense in _SENSES):
         return
     for at, message in enumerate(request.messages):
@@ -93,7 +93,7 @@ def refuse_incapable(rule: ModelRule, request: AnyRequest) -> None:
             sense = _sense(part)
             if sense is not None and getattr(rule, sense) is False:
                 where = f"messages[{at}].content[{part_at}]"
-                raise unsupported(where, f"{where}: {request.model} takes no {_SENSES[sense]}")
+                raise unsupported(where, f"{where}: {request.model} does not accept {_SENSES[sense]}")
 
 
 def without_thinking(request: AnyRequest) -> AnyRequest:

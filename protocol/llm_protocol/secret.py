@@ -58,7 +58,7 @@ class Secret:
         return hash((Secret, self._value))
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret is not pickled or copied")
+        raise TypeError("a Secret cannot be pickled or copied")
 
     def __deepcopy__(self, memo: object) -> Secret:
         return self

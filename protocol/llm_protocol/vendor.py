@@ -154,7 +154,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def __post_init__(self) -> None:
         if not KIND.fullmatch(self.kind):
-            raise ValueError(f"kind {self.kind!r}: 1 to 64 of a-z, 0-9, _ and -, the first a letter or digit")
+            raise ValueError(f"kind {self.kind!r}: must be 1 to 64 of a-z, 0-9, _ and -, and not begin with _ or -")
         if self.error_shape not in get_args(ErrorShape):
             raise ValueError(f"error_shape {self.error_shape!r}: not one of {', '.join(get_args(ErrorShape))}")
         for route in self.routes:

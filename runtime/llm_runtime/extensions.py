@@ -35,7 +35,7 @@ class Extensions(NamedTuple):
         ):
             for name, function in own.items():
                 if name in taken:
-                    raise ConfigError(f"the runtime has one of this name: {', '.join(taken)} are taken", kind, name)
+                    raise ConfigError(f"the names {', '.join(taken)} are reserved: choose others", kind, name)
                 if not NAME.fullmatch(name):
                     raise ConfigError(NAME_RULE, kind, name)
                 if not callable(function):

@@ -313,7 +313,7 @@ class _Passage:
         """The innermost: make the request, and pass its events on."""
         log_ = self._outer.log
         if len(log_):
-            raise RuntimeError("a part of the answer was passed on already: next cannot be called again")
+            raise RuntimeError("part of the response was already delivered: next cannot be called again")
         inner = await self._submit(request)
         self.decided.set()
         with inner.follow() as follower:

@@ -219,9 +219,9 @@ def _arguments(fn: Callable[..., Any]) -> type[msgspec.Struct]:
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for parameter in inspect.signature(fn).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise TypeError(f"the tool {name} has the parameter {parameter}: a model gives arguments by name")
+            raise TypeError(f"the tool {name} has the parameter {parameter}, which cannot be passed by name")
         if parameter.name not in hints:
-            raise TypeError(f"the tool {name} says no type for {parameter.name}: write {parameter.name}: str")
+            raise TypeError(f"the tool {name} has no type for {parameter.name}: write {parameter.name}: str")
         default = () if parameter.default is parameter.empty else (parameter.default,)
         fields.append((parameter.name, hints[parameter.name], *default))
     return msgspec.defstruct(f"{name}_arguments", fields, forbid_unknown_fields=True, kw_only=True)

@@ -90,7 +90,11 @@ async def test_what_is_no_daemon_is_refused_as_ask_refuses_it() -> None:
     both = await commands.run("explain", "--url", "http://127.0.0.1:1", "--config", "x.toml")
 
     assert nonsense == (2, "", "llm-runtime: the daemon's URL is not an address like http://127.0.0.1:8080\n")
-    assert key == (2, "", "llm-runtime: LLM_RUNTIME_KEY does not hold a key: it has characters that no key has\n")
+    assert key == (
+        2,
+        "",
+        "llm-runtime: LLM_RUNTIME_KEY is not a key: it has characters that are not allowed in keys\n",
+    )
     assert both.code == 2
     assert both.err.endswith("give one of them\n")
 

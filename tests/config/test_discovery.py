@@ -35,7 +35,7 @@ def test_a_key_brings_its_vendor(kind: LLMProvider) -> None:
 def test_a_key_that_cannot_be_one_is_passed_over() -> None:
     config = discover({"OPENAI_API_KEY": "CANARY\n\nX"})
     assert config.providers == {}
-    assert config.notes == ("OPENAI_API_KEY does not hold a key: it has characters that no key has: passed over",)
+    assert config.notes == ("OPENAI_API_KEY is not a key: it has characters that are not allowed in keys: passed over",)
     assert discover({"OPENAI_API_KEY": " "}).notes == ()
 
 

@@ -28,11 +28,11 @@ def refused(reference: str, environ: dict[str, str] | None = None, folder: Path 
 @pytest.mark.parametrize("literal", ["sk-CANARY-1234", "env", "CANARY:x", "env:", "file: ", "ENV:CANARY", ""])
 def test_a_literal_key_is_refused_with_its_line_but_not_its_value(literal: str) -> None:
     said = refused(literal)
-    assert said == 'a key is never written here: write "env:NAME" (an environment variable) or "file:PATH"'
+    assert said == 'a key must not be written here: write "env:NAME" (an environment variable) or "file:PATH"'
 
 
 def test_a_key_that_is_not_text_is_refused() -> None:
-    with pytest.raises(ConfigError, match="a key is never written here"):
+    with pytest.raises(ConfigError, match="a key must not be written here"):
         parse(b"[keys.me]\nsecret = 12345", {})
 
 
@@ -81,7 +81,7 @@ def test_two_callers_may_not_share_a_key(tmp_path: Path) -> None:
     file.write_text('[keys.a]\nsecret = "env:K"\n\n[keys.b]\nsecret = "env:K"\n')
     with pytest.raises(ConfigError) as caught:
         load(file, {"K": "CANARY-of-some-length"})
-    assert str(caught.value) == f'{file}:5: keys.b.secret: the same key as "a": a key names one caller'
+    assert str(caught.value) == f'{file}:5: keys.b.secret: the same key as "a": each caller needs its own key'
 
 
 CALLER = """\
@@ -117,9 +117,9 @@ def test_a_callers_list_names_routes_models_and_providers() -> None:
     [
         ('models = ["primray/a"]', 'keys.me.models: "primray/a" is of no configured provider; did you mean "primary"?'),
         ('models = ["primray/*"]', 'keys.me.models: "primray/*" is of no configured provider; did you mean "primary"?'),
-        ('models = ["*"]', 'keys.me.models: the only pattern is "provider/*"; to allow everything, leave models out'),
+        ('models = ["*"]', 'keys.me.models: the only pattern is "provider/*"; to allow all models, omit models'),
         ('models = ["primary/a*"]', "keys.me.models: the only pattern is"),
-        ('models = ["auto"]', 'keys.me.models: "auto" chooses among the models that are named here and is none'),
+        ('models = ["auto"]', 'keys.me.models: "auto" is not a model: it chooses among these'),
         ("models = []", "keys.me.models: expected a list with a length of at least 1"),
         ('models = "a"', "keys.me.models: expected a list, got text"),
         ("modles = []", 'keys.me.modles: unknown key; did you mean "models"?'),

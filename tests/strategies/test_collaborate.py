@@ -195,6 +195,6 @@ def test_a_route_is_no_member_of_a_route() -> None:
     parse(f"{provider}{route}".encode(), {})
     parse(f'{provider}models = ["m"]\n{route}'.encode(), {})
     with pytest.raises(
-        llm_runtime.ConfigError, match=r'routes.m.members: "m" is a route, and routes are made of models'
+        llm_runtime.ConfigError, match=r'routes.m.members: "m" is a route, but a route can only contain models'
     ):
         parse(f'{provider}models = ["n"]\n{route}'.encode(), {})

@@ -58,7 +58,7 @@ async def test_cross_model_orchestrator_drops_and_logs_the_failed(
     assert asked.response.content == "both"
     assert outcomes(asked) == {"a/m-a": "ok", "b/m-b": "auth", "c/m-c": "ok"}
     assert [name for name, each in members(asked).items() if each["contributed"]] == ["a/m-a", "c/m-c"]
-    assert "request req_1_b: b/m-b gave no answer: auth" in caplog.messages
+    assert "request req_1_b: b/m-b did not respond: auth" in caplog.messages
 
 
 async def test_cross_model_orchestrator_with_one_model_is_a_single_request(autojump_clock: MockClock) -> None:
@@ -302,7 +302,7 @@ async def test_a_client_that_leaves_is_no_members_failure(
             await trio.sleep(1)
         await w.settled()
 
-    assert not [each for each in caplog.records if "gave no answer" in each.getMessage()]
+    assert not [each for each in caplog.records if "did not respond" in each.getMessage()]
 
 
 async def test_one_member_that_nobody_offers_is_told(autojump_clock: MockClock) -> None:

@@ -177,9 +177,9 @@ class Delivery(Generic[M_co]):
 
     def _owed(self) -> Reply[object]:
         if self._reply is None:
-            raise TypeError(f"{self._mailbox.name}: {type(self.message).__name__} is a cast and takes no answer")
+            raise TypeError(f"{self._mailbox.name}: {type(self.message).__name__} is a cast, which has no reply")
         if self._reply.answered:
-            raise RuntimeError(f"{self._mailbox.name}: {type(self.message).__name__} was answered already")
+            raise RuntimeError(f"{self._mailbox.name}: {type(self.message).__name__} has already been answered")
         return self._reply
 
     def _sent(self, *, taken: bool) -> bool:

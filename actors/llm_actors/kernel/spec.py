@@ -45,7 +45,7 @@ class ChildSpec(msgspec.Struct, Generic[M_contra], frozen=True):
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
-            raise ValueError(f"a child's name is not empty and has no '/': {self.name!r}")
+            raise ValueError(f"a child's name must not be empty or contain '/': {self.name!r}")
         if not callable(self.factory):
             raise TypeError(f"{self.name}: factory must be callable, not {type(self.factory).__name__}")
         if not isinstance(self.restart, Restart):

@@ -69,7 +69,7 @@ class Supervisor:
         `draw` returns the jitter, in [0, 1).
         """
         if max_children and strategy is not Strategy.ONE_FOR_ONE:
-            raise ValueError(f"{name}: dynamic children need one_for_one; their order means nothing")
+            raise ValueError(f"{name}: dynamic children need the strategy one_for_one, because they have no order")
         self.name = name
         self.bus = bus or Bus()
         self._path = name

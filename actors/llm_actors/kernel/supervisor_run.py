@@ -122,9 +122,9 @@ class SupervisorRun:
     async def start(self, child: ChildState) -> None:
         """Start one child and wait until it is up; raise `StartFailed`."""
         if self._stopping or self._nursery is None:
-            raise ShuttingDown(self._path, "starts no more children")
+            raise ShuttingDown(self._path, "does not start children any more")
         if self.parked:
-            raise Parked(self._path, "rests after too many crashes")
+            raise Parked(self._path, "is parked after too many crashes")
         await child.start(self._nursery, partial(self._note_end, child))
 
     async def _give_way_to_stop(self) -> None:
@@ -245,7 +245,7 @@ class SupervisorRun:
         self._bus.publish(ChildrenParked(name=self._path, seconds=pause, causes=lineage(error)))
         children = tuple(self._children.values())
         for child in children:
-            child.close(Parked, "rests after too many crashes")
+            child.close(Parked, "is parked after too many crashes")
         for child in reversed(children):
             await child.stop(final=False)
             child.status = ChildStatus.PARKED

@@ -154,7 +154,7 @@ class LimiterActor:
         since = min(window_at(each.per, window_at(each.per, now).start - 1).start for each in each_budget)
         rows = await get_spent(self._store, since)
         if rows is None:
-            log.warning("the store cannot be read: budgets begin as if nothing had been spent before")
+            log.warning("the store cannot be read: budgets start from zero")
             return
         self._budgets.load(
             (
@@ -310,7 +310,7 @@ class LimiterActor:
         for number in numbers:
             self._answer(self._granted.pop(number))
         for name in self._budgets.newly_warned(self._wall()):
-            log.warning('budget "%s" is past its soft limit', name)
+            log.warning('budget "%s" has exceeded its soft limit', name)
 
     def _unpaid(self, number: int, why: str) -> None:
         """A reservation may not go: other processes have spent what there was."""

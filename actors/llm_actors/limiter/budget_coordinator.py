@@ -201,7 +201,7 @@ class BudgetCoordinator:
             self._go_alone()
             if self._problem is None or self._problem.sort != problem.sort:
                 log.warning(
-                    "redis at %s is away (%s): until it is back, this process keeps to its share of each budget",
+                    "redis at %s is unavailable (%s): until it is back, this process keeps to its share of each budget",
                     server.name,
                     problem.detail,
                 )

@@ -151,7 +151,7 @@ async def _room(services: Services, provider: str, caller: str) -> Reservation |
 def _no_slot(provider: str, wait_s: float) -> Failure:
     return Failure(
         kind=FailureKind.OVERLOADED,
-        message=f"{provider}: not asked, because none of its slots was free within {wait_s:g} s (wait_s)",
+        message=f"{provider}: not called, because none of its slots became free within {wait_s:g} s (wait_s)",
         provider=provider,
         retry_after=LATE_RETRY_SECONDS,
         limit_owner="provider",

@@ -116,7 +116,7 @@ class Router:
         if request.one_of > 1:
             policy = policy.share(request.one_of)
         if isinstance(request, ChatRequest) and request.n > 1 and not is_plain(policy):
-            raise unsupported("n", "n: several choices, and a strategy or a budget of the request, exclude each other")
+            raise unsupported("n", "n: several choices cannot be combined with a strategy or a budget of the request")
         names = policy.candidates or (policy.members if isinstance(policy.members, tuple) else ())
         if not names:
             asked = request if route is None else request.to(AUTO)

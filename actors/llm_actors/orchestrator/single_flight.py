@@ -173,7 +173,7 @@ class SingleFlight:
                     await self._ask(flight, shared.key, mode, routed)
         except Exception as exc:  # a bug of ours ends this flight, not the others
             log.error("request %s crashed: %s", run.request.request_id, exception_site(exc))  # noqa: TRY400
-            run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this"))
+            run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it handled this request"))
         finally:
             if self._flying.get(shared) is flight:
                 del self._flying[shared]

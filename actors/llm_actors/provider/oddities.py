@@ -26,12 +26,12 @@ class Oddities:
         """Log fields of an unexpected type, which were left out of a response."""
         for name in names:
             if self._is_new("field", name):
-                log.warning("%s: the field %s has a type that is not known and is left out", self._provider, name)
+                log.warning("%s: the field %s has an unknown type and is ignored", self._provider, name)
 
     def note_reason(self, reason: str) -> None:
         """Log an unknown finish reason; the response is used all the same."""
         if self._is_new("reason", reason):
-            log.warning("%s: the finish reason %r is not known", self._provider, reason)
+            log.warning("%s: unknown finish reason %r", self._provider, reason)
 
     def note_not_found(self, url: str) -> None:
         """A 404: most often ``base_url`` is not what the vendor meant. ``url`` has no query."""

@@ -98,7 +98,7 @@ class PassingCall:
             with self._scope:
                 failure = await self._exchange()
         except ClientGone:
-            failure = Failure(kind=FailureKind.CANCELLED, message="the client has left")
+            failure = Failure(kind=FailureKind.CANCELLED, message="the client has disconnected")
         except TransportError as exc:
             self._unsent = isinstance(exc, UNSENT)
             failure = failure_of(exc, self._spec.name)

@@ -69,4 +69,4 @@ class KeyRenewer:
             log.warning("the key of %s was not renewed: %s; the old one stays in use", self._name, why)
             self._due = trio.current_time() + RETRY_SECONDS
         else:
-            raise AuthenticationError(f"{self._name}: there is no key: {why}")
+            raise AuthenticationError(f"{self._name}: the key is not available: {why}")

@@ -58,7 +58,7 @@ class RequestLogActor:
         with trio.move_on_after(FLUSH_SECONDS):
             problem = await trio.to_thread.run_sync(self._try, runs, abandon_on_cancel=True, limiter=self._thread)
             if problem and not self._is_away:
-                log.error("the request log cannot be written (%s): requests are left out until it can", problem)
+                log.error("the request log cannot be written (%s): requests are not logged until it can", problem)
             elif self._is_away and not problem:
                 log.info("the request log is written again")
             self._is_away = bool(problem)

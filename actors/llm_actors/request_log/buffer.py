@@ -41,7 +41,7 @@ class RequestLog:
             return
         if self._runs and self._bytes + run.log.size > QUEUE_BYTES:
             if not self.dropped:
-                log.error("the request log is not written fast enough: some requests are left out")
+                log.error("the request log is not written fast enough: some requests are not logged")
             self.dropped += 1
             return
         self._bytes += run.log.size

@@ -146,7 +146,7 @@ class ResponseReader:
 
     def _skip(self, status: int) -> None:
         if status == 101:
-            raise BadHttp("a switch of protocols that was not asked for")
+            raise BadHttp("a protocol switch that was not requested")
         self._interim += 1
         if self._interim > MAX_INTERIM_HEADS:
             raise BadHttp(f"more than {MAX_INTERIM_HEADS} interim responses")

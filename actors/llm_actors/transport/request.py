@@ -47,15 +47,15 @@ def parse_url(url: str) -> tuple[Origin, str]:
     """
     parts = urlsplit(url)
     if parts.scheme not in DEFAULT_PORTS:
-        raise ValueError("a base URL starts with https:// or http://")
+        raise ValueError("a base URL must start with https:// or http://")
     if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("a base URL has no credentials, query or fragment")
+        raise ValueError("a base URL must not have credentials, a query or a fragment")
     host = parts.hostname or ""
     if not _HOST.fullmatch(host):
-        raise ValueError("a base URL names a host in ASCII, such as https://api.example.com/v1")
+        raise ValueError("a base URL must have a host in ASCII, such as https://api.example.com/v1")
     base = parts.path.rstrip("/")
     if base and not _TARGET.fullmatch(base):
-        raise ValueError("the path of a base URL is percent-encoded ASCII")
+        raise ValueError("the path of a base URL must be percent-encoded ASCII")
     return Origin(parts.scheme, host, parts.port or DEFAULT_PORTS[parts.scheme]), base
 
 

@@ -49,7 +49,7 @@ def checked_call(call: ToolCall) -> ToolCall:
     if call.arguments.strip() in ("", "null"):
         call = msgspec.structs.replace(call, arguments="{}")
     if not call.name:
-        raise InvalidToolCall("a tool call came without a name")
+        raise InvalidToolCall("a tool call has no name")
     if not is_json(call.arguments):
         raise InvalidToolCall("the arguments of a tool call are not one JSON value")
     return call
@@ -266,7 +266,7 @@ class ToolCalls:
         if call.is_done:
             return
         if not call.name:
-            raise InvalidToolCall("a tool call came without a name")
+            raise InvalidToolCall("a tool call has no name")
         whole, rest = (call.text, "") if call.custom else call.finish()
         self._announce(call)
         assert call.item is not None

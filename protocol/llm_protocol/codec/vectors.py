@@ -45,7 +45,7 @@ def embedding_of(raw: msgspec.Raw) -> Embedding:
         raise WireError(f"a vector of more than {MAX_DIMENSIONS} numbers")
     data = unbase64_json(raw) or b""
     if len(data) % 4:
-        raise WireError("base64 that is no list of float32")
+        raise WireError("base64 that does not decode to a list of float32")
     return Embedding(data)
 
 

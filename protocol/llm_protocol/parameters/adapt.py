@@ -351,7 +351,7 @@ def _check_inputs(request: EmbeddingRequest, target: RequestTarget) -> None:
     """Raise `UnsupportedError` for token ids if the target reads only texts."""
     takes_ids = TOKEN_IDS.cell(target.name).action == "send"
     if not takes_ids and not all(isinstance(each, str) for each in request.inputs):
-        raise unsupported("input", f"{target.who} embeds texts: send them instead of token ids")
+        raise unsupported("input", f"{target.who} embeds only texts, not token ids")
 
 
 def _taken(request: LLMRequest, target: RequestTarget) -> frozenset[str] | None:

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     start_logging(arguments.log_level, arguments.log_format)
     before = look_up(arguments.id, arguments.config, environ)
     if before.redacted:
-        raise ConfigError("this request was written down without its texts: redact = false in [request_log] keeps them")
+        raise ConfigError("this request was logged without its texts; redact = false in [request_log] keeps them")
     try:
         after = trio.run(_ask, again(before, arguments.model), arguments, environ)
     except BaseExceptionGroup as group:
@@ -39,7 +39,7 @@ def again(logged: LoggedRequest, model: str | None) -> AnyRequest:
     try:
         request: AnyRequest = msgspec.convert(logged.request, AnyRequest)
     except msgspec.ValidationError as exc:
-        raise ConfigError(f"this request was written by another version: {exc}") from None
+        raise ConfigError(f"this request was logged by another version: {exc}") from None
     fresh: AnyRequest = msgspec.structs.replace(request, request_id=new_request_id(), caller="")
     return fresh if model is None else msgspec.structs.replace(fresh, model=model, provider=None)
 

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, environ: MutableMapping[str, str]) -> int
     try:
         inherited = inherited_sockets(environ)
     except OSError as exc:
-        raise ConfigError(f"LISTEN_FDS: cannot listen on what was passed on: {exc.strerror}") from None
+        raise ConfigError(f"LISTEN_FDS: cannot listen on the inherited socket: {exc.strerror}") from None
     program = os.path.join("bin", "llm-runtime") if CHECKOUT in environ else "llm-runtime"
     ready = partial(_ready, config, program, tell)
     serve = _serve if config.server.workers == 1 else _serve_with_workers

@@ -68,7 +68,7 @@ def daemon(url: str | None, file: str | None, environ: Mapping[str, str]) -> Dae
     Raises `ConfigError` for an address or key that is none, and for ``--url`` together with ``--config``.
     """
     if url and file:
-        raise ConfigError("--config is for asking in this process, --url for asking a daemon: give one of them")
+        raise ConfigError("--config answers in this process, --url asks a daemon: give only one of them")
     url = url or environ.get("LLM_RUNTIME_URL")
     if not url or file:
         return None

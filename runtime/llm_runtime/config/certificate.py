@@ -32,7 +32,7 @@ def server_context(config: ServerTls) -> ssl.SSLContext:
     try:
         context.load_cert_chain(config.certificate, config.key, password=_refuse_to_ask)
     except _EncryptedKeyError:
-        raise ConfigError("the key is encrypted, and nobody is there to type its password", where) from None
+        raise ConfigError("the key is encrypted, and its password cannot be entered here", where) from None
     except ssl.SSLError as exc:
         if exc.reason == "KEY_VALUES_MISMATCH":
             raise ConfigError(f"the key does not belong to the certificate {config.certificate}", where) from None

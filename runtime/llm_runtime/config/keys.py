@@ -73,7 +73,7 @@ def split_reference(reference: object, schemes: Sequence[str] = ("env", "file"))
         scheme, colon, name = reference.partition(":")
         if colon and scheme in schemes and name.strip():
             return scheme, name.strip()
-    raise ValueError(f"a key is never written here: {FORMS}" + (f", or {COMMAND}" if "cmd" in schemes else ""))
+    raise ValueError(f"a key must not be written here: {FORMS}" + (f", or {COMMAND}" if "cmd" in schemes else ""))
 
 
 def checked(value: str, where: str, source: str | None = None) -> Secret:
@@ -82,5 +82,5 @@ def checked(value: str, where: str, source: str | None = None) -> Secret:
     if not value:
         raise ValueError(f"{where} is empty")
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError(f"{where} does not hold a key: it has characters that no key has")
+        raise ValueError(f"{where} is not a key: it has characters that are not allowed in keys")
     return Secret(value, source=source)

@@ -321,7 +321,7 @@ def _callers(table: dict[str, Any], keys: KeyReader, providers: Collection[str],
         with mistakes.under("keys", name):
             key = callers[name] = convert(entry, Key, keys.read)
             if (owner := owners.setdefault(key.secret, name)) != name:
-                raise ConfigError(f'the same key as "{owner}": a key names one caller', "secret")
+                raise ConfigError(f'the same key as "{owner}": each caller needs its own key', "secret")
             for entry in key.passthrough if providers else ():  # without any in the file they are discovered
                 _check_provider(PassthroughRule.parse(entry).provider, providers, "passthrough")
     return callers

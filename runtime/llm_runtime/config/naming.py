@@ -24,7 +24,7 @@ def check_names(config: Config) -> None:
         with mistakes.under("routes", name):
             for where, model in route.models():
                 if model in config.routes and _is_no_model(model, config.providers):
-                    raise ConfigError(f'"{model}" is a route, and routes are made of models', where)
+                    raise ConfigError(f'"{model}" is a route, but a route can only contain models', where)
                 _check_model(model, config.providers, where)
     for name, key in config.keys.items():
         with mistakes.under("keys", name):
@@ -46,9 +46,9 @@ def _check_list(key: Key, config: Config) -> None:
         if name in config.routes:
             continue
         if name == AUTO:
-            raise ConfigError(f'"{AUTO}" chooses among the models that are named here and is none', "models")
+            raise ConfigError(f'"{AUTO}" is not a model: it chooses among these', "models")
         if "*" in name and not name.endswith("/*"):
-            raise ConfigError('the only pattern is "provider/*"; to allow everything, leave models out', "models")
+            raise ConfigError('the only pattern is "provider/*"; to allow all models, omit models', "models")
         _check_model(name, config.providers, "models")
 
 

@@ -69,7 +69,7 @@ def check_cache(entry: Mapping[str, Any]) -> None:
     """Refuse a memory or file of one provider's own: there is one of each, for all."""
     cache = entry.get("cache")
     for key in SHARED & cache.keys() if isinstance(cache, dict) else ():
-        raise ConfigError("all providers share one memory and one file: say it in [cache]", "cache", key)
+        raise ConfigError("all providers share one cache: set it in [cache]", "cache", key)
 
 
 def _understood(base_url: str, vendor: Vendor) -> str:
@@ -93,25 +93,25 @@ def _check_headers(provider: Provider, vendor: Vendor) -> None:
         raise ConfigError(f"more than {MOST_HEADERS} headers", "headers")
     for name, value in provider.headers.items():
         if not TOKEN.fullmatch(name):
-            raise ConfigError("this is no header's name", "headers", name)
+            raise ConfigError("not a valid header name", "headers", name)
         if name.lower() in FRAMING_HEADERS:
             raise ConfigError("the transport sets this header itself", "headers", name)
         if SECRET_HEADER.search(name):
-            raise ConfigError("a key is never written here: use api_key, and auth_header for its name", "headers", name)
+            raise ConfigError("a key must not be written here: use api_key and auth_header", "headers", name)
         if not value.isascii() or not value.isprintable():
-            raise ConfigError("a header's value is printable ASCII", "headers", name)
+            raise ConfigError("a header's value must be printable ASCII", "headers", name)
     if provider.auth_header is not None and not AUTH_HEADER.fullmatch(provider.auth_header):
         forms = '"api-key", or with a scheme "authorization: Bearer"'
-        raise ConfigError(f"not a header's name: write it as {forms}", "auth_header")
+        raise ConfigError(f"not a valid header name: write it as {forms}", "auth_header")
     if provider.api_version is not None and vendor.compatible_api_version is None:
         words = f'kind "{vendor.kind}" has no api_version; if it is a part of the address, say it in query'
         raise ConfigError(words, "api_version")
     if provider.wire == "responses" and not vendor.has_two_wires:
-        raise ConfigError(f'kind "{provider.kind}" has no Responses API; leave wire out', "wire")
+        raise ConfigError(f'kind "{provider.kind}" has no Responses API; omit wire', "wire")
     for field in ("organization", "project"):
         if getattr(provider, field) is not None and field not in vendor.account_headers:
             raise ConfigError(
-                f'kind "{vendor.kind}" has no {field}; if your server wants one, say it in headers', field
+                f'kind "{vendor.kind}" has no {field}; if your server needs one, set it in headers', field
             )
 
 
@@ -120,7 +120,7 @@ def _local(provider: Provider) -> Provider:
         if getattr(provider, field):
             raise ConfigError('not for kind "local", which has none', field)
     if any(model != LOCAL_MODEL for model in provider.models):
-        raise ConfigError(f'kind "local" has one model: leave models out, or write ["{LOCAL_MODEL}"]', "models")
+        raise ConfigError(f'kind "local" has one model: omit models, or write ["{LOCAL_MODEL}"]', "models")
     return msgspec.structs.replace(provider, models=(LOCAL_MODEL,))
 
 
@@ -134,9 +134,9 @@ def checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not host or port == 0 or not url.isascii() or not url.isprintable():
         raise ConfigError("not an address like https://host/v1", "base_url")
     if parts.username is not None or parts.password is not None:
-        raise ConfigError("no user or password in an address; use api_key", "base_url")
+        raise ConfigError("an address must not contain a user or password; use api_key", "base_url")
     if "?" in url or "#" in url or " " in url:
-        raise ConfigError("no query, fragment or space in an address", "base_url")
+        raise ConfigError("an address must not contain a query, fragment or space", "base_url")
     return url.rstrip("/")
 
 

@@ -24,11 +24,11 @@ def check_proxy(provider: Provider) -> None:
     """Refuse an address that is none, and a password in it. Raises `ConfigError` at the field."""
     secret = provider.proxy_auth
     if secret is not None and (provider.proxy or NONE) == NONE:
-        raise ConfigError("there is no proxy that it is for: name it in proxy", "proxy_auth")
+        raise ConfigError("there is no proxy for it: set proxy", "proxy_auth")
     if secret is not None and secret.source is not None and str(secret.source).startswith("cmd:"):
         raise ConfigError('write "env:NAME" (an environment variable) or "file:PATH"', "proxy_auth")
     if secret is not None and not is_user_and_password(secret):
-        raise ConfigError("it does not hold user:password", "proxy_auth")
+        raise ConfigError("it does not contain user:password", "proxy_auth")
     if (provider.proxy or NONE) == NONE:
         return
     try:
@@ -36,7 +36,7 @@ def check_proxy(provider: Provider) -> None:
     except ValueError as exc:
         raise ConfigError(str(exc), "proxy") from None
     if found.credentials is not None:
-        words = 'a password is never written here: put user:password into a variable and say proxy_auth = "env:NAME"'
+        words = 'a password must not be written here: put user:password into a variable and say proxy_auth = "env:NAME"'
         raise ConfigError(words, "proxy")
 
 

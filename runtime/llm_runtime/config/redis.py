@@ -33,7 +33,7 @@ def _address(value: object, keys: KeyReader) -> Secret:
     except ValueError:
         raise ValueError(f"not an address of a Redis server: {_EXAMPLE}") from None
     if written and password:
-        raise ValueError(f"a password is never written here: {FORMS} that holds the whole address")
+        raise ValueError(f"a password must not be written here: use {FORMS} with the whole address")
     if parts.scheme not in SCHEMES or not (parts.path if parts.scheme == "unix" else host) or port == 0:
         raise ValueError(f"not an address of a Redis server: {_EXAMPLE}")
     return url

@@ -129,7 +129,7 @@ class Server(ServerLimits, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.unix is not None and self.tls is not None:
-            raise ValueError("a unix socket needs no TLS: leave out server.tls or server.unix")
+            raise ValueError("a unix socket cannot use TLS: omit server.tls or server.unix")
         if self.max_body_mb > self.max_body_total_mb:
             raise ValueError("max_body_mb must not be more than max_body_total_mb")
         for proxy in self.trusted_proxies:

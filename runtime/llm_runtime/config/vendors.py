@@ -27,7 +27,7 @@ def installed_vendors() -> VendorTable:
             raise ConfigError(f"{where} cannot be loaded: {type(exc).__name__}: {exc}") from exc
         vendors = [offered] if isinstance(offered, Vendor) else offered
         if not isinstance(vendors, list | tuple) or not all(isinstance(each, Vendor) for each in vendors):
-            raise ConfigError(f"{where} is no llm_protocol.vendor.Vendor and no list of them")
+            raise ConfigError(f"{where} is neither an llm_protocol.vendor.Vendor nor a list of them")
         table = with_vendors(table, vendors, where)
     return table
 

@@ -115,7 +115,7 @@ class FakeConnection:
             while await self._read():
                 if self._parser.received > PIPELINED_BYTES:
                     return
-        answering.cancel("the client has left")
+        answering.cancel("the client has disconnected")
 
     async def _perform(self, plan: Iterator[Step]) -> DeliveryEnd:
         for step in plan:

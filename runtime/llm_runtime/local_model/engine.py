@@ -170,7 +170,7 @@ async def _address(process: trio.Process) -> str:
             break
     word, _, address = line.partition(b"\n")[0].decode(errors="replace").partition(" ")
     if word != "listening":
-        raise EngineError("the local model's process did not say where it listens")
+        raise EngineError("the local model's process did not report its address")
     return address
 
 

@@ -31,9 +31,9 @@ def install() -> Path:
     importlib.invalidate_caches()
     path = find_model()
     if path is None:
-        raise InstallError(f"{MODEL} was installed but holds no model file")
+        raise InstallError(f"{MODEL} was installed but contains no model file")
     if not is_genuine(path):
-        raise InstallError(f"{path} is not the file that was expected (its sha256 differs); remove it")
+        raise InstallError(f"{path} is not the expected file (its sha256 differs); remove it")
     return path
 
 

@@ -44,7 +44,7 @@ async def bind_unix(path: str, mode: int) -> socket.socket:
         pass  # it is not there, or binding says what is wrong
     else:
         if not stat.S_ISSOCK(found.st_mode):
-            raise CannotListenError(f"{path} is there already and no socket: remove it, or choose another server.unix")
+            raise CannotListenError(f"{path} exists and is not a socket: remove it, or choose another server.unix")
         if await _is_answered(path):
             in_use = OSError(errno.EADDRINUSE, "in use")
             raise CannotListenError(f"{path} is in use: stop what listens there, or choose another") from in_use

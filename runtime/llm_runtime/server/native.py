@@ -54,7 +54,7 @@ async def begin_native(server_state: ServerState, create: NativeRequest, size: i
 def check_is_new(server_state: ServerState, response_id: str) -> None:
     """Raise `HttpError` where there is a response of that id, whoever's it is."""
     if server_state.response_store.is_taken(response_id):
-        raise HttpError(409, "response_exists", "There is a response with this id.", param="response_id")
+        raise HttpError(409, "response_exists", "A response with this id already exists.", param="response_id")
 
 
 def encoder(stored: StoredResponse, starting_after: int) -> ResponseEncoder:

@@ -95,7 +95,7 @@ class _Passing:
             raise _refusal(passed.failure)
         if not passed.whole:
             context.abort()
-            raise trio.BrokenResourceError("the answer was cut")
+            raise trio.BrokenResourceError("the response was truncated")
         await self._subscription.finish()
         self._note_created()
 

@@ -80,7 +80,7 @@ class Answering:
             except trio.BrokenResourceError:
                 pass
             except Exception as exc:
-                log.error("a question of another worker failed: %s", exception_site(exc))  # noqa: TRY400
+                log.error("a request from another worker failed: %s", exception_site(exc))  # noqa: TRY400
 
     async def _question(self, stream: trio.SocketStream) -> WorkerQuestion | None:
         with trio.move_on_after(QUESTION_SECONDS):
@@ -143,7 +143,7 @@ class Answering:
                 try:
                     await self._follow(stream, stored)
                 except _UNPACKABLE:
-                    log.warning("response %s cannot be passed on to another worker", stored.id)
+                    log.warning("response %s cannot be sent to another worker", stored.id)
                 nursery.cancel_scope.cancel("all has been passed on")
         else:
             await send(stream, NothingAnswer())

@@ -144,7 +144,7 @@ class WorkersParent:
         if worker.code == STOPPED:  # somebody has sent it a signal, and it drained
             log.info("worker %d %s, and is started again", worker.number, worker.fate)
             return 0.0
-        log.error("worker %d %s, and is started again; what it had in hand is lost", worker.number, worker.fate)
+        log.error("worker %d %s, and is restarted; its requests are lost", worker.number, worker.fate)
         now = trio.current_time()
         if not self._window.admit(now):
             log.critical("gave up: more than %d workers ended within %g s", INTENSITY.restarts, INTENSITY.period)
@@ -175,7 +175,7 @@ class WorkersParent:
             now = trio.current_time()
             for worker in self._workers.values():
                 if worker.is_ready and now > worker.heard_at + SILENT_SECONDS:
-                    log.error("worker %d has said nothing for %g s, and is killed", worker.number, SILENT_SECONDS)
+                    log.error("worker %d has not responded for %g s, and is killed", worker.number, SILENT_SECONDS)
                     worker.kill()
                 elif now > self._kill_at:
                     worker.kill()

@@ -119,10 +119,10 @@ class Reloads:
             copy, _ = await trio.to_thread.run_sync(self._copies.take)
         except ConfigError as exc:
             for each in exc.all:
-                log.error("not reloaded, the old configuration holds: %s", each)  # noqa: TRY400
+                log.error("not reloaded, the old configuration stays in effect: %s", each)  # noqa: TRY400
             return Outcome(mistakes=tuple(map(str, exc.all)))
         except LLMClientError as exc:
-            log.error("not reloaded, the old configuration holds: %s", exc)  # noqa: TRY400
+            log.error("not reloaded, the old configuration stays in effect: %s", exc)  # noqa: TRY400
             return Outcome(problem=str(exc))
         else:
             return await self._one_by_one(copy)
@@ -149,7 +149,7 @@ class Reloads:
         """Have it take over what others have. It is started again if it does not."""
         outcome = await self._take_over(worker, copy)
         if outcome.result is None and worker.code is None:
-            log.error("worker %d does not reload as another did, and is started again", worker.number)
+            log.error("worker %d did not reload as the others did, and is restarted", worker.number)
             worker.stop()
 
     async def _take_over(self, worker: WorkerProcess, copy: str | None) -> Outcome:

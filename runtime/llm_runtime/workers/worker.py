@@ -89,7 +89,7 @@ class Parent:
         daemon may want to.
         """
         await self._link.listen(self._take)
-        log.warning("the parent of this worker has gone: stopping")
+        log.warning("the parent of this worker has ended: stopping")
         self.is_gone = True
         for listener in self._listeners:
             listener.close()

@@ -192,7 +192,7 @@ class SharedLedger:
         """The server cannot be reached. Nothing waits for it."""
         if self._problem is None or problem.sort != self._problem.sort:
             log.warning(
-                "redis at %s is away (%s): until it is back, this process applies the limits on its own",
+                "redis at %s is unavailable (%s): until it is back, this process applies the limits on its own",
                 self._server.name,
                 problem.detail,
             )

@@ -170,7 +170,7 @@ def decode(answer: bytes, claims: Sequence[Claim]) -> tuple[float, list[tuple[Cl
     for claim, each in answered:
         parties = len(claim.parties)
         if not 0 <= each.last < parties or len(each.marks) != parties * each.charged:
-            raise ValueError("an answer of other parties")
+            raise ValueError("a reply about other limits")
         if not each.charged and not each.wait_s:
-            raise ValueError("neither charged nor to be asked again")
+            raise ValueError("neither charged nor with a time to ask again")
     return replies.now, answered

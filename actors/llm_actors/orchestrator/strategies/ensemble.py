@@ -195,7 +195,7 @@ class Ensemble:
                 member.take(await self._answer(member))
         except Exception as exc:  # a bug of ours ends this member, not the others
             log.error("member %s crashed: %s", member.request.request_id, exception_site(exc))  # noqa: TRY400
-            member.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it worked on this"))
+            member.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it handled this request"))
         finally:
             member.fail(self._cut(member) or why_cut())
             self._report(member)
@@ -243,7 +243,8 @@ class Ensemble:
     def _report(self, member: Member) -> None:
         self._member_events.ended(member)
         if (failure := member.failure) is not None and failure.kind is not FailureKind.CANCELLED:
-            log.warning("request %s: %s gave no answer: %s", member.request.request_id, member.name, failure.kind.value)
+            request_id = member.request.request_id
+            log.warning("request %s: %s did not respond: %s", request_id, member.name, failure.kind.value)
 
     def _sub_id(self, slot: MemberSlot) -> str:
         """``<id>_<provider>``, and a number if one provider is called again."""
@@ -384,9 +385,9 @@ class Ensemble:
 def _why_cut(satisfied: bool, until: float) -> Failure:
     """Why a member was stopped from outside."""
     if satisfied:
-        return Failure(kind=FailureKind.CANCELLED, message="stopped: enough others had answered")
+        return Failure(kind=FailureKind.CANCELLED, message="stopped: enough other members had responded")
     if trio.current_time() >= until:
-        return Failure(kind=FailureKind.DEADLINE, message="no answer in the time that the members have")
+        return Failure(kind=FailureKind.DEADLINE, message="no response within the members' time limit")
     return Failure(kind=FailureKind.CANCELLED, message="the request was cancelled")
 
 

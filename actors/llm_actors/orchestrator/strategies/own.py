@@ -78,7 +78,7 @@ class TeamCalls:
         if isinstance(models, str):  # type checkers let it pass as a sequence of texts
             models = (models,)
         if models is not None and not 0 < len(models) <= MAX_MEMBERS:
-            raise ValueError(f"{len(models)} models: at least 1 and at most {MAX_MEMBERS} can be asked at once")
+            raise ValueError(f"{len(models)} models: the number must be from 1 to {MAX_MEMBERS}")
         taken = (
             ensemble.slots()
             if models is None

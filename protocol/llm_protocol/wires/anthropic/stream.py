@@ -159,7 +159,7 @@ class AnthropicDecoder(AnswerDecoder):
         started = _started(message)
         if self._started:
             if started.upstream_id != self._id:
-                raise WireError("a second message_start, of another answer")
+                raise WireError("a second message_start")
             return
         self._started, self._id = True, started.upstream_id
         self._keep_of_message(message)

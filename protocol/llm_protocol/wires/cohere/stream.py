@@ -116,7 +116,7 @@ class CohereDecoder(AnswerDecoder):
     def _start(self, event: CohereStreamEvent) -> None:
         if self._started:
             if event.id != self._id:
-                raise WireError("a second message-start, of another answer")
+                raise WireError("a second message-start")
             return
         self._started, self._id = True, event.id
         self._out.append(Started(upstream_id=event.id))

@@ -82,7 +82,7 @@ def decode_request(path: str, body: bytes) -> Inbound:
         case "embedContent":
             request = _embed([fields], model)
         case _:
-            raise unsupported("path", f"there is no method {method} here; there are {', '.join(METHODS)}")
+            raise unsupported("path", f"there is no method {method}; there are {', '.join(METHODS)}")
     return Inbound(
         request=request,
         stream=method == "streamGenerateContent",
@@ -97,7 +97,7 @@ def _generate(fields: GeminiBody, model: str) -> ChatRequest | ImageRequest:
     messages = [] if system is None else [Message("system", read_system(system))]
     contents = fields.objects("contents")
     if not contents:
-        raise bad_request("contents", "contents is missing or empty: it is the list of the conversation's turns")
+        raise bad_request("contents", "contents is missing or empty: it must be the list of the conversation's turns")
     messages += Conversation().read(contents)
     tools = _tools(fields)
     choice, strict = _tool_choice(fields)
@@ -233,7 +233,7 @@ def _picture(config: GeminiBody, messages: list[Message], tools: bool) -> dict[s
 
 def _embed(items: list[GeminiBody], model: str) -> EmbeddingRequest:
     if not items:
-        raise bad_request("requests", "requests is missing or empty: it is the list of the texts to embed")
+        raise bad_request("requests", "requests is missing or empty: it must be the list of the texts to embed")
     texts: list[str] = []
     requests: list[JsonObject] = []
     for item in items:
@@ -242,13 +242,11 @@ def _embed(items: list[GeminiBody], model: str) -> EmbeddingRequest:
         if content is None:
             raise bad_request(item.path("content"), f"{item.path('content')} is missing")
         if not (text := "".join(_needed_text(part) for part in content.objects("parts"))):
-            raise bad_request(content.path("parts"), f"{content.path('parts')} is empty: it holds the text to embed")
+            raise bad_request(content.path("parts"), f"{content.path('parts')} is empty: the text to embed is missing")
         texts.append(text)
         requests.append(item.rest())
     if any(other != requests[0] for other in requests):
-        raise unsupported(
-            "requests", "all requests of one batch must ask for the same taskType and outputDimensionality"
-        )
+        raise unsupported("requests", "all requests of one batch must have the same taskType and outputDimensionality")
     common = GeminiBody(requests[0], items[0].where)
     dimensions, task = common.integer("outputDimensionality"), common.string("taskType")
     return EmbeddingRequest(

@@ -111,12 +111,12 @@ class ChoicesDecoder(AnswerDecoder):
         """The choices that are there, in order. Raises `WireError` for one that was not asked for."""
         found = sorted({_index(each) for each in choices})
         if found and not 0 <= found[0] <= found[-1] < len(self._each):
-            raise WireError(f"it has a choice {found[-1]} where {len(self._each)} were asked for")
+            raise WireError(f"it has a choice {found[-1]}, but {len(self._each)} were requested")
         return found
 
     def _check_all(self) -> None:
         if len(self._seen) < len(self._each):
-            raise WireError(f"it has {len(self._seen)} of the {len(self._each)} choices that were asked for")
+            raise WireError(f"it has {len(self._seen)} of the {len(self._each)} requested choices")
 
     def _feed(self, at: int, body: JsonObject) -> None:
         self._seen.add(at)
