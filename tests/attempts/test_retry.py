@@ -340,7 +340,10 @@ async def test_an_only_attempt_is_told_with_its_name(autojump_clock: MockClock) 
         asked = await w.ask()
 
     assert asked.failure is not None
-    assert asked.failure.message == "a/m-a: bad key (The provider refused the key that is configured for it here.)"
+    assert (
+        asked.failure.message
+        == "a/m-a: bad key (The provider refused the API key that this runtime is configured with.)"
+    )
 
 
 async def test_a_fallback_that_is_slower_than_the_time_left_is_not_asked(autojump_clock: MockClock) -> None:

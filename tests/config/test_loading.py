@@ -395,7 +395,7 @@ def test_loopback_needs_nothing(host: str) -> None:
 def test_beyond_loopback_needs_a_key_and_an_answer_about_tls(host: str) -> None:
     """Refused without a key, refused without TLS, unless the latter was said to be meant."""
     config = parse(WHOLE.encode(), ENVIRON)
-    with pytest.raises(ConfigError, match="that needs a key"):
+    with pytest.raises(ConfigError, match="configure a key"):
         with_server(Config(), host=host, insecure_no_tls=True)
     with pytest.raises(ConfigError, match="has no TLS"):
         with_server(config, host=host)

@@ -111,14 +111,14 @@ def test_found_providers_have_it_too() -> None:
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ('proxy = "ftp://p"', "proxy: a proxy's address starts with"),
+        ('proxy = "ftp://p"', "proxy: a proxy's address must start with"),
         ('proxy = "http://p/path"', "proxy: not an address like http://proxy.example:3128"),
         (
             'proxy = "http://u:CANARY@p:1"',
             "proxy: a password must not be written here: put user:password into a variable",
         ),
-        ('proxy_auth = "env:P"', "proxy_auth: there is no proxy that it is for"),
-        ('proxy = "none"\nproxy_auth = "env:P"', "proxy_auth: there is no proxy that it is for"),
+        ('proxy_auth = "env:P"', "proxy_auth: there is no proxy for it"),
+        ('proxy = "none"\nproxy_auth = "env:P"', "proxy_auth: there is no proxy for it"),
         ('proxy = "http://p:1"\nproxy_auth = "cmd:x"', 'proxy_auth: write "env:NAME"'),
         ('proxy = "http://p:1"\nproxy_auth = "u:CANARY"', "proxy_auth: a key must not be written here"),
         ('proxy = "http://p:1"\nproxy_auth = "env:K"', "proxy_auth: it does not contain user:password"),

@@ -180,7 +180,7 @@ def test_what_a_judge_raises_costs_no_answers(host: Host, upstream: Upstream) ->
 def test_a_daemon_calls_no_judge_of_ours_and_says_so(host: Host, upstream: Upstream) -> None:
     async def scenario(rt: Any) -> None:
         if host in REMOTE.values():
-            with pytest.raises(UnsupportedError, match="cannot call a judge of this program"):
+            with pytest.raises(UnsupportedError, match="cannot call a judge in this program"):
                 await rt.collaborate("Hi.", members=["fake/m"], judge=lambda _: 0)
             with pytest.raises(UnsupportedError, match="configuration is the daemon's"):
                 _ = rt.config

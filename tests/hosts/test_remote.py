@@ -232,7 +232,7 @@ async def test_a_server_that_is_no_daemon_is_told_at_once(upstream: Upstream) ->
     with pytest.raises(NetworkError, match="refused"):
         async with llm_runtime.connect("http://127.0.0.1:1"):
             pass
-    with pytest.raises(ValueError, match="starts with https://"):
+    with pytest.raises(ValueError, match="must start with https://"):
         async with llm_runtime.connect("127.0.0.1:8080"):
             pass
 
@@ -249,7 +249,7 @@ async def test_a_request_that_the_daemon_would_not_take_is_refused_here(upstream
 
 async def test_what_a_daemon_must_not_be_told_is_not_believed(upstream: Upstream) -> None:
     async with proxied(upstream) as (_, rt):
-        with pytest.raises(LLMClientError, match="and for no other"):
+        with pytest.raises(LLMClientError, match="can only act for the caller"):
             await rt.model_list("somebody")
         request = llm_runtime.ChatRequest(
             model="fake/m", messages=(llm_runtime.Message.of("user", "Hi."),), caller="somebody"

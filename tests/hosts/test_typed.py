@@ -114,7 +114,7 @@ def test_a_tool_is_made_of_its_function() -> None:
     assert weather("Oslo")["degrees"] == 7, "it is still a function"
     with pytest.raises(TypeError, match="the tool untyped has no type for x: write x: str"):
         tool(untyped)
-    with pytest.raises(TypeError, match="a model gives arguments by name"):
+    with pytest.raises(TypeError, match="cannot be passed by name"):
         tool(lambda *rest: rest)
 
 

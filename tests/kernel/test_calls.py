@@ -317,7 +317,7 @@ async def test_answering_twice_or_the_wrong_message_is_a_bug(autojump_clock: Moc
         with pytest.raises(ValueError, match="another message"):
             delivery.reply(Ask("other"), 1)
         delivery.reply(delivery.message, 1)
-        with pytest.raises(RuntimeError, match="answered already"):
+        with pytest.raises(RuntimeError, match="already been answered"):
             delivery.reply(delivery.message, 2)
 
 

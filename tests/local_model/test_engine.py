@@ -116,7 +116,7 @@ async def test_a_process_that_ends_says_how(body: str, said: str) -> None:
 
 @pytest.mark.parametrize("says", ["hello", "x" * 300])
 async def test_a_process_that_does_not_say_where_it_is_fails_the_start(says: str) -> None:
-    with pytest.RaisesGroup(pytest.RaisesExc(EngineError, match="did not say where it listens")):
+    with pytest.RaisesGroup(pytest.RaisesExc(EngineError, match="did not report its address")):
         await run_alone(script(f"print({says!r}, flush=True); {UNTIL_EOF}"))
 
 

@@ -99,7 +99,7 @@ async def test_a_key_that_cannot_be_renewed_is_used_on(
 async def test_without_a_key_a_request_is_refused_and_says_why(
     autojump_clock: MockClock, source: Source, why: str
 ) -> None:
-    with pytest.raises(AuthenticationError, match=f"^a: there is no key: {why}$"):
+    with pytest.raises(AuthenticationError, match=f"^a: the key is not available: {why}$"):
         await KeyRenewer("a", source, AGE).refresh()
 
 
@@ -185,7 +185,7 @@ async def test_a_file_is_read_again(tmp_path: Path, mock_clock: MockClock) -> No
     [
         ("raise SystemExit(3)", "ended with 3"),
         ("print()", "is empty"),
-        ("print('two words')", "does not hold a key"),
+        ("print('two words')", "is not a key"),
         ("print('x' * 100_000)", "wrote more than 16384 bytes"),
     ],
     ids=["fails", "nothing", "words", "too much"],

@@ -96,9 +96,9 @@ def test_what_nobody_knows_decides_nothing() -> None:
 
 @pytest.mark.parametrize("bad", [{"performance": -0.1}, {"cost": float("nan")}, {"availability": float("inf")}])
 def test_weights_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="weights are not negative"):
+    with pytest.raises(ValueError, match="weights must not be negative"):
         Weights(**bad)
-    with pytest.raises(ValueError, match="weights are not negative"):
+    with pytest.raises(ValueError, match="weights must not be negative"):
         Weights(performance=0, cost=0, availability=0)
 
 

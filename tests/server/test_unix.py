@@ -50,7 +50,7 @@ async def test_a_stale_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path
 
 async def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("mine")
-    with pytest.raises(CannotListenError, match="is there already and no socket"):
+    with pytest.raises(CannotListenError, match="exists and is not a socket"):
         await bind_unix(str(tmp_path / "s"), 0o600)
     assert (tmp_path / "s").read_text() == "mine"
     with pytest.raises(CannotListenError, match="No such file or directory"):

@@ -143,7 +143,7 @@ class FakeEngine:
         try:
             await trio.lowlevel.checkpoint()
         except trio.Cancelled:
-            run.cancel("whoever asked has gone")
+            run.cancel("the caller has cancelled")
             raise
         return run
 

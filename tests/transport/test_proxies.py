@@ -211,7 +211,7 @@ def says(data: bytes, *, after: int = 1, stay: bool = False) -> Greeting:
         ("http", says(b"SSH-2.0-x\r\n\r\n"), ConnectFailed, "the server does not respond as an HTTP proxy"),
         ("http", says(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 5000), ConnectFailed, "(the head is too large)"),
         ("http", says(b"HTTP/1.1 200 OK\r\n"), ConnectFailed, "the proxy closed the connection"),
-        ("socks5", says(b"HTTP/1.1 400 Bad\r\n\r\n"), ConnectFailed, "does not answer as a SOCKS5 proxy"),
+        ("socks5", says(b"HTTP/1.1 400 Bad\r\n\r\n"), ConnectFailed, "does not respond as a SOCKS5 proxy"),
         ("socks5", says(b"\x05"), ConnectFailed, "the proxy closed the connection"),
         ("socks5", says(b"\x05\xff"), ProxyRefused, "the proxy wants a user and password"),
         (
@@ -222,7 +222,7 @@ def says(data: bytes, *, after: int = 1, stay: bool = False) -> Greeting:
         ),
         ("socks5", says(b"\x05\x00\x05\x05\x00\x01", stay=True), ConnectFailed, "the proxy was refused by the host"),
         ("socks5", says(b"\x05\x00\x05\x63\x00\x01", stay=True), ConnectFailed, "the proxy failed"),
-        ("socks5", says(b"\x05\x00\x04\x00\x00\x01", stay=True), ConnectFailed, "does not answer as a SOCKS5 proxy"),
+        ("socks5", says(b"\x05\x00\x04\x00\x00\x01", stay=True), ConnectFailed, "does not respond as a SOCKS5 proxy"),
     ],
 )
 async def test_what_a_proxy_may_say_instead(
@@ -325,5 +325,5 @@ def test_addresses_of_proxies(url: str, proxy: Proxy) -> None:
     "url", ["", "ftp://p", "http://", "http://p:0", "http://p:x", "http://p/x", "http://p q", "http://ü"]
 )
 def test_what_is_no_address_of_a_proxy(url: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"not an address|starts with"):
+    with pytest.raises(ValueError, match=r"not an address|must start with"):
         parse_proxy(url)

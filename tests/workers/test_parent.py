@@ -101,5 +101,5 @@ async def test_a_worker_that_hangs_is_killed_like_one_that_ended(
 ) -> None:
     monkeypatch.setattr(parents, "SILENT_SECONDS", 0.1)
     assert await run(monkeypatch, tmp_path, READY + "time.sleep(100)") == (1, 1)
-    assert "has said nothing for 0.1 s, and is killed" in caplog.text
+    assert "has not responded for 0.1 s, and is killed" in caplog.text
     assert "was ended by SIGKILL, and is restarted" in caplog.text

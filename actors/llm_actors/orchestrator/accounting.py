@@ -1,4 +1,4 @@
-"""Who pays for a request, and what the ledger is told of it. Pure, but for the wall clock."""
+"""Who pays for a request, and its rows in the ledger. Pure, except for the wall clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from llm_protocol.response import Usage
 
 @final
 class Accounting:
-    """One runtime's. ``ledger``: ``None`` where nothing is written down. ``teams``: of callers that have one."""
+    """The accounting of one runtime. ``ledger``: ``None`` if there is none. ``teams``: the teams of callers that have
+    one.
+    """
 
     def __init__(
         self,
@@ -37,7 +39,7 @@ class Accounting:
         self._wall = wall
 
     def payer(self, request: AnyRequest) -> Payer:
-        """For whom a request is made, by its route if it names one."""
+        """Who pays for a request; the route is part of that if the request names one."""
         route = request.model if request.model in self._routes else ""
         return Payer(request.request_id, request.caller, self._teams.get(request.caller, ""), route)
 
@@ -52,7 +54,7 @@ class Accounting:
         estimate: Estimate,
         cost_of: Callable[[str, str, Usage], float | None],
     ) -> SpendAsk | None:
-        """What budgets are to pay for a call to one of ``models``, by provider; ``None`` where there are none."""
+        """What budgets have to pay for a call to one of ``models``, by provider; ``None`` without budgets."""
         if not self._budgets or not self._budgets.of(payer):
             return None
         costs = {provider: cost_of(provider, model, estimate.usage) for provider, model in models.items()}
@@ -86,14 +88,14 @@ class Accounting:
         return self._ledger is not None
 
     def record(self, entry: LedgerEntry) -> None:
-        """Have a row written soon."""
+        """Add a row to be written soon."""
         if self._ledger is not None:
             self._ledger.record(entry)
 
     def note_passthrough(
         self, request_id: str, caller: str, provider: str, model: str, *, outcome: str, seconds: float
     ) -> None:
-        """A request that went to a provider as it was has ended. Nobody knows what it cost."""
+        """Add the row of a passthrough request that has ended. Its cost is unknown."""
         if self._ledger is None:
             return
         now, team = self._wall(), self._teams.get(caller, "")
@@ -111,7 +113,9 @@ class Accounting:
         )
 
     def note_end(self, run: Run) -> None:
-        """A request has ended. One that came to no call, answered from the cache or refused, has a row of its own."""
+        """Note that a request has ended. A request without a call (answered from the cache, or refused) gets a row of
+        its own.
+        """
         end = run.log.end
         if self._ledger is None or end is None or end.response is None:
             return
@@ -138,4 +142,4 @@ class Accounting:
 _NOTHING = Usage()
 
 _WENT_WELL = frozenset(("2xx", "3xx"))
-"""Outcomes of requests that went to a provider as they were, and were answered."""
+"""The outcomes of passthrough requests that count as a success."""

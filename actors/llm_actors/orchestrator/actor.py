@@ -53,7 +53,7 @@ async def accept(orchestrator: OrchestratorRef, run: Run) -> None:
     except KernelError as exc:
         raise error_for(failure_of(exc, "llm-runtime")) from exc
     except trio.Cancelled:
-        run.cancel("whoever asked has gone")  # it may have been accepted, and nothing will follow it
+        run.cancel("the caller has cancelled")  # it may have been accepted, but nobody will follow it
         raise
 
 
@@ -62,7 +62,7 @@ class Orchestrator:
     """Owns the runs."""
 
     def __init__(self, current: Callable[[], Setup]) -> None:
-        """``current``: what a run that comes now is carried out with."""
+        """``current`` returns the setup for a new run."""
         self._current = current
         self._runs: set[Run] = set()
 
@@ -81,10 +81,10 @@ class Orchestrator:
                 raise
 
     def _take_on(self, nursery: trio.Nursery, flights: SingleFlight, delivery: Delivery[OrchestratorMessage]) -> None:
-        """Accept a run, or refuse it, at once; only a model that is on no list yet has to be waited for."""
+        """Accept or refuse a run at once. Only a model that is on no list yet causes a wait."""
         run, setup = delivery.message.run, self._current()
         services, router = setup.services, setup.router
-        if len(self._runs) >= services.max_runs:  # waiting belongs to the limiter, which knows for what
+        if len(self._runs) >= services.max_runs:  # only the limiter lets requests wait
             error = QueueFullError(f"{services.max_runs} requests are in flight already")
             services.metrics.refuse(error.failure)
             delivery.fail(error)
@@ -166,5 +166,5 @@ def _fail_as_bug(run: Run, exc: Exception) -> None:
 def _failure_of(run: Run) -> Failure:
     """The failure of a run that was closed before it was accepted."""
     end = run.log.end
-    assert isinstance(end, Failed), "nobody has answered it"
+    assert isinstance(end, Failed), "it has not been accepted"
     return end.failure

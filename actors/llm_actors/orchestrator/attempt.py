@@ -86,7 +86,7 @@ class AttemptContext(NamedTuple):
     budget: AttemptBudget | None = None
     allowed: Allowed | None = None
     payer: Payer = NOBODY
-    """For whom it is asked: also of the questions that a strategy makes of one request."""
+    """Who pays, also for the requests that a strategy makes from one."""
 
     @property
     def deadline(self) -> float:
@@ -96,8 +96,8 @@ class AttemptContext(NamedTuple):
 
 @final
 class Reserved:
-    """One call may be made, and what it takes is held until the end of the block, whatever ends it. ``room`` is what
-    the limiter reserved; ``None`` where nothing is limited.
+    """The permission for one call. Its resources are held until the end of the block, whatever ends it. ``room`` is the
+    limiter's reservation; ``None`` if there are no limits.
     """
 
     __slots__ = ("_slot", "candidate", "estimate", "room")
@@ -115,25 +115,25 @@ class Reserved:
         self.give_back()
 
     def use(self, now: float) -> None:
-        """The call begins."""
+        """Note that the call begins."""
         self._slot.use(now)
 
     def give_back(self) -> None:
-        """Give back what is held. Doing so twice is harmless."""
+        """Release the resources. Releasing twice is harmless."""
         self._slot.give_back()
         if self.room is not None:
             self.room.leave()
 
 
 def shown_to(candidate: Candidate, request: AnyRequest, services: Services) -> AnyRequest:
-    """The request as a candidate after the first may see it: some refuse another model's reasoning."""
+    """The request for a candidate after the first: some refuse another model's reasoning."""
     return request if services.catalog.takes_foreign_thinking(candidate) else without_thinking(request)
 
 
 @final
 class Attempt:
-    """One attempt. ``request`` may differ from the question's own: it may go on where another attempt broke off.
-    ``prepared`` is what the candidate can be told of it, where that is known already.
+    """One attempt. ``request`` may differ from the caller's: it may continue where another attempt broke off.
+    ``prepared`` is the request adapted to the candidate, if that was done already.
     """
 
     __slots__ = (
@@ -182,7 +182,7 @@ class Attempt:
         self._room = room
         self._hold = context.budget.hold(candidate, estimate, request) if context.budget is not None else None
         self._lowered_to: int | None = None
-        """The tokens that the vendor may write, where a budget left fewer than the request allows."""
+        """The tokens that the vendor may write, if a budget allows fewer than the request."""
         if self._hold is not None:
             self._request = self._hold.limit(request)
             allowed = _most_tokens(self._request)
@@ -248,13 +248,13 @@ class Attempt:
             return AttemptResult(end=Failed(failure=failure), duration_s=trio.current_time() - began)
 
     def _sent(self) -> None:
-        """The request is being sent: from now on the vendor may be working on it."""
+        """Note that the request is being sent: from now on the vendor may work on it."""
         self._is_sent = True
         if self._room is not None:
             self._room.sent()
 
     def _take(self, event: Event) -> None:
-        """Count the usage that an event reports, and pass it on. Once the attempt is settled, drop it."""
+        """Count the usage that an event reports, and forward the event. Events after the settlement are dropped."""
         if self._sink is None:
             # The provider's task may have been scheduled with data in the same pass in which ours was cancelled. The
             # budget is settled and the run may have ended, so nothing may change any more.
@@ -354,7 +354,9 @@ class Attempt:
             services.metrics.attempt(made, self._context.request.caller, stream=self._context.stream)
 
     def _entry(self, made: AttemptRecord, *, never_left: bool) -> LedgerEntry | None:
-        """What the limiter tells the ledger where budgets pay; else the ledger is told here. ``None``: nothing."""
+        """The ledger's row for the limiter to write, if budgets pay. Otherwise the row is written here, and the result
+        is ``None``.
+        """
         accounting, is_budgeted = self._services.accounting, self._room is not None and self._room.is_budgeted
         if never_left or not (is_budgeted or accounting.writes):
             return None

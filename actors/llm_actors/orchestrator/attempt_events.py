@@ -1,4 +1,4 @@
-"""What is told of attempts while they are made, to whoever listens: nobody, in a daemon."""
+"""Events about attempts for observers. A daemon has no observers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm_protocol.response import Usage
 
 
 class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider is asked. In an ensemble ``request_id`` is the member's, which begins with the request's."""
+    """A provider is called. In an ensemble, ``request_id`` is the member's, which begins with the request's."""
 
     request_id: str
     provider: str
@@ -19,8 +19,8 @@ class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptEnded(msgspec.Struct, frozen=True, kw_only=True):
-    """It has ended. ``outcome`` is ``"ok"`` or a kind of failure; ``cost`` is in US dollars, ``None`` where it is not
-    known.
+    """An attempt has ended. ``outcome`` is ``"ok"`` or a kind of failure; ``cost`` is in US dollars, ``None`` if
+    unknown.
     """
 
     request_id: str

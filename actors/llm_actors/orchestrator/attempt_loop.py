@@ -26,8 +26,8 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Attempts
 from llm_protocol.requests import AnyRequest, CompletionRequest
 
-WHOSE_KEY = "(The provider refused the key that is configured for it here.)"
-"""Vendors speak of "your API key", and whoever reads that thinks of the one that they sent to the runtime."""
+WHOSE_KEY = "(The provider refused the API key that this runtime is configured with.)"
+"""Vendors say "your API key", which callers would take for the key that they sent to the runtime."""
 
 
 @final
@@ -82,7 +82,7 @@ class AttemptLoop:
             if request is None or not self._can_go_on(plan):
                 self._context.record.stopped = self._why_stopped(move, request)
                 return self._failed(ending, failure)
-            same = plan.current == ending.candidate  # a candidate that cannot continue a text is not waited for
+            same = plan.current == ending.candidate  # do not wait for a candidate that cannot continue a text
             waited = move.after_s if isinstance(move, Again) and same else 0.0
             await trio.sleep(waited)
 
@@ -92,7 +92,7 @@ class AttemptLoop:
 
     def _move(self, plan: AttemptPlan[Candidate], ending: RunResult, failure: Failure) -> Move:
         if ending.candidate is None:
-            return Stop("no room in time")
+            return Stop("no capacity in time")
         plan.deadline = self._context.deadline
         return plan.after(failure, trio.current_time(), called=self._called)
 

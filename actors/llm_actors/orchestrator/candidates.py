@@ -1,7 +1,4 @@
-"""Who is asked: the candidates in the selector's order, and those of them that can be told what the request asks.
-
-The others are passed over without a call.
-"""
+"""The candidates in the selector's order, and which of them support the request. The others are skipped."""
 
 from __future__ import annotations
 
@@ -27,11 +24,11 @@ from llm_protocol.policy import Policy
 from llm_protocol.requests import AUTO, AnyRequest, ChatRequest
 
 CONVERSATION_CHARACTERS = 1_000
-"""How much of what a conversation's user said first tells it from others, where it has no name."""
+"""How many characters of the user's first message identify a conversation without a name."""
 
 
 NAMES_SHOWN = 8
-"""Models named in a refusal."""
+"""The most models that are named in a refusal."""
 
 
 def ranked(
@@ -45,7 +42,7 @@ def ranked(
 ) -> Ranking:
     """The candidates in the order to try now. ``draw`` in [0, 1) decides what the policy leaves to chance.
 
-    Without ``asked`` somebody only wants to know: nothing is explored, and a typical request stands for this one.
+    Without ``asked`` the ranking is only for information: nothing is explored, and a typical request is assumed.
     """
     if asked and len(candidates) == 1:
         return services.selector.sole(candidates[0], now=trio.current_time(), select=policy.order)
@@ -64,15 +61,15 @@ def ranked(
 
 
 def _shares(candidates: list[Candidate], shares: Mapping[str, float]) -> dict[Candidate, float]:
-    """Each candidate's share, which may be said for its model alone as a candidate may be."""
+    """Each candidate's share, which may be configured for the model alone."""
     found = {each: shares.get(str(each), shares.get(each.model)) for each in candidates}
     return {each: share for each, share in found.items() if share is not None}
 
 
 def _conversation(request: AnyRequest) -> str:
-    """What makes requests belong together: the conversation named in the metadata, else what its user said first.
-
-    Empty where nothing does. What stands before the user's words is often the same for all of a program's requests.
+    """A key for requests that belong together: the conversation named in the metadata, else the user's first message.
+    Empty if there is neither. The system prompt is not part of it, because it is often the same for all of a program's
+    requests.
     """
     named = request.metadata.get("conversation_id")
     if isinstance(named, str) and named:
@@ -84,10 +81,8 @@ def _conversation(request: AnyRequest) -> str:
 
 @final
 class Able:
-    """Which of ``candidates`` can keep the request, where it is strict without any loss. The others are passed over.
-
-    Each is judged when somebody wants to know, because most requests ask one alone. Works in a thread where the request
-    is large.
+    """Which of ``candidates`` support the request; with ``strict``, without any loss. The others are skipped. Each is
+    checked only when needed, because most requests call only one. Large requests are checked in a thread.
     """
 
     __slots__ = ("_ask", "_candidates", "_prepared", "_refused", "_services", "_strict")
@@ -101,14 +96,14 @@ class Able:
         self._refused: dict[Candidate, Failure] = {}
 
     async def from_first(self) -> list[Candidate]:
-        """The candidates in their order, from the first that can. Those behind it are not judged yet."""
+        """The candidates in order, from the first that supports the request. Those after it are not checked yet."""
         for place, each in enumerate(self._candidates):
             if await self.has(each):
                 return list(self._candidates[place:])
         return []
 
     async def has(self, candidate: Candidate) -> bool:
-        """Whether ``candidate`` can."""
+        """Whether ``candidate`` supports the request."""
         if candidate not in self._prepared and candidate not in self._refused:
             found = await run_large(size_of(self._ask.request), self._judge, candidate)
             if isinstance(found, Prepared):
@@ -119,27 +114,29 @@ class Able:
         return candidate not in self._refused
 
     async def drop_others(self, plan: AttemptPlan[Candidate]) -> None:
-        """Judge all, and leave only those in ``plan`` that can. One of them is in it."""
+        """Check all candidates, and remove from ``plan`` those that do not support the request. At least one must
+        remain.
+        """
         for each in self._candidates:
             await self.has(each)
         if self._refused:
             plan.drop_unless(lambda each: each not in self._refused)
 
     def take_prepared(self, candidate: Candidate) -> Prepared | None:
-        """The request as ``candidate`` can be told it, once: it may be large."""
+        """The request adapted to ``candidate``. It is returned only once, because it may be large."""
         found = self._prepared.get(candidate)
         if found is not None:
             self._prepared[candidate] = None
         return found
 
     def refusal(self) -> Failure:
-        """Why nobody is asked, by the parameter's name, with models that can."""
+        """The failure if no candidate supports the request: the parameter's name, and models that support it."""
         request, failure = self._ask.request, next(iter(self._refused.values()))
         catalog, others = self._services.catalog, list[Candidate]()
         with suppress(LLMClientError):
             others = catalog.resolve(msgspec.structs.replace(request, model=AUTO, provider=None), self._ask.allowed)
         can = [str(each) for each in others if isinstance(self._judge(each), Prepared)]
-        tail = f"models that can: {', '.join(can[:NAMES_SHOWN])}" if can else "no configured provider's usual model can"
+        tail = f"models that support it: {', '.join(can[:NAMES_SHOWN])}" if can else "no provider's default model does"
         return msgspec.structs.replace(failure, message=f"{failure.message}; {tail}")
 
     def _judge(self, candidate: Candidate) -> Prepared | Failure:
@@ -153,8 +150,8 @@ class Able:
 
 
 async def gives_choices(services: Services, router: Router, request: AnyRequest) -> bool:
-    """Whether every candidate of a chat with ``n`` above 1 can give all choices in one response. False also for what
-    would be refused. Waits only for a thread, where the request is large.
+    """Whether every candidate of a chat with ``n`` above 1 can return all choices in one response. False also for a
+    request that would be refused. Waits for a thread if the request is large.
     """
     with suppress(LLMClientError):
         candidates = router.route(request).candidates
@@ -164,7 +161,7 @@ async def gives_choices(services: Services, router: Router, request: AnyRequest)
 
 
 def _refused_for(services: Services, request: AnyRequest, candidate: Candidate) -> str | None:
-    """The parameter that ``candidate`` cannot be told; ``None``: it can be told all."""
+    """The parameter that ``candidate`` does not support; ``None``: it supports all."""
     try:
         services.adapt(candidate, request.to(candidate.model))
     except LLMClientError as exc:

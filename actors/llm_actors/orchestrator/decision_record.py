@@ -66,8 +66,8 @@ class EnsembleRecord(NamedTuple):
 
 @final
 class UnderWay:
-    """An attempt that has not ended, in the ``record`` of its request as long as the block lasts: who looks meanwhile
-    is told of an unfinished attempt, and what it has ``spent`` so far.
+    """Adds an unfinished attempt to the ``record`` of its request until the end of the block, with what it has
+    ``spent`` so far.
     """
 
     __slots__ = ("_began", "_candidate", "_record", "_spent")
@@ -126,12 +126,12 @@ class DecisionRecord:
         self._ranking: Ranking | None = None
         self._attempts: list[AttemptRecord] = []
         self.under_way: list[UnderWay] = []
-        """Written by `UnderWay` alone."""
+        """Written by `UnderWay` only."""
         self.cache: CacheOutcome = "off"
         self.stopped: str | None = None
         """Why no further attempt was made, if the last one failed."""
         self.budgets = ""
-        """The budgets that are past their soft limit, and what share of each is used."""
+        """The budgets that have exceeded their soft limit, and the used share of each."""
         self.limited_by: LimitOwner | None = None
         """The owner of the limit that refused the request, if one did."""
         self.ensemble: Callable[[], EnsembleRecord] | None = None
@@ -142,7 +142,7 @@ class DecisionRecord:
         self._ranking = ranking
 
     def pass_over(self, candidate: Candidate, why: Failure) -> None:
-        """Add a candidate that was passed over because it does not support the request."""
+        """Add a candidate that was skipped because it does not support the request."""
         self._passed_over = {**(self._passed_over or {}), str(candidate): why.kind}
 
     def attempted(
@@ -193,7 +193,7 @@ class DecisionRecord:
         """The one failure to report: the kind of the last one, and the results of all attempts."""
         self.limited_by = last.limited_by
         each = self.tried()
-        message = {0: "no candidate could be asked: ", 1: "the one attempt failed: "}
+        message = {0: "no candidate could be called: ", 1: "the one attempt failed: "}
         before = message.get(self.attempts, f"all {self.attempts} attempts failed: ") if len(self._attempts) > 1 else ""
         return msgspec.structs.replace(last, message=before + each) if each else last
 
@@ -219,7 +219,7 @@ class DecisionRecord:
         return total
 
     def to_json(self, spent: Spent | None = None) -> JsonObject:
-        """The record as plain JSON values. ``spent`` is what `spent` has just said, where it was asked."""
+        """The record as JSON values. ``spent`` is the result of `spent`, if it was just computed."""
         found: JsonObject = {"strategy": self._strategy, "cache": self.cache}
         if self._passed_over:
             found["passed_over"] = {name: kind.value for name, kind in self._passed_over.items()}

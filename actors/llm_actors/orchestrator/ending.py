@@ -64,7 +64,7 @@ def close(run: Run, end: Finished | Failed) -> None:
 
 
 def close_early(run: Run, record: DecisionRecord) -> None:
-    """Close the log of a run that was stopped, with what was tried for it and what that used."""
+    """Close the log of a run that was stopped, with its attempts and their usage."""
     spent = record.spent()
     run.close(record.to_json(), record.tried(), usage=spent.usage, cost=spent.cost)
 

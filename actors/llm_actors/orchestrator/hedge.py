@@ -82,7 +82,7 @@ class HedgeClaim:
         slot: Slot | None = None
         unpaid = self._reserving.unpaid(other, self._estimate, is_last=False)
         if unpaid is None and selector.may_hedge(self._first, now):
-            # a candidate that is waited for is tried for the first time
+            # the second candidate is tried for the first time
             slot = self._services.loads[other.provider].take_nowait()
         if slot is not None:
             reserved = self._reserved = Reserved(other, self._estimate, self._room, slot)
@@ -170,7 +170,7 @@ class _Race:
             self.decided.set()
             for other, scope in self._scopes.items():
                 if other is not asking:
-                    scope.cancel(reason="another provider answered first")
+                    scope.cancel(reason="another provider responded first")
         return self._leader is asking
 
     def pass_on(self, event: Event) -> None:

@@ -1,7 +1,7 @@
-"""The line that each request leaves in the log, however it ended. Whoever asks about its id finds it there.
+"""The log line of each request, however it ended, to be found by its id.
 
-The text says it shortly; the JSON form has the fields of `LogFields`. Neither holds a prompt or a key: of a vendor's
-own words, which may quote the request, what stands in the request is taken out.
+The text form is short; the JSON form has the fields of `LogFields`. Neither contains a prompt or a key: words that also
+occur in the request are removed from a vendor's message, which may quote it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from llm_protocol.response import LLMResponse
 CLIENT_ID = "x-request-id"
 
 MAX_CLIENT_ID = 200
-"""Characters of a client's own id that are logged."""
+"""The most characters of a client's own id that are logged."""
 
 MAX_WORDS = 300
-"""Characters of a vendor's words that are logged."""
+"""The most characters of a vendor's message that are logged."""
 
 SEARCHED = 262_144
-"""Characters of a request that are looked through for what a vendor's words may quote of it."""
+"""The most characters of a request that are searched for words of a vendor's message."""
 
 log = logging.getLogger(__name__)
 
@@ -37,23 +37,23 @@ _WORD = re.compile(r"[^\s\"'`.,;:()\[\]{}<>=/]{5,}")
 
 
 class LogFields(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a request's line says in JSON. Times are in milliseconds, the cost in US dollars."""
+    """The fields of a request's log line. Times are in milliseconds, the cost in US dollars."""
 
     id: str
     client_id: str = ""
     """The client's ``x-request-id``."""
     caller: str = ""
     model: str
-    """What was asked for: a model or a route."""
+    """The requested model or route."""
     deployment: str = ""
-    """Who answered, or was the last to be asked."""
+    """The deployment that responded, or that was called last."""
     status: int
-    """The HTTP status that the end amounts to."""
+    """The HTTP status for the end of the request."""
     failure: str = ""
     """The kind of the failure."""
     upstream_status: int | None = None
     upstream_words: str = ""
-    """What the vendor said of it, without keys and without what stands in the request."""
+    """The vendor's message, without keys and without words of the request."""
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
@@ -69,7 +69,7 @@ class LogFields(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def log_end(run: Run) -> LogFields | None:
-    """Write the line, and return what it says; ``None`` for a run that came to no response."""
+    """Write the line, and return its fields; ``None`` for a run without a response."""
     end, request = run.log.end, run.request
     if end is None or end.response is None:
         return None
@@ -130,11 +130,11 @@ class _Line:
 def _deployment(response: LLMResponse, made: list[JsonObject]) -> str:
     if response.provider:
         return f"{response.provider}/{response.model}"
-    return f"{made[-1]['provider']}/{made[-1]['model']}" if made else ""  # its time was up while this one worked on it
+    return f"{made[-1]['provider']}/{made[-1]['model']}" if made else ""  # its deadline passed during this attempt
 
 
 def _first_token(response: LLMResponse, made: list[JsonObject]) -> float | None:
-    """From the request's beginning on, of the attempt that was the last."""
+    """The time to the first token of the last attempt, from the beginning of the request."""
     if not made or made[-1].get("first_token_ms") is None:
         return None
     last = made[-1]
@@ -143,7 +143,7 @@ def _first_token(response: LLMResponse, made: list[JsonObject]) -> float | None:
 
 
 def words_of(failure: Failure, request: AnyRequest) -> str:
-    """A vendor's words, without keys, and without the words that stand in the request: some vendors quote it."""
+    """A vendor's message without keys, and without words of the request, which some vendors quote."""
     if failure.upstream_status is None:
         return ""
     prompt = "\n".join(_texts(request))[:SEARCHED]

@@ -53,7 +53,7 @@ class Metrics:
         self.limited: Counter[tuple[str, LimitOwner]] = Counter()
         """By kind of failure, or the server's error code, and owner of the limit: requests that a limit refused."""
         self.server: Counter[str] = Counter()
-        """By error code: requests that the server refused before they were requests for a model."""
+        """By error code: requests that the server refused before it read a request for a model."""
         self.requests: Counter[tuple[str, str, str]] = Counter()
         """By type, provider that responded ("" for none), and outcome."""
         self.request_seconds: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))
@@ -75,7 +75,7 @@ class Metrics:
         self.cache: Counter[str] = Counter()
         """Requests by what the cache did."""
         self.passthrough: Counter[tuple[str, str]] = Counter()
-        """Requests that went to a provider as they were, by provider and outcome: a class of statuses or a failure."""
+        """Passthrough requests, by provider and outcome: a class of statuses or a failure."""
         self.late_events = 0
         """Events that a provider delivered after their attempt or run had ended; they were dropped."""
         self.caller_requests: Counter[str] = Counter()
@@ -99,7 +99,7 @@ class Metrics:
             self.limited[failure.kind.value, failure.limited_by] += 1
 
     def drop_late_event(self) -> None:
-        """Count an event that came after the end and was dropped."""
+        """Count an event that was dropped because it arrived after the end."""
         self.late_events += 1
 
     def begin(self) -> None:
@@ -146,7 +146,7 @@ class Metrics:
             self.caller_cost[caller] += made.cost
 
     def passed_through(self, provider: str, outcome: str, caller: str) -> None:
-        """A request that went to a provider as it was has ended."""
+        """Count a passthrough request that has ended."""
         self.passthrough[provider, outcome] += 1
         self.caller_requests[caller] += 1
 

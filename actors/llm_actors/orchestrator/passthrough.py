@@ -1,8 +1,8 @@
-"""A request that goes to one provider as it is: within the limits and the circuit of all others, tried once, counted
-and logged, at a cost that nobody knows.
+"""A passthrough request: it is sent to one provider unchanged, under the same limits and circuit breaker as all others.
+It is tried once, counted and logged; its cost is unknown.
 
-For selection and metrics it is an attempt at the deployment `PASSTHROUGH` of its provider, so that what it shows of the
-provider (its key, its network, its account) is known to all requests, and what it shows of one path is not.
+For selection and metrics it is an attempt at the deployment `PASSTHROUGH` of its provider. So problems with the
+provider (its key, network or account) affect all requests, and problems with one path do not.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from llm_protocol.requests import RequestType
 from llm_protocol.response import FinishReason
 
 PASSTHROUGH = "passthrough"
-"""Stands for the model."""
+"""The name in place of a model."""
 
 LATE_RETRY_SECONDS = 1.0
-"""When to come back after a wait for a slot in vain."""
+"""The Retry-After if no slot became free in time."""
 
 USUAL_PRIORITY = 5
 
@@ -42,10 +42,9 @@ log = logging.getLogger(__name__)
 async def pass_through(
     services: Services, provider: str, message: PassOn, *, caller: str, request_id: str
 ) -> PassthroughResponse:
-    """Send ``message`` to ``provider``. Waits for room, for the vendor and for the client.
-
-    Raises `LLMClientError` when it is not sent: no room in time, an open circuit, a provider that is not running.
-    Cancelling it closes the connection to the vendor.
+    """Send ``message`` to ``provider``. Waits for capacity, for the vendor and for the client. Raises `LLMClientError`
+    if it is not sent: no capacity in time, an open circuit, or a provider that is not running. Cancelling it closes the
+    connection to the vendor.
     """
     began, outcome = trio.current_time(), ""
     passed: PassthroughResponse | None = None
@@ -73,14 +72,14 @@ async def pass_through(
 
 
 class PassthroughFields(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What the line of such a request says in JSON."""
+    """The fields of the request's log line."""
 
     id: str
     caller: str = ""
     provider: str
     method: str
     path: str
-    """Without the query."""
+    """The path without the query."""
     outcome: str
     """The class of the vendor's status, or the kind of a failure."""
     upstream_status: int | None = None
@@ -90,7 +89,7 @@ class PassthroughFields(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def _publish(services: Services, fields: PassthroughFields) -> None:
-    """Count it, and write its line in the log and its row in the ledger, whatever came of it."""
+    """Count the request, write its log line and its row in the ledger, whatever its result."""
     services.metrics.passed_through(fields.provider, fields.outcome, fields.caller)
     log.info(
         "request %s%s: %s %s/%s passed through: %s, %s in %.0f ms, %d bytes back, cost unknown",
@@ -112,7 +111,7 @@ def _publish(services: Services, fields: PassthroughFields) -> None:
 
 async def _passed(services: Services, provider: str, message: PassOn, caller: str) -> PassthroughResponse:
     load = services.loads.get(provider)
-    if load is None:  # it was taken out of the configuration while the request came in
+    if load is None:  # it was removed from the configuration while the request arrived
         raise error_for(Failure(kind=FailureKind.MODEL_NOT_FOUND, message=f"there is no provider {provider} any more"))
     candidate = Candidate(provider, PASSTHROUGH)
     with ExitStack() as held:
@@ -161,7 +160,7 @@ def _no_slot(provider: str, wait_s: float) -> Failure:
 def _settle(
     services: Services, candidate: Candidate, passed: PassthroughResponse, room: Reservation | None, *, began: float
 ) -> None:
-    """Into the books of limiter and selector. None of it waits."""
+    """Report the result to the limiter and the selector. None of it waits."""
     failure = passed.failure
     if room is not None and failure is not None:
         retry_after = failure.retry_after if pause_after(failure) else None

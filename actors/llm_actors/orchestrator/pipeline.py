@@ -1,11 +1,11 @@
-"""The way of a request through the orchestrator. Each stage is a function of what it gets and of the next stage:
+"""The stages of a request in the orchestrator. Each stage is a function of its input and of the next stage:
 
     route     the candidates and the policy                          routing.py
     share     from the cache, or one flight for equal requests       single_flight.py
     plan      one model at a time, or several by a strategy          `upstream`, below; attempt_loop.py, strategies/
     reserve   room at the limiter, a slot, a budget, a closed circuit  reserve.py
     attempt   one call to one provider                               attempt.py
-    settle    into the books of limiter, selector and estimator      attempt.py
+    settle    into limiter, selector and estimator                   attempt.py
     close     the log folded into a response, and closed             ending.py
 
 What comes back through them is a `RunResult`, and then the end of the run. Events do not come back this way: the
@@ -49,7 +49,7 @@ Upstream: TypeAlias = Callable[[Services, Work], Awaitable[Finished | Failed]]
 
 
 async def listed_route(services: Services, router: Router, request: AnyRequest) -> Routed:
-    """Whom a request may go to whose model is on no list, once those providers were asked that were never listed.
+    """The candidates for a model that is on no list, after the models of providers without a list were requested.
     Raises `LLMClientError`.
     """
     try:

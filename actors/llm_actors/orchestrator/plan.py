@@ -167,7 +167,7 @@ class AttemptPlan(Generic[C]):
             self._others = [other for other in self._others if self._fits(self.current, other)]
         step = failure.step
         if step is Step.STOP and called:
-            return Stop(f"{failure.kind.value} cannot be helped by another attempt")
+            return Stop(f"{failure.kind.value} cannot be solved by another attempt")
         if not called and not self._others:
             return self._after_refusal(failure, now)
         if step is Step.RETRY and called and (again := self._retry(failure, now)) is not None:

@@ -1,4 +1,4 @@
-"""The requests that ended last: who asked, who answered, how long it took. For operators; no prompt is kept."""
+"""The requests that ended last, with caller, deployment and duration. For operators; no prompt is kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm_actors.run import Run
 from llm_protocol.content import JsonObject
 
 KEPT = 200
-"""Requests that are remembered."""
+"""The number of requests that are kept."""
 
 SHOWN_CALLS = 32
 """The most calls of one request that are shown. An ensemble can make more."""
@@ -50,13 +50,13 @@ class RecentRequests:
         self._ended: deque[tuple[LogFields, float, JsonObject]] = deque(maxlen=KEPT)
 
     def add(self, run: Run, fields: LogFields) -> None:
-        """``run`` has ended, of which its line in the log says ``fields``."""
+        """Add a ``run`` that has ended. ``fields`` are those of its log line."""
         end = run.log.end
         if end is not None and end.response is not None:
             self._ended.append((fields, time.time(), end.response.decision))
 
     def latest(self, caller: str | None) -> list[RecentRequest]:
-        """Those of ``caller``, or of everyone, the last one first."""
+        """The requests of ``caller`` or of all callers, the last one first."""
         return [
             RecentRequest(request=fields, ended_at=ended_at, calls=_calls(decision))
             for fields, ended_at, decision in reversed(self._ended)
@@ -65,7 +65,7 @@ class RecentRequests:
 
 
 def _calls(decision: JsonObject) -> list[RecentCall]:
-    """What a decision record says of calls, without errors: a vendor's words may quote the prompt."""
+    """One call of a decision record, without its error: a vendor's message may quote the prompt."""
     own = [_call(each, f"{each['provider']}/{each['model']}") for each in decision.get("attempts", ())]
     members = [_call(each, each["member"], member=True) for each in decision.get("members", ())]
     return (members + own)[:SHOWN_CALLS]

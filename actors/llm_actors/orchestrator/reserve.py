@@ -61,10 +61,9 @@ class Reserving:
         """The candidate that was tried last."""
 
     async def claim(self, plan: AttemptPlan[Candidate], request: AnyRequest) -> NotReserved | Reserved:
-        """Reserve a call to whoever of the plan has room first, who is its current candidate then.
-
-        Waits for room and for a slot, within the time that leaves the call a chance and within `wait_s`. What is
-        reserved is to be given back. Raises only `trio.Cancelled` and bugs.
+        """Reserve a call to the plan's first candidate with free capacity, which becomes its current one. Waits for
+        capacity and for a slot, at most `wait_s`, and only as long as the call can still succeed. The result must be
+        released. Raises only `trio.Cancelled` and bugs.
         """
         while True:
             reserved = await self._place(plan, request)
