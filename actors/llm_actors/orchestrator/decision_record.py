@@ -34,7 +34,7 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     provider: str
     model: str
     outcome: str
-    called: bool = True
+    called: bool = msgspec.field(default=True, name="asked")
     """False: no call was made, because the provider's circuit is open, it is too slow for the time left or cannot be
     paid, or because the attempt was cancelled before its request was sent.
     """
