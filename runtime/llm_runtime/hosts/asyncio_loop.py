@@ -70,7 +70,7 @@ class HostLoop:
     def check(self) -> None:
         """Raise `RuntimeError` in any other event loop."""
         if asyncio.get_running_loop() is not self.loop:
-            raise RuntimeError("this runtime was opened in another event loop: open one in each")
+            raise RuntimeError("this runtime was opened in another event loop; open one per loop")
 
 
 @final
