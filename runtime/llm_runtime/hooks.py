@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class RunAccepted(msgspec.Struct, frozen=True, kw_only=True):
-    """A request was taken on."""
+    """A request was accepted."""
 
     request_id: str
     request_type: RequestType

@@ -1,6 +1,6 @@
-"""What systemd and a service of it say to each other: sockets that listen already, and how the service is.
+"""The interface to systemd: sockets that it passes to the service, and the state that the service reports.
 
-Without systemd all of it does nothing. The protocols are those of sd_listen_fds(3) and sd_notify(3).
+Without systemd, the functions do nothing. The protocols are those of sd_listen_fds(3) and sd_notify(3).
 """
 
 from __future__ import annotations

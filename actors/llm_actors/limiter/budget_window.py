@@ -61,7 +61,7 @@ class Told(NamedTuple):
 
 @final
 class WindowState:
-    """One budget in one window."""
+    """The spending of one budget in one calendar window."""
 
     __slots__ = (
         "asked", "base", "complete", "others", "pending", "reserved", "share", "spare", "spent", "warned", "window"

@@ -107,7 +107,7 @@ class QueuedRequest:
         return self.limited is None or self.limited.allows(self, now)
 
     def note_what_it_waits_for(self, now: float) -> None:
-        """Note since when it waits for its own caller's limits."""
+        """Record the time since which it waits for the limits of its caller."""
         self.waits_for_caller_since = inf if self.allowed(now) else min(self.waits_for_caller_since, now)
 
     @property

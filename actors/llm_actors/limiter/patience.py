@@ -57,8 +57,8 @@ def refusal(waiter: QueuedRequest, turns: Sequence[Turn], now: float) -> LimitRe
 
 
 def too_late(waiter: QueuedRequest, owner: LimitOwner, at: float, now: float) -> LimitRefused:
-    """The refusal of a request that would have to wait until ``at`` for a limit of ``owner``; infinity or the past:
-    unknown.
+    """The refusal of a request that would have to wait until ``at`` for a limit of ``owner``. The time is unknown if it
+    is infinity or in the past.
     """
     until = waiter.caller_until if owner == "caller" else waiter.until
     bound = "before its deadline" if waiter.deadline <= until else f"within {until - waiter.since:g} s (wait_s)"

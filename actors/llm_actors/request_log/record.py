@@ -1,6 +1,6 @@
 """One line of the request log. The format is described in docs/request-log.md and keeps its meaning; fields are added.
 
-Redacted, it has shapes and numbers: roles, kinds and lengths, never a text.
+A redacted line has the structure and numbers only: roles, kinds and lengths, never a text.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def _share_of(choice: RankedCandidate, inputs: OrderingInputs) -> float:
 
 
 def _pick(shares: list[float], draw: float) -> tuple[int, float]:
-    """The index that ``draw`` falls on, and what is left of ``draw``, stretched to [0, 1) to be drawn with again."""
+    """Pick an index by ``draw``, and return it with the rest of ``draw``, rescaled to [0, 1) for the next pick."""
     below = 0.0
     for index, share in enumerate(shares):
         if draw < below + share:

@@ -45,7 +45,7 @@ def target(
 
 
 def name_of(model: str) -> str:
-    """The model that `target` gave, as its user calls it."""
+    """The name that the user knows for the model that `target` returned."""
     return model.removeprefix(f"{DAEMON}/")
 
 

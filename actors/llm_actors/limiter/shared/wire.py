@@ -80,7 +80,9 @@ class Settle(NamedTuple):
 
 @final
 class LedgerPause(NamedTuple):
-    """Let nothing go for so long, in any process; with ``model``, nothing for that model."""
+    """Pause all requests to a provider for so many seconds, in every process; with ``model``, only those for that
+    model.
+    """
 
     party: Party
     seconds: float
