@@ -157,6 +157,8 @@ class ServerActor:
                 acceptor.close()
 
     def _acceptable_at_once(self) -> int:
+        if self._server_state.siblings is not None:
+            return 1  # all are woken: whoever took all that wait would have all the work
         return self._server_state.admission.acceptable_at_once
 
     def _admit(self, accepted: socket.socket) -> HttpConnection:
