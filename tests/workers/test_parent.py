@@ -103,3 +103,24 @@ async def test_a_worker_that_hangs_is_killed_like_one_that_ended(
     assert await run(monkeypatch, tmp_path, READY + "time.sleep(100)") == (1, 1)
     assert "has not responded for 0.1 s, and is killed" in caplog.text
     assert "was ended by SIGKILL, and is restarted" in caplog.text
+
+
+async def test_a_worker_that_ends_well_is_replaced_and_not_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody has sent it SIGTERM."""
+    script = (
+        READY
+        + f"""
+import sys
+sys.stdout = open(os.path.join({str(tmp_path)!r}, "ended"), "a")
+print(os.getpid(), flush=True)
+while len(open(sys.stdout.name).readlines()) < 2:
+    time.sleep(0.01)
+time.sleep(0.2)
+sys.exit(0)
+"""
+    )
+    assert await run(monkeypatch, tmp_path, script, stop=(1.5,)) == (0, 1)
+    assert "gave up" not in caplog.text
+    assert len(set((tmp_path / "ended").read_text().split())) > 7
