@@ -7,7 +7,7 @@ machine that this is written for has two cores, and the driver and the provider 
 
 ``SO_REUSEPORT`` is measured beside it: two daemons of one process, each with a listening socket of its own.
 
-    bin/bench workers
+    bin/bench workers [kept] [new] [streams]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import trio
 from bench.daemon import CHUNKS, CONFIG, STREAMS, System, plain, process, sse
 
 ROUNDS = 3
-REQUESTS = 960
+REQUESTS = 480
 AT_ONCE = 32
 TARGET = 1.8
 HERE = Path(__file__).parent
@@ -60,15 +60,16 @@ async def kept_connections(port: int) -> None:
 class Load(NamedTuple):
     """``units`` are what it is counted in."""
 
+    name: str
     what: str
     units: int
     run: Callable[[int], Awaitable[None]]
 
 
 LOADS = (
-    Load("plain request, 32 kept connections for each", REQUESTS, kept_connections),
-    Load("plain request, a connection each", REQUESTS, new_connections),
-    Load("streamed chunk, 50 streams for each", STREAMS * CHUNKS, sse),
+    Load("kept", "plain request, 32 kept connections for each", REQUESTS, kept_connections),
+    Load("new", "plain request, a connection each", REQUESTS, new_connections),
+    Load("streams", "streamed chunk, 50 streams for each, 20 chunks a second", STREAMS * CHUNKS, sse),
 )
 """One for each process: what is taken up at once costs less for each, so that a process is compared with its like."""
 
@@ -140,7 +141,7 @@ def main() -> int:
     missed = False
     with (
         tempfile.TemporaryDirectory() as name,
-        process(0, str(HERE / "_upstream.py"), str(CHUNKS), "0.001") as upstream,
+        process(0, str(HERE / "_upstream.py"), str(CHUNKS), "0.05") as upstream,
     ):
         folder = Path(name)
         with (
@@ -152,7 +153,7 @@ def main() -> int:
             print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; medians of {ROUNDS} rounds\n")
             print("| a second of a core carries | one worker | two | / one | busier | SO_REUSEPORT | / one | busier |")
             print("|---|---|---|---|---|---|---|---|")
-            for load in LOADS:
+            for load in [each for each in LOADS if each.name in sys.argv[1:] or not sys.argv[1:]]:
                 for systems in kinds.values():
                     measure(systems, load)  # imports, connections to the provider
                 found = {kind: list[Carried]() for kind in kinds}
