@@ -58,18 +58,20 @@ async def kept_connections(port: int) -> None:
 
 
 class Load(NamedTuple):
-    """``units`` are what it is counted in."""
+    """``units`` is how many there are of what is counted."""
 
     name: str
     what: str
     units: int
+    promised: bool
+    """Whether two workers are to carry `TARGET` times as much."""
     run: Callable[[int], Awaitable[None]]
 
 
 LOADS = (
-    Load("kept", "plain request, 32 kept connections for each", REQUESTS, kept_connections),
-    Load("new", "plain request, a connection each", REQUESTS, new_connections),
-    Load("streams", "streamed chunk, 50 streams for each, 20 chunks a second", STREAMS * CHUNKS, sse),
+    Load("kept", "plain request, 32 kept connections for each", REQUESTS, True, kept_connections),
+    Load("new", "plain request, a connection each", REQUESTS, False, new_connections),
+    Load("streams", "streamed chunk, 50 streams for each, 20 chunks a second", STREAMS * CHUNKS, True, sse),
 )
 """One for each process: what is taken up at once costs less for each, so that a process is compared with its like."""
 
@@ -166,7 +168,7 @@ def main() -> int:
                 for kind in ("two", "own"):
                     cells += [f"{rates[kind]:,.0f}", f"{rates[kind] / rates['one']:.2f}", f"{shares[kind]:.0%}"]
                 print(f"| {load.what} | {' | '.join(cells)} |", flush=True)
-                missed = missed or rates["two"] < TARGET * rates["one"]
+                missed = missed or (load.promised and rates["two"] < TARGET * rates["one"])
     print(f"\ntwo workers carry {'less than' if missed else 'at least'} {TARGET} times what one does")
     return int(missed)
 
