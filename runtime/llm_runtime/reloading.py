@@ -76,7 +76,7 @@ class Reloader:
         yield from (f"server.{name}" for name in now if now[name] != was[name] and name not in RELOADABLE)
         if config.cache != self._first.cache or _ttls(config) != _ttls(self._first):
             yield "cache"
-        for section in ("redis", "store", "budgets", "request_log"):
+        for section in ("redis", "store", "budgets", "request_log", "otel"):
             if getattr(config, section) != getattr(self._first, section):
                 yield section
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from random import getrandbits
 from typing import TYPE_CHECKING, Never, TypeAlias, final
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ from llm_protocol.requests import (
     answer_type,
 )
 from llm_protocol.response import TokenCount, Usage
+from llm_protocol.trace_context import TRACEPARENT, TraceContext, trace_context
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
 from llm_runtime.config.errors import under
@@ -141,6 +143,11 @@ class Runtime(TrioRequests):
         if not self._open:
             raise ShuttingDownError("the runtime is not running")
         request = checked(request, self._tree.dialects, self._own_names)
+        trace: TraceContext | None = None
+        if self.config.otel is not None:
+            trace = trace_context(request.forwarded.get(TRACEPARENT), getrandbits)
+            forwarded = request.forwarded | {TRACEPARENT: trace.traceparent}
+            request = msgspec.structs.replace(request, forwarded=forwarded)
         started_at = trio.current_time() if since is None else since
         deadline_s = self.deadline_s(request)
 
@@ -155,6 +162,7 @@ class Runtime(TrioRequests):
                 started_at=started_at,
                 deadline_s=deadline_s,
             )
+            run.trace = trace
             await accept(self._tree.orchestrator, run)
             return run
 
@@ -213,6 +221,7 @@ class Runtime(TrioRequests):
                 store=was.store,
                 budgets=was.budgets,
                 request_log=was.request_log,
+                otel=was.otel,
             )
             self._tree.switch(self.config, [new.get(spec.name) or former[spec.name] for spec in specs])
             for listener in self._listeners:

@@ -48,7 +48,7 @@ from llm_actors.orchestrator import (
 )
 from llm_actors.orchestrator.accounting import Accounting
 from llm_actors.provider import Prepared, ProviderRef, ProviderSpec, adapted_to
-from llm_actors.request_log import RequestLog, request_log_child
+from llm_actors.request_log import REQUEST_LOG_MAILBOX, RequestLog, RequestLogActor, request_log_child
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights, selector_child
 from llm_actors.store import StoreMessage, StoreRef, store_child
 from llm_actors.store.ledger import Ledger
@@ -58,9 +58,10 @@ from llm_protocol.own_prices import OwnPrices
 from llm_protocol.policy import CachePolicy, Limits
 from llm_protocol.requests import AnyRequest
 from llm_protocol.wires import DIALECTS
-from llm_runtime.config import Config, RequestLogConfig, StoreConfig
+from llm_runtime.config import Config, OtelConfig, RequestLogConfig, StoreConfig
 from llm_runtime.extensions import NO_EXTENSIONS, Extensions
 from llm_runtime.providers import Supervised
+from llm_runtime.telemetry.spans import KindOf
 
 ROOT_INTENSITY = Intensity(3, 60.0)
 """With more restarts of a whole branch than this, the runtime gives up."""
@@ -124,10 +125,15 @@ class Tree:
             self._ledger = Ledger()
             store, self.store = _parking(_store_child(config.store, self._ledger))
             branches.append(store)
-        self._request_log: RequestLog | None = None
+        self._run_logs: tuple[RequestLog, ...] = ()
         if config.request_log is not None:
-            self._request_log = RequestLog(config.request_log.keys, config.request_log.routes)
-            branches.append(_alone(_request_log_child(config.request_log, self._request_log)))
+            request_log = RequestLog(config.request_log.keys, config.request_log.routes)
+            self._run_logs += (request_log,)
+            branches.append(_alone(_request_log_child(config.request_log, request_log)))
+        if config.otel is not None:
+            waiting = RequestLog(what="OpenTelemetry's SDK does not take traces")
+            self._run_logs += (waiting,)
+            branches.append(_alone(_otel_child(config.otel, waiting, self._kind_of)))
         limiter, limiter_ref = _parking(self._limiter_child(config))
         self.selector = Selector(cost_of, extensions.orderings)
         selector, selector_ref = _parking(selector_child(self.selector))
@@ -193,6 +199,11 @@ class Tree:
     def supervised(self) -> Mapping[str, Supervised]:
         """The providers of the present configuration, by name."""
         return self._supervised
+
+    def _kind_of(self, provider: str) -> str:
+        """The vendor's kind; the provider's own name if it is no more."""
+        found = self._supervised.get(provider)
+        return provider if found is None else found.spec.vendor.kind
 
     # -- reloading -----------------------------------------------------------------------------------------------------
 
@@ -292,7 +303,7 @@ class Tree:
                 {name: key.team for name, key in config.keys.items() if key.team},
                 config.routes.keys(),
             ),
-            request_log=self._request_log,
+            run_logs=self._run_logs,
             max_runs=config.server.max_runs,
             attempts=config.attempts,
             weights=_weights(config),
@@ -350,6 +361,13 @@ def _request_log_child(wanted: RequestLogConfig, log: RequestLog) -> ChildSpec[N
         keep_days=wanted.keep_days,
         redacted=wanted.redact,
     )
+
+
+def _otel_child(wanted: OtelConfig, waiting: RequestLog, kind_of: KindOf) -> ChildSpec[Never]:
+    from llm_runtime.telemetry.export import OtelWriter  # the SDK is imported where it is wanted
+
+    writer = OtelWriter(wanted, kind_of)
+    return ChildSpec("otel", lambda _: RequestLogActor(waiting, writer), mailbox=REQUEST_LOG_MAILBOX)
 
 
 def _adapt(specs: Mapping[str, ProviderSpec], candidate: Candidate, request: AnyRequest) -> Prepared:

@@ -7,6 +7,7 @@ ends with exactly one terminal event: all followers rely on that.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias, final
@@ -150,8 +151,10 @@ class Orchestrator:
                 services.metrics.end(run)
                 if (line := log_end(run)) is not None:
                     services.recent.add(run, line)
-                if services.request_log is not None:
-                    services.request_log.add(run)
+                if services.run_logs:
+                    run.timed = (time.time(), run.elapsed_ms / 1000)
+                for each in services.run_logs:
+                    each.add(run)
             elif not delivery.answered:
                 self._refuse(services, delivery)
 

@@ -6,6 +6,7 @@ contains names, numbers and kinds of failures, never a prompt or a key.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -38,6 +39,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """False: no call was made, because the provider's circuit is open, it is too slow for the time left or cannot be
     paid, or because the attempt was cancelled before its request was sent.
     """
+    began_at: float = 0.0
+    """By the wall clock, in seconds since the epoch."""
     duration_ms: float
     waited_ms: float = 0.0
     first_token_ms: float | None = None
@@ -97,6 +100,7 @@ class UnderWay:
             provider=self._candidate.provider,
             model=self._candidate.model,
             outcome="unfinished",
+            began_at=_began_at(now - self._began),
             duration_ms=_ms(now - self._began),
             usage=usage,
             cost=cost,
@@ -164,6 +168,7 @@ class DecisionRecord:
             model=candidate.model,
             outcome=end.failure.kind.value if isinstance(end, Failed) else "ok",
             called=called,
+            began_at=_began_at(outcome.duration_s),
             duration_ms=_ms(outcome.duration_s),
             waited_ms=_ms(waited_s),
             first_token_ms=None if first is None else _ms(first),
@@ -243,6 +248,10 @@ def about(who: str, message: str) -> str:
     """``message``, prefixed once with the name of the provider ``who``."""
     provider = who.partition("/")[0]
     return f"{who}: {message.removeprefix(f'{who}: ').removeprefix(f'{provider}: ')}"
+
+
+def _began_at(seconds: float) -> float:
+    return round(time.time() - seconds, 3)
 
 
 def _ms(seconds: float) -> float:

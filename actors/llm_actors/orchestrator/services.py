@@ -64,7 +64,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The strategies that the program adds, by name."""
     synthesize: bool = True
     """Whether several answers become one where nothing says how."""
-    request_log: RequestLog | None = None
+    run_logs: tuple[RequestLog, ...] = ()
     """Where requests are written down, if any are."""
     accounting: Accounting = msgspec.field(default_factory=Accounting)
     metrics: Metrics = msgspec.field(default_factory=Metrics)

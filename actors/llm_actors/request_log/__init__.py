@@ -1,6 +1,6 @@
 """The request log: what was asked, what came back and why, one JSON line for each request, for those who opted in."""
 
-from llm_actors.request_log.actor import REQUEST_LOG_MAILBOX, request_log_child
+from llm_actors.request_log.actor import REQUEST_LOG_MAILBOX, RequestLogActor, RunWriter, request_log_child
 from llm_actors.request_log.buffer import RequestLog
 from llm_actors.request_log.files import find, log_files
 from llm_actors.request_log.record import VERSION, LoggedRequest, logged
@@ -10,6 +10,8 @@ __all__ = [
     "VERSION",
     "LoggedRequest",
     "RequestLog",
+    "RequestLogActor",
+    "RunWriter",
     "find",
     "log_files",
     "logged",

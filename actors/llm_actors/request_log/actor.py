@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Never, final
+from collections.abc import Sequence
+from typing import Never, Protocol, final
 
 import trio
 
@@ -25,13 +26,23 @@ FLUSH_SECONDS = 2.0
 log = logging.getLogger(__name__)
 
 
+class RunWriter(Protocol):
+    """Writes runs that have ended. Both are called in a thread, one at a time."""
+
+    def write(self, runs: Sequence[Run], /) -> None:
+        """Write them. May raise `OSError`."""
+
+    def close(self) -> None:
+        """The last were written."""
+
+
 @final
 class RequestLogActor:
-    """Writes what is in ``waiting``. While the files cannot be written, what comes is left out."""
+    """Has ``writer`` write what is in ``waiting``. While it cannot, what comes is left out."""
 
-    def __init__(self, waiting: RequestLog, files: RequestLogFiles) -> None:
+    def __init__(self, waiting: RequestLog, writer: RunWriter) -> None:
         self._waiting = waiting
-        self._files = files
+        self._writer = writer
         self._thread = trio.CapacityLimiter(1)
         self._is_away = False
 
@@ -50,6 +61,8 @@ class RequestLogActor:
                 await trio.sleep(WRITE_SECONDS)
                 nursery.cancel_scope.cancel("it is time")
             await self._write()
+        with trio.move_on_after(FLUSH_SECONDS):
+            await trio.to_thread.run_sync(self._writer.close, abandon_on_cancel=True, limiter=self._thread)
 
     async def _write(self) -> None:
         runs = self._waiting.take()
@@ -65,7 +78,7 @@ class RequestLogActor:
 
     def _try(self, runs: list[Run]) -> str:
         try:
-            self._files.write(runs)
+            self._writer.write(runs)
         except OSError as exc:
             return exc.strerror or type(exc).__name__
         return ""

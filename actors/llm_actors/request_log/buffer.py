@@ -18,7 +18,11 @@ log = logging.getLogger(__name__)
 class RequestLog:
     """Takes the runs of those who opted in: of ``keys`` and ``routes``; of all where neither is named."""
 
-    def __init__(self, keys: Collection[str] = (), routes: Collection[str] = ()) -> None:
+    def __init__(
+        self, keys: Collection[str] = (), routes: Collection[str] = (), *, what: str = "the request log is not written"
+    ) -> None:
+        """``what`` is too slow, in words, if some are left out."""
+        self._what = what
         self._keys = frozenset(keys)
         self._routes = frozenset(routes)
         self._runs: list[Run] = []
@@ -41,7 +45,7 @@ class RequestLog:
             return
         if self._runs and self._bytes + run.log.size > QUEUE_BYTES:
             if not self.dropped:
-                log.error("the request log is not written fast enough: some requests are not logged")
+                log.error("%s fast enough: some requests are not logged", self._what)
             self.dropped += 1
             return
         self._bytes += run.log.size

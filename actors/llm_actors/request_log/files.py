@@ -50,6 +50,9 @@ class RequestLogFiles:
             os.close(file)
         self._tidy(wall)
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def _line(self, run: Run, wall: float) -> bytes:
         try:
             found = logged(run, redacted=self._redacted, wall=wall)

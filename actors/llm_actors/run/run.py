@@ -20,6 +20,7 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse, Usage, new_response_id
+from llm_protocol.trace_context import TraceContext
 
 DESERTED = "nobody follows this response any more"
 """Why a run was cancelled whose last follower has left."""
@@ -36,7 +37,7 @@ class Run:
 
     __slots__ = (
         "_cancelled_as", "background", "cancelled_because", "judge", "log", "request", "response_id", "scope",
-        "started_at", "stream",
+        "started_at", "stream", "timed", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,10 @@ class Run:
         self.background = background
         self.response_id = response_id or new_response_id()
         self.started_at = trio.current_time() if started_at is None else started_at
+        self.trace: TraceContext | None = None
+        """Its place in a trace; `None`: nobody traces it."""
+        self.timed: tuple[float, float] | None = None
+        """When it ended, by the wall clock, and how many seconds it took. Set for those who write it down."""
         self.scope = trio.CancelScope(deadline=self.started_at + deadline_s)
         self.cancelled_because: str | None = None
         self._cancelled_as = FailureKind.CANCELLED

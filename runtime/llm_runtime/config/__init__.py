@@ -10,6 +10,7 @@ from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback, with_server
 from llm_runtime.config.loading import load, parse
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, ProviderCache, Selection
+from llm_runtime.config.otel import OtelConfig
 from llm_runtime.config.request_log import RequestLogConfig, request_log_folder
 from llm_runtime.config.server import Server, ServerLimits, ServerTls
 from llm_runtime.config.store import StoreConfig, store_file
@@ -22,6 +23,7 @@ __all__ = [
     "CrossModel",
     "Key",
     "Limits",
+    "OtelConfig",
     "Policy",
     "Provider",
     "ProviderCache",

@@ -30,6 +30,7 @@ from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection
 from llm_runtime.config.naming import check_names, check_policy
+from llm_runtime.config.otel import OtelConfig, otel_section
 from llm_runtime.config.providers import check_cache, check_kind, completed, sends_key_in_clear
 from llm_runtime.config.proxies import with_proxies
 from llm_runtime.config.redis import redis_server
@@ -63,6 +64,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     redis: object = {}
     store: object = {}
     request_log: object = {}
+    otel: object = {}
     keys: object = {}
     providers: object = {}
     routes: object = {}
@@ -115,6 +117,7 @@ def parse(
             config,
             store=_store(table, keys, folder or Path(), environ),
             request_log=_request_log(table, keys, folder or Path(), environ),
+            otel=_otel(table, keys),
         )
         mistakes = Mistakes()
         with mistakes.under():
@@ -265,6 +268,13 @@ def _request_log(
         return None
     with under("request_log"):
         return request_log_section(table["request_log"], keys, folder, environ)
+
+
+def _otel(table: dict[str, Any], keys: KeyReader) -> OtelConfig | None:
+    if "otel" not in table:
+        return None
+    with under("otel"):
+        return otel_section(table["otel"], keys)
 
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {

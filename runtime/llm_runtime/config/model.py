@@ -22,6 +22,7 @@ from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
 from llm_protocol.vendors import VENDORS
 from llm_protocol.wire_choice import WireSetting
+from llm_runtime.config.otel import OtelConfig
 from llm_runtime.config.request_log import RequestLogConfig
 from llm_runtime.config.section import Line, Section
 from llm_runtime.config.server import Server
@@ -173,6 +174,8 @@ class Config(Section, frozen=True, kw_only=True):
     """``[store]``: where responses outlive the process; ``None``: they do not."""
     request_log: RequestLogConfig | None = None
     """``[request_log]``: which requests are written down; ``None``: none is."""
+    otel: OtelConfig | None = None
+    """``[otel]``: where traces and metrics are sent; ``None``: nowhere."""
     keys: dict[str, Key] = field(default_factory=dict)
     providers: dict[str, Provider] = field(default_factory=dict)
     routes: dict[str, Policy] = field(default_factory=dict)

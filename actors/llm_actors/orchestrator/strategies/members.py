@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import final
 
 import msgspec
@@ -50,6 +51,7 @@ class Member:
         self.refused: Failure | None = None
         """Why it is not called at all."""
         self._began = trio.current_time()
+        self._began_at = round(time.time(), 3)
         self.ended_at = self._began
 
     @property
@@ -114,6 +116,7 @@ class Member:
             "model": who.model if who else self.slot.model,
             "outcome": "ok" if self.failure is None else self.failure.kind.value,
             "contributed": self.contributed,
+            "began_at": self._began_at,
             "duration_ms": self._elapsed_ms,
             "usage": None if spent.usage is None else msgspec.to_builtins(spent.usage),
             "cost": spent.cost,

@@ -1,0 +1,39 @@
+"""W3C trace context: the header `traceparent`, which says to which trace a request belongs. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+TRACEPARENT: Final = "traceparent"
+
+_FORM: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_SAMPLED: Final = 1
+
+
+class TraceContext(NamedTuple):
+    """Where a run stands in a trace: ``span_id`` is its own, ``parent_id`` that of whoever asked, 0 for nobody."""
+
+    trace_id: int
+    parent_id: int
+    span_id: int
+    flags: int = _SAMPLED
+
+    @property
+    def traceparent(self) -> str:
+        """The header for requests that the run makes."""
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.flags:02x}"
+
+
+def trace_context(header: str | None, draw: Callable[[int], int]) -> TraceContext:
+    """The place of a run whose request came with ``header``: the trace goes on, or begins where there is none that can
+    be read. ``draw`` makes a random number of so many bits.
+    """
+    found = _FORM.fullmatch(header or "")
+    span_id = draw(64) or 1
+    if found is not None and found[1] != "ff" and (found[1] != "00" or found[5] is None):
+        trace_id, parent_id = int(found[2], 16), int(found[3], 16)
+        if trace_id and parent_id:
+            return TraceContext(trace_id, parent_id, span_id, int(found[4], 16) & _SAMPLED)
+    return TraceContext(draw(128) or 1, 0, span_id)

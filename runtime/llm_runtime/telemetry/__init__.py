@@ -1,0 +1,1 @@
+"""Traces and metrics over OpenTelemetry, for `[otel]`. Its SDK is imported when a runtime with it starts."""

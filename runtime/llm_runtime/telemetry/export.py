@@ -1,0 +1,203 @@
+"""Hand spans and measurements to OpenTelemetry's SDK, which sends them from threads of its own.
+
+The SDK's queues are bounded, and a collector that is away costs what waits in them. Imported when a runtime with
+`[otel]` starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from math import inf
+from random import getrandbits
+from typing import Final, final
+
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from llm_actors.run import Run
+from llm_protocol.trace_context import TraceContext
+from llm_protocol.version import VERSION
+from llm_runtime.config import OtelConfig
+from llm_runtime.telemetry.spans import KindOf, SpanData, Value, calls_of, spans_of
+
+FLUSH_MILLISECONDS: Final = 1_500
+"""How long the end waits for what is in the SDK's queues; less than the request log's `FLUSH_SECONDS`."""
+
+SEND_SECONDS: Final = 5
+"""How long one attempt to send may take. It is made in a thread of the SDK."""
+
+_KINDS: Final = {"server": SpanKind.SERVER, "internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT}
+_SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_TOKENS: Final = tuple(4**power for power in range(14))
+
+QUIET_SECONDS: Final = 60.0
+
+_LOGGERS: Final = (
+    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.sdk._shared_internal",
+    "opentelemetry.sdk.metrics._internal.export",
+)
+
+
+@final
+class _Ids(IdGenerator):
+    """Gives the next root span the ids that its run has told others already. Used in one thread."""
+
+    def __init__(self) -> None:
+        self.trace: TraceContext | None = None
+
+    def generate_trace_id(self) -> int:
+        """See `IdGenerator`."""
+        return self.trace.trace_id if self.trace is not None else getrandbits(128) or 1
+
+    def generate_span_id(self) -> int:
+        """See `IdGenerator`."""
+        trace, self.trace = self.trace, None
+        return trace.span_id if trace is not None else getrandbits(64) or 1
+
+
+@final
+class OtelWriter:
+    """Writes runs that have ended. ``spans`` and ``metrics``: where to, if not as ``config`` says."""
+
+    def __init__(
+        self,
+        config: OtelConfig,
+        kind_of: KindOf,
+        *,
+        spans: SpanExporter | None = None,
+        metrics: MetricExporter | None = None,
+    ) -> None:
+        self._kind_of = kind_of
+        self._content = config.content
+        self._ids = _Ids()
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(_Quiet())
+        resource = Resource.create({"service.name": config.service_name, "service.version": VERSION})
+        headers = {name: value.reveal() for name, value in config.headers.items()}
+        base = config.endpoint.rstrip("/")
+        self._exporters: list[SpanExporter | MetricExporter] = []
+        self._traces = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
+        if config.traces:
+            to = f"{base}/v1/traces" if base else None
+            spans = spans or OTLPSpanExporter(endpoint=to, headers=headers or None, timeout=SEND_SECONDS)
+            self._exporters.append(spans)
+            self._traces.add_span_processor(BatchSpanProcessor(spans))
+        readers = []
+        if config.metrics:
+            to = f"{base}/v1/metrics" if base else None
+            metrics = metrics or OTLPMetricExporter(endpoint=to, headers=headers or None, timeout=SEND_SECONDS)
+            self._exporters.append(metrics)
+            readers.append(PeriodicExportingMetricReader(metrics))
+        self._meters = MeterProvider(resource=resource, metric_readers=readers, shutdown_on_exit=False)
+        self._tracer = self._traces.get_tracer("llm_runtime", VERSION)
+        meter = self._meters.get_meter("llm_runtime", VERSION)
+        self._duration = meter.create_histogram(
+            "gen_ai.client.operation.duration",
+            "s",
+            "Duration of calls to providers.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._first = meter.create_histogram(
+            "gen_ai.client.operation.time_to_first_chunk",
+            "s",
+            "Time from a call to the first piece of its answer.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._tokens = meter.create_histogram(
+            "gen_ai.client.token.usage", "{token}", "Tokens of calls.", explicit_bucket_boundaries_advisory=_TOKENS
+        )
+        self._requests = meter.create_histogram(
+            "gen_ai.server.request.duration",
+            "s",
+            "Duration of requests to this runtime.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+
+    def write(self, runs: Sequence[Run]) -> None:
+        """Put them into the SDK's queues, which drop what they have no room for."""
+        for run in runs:
+            span = spans_of(run, self._kind_of, content=self._content)
+            if span is not None:
+                self._add(span, run.trace)
+                self._measure(span)
+
+    def close(self) -> None:
+        """Send what is left, for at most `FLUSH_MILLISECONDS`."""
+        self._traces.force_flush(FLUSH_MILLISECONDS)
+        self._meters.force_flush(FLUSH_MILLISECONDS)
+        for exporter in self._exporters:
+            exporter.shutdown()  # it tries no longer
+        self._traces.shutdown()
+        self._meters.shutdown(FLUSH_MILLISECONDS)
+
+    def _add(self, span: SpanData, trace: TraceContext | None) -> None:
+        parent = None
+        if trace is not None and trace.parent_id:
+            parent = SpanContext(trace.trace_id, trace.parent_id, is_remote=True, trace_flags=TraceFlags(trace.flags))
+        self._ids.trace = trace
+        self._nest(span, parent)
+        self._ids.trace = None
+
+    def _nest(self, span: SpanData, parent: SpanContext | None) -> None:
+        context = None if parent is None else set_span_in_context(NonRecordingSpan(parent))
+        made = self._tracer.start_span(
+            span.name, context, _KINDS[span.kind], span.attributes, start_time=round(span.began_at * 1e9)
+        )
+        if span.error:
+            made.set_attribute("error.type", span.error)
+            made.set_status(Status(StatusCode.ERROR, span.error))
+        for each in span.inner:
+            self._nest(each, made.get_span_context())
+        made.end(round(span.ended_at * 1e9))
+
+    def _measure(self, span: SpanData) -> None:
+        failed = {"error.type": span.error} if span.error else {}
+        self._requests.record(span.ended_at - span.began_at, failed)
+        for call in calls_of(span):
+            names = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.response.model")
+            about: dict[str, Value] = {name: call.attributes[name] for name in names if name in call.attributes}
+            failed_about: dict[str, Value] = about | ({"error.type": call.error} if call.error else {})
+            self._duration.record(call.ended_at - call.began_at, failed_about)
+            first = call.attributes.get("gen_ai.response.time_to_first_chunk")
+            if isinstance(first, float):
+                self._first.record(first, about)
+            for name in ("input", "output"):
+                count = call.attributes.get(f"gen_ai.usage.{name}_tokens")
+                if isinstance(count, int):
+                    self._tokens.record(count, about | {"gen_ai.token.type": name})
+
+
+class _Quiet(logging.Filter):
+    """Lets what the SDK says of a collector that is away pass once a minute, without a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See `logging.Filter`."""
+        record.exc_info = record.exc_text = None
+        now = time.monotonic()
+        if now < self._said.get(record.funcName, -inf) + QUIET_SECONDS:
+            return False
+        self._said[record.funcName] = now
+        return True
