@@ -204,7 +204,7 @@ def test_there_is_one_event_loop_and_no_loose_thread() -> None:
 
 
 def test_a_key_is_revealed_in_few_places() -> None:
-    """Where the one header is written, to a provider, a proxy and a daemon, where a caller's key is turned into
+    """Where the one header is written, to a provider, a proxy, a daemon and a receiver of traces, where a caller's key is turned into
     a digest, and what is an address.
     """
     revealing = {
@@ -221,6 +221,7 @@ def test_a_key_is_revealed_in_few_places() -> None:
             "llm_actors.transport.proxy",
             "llm_runtime.remote.address",
             "llm_runtime.server.access",
+            "llm_runtime.telemetry.export",
         }
         | addresses
     )
@@ -262,7 +263,8 @@ def test_no_public_class_name_has_two_meanings() -> None:
 
 def test_importing_the_library_loads_nothing_heavy() -> None:
     loaded = loaded_by("import llm_runtime")
-    heavy = {"trio_websocket", "wsproto", "prometheus_client", "httpx", "httpx2", "xllamacpp", "coredis", "tomllib"}
+    heavy = {"trio_websocket", "wsproto", "prometheus_client", "httpx", "httpx2", "xllamacpp", "coredis"}
+    heavy |= {"tomllib", "opentelemetry"}
     ours = {"llm_runtime.cli", "llm_runtime.server", "llm_runtime.local_model"}
     assert not loaded & {*heavy, *ours, "asyncio", "argparse", "difflib", "importlib.metadata", "sqlite3"}
 
