@@ -204,8 +204,8 @@ def test_there_is_one_event_loop_and_no_loose_thread() -> None:
 
 
 def test_a_key_is_revealed_in_few_places() -> None:
-    """Where the one header is written, to a provider, a proxy, a daemon and a receiver of traces, where a caller's key is turned into
-    a digest, and what is an address.
+    """Where the one header is written, to a provider, a proxy, a daemon and a receiver of traces, where a caller's key
+    is turned into a digest, and what is an address.
     """
     revealing = {
         name_of(file)
