@@ -115,6 +115,7 @@ AT_START = {
     "llm_runtime.config",
     "llm_runtime.config.checking",
     "llm_runtime.local_model",
+    "llm_runtime.telemetry.export",
     "tomllib",
 }
 """Imported late, but before requests are taken; only if they are configured."""

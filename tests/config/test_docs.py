@@ -11,12 +11,22 @@ from llm_protocol.model_facts import Capabilities
 from llm_protocol.own_prices import OwnPrice
 from llm_protocol.policy import Attempts, CachePolicy, Limits, Policy, Timeouts
 from llm_protocol.vendors import VENDORS
-from llm_runtime.config import ConfigError, CrossModel, Key, Provider, ProviderCache, Selection, Server, parse
+from llm_runtime.config import (
+    ConfigError,
+    CrossModel,
+    Key,
+    OtelConfig,
+    Provider,
+    ProviderCache,
+    Selection,
+    Server,
+    parse,
+)
 from support.reference import sections
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 [EXAMPLE] = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
-ENVIRON = {"LLM_RUNTIME_KEY": "k", "OPENAI_API_KEY": "k"}
+ENVIRON = {"LLM_RUNTIME_KEY": "k", "OPENAI_API_KEY": "k", "OTLP_AUTHORIZATION": "k"}
 
 
 def test_the_example_is_valid_and_shows_the_defaults(tmp_path: Path) -> None:
@@ -41,6 +51,7 @@ def test_the_example_is_valid_and_shows_the_defaults(tmp_path: Path) -> None:
         Capabilities,
         ProviderCache,
         RedisServer,
+        OtelConfig,
         OwnPrice,
         Limits,
         Timeouts,

@@ -1,6 +1,6 @@
 // Which view is seen, and the beginning.
 
-const views = { overview: refresh, requests: listRequests, models: listModels, playground: listModels }
+const views = { overview: refresh, requests: listRequests, spend: listSpend, models: listModels, playground: listModels }
 
 function choose() {
   const chosen = location.hash.slice(1) in views ? location.hash.slice(1) : "overview"

@@ -7,6 +7,7 @@ The SDK's queues are bounded, and a collector that is away costs what waits in t
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from math import inf
@@ -46,6 +47,12 @@ SEND_SECONDS: Final = 5
 _KINDS: Final = {"server": SpanKind.SERVER, "internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT}
 _SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _TOKENS: Final = tuple(4**power for power in range(14))
+
+YIELD_SECONDS: Final = 0.0002
+"""After each run, so that the thread that serves requests does not wait for the interpreter's lock."""
+
+BATCH_SPANS: Final = 128
+"""Spans that are encoded at once, for the same reason."""
 
 QUIET_SECONDS: Final = 60.0
 
@@ -100,7 +107,7 @@ class OtelWriter:
             to = f"{base}/v1/traces" if base else None
             spans = spans or OTLPSpanExporter(endpoint=to, headers=headers or None, timeout=SEND_SECONDS)
             self._exporters.append(spans)
-            self._traces.add_span_processor(BatchSpanProcessor(spans))
+            self._traces.add_span_processor(BatchSpanProcessor(spans, max_export_batch_size=_batch_size()))
         readers = []
         if config.metrics:
             to = f"{base}/v1/metrics" if base else None
@@ -139,6 +146,7 @@ class OtelWriter:
             if span is not None:
                 self._add(span, run.trace)
                 self._measure(span)
+                time.sleep(YIELD_SECONDS)  # else requests wait for this thread, 5 ms at a time
 
     def close(self) -> None:
         """Send what is left, for at most `FLUSH_MILLISECONDS`."""
@@ -184,6 +192,10 @@ class OtelWriter:
                 count = call.attributes.get(f"gen_ai.usage.{name}_tokens")
                 if isinstance(count, int):
                     self._tokens.record(count, about | {"gen_ai.token.type": name})
+
+
+def _batch_size() -> int | None:
+    return None if "OTEL_BSP_MAX_EXPORT_BATCH_SIZE" in os.environ else BATCH_SPANS
 
 
 class _Quiet(logging.Filter):

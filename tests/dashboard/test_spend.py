@@ -1,0 +1,45 @@
+"""What was spent, as the dashboard shows it: from the ledger, in a real browser."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from llm_actors.kernel import Supervisor, running
+from llm_actors.store import persist, store_child
+from llm_actors.store.ledger import Ledger, LedgerEntry, RecordEntry
+from support.browser import open_tab
+from support.server import open_server
+from support.statistics import told
+
+ROWS = "[...$('spent').tBodies[0].rows].map(row => [...row.cells].map(cell => cell.textContent))"
+
+
+def entry(caller: str, team: str, cost: float | None, outcome: str = "ok") -> LedgerEntry:
+    return LedgerEntry(
+        run="r", caller=caller, team=team, provider="a", model="m", outcome=outcome, opened_at=time.time(),
+        input_tokens=5, output_tokens=7, cost=cost,
+    )  # fmt: skip
+
+
+async def test_the_page_shows_what_was_spent_by_whom(chromium: str, tmp_path: Path) -> None:
+    ledger = Ledger()
+    store = store_child(str(tmp_path / "store"), max_bytes=1_000_000, ttl_s=1e6, ledger=ledger)
+    root = Supervisor([store])
+    async with running(root), open_server() as server, open_tab(chromium) as tab:
+        server.engine.told = told()
+        await tab.go(f"{server.address.url}/#spend")
+        await tab.until("$('unspent').textContent.includes('There is no ledger')")
+        server.engine.store = root.ref(store)
+        spent = (entry("alice", "red", 0.75), entry("bob", "red", 0.25), entry("bob", "red", None, "timeout"))
+        await persist(root.ref(store), tuple(map(RecordEntry, spent)))
+        await tab.see("listSpend()")
+        await tab.until("$('spent').tBodies[0].rows.length === 2")
+        assert await tab.see(ROWS) == [
+            ["alice", "1", "0", "5 · 7", "$0.75", "75 %"],
+            ["bob", "2", "1", "10 · 14", "$0.25 + unknown", "25 %"],
+        ]
+        assert (await tab.see("$('unspent').textContent")).startswith("$1.00 since ")
+        await tab.see("$('by').value = 'team'; $('by').dispatchEvent(new Event('change', {bubbles: true}))")
+        await tab.until("$('spent').tBodies[0].rows.length === 1")
+        assert (await tab.see(ROWS))[0][0] == "red"
