@@ -149,6 +149,7 @@ async def test_a_trace_of_runs_members_and_calls_goes_on_from_the_client_to_the_
         everything = b"".join(each.body for each in receiver.requests).decode("utf-8", "replace")
         assert "CANARY" not in everything
         assert "CANARY" not in said
+        assert "already shutdown" not in said
 
 
 async def test_content_is_told_to_who_opted_in(tmp_path: Path) -> None:

@@ -208,6 +208,8 @@ class _Quiet(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """See `logging.Filter`."""
         record.exc_info = record.exc_text = None
+        if record.getMessage().startswith("Exporter already shutdown"):
+            return False  # `close` does it before the SDK does
         now = time.monotonic()
         if now < self._said.get(record.funcName, -inf) + QUIET_SECONDS:
             return False
