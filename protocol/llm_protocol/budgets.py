@@ -15,8 +15,8 @@ Price = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[budgets.NAME]``: what the requests that it names may cost together in one calendar window (UTC). One that
-    names nobody is everybody's.
+    """``[budgets.NAME]``: the limit for the total cost of some requests in one calendar window (UTC). A budget without
+    keys, teams and routes covers all requests.
     """
 
     keys: tuple[Name, ...] = ()

@@ -197,7 +197,7 @@ class Tree:
 
     @property
     def supervised(self) -> Mapping[str, Supervised]:
-        """The providers of the present configuration, by name."""
+        """The providers of the current configuration, by name."""
         return self._supervised
 
     def _kind_of(self, provider: str) -> str:

@@ -8,23 +8,23 @@ from llm_protocol.parameters.targets import TARGETS
 HEAD = """\
 # Parameters
 
-What becomes of each parameter at each provider. This page is made from `llm_protocol.parameters.table` by
+What happens to each parameter at each provider. This page is generated from `llm_protocol.parameters.table` by
 `bin/make-docs`; a test sends every cell.
 
-* **sent**: as it is, under the provider's own name for it. Where a model takes less than its vendor, the value is put
-  within what the model takes, and told as `translated`.
-* **translated**: the provider is told the nearest it has.
-* **left out**: the provider is not told. What asks for nothing (`n: 1`, `logprobs: false`) is left out without a word.
+* **sent**: unchanged, under the provider's own name for it. If a model accepts less than its vendor, the value is
+  adjusted to the model, and reported as `translated`.
+* **translated**: the provider's nearest value is sent.
+* **left out**: it is not sent. A value without an effect (`n: 1`, `logprobs: false`) is left out without a report.
 * **emulated**: the runtime does it.
-* **refused**: the candidate is passed over. If no candidate is left, the request fails with `unsupported_parameter`
-  before any call, and the message names models that can.
+* **refused**: the candidate is skipped. If no candidate is left, the request fails with `unsupported_parameter`
+  before any call, and the message names models that support it.
 
-Everything left out, translated or emulated is told: in the header `x-llm-runtime-adjusted`, and in
+Everything left out, translated or emulated is reported: in the header `x-llm-runtime-adjusted`, and in
 `llm_runtime.adjusted` of the body for clients that send the object `llm_runtime`; in Python as `response.adjusted`.
 `"llm_runtime": {"strict": true}`, or `strict = true` of a route, refuses what would be left out or translated.
 
-A field that has no row goes on to providers of the same wire and is refused elsewhere. Names are those of the wire
-that has the parameter; `/` stands between the names on different wires.
+A field without a row is forwarded to providers of the same wire, and refused elsewhere. Names are those of the wires
+that have the parameter, separated by `/`.
 """
 
 

@@ -196,7 +196,7 @@ class ResponsePersistence:
                 await self._write(store)
 
     async def flush(self) -> None:
-        """Write what there is, for the last time."""
+        """Write everything that is pending, before the server ends."""
         if (store := self._store()) is not None:
             await self._write(store)
 
