@@ -1,8 +1,8 @@
 """bin/bench hosts: what a host costs beside Trio, in processor time, at 50 streams at the same time.
 
 The fake provider runs in a process of its own and sends each chunk 20 ms after the one before, so that every chunk
-comes alone. Two lengths of answers tell the cost of a chunk from that of a request. The limits are those of issue 22's
-promise: an asyncio host pays at most 100 µs more for each request and 15 µs more for each chunk.
+comes alone. Two lengths of answers tell the cost of a chunk from that of a request. An asyncio host is to pay at most
+100 µs more for each request and 15 µs more for each chunk.
 """
 
 from __future__ import annotations

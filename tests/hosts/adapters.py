@@ -36,7 +36,7 @@ def on_asyncio(scenario: Scenario, config: llm_runtime.Config, **options: Any) -
 
 def in_a_thread(scenario: Scenario, config: llm_runtime.Config, **options: Any) -> None:
     with sync.open_runtime(config, **options) as rt:
-        finish(scenario(_Awaited(rt)))
+        finish(scenario(Awaited(rt)))
 
 
 KEY = "sk-hosts-0123456789abcdef"
@@ -68,7 +68,7 @@ def remote_on_asyncio(scenario: Scenario, config: llm_runtime.Config, **options:
 
 def remote_in_a_thread(scenario: Scenario, config: llm_runtime.Config, **options: Any) -> None:
     with sync.connect(_daemon(config), key=KEY, **options) as rt:
-        finish(scenario(_Awaited(rt)))
+        finish(scenario(Awaited(rt)))
 
 
 REMOTE = {"remote": remote, "remote-asyncio": remote_on_asyncio, "remote-sync": remote_in_a_thread}
@@ -89,7 +89,7 @@ async def called(value: Awaitable[Any] | Any) -> Any:
     return await value if isawaitable(value) else value
 
 
-class _Awaited:
+class Awaited:
     """A blocking object whose methods can be awaited."""
 
     def __init__(self, inner: Any) -> None:
@@ -100,7 +100,7 @@ class _Awaited:
         if not callable(value):
             return value
         if name in ("stream", "stream_request", "text", "partials"):
-            return lambda *args, **kwargs: _Awaited(value(*args, **kwargs))
+            return lambda *args, **kwargs: Awaited(value(*args, **kwargs))
 
         def call(*args: Any, **kwargs: Any) -> Any:
             result = value(*args, **kwargs)
@@ -114,14 +114,14 @@ class _Awaited:
 
         return call
 
-    async def __aenter__(self) -> _Awaited:
+    async def __aenter__(self) -> Awaited:
         self._inner.__enter__()
         return self
 
     async def __aexit__(self, *how: Any) -> None:
         self._inner.__exit__(*how)
 
-    def __aiter__(self) -> _Awaited:
+    def __aiter__(self) -> Awaited:
         return self
 
     async def __anext__(self) -> Any:
