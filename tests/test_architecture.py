@@ -264,7 +264,7 @@ def test_no_public_class_name_has_two_meanings() -> None:
 def test_importing_the_library_loads_nothing_heavy() -> None:
     loaded = loaded_by("import llm_runtime")
     heavy = {"trio_websocket", "wsproto", "prometheus_client", "httpx", "httpx2", "xllamacpp", "coredis"}
-    heavy |= {"tomllib", "opentelemetry"}
+    heavy |= {"tomllib", "opentelemetry", "h2"}
     ours = {"llm_runtime.cli", "llm_runtime.server", "llm_runtime.local_model"}
     assert not loaded & {*heavy, *ours, "asyncio", "argparse", "difflib", "importlib.metadata", "sqlite3"}
 

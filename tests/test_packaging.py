@@ -56,7 +56,8 @@ def test_what_is_imported_is_declared() -> None:
     declared = names(PROJECT["project"]["dependencies"])
     with_trio = names(requires("trio")) & {"outcome"}
     with_trio_websocket = names(requires("trio-websocket")) & {"wsproto"}
-    extra = names(PROJECT["project"]["optional-dependencies"]["redis"])
+    optional = PROJECT["project"]["optional-dependencies"]
+    extra = names(optional["redis"]) | names(optional["http2"])
     of_any_version = {"backports", "compression"}  # backports-zstd until 3.14, which has it as compression.zstd
     allowed = {
         *declared, *extra, *with_trio, *with_trio_websocket, *of_any_version, *SOURCES.values(),

@@ -68,6 +68,7 @@ def provider_spec(name: str, provider: Provider, vendors: VendorTable = VENDORS)
         models=provider.models,
         trust=TlsTrust(ca_file=provider.ca_file),
         proxy=proxy_of(provider),
+        http2=provider.http2,
         timeouts=provider.timeouts,
         max_answer=provider.max_answer_mb,
         max_concurrency=provider.limits.max_concurrency or vendor.max_concurrency,

@@ -110,6 +110,7 @@ AT_START = {
     "coredis",
     "coredis.exceptions",
     "coredis.retry",
+    "llm_actors.transport.http2",
     "llm_actors.cache.tier",
     "llm_actors.store.tier",
     "llm_runtime.config",

@@ -48,6 +48,7 @@ EXPECTED = {
         {"x-gateway-key": KEY, "x-team": "search"},
     ),
     "work": (f"https://api.openai.com/v1{CHAT}", {"authorization": f"Bearer {KEY}"}),
+    "internal": (f"https://models.corp.example/v1{CHAT}", {}),
 }
 
 

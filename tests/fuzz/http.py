@@ -12,7 +12,7 @@ from fuzz.steps import pieces, step
 from fuzz.target import Target
 from llm_actors.transport.connection import ClientConnection
 from llm_actors.transport.errors import TransportError
-from llm_actors.transport.request import Origin
+from llm_actors.transport.request import HttpRequest, Origin
 from llm_runtime.server.http1 import Request, RequestParser
 from llm_runtime.server.http_error import HttpError
 
@@ -156,7 +156,7 @@ async def _exchanges(method: str, cuts: Sequence[Sequence[bytes]]) -> list[Got]:
 async def _exchange(method: str, parts: Sequence[bytes]) -> Got:
     connection, head, body = ClientConnection(ORIGIN, Script(parts)), None, b""
     try:
-        response = await connection.ask(method, b"x")
+        response = await connection.ask(HttpRequest(method, ORIGIN, "/"), b"x")
         head = response.status, dict(response.headers)
         while part := await connection.receive():
             body += part

@@ -29,6 +29,8 @@ from typing import Self
 
 import trio
 
+from support.http2_side import Http2Side
+
 Step = Callable[["Call"], Awaitable[None]]
 Script = Step | Sequence[Step]
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
@@ -64,14 +66,25 @@ class Call:
 
 
 class Peer:
-    """See the module. ``greeting`` runs on every new connection before its first request is read."""
+    """See the module. ``greeting`` runs on every new connection before its first request is read. With ``http2`` the
+    same scripts answer in HTTP/2, unless a proxy has ``forwarded`` the requests, which speaks HTTP/1.1.
+    """
 
     def __init__(
-        self, *scripts: Script, tls: ssl.SSLContext | None = None, greeting: Script = (), responses: bool = False
+        self,
+        *scripts: Script,
+        tls: ssl.SSLContext | None = None,
+        greeting: Script = (),
+        responses: bool = False,
+        http2: bool = False,
+        forwarded: bool = False,
     ) -> None:
         self._scripts = [_steps(script) for script in scripts] or [_steps(reply())]
         self._greeting = _steps(greeting)
         self._tls = tls
+        self._http2 = http2 and not forwarded
+        if self._http2 and tls is not None:
+            tls.set_alpn_protocols(["h2"])
         self._responses = responses
         self._changed = trio.Event()
         self.requests: list[Seen] = []
@@ -135,6 +148,8 @@ class Peer:
         stream: trio.abc.Stream = raw
         if self._tls:
             stream = trio.SSLStream(raw, self._tls, server_side=True)
+        if self._http2:
+            stream = Http2Side(stream)
         call = Call(self, stream, raw.socket)
         number = self.connections
         try:

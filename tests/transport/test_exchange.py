@@ -68,6 +68,7 @@ async def test_connection_is_kept_after_a_whole_answer(autojump_clock: MockClock
         assert (statistics.opened_total, statistics.reused_total, statistics.idle) == (1, 2, 1)
 
 
+@pytest.mark.http1
 async def test_connection_is_kept_when_only_the_terminating_chunk_was_left_unread(autojump_clock: MockClock) -> None:
     """A reader stops at the vendor's end marker; what is here already is enough to know that the body ended."""
     whole = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\n[DONE]\r\n0\r\n\r\n"
@@ -93,6 +94,7 @@ async def test_connection_is_closed_when_the_server_says_so(autojump_clock: Mock
         assert transport.statistics().open == 0
 
 
+@pytest.mark.http1
 @pytest.mark.parametrize(("method", "status"), [("POST", 204), ("POST", 304), ("HEAD", 200)])
 async def test_connection_is_closed_after_an_answer_without_body(
     autojump_clock: MockClock, method: str, status: int
@@ -105,6 +107,7 @@ async def test_connection_is_closed_after_an_answer_without_body(
         assert await fetch(transport) == (200, b"next")
 
 
+@pytest.mark.http1
 async def test_body_that_ends_with_the_connection_is_read_to_its_end(autojump_clock: MockClock) -> None:
     answer = raw(b"HTTP/1.0 200 OK\r\n\r\nall of it")
     async with Peer([answer, close()]) as peer, transport_to(peer) as transport:
@@ -156,6 +159,7 @@ async def test_read_refuses_a_declared_length_past_its_limit_before_reading(auto
                 await response.read(limit=1000)
 
 
+@pytest.mark.http1
 @pytest.mark.parametrize("size", [10, 8 * 1024 * 1024])
 async def test_error_answer_is_read_though_the_server_does_not_read_the_request(
     autojump_clock: MockClock, size: int
@@ -172,6 +176,7 @@ async def test_error_answer_is_read_though_the_server_does_not_read_the_request(
             assert transport.statistics().open == 0, "the request was not sent in full"
 
 
+@pytest.mark.http1
 async def test_error_answer_is_read_though_the_server_closed_on_the_request(autojump_clock: MockClock) -> None:
     answer = b"HTTP/1.1 401 No\r\ncontent-length: 2\r\n\r\nno"
 

@@ -240,7 +240,7 @@ async def test_request_that_crossed_the_close_is_sent_again_once(autojump_clock:
     [
         pytest.param(0, (close(),), id="on a new connection"),
         pytest.param(1, (reply(), close(), close()), id="twice"),
-        pytest.param(1, (reply(), [raw(b"H"), close()]), id="after one byte"),
+        pytest.param(1, (reply(), [raw(b"H"), close()]), id="after one byte", marks=pytest.mark.http1),
         pytest.param(1, (reply(), [pause(2), close()]), id="after it may have been worked on"),
     ],
 )
@@ -300,6 +300,7 @@ OTHERS_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
+@pytest.mark.http1
 @pytest.mark.parametrize("over_tcp", [False, True], ids=["socket pair", "TCP"])
 @pytest.mark.parametrize(
     "surplus", [OTHERS_ANSWER, OTHERS_ANSWER[:20], b"\r\n", b"x"], ids=["answer", "part", "CRLF", "x"]
@@ -328,6 +329,7 @@ async def test_surplus_bytes_never_reach_the_next_answer(
             assert [seen.connection for seen in peer.requests] == [1, 2]
 
 
+@pytest.mark.http1
 async def test_surplus_bytes_after_the_answer_never_reach_the_next_one(autojump_clock: MockClock) -> None:
     """G18: a second answer that nobody asked for is thrown away with its connection."""
     async with Peer(raw([OTHERS_ANSWER] * 2, gap=1), reply(b"good")) as peer, transport_to(peer) as transport:
@@ -357,6 +359,7 @@ async def test_errors_carry_neither_headers_nor_what_the_peer_wrote(autojump_clo
                 exc = exc.__cause__ or exc.__context__
 
 
+@pytest.mark.http1
 async def test_malformed_chunk_after_good_ones_gives_the_good_ones_first(autojump_clock: MockClock) -> None:
     answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\ngood\r\nzz\r\nbad"
     async with Peer(raw(answer)) as peer, transport_to(peer) as transport, transport.send(post()) as response:

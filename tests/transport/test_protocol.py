@@ -157,7 +157,7 @@ def read_through(pieces: list[bytes]) -> tuple[int, bytes, str]:
         connection = ClientConnection(ORIGIN, ScriptedWire(list(pieces)))
         status, body = 0, b""
         try:
-            response = await connection.ask("POST", b"")
+            response = await connection.ask(post(), b"")
             status = response.status
             while piece := await response.receive():
                 body += piece

@@ -51,6 +51,7 @@ def trust(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> TlsTrust:
     ca.cert_pem.write_to_path(str(path))
     trust = TlsTrust(ca_file=str(path))
     trust.context()
+    trust.context(http2=True)
     return trust
 
 
@@ -79,7 +80,7 @@ async def way(
     """A peer behind a proxy. After a body without error nothing is open at any of the three."""
     tls = server(ca, "api.test") if origin.scheme == "https" else None
     own = server(ca, name) if scheme == "https" else None
-    async with Peer(*scripts, tls=tls) as peer:
+    async with Peer(*scripts, tls=tls, forwarded=origin is HTTP and scheme != "socks5") as peer:
         async with FakeProxy(peer, scheme, credentials=credentials, known=known, tls=own) as proxy:
             transport = Transport(trust, dial=proxy.dial, proxy=proxy.proxy)
             yield Way(peer, proxy, transport)

@@ -85,7 +85,8 @@ async def test_fifty_streams_and_as_many_that_are_cancelled(scheme: str, secure:
     trust = TlsTrust(str(folder / "ca.pem"))
     context = tls(folder) if secure else None
     half = [chunked(b"x", end=False), stall()]
-    async with proxy(scheme, folder) as through, Peer(*[sse("a", "b")] * STREAMS, half, tls=context) as peer:
+    scripts, forwarded = [sse("a", "b")] * STREAMS, not secure and scheme != "socks5"
+    async with proxy(scheme, folder) as through, Peer(*scripts, half, tls=context, forwarded=forwarded) as peer:
         transport, asked = Transport(trust, proxy=through), post(origin=origin_of(peer))
         results: list[tuple[int, bytes]] = []
 
@@ -132,7 +133,7 @@ async def test_a_wrong_password_is_refused_once(scheme: str, folder: Path) -> No
 
 
 @each_scheme
-async def test_a_provider_behind_a_proxy(scheme: str, folder: Path) -> None:
+async def test_a_provider_behind_a_proxy(scheme: str, folder: Path, spoken: str) -> None:
     models = chunked(b'{"object":"list","data":[{"id":"m","object":"model"}]}')
     script: Sequence[object] = [models, sse(*HELLO, *END)]
     async with proxy(scheme, folder) as through, Peer(*script, tls=tls(folder)) as peer:  # type: ignore[arg-type]
@@ -141,6 +142,7 @@ async def test_a_provider_behind_a_proxy(scheme: str, folder: Path) -> None:
             kind = "openai_compatible"
             base_url = "{peer.url}/v1"
             ca_file = "ca.pem"
+            http2 = {str(spoken == "2").lower()}
             proxy = "{through.url}"
             proxy_auth = "env:PROXY_AUTH"
         """

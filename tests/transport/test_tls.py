@@ -38,6 +38,7 @@ def trust(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> TlsTrust:
     ca.cert_pem.write_to_path(str(path))
     trust = TlsTrust(ca_file=str(path))
     trust.context()
+    trust.context(http2=True)
     return trust
 
 
@@ -100,6 +101,7 @@ async def test_authority_that_nobody_trusts_is_refused(autojump_clock: MockClock
         assert peer.requests == []
 
 
+@pytest.mark.http1
 async def test_server_is_told_why_its_certificate_was_refused(autojump_clock: MockClock, trust: TlsTrust) -> None:
     heard: list[str] = []
 
@@ -120,6 +122,7 @@ async def test_server_is_told_why_its_certificate_was_refused(autojump_clock: Mo
     assert "alert unknown ca" in heard[0].lower().replace("_", " ")
 
 
+@pytest.mark.http1
 async def test_stalled_handshake_ends_at_the_connect_timeout(autojump_clock: MockClock, trust: TlsTrust) -> None:
     async with Peer(greeting=[_read_something, stall()]) as peer:
         transport = Transport(trust, dial=peer.dial)
@@ -135,6 +138,7 @@ async def _read_something(call: Call) -> None:
     await call.stream.receive_some(65536)
 
 
+@pytest.mark.http1
 @pytest.mark.parametrize(
     "greeting",
     [[close()], [_read_something, close()], [raw(b"HTTP/1.1 400 Bad\r\n\r\n")]],
@@ -154,7 +158,7 @@ async def test_server_that_does_not_speak_tls_is_a_tls_failure(
     ("script", "whole"),
     [
         pytest.param([raw(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody"), close()], True, id="framed"),
-        pytest.param([raw(b"HTTP/1.0 200 OK\r\n\r\nbody"), close()], False, id="until close"),
+        pytest.param([raw(b"HTTP/1.0 200 OK\r\n\r\nbody"), close()], False, id="until close", marks=pytest.mark.http1),
         pytest.param([chunked(b"body", end=False), close()], False, id="in the body"),
     ],
 )
@@ -175,6 +179,7 @@ async def test_close_without_close_notify_is_no_end_of_a_body(
                 await response.receive()
 
 
+@pytest.mark.http1
 async def test_leftover_record_never_reaches_the_next_answer(
     autojump_clock: MockClock, ca: trustme.CA, trust: TlsTrust
 ) -> None:
@@ -190,6 +195,7 @@ async def test_leftover_record_never_reaches_the_next_answer(
         assert peer.connections == 2
 
 
+@pytest.mark.http1
 async def test_early_error_answer_is_read_over_tls(autojump_clock: MockClock, ca: trustme.CA, trust: TlsTrust) -> None:
     """A send that is given up in the middle does not take the answer with it."""
     answer = raw(b"HTTP/1.1 413 Too Large\r\ncontent-length: 5\r\n\r\nlarge")
@@ -241,7 +247,7 @@ class SlowTrust(TlsTrust):
         super().__init__()
         self.began, self.may_end = trio.Event(), threading.Event()
 
-    def _make(self) -> ssl.SSLContext:
+    def _make(self, protocols: list[str]) -> ssl.SSLContext:
         trio.from_thread.run_sync(self.began.set)
         self.may_end.wait(10)
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -271,7 +277,7 @@ async def test_cancelled_while_certificates_are_read_does_not_leave_the_reading_
 
 def test_context_checks_certificate_and_host_and_speaks_tls_1_2_or_newer() -> None:
     trust = TlsTrust()
-    assert not trust.loaded
+    assert not trust.is_loaded()
     context = trust.context()
     assert context is trust.context()
     assert context.verify_mode is ssl.CERT_REQUIRED

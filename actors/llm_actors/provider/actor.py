@@ -44,7 +44,9 @@ class ProviderActor:
         self._spec = spec
         self._oddities = Oddities(spec.name)
         idle = spec.max_concurrency
-        self._transport = Transport(trust=spec.trust, dial=dial, proxy=spec.proxy, max_idle_per_origin=idle)
+        self._transport = Transport(
+            trust=spec.trust, dial=dial, proxy=spec.proxy, http2=spec.http2, max_idle_per_origin=idle
+        )
 
     async def run(self, inbox: Inbox[ProviderMessage], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until asked to stop; then finish the requests in progress. Cancelling closes every

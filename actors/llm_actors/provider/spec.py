@@ -64,6 +64,8 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     trust: TlsTrust | None = None
     proxy: Proxy | None = None
     """The proxy; ``None``: connect directly."""
+    http2: bool = False
+    """Whether HTTP/2 is spoken where the server has it."""
     timeouts: Timeouts = Timeouts()
     max_answer: AnswerLimits = AnswerLimits()
     max_concurrency: int = DEFAULT_CONCURRENCY

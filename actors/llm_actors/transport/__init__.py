@@ -1,4 +1,4 @@
-"""Outgoing HTTP/1.1 on Trio sockets, with TLS, connection reuse and typed errors.
+"""Outgoing HTTP/1.1 and HTTP/2 on Trio sockets, with TLS, connection reuse and typed errors.
 
 Why not a general HTTP client: docs/decisions/0002-http-client-on-h11.md.
 """

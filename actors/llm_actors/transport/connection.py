@@ -16,19 +16,16 @@ from llm_actors.transport.errors import (
     Broken,
     ProtocolViolation,
     TransportError,
-    UnsupportedEncoding,
     wire_reason,
 )
 from llm_actors.transport.reader import IncompleteResponse, ResponseReader
-from llm_actors.transport.request import Origin, StreamedBody
-from llm_actors.transport.response import Headers, HttpResponse
+from llm_actors.transport.request import HttpRequest, Origin, StreamedBody
+from llm_actors.transport.response import Headers, HttpResponse, refuse_encodings
 from llm_actors.transport.wire import CHUNK_BYTES, Wire
 from llm_protocol.http1 import BadHttp, ResponseHead
 
 LISTEN_WHILE_SENDING_BYTES: Final = 32 * 1024  # smaller requests fit into the sockets' buffers and never block
 STALE_SECONDS: Final = 1.0  # see Stale
-
-_ENCODINGS: Final = frozenset(("gzip", "br", "deflate", "zstd", "compress"))
 
 
 class Stale(Broken):
@@ -67,17 +64,16 @@ class ClientConnection:
         self._failure: TransportError | None = None
         self._response: HttpResponse | None = None
 
-    async def ask(
-        self, method: str, payload: bytes, body: StreamedBody | None = None, *, any_encoding: bool = False
-    ) -> HttpResponse:
-        """Send one encoded request, and ``body`` behind it, and wait for the head of its answer.
+    async def ask(self, request: HttpRequest, payload: bytes) -> HttpResponse:
+        """Send one request, encoded in ``payload``, and a streamed body behind it; wait for the head of its answer.
 
-        Raises :class:`Stale`, Broken, ProtocolViolation or UnsupportedEncoding, and what ``body`` raises. After an
+        Raises :class:`Stale`, Broken, ProtocolViolation or UnsupportedEncoding, and what the body raises. After an
         error or a cancel the connection is only good for ``close``.
         """
-        self._reset(method)
+        self._reset(request.method)
         self._exchanges += 1
-        self._any_encoding = any_encoding
+        self._any_encoding = request.any_encoding
+        body = request.body if isinstance(request.body, StreamedBody) else None
         if body is not None or len(payload) > LISTEN_WHILE_SENDING_BYTES:
             await self._send_while_listening(payload, body)
         else:
@@ -175,7 +171,7 @@ class ClientConnection:
                 raise self._cut(exc) from exc
             self._feed(came)
         if not self._any_encoding and (encoding := head.headers.get("content-encoding")) is not None:
-            self._refuse_encodings(head.status, encoding)
+            refuse_encodings(self.origin, head.status, encoding)
         self._response = HttpResponse(head.status, Headers(head.headers), self.origin, self.receive)
         return self._response
 
@@ -184,14 +180,6 @@ class ClientConnection:
             return self._reader.read_head()
         except (BadHttp, IncompleteResponse) as exc:
             raise self._fault(exc) from None
-
-    def _refuse_encodings(self, status: int, encodings: str) -> None:
-        for encoding in encodings.lower().split(","):
-            name = encoding.strip(" \t")
-            if name != "identity":
-                shown = name if name in _ENCODINGS else "unknown"
-                reason = f"the response ({status}) is compressed ({shown}) though only identity was accepted"
-                raise UnsupportedEncoding(self.origin, reason, status=status)
 
     def _read_body(self) -> bytes:
         """The bytes of the body that have arrived; empty if more must be awaited."""
@@ -227,41 +215,3 @@ class ClientConnection:
         if self._exchanges > 1 and not self._answered and fresh:
             return Stale(self.origin, reason)
         return Broken(self.origin, reason, answered=self._answered)
-
-
-MAX_IDLE_PER_ORIGIN: Final = 128
-IDLE_SECONDS: Final = 50.0  # common load balancers give up after 60
-
-
-class IdleStack:
-    """A LIFO stack per origin. Pure but for closing what it drops; the time is the caller's."""
-
-    def __init__(self, *, max_per_origin: int = MAX_IDLE_PER_ORIGIN, idle_seconds: float = IDLE_SECONDS) -> None:
-        self._max_per_origin = max_per_origin
-        self._idle_seconds = idle_seconds
-        self._stacks: dict[Origin, list[tuple[ClientConnection, float]]] = {}
-
-    def __len__(self) -> int:
-        return sum(map(len, self._stacks.values()))
-
-    def pop(self, origin: Origin, now: float) -> ClientConnection | None:
-        """The connection used last, if it is young enough and its peer has neither closed it nor sent anything."""
-        stack = self._stacks.get(origin)
-        while stack:
-            connection, since = stack.pop()
-            if now - since < self._idle_seconds and connection.is_quiet():
-                return connection
-            connection.close()
-        return None
-
-    def push(self, connection: ClientConnection, now: float) -> None:
-        stack = self._stacks.setdefault(connection.origin, [])
-        stack.append((connection, now))
-        while stack and (len(stack) > self._max_per_origin or now - stack[0][1] >= self._idle_seconds):
-            stack.pop(0)[0].close()
-
-    def clear(self) -> None:
-        for stack in self._stacks.values():
-            for connection, _ in stack:
-                connection.close()
-        self._stacks.clear()

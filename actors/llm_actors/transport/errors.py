@@ -30,7 +30,7 @@ class TransportError(Exception):
 
 
 class RequestRefused(TransportError):
-    """The request cannot be written as HTTP/1.1 without changing its meaning. Nothing was sent."""
+    """The request cannot be written as HTTP without changing its meaning. Nothing was sent."""
 
 
 class ConnectFailed(TransportError):
@@ -69,7 +69,7 @@ class Broken(TransportError):
 
 
 class ProtocolViolation(TransportError):
-    """The response is not unambiguous HTTP/1.1, or it exceeds a limit."""
+    """The response is not unambiguous HTTP, or it exceeds a limit."""
 
 
 class UnsupportedEncoding(TransportError):

@@ -8,11 +8,12 @@ from typing import Final
 import trio
 
 from llm_actors.threads import run_large
-from llm_actors.transport.errors import BodyTooLarge
+from llm_actors.transport.errors import BodyTooLarge, UnsupportedEncoding
 from llm_actors.transport.request import Origin
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # for read(): a page of images in base64 fits
 
+_ENCODINGS: Final = frozenset(("gzip", "br", "deflate", "zstd", "compress"))
 
 JOIN_FACTOR: Final = 16  # joining bytes is so much faster than decoding them
 
@@ -84,6 +85,16 @@ class HttpResponse:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} from {self.origin}>"
+
+
+def refuse_encodings(origin: Origin, status: int, encodings: str) -> None:
+    """Raise `UnsupportedEncoding` for a body in any other encoding than ``identity``."""
+    for encoding in encodings.lower().split(","):
+        name = encoding.strip(" \t")
+        if name != "identity":
+            shown = name if name in _ENCODINGS else "unknown"
+            reason = f"the response ({status}) is compressed ({shown}) though only identity was accepted"
+            raise UnsupportedEncoding(origin, reason, status=status)
 
 
 def _is_number_above(text: str, limit: int) -> bool:

@@ -12,12 +12,13 @@ import ssl
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Final
 
 import trio
 
-from llm_actors.transport.connection import IDLE_SECONDS, MAX_IDLE_PER_ORIGIN, ClientConnection, IdleStack, Stale
+from llm_actors.transport.connection import ClientConnection, Stale
 from llm_actors.transport.dial import Dial, TcpDial
 from llm_actors.transport.errors import (
     WIRE_ERRORS,
@@ -29,6 +30,7 @@ from llm_actors.transport.errors import (
     is_out_of_resources,
     wire_reason,
 )
+from llm_actors.transport.idle import IDLE_SECONDS, MAX_IDLE_PER_ORIGIN, IdleStack, OutgoingConnection
 from llm_actors.transport.proxy import Proxy, credentials_refused, open_tunnel
 from llm_actors.transport.request import HttpRequest, Origin, StreamedBody, encode
 from llm_actors.transport.response import HttpResponse
@@ -60,7 +62,8 @@ class Transport:
     """Connections to any number of origins. The constructor does no I/O; use within one Trio run.
 
     ``dial`` makes network connections and is replaceable for tests; TLS is always on this side of it. ``proxy``: the
-    proxy for all connections; ``trust`` applies to an https proxy, too.
+    proxy for all connections; ``trust`` applies to an https proxy, too. ``http2``: HTTP/2 is spoken, over TLS if the
+    server agrees to it; needs the package ``h2``. A proxy that forwards requests is spoken to in HTTP/1.1.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Transport:
         *,
         dial: Dial | None = None,
         proxy: Proxy | None = None,
+        http2: bool = False,
         max_idle_per_origin: int = MAX_IDLE_PER_ORIGIN,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
@@ -76,6 +80,11 @@ class Transport:
         self._trust_lock = trio.Lock()
         self._dial = dial or TcpDial()
         self._proxy = proxy
+        self._http2: Callable[[Origin, Wire], OutgoingConnection] | None = None
+        if http2:
+            from llm_actors.transport.http2 import Http2Connection  # with its library, for those who ask for it
+
+            self._http2 = Http2Connection
         self._idle = IdleStack(max_per_origin=max_idle_per_origin, idle_seconds=idle_seconds)
         self._closed = False
         self._connecting = self._active = self._opened = self._reused = self._resent = 0
@@ -115,7 +124,7 @@ class Transport:
 
     async def exchange(
         self, request: HttpRequest, connect_timeout: float, on_sent: Callable[[], None] | None = None
-    ) -> tuple[ClientConnection, HttpResponse]:
+    ) -> tuple[OutgoingConnection, HttpResponse]:
         """For a `ConnectionLease`: a response, and the connection to return with `put_back`."""
         if self._closed:
             raise trio.ClosedResourceError("the transport is closed")
@@ -144,11 +153,10 @@ class Transport:
             return encode(request)
         return encode(request, absolute=True, proxy_authorization=self._proxy.authorization)
 
-    async def _ask(self, connection: ClientConnection, request: HttpRequest, payload: bytes) -> HttpResponse:
+    async def _ask(self, connection: OutgoingConnection, request: HttpRequest, payload: bytes) -> HttpResponse:
         self._active += 1
-        body = request.body if isinstance(request.body, StreamedBody) else None
         try:
-            response = await connection.ask(request.method, payload, body, any_encoding=request.any_encoding)
+            response = await connection.ask(request, payload)
             self._check_proxy(response)
         except BaseException:
             self._active -= 1
@@ -161,7 +169,7 @@ class Transport:
         if response.status == 407 and self._proxy is not None and self._proxy.forwards(response.origin):
             raise ProxyRefused(response.origin, credentials_refused(self._proxy, 407))
 
-    def put_back(self, connection: ClientConnection) -> None:
+    def put_back(self, connection: OutgoingConnection) -> None:
         """Keep the connection for another request, or close it if there is any doubt."""
         self._active -= 1
         if connection.renew() and not self._closed:
@@ -170,7 +178,7 @@ class Transport:
         else:
             connection.close()
 
-    async def _connect(self, origin: Origin, timeout: float) -> ClientConnection:
+    async def _connect(self, origin: Origin, timeout: float) -> OutgoingConnection:
         stage = ["connecting"]
         self._connecting += 1
         try:
@@ -181,10 +189,18 @@ class Transport:
         finally:
             self._connecting -= 1
         self._opened += 1
+        if self._http2 is not None and self._speaks_http2(origin, wire):
+            return self._http2(origin, wire)
         return ClientConnection(origin, wire)
 
+    def _speaks_http2(self, origin: Origin, wire: Wire) -> bool:
+        """Whether the server does: over TLS it has said so, without TLS it is known to."""
+        if isinstance(wire, TlsWire) and origin.scheme == "https":
+            return wire.protocol == "h2"
+        return self._proxy is None or not self._proxy.forwards(origin)
+
     async def _open_wire(self, origin: Origin, stage: list[str]) -> Wire:
-        context = await self._tls_context(origin) if origin.scheme == "https" else None
+        context = await self._tls_context(origin, http2=self._http2 is not None) if origin.scheme == "https" else None
         if self._proxy is None:
             wire: Wire = PlainWire(await self._open_stream(origin, origin.host, origin.port))
         else:
@@ -230,13 +246,13 @@ class Transport:
                 raise
         return await self._dial(host, port)
 
-    async def _tls_context(self, origin: Origin) -> ssl.SSLContext:
-        if not self._trust.loaded:
+    async def _tls_context(self, origin: Origin, *, http2: bool = False) -> ssl.SSLContext:
+        if not self._trust.is_loaded(http2=http2):
             # Reads and parses a hundred certificates or more: in a thread, once, for the first caller. That thread is
             # never abandoned: a program that exited meanwhile would run OpenSSL's exit hook during it, and crash.
             async with self._trust_lock:
                 try:
-                    await trio.to_thread.run_sync(self._trust.context)
+                    await trio.to_thread.run_sync(partial(self._trust.context, http2=http2))
                 except OSError as exc:
                     if is_out_of_resources(exc):
                         raise OutOfResources(origin, wire_reason(exc)) from exc
@@ -244,7 +260,7 @@ class Transport:
                     raise TlsFailed(
                         origin, f"the trusted certificates{file} cannot be read: {wire_reason(exc)}"
                     ) from exc
-        return self._trust.context()
+        return self._trust.context(http2=http2)
 
 
 async def _in_tls(wire: Wire, context: ssl.SSLContext, origin: Origin, host: str, whose: str = "") -> TlsWire:

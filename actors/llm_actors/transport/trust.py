@@ -14,29 +14,30 @@ OP_IGNORE_UNEXPECTED_EOF: Final = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  #
 
 
 class TlsTrust:
-    """Makes the one SSL context of a transport on first use; making one costs tens of milliseconds.
+    """Makes the SSL contexts of a transport on first use; making one costs tens of milliseconds.
 
     ``ca_file`` is a PEM file that replaces the system's authorities. The constructor reads nothing.
     """
 
     def __init__(self, ca_file: str | None = None) -> None:
         self.ca_file = ca_file
-        self._context: ssl.SSLContext | None = None
+        self._contexts: dict[bool, ssl.SSLContext] = {}
 
-    @property
-    def loaded(self) -> bool:
-        return self._context is not None
+    def is_loaded(self, *, http2: bool = False) -> bool:
+        """Whether `context` would read no file."""
+        return http2 in self._contexts
 
-    def context(self) -> ssl.SSLContext:
-        """The shared context: TLS 1.2 or newer, certificate and host name checked, HTTP/1.1 only.
+    def context(self, *, http2: bool = False) -> ssl.SSLContext:
+        """The shared context: TLS 1.2 or newer, certificate and host name checked. It offers the server HTTP/1.1, and
+        with ``http2`` HTTP/2 before it.
 
         Reads files on the first call. Raises OSError when ``ca_file`` is missing or holds no certificate.
         """
-        if self._context is None:
-            self._context = self._make()
-        return self._context
+        if http2 not in self._contexts:
+            self._contexts[http2] = self._make(["h2", "http/1.1"] if http2 else ["http/1.1"])
+        return self._contexts[http2]
 
-    def _make(self) -> ssl.SSLContext:
+    def _make(self, protocols: list[str]) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.ca_file is None and not _system_has_authorities(context):
             import certifi  # imported here because it is slow, and most machines have authorities of their own
@@ -49,7 +50,7 @@ class TlsTrust:
         # like a proper end, and a body that ends with its connection would count as complete though it can be cut by
         # anyone.
         context.options &= ~OP_IGNORE_UNEXPECTED_EOF
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols(protocols)
         return context
 
 

@@ -101,6 +101,11 @@ class TlsWire:
             else:
                 return await self._flush()
 
+    @property
+    def protocol(self) -> str | None:
+        """What both have agreed to speak (ALPN), after the handshake."""
+        return self._tls.selected_alpn_protocol()
+
     async def send_all(self, data: bytes) -> None:
         self._sending = True
         try:

@@ -139,6 +139,10 @@ class Provider(Section, frozen=True, kw_only=True):
     """
     proxy_auth: Secret | None = None
     """User and password for the proxy, as ``user:password``."""
+    http2: bool = False
+    """Speak HTTP/2, over TLS if the server agrees to it. Needs the extra ``http2``. Each request under way has its own
+    connection, as in HTTP/1.1.
+    """
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     cache: ProviderCache = ProviderCache()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,9 +26,12 @@ ENDPOINTS = ("/chat/completions", "/completions", "/responses", "/messages", "/e
 
 REMOTE = (
     "base_url", "api_key", "auth_header", "headers", "query", "organization", "project", "ca_file", "proxy",
-    "proxy_auth",
+    "proxy_auth", "http2",
 )  # fmt: skip
 """What only a provider on a network has."""
+
+HTTP2_REQUIREMENT = "h2>=4.3,<5"
+"""The optional dependency in pyproject.toml."""
 
 MOST_HEADERS = 32
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -54,6 +59,9 @@ def completed(provider: Provider, folder: Path, vendors: VendorTable = VENDORS) 
     base_url = _understood(checked_url(base_url), vendor)
     _check_headers(provider, vendor)
     check_proxy(provider)
+    if provider.http2 and provider.enabled and find_spec("h2") is None:
+        words = f"needs a package that is not installed: {sys.executable} -m pip install '{HTTP2_REQUIREMENT}'"
+        raise ConfigError(words, "http2")
     return msgspec.structs.replace(provider, base_url=base_url, ca_file=ca_file)
 
 

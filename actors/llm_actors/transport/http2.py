@@ -1,0 +1,338 @@
+"""One HTTP/2 connection: requests one after another over one wire, each on a stream of its own.
+
+There is never more than one stream on a connection. So what is promised of HTTP/1.1 is promised here by the same means:
+a cancel closes the socket, which ends the stream at the server; no stream waits for another's flow control; what one
+connection may hold is one window. The frames are those of the library ``h2``, which is imported with this file only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+import trio
+
+from llm_actors.transport.connection import LISTEN_WHILE_SENDING_BYTES, STALE_SECONDS, Stale
+from llm_actors.transport.errors import WIRE_ERRORS, Broken, ProtocolViolation, TransportError, wire_reason
+from llm_actors.transport.reader import MAX_HEADERS, MAX_INTERIM_HEADS
+from llm_actors.transport.request import HttpRequest, Origin, StreamedBody
+from llm_actors.transport.response import Headers, HttpResponse, refuse_encodings
+from llm_actors.transport.wire import CHUNK_BYTES, Wire
+
+WINDOW_BYTES: Final = 1024 * 1024
+"""How much of a body the server may send before its reader has taken it."""
+
+MAX_FRAME_BYTES: Final = 16 * 1024
+"""What HTTP/2 allows where nothing else is agreed."""
+
+_FRAME_HEAD_BYTES: Final = 9
+_CONFIG: Final = h2.config.H2Configuration(client_side=True, header_encoding="latin-1")
+_NOT_BEGUN: Final = h2.errors.ErrorCodes.REFUSED_STREAM
+"""The server's word that it has not acted on a request (RFC 9113, 8.7)."""
+
+
+class Http2Connection:
+    """As `ClientConnection`, over HTTP/2."""
+
+    __slots__ = (
+        "_answered", "_any_encoding", "_asked_at", "_body", "_ended", "_exchanges", "_failure", "_frames", "_h2",
+        "_interim", "_is_torn", "_keeps", "_response", "_room", "_sent", "_stream", "_taken", "_wire", "origin",
+    )  # fmt: skip
+
+    def __init__(self, origin: Origin, wire: Wire) -> None:
+        self.origin = origin
+        self._wire = wire
+        self._exchanges = 0
+        self._h2 = h2.connection.H2Connection(_CONFIG)
+        self._frames = _FrameLengths()
+        self._keeps = True  # the server has not said that it closes the connection
+        self._is_torn = False  # a frame was left unfinished: nothing more can be sent
+        self._taken = 0  # bytes that the reader has had and the server was not told of
+        self._reset()
+
+    def _reset(self) -> None:
+        self._asked_at = trio.current_time()
+        self._stream = 0
+        self._sent = self._answered = self._ended = False
+        self._any_encoding = False
+        self._interim = 0
+        self._body: deque[bytes] = deque()
+        self._room = trio.Event()  # set whenever something has arrived
+        self._failure: TransportError | None = None
+        self._response: HttpResponse | None = None
+
+    async def ask(self, request: HttpRequest, payload: bytes) -> HttpResponse:  # noqa: ARG002
+        """Send ``request`` and wait for the head of its answer; see `ClientConnection.ask`."""
+        self._reset()
+        self._exchanges += 1
+        self._any_encoding = request.any_encoding
+        try:
+            self._begin(request)
+            if isinstance(request.body, StreamedBody) or len(request.body) > LISTEN_WHILE_SENDING_BYTES:
+                await self._send_while_listening(request.body)
+            else:
+                await self._send(request.body)
+        except h2.exceptions.ProtocolError as exc:
+            self._violate(exc)
+        while self._response is None:
+            await self._receive_more()
+        return self._response
+
+    async def receive(self) -> bytes:
+        """The next piece of the body, or ``b""`` after its proper end; see `ClientConnection.receive`."""
+        while not self._body and not self._ended:
+            await self._receive_more()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._body:
+            return b""
+        piece = self._body.popleft()
+        self._taken += len(piece)
+        return piece
+
+    def renew(self) -> bool:
+        """Prepare for another request, if the last one left no doubt; returns whether it did."""
+        if self._failure is not None or not (self._sent and self._ended and self._keeps):
+            return False
+        self._taken += sum(map(len, self._body))  # a reader may stop before the end, though it is here
+        self._tell_what_was_taken()
+        self._response = None
+        return True
+
+    def is_quiet(self) -> bool:
+        """Whether the server has said nothing since; what it says of the connection itself counts, too."""
+        return self._wire.is_quiet()
+
+    def close(self) -> None:
+        self._wire.close()
+        self._response = self._failure = None
+
+    # -- sending
+
+    def _begin(self, request: HttpRequest) -> None:
+        """Write the head of the request, on a new connection behind the preface."""
+        if self._exchanges == 1:
+            codes = h2.settings.SettingCodes
+            values = {codes.ENABLE_PUSH: 0, codes.INITIAL_WINDOW_SIZE: WINDOW_BYTES}
+            self._h2.local_settings = h2.settings.Settings(client=True, initial_values=values)
+            self._h2.initiate_connection()
+            self._h2.increment_flow_control_window(WINDOW_BYTES - 65_535)
+        self._stream = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(self._stream, _head(request), end_stream=request.body == b"")
+
+    async def _send(self, body: bytes | StreamedBody) -> None:
+        try:
+            await self._flush()
+            if isinstance(body, StreamedBody):
+                while piece := await body.receive():
+                    await self._send_data(piece)
+                self._h2.end_stream(self._stream)
+            elif body:
+                await self._send_data(body)
+                self._h2.end_stream(self._stream)
+            await self._flush()
+        except WIRE_ERRORS:
+            return  # the server may have said why before it closed
+        self._sent = True
+
+    async def _send_data(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            room = min(self._h2.local_flow_control_window(self._stream), self._h2.max_outbound_frame_size)
+            if room > 0:
+                self._h2.send_data(self._stream, bytes(rest[:room]))
+                rest = rest[room:]
+                await self._flush()
+            else:
+                await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        """Until the server says something; what was to be sent meanwhile is sent."""
+        await self._room.wait()
+        self._room = trio.Event()
+        await self._flush()
+
+    async def _send_while_listening(self, body: bytes | StreamedBody) -> None:
+        """Send, and read meanwhile: the server says when it has room for more, or that it wants no more."""
+
+        async def listen() -> None:
+            try:
+                while not self._ended and (self._response is None or self._response.status < 400):
+                    await self._receive_more(flush=False)
+            except TransportError as exc:
+                self._failure = exc
+            nursery.cancel_scope.cancel()
+
+        fault: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            try:
+                await self._send(body)
+            except h2.exceptions.ProtocolError as exc:
+                if self._failure is None and self._response is None:
+                    fault = exc
+            except Exception as exc:  # the body's own; raised below, outside of the nursery's exception group
+                fault = exc
+            nursery.cancel_scope.cancel()
+        if fault is not None:
+            raise fault
+        if self._failure is not None:
+            raise self._failure
+
+    async def _flush(self) -> None:
+        if not self._is_torn and (data := self._h2.data_to_send()):
+            self._is_torn = True
+            await self._wire.send_all(data)
+            self._is_torn = False
+
+    # -- receiving
+
+    async def _receive_more(self, *, flush: bool = True) -> None:
+        """Wait for bytes of the server, and read what they say.
+
+        Raises a failure that was read before, or what is wrong with the wire.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            if flush:
+                self._tell_what_was_taken()
+                await self._flush()
+            came = await self._wire.receive_some(CHUNK_BYTES)
+        except WIRE_ERRORS as exc:
+            raise self._cut(wire_reason(exc)) from exc
+        if not came:
+            raise self._cut("closed in the middle of the answer" if self._answered else "closed before an answer")
+        try:
+            self._frames.check(came)
+            self._read(self._h2.receive_data(came))
+        except h2.exceptions.ProtocolError as exc:
+            self._violate(exc)
+        self._room.set()  # a failure is raised next time: what came before it is read first
+
+    def _tell_what_was_taken(self) -> None:
+        """Give the server back the room of what the reader has had; ``h2`` says it in large pieces."""
+        if self._taken:
+            self._h2.acknowledge_received_data(self._taken, self._stream)
+            self._taken = 0
+
+    def _read(self, events: Iterable[h2.events.Event]) -> None:
+        for event in events:
+            match event:
+                case h2.events.ConnectionTerminated():
+                    self._keeps = False
+                    if (event.last_stream_id or 0) < self._stream:
+                        self._not_begun("the server closes the connection")
+                case _ if getattr(event, "stream_id", None) != self._stream:
+                    pass  # of the connection, or of an earlier request
+                case h2.events.InformationalResponseReceived():
+                    self._interim += 1
+                    if self._interim > MAX_INTERIM_HEADS:
+                        self._violate(f"more than {MAX_INTERIM_HEADS} interim responses")
+                case h2.events.ResponseReceived():
+                    self._answered = True
+                    self._response = self._read_head(event)
+                case h2.events.DataReceived():
+                    self._take(event)
+                case h2.events.StreamEnded():
+                    self._ended = True
+                case h2.events.StreamReset():
+                    self._read_reset(event)
+
+    def _take(self, event: h2.events.DataReceived) -> None:
+        if event.data:
+            self._body.append(bytes(event.data))
+        self._taken += (event.flow_controlled_length or 0) - len(event.data or b"")  # padding takes room, too
+
+    def _read_reset(self, event: h2.events.StreamReset) -> None:
+        if event.error_code == _NOT_BEGUN and not self._answered:
+            self._not_begun("the server refused the stream")
+        elif not self._ended:  # after the whole answer it only says that it wants no more of the request
+            self._cut("the server ended the stream")
+        self._sent = False
+
+    def _read_head(self, event: h2.events.ResponseReceived) -> HttpResponse | None:
+        pairs = event.headers or []
+        if len(pairs) > MAX_HEADERS:
+            self._violate(f"more than {MAX_HEADERS} headers")
+            return None
+        found: dict[str, str] = {}
+        for raw_name, raw_value in pairs:
+            name, value = _text(raw_name), _text(raw_value)
+            found[name] = f"{found[name]}, {value}" if name in found else value
+        status = found.pop(":status", "")
+        if not (status.isascii() and status.isdecimal() and len(status) == 3):
+            self._violate("no status")
+            return None
+        if not self._any_encoding and (encoding := found.get("content-encoding")) is not None:
+            refuse_encodings(self.origin, int(status), encoding)
+        return HttpResponse(int(status), Headers(found), self.origin, self.receive)
+
+    # -- faults: each is remembered, and raised whenever more is to be read
+
+    def _cut(self, reason: str) -> Broken:
+        fresh = trio.current_time() - self._asked_at <= STALE_SECONDS
+        is_stale = self._exchanges > 1 and not self._answered and fresh
+        found = Stale(self.origin, reason) if is_stale else Broken(self.origin, reason, answered=self._answered)
+        self._failure = found
+        return found
+
+    def _not_begun(self, reason: str) -> None:
+        """The server says that it has not acted: on a kept connection the request is sent again."""
+        is_kept = self._exchanges > 1
+        self._failure = Stale(self.origin, reason) if is_kept else Broken(self.origin, reason, answered=False)
+
+    def _violate(self, exc: Exception | str) -> None:
+        reason = exc if isinstance(exc, str) else type(exc).__name__
+        self._failure = ProtocolViolation(self.origin, f"the response is not valid HTTP/2 ({reason})")
+
+
+class _FrameLengths:
+    """Refuses a frame that is too long at its head; ``h2`` would wait for 16 MiB of it."""
+
+    __slots__ = ("_head", "_left")
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._left = 0  # of the frame that has begun
+
+    def check(self, data: bytes) -> None:
+        """The next bytes of the server. Raises ``h2.exceptions.FrameTooLargeError``."""
+        at = 0
+        while at < len(data):
+            if self._left:
+                size = min(self._left, len(data) - at)
+                self._left -= size
+            else:
+                size = min(_FRAME_HEAD_BYTES - len(self._head), len(data) - at)
+                self._head += data[at : at + size]
+                if len(self._head) == _FRAME_HEAD_BYTES:
+                    self._left, self._head = int.from_bytes(self._head[:3]), b""
+            if self._left > MAX_FRAME_BYTES:
+                raise h2.exceptions.FrameTooLargeError
+            at += size
+
+
+def _head(request: HttpRequest) -> list[tuple[str, str]]:
+    """The fields of a request, which `encode` has checked."""
+    origin, body = request.origin, request.body
+    fields = [
+        (":method", request.method),
+        (":scheme", origin.scheme),
+        (":authority", origin.authority),
+        (":path", request.target),
+        ("accept-encoding", "identity"),
+    ]
+    fields += [(name.lower(), value) for name, value in request.headers.items()]
+    length = body.length if isinstance(body, StreamedBody) else len(body) if body or request.method != "GET" else None
+    return fields if length is None else [*fields, ("content-length", str(length))]
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")

@@ -1,0 +1,68 @@
+"""Connections that wait for another request, and what a connection is, whichever HTTP it speaks."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from llm_actors.transport.request import HttpRequest, Origin
+from llm_actors.transport.response import HttpResponse
+
+
+class OutgoingConnection(Protocol):
+    """One connection, used for one request at a time: see `ClientConnection`."""
+
+    origin: Origin
+
+    async def ask(self, request: HttpRequest, payload: bytes) -> HttpResponse:
+        """Send one request; the answer, once its head is here."""
+        ...
+
+    def renew(self) -> bool:
+        """Whether the last answer leaves no doubt that another request can be sent."""
+        ...
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is unread and the peer has not closed."""
+        ...
+
+    def close(self) -> None:
+        """Close the socket at once."""
+        ...
+
+
+MAX_IDLE_PER_ORIGIN: Final = 128
+IDLE_SECONDS: Final = 50.0  # common load balancers give up after 60
+
+
+class IdleStack:
+    """A LIFO stack per origin. Pure but for closing what it drops; the time is the caller's."""
+
+    def __init__(self, *, max_per_origin: int = MAX_IDLE_PER_ORIGIN, idle_seconds: float = IDLE_SECONDS) -> None:
+        self._max_per_origin = max_per_origin
+        self._idle_seconds = idle_seconds
+        self._stacks: dict[Origin, list[tuple[OutgoingConnection, float]]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._stacks.values()))
+
+    def pop(self, origin: Origin, now: float) -> OutgoingConnection | None:
+        """The connection used last, if it is young enough and its peer has neither closed it nor sent anything."""
+        stack = self._stacks.get(origin)
+        while stack:
+            connection, since = stack.pop()
+            if now - since < self._idle_seconds and connection.is_quiet():
+                return connection
+            connection.close()
+        return None
+
+    def push(self, connection: OutgoingConnection, now: float) -> None:
+        stack = self._stacks.setdefault(connection.origin, [])
+        stack.append((connection, now))
+        while stack and (len(stack) > self._max_per_origin or now - stack[0][1] >= self._idle_seconds):
+            stack.pop(0)[0].close()
+
+    def clear(self) -> None:
+        for stack in self._stacks.values():
+            for connection, _ in stack:
+                connection.close()
+        self._stacks.clear()
