@@ -52,7 +52,14 @@ _OPENAI: Final = (
     _gpt(r"gpt-5-pro", ("high",), "high", wire="responses", stop=False, **_400K),
     _gpt(r"gpt-[5-9][\d.]*-pro", _efforts("medium", "xhigh"), "medium", wire="responses", stop=False),
     _gpt(r"(gpt-5[\d.]*-)?codex|gpt-5[\d.]*-codex", _efforts("low", "xhigh"), "medium", wire="responses", **_400K),
-    _row(r"o\d-pro|.*deep-research|computer-use", wire="responses", thinking=("effort",), sampling="never", stop=False),
+    _row(
+        r"o\d-pro|.*deep-research|computer-use",
+        wire="responses",
+        thinking=("effort",),
+        sampling="never",
+        stop=False,
+        audio=False,
+    ),
     # Its greatest effort over Chat Completions; over Responses it has max.
     _gpt(r"gpt-6\.1-sol", _efforts("low", "xhigh"), "medium", wire="responses_if_tools"),
     _gpt(r"gpt-6(\.\d)?-astra|gpt-6\.2-sol", _efforts("low", "max"), "medium", wire="responses_if_tools"),
@@ -246,6 +253,8 @@ _CEREBRAS: Final = (
         default_effort="high",
         **_READS,
     ),
+    # Its chats have parts for text and pictures only.
+    _row(r"", documents=False, audio=False),
 )
 
 # docs.mistral.ai/capabilities/completion: a last message of the assistant with ``prefix`` is gone on with.

@@ -119,6 +119,8 @@ def has(rule: ModelRule, needs: Needs, *, responses: bool = False) -> bool:
         return False
     if any(getattr(needs, sense) and getattr(rule, sense) is False for sense in _SENSES):
         return False
+    if needs.reasoning and rule.thinking == ():
+        return False
     if not needs.tools or rule.reasons_with_tools or responses:
         return True
     return not needs.reasoning and rule.can_stop_thinking and rule.wire == "responses_if_tools_and_reasoning"

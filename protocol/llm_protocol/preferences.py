@@ -77,8 +77,9 @@ def _has(rules: ModelRules, info: ModelInfo, want: Want) -> bool:
 
 
 def _seeing(model: str, want: Want) -> str:
-    """The name as it is judged: for who shows images, a model that sees is for nothing else."""
-    return model.replace("-vision", "") if want.needs.vision else model
+    """The name as it is judged: for who shows images, a model that sees is for nothing else; and so with audio."""
+    name = model.replace("-vision", "") if want.needs.vision else model
+    return name.replace("-audio", "") if want.needs.audio else name
 
 
 def _takes(info: ModelInfo, request_type: RequestType) -> bool:

@@ -11,10 +11,12 @@ import trio.testing
 
 from llm_actors.catalog import Candidate, Catalog
 from llm_protocol.codec.chat_adapter import offered
-from llm_protocol.content import Message, Tool, ToolChoice
+from llm_protocol.content import Audio, Document, Image, Message, Part, ResponseFormat, Text, Tool, ToolChoice
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.errors import ModelNotFoundError
+from llm_protocol.errors import ModelNotFoundError, UnsupportedError
 from llm_protocol.lifecycle import ending, is_gone
+from llm_protocol.model_rules import ModelRules
+from llm_protocol.needs import refuse_incapable
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,
@@ -37,8 +39,21 @@ DAYS = (NOVEMBER, DECEMBER, JANUARY)
 
 HELLO = (Message.of("user", "hi"),)
 TOOLS = (Tool(name="f", parameters={"type": "object"}),)
+
+
+def showing(part: Part) -> ChatRequest:
+    return ChatRequest(messages=(Message(role="user", content=(Text("hi"), part)),))
+
+
 REQUESTS: dict[str, AnyRequest] = {
     "chat": ChatRequest(messages=HELLO),
+    "reasoning": ChatRequest(messages=HELLO, parameters=Parameters(reasoning_effort="high")),
+    "schema": ChatRequest(
+        messages=HELLO, response_format=ResponseFormat(type="json_schema", schema={"type": "object"})
+    ),
+    "vision": showing(Image(data=b"\x89PNG", media_type="image/png")),
+    "documents": showing(Document(data=b"%PDF-", media_type="application/pdf")),
+    "audio": showing(Audio(data=b"RIFF", media_type="audio/wav")),
     "tools": ChatRequest(messages=HELLO, tools=TOOLS),
     "tools and reasoning": ChatRequest(messages=HELLO, tools=TOOLS, parameters=Parameters(reasoning_effort="high")),
     "forced tools": ChatRequest(messages=HELLO, tools=TOOLS, tool_choice=ToolChoice("required")),
@@ -47,24 +62,33 @@ REQUESTS: dict[str, AnyRequest] = {
     "embedding": EmbeddingRequest(inputs=("x",)),
     "image": ImageRequest(prompt="x"),
 }
-TALKS = ("chat", "tools", "tools and reasoning", "completion", "code")
+TALKS = ("chat", "reasoning", "schema", "tools", "tools and reasoning", "completion", "code")
+SHOWS = ("vision", "documents")
 
 CHOSEN: dict[LLMProvider, dict[str, str]] = {
-    LLMProvider.OPENAI: dict.fromkeys(("chat", "completion", "code"), "gpt-6-luna")
+    LLMProvider.OPENAI: dict.fromkeys((*TALKS, *SHOWS, "forced tools"), "gpt-6-luna")
     | {
-        "tools": "gpt-6-luna",
-        "forced tools": "gpt-6-luna",
         "tools and reasoning": "gpt-5.2",
+        "audio": "gpt-audio-2",
         "embedding": "text-embedding-3-small",
         "image": "gpt-image-2.6-flare",
     },
-    LLMProvider.ANTHROPIC: dict.fromkeys(TALKS, "claude-sonnet-5-5") | {"forced tools": "claude-sonnet-5"},
-    LLMProvider.GEMINI: dict.fromkeys(TALKS, "gemini-3.8-flash")
+    LLMProvider.ANTHROPIC: dict.fromkeys((*TALKS, *SHOWS), "claude-sonnet-5-5") | {"forced tools": "claude-sonnet-5"},
+    LLMProvider.GEMINI: dict.fromkeys((*TALKS, *SHOWS, "audio"), "gemini-3.8-flash")
     | {"embedding": "gemini-embedding-001", "image": "gemini-3.1-flash-image"},
-    LLMProvider.COHERE: dict.fromkeys(TALKS, "command-a-03-2025") | {"embedding": "embed-v4.0"},
-    LLMProvider.CEREBRAS: dict.fromkeys(TALKS, "gpt-oss-120b"),
+    LLMProvider.COHERE: dict.fromkeys(TALKS, "command-a-03-2025")
+    | dict.fromkeys(("reasoning", "tools and reasoning"), "command-a-reasoning-08-2025")
+    | {"vision": "command-a-vision-07-2025", "embedding": "embed-v4.0"},
+    LLMProvider.CEREBRAS: dict.fromkeys(TALKS, "gpt-oss-120b") | {"vision": "gemma-4-31b"},
 }
 """What is the same on all of `DAYS`, since none of it ends by then."""
+
+NOBODY = {
+    LLMProvider.ANTHROPIC: ("audio",),
+    LLMProvider.COHERE: ("documents", "audio"),
+    LLMProvider.CEREBRAS: ("documents", "audio"),
+}
+"""What no model of a vendor takes."""
 
 
 def infos(kind: LLMProvider) -> tuple[ModelInfo, ...]:
@@ -94,7 +118,17 @@ def test_auto_chooses_a_model_that_lives_and_can_do_it(kind: LLMProvider, what: 
     assert ending(kind, info, today) is None
 
 
+@pytest.mark.parametrize(("kind", "what"), [(kind, what) for kind, whats in NOBODY.items() for what in whats])
+def test_what_no_model_takes_is_refused_by_name_before_anything_is_sent(kind: LLMProvider, what: str) -> None:
+    rule = ModelRules(VENDORS[kind].facts_key).of(auto(listing(kind, DECEMBER), what))
+    with pytest.raises(UnsupportedError, match=r"messages\[0\]\.content\[1\]: .* takes no "):
+        refuse_incapable(rule, REQUESTS[what])
+
+
 def test_every_request_type_of_every_vendor_is_chosen_for() -> None:
+    assert {kind: {*chosen, *NOBODY.get(kind, ())} >= {*TALKS, *SHOWS, "audio"} for kind, chosen in CHOSEN.items()} == (
+        dict.fromkeys(CHOSEN, True)
+    )
     for kind, chosen in CHOSEN.items():
         assert {REQUESTS[what].request_type for what in chosen} == offered(VENDORS[kind].client().request_types)
 
