@@ -1,6 +1,7 @@
 """CPU of our transport as a share of httpx2's AsyncClient, both on Trio, against the same bare server.
 
     python tests/bench/transport.py
+    python tests/bench/transport.py --proxy     # and both behind the same proxy (pproxy), with ours without one beside
 
 Two numbers: one plain request (32 in flight, kept connections) and one chunk of a stream (50 streams at once, each
 chunk arriving alone). Rounds alternate between the two clients; the ratio is that of the medians. The server is a
@@ -10,16 +11,18 @@ process of its own, on another core where there is one, and its CPU is not count
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import trio
 
-from llm_actors.transport import HttpRequest, Transport, parse_url
+from llm_actors.transport import HttpRequest, Proxy, Transport, parse_url
 
 ROUNDS = 7
 PLAIN_REQUESTS, IN_FLIGHT = 1600, 32
@@ -59,8 +62,8 @@ async def serve() -> None:
     await trio.serve_listeners(answer, [listener])
 
 
-async def with_ours(url: str, measure: Callable[[Call], Awaitable[float]]) -> float:
-    transport = Transport()
+async def with_ours(url: str, measure: Callable[[Call], Awaitable[float]], proxy: int | None = None) -> float:
+    transport = Transport(proxy=None if proxy is None else Proxy("http", "127.0.0.1", proxy))
     origin, _ = parse_url(url)
 
     async def call(target: str) -> None:
@@ -75,11 +78,12 @@ async def with_ours(url: str, measure: Callable[[Call], Awaitable[float]]) -> fl
         await transport.aclose()
 
 
-async def with_httpx2(url: str, measure: Callable[[Call], Awaitable[float]]) -> float:
+async def with_httpx2(url: str, measure: Callable[[Call], Awaitable[float]], proxy: int | None = None) -> float:
     import httpx2  # a dependency of the benchmark only
 
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx2.AsyncClient(base_url=url, limits=limits, trust_env=False, timeout=60) as client:
+    through = None if proxy is None else f"http://127.0.0.1:{proxy}"
+    async with httpx2.AsyncClient(base_url=url, limits=limits, trust_env=False, timeout=60, proxy=through) as client:
 
         async def call(target: str) -> None:
             async with client.stream("POST", target, headers=HEADERS, content=BODY) as response:
@@ -113,13 +117,34 @@ PLAIN = partial(
 STREAMED = partial(cpu_per_unit, target="/stream", workers=STREAMS, calls_each=1, units=STREAMS * CHUNKS)
 
 
-def compare(url: str, name: str, measure: Callable[[Call], Awaitable[float]]) -> None:
-    spent: dict[str, list[float]] = {"ours": [], "httpx2": []}
+def compare(url: str, name: str, measure: Callable[[Call], Awaitable[float]], proxy: int | None = None) -> None:
+    spent: dict[str, list[float]] = {"ours": [], "httpx2": [], "ours without": []}
     for _ in range(ROUNDS):
-        spent["ours"].append(trio.run(with_ours, url, measure))
-        spent["httpx2"].append(trio.run(with_httpx2, url, measure))
-    ours, theirs = (statistics.median(values) * 1e6 for values in spent.values())
-    print(f"{name:<22} ours {ours:6.1f} us   httpx2 {theirs:6.1f} us   ratio {ours / theirs:.2f}")
+        spent["ours"].append(trio.run(with_ours, url, measure, proxy))
+        spent["httpx2"].append(trio.run(with_httpx2, url, measure, proxy))
+        if proxy is not None:
+            spent["ours without"].append(trio.run(with_ours, url, measure))
+    ours, theirs = (statistics.median(spent[who]) * 1e6 for who in ("ours", "httpx2"))
+    line = f"{name:<22} ours {ours:6.1f} us   httpx2 {theirs:6.1f} us   ratio {ours / theirs:.2f}"
+    if proxy is not None:
+        line += f"   ours without the proxy {statistics.median(spent['ours without']) * 1e6:6.1f} us"
+    print(line)
+
+
+@contextmanager
+def pproxy() -> Iterator[int]:
+    """A proxy in a process of its own; its port."""
+    command = [sys.executable, "-W", "ignore", "-u", "-m", "pproxy", "-l", "http://127.0.0.1:0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        found = None
+        while found is None:
+            found = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
+        yield int(found[1])
+    finally:
+        process.kill()
+        process.wait()
 
 
 def main() -> int:
@@ -133,6 +158,10 @@ def main() -> int:
         url = f"http://127.0.0.1:{int(server.stdout.readline())}"
         compare(url, "CPU per plain request", PLAIN)
         compare(url, "CPU per streamed chunk", STREAMED)
+        if "--proxy" in sys.argv:
+            with pproxy() as port:
+                compare(url, "request, by proxy", PLAIN, port)
+                compare(url, "chunk, by proxy", STREAMED, port)
     finally:
         os.sched_setaffinity(0, cores)
         server.kill()
