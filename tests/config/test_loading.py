@@ -14,6 +14,7 @@ from llm_protocol.secret import Secret
 from llm_protocol.vendors import VENDORS
 from llm_runtime.config import Config, ConfigError, Limits, ProviderCache, Server, Timeouts, load, parse, with_server
 from llm_runtime.config.loading import _File
+from llm_runtime.config.providers import HTTP2_REQUIREMENT
 from llm_runtime.config.redis import REQUIREMENT
 from llm_runtime.providers import provider_spec
 
@@ -329,9 +330,10 @@ def test_redis_without_its_package_says_what_to_install(monkeypatch: pytest.Monk
     assert "pip install 'coredis>=" in str(refused('[redis]\nurl = "redis://h"\n'))
 
 
-def test_the_package_for_redis_is_the_extra_of_the_project() -> None:
+def test_the_packages_to_install_are_the_extras_of_the_project() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["optional-dependencies"]["redis"] == [REQUIREMENT]
+    assert project["optional-dependencies"]["http2"] == [HTTP2_REQUIREMENT]
 
 
 def test_a_key_in_clear_to_another_machine_is_noted() -> None:

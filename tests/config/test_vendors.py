@@ -54,6 +54,40 @@ def test_another_name_for_the_key_counts_where_the_first_is_not_set() -> None:
     assert both.providers["gemini"].api_key == Secret("a")
 
 
+OF_SDKS = {
+    "OPENAI_BASE_URL": ("OPENAI_API_KEY", "openai", "base_url", "https://o.test/v1"),
+    "OPENAI_ORG_ID": ("OPENAI_API_KEY", "openai", "organization", "org-1"),
+    "OPENAI_PROJECT_ID": ("OPENAI_API_KEY", "openai", "project", "proj-1"),
+    "ANTHROPIC_BASE_URL": ("ANTHROPIC_API_KEY", "anthropic", "base_url", "https://a.test"),
+    "AZURE_OPENAI_ENDPOINT": ("AZURE_OPENAI_API_KEY", "azure", "base_url", "https://my.openai.azure.com"),
+}
+"""Variables that vendors' SDKs read beside the key: the key's, the kind, the field and a value."""
+
+
+@pytest.mark.parametrize("variable", OF_SDKS)
+def test_the_environment_is_read_as_sdks_read_it(variable: str) -> None:
+    key, kind, field, value = OF_SDKS[variable]
+    provider = discover({key: "k-0123456789", variable: value}).providers[kind]
+    assert str(getattr(provider, field)).startswith(value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "kind"),
+    [
+        ("CO_API_KEY", "cohere"),
+        ("GOOGLE_API_KEY", "gemini"),
+        ("OPENROUTER_API_KEY", "openrouter"),
+        ("GROQ_API_KEY", "groq"),
+        ("MISTRAL_API_KEY", "mistral"),
+        ("DEEPSEEK_API_KEY", "deepseek"),
+        ("XAI_API_KEY", "xai"),
+        ("TOGETHER_API_KEY", "together"),
+    ],
+)
+def test_each_key_that_sdks_read_brings_its_vendor(variable: str, kind: str) -> None:
+    assert list(discover({variable: "k-0123456789"}).providers) == [kind]
+
+
 @pytest.mark.parametrize("enabled", ["true", "false"])
 def test_an_unknown_kind_is_an_error_and_never_another_vendor(enabled: str) -> None:
     with pytest.raises(ConfigError) as caught:

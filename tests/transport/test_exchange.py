@@ -31,6 +31,12 @@ async def test_request_arrives_as_given_with_our_framing(autojump_clock: MockClo
         }
 
 
+async def test_a_get_says_nothing_of_a_length(autojump_clock: MockClock) -> None:
+    async with Peer(reply(b"ok")) as peer, transport_to(peer) as transport:
+        assert await fetch(transport, HttpRequest("GET", ORIGIN, "/v1/models")) == (200, b"ok")
+        assert dict(peer.requests[0].headers) == {"host": "api.test", "accept-encoding": "identity"}
+
+
 async def test_headers_are_found_in_any_case_and_repeated_ones_are_joined(autojump_clock: MockClock) -> None:
     answer = b"HTTP/1.1 429 Slow\r\nRetry-After: 3\r\nX-A: 1\r\nx-a: 2\r\ncontent-length: 0\r\n\r\n"
     async with Peer(raw(answer)) as peer, transport_to(peer) as transport, transport.send(post()) as response:
