@@ -175,7 +175,8 @@ async def test_close_without_close_notify_is_no_end_of_a_body(
         if whole:
             assert await response.receive() == b""
         else:
-            with pytest.raises(Broken, match="closed without the TLS close notice"):
+            # A reset where the server had not read all that HTTP/2 says of the connection.
+            with pytest.raises(Broken, match=r"closed without the TLS close notice|Connection reset by peer"):
                 await response.receive()
 
 
