@@ -32,7 +32,7 @@ async def test_a_field_of_another_type_is_told_once(
                 assert isinstance(asked.outcome and asked.outcome.end, Finished)
 
     lines = [record.getMessage() for record in caplog.records]
-    assert "fake: the field completion_tokens has a type that is not known and is left out" in lines
+    assert "fake: the field completion_tokens has an unknown type and is ignored" in lines
     assert len(lines) == len(set(lines)) <= 2
     assert "a prompt" not in caplog.text
 
@@ -48,7 +48,7 @@ async def test_an_unknown_finish_reason_is_told_once(
                 assert isinstance(end, Finished)
                 assert (end.reason, end.raw_reason) == (FinishReason.UNKNOWN, "brand_new")
 
-    assert [record.getMessage() for record in caplog.records] == ["fake: the finish reason 'brand_new' is not known"]
+    assert [record.getMessage() for record in caplog.records] == ["fake: unknown finish reason 'brand_new'"]
 
 
 def test_a_provider_with_ever_new_words_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
