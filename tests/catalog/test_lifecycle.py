@@ -121,7 +121,7 @@ def test_auto_chooses_a_model_that_lives_and_can_do_it(kind: LLMProvider, what: 
 @pytest.mark.parametrize(("kind", "what"), [(kind, what) for kind, whats in NOBODY.items() for what in whats])
 def test_what_no_model_takes_is_refused_by_name_before_anything_is_sent(kind: LLMProvider, what: str) -> None:
     rule = ModelRules(VENDORS[kind].facts_key).of(auto(listing(kind, DECEMBER), what))
-    with pytest.raises(UnsupportedError, match=r"messages\[0\]\.content\[1\]: .* takes no "):
+    with pytest.raises(UnsupportedError, match=r"messages\[0\]\.content\[1\]: .* does not accept "):
         refuse_incapable(rule, REQUESTS[what])
 
 
