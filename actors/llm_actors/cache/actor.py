@@ -22,7 +22,7 @@ from llm_actors.cache.memory import Memory
 from llm_actors.cache.messages import CACHE_MAILBOX, CacheMessage, GetCacheStatistics, Lookup, Store
 from llm_actors.cache.own_tier import CacheStore, OwnTier
 from llm_actors.cache.statistics import CacheStatistics
-from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve
+from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve_at_once
 from llm_actors.kernel.trace import exception_site
 from llm_protocol.policy import CachePolicy
 from llm_protocol.response import LLMResponse
@@ -60,7 +60,7 @@ class CacheActor:
                 inbox.answer_reads(Lookup, self._read)
                 inbox.answer_reads(GetCacheStatistics, lambda _: self._statistics())
                 task_status.started()
-                await serve(inbox, self._handle)
+                await serve_at_once(inbox, self._handle)
                 if self._disk is not None:
                     self._disk.finish()
                 self._nursery.cancel_scope.deadline = trio.current_time() + FLUSH_SECONDS
@@ -68,7 +68,7 @@ class CacheActor:
             if self._disk is not None:
                 await self._disk.close()
 
-    async def _handle(self, delivery: Delivery[CacheMessage]) -> None:
+    def _handle(self, delivery: Delivery[CacheMessage]) -> None:
         match delivery.message:
             case Lookup() as message:
                 self._look_up(delivery, message)

@@ -68,12 +68,11 @@ def peek(cache: CacheRef, key: CacheKey, request_id: str = "") -> LLMResponse | 
 
 async def lookup_all(cache: CacheRef, keys: Sequence[CacheKey], request_id: str = "") -> tuple[LLMResponse | None, ...]:
     """`lookup` for several keys in one call."""
-    with trio.move_on_after(LOOKUP_SECONDS):
-        try:
-            return await cache.call(Lookup(tuple(keys), request_id))
-        except KernelError as exc:
-            log.debug("request %s goes on uncached: %s", request_id, exc)
-    return (None,) * len(keys)
+    try:
+        return await cache.call(Lookup(tuple(keys), request_id), deadline=trio.current_time() + LOOKUP_SECONDS)
+    except KernelError as exc:
+        log.debug("request %s goes on uncached: %s", request_id, exc)
+        return (None,) * len(keys)
 
 
 def store(cache: CacheRef, key: CacheKey, response: LLMResponse, *, fallback: bool = False) -> bool:

@@ -10,7 +10,7 @@ from typing import final
 
 import trio
 
-from llm_actors.kernel import Cast, KernelError, MailboxFull, again_after_crashes
+from llm_actors.kernel import CallExpired, Cast, KernelError, MailboxFull, again_after_crashes
 from llm_actors.limiter.budgets import SpendAsk
 from llm_actors.limiter.messages import EndLease, GetLimiterStatistics, Leave, LimiterRef, Reserve, Ticket
 from llm_actors.limiter.rate_limiter import Granted
@@ -140,10 +140,12 @@ async def reserve(
     waited_s: float = 0.0,
     models: tuple[str, ...] = (),
     spend: SpendAsk | None = None,
+    deadline: float = inf,
 ) -> Reservation:
     """Reserve room for a request of about ``tokens`` tokens at the first of ``names`` (in rank order) that has it.
 
-    Waits for whichever has room first: within the deadline (30 s without one), and no longer than the ``wait_s`` of
+    Waits for whichever has room first: until ``deadline`` on Trio's clock, after which it raises `CallExpired`, within
+    the caller's own deadline (30 s where there is neither), and no longer than the ``wait_s`` of
     the provider's limits, of which ``waited_s`` has been used before, and that of the caller's. Raises `RateLimitError`
     with ``retry_after`` and ``limit_owner`` when that is over, or as soon as it is clear that it will not do;
     `QueueFullError` when too many wait already, or a `KernelError`: `Parked` at once while the limiter is. Cancelling
@@ -162,7 +164,9 @@ async def reserve(
         raise ValueError("reserve needs one model for each provider, and each provider once")
     begun = trio.current_time()
     since = begun - waited_s
-    return await again_after_crashes(lambda: _ask(limiter, names, models, tokens, caller, priority, since, spend))
+    return await again_after_crashes(
+        lambda: _ask(limiter, names, models, tokens, caller, priority, since, spend, deadline)
+    )
 
 
 async def _ask(
@@ -174,9 +178,10 @@ async def _ask(
     priority: int,
     since: float,
     spend: SpendAsk | None,
+    deadline: float,
 ) -> Reservation:
-    now, deadline = trio.current_time(), trio.current_effective_deadline()
-    lease_s = LEASE_SECONDS if deadline == inf else max(LEASE_SECONDS, deadline - now + LEASE_GRACE)
+    now, until = trio.current_time(), min(deadline, trio.current_effective_deadline())
+    lease_s = LEASE_SECONDS if until == inf else max(LEASE_SECONDS, until - now + LEASE_GRACE)
     number = next(_numbers)
     names = names if models else tuple(dict.fromkeys(names))
     ticket = Ticket()
@@ -193,8 +198,10 @@ async def _ask(
         ticket=ticket,
     )
     try:
-        granted = await limiter.call(ask)
+        granted = await limiter.call(ask, deadline=deadline)
         if granted.wait_s:
+            if trio.current_time() + granted.wait_s > deadline:
+                raise CallExpired(limiter.name, "the room that it has comes after the deadline")
             await trio.sleep(granted.wait_s)
         return Reservation(limiter, granted, ticket, is_budgeted=spend is not None)
     except (trio.Cancelled, KernelError):

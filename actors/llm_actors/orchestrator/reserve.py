@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from llm_actors.catalog import Candidate
-from llm_actors.kernel import KernelError
+from llm_actors.kernel import CallExpired, KernelError
 from llm_actors.limiter import Reservation, reserve
 from llm_actors.orchestrator.attempt import AttemptContext, Reserved
 from llm_actors.orchestrator.candidates import Able
@@ -83,7 +83,7 @@ class Reserving:
 
     async def _place(self, plan: AttemptPlan[Candidate], request: AnyRequest) -> NotReserved | Reserved:
         """Room and a slot at the plan's current candidate, which may have become another."""
-        if (overloaded := self._avoid_queues(plan, trio.current_time())) is not None:
+        if (overloaded := self._avoid_queues(plan)) is not None:
             return NotReserved(overloaded)
         estimate = self._services.estimator.estimate(str(plan.current), request)
         room = None
@@ -126,10 +126,11 @@ class Reserving:
 
     # -- queues and slots --------------------------------------------------------------------------------------------
 
-    def _avoid_queues(self, plan: AttemptPlan[Candidate], now: float) -> Failure | None:
+    def _avoid_queues(self, plan: AttemptPlan[Candidate]) -> Failure | None:
         """Take the first candidate whose queue leaves enough time. If there is none, why the first was refused."""
         if not self._services.loads[plan.current.provider].waiting:
             return None
+        now = trio.current_time()
         first, left = None, self._context.deadline - now
         for candidate in (plan.current, *plan.others):
             load = self._services.loads[candidate.provider]
@@ -249,22 +250,24 @@ class Reserving:
         spend = services.accounting.asks(self._context.payer, models, estimate, services.cost_of)
         begun = trio.current_time()
         try:
-            with trio.CancelScope(deadline=start_by):
-                return await reserve(
-                    services.limiter,
-                    names,
-                    tokens=estimate.total_tokens,
-                    caller=caller,
-                    priority=self._priority,
-                    waited_s=plan.waited_s,
-                    models=tuple(models.values()),
-                    spend=spend,
-                )
+            return await reserve(
+                services.limiter,
+                names,
+                tokens=estimate.total_tokens,
+                caller=caller,
+                priority=self._priority,
+                waited_s=plan.waited_s,
+                models=tuple(models.values()),
+                spend=spend,
+                deadline=start_by,
+            )
+        except CallExpired:
+            message = f"no capacity at {', '.join(names)} in time"
+            raise error_for(Failure(kind=FailureKind.DEADLINE, message=message)) from None
         except KernelError as exc:
             raise error_for(failure_of(exc, "limiter")) from exc
         finally:
             plan.waited_s += trio.current_time() - begun
-        raise error_for(Failure(kind=FailureKind.DEADLINE, message=f"no capacity at {', '.join(names)} in time"))
 
 
 def _held(failure: Failure, candidates: Sequence[Candidate]) -> Candidate | None:
