@@ -331,7 +331,7 @@ def test_the_memory_for_poison_is_bounded() -> None:
     for number in range(3 * POISON_ENTRIES):
         poison.crashed(number, "here", 0.0)
         poison.crashed(number, "here", 0.0)
-    assert len(poison) == POISON_ENTRIES
+    assert len(poison.suspects) == POISON_ENTRIES
     assert poison.refuses(3 * POISON_ENTRIES - 1, 0.0)
     assert not poison.refuses(0, 0.0)
 

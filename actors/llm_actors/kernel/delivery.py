@@ -33,11 +33,6 @@ class Reply(Generic[R]):
         self._error: Exception | None = None
         self._task: trio.lowlevel.Task | None = None
 
-    @property
-    def settled(self) -> bool:
-        """Whether a reply would come too late."""
-        return self.answered or self.abandoned
-
     def send(self, value: R) -> bool:
         """Reply. Return whether a caller was there to receive it."""
         self._value = value
@@ -49,7 +44,7 @@ class Reply(Generic[R]):
         return self._settle()
 
     def _settle(self) -> bool:
-        if self.settled:
+        if self.answered or self.abandoned:
             return False
         self.answered = True
         if self._task is not None:
@@ -103,7 +98,7 @@ class DeliveryOwner(Protocol):
 class Delivery(Generic[M_co]):
     """One message, the place of its reply, its deadline and its sender's context variables."""
 
-    __slots__ = ("_mailbox", "_reply", "_scope", "context", "deadline", "deferred", "message")
+    __slots__ = ("_mailbox", "_reply", "_scope", "context", "deadline", "deferred", "is_call", "message")
 
     def __init__(
         self,
@@ -119,12 +114,9 @@ class Delivery(Generic[M_co]):
         self.deferred = False
         self._mailbox = mailbox
         self._reply = reply
-        self._scope: trio.CancelScope | None = None
-
-    @property
-    def is_call(self) -> bool:
+        self.is_call = reply is not None
         """Whether a caller waits for a reply."""
-        return self._reply is not None
+        self._scope: trio.CancelScope | None = None
 
     @property
     def answered(self) -> bool:

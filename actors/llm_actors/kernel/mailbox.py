@@ -214,7 +214,7 @@ class Mailbox:
         if delivery.abandoned:
             self.count.skipped += 1
             return False
-        if self.poison and self._is_poison(delivery):
+        if self.poison.suspects and self._is_poison(delivery):
             self.count.poisoned += 1
             self._turn_away(delivery, PoisonRefused(self.name, "this payload has crashed it before"))
             return False
@@ -242,7 +242,11 @@ class Mailbox:
 
     def handled(self, delivery: AnyDelivery) -> None:
         """Clear the payload of suspicion: the reader did not crash on it. One that was abandoned proves nothing."""
-        if self.poison and not delivery.is_given_up and (fingerprint := delivery.message.fingerprint()) is not None:
+        if (
+            self.poison.suspects
+            and not delivery.is_given_up
+            and (fingerprint := delivery.message.fingerprint()) is not None
+        ):
             self.poison.handled(fingerprint)
 
     def _is_poison(self, delivery: AnyDelivery) -> bool:

@@ -33,33 +33,31 @@ class _Suspect(NamedTuple):
 class Poison:
     """A bounded memory of crashes by fingerprint. ``now`` is in seconds on one monotonic clock."""
 
-    __slots__ = ("_entries", "_suspects")
+    __slots__ = ("_entries", "suspects")
 
     def __init__(self, entries: int = POISON_ENTRIES) -> None:
         self._entries = entries
-        self._suspects: dict[int, _Suspect] = {}
-
-    def __len__(self) -> int:
-        return len(self._suspects)
+        self.suspects: dict[int, _Suspect] = {}
+        """By the hash of the fingerprint. Read by the mailbox: while it is empty, no fingerprint is made."""
 
     def crashed(self, fingerprint: Hashable, site: str, now: float) -> None:
         """Count one crash at ``site``. A crash elsewhere starts the count anew."""
         key = hash(fingerprint)
-        before = self._suspects.pop(key, None)
+        before = self.suspects.pop(key, None)
         crashes = before.crashes + 1 if before is not None and before.site == site else 1
-        self._suspects[key] = _Suspect(site, crashes, now)
-        while len(self._suspects) > self._entries:
-            del self._suspects[next(iter(self._suspects))]
+        self.suspects[key] = _Suspect(site, crashes, now)
+        while len(self.suspects) > self._entries:
+            del self.suspects[next(iter(self.suspects))]
 
     def handled(self, fingerprint: Hashable) -> None:
         """The payload was handled without a crash: clear it of suspicion."""
-        self._suspects.pop(hash(fingerprint), None)
+        self.suspects.pop(hash(fingerprint), None)
 
     def refuses(self, fingerprint: Hashable, now: float) -> bool:
         """Whether this payload is refused."""
         key = hash(fingerprint)
-        suspect = self._suspects.pop(key, None)
+        suspect = self.suspects.pop(key, None)
         if suspect is None:
             return False
-        self._suspects[key] = suspect  # now the most recently seen
+        self.suspects[key] = suspect  # now the most recently seen
         return suspect.crashes >= POISON_CRASHES and now - suspect.crashed_at < POISON_SECONDS

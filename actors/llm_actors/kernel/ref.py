@@ -135,6 +135,8 @@ def find_cycle(caller: Mailbox, target: Mailbox) -> tuple[str, ...] | None:
     """Return the names around the cycle that `caller` calling `target` would close, or None."""
     if caller is target:
         return caller.name, target.name
+    if not target.calling:
+        return None
     trail = _trail(target, caller, {target})
     return None if trail is None else (caller.name, *trail)
 

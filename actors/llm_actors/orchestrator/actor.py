@@ -133,7 +133,7 @@ class Orchestrator:
     ) -> None:
         run, services = delivery.message.run, setup.services
         try:
-            with setup.in_use(), run.scope:
+            with setup, run.scope:
                 if routed is None:
                     try:
                         routed = await listed_route(services, setup.router, run.request)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import final
+from types import TracebackType
+from typing import Self, final
 
 import trio
 
@@ -14,7 +13,7 @@ from llm_actors.orchestrator.services import Services
 
 @final
 class Setup:
-    """Services and router of one configuration, and how many runs use them."""
+    """Services and router of one configuration. As a context manager it is in use until the block's end."""
 
     __slots__ = ("_idle", "_users", "router", "services")
 
@@ -24,16 +23,15 @@ class Setup:
         self._users = 0
         self._idle: trio.Event | None = None
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
+    def __enter__(self) -> Self:
         """The block uses it."""
         self._users += 1
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if not self._users and self._idle is not None:
-                self._idle.set()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._users -= 1
+        if not self._users and self._idle is not None:
+            self._idle.set()
 
     async def unused(self) -> None:
         """Wait until nobody uses it. Only for one that has been replaced: its users become fewer."""

@@ -166,7 +166,7 @@ class SingleFlight:
     async def _fly(self, shared: _Key, flight: _Flight, mode: CacheMode, routed: Routed) -> None:
         run = flight.run
         try:
-            with flight.setup.in_use(), run.scope:
+            with flight.setup, run.scope:
                 if isinstance(run.request, EmbeddingRequest):
                     await self._embed(flight, run.request, mode, routed)
                 else:
