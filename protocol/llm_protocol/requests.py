@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from enum import StrEnum
+from functools import lru_cache
 from typing import ClassVar, Self, TypeAlias
 
 import msgspec
@@ -72,6 +73,16 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     headers: dict[str, str] = {}
     """Header fields of the client's wire that belong to what it asks for: `llm_protocol.wire_headers`."""
     extra: dict[str, JsonObject] = {}
+
+
+def says_nothing(parameters: Parameters) -> bool:
+    """Whether none is set: nothing but ``wire`` says anything."""
+    return parameters == _silent(parameters.wire)
+
+
+@lru_cache(maxsize=16)
+def _silent(wire: str | None) -> Parameters:
+    return Parameters(wire=wire)
 
 
 def new_request_id() -> str:

@@ -29,7 +29,7 @@ from llm_protocol.adjustments import Adjustment
 from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.codec.code_fences import CodeFenceStripper
 from llm_protocol.codec.own_parameters import with_own_parameters
-from llm_protocol.content import Audio, Document, Image, Part, ToolResult
+from llm_protocol.content import Audio, Document, Image, Part, Text, ToolResult
 from llm_protocol.dialect import ClientDialect, RateLimits, StreamDecoder, WireRequest, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
@@ -172,7 +172,7 @@ class ProviderCall:
     async def _exchange(self, request: AnyRequest, stream: bool, prepared: Prepared | None) -> Finished | Failed:
         """The request over the wire that it takes; over the other one where the vendor says that it is that."""
         wires = self._spec.wires
-        first = self._dialect = wires.of(request)
+        first = self._dialect = wires.of(request) if prepared is None else prepared.dialect
         end = await self._exchange_over(first, request, stream, prepared)
         if (other := wires.instead_of(first, end)) is None:
             return end
@@ -189,10 +189,10 @@ class ProviderCall:
         self, dialect: ClientDialect, request: AnyRequest, stream: bool, prepared: Prepared | None = None
     ) -> Finished | Failed:
         size = size_of(request)
-        if prepared is not None and prepared.dialect is dialect:
-            adapted = prepared.adapted
-        else:
+        if prepared is None:
             adapted = await run_large(size, adapted_over, dialect, request)
+        else:
+            adapted = prepared.adapted
         sent = adapted.request
         self._adjusted = adapted.adjusted
         self._filters = [make() for make in adapted.filters]
@@ -222,7 +222,7 @@ class ProviderCall:
         dialect = self._dialect
         async with exchange as response:
             self._resent = response.resent
-            self._limits = dialect.rate_limits(tuple(response.headers.items()))
+            self._limits = dialect.rate_limits(response.headers.fields)
             if not 200 <= response.status < 300:
                 error = await response.read(ERROR_BODY_BYTES, cut=True)
                 failure = dialect.decode_error(_wire(response, error))
@@ -353,10 +353,14 @@ def _with_hint(failure: Failure, hint: str | None) -> Failure:
 
 def size_of(request: AnyRequest) -> int:
     """The approximate cost of encoding a request, in bytes."""
-    size = sum(len(value) for extra in request.parameters.extra.values() for value in extra.values() if _is_long(value))
+    size = 0
+    for extra in request.parameters.extra.values():
+        size += sum(len(value) for value in extra.values() if _is_long(value))
     if isinstance(request, ChatRequest):
-        size += MESSAGE_BYTES * len(request.messages)
-        size += sum(_part_size(part) for message in request.messages for part in message.content)
+        for message in request.messages:
+            size += MESSAGE_BYTES
+            for part in message.content:
+                size += len(part.text) if type(part) is Text else _part_size(part)
     elif isinstance(request, ImageRequest):
         size += sum(map(_part_size, request.images))
     return size
@@ -383,4 +387,4 @@ async def _whole(response: HttpResponse, limit: int) -> WireResponse:
 
 
 def _wire(response: HttpResponse, body: bytes) -> WireResponse:
-    return WireResponse(response.status, tuple(response.headers.items()), body)
+    return WireResponse(response.status, response.headers.fields, body)

@@ -21,11 +21,12 @@ JOIN_FACTOR: Final = 16  # joining bytes is so much faster than decoding them
 class Headers(Mapping[str, str]):
     """Case-insensitive; values of a repeated header are joined by a comma. The repr shows names only."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_values", "fields")
 
     def __init__(self, values: Mapping[str, str]) -> None:
         """``values``: by names in lower case."""
         self._values = values
+        self.fields = tuple(values.items())
 
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()]

@@ -86,6 +86,8 @@ class Transport:
 
             self._http2 = Http2Connection
         self._idle = IdleStack(max_per_origin=max_idle_per_origin, idle_seconds=idle_seconds)
+        self._is_listed = False
+        """Whether `_give_up_idle` knows the idle connections."""
         self._closed = False
         self._connecting = self._active = self._opened = self._reused = self._resent = 0
 
@@ -173,7 +175,9 @@ class Transport:
         """Keep the connection for another request, or close it if there is any doubt."""
         self._active -= 1
         if connection.renew() and not self._closed:
-            _idle_of_this_run().add(self._idle)
+            if not self._is_listed:
+                _idle_of_this_run().add(self._idle)
+                self._is_listed = True
             self._idle.push(connection, trio.current_time())
         else:
             connection.close()

@@ -67,8 +67,10 @@ class Body:
 
     def string(self, name: str) -> str | None:
         """The field as a string, if present."""
-        value = self.take(name)
-        if value is None or isinstance(value, str):
+        if (value := self._fields.get(name)) is None:
+            return None
+        self._known.add(name)
+        if isinstance(value, str):
             return value
         raise self.wrong(name, "a string")
 
@@ -100,9 +102,9 @@ class Body:
 
     def integer(self, name: str, low: int | None = None) -> int | None:
         """The field as a whole number of at least ``low``, if present."""
-        value = self.take(name)
-        if value is None:
+        if (value := self._fields.get(name)) is None:
             return None
+        self._known.add(name)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and (low is None or value >= low):
@@ -111,9 +113,9 @@ class Body:
 
     def number(self, name: str, low: float | None = None, high: float | None = None) -> float | None:
         """The field as a number from ``low`` to ``high``, if present."""
-        value = self.take(name)
-        if value is None:
+        if (value := self._fields.get(name)) is None:
             return None
+        self._known.add(name)
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         if is_number and (low is None or value >= low) and (high is None or value <= high):
             return value  # type: ignore[no-any-return]
@@ -122,16 +124,18 @@ class Body:
 
     def boolean(self, name: str) -> bool | None:
         """The field as a boolean, if present."""
-        value = self.take(name)
-        if value is None or isinstance(value, bool):
+        if (value := self._fields.get(name)) is None:
+            return None
+        self._known.add(name)
+        if isinstance(value, bool):
             return value
         raise self.wrong(name, "true or false")
 
     def strings(self, name: str) -> tuple[str, ...]:
         """The field as a list of strings; a single string counts as a list of one. Empty if absent."""
-        value = self.take(name)
-        if value is None:
+        if (value := self._fields.get(name)) is None:
             return ()
+        self._known.add(name)
         values = [value] if isinstance(value, str) else value
         if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
             raise self.wrong(name, "a string or a list of strings")
@@ -139,6 +143,8 @@ class Body:
 
     def object(self, name: str) -> Self | None:
         """The field as an object to read field by field, if present."""
+        if self._fields.get(name) is None:
+            return None
         value = self.json_object(name)
         return None if value is None else type(self)(value, self.path(name))
 
@@ -158,9 +164,9 @@ class Body:
 
     def objects(self, name: str) -> list[Self]:
         """The field as a list of objects; empty if absent."""
-        value = self.take(name)
-        if value is None:
+        if (value := self._fields.get(name)) is None:
             return []
+        self._known.add(name)
         if not isinstance(value, list):
             raise self.wrong(name, "a list of objects")
         return self._members(name, value)

@@ -7,13 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.content import HostedTool, JsonObject, Opaque, Part, ToolResult
-from llm_protocol.requests import Parameters
-
-_NOTHING_SAID: Final = Parameters()
+from llm_protocol.requests import Parameters, says_nothing
 
 
 def own_fields(extra: Mapping[str, JsonObject] | None, dialect: str) -> JsonObject:
@@ -38,7 +35,7 @@ def only_result(part: Part, where: str) -> ToolResult:
 
 def set_parameters(parameters: Parameters, names: Mapping[str, str]) -> JsonObject:
     """The parameters that are set, under the wire's names. ``names`` has the wire's name for each of ours."""
-    if parameters == _NOTHING_SAID:
+    if says_nothing(parameters):
         return {}
     values = ((name, getattr(parameters, ours)) for ours, name in names.items())
     return {

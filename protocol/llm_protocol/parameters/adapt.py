@@ -13,7 +13,7 @@ import msgspec
 
 from llm_protocol.adjustments import LOSSY, Adjustment
 from llm_protocol.codec.fields import unsupported
-from llm_protocol.content import JsonObject
+from llm_protocol.content import JsonObject, Text, Tool
 from llm_protocol.errors import UnsupportedError
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.parameters.conversation import fit_messages, without_hosted
@@ -27,7 +27,15 @@ from llm_protocol.parameters.restore import EventFilter, JsonKeeper, StopCutter,
 from llm_protocol.parameters.table import BY_TYPE, TOKEN_IDS, Parameter
 from llm_protocol.parameters.targets import RequestTarget
 from llm_protocol.parameters.values import LEAVE_OUT, CannotKeep
-from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, LLMRequest, Parameters, RequestType
+from llm_protocol.requests import (
+    AnyRequest,
+    ChatRequest,
+    EmbeddingRequest,
+    LLMRequest,
+    Parameters,
+    RequestType,
+    says_nothing,
+)
 from llm_protocol.wire_headers import TOLD
 
 _SAMPLING: Final = frozenset(("temperature", "top_p", "top_k"))
@@ -37,9 +45,6 @@ _TOOL_FIELDS: Final = frozenset(("parallel_tool_calls",))
 
 _WITHOUT_TEXT: Final = frozenset(("user",))
 """The request types whose parameters are checked by name: embeddings, and images of models other than chat models."""
-
-
-_NOTHING_SAID: Final = Parameters()
 
 
 class Adapted(NamedTuple):
@@ -101,7 +106,7 @@ class _Work:
     def canonical(self) -> Parameters:
         """The parameters that the target and the model accept."""
         changed: JsonObject = {}
-        rows = [] if self._given == _NOTHING_SAID else self._set_parameters()
+        rows = [] if says_nothing(self._given) else self._set_parameters()
         takes = _taken(self._request, self._target)
         for row in rows:
             value = getattr(self._given, row.name)
@@ -274,16 +279,18 @@ class _Work:
     def chat(self, request: ChatRequest, parameters: Parameters) -> Adapted:
         """Adapt a chat, with its tools, format and conversation."""
         target = self._target
-        flat = Flattened(request) if target.has_namespaces else flatten(request)
+        is_plain = _is_plain(request)
+        flat = Flattened(request) if is_plain or target.has_namespaces else flatten(request)
         self._adjusted += [Adjustment(f"tools[{at}]", "rewritten", "functions") for at in flat.groups]
         request = flat.request
         messages = request.messages
-        if self._wire in WIRES:
+        if not is_plain and self._wire in WIRES:
             messages = fit_custom_calls(messages, target.wire)
             request = msgspec.structs.replace(request, messages=messages)
-        hosted = without_hosted(messages, target.wire)
-        messages = hosted.messages
-        self._adjusted += hosted.adjusted
+        if not is_plain:
+            hosted = without_hosted(messages, target.wire)
+            messages = hosted.messages
+            self._adjusted += hosted.adjusted
         tools = fit_tools(request, target, self._takes, flat.places)
         form = fit_format(request, target)
         own = without_fitted(self._given.extra.get(self._wire or "", {}), self._wire or "", target)
@@ -345,6 +352,15 @@ class _Work:
         for tool in request.tools:
             marked |= dict.fromkeys((getattr(tool, "extra", None) or {}).get(wire, ()))
         self._adjusted += [Adjustment(name, "left_out") for name in marked]
+
+
+def _is_plain(request: ChatRequest) -> bool:
+    """Whether there is nothing but text and functions: nothing of a hosted, custom or grouped tool, which only some
+    vendors have, and for which the conversation is searched several times.
+    """
+    if not all(isinstance(tool, Tool) for tool in request.tools):
+        return False
+    return all(type(part) is Text for message in request.messages for part in message.content)
 
 
 def _check_inputs(request: EmbeddingRequest, target: RequestTarget) -> None:

@@ -11,7 +11,6 @@ import logging
 import os
 import select
 import time
-from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
 from typing import TypeAlias, final
@@ -58,9 +57,12 @@ class StderrHandler(logging.Handler):
 
     def _write(self, record: logging.LogRecord) -> bool:
         line = self.format(record).encode(errors="backslashreplace")[: LINE_BYTES - 1] + b"\n"
-        with suppress(OSError):  # a full disk, or a pipe without a reader
-            if any(events & select.POLLOUT for _, events in self._poll.poll(0)):
-                return os.write(self._file, line) > 0
+        try:
+            for _, events in self._poll.poll(0):
+                if events & select.POLLOUT:
+                    return os.write(self._file, line) > 0
+        except OSError:  # a full disk, or a pipe without a reader
+            pass
         return False
 
 

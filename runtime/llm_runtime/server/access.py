@@ -34,6 +34,9 @@ KEY_PROTOCOL = "openai-insecure-api-key."
 """A browser cannot set header fields on a WebSocket, so it offers the key as a subprotocol with this prefix."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
+_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+"""The usual names of it; `Access.is_our_host` knows all addresses."""
+
 _KEY_IN_QUERY = frozenset(("token", "access_token", "api_key", "apikey", "key"))
 
 
@@ -133,7 +136,7 @@ class Access:
         if (parts := _HOST.fullmatch(host.lower())) is None:
             return False
         name = parts[1].strip("[]").rstrip(".")
-        if name == "localhost" or name in self._hosts or host.lower() in self._hosts:
+        if name in _LOOPBACK or name == local_host or name in self._hosts or host.lower() in self._hosts:
             return True
         try:
             address = ipaddress.ip_address(name)

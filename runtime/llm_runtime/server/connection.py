@@ -180,7 +180,11 @@ class HttpConnection:
         """Apply a transition of our own. The new state times out after ``seconds``."""
         was = self._life.state
         self._change(change)
-        if self._life.state is not was:
+        if self._life.state is was:
+            return
+        if seconds == inf:
+            self._deadline = inf
+        else:
             self._since = trio.current_time()
             self._deadline = self._since + seconds
 

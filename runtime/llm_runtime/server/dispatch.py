@@ -21,18 +21,18 @@ def endpoint_of(context: RequestContext, *, operators_only: bool = False) -> End
     request, access = context.request, context.server_state.access
     if request.path.startswith(PREFIX):
         return _passing(context, operators_only=operators_only)
-    request.path, methods, context.params = find(request.path)
+    request.path, routes, context.params = find(request.path)
     context.wire = wire_of(request.path, request.headers)
-    if operators_only and not (methods and all(route.operators for route in methods.values())):
+    if operators_only and not routes.operators:
         raise too_many_connections()
     if request.method == "OPTIONS" and access.allows_origin(request.headers.get("origin")):
         return preflight
-    if not (methods and all(route.open for route in methods.values())):
+    if not routes.open:
         access.check_place(request.headers, request.query, context.local_host)
-        if not (methods and all(route.keyless for route in methods.values())):
+        if not routes.keyless:
             context.caller = access.check_key(request.headers, context.peer_host)
             context.belongs = True
-    route = choose(methods, request.method)
+    route = choose(routes, request.method)
     if not route.open and not route.keyless:
         access.check_role(context.caller, route.role)
     return route.endpoint

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, final
 from urllib.parse import unquote
 
 from llm_runtime.server import endpoints, model_list, native, spending, stored, token_counts
@@ -94,27 +94,41 @@ _BARE_MODEL = re.compile(r"(/v1beta|/v1)/([^/:]+/[^:]+:(?:generate|streamGenerat
 
 _VERSION_BEFORE_VERSION = re.compile(r"/v\d(?:beta)?/(?=v\d(?:beta)?/)")
 
-_EXACT: dict[str, dict[str, Route]] = {}
-_PATTERNS: dict[str, tuple[re.Pattern[str], dict[str, Route]]] = {}
 
-for _route in ROUTES:
-    if "{" in _route.pattern:
-        _PATTERNS.setdefault(_route.pattern, (_compiled(_route.pattern), {}))[1][_route.method] = _route
-    else:
-        _EXACT.setdefault(_route.pattern, {})[_route.method] = _route
+@final
+class PathRoutes:
+    """The routes of one path by method, none if it is unknown, and what all of them are: see `Route`."""
+
+    __slots__ = ("by_method", "keyless", "open", "operators")
+
+    def __init__(self, pattern: str) -> None:
+        routes = [route for route in ROUTES if route.pattern == pattern]
+        self.by_method = {route.method: route for route in routes}
+        self.keyless = bool(routes) and all(route.keyless for route in routes)
+        self.open = bool(routes) and all(route.open for route in routes)
+        self.operators = bool(routes) and all(route.operators for route in routes)
 
 
-def find(path: str) -> tuple[str, Mapping[str, Route], Mapping[str, str]]:
-    """The normalized path, its routes by method (empty if it is unknown), and the values of the names in its pattern. A
-    path may lack the version, repeat it, or end in a slash: base URLs are written in all these ways.
+_EXACT = {route.pattern: PathRoutes(route.pattern) for route in ROUTES if "{" not in route.pattern}
+_PATTERNS = {
+    route.pattern: (_compiled(route.pattern), PathRoutes(route.pattern)) for route in ROUTES if "{" in route.pattern
+}
+_UNKNOWN = PathRoutes("")
+
+
+def find(path: str) -> tuple[str, PathRoutes, Mapping[str, str]]:
+    """The normalized path, its routes, and the values of the names in its pattern. A path may lack the version, repeat
+    it, or end in a slash: base URLs are written in all these ways.
     """
+    if (exact := _EXACT.get(path)) is not None:
+        return path, exact, {}
     for served in _spellings(path):
-        if (methods := _EXACT.get(served)) is not None:
-            return served, methods, {}
-        for pattern, by_method in _PATTERNS.values():
+        if (exact := _EXACT.get(served)) is not None:
+            return served, exact, {}
+        for pattern, routes in _PATTERNS.values():
             if found := pattern.fullmatch(served):
-                return served, by_method, {name: unquote(value) for name, value in found.groupdict().items()}
-    return path, {}, {}
+                return served, routes, {name: unquote(value) for name, value in found.groupdict().items()}
+    return path, _UNKNOWN, {}
 
 
 def _spellings(path: str) -> Iterator[str]:
@@ -129,8 +143,9 @@ def _spellings(path: str) -> Iterator[str]:
         yield version + plain
 
 
-def choose(methods: Mapping[str, Route], method: str) -> Route:
+def choose(routes: PathRoutes, method: str) -> Route:
     """The route for ``method``. Raises `HttpError`."""
+    methods = routes.by_method
     if not methods:
         raise not_found("path. OpenAI's and Anthropic's APIs are under /v1, Gemini's under /v1beta, Cohere's under /v2")
     route = methods.get("GET" if method == "HEAD" else method)

@@ -129,16 +129,17 @@ async def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | F
 def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
     """How the response came about, as header fields, for clients whose wire has no place for it."""
     decision = response.decision
-    fields = {
-        "provider": response.provider,
-        "model": response.model,
-        "attempts": str(calls_of(decision)),
-        "cache": str(decision.get("cache", "off")),
-        "budget": str(decision.get("budgets", "")),
-        "cost": "" if response.cost is None else f"{response.cost:.8f}",
-    }
-    own = tuple((f"x-llm-runtime-{name}", value) for name, value in fields.items() if _fits_header(value))
-    return (*own, *_told_changes(response.adjusted))
+    fields = (
+        ("x-llm-runtime-provider", response.provider),
+        ("x-llm-runtime-model", response.model),
+        ("x-llm-runtime-attempts", str(calls_of(decision))),
+        ("x-llm-runtime-cache", str(decision.get("cache", "off"))),
+        ("x-llm-runtime-budget", str(decision.get("budgets", ""))),
+        ("x-llm-runtime-cost", "" if response.cost is None else f"{response.cost:.8f}"),
+    )
+    # a value may come from a vendor
+    own = [field for field in fields if field[1] and field[1].isascii() and field[1].isprintable()]
+    return (*own, *_told_changes(response.adjusted)) if response.adjusted else tuple(own)
 
 
 def _told_changes(adjusted: tuple[Adjustment, ...]) -> tuple[tuple[str, str], ...]:
@@ -151,11 +152,6 @@ def calls_of(decision: JsonObject) -> int:
     """The number of calls made; for an ensemble, those of all members."""
     own = sum(1 for attempt in decision.get("attempts", ()) if attempt.get("asked", True))
     return int(decision.get("calls", own))
-
-
-def _fits_header(value: str) -> bool:
-    """Whether a value, which may come from a vendor, is valid in a header."""
-    return value != "" and value.isascii() and value.isprintable()
 
 
 def encode_failure(
