@@ -228,7 +228,7 @@ def spent_since(db: sqlite3.Connection, since: float, is_alive: Callable[[str], 
     )
     found = rows.fetchall()
     gone = {owner: not is_alive(owner) for owner in {row[0] for row in found}}
-    return [SpentBy(*(*row, gone[row[0]])) for row in found]
+    return [msgspec.convert((*row, gone[row[0]]), SpentBy) for row in found]
 
 
 # -- writing in the background ---------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Final, TypeVar, final
 
 import msgspec
@@ -159,7 +158,10 @@ class WorkerSiblings:
         assert nursery is not None, "checked by who calls"
         assert server_state is not None, "checked by who calls"
         asked = unpack_head(queued.head)
-        withdraw = partial(nursery.start_soon, self._ask, number, CancelQuestion(response_id, caller))
+
+        def withdraw() -> None:
+            nursery.start_soon(self._ask, number, CancelQuestion(response_id, caller))
+
         server_state.response_store.wait(WaitingResponse(response_id, asked.inbound, asked.options, withdraw))
         nursery.start_soon(self._stop_waiting, response_id, server_state)
 

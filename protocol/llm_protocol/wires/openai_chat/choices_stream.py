@@ -88,10 +88,10 @@ class ChoicesDecoder(AnswerDecoder):
         if not self.over:
             self._finish()
 
-    def end(self, stray: bytes) -> None:
+    def end(self, surplus: bytes) -> None:
         """The body has ended. One that was JSON where a stream was promised is a response all the same."""
-        if stray and not self._seen:
-            self.take_whole(stray)
+        if surplus and not self._seen:
+            self.take_whole(surplus)
         else:
             self._finish()
 
