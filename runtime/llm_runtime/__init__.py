@@ -32,6 +32,7 @@ from llm_protocol.content import (
 from llm_protocol.embedding import Embedding
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import (
+    ChoiceFinished,
     Event,
     Failed,
     Finished,
@@ -102,6 +103,7 @@ __all__ = [
     "Audio",
     "CacheStore",
     "ChatRequest",
+    "ChoiceFinished",
     "CodeFile",
     "CodeRequest",
     "CompletionRequest",

@@ -96,7 +96,7 @@ async def test_what_is_no_daemon_is_refused_as_ask_refuses_it() -> None:
         "llm-runtime: LLM_RUNTIME_KEY is not a key: it has characters that are not allowed in keys\n",
     )
     assert both.code == 2
-    assert both.err.endswith("give one of them\n")
+    assert both.err.endswith("give only one of them\n")
 
 
 async def test_a_daemon_explains_with_what_it_has_measured(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ async def test_the_providers_found_and_passed_over_are_told() -> None:
         err = await commands.rest(process.stderr)
         assert "llm-runtime: provider openai" in err
         assert "(OPENAI_API_KEY is set)" in err
-        assert "CEREBRAS_API_KEY does not hold a key" in err
+        assert "CEREBRAS_API_KEY is not a key" in err
         assert "CANARY" not in err
 
 

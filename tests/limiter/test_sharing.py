@@ -433,6 +433,6 @@ async def test_a_ledger_that_crashes_is_away_and_the_limiter_goes_on(
         assert (await statistics(ref)).shared
         assert await claim(ref) < 0.1
         await at_rest(ref)
-    told = [record.message for record in caplog.records if "is away" in record.message]
+    told = [record.message for record in caplog.records if "is unavailable" in record.message]
     assert "the shared ledger crashed: LookupError" in told[0]
     assert "CANARY" not in caplog.text

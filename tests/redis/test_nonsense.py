@@ -143,7 +143,7 @@ async def test_after_nonsense_the_connection_is_closed_and_the_request_goes(
                 await trio.sleep(0.001)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
     (line,) = warnings(caplog)
-    assert "is away" in line
+    assert "is unavailable" in line
     assert len(line) < 500
     assert line.isprintable()
 

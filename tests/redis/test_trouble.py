@@ -25,7 +25,7 @@ TIMEOUT = 0.1
 SLACK = 0.4
 """Of a machine that does other things, too."""
 
-AWAY = "is away"
+AWAY = "is unavailable"
 SHARED = "limits are shared"
 
 

@@ -23,6 +23,7 @@ from llm_runtime import (
     Audio,
     CacheStore,
     ChatRequest,
+    ChoiceFinished,
     CodeFile,
     CodeRequest,
     CompletionRequest,
@@ -221,7 +222,7 @@ def show(event: Event) -> None:
             print(event)
         case MemberStarted() | MemberDelta() | MemberDone() | MemberFailed():
             assert_type(event.member, str)
-        case Finished():
+        case Finished() | ChoiceFinished():
             assert_type(event.reason, FinishReason)
         case Failed():
             assert_type(event.failure.kind, FailureKind)

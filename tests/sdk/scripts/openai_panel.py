@@ -45,7 +45,7 @@ try:
 except openai.APIStatusError as error:
     failed = error
 assert failed is not None, "a panel of which nobody answers is an error"
-assert failed.status_code == 502, failed.status_code
+assert failed.status_code == 424, failed.status_code
 assert "none of 3 members answered" in str(failed)
 
 print("passed")
