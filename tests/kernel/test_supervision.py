@@ -566,8 +566,8 @@ async def test_one_grace_per_child_then_cancel(autojump_clock: MockClock) -> Non
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"name": ""}, "not empty"),
-        ({"name": "a/b"}, "no '/'"),
+        ({"name": ""}, "must not be empty"),
+        ({"name": "a/b"}, "contain '/'"),
         ({"factory": 3}, "callable"),
         ({"restart": "always"}, "Restart"),
         ({"shutdown": -1.0}, "shutdown"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llm_protocol.model_facts import Capabilities
-from llm_protocol.policy import Policy
+from llm_protocol.policy import AttemptsPatch, Policy
 from llm_protocol.requests import LLMProvider
 from support.callers import Served, served
 from support.peer import Step, reply, sse
@@ -23,6 +23,7 @@ LOGPROBS: dict[str, Any] = {
     "refusal": None,
 }
 OPENAI = LLMProvider.OPENAI
+ONCE = AttemptsPatch(max=1)  # else each test waits for retries
 
 
 def choice(index: int, finish: str = "stop", *, logprobs: Any = None, **message: Any) -> dict[str, Any]:
@@ -129,14 +130,15 @@ async def test_a_stream_keeps_each_choice_apart() -> None:
     ids=["too few", "too many", "a broken call", "one without its end"],
 )
 async def test_a_choice_that_is_not_whole_fails_the_attempt(vendor: Step, told: str) -> None:
-    async with served(kind=OPENAI, vendor=vendor, me={}) as daemon:
-        got = await ask(daemon, tools=TOOLS)
+    routes = {"once": Policy(candidates=("cheap/small",), attempts=ONCE)}
+    async with served(kind=OPENAI, vendor=vendor, routes=routes, me={}) as daemon:
+        got = await ask(daemon, model="once", tools=TOOLS)
         assert got.status == 502
         assert told in json.loads(got.body)["error"]["message"]
 
 
-async def test_another_candidate_takes_over_before_the_first_output() -> None:
-    routes = {"some": Policy(candidates=("cheap/small", "fair/middle"))}
+async def test_the_next_candidate_is_asked_after_choices_that_are_not_whole() -> None:
+    routes = {"some": Policy(candidates=("cheap/small", "fair/middle"), attempts=ONCE)}
     async with served(kind=OPENAI, vendor=body_of(choice(0, content="one")), routes=routes, me={}) as daemon:
         got = await ask(daemon, model="some")
         assert got.status == 502

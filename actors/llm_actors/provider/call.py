@@ -284,7 +284,7 @@ class ProviderCall:
         is_empty = end.reason is FinishReason.UNKNOWN and self._first_token_at is None
         if end.reason is not FinishReason.ERROR and not is_empty:
             return clean_end(end, self._spec.secret)
-        message = f"{self._spec.name}: it ended its answer with {(end.raw_reason or 'an error')[:100]}"
+        message = f"{self._spec.name}: it ended its response with {(end.raw_reason or 'an error')[:100]}"
         return Failed(failure=Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=end.raw_reason))
 
     def _pass_on(self, events: list[Event]) -> Finished | Failed | None:
