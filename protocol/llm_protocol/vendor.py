@@ -138,6 +138,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Completions and code go by chat's."""
     models_key: str | None = None
     """Under which kind the prices, capabilities and shutdown dates of its models are kept; ``None``: its own."""
+    telemetry_name: str | None = None
+    """What OpenTelemetry's conventions call it; ``None``: its kind."""
     generic: bool = False
     """It stands for any server that speaks its wire: each provider is somebody else's, with models, prices and
     lists of its own or none."""

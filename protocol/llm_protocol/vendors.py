@@ -109,6 +109,7 @@ _ROWS = (
     ),
     Vendor(
         kind="gemini",
+        telemetry_name="gcp.gemini",
         title="Gemini",
         wire=GEMINI,
         base_url="https://generativelanguage.googleapis.com",
@@ -209,6 +210,7 @@ _ROWS = (
     # learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle: the v1 API needs no api-version.
     Vendor(
         kind="azure",
+        telemetry_name="azure.ai.openai",
         title="Azure OpenAI",
         profile=OPENAI,
         key_variables=("AZURE_OPENAI_API_KEY",),
@@ -226,6 +228,7 @@ _ROWS = (
     Vendor(kind="groq", title="Groq", base_url="https://api.groq.com/openai/v1", key_variables=("GROQ_API_KEY",)),
     Vendor(
         kind="mistral",
+        telemetry_name="mistral_ai",
         title="Mistral",
         profile=MISTRAL,
         base_url="https://api.mistral.ai/v1",
@@ -240,7 +243,13 @@ _ROWS = (
         key_variables=("DEEPSEEK_API_KEY",),
         responses=False,
     ),
-    Vendor(kind="xai", title="xAI", base_url="https://api.x.ai/v1", key_variables=("XAI_API_KEY",)),
+    Vendor(
+        kind="xai",
+        telemetry_name="x_ai",
+        title="xAI",
+        base_url="https://api.x.ai/v1",
+        key_variables=("XAI_API_KEY",),
+    ),
     Vendor(
         kind="together", title="Together", base_url="https://api.together.ai/v1", key_variables=("TOGETHER_API_KEY",)
     ),

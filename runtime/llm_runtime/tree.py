@@ -61,7 +61,7 @@ from llm_protocol.wires import DIALECTS
 from llm_runtime.config import Config, OtelConfig, RequestLogConfig, StoreConfig
 from llm_runtime.extensions import NO_EXTENSIONS, Extensions
 from llm_runtime.providers import Supervised
-from llm_runtime.telemetry.spans import KindOf
+from llm_runtime.telemetry.spans import NameOf
 
 ROOT_INTENSITY = Intensity(3, 60.0)
 """With more restarts of a whole branch than this, the runtime gives up."""
@@ -133,7 +133,7 @@ class Tree:
         if config.otel is not None:
             waiting = RequestLog(what="OpenTelemetry's SDK does not take traces")
             self._run_logs += (waiting,)
-            branches.append(_alone(_otel_child(config.otel, waiting, self._kind_of)))
+            branches.append(_alone(_otel_child(config.otel, waiting, self._telemetry_name_of)))
         limiter, limiter_ref = _parking(self._limiter_child(config))
         self.selector = Selector(cost_of, extensions.orderings)
         selector, selector_ref = _parking(selector_child(self.selector))
@@ -200,10 +200,12 @@ class Tree:
         """The providers of the current configuration, by name."""
         return self._supervised
 
-    def _kind_of(self, provider: str) -> str:
-        """The vendor's kind; the provider's own name if it is no more."""
+    def _telemetry_name_of(self, provider: str) -> str:
+        """What OpenTelemetry calls the provider's vendor; the provider's own name if it is no more."""
         found = self._supervised.get(provider)
-        return provider if found is None else found.spec.vendor.kind
+        if found is None:
+            return provider
+        return found.spec.vendor.telemetry_name or found.spec.vendor.kind
 
     # -- reloading -----------------------------------------------------------------------------------------------------
 
@@ -363,10 +365,10 @@ def _request_log_child(wanted: RequestLogConfig, log: RequestLog) -> ChildSpec[N
     )
 
 
-def _otel_child(wanted: OtelConfig, waiting: RequestLog, kind_of: KindOf) -> ChildSpec[Never]:
+def _otel_child(wanted: OtelConfig, waiting: RequestLog, name_of: NameOf) -> ChildSpec[Never]:
     from llm_runtime.telemetry.export import OtelWriter  # the SDK is imported where it is wanted
 
-    writer = OtelWriter(wanted, kind_of)
+    writer = OtelWriter(wanted, name_of)
     return ChildSpec("otel", lambda _: RequestLogActor(waiting, writer), mailbox=REQUEST_LOG_MAILBOX)
 
 

@@ -36,7 +36,7 @@ from llm_actors.run import Run
 from llm_protocol.trace_context import TraceContext
 from llm_protocol.version import VERSION
 from llm_runtime.config import OtelConfig
-from llm_runtime.telemetry.spans import KindOf, SpanData, Value, calls_of, spans_of
+from llm_runtime.telemetry.spans import NameOf, SpanData, Value, calls_of, spans_of
 
 FLUSH_MILLISECONDS: Final = 1_500
 """How long the end waits for what is in the SDK's queues; less than the request log's `FLUSH_SECONDS`."""
@@ -88,12 +88,12 @@ class OtelWriter:
     def __init__(
         self,
         config: OtelConfig,
-        kind_of: KindOf,
+        name_of: NameOf,
         *,
         spans: SpanExporter | None = None,
         metrics: MetricExporter | None = None,
     ) -> None:
-        self._kind_of = kind_of
+        self._name_of = name_of
         self._content = config.content
         self._ids = _Ids()
         for name in _LOGGERS:
@@ -142,7 +142,7 @@ class OtelWriter:
     def write(self, runs: Sequence[Run]) -> None:
         """Put them into the SDK's queues, which drop what they have no room for."""
         for run in runs:
-            span = spans_of(run, self._kind_of, content=self._content)
+            span = spans_of(run, self._name_of, content=self._content)
             if span is not None:
                 self._add(span, run.trace)
                 self._measure(span)

@@ -18,8 +18,8 @@ from llm_protocol.requests import AnyRequest, ChatRequest, RequestType
 from llm_protocol.response import LLMResponse
 
 Value: TypeAlias = str | int | float | bool | tuple[str, ...]
-KindOf: TypeAlias = Callable[[str], str]
-"""The vendor's kind of a provider."""
+NameOf: TypeAlias = Callable[[str], str]
+"""What the conventions call the vendor of a provider."""
 
 OPERATIONS: Final[Mapping[RequestType, str]] = {
     RequestType.CHAT: "chat",
@@ -28,14 +28,6 @@ OPERATIONS: Final[Mapping[RequestType, str]] = {
     RequestType.EMBEDDING: "embeddings",
     RequestType.IMAGE_GENERATION: "generate_content",
 }
-
-PROVIDERS: Final[Mapping[str, str]] = {
-    "azure": "azure.ai.openai",
-    "gemini": "gcp.gemini",
-    "mistral": "mistral_ai",
-    "xai": "x_ai",
-}
-"""What the conventions call a vendor, where that is not our kind."""
 
 _PARAMETERS: Final[Mapping[str, str]] = {
     "max_output_tokens": "gen_ai.request.max_tokens",
@@ -70,7 +62,7 @@ class SpanData(NamedTuple):
     inner: tuple[SpanData, ...] = ()
 
 
-def spans_of(run: Run, kind_of: KindOf, *, content: bool = False) -> SpanData | None:
+def spans_of(run: Run, name_of: NameOf, *, content: bool = False) -> SpanData | None:
     """The spans of a run that has ended; ``None`` of one that came to nothing. ``content``: with what was asked and
     answered.
     """
@@ -95,8 +87,8 @@ def spans_of(run: Run, kind_of: KindOf, *, content: bool = False) -> SpanData | 
         attributes |= _content(request, response)
     # Of an answer from the cache, the record tells how it was made for somebody else.
     made = decision if decision.get("cache") not in ("hit", "coalesced") else {}
-    own = [*_calls(made.get("attempts", ()), request, operation, kind_of)]
-    members = [_member(each, request, operation, kind_of) for each in made.get("members", ())]
+    own = [*_calls(made.get("attempts", ()), request, operation, name_of)]
+    members = [_member(each, request, operation, name_of) for each in made.get("members", ())]
     if not isinstance(end, Failed) and own:
         _answered(own[-1], response)
     error = end.failure.kind.value if isinstance(end, Failed) else ""
@@ -111,23 +103,22 @@ def calls_of(span: SpanData) -> Iterator[SpanData]:
         yield from (each,) if each.kind == "client" else calls_of(each)
 
 
-def _member(told: JsonObject, request: AnyRequest, operation: str, kind_of: KindOf) -> SpanData:
+def _member(told: JsonObject, request: AnyRequest, operation: str, name_of: NameOf) -> SpanData:
     began_at = told["began_at"]
     attributes: dict[str, Value] = {"llm_runtime.member": told["member"], "llm_runtime.round": told["round"]}
     error = "" if told["outcome"] == "ok" else told["outcome"]
-    inner = tuple(_calls(told["attempts"], request, operation, kind_of))
+    inner = tuple(_calls(told["attempts"], request, operation, name_of))
     ended_at = began_at + told["duration_ms"] / 1000
     return SpanData(f"member {told['member']}", "internal", began_at, ended_at, attributes, error, inner)
 
 
-def _calls(attempts: list[JsonObject], request: AnyRequest, operation: str, kind_of: KindOf) -> Iterator[SpanData]:
+def _calls(attempts: list[JsonObject], request: AnyRequest, operation: str, name_of: NameOf) -> Iterator[SpanData]:
     for each in attempts:
         if not each.get("called", True):
             continue
-        kind = kind_of(each["provider"])
         attributes: dict[str, Value] = {
             "gen_ai.operation.name": operation,
-            "gen_ai.provider.name": PROVIDERS.get(kind, kind),
+            "gen_ai.provider.name": name_of(each["provider"]),
             "gen_ai.request.model": each["model"],
             "llm_runtime.provider": each["provider"],
             "llm_runtime.outcome": each["outcome"],
