@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 
 import hypothesis
@@ -18,6 +19,12 @@ pytest_plugins = ["support.time_limit", "support.suite"]
 # The one profile of all property tests. No deadline per example: on a busy machine it says nothing about the code.
 hypothesis.settings.register_profile("llm-runtime", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("llm-runtime")
+
+
+def pytest_configure() -> None:
+    """A shell that runs the suite in the background has it ignore Ctrl-C; the programs that tests start would, too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
