@@ -23,7 +23,7 @@ from support.same_wire import BESIDE, KINDS, SAMPLES, SURFACES, cut, daemon_befo
 from support.sdk import ROOT, SDKS, sdk_python
 from support.upstream import JSON
 
-SCRIPT = Path(__file__).with_name("scripts") / "every_field.py"
+SCRIPT = Path(__file__).parent.with_name("sdk") / "scripts" / "every_field.py"
 KEY = "sk-test-0123456789abcdef"
 SSE = {"content-type": "text/event-stream"}
 HI = {"messages": [{"role": "user", "content": "hi"}]}
