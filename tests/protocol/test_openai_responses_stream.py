@@ -819,3 +819,10 @@ def test_a_reader_inside_a_joined_delta_gets_exactly_the_rest(delta: type[TextDe
 
 def text_in(frames: list[dict[str, Any]]) -> str:
     return "".join(frame.get("delta", "") for frame in frames)
+
+
+@pytest.mark.parametrize("kind", [0, "", None, []])
+def test_a_message_whose_type_says_nothing_keeps_its_text(kind: Any) -> None:
+    item = {"type": kind, "role": "assistant", "content": [{"type": "output_text", "text": "Hello."}]}
+    body = json.dumps({"id": "resp_1", "object": "response", "status": "completed", "output": [item]}).encode()
+    assert fold(CLIENT.decode_response(REQUEST, WireResponse(200, body=body))).content == "Hello."

@@ -179,8 +179,9 @@ def decode_input(body: Body) -> tuple[Message, ...]:
 
 def decode_item(item: Body) -> tuple[Role, tuple[Part, ...]]:
     """Decode one item of an input or output into parts, and their role. Raises `BadRequestError`."""
-    kind = item.string("type") or ("message" if "role" in item.raw else None)
-    if not kind:
+    # Not `string`: a number in a response would become the name of an unknown item, and its text would be lost.
+    kind = item.take("type") or ("message" if "role" in item.raw else None)
+    if not isinstance(kind, str):
         raise item.wrong("type", "the type of an item, or missing beside role and content")
     if decode := _DECODERS.get(kind):
         return decode(item)
