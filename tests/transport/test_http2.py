@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import h2.connection
 import h2.errors
+import h2.settings
 import pytest
 import trio
 import trustme
@@ -221,6 +222,20 @@ async def test_large_bodies_go_both_ways_on_one_connection(autojump_clock: MockC
         for _ in range(3):
             assert await fetch(transport, post(body)) == (200, body)
         assert (peer.connections, peer.requests[2].body == body) == (1, True)
+        await transport.aclose()
+
+
+async def test_a_small_body_waits_for_room_in_a_smaller_window(autojump_clock: MockClock) -> None:
+    def shrink(server: h2.connection.H2Connection, stream: int) -> None:
+        server.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 100})
+
+    body = bytes(5_000)
+    async with Peer([frames(shrink), reply(b"ok")], reply(body), http2=True) as peer:
+        transport = transport_to(peer)
+        with trio.fail_after(10):
+            assert await fetch(transport, post(b"small")) == (200, b"ok")
+            assert await fetch(transport, post(body)) == (200, body)
+        assert (peer.connections, peer.requests[1].body == body) == (1, True)
         await transport.aclose()
 
 

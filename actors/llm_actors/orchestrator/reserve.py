@@ -67,12 +67,17 @@ class Reserving:
         """
         while True:
             reserved = await self._place(plan, request)
-            if isinstance(reserved, NotReserved) or await self._able.has(reserved.candidate):
+            if isinstance(reserved, NotReserved):
+                return reserved
+            try:
+                is_supported = await self._able.has(reserved.candidate)
+            except BaseException:  # a large request is checked in a thread, where its caller may leave
+                reserved.give_back()
+                raise
+            if is_supported:
                 break
             reserved.give_back()
             await self._able.drop_others(plan)
-        if isinstance(reserved, NotReserved):
-            return reserved
         now, candidate, others, estimate = trio.current_time(), plan.current, plan.others, reserved.estimate
         barred = self.unpaid(candidate, estimate, is_last=not others) or self._admit(candidate, others, estimate, now)
         if barred is not None:

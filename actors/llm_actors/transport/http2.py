@@ -75,7 +75,9 @@ class Http2Connection:
         self._any_encoding = request.any_encoding
         try:
             self._begin(request)
-            if isinstance(request.body, StreamedBody) or len(request.body) > LISTEN_WHILE_SENDING_BYTES:
+            # What exceeds the window can only be sent when the server, which must be listened to, makes room.
+            at_once = min(LISTEN_WHILE_SENDING_BYTES, self._h2.local_flow_control_window(self._stream))
+            if isinstance(request.body, StreamedBody) or len(request.body) > at_once:
                 await self._send_while_listening(request.body)
             else:
                 await self._send(request.body)
