@@ -6,13 +6,20 @@ all books are at zero afterwards, every log has an end, and whoever stayed has t
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from llm_actors.catalog import Candidate
 from llm_actors.run import Run
 from llm_actors.testing import nothing_left, run_virtual
+from llm_actors.threads import LARGE_AT_ONCE, LARGE_BYTES, run_large
 from llm_protocol.failures import FailureKind
+from llm_protocol.policy import Limits
+from llm_runtime import tree
 from support.attempts import ANSWER, Asked, World, answer, answering, status, world
 from support.peer import pause
 
@@ -156,3 +163,35 @@ async def test_a_follower_out_of_time_is_told_how_far_the_flight_had_come(autoju
     assert asked.failure.message == "no complete response within the request's 3 s; a/m-a: no; b/m-b: unfinished"
     assert asked.outcomes() == ["a:auth", "b:unfinished"]
     assert asked.decision["cache"] == "miss"
+
+
+async def test_who_leaves_while_a_large_request_is_checked_for_the_next_candidate_keeps_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On the real clock: a virtual one would jump while threads work."""
+    adapt, gate = tree._adapt, threading.Event()
+
+    def occupy() -> None:
+        for _ in range(LARGE_AT_ONCE):
+            nursery.start_soon(run_large, LARGE_BYTES, gate.wait)
+
+    def adapt_and_occupy(specs: Any, candidate: Candidate, request: Any) -> Any:
+        """After the first candidate, the second has to wait for a thread. Its place is taken by then."""
+        if candidate.provider == "a" and len(w.runs) > 1:
+            trio.from_thread.run_sync(occupy)
+        return adapt(specs, candidate, request)
+
+    monkeypatch.setattr(tree, "_adapt", adapt_and_occupy)
+    limits = {"a": Limits(requests_per_minute=1), "b": Limits(requests_per_minute=100)}
+    async with world(limits=limits, a=[answer], b=[answer]) as w, trio.open_nursery() as nursery:
+        assert (await w.ask()).text == ANSWER
+        run = await w.submit(prompt="x" * LARGE_BYTES)
+        await wait_all_tasks_blocked(0.1)
+        assert (await w.statistics()).leases == 1
+        run.cancel("the caller has left")
+        gate.set()
+        asked = await w.see(run, trio.current_time())
+        assert asked.failure is not None
+        assert asked.failure.kind is FailureKind.CANCELLED
+        await w.settled()
+        assert (w["a"].calls, w["b"].calls) == (1, 0)
