@@ -171,9 +171,12 @@ async def test_who_leaves_while_a_large_request_is_checked_for_the_next_candidat
     """On the real clock: a virtual one would jump while threads work."""
     adapt, gate = tree._adapt, threading.Event()
 
+    async def hold_thread() -> None:
+        await run_large(LARGE_BYTES, gate.wait, 30.0)
+
     def occupy() -> None:
         for _ in range(LARGE_AT_ONCE):
-            nursery.start_soon(run_large, LARGE_BYTES, gate.wait)
+            nursery.start_soon(hold_thread)
 
     def adapt_and_occupy(specs: Any, candidate: Candidate, request: Any) -> Any:
         """After the first candidate, the second has to wait for a thread. Its place is taken by then."""
