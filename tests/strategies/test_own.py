@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from llm_protocol.content import Text
 from llm_protocol.errors import LLMClientError, ServerError
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import ChatRequest
 from llm_protocol.response import LLMResponse
 from llm_runtime import StrategyFunction, Team
 from llm_runtime.extensions import Extensions
@@ -147,22 +148,80 @@ async def test_a_stream_that_breaks_after_tokens_is_a_broken_stream_whatever_is_
     assert (asked.failure.kind, asked.failure.partial) == (FailureKind.NETWORK, True)
 
 
-async def test_cancelling_ends_what_a_strategy_waits_for(autojump_clock: MockClock) -> None:
-    ended = False
+async def test_a_stream_that_the_strategy_stops_is_a_broken_stream_whatever_is_returned(
+    autojump_clock: MockClock,
+) -> None:
+    async def impatient(team: Team) -> LLMResponse:
+        drafts = await team.ask(["a/m-a"])
+        with trio.move_on_after(1):
+            return await team.stream("b/m-b")
+        return drafts[0]
+
+    async with world(extensions=adding(impatient), a=[saying("one")], b=[[breaking(), stall()]]) as w:
+        asked = await ask(w, strategy="mine")
+
+    assert asked.failure is not None
+    assert (asked.failure.kind, asked.failure.partial) == (FailureKind.CANCELLED, True)
+    assert "one" not in asked.text
+
+
+async def test_one_stream_at_a_time(autojump_clock: MockClock) -> None:
+    async def both(team: Team) -> LLMResponse:
+        answers: list[LLMResponse] = []
+
+        async def stream(model: str) -> None:
+            try:
+                answers.append(await team.stream(model))
+            except RuntimeError as error:
+                team.note("error", str(error))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream, "a/m-a")
+            nursery.start_soon(stream, "b/m-b")
+        return answers[0]
+
+    async with world(extensions=adding(both), a=[saying("one")], b=[saying("one")]) as w:
+        asked = await ask(w, strategy="mine")
+
+    assert asked.text == asked.response.content == "one"
+    assert asked.decision["notes"] == {"error": "only one response can be streamed"}
+
+
+async def test_a_request_of_the_strategys_own_is_not_repeated_with_the_callers_parameters(
+    autojump_clock: MockClock,
+) -> None:
+    async def shorter(team: Team) -> LLMResponse:
+        assert isinstance(team.request, ChatRequest)
+        parameters = msgspec.structs.replace(team.request.parameters, max_output_tokens=7)
+        return (await team.ask(["a/m-a"], msgspec.structs.replace(team.request, parameters=parameters)))[0]
+
+    async with world(extensions=adding(shorter), a=[status(400), saying("unlimited")]) as w:
+        asked = await ask(w, strategy="mine")
+        assert w.calls == 1
+
+    assert asked.failure is not None
+    assert asked.failure.kind is FailureKind.BAD_REQUEST
+
+
+async def test_a_run_that_is_cancelled_ends_what_its_strategy_waits_for(autojump_clock: MockClock) -> None:
+    ended: list[str] = []
 
     async def waiting(team: Team) -> LLMResponse:
-        nonlocal ended
         try:
             return (await team.ask(["a/m-a"]))[0]
-        finally:
-            ended = True
+        except trio.Cancelled:
+            ended.append("cancelled")
+            raise
 
     async with world(extensions=adding(waiting), a=[stall()]) as w:
-        asked = await ask(w, strategy="mine", deadline_s=3)
+        run = await w.submit(strategy="mine")
+        await trio.sleep(1)
+        run.cancel("the caller has left")
+        asked = await w.see(run, 0.0)
         assert asked.failure is not None
-        assert asked.took <= 3
-        assert w["a"].aborted == 1
-    assert ended
+        assert asked.failure.kind is FailureKind.CANCELLED
+        await w.settled()
+        assert (ended, w["a"].aborted) == (["cancelled"], 1)
 
 
 def raising(error: Exception) -> StrategyFunction:

@@ -103,6 +103,7 @@ class Ensemble:
             slot,
             mine,
             self.ledger,
+            plain=base.parameters,
             deadline=trio.current_time() + (self.policy.member_deadline_s or float("inf")),
             log_bytes=int(self.run.log.limit_bytes * LOG_SHARE),
             round_=round_,
@@ -207,7 +208,7 @@ class Ensemble:
         if member.refused is not None:
             return RunResult(Failed(failure=member.refused), None)
         ending = await AttemptLoop(self.services, self._member_context(member)).answer()
-        plain = self.context.request.parameters
+        plain = member.plain
         failure = ending.end.failure if isinstance(ending.end, Failed) else None
         # Some models refuse a temperature; they are called once more without what the ensemble set.
         if failure is not None and failure.rule.of_parameters and plain != member.request.parameters:

@@ -17,7 +17,7 @@ from llm_protocol.content import JsonObject
 from llm_protocol.events import Failed, Finished, MemberDone, MemberFailed
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import Fold
-from llm_protocol.requests import AnyRequest
+from llm_protocol.requests import AnyRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse
 
 _ANSWERS = frozenset((FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS, FinishReason.UNKNOWN))
@@ -33,6 +33,7 @@ class Member:
         request: AnyRequest,
         ledger: RequestBudget,
         *,
+        plain: Parameters,
         deadline: float,
         log_bytes: int,
         round_: int = 0,
@@ -40,6 +41,8 @@ class Member:
         self.slot = slot
         self.name = slot.name
         self.request = request
+        self.plain = plain
+        """The request's parameters before the ensemble varied them."""
         self.round = round_
         self.log = RunLog(limit_bytes=log_bytes)
         self.record = DecisionRecord("single")

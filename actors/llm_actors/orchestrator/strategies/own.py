@@ -60,6 +60,7 @@ class TeamCalls:
         """Those that answered, by the ids of their requests, which their responses have, too."""
         self._calls = 0
         self._rounds = 0
+        self._is_streaming = False
         self._streamed: tuple[RunResult, LLMResponse | None] | None = None
         """How the stream ended that has delivered something, and its response if that is whole."""
         self._notes: JsonObject = {}
@@ -101,19 +102,28 @@ class TeamCalls:
     async def stream(self, model: str, request: AnyRequest | None) -> LLMResponse:
         """See `Team.stream`."""
         ensemble = self._ensemble
-        if self._streamed is not None:
-            raise RuntimeError("a response was streamed already")
+        if self._is_streaming or self._streamed is not None:
+            raise RuntimeError("only one response can be streamed")
         self._count(1)
         slot = seat_for(ensemble.services, ensemble.context, model)
         if slot.failure is not None:
             raise error_for(slot.failure)
-        result = await ensemble.consult(
-            ensemble.briefed(model) if request is None else request,
-            slot.candidates,
-            into=ensemble.run.log,
-            record=ensemble.context.record,
-            mode=ensemble.context.on_broken_stream if ensemble.run.stream else "buffer",
-        )
+        self._is_streaming = True
+        try:
+            result = await ensemble.consult(
+                ensemble.briefed(model) if request is None else request,
+                slot.candidates,
+                into=ensemble.run.log,
+                record=ensemble.context.record,
+                mode=ensemble.context.on_broken_stream if ensemble.run.stream else "buffer",
+            )
+        except BaseException:
+            if ensemble.run.has_content:  # the function gave up on it, but what was delivered cannot be taken back
+                failure = Failure(kind=FailureKind.CANCELLED, message="the strategy stopped its stream", partial=True)
+                self._streamed = RunResult(Failed(failure=failure), None), None
+            raise
+        finally:
+            self._is_streaming = False
         if isinstance(result.end, Failed):
             if result.end.failure.partial:
                 self._streamed = result, None
@@ -181,15 +191,15 @@ class TeamCalls:
             return RunResult(Failed(failure=Failure(kind=FailureKind.LOG_LIMIT, message=message, partial=True)), None)
 
 
-def _whole(team: Ensemble, result: RunResult) -> LLMResponse:
+def _whole(ensemble: Ensemble, result: RunResult) -> LLMResponse:
     assert isinstance(result.end, Finished), "it has not failed"
     assert result.candidate is not None, "somebody answered"
-    fold = team.run.fold()
+    fold = ensemble.run.fold()
     fold.add(result.end)
     return fold.response(
-        request_id=team.run.request.request_id,
-        response_id=team.run.response_id,
+        request_id=ensemble.run.request.request_id,
+        response_id=ensemble.run.response_id,
         provider=result.candidate.provider,
         model=result.candidate.model,
-        processing_time_ms=team.run.elapsed_ms,
+        processing_time_ms=ensemble.run.elapsed_ms,
     )
