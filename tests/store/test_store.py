@@ -31,7 +31,7 @@ from llm_actors.store import (
     store_child,
 )
 from llm_actors.store.actor import StoreActor
-from llm_actors.store.ledger import By, Ledger
+from llm_actors.store.ledger import By, Ledger, LedgerEntry, RecordEntry
 from llm_actors.store.messages import PERSIST_SECONDS, STORE_MAILBOX, StoredResponseRow, StoreMessage
 from llm_actors.store.tier import RETRY_SECONDS, StoreTier
 from llm_actors.testing import MovingClock
@@ -254,3 +254,37 @@ async def test_a_store_that_hangs_costs_nobody_more_than_its_bound(patient_clock
             assert await load(ref, "a", "me") is None
         assert trio.current_time() - before < 0.1, "the second one does not wait at all"
         stuck.set()
+
+
+async def test_ledger_rows_of_a_write_that_takes_long_are_written_once(patient_clock: MovingClock) -> None:
+    done = threading.Event()
+    written: list[Write] = []
+
+    class Slow:
+        def open(self) -> None: ...
+
+        def write(self, writes: list[Write]) -> bool:
+            done.wait(20)
+            written.extend(writes)
+            return True
+
+        def find(self, response_id: str, caller: str) -> StoredResponseRow | None:
+            return None
+
+        def spend(self, by: By, since: float, caller: str | None) -> None:
+            return None
+
+        def spent(self, since: float) -> None:
+            return None
+
+        def close(self) -> None: ...
+
+    ledger = Ledger()
+    spec: ChildSpec[StoreMessage] = ChildSpec("store", lambda _: StoreActor(Slow(), ledger), mailbox=STORE_MAILBOX)
+    async with running(Supervisor([spec])):
+        ledger.record(LedgerEntry(run="a", opened_at=1.0))
+        await trio.sleep(3 * PERSIST_SECONDS)
+        ledger.record(LedgerEntry(run="b", opened_at=2.0))
+        done.set()
+        await trio.sleep(1)
+    assert [each.entry.run for each in written if isinstance(each, RecordEntry)] == ["a", "b"]

@@ -1,8 +1,9 @@
 """The store's actor: it writes the changes of many senders in one transaction, and reports to each sender when its own
 are in the file.
 
-All work on the file is done in one thread at a time, and every wait for it is bounded. A write that does not finish in
-time may still succeed; its senders are told that the result is unknown.
+All work on the file is done in one thread at a time, and every sender's wait for it is bounded. A write that does not
+finish in time may still succeed; its senders are told that the result is unknown. Nobody waits for the rows of the
+ledger, so their write may take as long as it does; when the store stops, that too is bounded.
 """
 
 from __future__ import annotations
@@ -163,13 +164,12 @@ class StoreActor:
             await self._write_what_the_ledger_has()
 
     async def _write_what_the_ledger_has(self) -> None:
+        """Waits as long as the write takes: one that is given up may still succeed, and would be made twice."""
         writes = self._ledger.take()
         done = False
         try:
             if writes and not self._is_late():
-                with trio.move_on_after(PERSIST_SECONDS) as scope:
-                    done = await self._in_thread(self._tier.write, writes)
-                self._late |= scope.cancelled_caught
+                done = await self._in_thread(self._tier.write, writes)
         finally:
             if not done and writes:
                 self._ledger.put_back(writes)
