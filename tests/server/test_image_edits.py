@@ -111,7 +111,7 @@ async def test_a_form_that_is_broken_is_refused() -> None:
 
 FIELDS = st.builds(
     FormField,
-    name=st.text("abc[]_", min_size=1, max_size=8),
+    name=st.text('abc[]_"\\\r\n;= ', min_size=1, max_size=8),
     content=st.binary(max_size=200),
     media_type=st.sampled_from([None, "image/png", "text/plain"]),
     is_file=st.booleans(),
@@ -124,6 +124,36 @@ def test_a_form_that_is_written_is_read_again(fields: list[FormField]) -> None:
     if fields:
         assert read_form(body) == fields
         assert body.startswith(b"--" + content_type.partition("boundary=")[2].encode())
+
+
+INJECTED = 'x/y"\r\ncontent-disposition: form-data; name="model"\r\n\r\ndear\r\n'
+
+
+def test_a_media_type_cannot_add_to_the_form() -> None:
+    """Of a data URI, which a client may write as it likes."""
+    _, body = write_form([FormField("image", CAT, INJECTED, is_file=True)])
+    assert read_form(body) == [FormField("image", CAT, None, is_file=True)]
+    assert body.count(b"\r\n\r\n") == 1
+    assert b"dear" not in body
+
+
+async def test_neither_a_field_nor_a_picture_adds_to_the_form_of_the_vendor() -> None:
+    answer = reply(json.dumps(ANSWER).encode(), headers=JSON)
+    name = 'x"\r\n\r\ny\r\n; name="model'
+    asked = {
+        "model": "cheap/small",
+        "prompt": "a hat",
+        "images": [{"image_url": f"data:{INJECTED};base64,{base64.b64encode(CAT).decode()}"}],
+        name: "dear",
+    }
+    async with served(kind=LLMProvider.OPENAI, vendor=answer, me={}) as daemon:
+        got = await edit(daemon, "application/json", json.dumps(asked).encode())
+        assert got.status == 200, got.body
+        body = sent(daemon.vendors["cheap"]).body
+        assert {each.name: (each.content, each.media_type) for each in read_form(body)} == {
+            "model": (b"small", None), "prompt": (b"a hat", None), name: (b"dear", None), "image": (CAT, PNG),
+        }  # fmt: skip
+        assert body.count(b"\r\n\r\n") == 4
 
 
 @given(st.binary(max_size=300))

@@ -21,6 +21,9 @@ MOST_BOUNDARY_BYTES = 72
 _NAME = re.compile(r'[;\s]name="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 _FILE = re.compile(r'[;\s]filename="', re.IGNORECASE)
 _TYPE = re.compile(r"^content-type:\s*([^\s;]+)", re.IGNORECASE | re.MULTILINE)
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
+_QUOTED = str.maketrans({"\\": "\\\\", '"': "%22", "\r": "%0D", "\n": "%0A"})
+_UNQUOTED = {"%22": '"', "%0D": "\r", "%0A": "\n"}
 
 
 class FormField(NamedTuple):
@@ -45,6 +48,11 @@ def is_form(body: bytes) -> bool:
     return body.startswith(b"--")
 
 
+def is_media_type(text: str) -> bool:
+    """Whether ``text`` is a media type and nothing else; a client may write what it likes in a data URI."""
+    return _MEDIA_TYPE.fullmatch(text) is not None
+
+
 def read_form(body: bytes) -> list[FormField]:
     """The fields in their order. Raises `WireError`."""
     boundary = body.partition(b"\r\n")[0]
@@ -66,19 +74,26 @@ def _field(piece: bytes) -> FormField:
     name, kind = _NAME.search(said), _TYPE.search(said)
     if name is None:
         raise WireError("a field of the form has no name")
-    return FormField(
-        re.sub(r"\\(.)", r"\1", name[1]), content, kind and kind[1].lower(), is_file=_FILE.search(said) is not None
-    )
+    return FormField(_unquoted(name[1]), content, kind and kind[1].lower(), is_file=_FILE.search(said) is not None)
+
+
+def _unquoted(name: str) -> str:
+    """What browsers and `write_form` made of the name, undone."""
+    return re.sub(r"\\(.)|%22|%0D|%0A", lambda found: found[1] or _UNQUOTED[found[0]], name)
 
 
 def write_form(fields: Iterable[FormField]) -> tuple[str, bytes]:
-    """The content type and the body of a form. The boundary is random, so that no content can have it."""
+    """The content type and the body of a form. The boundary is random, so that no content can have it; names are quoted
+    as browsers do, so that none ends its header. What is not a media type is left out.
+    """
     boundary = os.urandom(16).hex()
     out: list[bytes] = []
     for at, field in enumerate(fields):
-        kind_of_file = (field.media_type or "").partition("/")[2] or "bin"
+        media_type = field.media_type if field.media_type and is_media_type(field.media_type) else ""
+        kind_of_file = media_type.partition("/")[2] or "bin"
         file = f'; filename="{at}.{kind_of_file}"' if field.is_file else ""
-        kind = f"content-type: {field.media_type}\r\n" if field.media_type else ""
-        head = f'--{boundary}\r\ncontent-disposition: form-data; name="{field.name}"{file}\r\n{kind}\r\n'
+        kind = f"content-type: {media_type}\r\n" if media_type else ""
+        name = field.name.translate(_QUOTED)
+        head = f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"{file}\r\n{kind}\r\n'
         out += (head.encode(), field.content, b"\r\n")
     return f"multipart/form-data; boundary={boundary}", b"".join((*out, f"--{boundary}--\r\n".encode()))

@@ -13,7 +13,7 @@ import msgspec
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import add_extra, bad_request, unsupported
-from llm_protocol.codec.forms import FormField, read_form, write_form
+from llm_protocol.codec.forms import FormField, is_media_type, read_form, write_form
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_json, encode_around, encode_json
 from llm_protocol.codec.kept_fields import KeptFields, beyond, filled, outer_fields
 from llm_protocol.codec.media import base64_pieces, data_uri, image_from_url, sniff_media_type, unbase64_json
@@ -86,7 +86,9 @@ def edit_request_of(request: ImageRequest, profile: VendorProfile) -> WireReques
 def _file(name: str, image: Image, where: str) -> FormField:
     if image.data is None:
         raise unsupported(where, f"{where}: a picture to be changed must be sent itself, not its address")
-    return FormField(name, image.data, image.media_type or sniff_media_type(image.data), is_file=True)
+    told = image.media_type
+    media_type = told if told and is_media_type(told) else sniff_media_type(image.data)
+    return FormField(name, image.data, media_type, is_file=True)
 
 
 def decode_images(request: ImageRequest, body: bytes) -> list[Event]:
