@@ -185,3 +185,10 @@ async def test_a_reader_that_leaves_ends_it_quietly(chats: Chats) -> None:
         await process.stdin.send_all(b"Hi.\n")
         assert await process.wait() == 141
         assert await commands.rest(process.stderr) == ""
+
+
+async def test_input_that_is_not_utf_8_is_no_traceback(chats: Chats) -> None:
+    done = await commands.run(
+        "chat", "--config", str(chats.config), stdin=b"a\xff\n", PYTHONIOENCODING="utf-8:strict", **chats.environ
+    )
+    assert (done.code, done.out, done.err) == (0, "You said: a\N{REPLACEMENT CHARACTER}\n", "")

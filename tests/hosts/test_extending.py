@@ -15,7 +15,7 @@ import trio
 import llm_runtime
 from hosts.adapters import HOSTS, REMOTE, in_a_thread, on_asyncio
 from hosts.conftest import Upstream
-from llm_protocol.errors import BadRequestError, RequestCancelledError
+from llm_protocol.errors import BadRequestError, RequestCancelledError, ShuttingDownError
 from llm_runtime import ConfigError, LLMClientError, Policy, RankedCandidate
 
 LOCAL = {name: host for name, host in HOSTS.items() if name not in REMOTE}
@@ -255,3 +255,21 @@ def test_closing_a_runtime_of_asyncio_ends_its_strategies(upstream: Upstream) ->
 
     asyncio.run(main())
     assert upstream.is_left()
+
+
+def test_calls_that_a_strategy_leaves_behind_on_asyncio_end_with_it(upstream: Upstream) -> None:
+    left: list[asyncio.Task[Any]] = []
+
+    async def careless(team: Any) -> Any:
+        left.append(asyncio.ensure_future(team.ask(["fake/fault-stall"])))
+        await begun(upstream)
+        return (await team.ask(["fake/m"]))[0]
+
+    async def scenario(rt: Any) -> None:
+        response = await rt.chat("Say hello.", model="fake/m", policy=Policy(strategy="careless"))
+        assert response.content == "You said: Say hello."
+        await asyncio.wait(left, timeout=5)
+        assert [type(task.exception()) for task in left] == [ShuttingDownError]
+        assert upstream.is_left()
+
+    on_asyncio(scenario, upstream.config, strategies={"careless": careless})

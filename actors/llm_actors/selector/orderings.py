@@ -34,8 +34,8 @@ Order: TypeAlias = Callable[[list[RankedCandidate], OrderingInputs], list[Ranked
 
 OrderingFunction: TypeAlias = Callable[[list[RankedCandidate], OrderingInputs], Sequence[RankedCandidate]]
 """``def ordering(choices, inputs)``: an ordering that a program adds. It returns all choices in the order to try, each
-with a ``reason`` if it has one. It is called in the runtime's own thread, before each attempt, so it must be pure and
-quick.
+with a ``reason`` if it has one. It is called in the runtime's own thread, once for each request that has more than one
+candidate (and for each model of a strategy), so it must be pure and quick.
 """
 
 

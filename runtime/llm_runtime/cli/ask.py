@@ -25,6 +25,7 @@ from llm_runtime.cli.target import as_said, name_of, target
 from llm_runtime.cli.terminal import (
     FAILED,
     INTERRUPTED,
+    STDIN_BYTES,
     UNREAD,
     UNUSABLE,
     harmless,
@@ -38,9 +39,6 @@ from llm_runtime.config import Config, ConfigError
 from llm_runtime.options import ChatOptions
 from llm_runtime.requesting import chat_request
 from llm_runtime.runtime import open_runtime
-
-STDIN_BYTES = 8 * 1024 * 1024
-"""The most bytes that are read from stdin."""
 
 HINT_SECONDS = 2.0
 """How long stdin may be silent before the user is told that the command waits for it."""

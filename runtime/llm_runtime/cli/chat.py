@@ -5,6 +5,7 @@ Uses the runtime for threads: this thread waits either for the user or for a res
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Mapping
 from typing import Any, cast, final
@@ -18,7 +19,17 @@ from llm_runtime.cli.attachments import options
 from llm_runtime.cli.conversation import keep, load
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.target import as_said, name_of, target
-from llm_runtime.cli.terminal import FAILED, INTERRUPTED, UNREAD, harmless, leaf, print_error, say, write_all
+from llm_runtime.cli.terminal import (
+    FAILED,
+    INTERRUPTED,
+    STDIN_BYTES,
+    UNREAD,
+    harmless,
+    leaf,
+    print_error,
+    say,
+    write_all,
+)
 from llm_runtime.config import ConfigError
 from llm_runtime.options import ChatOptions
 from llm_runtime.requesting import chat_request
@@ -138,6 +149,8 @@ class _User:
         self.has_left = False
         """Whether Ctrl-C ended the chat."""
         self._is_warned = False
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
         if self._is_there:
             import readline  # noqa: F401 - it gives `input` a history and the keys to edit a line
 
@@ -170,8 +183,11 @@ class _User:
     def _several(self, end: str) -> str:
         """The lines until ``end`` or the end of the input."""
         lines: list[str] = []
+        size = 0
         while (line := self._line(MORE)) is not None and line.strip() != end:
             lines.append(line)
+            size += len(line)
+            _check_length(size)
         return "\n".join(lines)
 
     def _line(self, prompt: str) -> str | None:
@@ -181,5 +197,11 @@ class _User:
             except EOFError:
                 write_all(b"\n")
                 return None
-        line = sys.stdin.readline() if sys.stdin else ""
+        line = sys.stdin.readline(STDIN_BYTES + 1) if sys.stdin else ""
+        _check_length(len(line))
         return line.rstrip("\n") if line else None
+
+
+def _check_length(characters: int) -> None:
+    if characters > STDIN_BYTES:
+        raise ConfigError(f"a text has more than {STDIN_BYTES} characters")

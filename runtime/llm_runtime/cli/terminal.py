@@ -10,6 +10,9 @@ from contextlib import suppress
 FAILED, UNUSABLE, INTERRUPTED, UNREAD = 1, 2, 130, 141
 """Exit codes: a request failed; the command could not start; Ctrl-C; stdout has no reader any more."""
 
+STDIN_BYTES = 8 * 1024 * 1024
+"""The most that is read from stdin for one request."""
+
 
 def reserve_standard_files() -> None:
     """Open /dev/null in place of a closed stdin, stdout or stderr, before a socket gets that descriptor."""

@@ -54,11 +54,20 @@ def middleware_here(middleware: Middleware, portal: Portal[Any], loop: HostLoop)
 
 
 def strategy_here(strategy: StrategyFunction, portal: Portal[Any], loop: HostLoop) -> StrategyFunction:
-    """``strategy``, called in the host's event loop, in the context of the task that made the request."""
+    """``strategy``, called in the host's event loop. Its calls end when it does, or when its run is cancelled."""
 
     async def carry_out(team: Team) -> LLMResponse | str:
-        there = team.through(lambda call: AsyncioCall(portal, loop, lambda _: call()).result())
-        return await _run_here(lambda: strategy(there), portal, loop, copy_context())
+        error: Exception | None = None
+        async with trio.open_nursery() as calls:
+            there = team.through(lambda call: AsyncioCall(portal, loop, lambda _: call(), nursery=calls).result())
+            try:
+                answer = await _run_here(lambda: strategy(there), portal, loop, copy_context())
+            except Exception as exc:  # raised below, where no nursery wraps it
+                error = exc
+            calls.cancel_scope.cancel("the strategy has ended")
+        if error is not None:
+            raise error
+        return answer
 
     return carry_out
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, TypeVar, final
 
+import trio
+
 from llm_protocol.errors import ShuttingDownError
 from llm_runtime.hosts.actions import Action, Actions
 from llm_runtime.hosts.portal import Portal
@@ -77,7 +79,14 @@ class HostLoop:
 class AsyncioCall:
     """One call into the runtime's thread, and its result."""
 
-    def __init__(self, portal: Portal[Any], loop: HostLoop, fn: Callable[[Any], Awaitable[Any]]) -> None:
+    def __init__(
+        self,
+        portal: Portal[Any],
+        loop: HostLoop,
+        fn: Callable[[Any], Awaitable[Any]],
+        *,
+        nursery: trio.Nursery | None = None,
+    ) -> None:
         self._ended = asyncio.Event()
         self._result: Any = None
         self._error: BaseException | None = None
@@ -85,6 +94,7 @@ class AsyncioCall:
             fn,
             lambda result, error: loop.post(lambda: self._end(result, error)),
             post=lambda action: loop.post_there(portal, action),
+            nursery=nursery,
         )
         self.watch: Callable[[], object] = lambda: None
         """Called when the call has ended."""

@@ -103,21 +103,30 @@ class Portal(Generic[R]):
         self._thread.start()
 
     def submit(
-        self, fn: Callable[[R], Awaitable[T]], done: Done[T], *, post: Callable[[Action], None] | None = None
+        self,
+        fn: Callable[[R], Awaitable[T]],
+        done: Done[T],
+        *,
+        post: Callable[[Action], None] | None = None,
+        nursery: trio.Nursery | None = None,
     ) -> PortalCall[R, T]:
         """Call ``fn`` with the runtime, in a new task with a copy of this context. ``done`` receives its result or
         exception. Raises `ShuttingDownError` if the runtime is closed. ``post``: another way to the Trio thread; if
-        that thread has ended, it runs the action in the calling one.
+        that thread has ended, it runs the action in the calling one. ``nursery``: the owner of the task, if that is
+        not the runtime; when it is closed, ``done`` receives `ShuttingDownError`.
         """
         call = PortalCall(self, fn, done)
         context = contextvars.copy_context()
 
         def begin() -> None:
-            runtime, nursery = self._runtime, self._nursery
-            if runtime is None or nursery is None:
+            runtime, owner = self._runtime, nursery or self._nursery
+            if runtime is None or owner is None:
                 done(None, ShuttingDownError("the runtime is not running"))
-            else:
-                context.run(nursery.start_soon, call.run, runtime)
+                return
+            try:
+                context.run(owner.start_soon, call.run, runtime)
+            except RuntimeError:  # the nursery has been closed meanwhile
+                done(None, ShuttingDownError("what this call belongs to has ended"))
 
         (post or self.post)(begin)
         return call

@@ -26,8 +26,10 @@ class TurnEnd(trio.abc.Instrument):
         """
         if self._is_over:
             function()
-        else:
-            self._waiting.append(function)
+            return
+        self._waiting.append(function)
+        if self._is_over:  # `close` was called meanwhile, in the other thread
+            self.before_io_wait(0)
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - it is Trio's
         """See `trio.abc.Instrument`."""
