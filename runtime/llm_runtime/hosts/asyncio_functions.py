@@ -57,17 +57,18 @@ def strategy_here(strategy: StrategyFunction, portal: Portal[Any], loop: HostLoo
     """``strategy``, called in the host's event loop. Its calls end when it does, or when its run is cancelled."""
 
     async def carry_out(team: Team) -> LLMResponse | str:
-        error: Exception | None = None
+        answers: list[LLMResponse | str] = []
+        errors: list[Exception] = []
         async with trio.open_nursery() as calls:
             there = team.through(lambda call: AsyncioCall(portal, loop, lambda _: call(), nursery=calls).result())
             try:
-                answer = await _run_here(lambda: strategy(there), portal, loop, copy_context())
+                answers.append(await _run_here(lambda: strategy(there), portal, loop, copy_context()))
             except Exception as exc:  # raised below, where no nursery wraps it
-                error = exc
+                errors.append(exc)
             calls.cancel_scope.cancel("the strategy has ended")
-        if error is not None:
-            raise error
-        return answer
+        if errors:
+            raise errors[0]
+        return answers[0]
 
     return carry_out
 
