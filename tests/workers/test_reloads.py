@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
+import pytest
 import trio
 import trio.testing
 
@@ -33,9 +38,13 @@ class Worker:
         self.stopped = False
         self.told = trio.Event()
         self.outcomes: list[object] = []
+        self.was_asked = trio.Event()
+        self.may_answer = trio.Event()
+        self.may_answer.set()
 
     async def reload(self, copy: str | None) -> Outcome:
-        await trio.lowlevel.checkpoint()
+        self.was_asked.set()
+        await self.may_answer.wait()
         if self.answer.result is not None:
             self.copy = copy
         return self.answer
@@ -68,9 +77,33 @@ def copies_of(folder: Path, text: str = "first") -> tuple[Copies, Path]:
     return copies, file
 
 
+def reloads_of(copies: Copies, *workers: Worker) -> Reloads:
+    """Of workers that have all started."""
+    reloads = Reloads(copies, lambda: cast("list[WorkerProcess]", list(workers)), Notifier({}))
+    reloads.begin()
+    return reloads
+
+
+@asynccontextmanager
+async def notified() -> AsyncIterator[tuple[Notifier, Callable[[], list[bytes]]]]:
+    """A service manager, and what it has been told."""
+    with TemporaryDirectory(prefix="llm-") as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(f"{folder}/notify")
+        end.setblocking(False)
+
+        def told() -> list[bytes]:
+            found = []
+            with suppress(BlockingIOError):
+                while True:
+                    found.append(end.recv(100).partition(b"\n")[0])
+            return found
+
+        yield Notifier({"NOTIFY_SOCKET": f"{folder}/notify"}), told
+
+
 async def reloaded(copies: Copies, *workers: Worker) -> Outcome:
     """What the first is told that asked for it."""
-    reloads = Reloads(copies, lambda: cast("list[WorkerProcess]", list(workers)), Notifier({}))
+    reloads = reloads_of(copies, *workers)
     workers[0].told = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reloads.run)
@@ -124,7 +157,7 @@ async def test_one_that_was_starting_meanwhile_is_brought_along(tmp_path: Path) 
     one, starting = Worker(1), Worker(2)
     starting.copy, starting.is_ready = copies.current, False
     file.write_text("second")
-    reloads = Reloads(copies, lambda: cast("list[WorkerProcess]", [one, starting]), Notifier({}))
+    reloads = reloads_of(copies, one, starting)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reloads.run)
         reloads.order(cast("WorkerProcess", one))
@@ -136,3 +169,78 @@ async def test_one_that_was_starting_meanwhile_is_brought_along(tmp_path: Path) 
         await trio.testing.wait_all_tasks_blocked()
         assert starting.copy == one.copy == copies.current
         nursery.cancel_scope.cancel()
+
+
+async def test_one_that_becomes_ready_while_the_first_takes_over_is_brought_along(tmp_path: Path) -> None:
+    copies, file = copies_of(tmp_path)
+    one, starting = Worker(1), Worker(2)
+    starting.copy, starting.is_ready = copies.current, False
+    one.may_answer = trio.Event()
+    file.write_text("second")
+    reloads = reloads_of(copies, one, starting)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reloads.run)
+        reloads.order(cast("WorkerProcess", one))
+        with trio.fail_after(5):
+            await one.was_asked.wait()
+        starting.is_ready = True
+        reloads.note_ready(cast("WorkerProcess", starting))
+        one.may_answer.set()
+        with trio.fail_after(5):
+            await starting.was_asked.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert starting.copy == one.copy == copies.current
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_reloaded_before_all_have_started(tmp_path: Path) -> None:
+    copies, file = copies_of(tmp_path)
+    one = Worker(1)
+    file.write_text("second")
+    async with notified() as (notifier, told), trio.open_nursery() as nursery:
+        reloads = Reloads(copies, lambda: cast("list[WorkerProcess]", [one]), notifier)
+        nursery.start_soon(reloads.run)
+        reloads.order(cast("WorkerProcess", one))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert (one.outcomes, told()) == ([], [])
+        reloads.begin()
+        with trio.fail_after(5):
+            await one.told.wait()
+        assert (one.outcomes, content(copies), told()) == ([DONE], "second", [b"RELOADING=1", b"READY=1"])
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_reloaded_once_all_are_to_stop(tmp_path: Path) -> None:
+    copies, file = copies_of(tmp_path)
+    one, later = Worker(1), Worker(2)
+    one.may_answer = trio.Event()
+    file.write_text("second")
+    async with notified() as (notifier, told), trio.open_nursery() as nursery:
+        reloads = Reloads(copies, lambda: cast("list[WorkerProcess]", [one]), notifier)
+        reloads.begin()
+        nursery.start_soon(reloads.run)
+        reloads.order(cast("WorkerProcess", one))
+        with trio.fail_after(5):
+            await one.was_asked.wait()
+        reloads.order(cast("WorkerProcess", later))
+        reloads.end()
+        one.may_answer.set()
+        with trio.fail_after(5):
+            await later.told.wait()
+        assert (one.outcomes, later.outcomes) == ([DONE], [Outcome(problem="the daemon is stopping")])
+        assert told() == [b"RELOADING=1"], "not that it is ready"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_first_one_that_does_not_answer_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    copies, file = copies_of(tmp_path)
+    before, one, other = copies.current, Worker(1), Worker(2)
+    one.may_answer = trio.Event()
+    file.write_text("second")
+    monkeypatch.setattr("llm_runtime.workers.reloads.ONE_SECONDS", 0.05)
+    outcome = await reloaded(copies, one, other)
+    assert outcome.problem == "worker 1 did not reload within 0.05 s, and is restarted"
+    assert [each.message for each in caplog.records] == [outcome.problem], "SIGHUP has nobody else to tell"
+    assert (copies.current, one.stopped, other.stopped) == (before, True, False)

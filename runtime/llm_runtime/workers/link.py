@@ -20,8 +20,11 @@ LONGEST_LINE: Final = 1024 * 1024
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
-    """How a reload went: its result, or the mistakes in the configuration, or another problem."""
+    """How a reload went: its result, or the mistakes in the configuration, or another problem. ``number`` is that of
+    the `Reload`.
+    """
 
+    number: int = 0
     result: ReloadResult | None = None
     mistakes: tuple[str, ...] = ()
     problem: str = ""
@@ -40,13 +43,18 @@ class AskReload(msgspec.Struct, frozen=True, tag="ask_reload"):
 
 
 class Reload(msgspec.Struct, frozen=True, tag="reload"):
-    """To a worker: take over what is in this copy of the configuration. An `Outcome` follows."""
+    """To a worker: take over what is in this copy of the configuration. An `Outcome` with this ``number``
+    follows.
+    """
 
     copy: str | None
+    number: int = 0
 
 
 class StopOrder(msgspec.Struct, frozen=True, tag="stop"):
-    """To a worker: end; the second time, at once."""
+    """To a worker: finish the responses and end, or end ``at_once``. Repeated, it changes nothing."""
+
+    at_once: bool = False
 
 
 FromWorker = Ready | Alive | AskReload | Outcome

@@ -130,6 +130,7 @@ class WorkersParent:
         self._reloads.note_ready(worker)
         if not (self._has_started or self._stops) and all(each.is_ready for each in self._workers.values()):
             self._has_started = True
+            self._reloads.begin()
             self._ready()
             self._notifier.ready()
 
@@ -155,6 +156,7 @@ class WorkersParent:
 
     def _stop(self, code: int) -> None:
         self._stops += 1
+        self._reloads.end()
         server = self._config.server
         seconds = server.ready_delay_s + server.drain_s + END_SECONDS if self._stops == 1 else AT_ONCE_SECONDS
         self._kill_at = trio.current_time() + seconds
@@ -166,7 +168,7 @@ class WorkersParent:
             self._code = self._code or CUT_OFF
         self._stopping.set()
         for worker in self._workers.values():
-            worker.stop()
+            worker.stop(at_once=self._stops > 1)
 
     async def _watch(self) -> None:
         """Kill the workers that hang, and at the end those that have not ended in time."""

@@ -43,8 +43,9 @@ class WorkerProcess:
         """Its exit code, when it has ended; negative: the signal that ended it."""
         self._ready = ready
         self._asked = asked
-        self._stops = 0
-        self._outcomes: list[Outcome] = []
+        self._stop_order: StopOrder | None = None
+        self._reload = 0
+        self._outcome: Outcome | None = None
         self._outcome_told = trio.Event()
         self._process: trio.Process | None = None
         self._link: WorkerLink[FromWorker] | None = None
@@ -65,8 +66,8 @@ class WorkerProcess:
                     start_new_session=True,  # Ctrl-C is the parent's to pass on
                 )
             self.pid = self._process.pid
-            for _ in range(self._stops):  # ordered before it was there
-                self.tell(StopOrder())
+            if self._stop_order is not None:  # ordered before it was there
+                self.tell(self._stop_order)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._link.listen, self._take)
                 self.code = await self._process.wait()
@@ -89,11 +90,11 @@ class WorkerProcess:
                 self._ready(self)
             case AskReload():
                 self._asked(self)
-            case Outcome():
-                self._outcomes.append(message)
+            case Outcome(number=self._reload):
+                self._outcome = message
                 self._outcome_told.set()
             case _:
-                pass  # it is alive
+                pass  # it is alive, or tells how a reload went that nobody waits for any more
 
     @property
     def fate(self) -> str:
@@ -102,10 +103,11 @@ class WorkerProcess:
             return f"was ended by {signal.Signals(-self.code).name}"
         return f"ended with code {self.code}"
 
-    def stop(self) -> None:
-        """Have it finish its responses and end; the second time, end at once."""
-        self._stops += 1
-        self.tell(StopOrder())
+    def stop(self, *, at_once: bool = False) -> None:
+        """Have it finish its responses and end, or end ``at_once``."""
+        if self._stop_order is None or at_once:
+            self._stop_order = StopOrder(at_once)
+            self.tell(self._stop_order)
 
     def tell(self, message: object) -> None:
         """Say something to it, if it is there."""
@@ -120,13 +122,14 @@ class WorkerProcess:
 
     async def reload(self, copy: str | None) -> Outcome:
         """Have it take over a configuration. Waits for that, or until it has ended; the caller limits it."""
-        self._outcomes.clear()
+        self._reload += 1
+        self._outcome = None
         self._outcome_told = trio.Event()
         if self.code is None:
-            self.tell(Reload(copy))
+            self.tell(Reload(copy, self._reload))
             await self._outcome_told.wait()
-        for outcome in self._outcomes:
-            if outcome.result is not None:
-                self.copy = copy
-            return outcome
-        return Outcome(problem=f"worker {self.number} ended meanwhile")
+        if self._outcome is None:
+            return Outcome(problem=f"worker {self.number} ended meanwhile")
+        if self._outcome.result is not None:
+            self.copy = copy
+        return self._outcome

@@ -86,30 +86,43 @@ class Reloads:
         self._workers = workers
         self._notifier = notifier
         self._orders: deque[WorkerProcess | None] = deque()
-        self._lagging: deque[WorkerProcess] = deque()
+        self._started: deque[WorkerProcess] = deque()
         self._ordered = trio.Event()
+        self._has_begun = trio.Event()
+        self._is_over = False
 
     def order(self, asker: WorkerProcess | None = None) -> None:
         """Reload soon, and tell ``asker`` how it went."""
         self._orders.append(asker)
         self._ordered.set()
 
+    def begin(self) -> None:
+        """All workers have started: reload from now on."""
+        self._has_begun.set()
+
+    def end(self) -> None:
+        """The workers are to stop: refuse to reload from now on, and tell the service manager nothing more."""
+        self._is_over = True
+        self._has_begun.set()
+
     def note_ready(self, worker: WorkerProcess) -> None:
         """A worker takes requests: if others have reloaded while it started, it does, too."""
-        if worker.copy != self._copies.current:
-            self._lagging.append(worker)
-            self._ordered.set()
+        self._started.append(worker)
+        self._ordered.set()
 
     async def run(self) -> None:
         """Reload whenever that is ordered, until cancelled."""
+        await self._has_begun.wait()
         while True:
             await self._ordered.wait()
             self._ordered = trio.Event()
-            while self._lagging:
-                await self._bring_along(self._lagging.popleft(), self._copies.current)
+            while self._started:
+                worker = self._started.popleft()
+                if worker.copy != self._copies.current and not self._is_over:
+                    await self._bring_along(worker, self._copies.current)
             while self._orders:
                 asker = self._orders.popleft()
-                outcome = await self._reload()
+                outcome = Outcome(problem="the daemon is stopping") if self._is_over else await self._reload()
                 if asker is not None:
                     asker.tell(outcome)
 
@@ -127,7 +140,8 @@ class Reloads:
         else:
             return await self._one_by_one(copy)
         finally:
-            self._notifier.ready()
+            if not self._is_over:
+                self._notifier.ready()
 
     async def _one_by_one(self, copy: str | None) -> Outcome:
         done: Outcome | None = None
@@ -148,11 +162,14 @@ class Reloads:
     async def _bring_along(self, worker: WorkerProcess, copy: str | None) -> None:
         """Have it take over what others have. It is started again if it does not."""
         outcome = await self._take_over(worker, copy)
-        if outcome.result is None and worker.code is None:
+        if outcome.result is None and worker.code is None and not self._is_over:
             log.error("worker %d did not reload as the others did, and is restarted", worker.number)
             worker.stop()
 
     async def _take_over(self, worker: WorkerProcess, copy: str | None) -> Outcome:
         with trio.move_on_after(ONE_SECONDS):
             return await worker.reload(copy)
-        return Outcome(problem=f"worker {worker.number} did not reload within {ONE_SECONDS:g} s")
+        worker.stop()  # it may take over later what nobody else has
+        problem = f"worker {worker.number} did not reload within {ONE_SECONDS:g} s, and is restarted"
+        log.error("%s", problem)
+        return Outcome(problem=problem)

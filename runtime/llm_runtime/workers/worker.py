@@ -95,21 +95,23 @@ class Parent:
             listener.close()
         while self._asked:
             self._asked.popleft().answer(Outcome(problem="the parent of the workers has gone"))
-        self._order_stop()
+        self._stop_at_least(1)
 
     def _take(self, message: FromParent) -> None:
         match message:
-            case StopOrder():
-                self._order_stop()
+            case StopOrder(at_once):
+                self._stop_at_least(2 if at_once else 1)
             case Reload():
                 self._reloads.append(message)
                 self._reload_ordered.set()
             case Outcome():
                 self._asked.popleft().answer(message)
 
-    def _order_stop(self) -> None:
-        self._stops += 1
-        self._stop()
+    def _stop_at_least(self, times: int) -> None:
+        """Once: finish the responses and end. Twice: end at once."""
+        while self._stops < times:
+            self._stops += 1
+            self._stop()
 
     # -- what a `Manager` does ---------------------------------------------------------------------------------------
 
@@ -127,7 +129,7 @@ class Parent:
             await trio.sleep(ALIVE_SECONDS)
 
     async def stops(self, stop: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
-        """Obey the parent's orders. A signal counts as the first of them at most: a service manager may send one to all
+        """Obey the parent's orders. A signal says no more than the first of them: a service manager may send one to all
         processes, and the parent passes on what it gets.
         """
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -136,8 +138,7 @@ class Parent:
             for _ in range(self._stops):
                 stop()
             async for _ in signals:
-                if not self._stops:
-                    self._order_stop()
+                self._stop_at_least(1)
 
     async def obey(self, reloader: Reloader) -> None:
         """Reload when the parent says so, and tell it how that went."""
@@ -145,7 +146,9 @@ class Parent:
             await self._reload_ordered.wait()
             self._reload_ordered = trio.Event()
             while self._reloads:
-                self._link.send(await self._reload(reloader, self._reloads.popleft().copy))
+                order = self._reloads.popleft()
+                outcome = await self._reload(reloader, order.copy)
+                self._link.send(msgspec.structs.replace(outcome, number=order.number))
 
     async def _reload(self, reloader: Reloader, copy: str | None) -> Outcome:
         before, self.copy = self.copy, copy
