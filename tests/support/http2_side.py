@@ -28,6 +28,7 @@ class Http2Side(trio.abc.Stream):
         self.h2.initiate_connection()
         self.stream_id = 0
         self.resets = 0
+        self.pongs = 0
         self._unread = bytearray()
         self._over = False
         self._reader: ResponseReader | None = None
@@ -74,6 +75,8 @@ class Http2Side(trio.abc.Stream):
             case h2.events.StreamReset():
                 self.resets += 1
                 self._over = True
+            case h2.events.PingAckReceived():
+                self.pongs += 1
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """What is no HTTP goes out as it is."""

@@ -18,6 +18,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 import trio
+from hyperframe.frame import Frame, GoAwayFrame
 
 from llm_actors.transport.connection import LISTEN_WHILE_SENDING_BYTES, STALE_SECONDS, Stale
 from llm_actors.transport.errors import WIRE_ERRORS, Broken, ProtocolViolation, TransportError, wire_reason
@@ -32,10 +33,29 @@ WINDOW_BYTES: Final = 1024 * 1024
 MAX_FRAME_BYTES: Final = 16 * 1024
 """What HTTP/2 allows where nothing else is agreed."""
 
+MOST_OWED: Final = 1_000
+"""How many of the server's frames may wait to be acknowledged, because it does not read."""
+
 _FRAME_HEAD_BYTES: Final = 9
 _CONFIG: Final = h2.config.H2Configuration(client_side=True, header_encoding="latin-1")
 _NOT_BEGUN: Final = h2.errors.ErrorCodes.REFUSED_STREAM
 """The server's word that it has not acted on a request (RFC 9113, 8.7)."""
+
+
+class _Frames(h2.connection.H2Connection):
+    """Goes on after the server's goodbye, behind which the answer in progress may come to its end."""
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
+        """``h2`` would take every frame after it for a fault. This method is private to ``h2``: it is there in the
+        versions that pyproject.toml allows (from 4.3, below 5), and a test fails if it is not.
+        """
+        state = self.state_machine.state
+        found = super()._receive_goaway_frame(frame)
+        self.state_machine.state = state
+        return found
+
+    def clear_outbound_data_buffer(self) -> None:
+        """Does nothing. ``h2`` calls it at the goodbye, but what was to be sent by then is still owed to the server."""
 
 
 class Http2Connection:
@@ -43,17 +63,19 @@ class Http2Connection:
 
     __slots__ = (
         "_answered", "_any_encoding", "_asked_at", "_body", "_ended", "_exchanges", "_failure", "_frames", "_h2",
-        "_interim", "_is_torn", "_keeps", "_response", "_room", "_sent", "_stream", "_taken", "_wire", "origin",
+        "_interim", "_is_torn", "_keeps", "_owed", "_response", "_room", "_sent", "_stream", "_taken", "_wire",
+        "origin",
     )  # fmt: skip
 
     def __init__(self, origin: Origin, wire: Wire) -> None:
         self.origin = origin
         self._wire = wire
         self._exchanges = 0
-        self._h2 = h2.connection.H2Connection(_CONFIG)
+        self._h2 = _Frames(_CONFIG)
         self._frames = _FrameLengths()
         self._keeps = True  # the server has not said that it closes the connection
         self._is_torn = False  # a frame was left unfinished: nothing more can be sent
+        self._owed = 0  # acknowledgements that are not yet sent
         self._taken = 0  # bytes that the reader has had and the server was not told of
         self._reset()
 
@@ -190,6 +212,7 @@ class Http2Connection:
     async def _flush(self) -> None:
         if not self._is_torn and (data := self._h2.data_to_send()):
             self._is_torn = True
+            self._owed = 0
             await self._wire.send_all(data)
             self._is_torn = False
 
@@ -206,6 +229,7 @@ class Http2Connection:
             if flush:
                 self._tell_what_was_taken()
                 await self._flush()
+                self._check_room()
             came = await self._wire.receive_some(CHUNK_BYTES)
         except WIRE_ERRORS as exc:
             raise self._cut(wire_reason(exc)) from exc
@@ -220,9 +244,14 @@ class Http2Connection:
 
     def _tell_what_was_taken(self) -> None:
         """Give the server back the room of what the reader has had; ``h2`` says it in large pieces."""
-        if self._taken:
+        if self._taken and not self._is_torn:
             self._h2.acknowledge_received_data(self._taken, self._stream)
             self._taken = 0
+
+    def _check_room(self) -> None:
+        """An early refusal may be larger than the window, and no more room can be made behind a torn frame."""
+        if self._is_torn and self._answered and self._h2.remote_flow_control_window(self._stream) <= 0:
+            raise self._cut("no room for the rest of the answer, as the request was left unfinished")
 
     def _read(self, events: Iterable[h2.events.Event]) -> None:
         for event in events:
@@ -230,22 +259,32 @@ class Http2Connection:
                 case h2.events.ConnectionTerminated():
                     self._keeps = False
                     if (event.last_stream_id or 0) < self._stream:
-                        self._not_begun("the server closes the connection")
-                case _ if getattr(event, "stream_id", None) != self._stream:
+                        self._disown("the server closes the connection")
+                case h2.events.PingReceived() | h2.events.RemoteSettingsChanged():
+                    self._owed += 1
+                    if self._owed > MOST_OWED:
+                        self._violate(f"more than {MOST_OWED} frames to be acknowledged")
+                case _ if getattr(event, "stream_id", None) == self._stream:
+                    self._read_of_stream(event)
+                case _:
                     pass  # of the connection, or of an earlier request
-                case h2.events.InformationalResponseReceived():
-                    self._interim += 1
-                    if self._interim > MAX_INTERIM_HEADS:
-                        self._violate(f"more than {MAX_INTERIM_HEADS} interim responses")
-                case h2.events.ResponseReceived():
-                    self._answered = True
-                    self._response = self._read_head(event)
-                case h2.events.DataReceived():
-                    self._take(event)
-                case h2.events.StreamEnded():
-                    self._ended = True
-                case h2.events.StreamReset():
-                    self._read_reset(event)
+
+    def _read_of_stream(self, event: h2.events.Event) -> None:
+        match event:
+            case h2.events.InformationalResponseReceived():
+                self._answered = True  # the server has begun
+                self._interim += 1
+                if self._interim > MAX_INTERIM_HEADS:
+                    self._violate(f"more than {MAX_INTERIM_HEADS} interim responses")
+            case h2.events.ResponseReceived():
+                self._answered = True
+                self._response = self._read_head(event)
+            case h2.events.DataReceived():
+                self._take(event)
+            case h2.events.StreamEnded():
+                self._ended = True
+            case h2.events.StreamReset():
+                self._read_reset(event)
 
     def _take(self, event: h2.events.DataReceived) -> None:
         if event.data:
@@ -258,6 +297,13 @@ class Http2Connection:
         elif not self._ended:  # after the whole answer it only says that it wants no more of the request
             self._cut("the server ended the stream")
         self._sent = False
+
+    def _disown(self, reason: str) -> None:
+        """The server says that it takes no notice of the stream; of an answer that has begun, no more will come."""
+        if not self._answered:
+            self._not_begun(reason)
+        elif not self._ended:
+            self._cut(reason)
 
     def _read_head(self, event: h2.events.ResponseReceived) -> HttpResponse | None:
         pairs = event.headers or []
