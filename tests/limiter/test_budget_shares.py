@@ -392,6 +392,40 @@ def test_who_never_claimed_anything_has_no_share() -> None:
     assert one.sent
 
 
+def test_a_request_that_is_refused_or_long_over_costs_a_process_no_share() -> None:
+    """Only the last one that was paid says which share is too small to be of use."""
+    world, (first, second) = settled(2)
+    for _ in range(10):
+        assert second.claim(PRICE)
+        second.ask()
+    assert first.claim(0.9), "Redis would be asked"
+    first.ask()
+    assert len(first.sent) == 1
+    beat(world, [first, second])
+    assert first.share(NOON // DAY) > 2 * PRICE
+    assert first.claim(0.4)
+    beat(world, [first, second])
+    first.settle(PRICE)
+    first.settle(PRICE)
+    assert first.claim(0.01)
+    beat(world, [first, second])
+    assert first.share(NOON // DAY) > first.budgets.state("b", NOON).own.usd + PRICE
+
+
+def test_processes_that_are_gone_and_had_nothing_are_not_told_again_and_again() -> None:
+    world = World()
+    for _ in range(20):
+        one = Process(world)
+        one.ask()
+        one.ask(leaves=True)
+    last = Process(world)
+    last.budgets.gone = {f"old{number}" for number in range(20)}
+    for _ in range(2):
+        last.ask()
+    assert last.budgets.state("b", NOON).others == {}
+    assert not [who for fields in world.redis.hashes.values() for who in fields if "old" in str(who)]
+
+
 def test_tokens_are_shared_like_dollars() -> None:
     world = World()
     budgets = Budgets({"t": Budget(tokens=1_000)}, shared=True)

@@ -83,7 +83,7 @@ def _window(budgets: Budgets, name: str, state: WindowState, wall: float, rememb
         (-1 if budget.usd is None else round(budget.usd * MICRO), -1 if budget.tokens is None else budget.tokens),
         _micro(own),
         _micro(state.share),
-        _micro(budgets.largest.get(name, NOTHING)),
+        _micro(budgets.last.get(name, NOTHING)),
         state.asked,
         others if remembers else (),
         [(who, _micro(state.base.get(who, NOTHING))) for who in budgets.gone] if remembers else (),

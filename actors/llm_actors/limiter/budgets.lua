@@ -6,11 +6,12 @@
 --          and its share, which is what it may have without asking (the former included). at = when it told that, by this
 --          server's clock; 0: others remembered it. gone = 1: it is no more, and this is all it had.
 -- ARGV[1]  {process, number of the question, 1 if it leaves, {window, ...}, {claim, ...}}. A window is
---              {limit or -1 for none, own, share, the largest reservation, the last question about it that was answered,
+--              {limit or -1 for none, own, share, the last reservation paid, the last question about it that was answered,
 --               {{ID, own, share, gone}, ...} others as this process remembers them,
 --               {{ID, own}, ...} processes that are no more, by its ledger, milliseconds to keep it}
 --          and a claim is {{window from 0, amount}, ...}: it is paid from all of them or from none.
--- returns  {{{{ID, own, share, gone}, ...} the others, share, spare, 1 if complete}, ... of each window},
+-- returns  {{{{ID, own, share, gone}, ...} the others (who is gone and had nothing is left out), share, spare,
+--            1 if complete}, ... of each window},
 --          {the window from 1 that has too little left, or 0, ... of each claim}; nothing if a later question was answered.
 --
 -- What a process has is told in absolute numbers, so a server that has forgotten everything hears it again. Until it has
@@ -36,6 +37,8 @@ local function write(key, who, e)
   redis.call('HSET', key, 'p:' .. who, string.format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f', e.own[1], e.own[2], e.share[1],
     e.share[2], e.question, e.at, e.gone))
 end
+
+local function is_nothing(amount) return amount[1] <= 0 and amount[2] <= 0 end
 
 local function most(a, b) return {math.max(a[1], b[1]), math.max(a[2], b[2])} end
 
@@ -79,7 +82,9 @@ for n, w in ipairs(kept) do
     if not e or e.at < since then change(each[1], function(e) remember(e, each[2], each[3], each[4]) end) end
   end
   for _, each in ipairs(windows[n][7]) do
-    change(each[1], function(e) e.own = most(e.own, each[2]); e.share, e.gone = e.own, 1 end)
+    if w.had[each[1]] or not is_nothing(each[2]) then
+      change(each[1], function(e) e.own = most(e.own, each[2]); e.share, e.gone = e.own, 1 end)
+    end
   end
   w.processes, w.complete, w.taken = 1, now - since >= COMPLETE_MS, {0, 0}
   for _, e in pairs(w.had) do
@@ -107,6 +112,7 @@ for c, claim in ipairs(claims) do
   for _, part in ipairs(refused[c] == 0 and claim or {}) do
     local w = kept[part[1] + 1]
     w.own = {w.own[1] + part[2][1], w.own[2] + part[2][2]}
+    for d = 1, 2 do if part[2][d] > 0 then w.least[d] = part[2][d] end end
   end
 end
 
@@ -124,7 +130,9 @@ for n, w in ipairs(kept) do
   end
   write(w.key, process, {own = w.own, share = w.share, question = question, at = now, gone = leaves})
   redis.call('PEXPIRE', w.key, w.ms)
-  for who, e in pairs(w.had) do others[#others + 1] = {who, e.own, e.share, e.gone} end
+  for who, e in pairs(w.had) do
+    if e.gone == 0 or not is_nothing(most(e.own, e.share)) then others[#others + 1] = {who, e.own, e.share, e.gone} end
+  end
   told[n] = {others, w.share, keep, w.complete and 1 or 0}
 end
 return cmsgpack.pack({told, refused})

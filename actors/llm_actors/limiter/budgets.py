@@ -26,7 +26,7 @@ KEPT_WINDOWS = 64
 WINDOWS_AHEAD: Final[Mapping[Per, int]] = {"minute": 10, "day": 1, "month": 1}
 """In so many coming windows a process has a share, too: Redis may be away when they begin."""
 
-CENT_FRACTION = 1e-9
+USD_TOLERANCE = 1e-9
 """US dollars by which sums of floats may be off."""
 
 
@@ -93,8 +93,8 @@ class Budgets:
         self._states: dict[str, OrderedDict[int, WindowState]] = {name: OrderedDict() for name in budgets}
         self.gone: set[str] = set()
         """Processes that are no more: the store's file has all that they spent."""
-        self.largest: dict[str, Amount] = {}
-        """The largest reservation so far, by budget."""
+        self.last: dict[str, Amount] = {}
+        """The last reservation that was confirmed, by budget: a smaller share is of no use."""
         self.question = 0
         """The number of the last question to Redis."""
         self._unconfirmed: set[int] = set()
@@ -144,10 +144,9 @@ class Budgets:
         if not names:
             return BudgetRefused(why)
         parts = tuple(_Part(name, self.state(name, wall), each) for name, each in worst.items())
-        for name, state, amount in parts:
+        for _, state, amount in parts:
             state.reserved = state.reserved.plus(amount)
             state.pending = state.pending.plus(amount)
-            self.largest[name] = self.largest.get(name, NOTHING).most(amount)
         warning = "; ".join(filter(None, (self._warning(name, wall) for name in worst)))
         hold = self.holds[number] = BudgetHold(tuple(names), parts, ask, warning)
         self._unconfirmed.add(number)
@@ -157,13 +156,22 @@ class Budgets:
         """It may go: the shared books have it, too, or need not."""
         if number not in self._unconfirmed:
             return
-        self._unconfirmed.discard(number)
-        for _, state, amount in self.holds[number].parts:
-            state.pending = state.pending.minus(amount)
+        self._settle(number)
+        for name, _, amount in self.holds[number].parts:
+            before = self.last.get(name, NOTHING)
+            self.last[name] = Amount(amount.usd or before.usd, amount.tokens or before.tokens)
+
+    def _settle(self, number: int) -> None:
+        """Nobody is asked about it any more."""
+        if number in self._unconfirmed:
+            self._unconfirmed.discard(number)
+            for _, state, amount in self.holds[number].parts:
+                state.pending = state.pending.minus(amount)
 
     def release(self, number: int) -> bool:
         """It was not made. Return whether there was one."""
         there = number in self.holds
+        self._settle(number)
         self.end(number, usd=0.0, tokens=0)
         return there
 
@@ -252,7 +260,7 @@ class Budgets:
 
     def _is_within(self, name: str, total: Amount, most: Amount) -> bool:
         budget = self.table.budgets[name]
-        return (budget.usd is None or total.usd <= most.usd + CENT_FRACTION) and (
+        return (budget.usd is None or total.usd <= most.usd + USD_TOLERANCE) and (
             budget.tokens is None or total.tokens <= most.tokens
         )
 
