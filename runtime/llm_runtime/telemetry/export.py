@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Sequence
 from math import inf
@@ -63,6 +64,8 @@ _LOGGERS: Final = (
     "opentelemetry.sdk.metrics._internal.export",
 )
 
+log = logging.getLogger(__name__)
+
 
 @final
 class _Ids(IdGenerator):
@@ -96,8 +99,9 @@ class OtelWriter:
         self._name_of = name_of
         self._content = config.content
         self._ids = _Ids()
-        for name in _LOGGERS:
-            logging.getLogger(name).addFilter(_Quiet())
+        self._quiet = {name: _Quiet() for name in _LOGGERS}
+        for name, quiet in self._quiet.items():
+            logging.getLogger(name).addFilter(quiet)
         resource = Resource.create({"service.name": config.service_name, "service.version": VERSION})
         headers = {name: value.reveal() for name, value in config.headers.items()}
         base = config.endpoint.rstrip("/")
@@ -150,12 +154,19 @@ class OtelWriter:
 
     def close(self) -> None:
         """Send what is left, for at most `FLUSH_MILLISECONDS`."""
-        self._traces.force_flush(FLUSH_MILLISECONDS)
-        self._meters.force_flush(FLUSH_MILLISECONDS)
+        # The SDK's own flush of traces knows no time limit.
+        flushes = [threading.Thread(target=_flush, args=(each,), daemon=True) for each in (self._traces, self._meters)]
+        for flush in flushes:
+            flush.start()
+        deadline = time.monotonic() + FLUSH_MILLISECONDS / 1000
+        for flush in flushes:
+            flush.join(max(0.0, deadline - time.monotonic()))
         for exporter in self._exporters:
             exporter.shutdown()  # it tries no longer
         self._traces.shutdown()
         self._meters.shutdown(FLUSH_MILLISECONDS)
+        for name, quiet in self._quiet.items():
+            logging.getLogger(name).removeFilter(quiet)
 
     def _add(self, span: SpanData, trace: TraceContext | None) -> None:
         parent = None
@@ -192,6 +203,13 @@ class OtelWriter:
                 count = call.attributes.get(f"gen_ai.usage.{name}_tokens")
                 if isinstance(count, int):
                     self._tokens.record(count, about | {"gen_ai.token.type": name})
+
+
+def _flush(provider: TracerProvider | MeterProvider) -> None:
+    try:
+        provider.force_flush(FLUSH_MILLISECONDS)
+    except Exception as exc:  # the SDK's, with a text of its own making
+        log.debug("what is left for the receiver was not sent: %s", type(exc).__name__)
 
 
 def _batch_size() -> int | None:
