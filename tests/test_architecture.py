@@ -200,7 +200,10 @@ def test_there_is_one_event_loop_and_no_loose_thread() -> None:
         for node in ast.walk(tree_of(file))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"Thread", "threading.Thread"}
     }
-    assert starting == {"llm_runtime.hosts.portal"}, "which is the thread that has a host's runtime"
+    assert starting == {
+        "llm_runtime.hosts.portal",  # the thread that has a host's runtime
+        "llm_runtime.telemetry.export",  # threads that end with the SDK's flush, which has no time limit
+    }
 
 
 def test_a_key_is_revealed_in_few_places() -> None:
