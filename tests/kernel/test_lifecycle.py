@@ -67,7 +67,7 @@ def test_an_event_is_one_line_for_people(event: LifecycleEvent, line: str) -> No
 
 
 def test_every_event_has_words() -> None:
-    assert all(kind.words for kind in LifecycleEvent.__subclasses__())
+    assert all(kind.template for kind in LifecycleEvent.__subclasses__())
 
 
 async def test_a_life_is_told_from_start_to_end(autojump_clock: MockClock) -> None:

@@ -390,7 +390,7 @@ async def test_order_survives_waiting_for_room(autojump_clock: MockClock) -> Non
 
 
 def test_a_mailbox_holds_at_least_one_message() -> None:
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least 1"):
         MailboxSpec(0)
 
 

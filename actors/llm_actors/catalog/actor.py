@@ -13,7 +13,7 @@ from typing import TypeAlias, assert_never, final
 import trio
 
 from llm_actors.catalog.catalog import Catalog
-from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref, again_after_crashes, serve
+from llm_actors.kernel import Call, Delivery, Inbox, KernelError, Ref, retry_after_crashes, serve
 from llm_actors.provider import ProviderRef, failure_of, list_models
 from llm_protocol.errors import LLMClientError
 
@@ -50,14 +50,14 @@ async def refresh(catalog: CatalogRef, *, only_unlisted: bool = False) -> None:
     """Wait until the providers were listed, each for at most `LISTING_SECONDS`. Raises only `KernelError`: `Parked` at
     once while the catalog is parked.
     """
-    await again_after_crashes(lambda: catalog.call(Refresh(only_unlisted)))
+    await retry_after_crashes(lambda: catalog.call(Refresh(only_unlisted)))
 
 
 async def follow(lister: CatalogRef, catalog: Catalog, providers: Mapping[str, ProviderRef]) -> None:
     """Have ``catalog`` kept fresh instead of the one before. Raises `KernelError` while the actor is away: it will
     begin with whatever its factory gives it.
     """
-    await again_after_crashes(lambda: lister.call(Follow(catalog, providers)))
+    await retry_after_crashes(lambda: lister.call(Follow(catalog, providers)))
 
 
 @final

@@ -1,4 +1,4 @@
-"""The actor kernel: supervised actors with bounded mailboxes, on Trio. It knows nothing of what they do.
+"""The actor kernel: supervised actors with bounded mailboxes, on Trio.
 
     class Add(Call[int], frozen=True):
         amount: int
@@ -23,14 +23,15 @@
 
 `docs/kernel.md` is the guide, `docs/semantics.md` the list of guarantees. Worth knowing when writing against it:
 
-* A supervisor under another one: `inner.as_child()`. Keep the object and take its refs from it, at any time.
-* `task_child(name, run)` makes a child of `async def run(task_status)`; `start_child` needs `max_children`.
-* A call that is handled without an answer fails with `NoReply`; `delivery.defer()` says that it comes later.
-* Poison is told by `message.fingerprint()`: override it where a message carries a payload that may crash its reader.
-* In a handler, `delivery.reply(...)` is False when the caller has gone: take back what it was given.
+* `inner.as_child()` puts a supervisor under another one. Keep the `inner` object: `inner.ref(child)` works at any time.
+* `task_child(name, run)` makes a child of `async def run(task_status)`. `start_child` needs `max_children`.
+* A call that is handled without a reply fails with `NoReply`. To reply after the handler has returned, call
+  `delivery.defer()` in it.
+* A payload that has crashed its reader twice is refused. `message.fingerprint()` identifies it: override that method in
+  messages that carry a caller's payload.
+* `delivery.reply(...)` returns False if the caller has gone. A handler that grants something must then take it back.
 """
 
-from llm_actors.kernel.again import again_after_crashes
 from llm_actors.kernel.delivery import Delivery
 from llm_actors.kernel.errors import (
     ActorCrashed,
@@ -57,6 +58,7 @@ from llm_actors.kernel.lifecycle import Bus, Lagged, LifecycleEvent, Subscriptio
 from llm_actors.kernel.mailbox import MailboxSpec, MailboxStatistics, Overflow
 from llm_actors.kernel.message import ActorMessage, Call, Cast
 from llm_actors.kernel.ref import DEFAULT_CALL_SECONDS, Ref
+from llm_actors.kernel.retry import retry_after_crashes
 from llm_actors.kernel.serve import serve, serve_at_once, serve_concurrently
 from llm_actors.kernel.spec import Actor, ChildSpec, Previous, task_child
 from llm_actors.kernel.strategy import Restart, Strategy
@@ -108,8 +110,8 @@ __all__ = [
     "SupervisorStatistics",
     "TooManyChildren",
     "TreeNode",
-    "again_after_crashes",
     "lineage",
+    "retry_after_crashes",
     "running",
     "serve",
     "serve_at_once",

@@ -1,10 +1,10 @@
-"""One incarnation of a child, from its factory to its end, guarded.
+"""One incarnation of a child, from the call of its factory to its end.
 
-An exception never leaves the guard, since in a nursery it would cancel the siblings: a failed start is raised to the
-caller that starts the child, a later crash is reported to the supervisor. The child's scope is inside the `try`, so
-that the cancellation of a kill is absorbed first and not mistaken for a crash. The scope is shielded: the end of the
-tree reaches a child through its supervisor, in order, and not through the nursery, all at once. And a start does not
-use `nursery.start`, which would wait without end for a child that ignores the cancellation of its start.
+An exception of the child never reaches the nursery, where it would cancel the siblings. If the start fails, `start`
+raises it; a later crash is reported to the supervisor. The child's cancel scope is inside the `try`, so that the
+cancellation of a kill is not mistaken for a crash. The scope is shielded: when the tree ends, supervisors stop their
+children in order, instead of the nursery cancelling all at once. `nursery.start` is not used, because it would wait
+forever for a child that ignores the cancellation of its start.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.spec import Actor, Previous
 
 KILL_SECONDS = 1.0
-"""How long a cancelled child may take before it is left behind."""
+"""Seconds that a cancelled child has to end. After that, its supervisor goes on without it."""
 
 
 class EndReason(Enum):
@@ -35,12 +35,12 @@ class EndReason(Enum):
     KILLED = "killed"
     CRASHED = "crashed"
     INTERRUPTED = "interrupted"
-    """By an exception that no guard holds back: KeyboardInterrupt, SystemExit. The whole tree is going down."""
+    """By KeyboardInterrupt or SystemExit, which are not caught here: the whole tree ends."""
 
 
 @final
 class ChildRun:
-    """A running actor, its inbox and its scope. `done` is set when it has ended, for `reason` and `error`."""
+    """A running actor and its inbox. `done` is set when it has ended; `reason` and `error` say why."""
 
     __slots__ = (
         "_ended", "_killed", "_settled", "actor", "done", "error", "inbox", "reason", "started_at", "state",
@@ -61,7 +61,7 @@ class ChildRun:
         self._ended = ended
 
     def started(self, value: None = None) -> None:
-        """Called by the actor when it is initialised. This object is its `task_status`."""
+        """Called by the actor when it is initialised: this object is the `task_status` of the actor's `run`."""
         del value
         if self.up:
             raise RuntimeError(f"{self.inbox.name}: started() was called twice")
@@ -75,7 +75,11 @@ class ChildRun:
         previous: Previous,
         timeout: float,
     ) -> None:
-        """Start it in `nursery` and wait until it is up. Raise what prevented that, after the child has ended."""
+        """Start the child in `nursery` and wait until it is up.
+
+        Raises the exception that prevented the start, or `trio.TooSlowError` after `timeout` seconds. By then the child
+        has ended, unless it ignores its cancellation. Cancelling the caller cancels the child.
+        """
         nursery.start_soon(self._live, factory, previous, name=self.inbox.name)
         try:
             with trio.move_on_after(timeout) as limit:
@@ -88,7 +92,7 @@ class ChildRun:
             await self.kill()
             raise trio.TooSlowError
         if not self.up:
-            raise self.error or RuntimeError("it returned without calling task_status.started()")
+            raise self.error or RuntimeError("the actor returned without calling task_status.started()")
 
     async def _live(self, factory: Callable[[Previous], Actor[ActorMessage]], previous: Previous) -> None:
         acting.set(self.inbox.mailbox)
@@ -101,7 +105,7 @@ class ChildRun:
         except Exception as exc:
             self.error, self.reason = exc, EndReason.CRASHED
         finally:
-            self.inbox.end(self._obituary)
+            self.inbox.end(self._error_for_open_calls)
             self.done.set()
             self._settled.send(None)
             if self.up and self.reason is not EndReason.INTERRUPTED:
@@ -112,16 +116,16 @@ class ChildRun:
             return EndReason.KILLED
         return EndReason.STOPPED if self.inbox.stopping else EndReason.NORMAL
 
-    def _obituary(self) -> KernelError:
+    def _error_for_open_calls(self) -> KernelError:
         name = self.inbox.name
         if self.error is not None:
-            return crashed(name, self.error, bystander=True)  # the call whose message it was has failed already
+            return crashed(name, self.error, bystander=True)  # the call that it crashed on has failed already
         if self.inbox.failed:
             return SupervisorFailed(name, "was cancelled: its supervisor gave up after too many crashes")
-        return NotRunning(name, "ended before it answered")
+        return NotRunning(name, "ended before it replied")
 
     async def stop(self, grace: float, *, final: bool) -> bool:
-        """Ask it to stop, wait `grace` seconds, cancel it, wait `KILL_SECONDS`. False if it still runs."""
+        """Ask the actor to stop, wait up to `grace` seconds, then `kill` it. Return False if it still runs."""
         self.inbox.close(final=final)
         if grace > 0:
             with trio.move_on_after(grace):
@@ -130,10 +134,12 @@ class ChildRun:
         return await self.kill()
 
     async def kill(self, *, failed: bool = False) -> bool:
-        """Cancel it and wait `KILL_SECONDS`. False if it still runs. `failed`: see `Inbox.failed`."""
+        """Cancel the actor and wait up to `KILL_SECONDS`. Return False if it still runs. `failed`: see
+        `Inbox.failed`.
+        """
         self.inbox.close(final=self.inbox.final, failed=failed)
         self._killed = True
-        self.inbox.scope.cancel(reason="its supervisor stops it")
+        self.inbox.scope.cancel(reason="its supervisor stops the actor")
         with trio.move_on_after(KILL_SECONDS):
             await self.done.wait()
             return True

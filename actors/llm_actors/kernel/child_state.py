@@ -1,4 +1,4 @@
-"""What a supervisor knows of one child: the part that outlives its incarnations."""
+"""What a supervisor knows about one child across its restarts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llm_actors.kernel.window import Backoff, Streak
 
 @runtime_checkable
 class Subtree(Protocol):
-    """What a child that is itself a supervisor can do for its parent."""
+    """The interface of a child that is itself a supervisor, for the supervisor above it."""
 
     @property
     def parked(self) -> bool:
@@ -29,10 +29,10 @@ class Subtree(Protocol):
         ...
 
     def close_all(self, kind: type[NotRunning], problem: str) -> None:
-        """Close the mailboxes of everyone below."""
+        """Close the mailboxes of all its children, at any depth."""
 
     def nodes(self) -> tuple[TreeNode, ...]:
-        """Return the picture of everyone below."""
+        """Return a snapshot of each of its children."""
         ...
 
 
@@ -73,17 +73,17 @@ class ChildState:
 
     @property
     def name(self) -> str:
-        """Its name among its siblings."""
+        """The name of the child, unique among its siblings."""
         return self.spec.name
 
     @property
     def path(self) -> str:
-        """Its name in the tree."""
+        """The path of the child in the tree."""
         return self.mailbox.name
 
-    def settle(self, path: str, bus: Bus) -> None:
-        """Take its place in the running tree. Failures while its supervisor is giving up are not counted against the
-        child.
+    def attach(self, path: str, bus: Bus) -> None:
+        """Give the child its path and event bus, at the start of a run of its supervisor. Its earlier failures are
+        forgotten: they may have been those of the supervisor.
         """
         self.streak.clear()
         self.mailbox.name = path
@@ -95,10 +95,10 @@ class ChildState:
             self.mailbox.bus.publish(event)
 
     async def start(self, nursery: trio.Nursery, ended: Callable[[ChildRun], None]) -> None:
-        """Start an incarnation and wait until it is up. Raise `StartFailed` from what prevented it."""
+        """Start an incarnation and wait until it is up. Raises `StartFailed`; its cause is what prevented the start."""
         if self.incarnation is not None and not self.incarnation.done.is_set():
             raise StartFailed(self.mailbox.name, "is still running") from StillRunning(
-                self.mailbox.name, "outlived its cancellation"
+                self.mailbox.name, "ignored its cancellation"
             )
         if self.spec.mailbox is not None:
             self.mailbox.reopen()
@@ -122,14 +122,14 @@ class ChildState:
                 self.incarnation = None
 
     def _note_subtree(self, actor: object) -> None:
-        """A new supervisor object replaces an old one: fail the calls that were waiting below the old one."""
+        """If the new incarnation is another supervisor object, fail the calls that wait below the old one."""
         subtree = actor if isinstance(actor, Subtree) else None
         if self._subtree is not None and self._subtree is not subtree:
             self._subtree.close_all(NotRunning, "its supervisor was replaced")
         self._subtree = subtree
 
     def note_end(self, incarnation: ChildRun) -> None:
-        """Record how an incarnation ended and what it leaves to the next one."""
+        """Record how an incarnation ended and what state the next one inherits."""
         if incarnation.inbox.saved is not None:
             self._saved = incarnation.inbox.saved
         self._handed = incarnation.state
@@ -142,7 +142,7 @@ class ChildState:
         self.publish(ChildCrashed(name=self.path, error=self.last_crash))
 
     async def stop(self, *, final: bool) -> None:
-        """Stop the incarnation within the child's grace; name it and go on if it does not end."""
+        """Stop the incarnation within the child's grace period. If it does not end, publish `LeftBehind` and go on."""
         if final:
             self.mailbox.close(ShuttingDown, "is shutting down")
         if self.incarnation is None:
@@ -152,7 +152,7 @@ class ChildState:
         self._leave_if_stuck(ended=await self.incarnation.stop(self.spec.shutdown, final=final))
 
     async def kill(self, *, failed: bool = False) -> None:
-        """Cancel the incarnation; name it and go on if it does not end. `failed`: see `Inbox.failed`."""
+        """Cancel the incarnation. If it does not end, publish `LeftBehind` and go on. `failed`: see `Inbox.failed`."""
         if self.incarnation is not None:
             self._leave_if_stuck(ended=await self.incarnation.kill(failed=failed))
 
@@ -164,19 +164,19 @@ class ChildState:
             self.publish(LeftBehind(name=self.path))
 
     def retire(self, kind: type[NotRunning], problem: str) -> None:
-        """No incarnation follows: fail all calls that wait here or below."""
+        """Mark the child as ended for good, and fail all calls that wait for it or for a child below it."""
         self.status = ChildStatus.ENDED
         self.close(kind, problem)
 
     def close(self, kind: type[NotRunning], problem: str) -> None:
-        """Close its mailbox and all below."""
+        """Close its mailbox and those of all its children, at any depth."""
         if self.spec.mailbox is not None:
             self.mailbox.close(kind, problem)
         if self._subtree is not None:
             self._subtree.close_all(kind, problem)
 
     def node(self) -> TreeNode:
-        """Return its picture."""
+        """Return a snapshot of the child and of the children below it."""
         up = self.incarnation is not None and self.status is ChildStatus.RUNNING
         parked = up and self._subtree is not None and self._subtree.parked
         return TreeNode(

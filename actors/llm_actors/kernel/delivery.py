@@ -1,7 +1,7 @@
 """A delivered message: what the actor receives, how it replies, and where its caller waits for the reply.
 
-A call is answered exactly once: by the handler (`reply`, `fail`), by the kernel if the handler crashed, did not reply
-or ran out of time, or by the mailbox if the actor ended. A reply to a caller that is gone is only counted.
+A call is answered exactly once: by the handler with `reply` or `fail`; by the kernel if the handler crashed, did not
+reply or ran out of time; or by the mailbox if the actor ended. A reply to a caller that has gone is only counted.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ R = TypeVar("R")
 class Reply(Generic[R]):
     """The place where one caller waits for one reply: a value or an error.
 
-    It does what a memory channel of capacity one would do per call, at a fraction of the cost, because a reply has one
-    waiter and one value. The first of reply and abandonment wins; what comes later is dropped.
+    It replaces a memory channel of capacity one, and is much cheaper, because a reply has one waiter and one value. The
+    first of `send`, `fail` and `abandon` decides; later ones do nothing.
     """
 
     __slots__ = ("_error", "_task", "_value", "abandoned", "answered")
@@ -34,12 +34,12 @@ class Reply(Generic[R]):
         self._task: trio.lowlevel.Task | None = None
 
     def send(self, value: R) -> bool:
-        """Reply. Return whether a caller was there to receive it."""
+        """Reply with `value`. Return whether the caller still waits for it."""
         self._value = value
         return self._settle()
 
     def fail(self, error: Exception) -> bool:
-        """Let the caller's wait raise `error`. Return whether a caller was there to receive it."""
+        """Make the caller's `wait` raise `error`. Return whether the caller still waits for it."""
         self._error = error
         return self._settle()
 
@@ -57,7 +57,9 @@ class Reply(Generic[R]):
         self.abandoned = not self.answered
 
     async def wait(self) -> R:
-        """Wait for the reply, once. Cancelling it abandons the reply. A reply that has arrived needs no checkpoint."""
+        """Wait for the reply. Call it once. Cancelling it abandons the reply. It is no checkpoint if the reply is
+        there.
+        """
         if self.answered:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
@@ -68,7 +70,7 @@ class Reply(Generic[R]):
         return cast("R", self._value)
 
     def _forget_waiter(self, _: object) -> trio.lowlevel.Abort:
-        # At once, and not when the cancelled task runs: decisions before that must know that the caller is gone.
+        # Here, and not when the cancelled task runs: code that runs before that must know that the caller has gone.
         self._task = None
         self.abandon()
         return trio.lowlevel.Abort.SUCCEEDED
@@ -78,25 +80,25 @@ M_co = TypeVar("M_co", bound=ActorMessage, covariant=True)
 
 
 class DeliveryOwner(Protocol):
-    """The mailbox a message came through, as far as the message needs it."""
+    """The part of the mailbox that its deliveries use."""
 
     @property
     def name(self) -> str:
         """The actor's name."""
         ...
 
-    def let_go(self, delivery: AnyDelivery) -> None:
-        """Forget a delivery that is settled."""
+    def forget(self, delivery: AnyDelivery) -> None:
+        """Forget a call that was answered or abandoned."""
         ...
 
     def count_late_reply(self) -> None:
-        """Count a reply whose caller was gone."""
+        """Count a reply whose caller had gone."""
         ...
 
 
 @final
 class Delivery(Generic[M_co]):
-    """One message, the place of its reply, its deadline and its sender's context variables."""
+    """One message with its deadline, its sender's context variables and the place of its reply."""
 
     __slots__ = ("_mailbox", "_reply", "_scope", "context", "deadline", "deferred", "is_call", "message")
 
@@ -110,7 +112,7 @@ class Delivery(Generic[M_co]):
         self.message = message
         self.deadline = deadline
         self.context: Context | None = None
-        """The sender's context variables, for a message that waits in the mailbox."""
+        """The sender's context variables. Set if the message was queued."""
         self.deferred = False
         self._mailbox = mailbox
         self._reply = reply
@@ -125,57 +127,59 @@ class Delivery(Generic[M_co]):
 
     @property
     def abandoned(self) -> bool:
-        """Whether the caller is gone. Check it before work that was deferred."""
+        """Whether the caller has gone. Check it before you begin work that was deferred."""
         return self._reply is not None and self._reply.abandoned
 
     @property
     def is_given_up(self) -> bool:
-        """Whether the work is no longer needed: the caller is gone or its deadline has passed."""
+        """Whether the reply is no longer needed: the caller has gone or its deadline has passed."""
         return self.abandoned or trio.current_time() >= self.deadline
 
     def reply(self, message: Call[R], value: R) -> bool:
-        """Reply to the call; `message` is the one delivered, and gives the type checker the type of `value`.
+        """Reply to the call. `message` must be the delivered one; it tells the type checker the type of `value`.
 
-        Return whether the caller was still there; a late reply is dropped and counted.
+        Return whether the caller was still there. A late reply is dropped and counted.
         """
         if message is not self.message:
-            raise ValueError(f"{self._mailbox.name}: the reply is to another message than the one delivered")
+            raise ValueError(f"{self._mailbox.name}: reply() was given another message than the one delivered")
         reply = self._owed()
         return self._sent(taken=reply.send(value))
 
     def fail(self, error: Exception) -> bool:
-        """Let the caller's `call` raise `error`. For expected errors: a crash needs no `fail`."""
+        """Make the caller's `Ref.call` raise `error`. Use it for expected errors; for a bug, let the exception
+        propagate.
+        """
         reply = self._owed()
         return self._sent(taken=reply.fail(error))
 
     def defer(self) -> None:
-        """Keep the call to reply after the handler has returned. It fails if this incarnation ends first."""
+        """Allow the handler to return before it replies. The call fails if this incarnation ends before the reply."""
         self.deferred = True
 
     def scope(self) -> trio.CancelScope:
-        """Return the scope for the work: it ends at the call's deadline and when the caller leaves."""
+        """Return a cancel scope for the work, which is cancelled at the call's deadline and when the caller leaves."""
         self._scope = trio.CancelScope(deadline=self.deadline)
         if self.abandoned:
             self._scope.cancel(reason="the caller has gone")
         return self._scope
 
     def abandon(self) -> None:
-        """Record that the caller is gone, and stop the work that was for it alone."""
+        """Record that the caller has gone, and cancel the work for it."""
         assert self._reply is not None
         self._reply.abandon()
-        self._mailbox.let_go(self)
+        self._mailbox.forget(self)
         if self._scope is not None:
             self._scope.cancel(reason="the caller has gone")
 
     def _owed(self) -> Reply[object]:
         if self._reply is None:
-            raise TypeError(f"{self._mailbox.name}: {type(self.message).__name__} is a cast, which has no reply")
+            raise TypeError(f"{self._mailbox.name}: {type(self.message).__name__} is a cast and takes no reply")
         if self._reply.answered:
             raise RuntimeError(f"{self._mailbox.name}: {type(self.message).__name__} has already been answered")
         return self._reply
 
     def _sent(self, *, taken: bool) -> bool:
-        self._mailbox.let_go(self)
+        self._mailbox.forget(self)
         if not taken:
             self._mailbox.count_late_reply()
         return taken

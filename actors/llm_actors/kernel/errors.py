@@ -1,8 +1,8 @@
 """The errors that a caller of an actor can receive.
 
-Each class answers one question: should I retry here (`MailboxFull`, `NotRunning`), elsewhere (`Parked`,
-`ActorCrashed`), or not at all (`CallCycle`, `PoisonRefused`: a bug or a payload that crashes actors)? Texts name actors
-and exception types, never the contents of a message.
+The class tells the caller what to do: retry the same actor (`MailboxFull`, `NotRunning`), try another one (`Parked`,
+`ActorCrashed`), or give up (`CallCycle`, which is a bug; `PoisonRefused`, a payload that crashes actors). The text
+names actors and exception types, never the contents of a message.
 """
 
 # ruff: noqa: N818  (a name that says what happened needs no suffix)
@@ -22,8 +22,8 @@ class KernelError(Exception):
 class ActorCrashed(KernelError):
     """The actor raised while it handled the message. `__cause__` is what it raised.
 
-    `bystander`: it crashed over another message, while this one only waited for its reply. Sending this one again is
-    safe.
+    `bystander`: the actor crashed while it handled another message, and this one was only waiting for its reply. It is
+    safe to send this one again.
     """
 
     bystander = False
@@ -46,11 +46,13 @@ class SupervisorFailed(NotRunning):
 
 
 class MailboxFull(KernelError):
-    """The mailbox was full and its policy is not to wait; or a newer message displaced this one."""
+    """The mailbox was full and its overflow policy is not to wait, or a newer message displaced this one."""
 
 
 class CallExpired(KernelError):
-    """The call's deadline passed, and the caller had no cancel scope with an earlier one."""
+    """The deadline of the call passed before the reply. If the caller's own cancel scope ends first, the caller is
+    cancelled instead.
+    """
 
 
 class CallCycle(KernelError):
@@ -78,11 +80,11 @@ class GaveUp(KernelError):
 
 
 class StillRunning(KernelError):
-    """A child outlived its grace and its cancellation, so no second one is started beside it."""
+    """A child did not end within its grace period and ignored its cancellation. No second one is started beside it."""
 
 
 class TooManyChildren(KernelError):
-    """The supervisor holds as many dynamic children as it may."""
+    """The supervisor already has its maximum of dynamic children."""
 
 
 class NameTaken(KernelError):
@@ -109,7 +111,7 @@ def lineage(exc: BaseException) -> tuple[str, ...]:
 
 
 def is_fatal(exc: BaseException | None) -> bool:
-    """Tell whether a restart cannot help: no memory, here or anywhere among the causes."""
+    """Return whether a restart cannot help: `exc` or one of its causes is a `MemoryError`."""
     if exc is None:
         return False
     if isinstance(exc, BaseExceptionGroup):

@@ -1,7 +1,7 @@
 """The actor's side of a mailbox, for one incarnation.
 
-Iterating waits for the next message to handle, and ends when the actor is asked to stop, even with messages queued: a
-stop is never behind data.
+Iterating waits for the next message. The iteration ends as soon as the actor is asked to stop, even if messages are
+queued.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import trio
 from llm_actors.kernel.delivery import Delivery
 from llm_actors.kernel.errors import KernelError
 from llm_actors.kernel.mailbox import Mailbox
-from llm_actors.kernel.message import ActorMessage, Asks
+from llm_actors.kernel.message import ActorMessage, BaseCall
 
 MESSAGES_PER_PASS = 64
-"""Messages that are received before other tasks run. With one per scheduler pass, a mailbox that fills while hundreds
-of tasks run would be emptied so slowly that calls expire in it.
+"""The most messages that are received in a row before other tasks run. With one message per scheduler pass, a mailbox
+that fills while hundreds of tasks run would empty so slowly that calls expire in it.
 """
 
 R = TypeVar("R")
@@ -36,15 +36,17 @@ class Inbox(Generic[M_co]):
     def __init__(self, mailbox: Mailbox) -> None:
         self.mailbox = mailbox
         self.scope = trio.CancelScope(shield=True)
-        """The scope in which the actor runs; it may cancel it to end itself."""
+        """The scope in which the actor runs. The actor may cancel it to end itself."""
         self.stopping = False
         self.final = False
         self.failed = False
-        """The stop follows from too many crashes around this actor: work in progress is cancelled, not finished."""
+        """The actor is stopped because its supervisor gives up after too many crashes: work in progress is
+        cancelled."""
         self.saved: msgspec.Struct | None = None
         self._receive: trio.MemoryReceiveChannel[Delivery[ActorMessage]] | None = None
         self._received = MESSAGES_PER_PASS
-        """Since the last checkpoint. The first message is behind one, so that the supervisor has noted the start."""
+        """Messages received since the last checkpoint. The first `receive` always waits at one, so that the
+        supervisor has recorded the start before a message is handled."""
         self._callbacks: list[Callable[[], object]] = []
         self._broken: Exception | None = None
 
@@ -54,8 +56,8 @@ class Inbox(Generic[M_co]):
         return self.mailbox.name
 
     async def receive(self) -> Delivery[M_co]:
-        """Wait for the next message. Raise `trio.EndOfChannel` once a stop is asked for, and the exception of a handler
-        that ran in a sender's task (see `break_off`). Cancelling loses nothing.
+        """Wait for the next message. Raises `trio.EndOfChannel` once the actor is asked to stop, and the exception of a
+        handler that ran in a sender's task (see `crash_with`). Cancellation loses no message.
 
         Other tasks run only if nothing is queued, or after `MESSAGES_PER_PASS` messages.
         """
@@ -84,33 +86,34 @@ class Inbox(Generic[M_co]):
         self._received = 0
         return await receive.receive()
 
-    def answer_reads(self, kind: type[Asks[R]], answer: Callable[[Any], R | None]) -> None:
-        """Let `Ref.read` have messages of exactly `kind` answered by `answer`, without a message to this actor.
+    def answer_reads(self, kind: type[BaseCall[R]], answer: Callable[[Any], R | None]) -> None:
+        """Let `Ref.read` call `answer` for messages of exactly the type `kind`, without sending a message to this
+        actor.
 
-        `answer` runs in the reader's task, between two steps of this actor. It must not block or await; it returns
-        None for what needs a call. It is forgotten when the actor is asked to stop or ends.
+        `answer` runs in the reader's task, between two steps of this actor. It must not block or await. It returns None
+        for a message that must be sent with `Ref.call`. It is removed when the actor is asked to stop or ends.
         """
         if not self.stopping:
             self.mailbox.reads[kind] = answer
 
     def take_at_once(self, take: Callable[[Any], bool]) -> None:
-        """Let `take` handle each message for which nothing is queued, in its sender's task; False: it must be queued.
+        """Call `take` in the sender's task for each message that arrives while the queue is empty.
 
-        `take` runs between two steps of this actor, and must not block, await or raise. It is forgotten when the actor
-        is asked to stop or ends.
+        `take` runs between two steps of this actor, and must not block, await or raise. It returns False if the message
+        must be queued. It is removed when the actor is asked to stop or ends.
         """
         if not self.stopping and self._broken is None:
             self.mailbox.at_once = take
 
-    def break_off(self, error: Exception) -> None:
-        """Let the actor crash with `error`, which was raised in a sender's task: `receive` raises it."""
+    def crash_with(self, error: Exception) -> None:
+        """Make `receive` raise `error`, which a handler raised in a sender's task, so that the actor crashes."""
         self._broken = error
-        self.take_nothing_at_once()
+        self.queue_everything()
         if self._receive is not None:
             self._receive.close()
 
-    def take_nothing_at_once(self) -> None:
-        """Let all further messages wait in the queue."""
+    def queue_everything(self) -> None:
+        """Queue every message from now on: undo `take_at_once`."""
         self.mailbox.at_once = None
 
     def __aiter__(self) -> Inbox[M_co]:
@@ -127,26 +130,26 @@ class Inbox(Generic[M_co]):
         self.saved = state
 
     def when_stopping(self, callback: Callable[[], object]) -> None:
-        """Call `callback` (which must not raise or block) when the actor is asked to stop, or now if it was."""
+        """Call `callback` when the actor is asked to stop, or now if it already was. It must not raise or block."""
         self._callbacks.append(callback)
         if self.stopping:
             callback()
 
     def close(self, *, final: bool, failed: bool = False) -> None:
-        """Ask the actor to stop. `final`: no other incarnation follows. `failed`: see the attribute."""
+        """Ask the actor to stop. `final`: no other incarnation follows. `failed`: see `Inbox.failed`."""
         self.final = self.final or final
         self.failed = self.failed or failed
         if not self.stopping:
             self.stopping = True
             self.mailbox.reads.clear()
-            self.take_nothing_at_once()
+            self.queue_everything()
             if self._receive is not None:
                 self._receive.close()
             for callback in self._callbacks:
                 callback()
 
     def end(self, error: Callable[[], KernelError]) -> None:
-        """Fail the calls that this incarnation leaves unanswered."""
+        """Fail the calls that this incarnation has not answered, each with a new `error()`."""
         self.close(final=False)
         for delivery in tuple(self.mailbox.in_hand):
             delivery.fail(error())

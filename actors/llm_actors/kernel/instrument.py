@@ -1,8 +1,8 @@
-"""A scheduler instrument: which tasks block the loop, how late it is, how many tasks there are.
+"""A Trio instrument that measures which tasks block the event loop, the lag of the loop, and the number of tasks.
 
-Off by default. Trio calls only the hooks that exist, so each one here has a cost: a clock reading at each end of a
-task's step and of the loop's pass. Steps are measured in the thread's CPU time, so that load from other processes is
-not blamed on a task; the lag is measured in wall time, because that is what a waiting client sees.
+It is off by default, because it reads the clock twice for each step of a task and each pass of the loop. Steps are
+measured in CPU time of the thread, so that load from other processes is not blamed on a task. The lag is measured in
+wall time, because that is what a waiting client sees.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import msgspec
 import trio
 
 SLOW_STEP = 0.050
-"""Seconds of CPU time; a task that runs longer without a checkpoint is reported."""
+"""A task that uses more seconds of CPU time than this between two checkpoints is reported."""
 
 SLOW_STEPS_KEPT = 64
-"""Reports kept; the oldest goes first."""
+"""The most reports kept; the oldest are dropped."""
 
 BUSY_STEPS = 1000
-"""Steps of one task within one second of Trio's clock; more is a busy loop."""
+"""A task with more steps than this within one second is in a busy loop."""
 
 BUSY_NAMES_KEPT = 64
-"""Names of busy tasks kept."""
+"""The most names of busy tasks kept."""
 
 
 class SlowStep(msgspec.Struct, frozen=True):
-    """One step that held the loop: the task's name, and its CPU time in seconds."""
+    """One step that blocked the loop: the name of the task, and the CPU time of the step in seconds."""
 
     task: str
     seconds: float
@@ -62,7 +62,7 @@ class SchedulerInstrument(trio.abc.Instrument):
         self._turn_began: float | None = None
 
     def statistics(self) -> SchedulerStatistics:
-        """Return what was measured since it was installed; `tasks` counts those spawned since then."""
+        """Return what was measured since the instrument was installed. `tasks` leaves out tasks that are older."""
         return SchedulerStatistics(
             tasks=self._tasks,
             steps=self._steps,

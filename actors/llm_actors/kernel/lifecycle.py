@@ -1,8 +1,8 @@
-"""Lifecycle events of actors, for subscribers.
+"""Lifecycle events of actors, for subscribers and for the log.
 
-A bounded bus: each subscriber has its own short queue, the newest event displaces the oldest, and a subscriber that
-fell behind is told how many it missed. Publishing never waits and never fails. Each event has a log level; the log gets
-at most one line a minute per actor and kind of event, so that an unstable actor does not flood it.
+Each subscriber has its own bounded queue. When it is full, the newest event displaces the oldest, and the subscriber
+receives the number of events that it missed. Publishing never waits and never fails. Each event has a log level. The
+log gets at most one line a minute per actor and kind of event, so that an unstable actor does not flood it.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ import msgspec
 import trio
 
 EVENTS_KEPT = 256
-"""Events that wait per subscriber."""
+"""The most events that wait for one subscriber."""
 
 LOG_EVERY = 60.0
 """Seconds between two log lines of the same kind about the same actor."""
 
 LOG_KEYS = 1024
-"""Pairs of actor and kind remembered for that."""
+"""The most pairs of actor and kind of event whose last log line is remembered."""
 
 log = logging.getLogger("llm_actors.kernel")
 
 
 class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """An event of the actor with the path `name`. `words` is its text, with the other fields in braces."""
+    """An event of the actor with the path `name`. `template` is its log text; fields in braces are filled in."""
 
     name: str
 
     level = logging.DEBUG
-    words = ""
+    template = ""
 
     def line(self) -> str:
-        """Return one line for people."""
+        """Return the event as one line of text."""
         fields = msgspec.structs.asdict(self)
         shown = {key: ", from ".join(value) if isinstance(value, tuple) else value for key, value in fields.items()}
-        return f"{self.name} {self.words.format_map(shown)}"
+        return f"{self.name} {self.template.format_map(shown)}"
 
 
 class ChildStarted(LifecycleEvent, frozen=True):
-    """An incarnation has started."""
+    """An incarnation of the actor has started."""
 
-    words = "is up"
+    template = "is up"
 
 
 class ChildExited(LifecycleEvent, frozen=True):
     """An incarnation ended: normally, stopped, killed, crashed, or before it had started."""
 
-    words = "has ended: {reason}"
+    template = "has ended: {reason}"
     reason: str
 
 
 class ChildCrashed(LifecycleEvent, frozen=True):
-    """An exception ended an incarnation, a start or one worker; `error` is its type and place, never its text."""
+    """An exception ended an incarnation, a start, or the handling of one message. `error` is its type and place."""
 
     level = logging.WARNING
-    words = "crashed: {error}"
+    template = "crashed: {error}"
     error: str
 
 
@@ -66,63 +66,63 @@ class ChildRestarted(LifecycleEvent, frozen=True):
     """The `restarts`-th restart of this actor, `delay` seconds after it went down."""
 
     level = logging.INFO
-    words = "is up again after {delay:.3g} s, restart {restarts}"
+    template = "is up again after {delay:.3g} s, restart {restarts}"
     restarts: int
     delay: float
 
 
 class SupervisorGaveUp(LifecycleEvent, frozen=True):
-    """Too many restarts; the cause chain, from the supervisor down to the exception at the leaf."""
+    """A supervisor gave up after too many restarts. `causes` leads from it down to the exception that came first."""
 
     level = logging.ERROR
-    words = "gave up after too many restarts: {causes}"
+    template = "gave up after too many restarts: {causes}"
     causes: tuple[str, ...]
 
 
 class ChildrenParked(LifecycleEvent, frozen=True):
-    """Too many restarts; all children pause for `seconds`."""
+    """A supervisor has parked all its children for `seconds`, after too many restarts."""
 
     level = logging.WARNING
-    words = "is parked for {seconds:.3g} s after too many restarts: {causes}"
+    template = "is parked for {seconds:.3g} s after too many restarts: {causes}"
     seconds: float
     causes: tuple[str, ...]
 
 
 class LeftBehind(LifecycleEvent, frozen=True):
-    """A child outlived its grace and its cancellation; the others continue without it."""
+    """A child did not end within its grace period and ignored its cancellation. The others go on without it."""
 
     level = logging.ERROR
-    words = "was left behind: it outlived its grace and its cancellation"
+    template = "was left behind: it ignored a request to stop and its cancellation"
 
 
 class MailboxFilled(LifecycleEvent, frozen=True):
     """A mailbox has become full."""
 
     level = logging.WARNING
-    words = "has a full mailbox: {capacity} messages wait"
+    template = "has a full mailbox: {capacity} messages wait"
     capacity: int
 
 
 class DeadLetter(LifecycleEvent, frozen=True):
     """A message was sent to an actor that is not running."""
 
-    words = "was sent a message while it was not running"
+    template = "was sent a message while it was not running"
 
 
 class CallTimedOut(LifecycleEvent, frozen=True):
-    """A call's deadline passed before its reply."""
+    """The deadline of a call passed before the reply."""
 
-    words = "gave no answer before a call's deadline"
+    template = "did not reply before the deadline of a call"
 
 
 class CallAbandoned(LifecycleEvent, frozen=True):
     """A caller was cancelled before the reply."""
 
-    words = "was called, and the caller left before the answer"
+    template = "was called, but the caller left before the reply"
 
 
 class Lagged(msgspec.Struct, frozen=True):
-    """What a slow subscriber receives instead of the `missed` events."""
+    """What a slow subscriber receives in place of the `missed` events."""
 
     missed: int
 
@@ -131,7 +131,7 @@ Observed: TypeAlias = "LifecycleEvent | Lagged"
 
 
 class BusStatistics(msgspec.Struct, frozen=True):
-    """The number of published events, and of events that slow subscribers missed."""
+    """How many events were published, and how many of them slow subscribers missed."""
 
     published: int
     missed: int
@@ -140,7 +140,7 @@ class BusStatistics(msgspec.Struct, frozen=True):
 
 @final
 class Subscription:
-    """One listener's queue. Use it as a context manager and iterate it; closing it ends the subscription."""
+    """The queue of one subscriber. Use it as a context manager and iterate over it; leaving the block unsubscribes."""
 
     def __init__(self, bus: Bus, capacity: int) -> None:
         self._bus = bus
@@ -155,7 +155,7 @@ class Subscription:
         self._bus.drop(self)
 
     def offer(self, event: LifecycleEvent) -> bool:
-        """Queue the event; False if an older one was displaced."""
+        """Queue the event. Return False if it displaced an older one."""
         lost = len(self._queue) == self._queue.maxlen
         self._missed += lost
         self._queue.append(event)
@@ -163,7 +163,9 @@ class Subscription:
         return not lost
 
     def receive_nowait(self) -> Observed:
-        """Return the next event, or how many were missed before it. Raise `trio.WouldBlock` if there is none."""
+        """Return the next event, or `Lagged` if some were missed before it. Raises `trio.WouldBlock` if there is
+        none.
+        """
         if self._missed:
             missed, self._missed = self._missed, 0
             return Lagged(missed)
@@ -183,7 +185,7 @@ class Subscription:
 
 @final
 class Bus:
-    """Where a tree of supervisors publishes its events."""
+    """Passes the events of a tree of supervisors to its subscribers and to the log."""
 
     def __init__(self) -> None:
         self._subscribers: list[Subscription] = []
@@ -192,18 +194,18 @@ class Bus:
         self._logged: OrderedDict[tuple[str, type[LifecycleEvent]], float] = OrderedDict()
 
     def subscribe(self, capacity: int = EVENTS_KEPT) -> Subscription:
-        """Listen from now on."""
+        """Return a queue of all events from now on. When it holds `capacity` events, the oldest is dropped."""
         subscription = Subscription(self, capacity)
         self._subscribers.append(subscription)
         return subscription
 
     def drop(self, subscription: Subscription) -> None:
-        """End a subscription."""
+        """Unsubscribe."""
         if subscription in self._subscribers:
             self._subscribers.remove(subscription)
 
     def publish(self, event: LifecycleEvent) -> None:
-        """Publish an event to all subscribers, without waiting."""
+        """Pass an event to all subscribers and to the log, without waiting."""
         self._published += 1
         for subscription in self._subscribers:
             self._missed += not subscription.offer(event)

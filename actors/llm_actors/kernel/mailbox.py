@@ -1,8 +1,8 @@
-"""The mailbox: bounded, owned by the supervisor, older than any incarnation of the actor that reads it.
+"""The mailbox: a bounded queue that the supervisor owns, so it outlives the actor that reads it.
 
-It holds the only send end and the original receive end of a memory channel. Each incarnation reads from a clone, so
-that closing the clone stops the reader at once, ahead of all queued data, and loses nothing. When there will be no
-reader any more, the mailbox is closed: first it refuses messages, then it fails all calls that are queued or wait for
+It holds the send end and the receive end of a memory channel. Each incarnation of the actor reads from a clone of the
+receive end. Closing the clone stops the reader at once, even with messages queued, and loses none of them. When no
+incarnation follows, the mailbox is closed: it refuses new messages, then fails all calls that are queued or wait for
 space.
 """
 
@@ -26,35 +26,37 @@ DEFAULT_CAPACITY = 64
 """The default capacity of a mailbox, in messages."""
 
 _EMPTY = trio.open_memory_channel[AnyDelivery](0)
-"""Replaces the channel of children without messages: there are as many as connections."""
+"""The channel of all children that accept no messages. It is shared, because each open connection is such a child."""
 
 
 class Overflow(Enum):
-    """What happens to a message if the mailbox is full. A refused or displaced call raises `MailboxFull`."""
+    """What happens to a message if the mailbox is full. The sender of a refused or displaced call gets
+    `MailboxFull`.
+    """
 
     WAIT = "wait"
-    """A call waits for space, within its deadline; a cast is refused, since it cannot wait."""
+    """A call waits for space until its deadline. A cast cannot wait, so it is refused."""
     REFUSE = "refuse"
-    """Calls and casts raise at once."""
+    """The message is refused, call or cast."""
     DROP_NEWEST = "drop newest"
-    """The cast is dropped and counted."""
+    """A cast is dropped and counted; a call is refused."""
     DROP_OLDEST = "drop oldest"
-    """The oldest message is displaced."""
+    """The oldest message in the queue is dropped to make space."""
 
 
 class MailboxSpec(msgspec.Struct, frozen=True):
-    """The capacity of a mailbox, and what happens to a message beyond it."""
+    """The capacity of a mailbox in messages, and what happens to a message when it is full."""
 
     capacity: int = DEFAULT_CAPACITY
     overflow: Overflow = Overflow.WAIT
 
     def __post_init__(self) -> None:
         if self.capacity < 1:
-            raise ValueError(f"a mailbox holds at least one message, not {self.capacity}")
+            raise ValueError(f"the capacity of a mailbox must be at least 1: {self.capacity}")
 
 
 class MailboxCounters(msgspec.Struct):
-    """What happened to the messages of one mailbox since it was made."""
+    """How often each thing has happened to a message of one mailbox since it was created."""
 
     accepted: int = 0
     full: int = 0
@@ -69,7 +71,9 @@ class MailboxCounters(msgspec.Struct):
 
 
 class MailboxStatistics(MailboxCounters, kw_only=True):
-    """A snapshot: the counters, which only grow, and gauges."""
+    """A snapshot: the counters, which only grow, and the gauges `depth`, `waiting` and `in_hand` (calls being
+    handled).
+    """
 
     depth: int = 0
     capacity: int = 0
@@ -79,7 +83,7 @@ class MailboxStatistics(MailboxCounters, kw_only=True):
 
 @final
 class Mailbox:
-    """Where one actor's messages wait. Made by supervisors and by the test kit; others hold a `Ref`."""
+    """Where one actor's messages wait. Supervisors and the test kit create it; everything else uses a `Ref`."""
 
     __slots__ = (
         "_closed", "_queued", "_receive", "_send", "_spec", "_was_full", "at_once", "bus", "calling", "count",
@@ -94,11 +98,12 @@ class Mailbox:
         self.in_hand: dict[AnyDelivery, None] = {}
         self.calling: dict[Mailbox, int] = {}
         self.reads: dict[type[ActorMessage], Callable[[Any], object]] = {}
-        """Functions of the running actor that answer reads without a message, by type of message."""
+        """By message type: the function of the running actor that answers `Ref.read`."""
         self.at_once: Callable[[AnyDelivery], bool] | None = None
-        """Handles a message before it is queued, if the running actor can; False: it must be queued."""
+        """The running actor's function that handles a message before it is queued. It returns False if the message
+        must be queued."""
         self._queued = 0
-        """Messages that were sent and not received yet, including those that wait for space."""
+        """Messages that were sent but not received yet, including those that wait for space."""
         self._spec = spec or MailboxSpec(1)
         self._send, self._receive = trio.open_memory_channel[AnyDelivery](spec.capacity) if spec else _EMPTY
         self._closed: tuple[type[NotRunning], str] | None = None
@@ -112,7 +117,7 @@ class Mailbox:
         return self._closed is not None
 
     def statistics(self) -> MailboxStatistics:
-        """Return counters and gauges."""
+        """Return the counters and gauges."""
         channel = self._send.statistics()
         return MailboxStatistics(
             depth=channel.current_buffer_used,
@@ -123,14 +128,16 @@ class Mailbox:
         )
 
     def reader(self) -> trio.MemoryReceiveChannel[AnyDelivery]:
-        """Return a receive end of its own for one incarnation."""
+        """Return a new receive end, for one incarnation."""
         return self._receive.clone()
 
     def put(self, delivery: AnyDelivery) -> bool:
-        """Accept the message if that needs no waiting. False: wait with `put_waiting`. Raise if it is refused."""
+        """Accept the message without waiting, or return False: then use `put_waiting`. Raises if the message is
+        refused.
+        """
         if self._closed is not None:
             raise self._dead_letter()
-        # Nothing overtakes what is queued: the order of each sender's messages is promised.
+        # Messages of one sender arrive in order, so no message may overtake a queued one.
         if self.at_once is not None and not self._queued and self.at_once(delivery):
             self.count.accepted += 1
             return True
@@ -145,7 +152,7 @@ class Mailbox:
         return True
 
     async def put_waiting(self, delivery: AnyDelivery) -> None:
-        """Wait for space. Cancelled while waiting: the message was not sent."""
+        """Wait for space, then queue the message. If this is cancelled, the message was not sent."""
         self._queued += 1
         try:
             await self._send.send(delivery)
@@ -167,7 +174,7 @@ class Mailbox:
         raise MailboxFull(self.name, f"mailbox full with {self._spec.capacity} messages")
 
     def _taken(self) -> AnyDelivery:
-        """The oldest message in the queue. Raises `trio.WouldBlock` if there is none."""
+        """Remove and return the oldest message in the queue. Raises `trio.WouldBlock` if there is none."""
         delivery = self._receive.receive_nowait()
         self._queued -= 1
         return delivery
@@ -201,22 +208,22 @@ class Mailbox:
                 return
 
     def reopen(self) -> None:
-        """Accept messages again: the actor will be started once more."""
+        """Accept messages again, because the actor is about to be started again."""
         self._closed = None
 
     def received(self, delivery: AnyDelivery) -> bool:
-        """A reader has taken a message out of the queue. Returns as `admit` does."""
+        """Record that a reader has taken the message out of the queue, and return what `admit` returns."""
         self._queued -= 1
         return self.admit(delivery)
 
     def admit(self, delivery: AnyDelivery) -> bool:
-        """Decide whether a message should be handled; if so, it counts as being handled."""
+        """Return whether the message should be handled. If so, record that it is being handled."""
         if delivery.abandoned:
             self.count.skipped += 1
             return False
         if self.poison.suspects and self._is_poison(delivery):
             self.count.poisoned += 1
-            self._turn_away(delivery, PoisonRefused(self.name, "this payload has crashed it before"))
+            self._turn_away(delivery, PoisonRefused(self.name, "this payload has crashed it repeatedly"))
             return False
         if delivery.is_call:
             self.in_hand[delivery] = None
@@ -226,22 +233,26 @@ class Mailbox:
         if delivery.is_call and not delivery.abandoned:
             delivery.fail(error)
 
-    def let_go(self, delivery: AnyDelivery) -> None:
-        """Forget a delivery that is settled."""
+    def forget(self, delivery: AnyDelivery) -> None:
+        """Forget a call that was answered or abandoned."""
         self.in_hand.pop(delivery, None)
 
     def count_late_reply(self) -> None:
-        """Count a reply whose caller was gone."""
+        """Count a reply whose caller had gone."""
         self.count.late_replies += 1
 
     def crashed(self, delivery: AnyDelivery, site: str) -> None:
-        """Count that the reader crashed at `site` on this message. The payload is blamed only if no caller had left."""
+        """Count a crash of the reader at `site` on this message. The payload is blamed only if its caller was still
+        there.
+        """
         self.count.crashes += 1
         if not delivery.is_given_up and (fingerprint := delivery.message.fingerprint()) is not None:
             self.poison.crashed(fingerprint, site, trio.current_time())
 
     def handled(self, delivery: AnyDelivery) -> None:
-        """Clear the payload of suspicion: the reader did not crash on it. One that was abandoned proves nothing."""
+        """Clear the payload of suspicion, because the reader did not crash on it. An abandoned message proves
+        nothing.
+        """
         if (
             self.poison.suspects
             and not delivery.is_given_up

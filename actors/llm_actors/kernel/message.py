@@ -1,7 +1,7 @@
 """Messages: frozen structs, passed by reference, never encoded inside the process.
 
-A `Call[R]` is answered with an `R`, which is how a type checker knows what `await ref.call(message)` returns.
-A `Cast` is not answered. An actor's messages form a union; match it exhaustively and end in `assert_never`.
+A `Call[R]` is answered with an `R`, so a type checker knows what `await ref.call(message)` returns. A `Cast` is not
+answered. The messages of an actor form a union: match it exhaustively and end with `assert_never`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ class ActorMessage(msgspec.Struct, frozen=True):
     def fingerprint(self) -> Hashable | None:
         """Return a value that messages with the same payload share, or `None` if there is no payload to blame.
 
-        Override it in messages that carry data from a caller, and leave out unique ids. Do not override it in messages
-        with only numbers and names: equal ones of other callers would be refused after two crashes.
+        Override it in messages that carry data from a caller, and leave unique ids out of it. Do not override it in
+        messages that have only numbers and names: after two crashes, equal messages of other callers would be refused.
         """
         return None
 
 
-class Asks(ActorMessage, Generic[R_co], frozen=True):
+class BaseCall(ActorMessage, Generic[R_co], frozen=True):
     """A call as its sender sees it: covariant in the type of the reply."""
 
 
-class Call(Asks[R], Generic[R], frozen=True):
+class Call(BaseCall[R], Generic[R], frozen=True):
     """A message that expects one reply of exactly type `R`. Derive from this: `class Add(Call[int], frozen=True)`."""
 
 

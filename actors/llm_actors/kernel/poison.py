@@ -1,9 +1,9 @@
 """Payloads that crash their reader are refused after the second crash.
 
-No message is redelivered, but a caller may send the same one again, and again. Only hashes are kept.
+The kernel redelivers no message, but a caller may send the same payload again and again. Only hashes are kept.
 
-A crash is evidence against a payload only if no caller had left when it happened, and only two at the same place in the
-code are enough: a cancellation, a deadline or a passing fault must not ban a harmless payload.
+A crash counts against a payload only if the caller was still there, and only a second crash at the same place in the
+code bans it: a cancellation, a deadline or a temporary fault must not ban a harmless payload.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ POISON_ENTRIES = 256
 """The most fingerprints per mailbox; the least recently seen is dropped."""
 
 POISON_SECONDS = 600.0
-"""How long after its last crash a payload is refused. After that it is handled once more."""
+"""Seconds that a payload is refused after its last crash. Then it is handled once more."""
 
 
 class _Suspect(NamedTuple):
-    """A payload's crashes in a row at one place, and when the last one was."""
+    """How often a payload has crashed in a row at one place, and when it did last."""
 
     site: str
     crashes: int
@@ -31,14 +31,14 @@ class _Suspect(NamedTuple):
 
 @final
 class Poison:
-    """A bounded memory of crashes by fingerprint. ``now`` is in seconds on one monotonic clock."""
+    """Remembers crashes by fingerprint, up to ``entries`` of them. ``now`` is in seconds on one monotonic clock."""
 
     __slots__ = ("_entries", "suspects")
 
     def __init__(self, entries: int = POISON_ENTRIES) -> None:
         self._entries = entries
         self.suspects: dict[int, _Suspect] = {}
-        """By the hash of the fingerprint. Read by the mailbox: while it is empty, no fingerprint is made."""
+        """By the hash of the fingerprint. The mailbox reads it: while it is empty, no fingerprint is computed."""
 
     def crashed(self, fingerprint: Hashable, site: str, now: float) -> None:
         """Count one crash at ``site``. A crash elsewhere starts the count anew."""
@@ -50,11 +50,11 @@ class Poison:
             del self.suspects[next(iter(self.suspects))]
 
     def handled(self, fingerprint: Hashable) -> None:
-        """The payload was handled without a crash: clear it of suspicion."""
+        """Clear a payload of suspicion, because it was handled without a crash."""
         self.suspects.pop(hash(fingerprint), None)
 
     def refuses(self, fingerprint: Hashable, now: float) -> bool:
-        """Whether this payload is refused."""
+        """Return whether this payload is refused."""
         key = hash(fingerprint)
         suspect = self.suspects.pop(key, None)
         if suspect is None:

@@ -1,9 +1,9 @@
 """A ref: the address of an actor. It refers to the mailbox, so it stays valid across restarts.
 
-`call` is the only place where one actor waits for another, so all its limits are here: the deadline of the caller (or a
-default), the capacity of the mailbox, and the refusal of cycles. Each actor's mailbox knows which others it is calling
-at the moment. A call is refused if its target already waits, directly or through others, for the caller. Actors with
-spare slots might survive such a cycle under light load; under heavy load it would deadlock them.
+`call` is the only place where one actor waits for another, so the limits of that wait are here: the deadline of the
+caller (or a default), the capacity of the mailbox, and the refusal of call cycles. Each mailbox records which others
+its actor is calling. A call is refused if its target already waits, directly or through others, for the caller: under
+heavy load such a cycle would deadlock.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from llm_actors.kernel.errors import CallCycle, CallExpired, NotRunning
 from llm_actors.kernel.inbox import acting
 from llm_actors.kernel.lifecycle import CallAbandoned, CallTimedOut, ChildCrashed
 from llm_actors.kernel.mailbox import Mailbox, MailboxStatistics
-from llm_actors.kernel.message import ActorMessage, Asks, Cast
+from llm_actors.kernel.message import ActorMessage, BaseCall, Cast
 from llm_actors.kernel.trace import exception_site
 
 DEFAULT_CALL_SECONDS = 30.0
-"""The time limit of a call without a deadline."""
+"""The time limit, in seconds, of a call without a deadline."""
 
 M_contra = TypeVar("M_contra", bound=ActorMessage, contravariant=True)
 R = TypeVar("R")
@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 @final
 class Ref(Generic[M_contra]):
-    """The address of an actor that takes messages of type `M_contra`."""
+    """The address of an actor that accepts messages of type `M_contra`."""
 
     __slots__ = ("_mailbox",)
 
@@ -49,12 +49,12 @@ class Ref(Generic[M_contra]):
         """Return the mailbox's counters and gauges."""
         return self._mailbox.statistics()
 
-    def read(self, message: Asks[R]) -> R | None:
-        """Answer `message` from the actor's current state, without waiting; None: use `call`.
+    def read(self, message: BaseCall[R]) -> R | None:
+        """Return the reply to `message` from the actor's current state, without waiting, or None: then use `call`.
 
-        None if the actor does not run, is stopping, or has not declared such reads (`Inbox.answer_reads`). A read does
-        not wait behind queued messages, this sender's own included. A bug in it is published as a crash and otherwise
-        left to the call: there it crashes the actor.
+        The result is None if the actor is not running, is stopping, or does not answer such reads
+        (`Inbox.answer_reads`). A read overtakes queued messages, also those of the same sender. If the actor's function
+        raises, the exception is published as a crash and the result is None; only a `call` crashes the actor.
         """
         answer = self._mailbox.reads.get(type(message))
         if answer is None:
@@ -66,13 +66,13 @@ class Ref(Generic[M_contra]):
                 self._mailbox.bus.publish(ChildCrashed(name=self.name, error=exception_site(exc)))
             return None
 
-    async def call(self, message: Asks[R], *, deadline: float = inf) -> R:
+    async def call(self, message: BaseCall[R], *, deadline: float = inf) -> R:
         """Send `message` and wait for its reply.
 
-        The actor works under the caller's effective deadline and `deadline` (on Trio's clock), whichever is earlier, or
-        for `DEFAULT_CALL_SECONDS` if there is neither. Raises `CallExpired` if a deadline other than the caller's own
-        passes, the error that the actor passed to `fail`, or a `KernelError`. Cancelling the caller abandons the call:
-        its work is cancelled, without waiting for that to end.
+        The time limit is `deadline` (on Trio's clock) or the deadline of the caller's cancel scope, whichever is
+        earlier; without either, `DEFAULT_CALL_SECONDS`. Raises `CallExpired` if that limit passes and it is not the
+        caller's own, the error that the actor passed to `Delivery.fail`, or another `KernelError`. Cancelling the
+        caller also cancels the actor's work on the message, without waiting for that to end.
         """
         callers = trio.current_effective_deadline()
         if callers == -inf:
@@ -98,19 +98,20 @@ class Ref(Generic[M_contra]):
                 if not is_put:
                     await mailbox.put_waiting(delivery)
                 return await reply.wait()
-            self._left(delivery)
+            self._abandon(delivery)
         except trio.Cancelled:
-            self._left(delivery)
+            self._abandon(delivery)
             raise
         finally:
             if caller is not None:
                 _finish_call(caller, mailbox)
-        raise CallExpired(self.name, "no reply before its deadline")
+        raise CallExpired(self.name, "no reply before the deadline")
 
     def cast(self, message: Cast) -> None:
-        """Send `message` without waiting. An actor that is not running makes it a dead letter, counted.
+        """Send `message` without waiting. If the actor is not running, the message is dropped and counted as a dead
+        letter.
 
-        Raises `MailboxFull` where the mailbox's policy is to wait or to refuse.
+        Raises `MailboxFull` if the mailbox is full and its overflow policy is `WAIT` or `REFUSE`.
         """
         delivery: Delivery[ActorMessage] = Delivery(message, self._mailbox, inf)
         try:
@@ -118,8 +119,8 @@ class Ref(Generic[M_contra]):
         except NotRunning:
             return  # counted as a dead letter
 
-    def _left(self, delivery: Delivery[ActorMessage]) -> None:
-        """Count a caller that left before the reply."""
+    def _abandon(self, delivery: Delivery[ActorMessage]) -> None:
+        """Abandon the call, and count whether its deadline passed or its caller was cancelled."""
         delivery.abandon()
         expired = trio.current_time() >= delivery.deadline
         count, bus = self._mailbox.count, self._mailbox.bus

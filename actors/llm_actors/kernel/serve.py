@@ -1,11 +1,12 @@
-"""The ways to serve an inbox: one message at a time, synchronously in the sender's task, or several concurrently.
+"""Three loops for an actor: one message at a time, synchronously in the sender's task, or several concurrently.
 
-A handler that waits runs in a scope that ends with the call's deadline or its caller. They differ in what a bug costs.
-Serving one at a time, a crash ends the incarnation, since its state may be half written. Serving several, it ends one
-message, until crashes are so frequent that the fault must be in what they share.
+A handler that awaits runs in a cancel scope that ends at the call's deadline or when the caller leaves. A bug in a
+handler costs different things. With one message at a time, it ends the incarnation, since the actor's state may be half
+written. With several at once, it fails one message; only frequent crashes end the incarnation, since then the fault is
+probably in the shared state.
 
-Neither a worker nor a handler that does not wait needs the actor's own task: while nothing is queued, the sender's task
-starts the one and calls the other. Otherwise messages go through the queue.
+While nothing is queued, `serve_at_once` and `serve_concurrently` avoid the actor's own task: the sender's task calls
+the handler or starts the worker. Otherwise messages go through the queue.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from llm_actors.kernel.trace import exception_site
 from llm_actors.kernel.window import Intensity, RestartWindow
 
 WORKER_CRASHES = Intensity(5, 30.0)
-"""With more crashes of workers than this, the actor itself is restarted."""
+"""If the handlers of one actor crash more often than this, the actor itself crashes."""
 
 M = TypeVar("M", bound=ActorMessage)
 
 
 async def serve(inbox: Inbox[M], handle: Callable[[Delivery[M]], Awaitable[None]]) -> None:
-    """Handle messages one at a time until a stop is asked for.
+    """Handle messages one at a time until the actor is asked to stop.
 
-    An exception from `handle` fails the current call with `ActorCrashed` and is raised: the actor crashes. A handler is
-    cancelled when its caller leaves: change state between two awaits, not across one.
+    An exception from `handle` fails the current call with `ActorCrashed` and is raised: the actor crashes. The handler
+    is cancelled when its caller leaves, so it must not await in the middle of a change of state.
     """
     async for delivery in inbox:
         try:
@@ -45,11 +46,11 @@ async def serve(inbox: Inbox[M], handle: Callable[[Delivery[M]], Awaitable[None]
 
 
 async def serve_at_once(inbox: Inbox[M], handle: Callable[[Delivery[M]], None]) -> None:
-    """Handle messages one at a time until a stop is asked for, with a `handle` that never waits.
+    """Handle messages one at a time until the actor is asked to stop, with a `handle` that never awaits.
 
-    It is called in the task of the sender, with this actor's context variables, before `call` or `cast` goes on, unless
-    something is queued. An exception from it fails the current call with `ActorCrashed` and is raised here: the actor
-    crashes.
+    Unless messages are queued, `handle` is called in the task of the sender, with this actor's context variables,
+    before its `call` or `cast` continues. An exception from `handle` fails the current call with `ActorCrashed` and is
+    raised here: the actor crashes.
     """
     context, is_busy = copy_context(), False
 
@@ -67,7 +68,7 @@ async def serve_at_once(inbox: Inbox[M], handle: Callable[[Delivery[M]], None]) 
                 context.run(attend, delivery)
             except Exception as exc:
                 _failed(inbox, delivery, exc)
-                inbox.break_off(exc)
+                inbox.crash_with(exc)
             finally:
                 is_busy = False
         return True
@@ -81,7 +82,7 @@ async def serve_at_once(inbox: Inbox[M], handle: Callable[[Delivery[M]], None]) 
                 _failed(inbox, delivery, exc)
                 raise
     finally:
-        inbox.take_nothing_at_once()
+        inbox.queue_everything()
 
 
 async def serve_concurrently(
@@ -94,18 +95,17 @@ async def serve_concurrently(
 ) -> None:
     """Handle up to `slots` messages at once, each in its own task with the caller's context variables.
 
-    The slot is taken before the message, so that what cannot be handled yet stays in the bounded mailbox. An exception
-    from `handle` fails its own call; more than `crashes` of them are raised. After a stop is asked for, the work in
-    progress is finished (the supervisor limits the time). While nothing is queued and a slot is free, a message's
-    worker is started by the sender's task. `own_scope`: `handle` opens `delivery.scope()` itself, because it replies in
-    its own way when that ends.
+    A message is received only when a slot is free; until then it stays in the bounded mailbox. An exception from
+    `handle` fails its own call; if there are more than `crashes`, it is raised and the actor crashes. When the actor is
+    asked to stop, it finishes the messages in progress; its supervisor limits the time. `own_scope`: `handle` opens
+    `delivery.scope()` itself, because it replies in its own way when that scope is cancelled.
     """
     await _Workers(inbox, handle, slots, crashes, own_scope=own_scope).run()
 
 
 @final
 class _Workers(Generic[M]):
-    """The tasks of one actor that serves concurrently."""
+    """The tasks of one actor that handles messages concurrently."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class _Workers(Generic[M]):
         self._window = RestartWindow(crashes)
 
     async def run(self) -> None:
-        """Start a worker for each message until a stop is asked for, then wait for them."""
+        """Start a task for each message until the actor is asked to stop, then wait for all tasks."""
         inbox, free = self._inbox, self._free
         async with trio.open_nursery() as self._nursery:
             inbox.take_at_once(self._start_at_once)
@@ -139,7 +139,7 @@ class _Workers(Generic[M]):
             except trio.EndOfChannel:
                 return
             finally:
-                inbox.take_nothing_at_once()
+                inbox.queue_everything()
 
     def _start_at_once(self, delivery: Delivery[M]) -> bool:
         try:
@@ -167,7 +167,7 @@ class _Workers(Generic[M]):
         except Exception as exc:
             _failed(inbox, delivery, exc)
             if is_fatal(exc) or not self._window.admit(trio.current_time()):
-                inbox.take_nothing_at_once()
+                inbox.queue_everything()
                 raise
             if inbox.mailbox.bus is not None:
                 inbox.mailbox.bus.publish(ChildCrashed(name=inbox.name, error=exception_site(exc)))
@@ -176,7 +176,7 @@ class _Workers(Generic[M]):
 
 
 async def _attend(inbox: Inbox[M], delivery: Delivery[M], handle: Callable[[Delivery[M]], Awaitable[None]]) -> None:
-    """Handle one message, a call in its scope."""
+    """Handle one message; if it is a call, in its cancel scope."""
     if not delivery.is_call:
         await handle(delivery)
         _conclude(inbox, delivery, expired=False)
@@ -187,12 +187,12 @@ async def _attend(inbox: Inbox[M], delivery: Delivery[M], handle: Callable[[Deli
 
 
 def _conclude(inbox: Inbox[M], delivery: Delivery[M], *, expired: bool) -> None:
-    """The handler did not crash. Make sure that the call is answered, deferred or abandoned."""
+    """Finish a message whose handler did not crash. Fail a call that was neither answered, deferred nor abandoned."""
     inbox.mailbox.handled(delivery)
     if not delivery.is_call or delivery.answered or delivery.abandoned:
         return
     if expired:
-        delivery.fail(CallExpired(inbox.name, "the deadline passed while it was working"))
+        delivery.fail(CallExpired(inbox.name, "the deadline passed while the actor worked on the call"))
     elif not delivery.deferred:
         delivery.fail(NoReply(inbox.name, f"{type(delivery.message).__name__} was handled but not answered"))
 

@@ -1,4 +1,4 @@
-"""What a supervisor needs to know of a child before it starts it, validated on construction."""
+"""The specification of a child: how to make, start, stop and restart it. It is validated when it is created."""
 
 from __future__ import annotations
 
@@ -14,26 +14,32 @@ from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.strategy import Restart
 
 DEFAULT_SHUTDOWN = 5.0
-"""Seconds a child has to end after it is asked to, before it is cancelled."""
+"""The grace period: seconds that a child has to end after it is asked to stop. Then it is cancelled."""
 
 DEFAULT_START_TIMEOUT = 10.0
-"""Seconds a child has to initialise."""
+"""Seconds that a child has to initialise."""
 
 M_contra = TypeVar("M_contra", bound=ActorMessage, contravariant=True)
 
 Previous: TypeAlias = "msgspec.Struct | None"
-"""What an incarnation inherits: what the last one returned after a clean stop, or its last checkpoint after a crash."""
+"""The state that an incarnation inherits from the one before it: what that returned when it stopped cleanly, or what it
+last saved with `Inbox.checkpoint` when it crashed."""
 
 
 class Actor(Protocol[M_contra]):
-    """Any object that serves an inbox."""
+    """Any object that handles the messages of an inbox."""
 
     async def run(self, inbox: Inbox[M_contra], *, task_status: trio.TaskStatus[None]) -> object:
-        """Initialise, call `task_status.started()`, then serve. Return the durable state, if there is any."""
+        """Initialise, call `task_status.started()`, then handle messages until the inbox ends. A struct that this
+        returns is handed to the next incarnation.
+        """
 
 
 class ChildSpec(msgspec.Struct, Generic[M_contra], frozen=True):
-    """How to make, stop and restart one child. `factory` is called anew for each incarnation."""
+    """How to make, stop and restart one child. `factory` is called for each incarnation, with the state it inherits.
+
+    `shutdown` and `start_timeout` are in seconds.
+    """
 
     name: str
     factory: Callable[[Previous], Actor[M_contra]]
@@ -76,9 +82,10 @@ def task_child(
     shutdown: float = DEFAULT_SHUTDOWN,
     start_timeout: float = DEFAULT_START_TIMEOUT,
 ) -> ChildSpec[ActorMessage]:
-    """Make a child of `async def run(task_status)`, for something that runs but gets no messages, such as one
+    """Make a child of `async def run(task_status)`: a task under supervision that gets no messages, such as one
     connection.
 
-    `run` must call `task_status.started()`. Asked to stop, it is cancelled at once; `shutdown` limits its cleanup.
+    `run` must call `task_status.started()`. When it is asked to stop, it is cancelled at once, and has `shutdown`
+    seconds for its cleanup.
     """
     return ChildSpec(name, lambda _: _Task(run), restart, shutdown, start_timeout, None)

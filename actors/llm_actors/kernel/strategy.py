@@ -1,4 +1,4 @@
-"""Which children are replaced when one fails. Pure functions over names in start order; OTP's rules."""
+"""Which children are restarted when one fails, by the rules of OTP. Pure functions over names in start order."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import assert_never
 
 
 class Restart(Enum):
-    """Which ends of a child lead to another incarnation."""
+    """When a child that has ended is restarted."""
 
     PERMANENT = "permanent"
-    """Every one, also a normal return."""
+    """Always, also after a normal return."""
     TRANSIENT = "transient"
-    """Only a crash."""
+    """Only after a crash."""
     TEMPORARY = "temporary"
-    """None, not even when its siblings are restarted as a group."""
+    """Never, not even when its siblings are restarted as a group."""
 
 
 class Strategy(Enum):
-    """Which siblings are replaced, too."""
+    """Which siblings are restarted together with a child that failed."""
 
     ONE_FOR_ONE = "one for one"
     ONE_FOR_ALL = "one for all"
@@ -27,12 +27,12 @@ class Strategy(Enum):
 
 
 def wants_restart(restart: Restart, *, crashed: bool) -> bool:
-    """Whether a child that ended by itself is restarted."""
+    """Return whether a child that ended by itself is restarted."""
     return restart is Restart.PERMANENT or (restart is Restart.TRANSIENT and crashed)
 
 
 def affected(strategy: Strategy, names: Sequence[str], failed: str) -> Sequence[str]:
-    """Return the children to stop (in reverse) and to start (in order) because `failed` failed."""
+    """Return the children to restart because `failed` failed: stop them in reverse order, start them in order."""
     match strategy:
         case Strategy.ONE_FOR_ONE:
             return (failed,)

@@ -1,7 +1,7 @@
 """The supervisor: keeps a set of children running.
 
-The object outlives its runs. It holds the children's mailboxes, so that after a restart by its own supervisor the same
-refs lead to the new children. Each run is a `SupervisorRun`.
+A supervisor can itself be restarted by one above it. The object stays, and with it the children's mailboxes, so that
+the same refs lead to the new children. Each run of it is a `SupervisorRun`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from llm_actors.kernel.tree import ChildStatus, TreeNode
 from llm_actors.kernel.window import Backoff, Intensity
 
 DEFAULT_INTENSITY = Intensity(5, 30.0)
-"""OTP's own example: more than 5 restarts in 30 s are too many."""
+"""More than 5 restarts in 30 s are too many."""
 
 DEFAULT_BACKOFF = Backoff()
 
@@ -37,7 +37,9 @@ M = TypeVar("M", bound=ActorMessage)
 
 
 class SupervisorStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot of one supervisor. `restarts` and `waiting_restart` are of the current run."""
+    """A snapshot of one supervisor. `restarts` counts those since its last start; `waiting_restart` is the number of
+    children that wait for a restart.
+    """
 
     children: int
     dynamic: int
@@ -49,7 +51,10 @@ class SupervisorStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Supervisor:
-    """Starts `specs` in order, restarts what fails, stops in reverse. An actor itself, so that supervisors nest."""
+    """Starts the children in the order of `specs`, restarts those that fail, and stops them in reverse order.
+
+    It is itself an actor, so that supervisors can be nested.
+    """
 
     def __init__(
         self,
@@ -64,9 +69,10 @@ class Supervisor:
         bus: Bus | None = None,
         draw: Callable[[], float] = random,
     ) -> None:
-        """`park`: pause and try again instead of giving up. `max_children`: how many `start_child` may add.
+        """Create a supervisor; nothing runs until `run`.
 
-        `draw` returns the jitter, in [0, 1).
+        `park`: after too many restarts, pause and try again instead of giving up. `max_children`: the most children
+        that `start_child` may add. `draw` returns the jitter of the waits before restarts, in [0, 1).
         """
         if max_children and strategy is not Strategy.ONE_FOR_ONE:
             raise ValueError(f"{name}: dynamic children need the strategy one_for_one, because they have no order")
@@ -81,12 +87,12 @@ class Supervisor:
                 raise NameTaken(name, f"has two children called {spec.name}")
             self._specified[spec.name] = ChildState(spec, f"{name}/{spec.name}", backoff, dynamic=False)
         self._children = dict(self._specified)
-        self._watch: SupervisorRun | None = None
+        self._current_run: SupervisorRun | None = None
 
     def as_child(self, *, restart: Restart = Restart.PERMANENT, shutdown: float | None = None) -> ChildSpec[Never]:
         """Return the spec that puts this supervisor under another one.
 
-        Its grace is by default the sum of what its own children may take, and so is its time to start.
+        By default it has as many seconds to stop, and to start, as its own children together.
         """
         specs = [child.spec for child in self._specified.values()]
         grace = sum(spec.shutdown + KILL_SECONDS for spec in specs)
@@ -106,7 +112,7 @@ class Supervisor:
     @overload
     def ref(self, child: ChildSpec[M]) -> Ref[M]: ...
     def ref(self, child: str | ChildSpec[M]) -> Ref[ActorMessage] | Ref[M]:
-        """Return the stable address of a child, before or after it is started. `KeyError` if there is none."""
+        """Return the address of a child, before or after it is started. Raises `KeyError` if there is no such child."""
         name = child if isinstance(child, str) else child.name
         found = self._children.get(name) or self._specified[name]
         return found.ref
@@ -117,117 +123,120 @@ class Supervisor:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Start the children, keep them running until a stop is asked for, stop them.
+        """Start the children, keep them running until the supervisor is asked to stop, then stop them.
 
-        Raises `StartFailed` or `GaveUp`, with the cause chain, after all children are down. Cancelling it
-        cancels the children one by one, last first. Without an inbox it is the root of its tree.
+        Raises `StartFailed` or `GaveUp` after all children have ended; the chain of causes leads to the first crash.
+        Cancelling this cancels the children one by one, last first. Without `inbox` it is the root of its tree.
         """
         if inbox is not None:
             self._path = inbox.name
             self.bus = inbox.mailbox.bus or self.bus
         self._children = dict(self._specified)
         for child in self._children.values():
-            child.settle(f"{self._path}/{child.name}", self.bus)
-        watch = self._watch = SupervisorRun(self._path, self._children, self._policy, self.bus, final=inbox is None)
+            child.attach(f"{self._path}/{child.name}", self.bus)
+        current = self._current_run = SupervisorRun(
+            self._path, self._children, self._policy, self.bus, final=inbox is None
+        )
         if inbox is not None:
-            inbox.when_stopping(lambda: watch.stop(final=inbox.final, failed=inbox.failed))
+            inbox.when_stopping(lambda: current.stop(final=inbox.final, failed=inbox.failed))
         try:
-            await watch.run(task_status)
+            await current.run(task_status)
         finally:
-            self._watch = None
+            self._current_run = None
 
     def stop(self) -> None:
-        """Ask the tree to stop for good; `run` returns when it has."""
-        if self._watch is not None:
-            self._watch.stop(final=True)
+        """Ask the tree to stop for good. `run` returns when it has stopped."""
+        if self._current_run is not None:
+            self._current_run.stop(final=True)
 
     async def start_child(self, spec: ChildSpec[M]) -> Ref[M]:
         """Add a child and wait until it is up.
 
-        Raises `TooManyChildren`, `NameTaken`, `NotRunning`, or `StartFailed` from what its start raised; it is
-        not kept then. Cancelling the caller cancels the start.
+        Raises `TooManyChildren`, `NameTaken`, `NotRunning` or `StartFailed`, whose cause is what the start raised. The
+        child is not added then. Cancelling the caller cancels the start.
         """
         return await self._start_new(spec, dynamic=True)
 
     async def add_child(self, spec: ChildSpec[M]) -> Ref[M]:
-        """Add a child and wait until it is up, as `start_child` does, but for good: it is started again with its
-        supervisor, as if it had been specified.
+        """Add a child and wait until it is up, as `start_child` does. When the supervisor is restarted, so is the
+        child, as if it had been one of `specs`.
         """
         ref = await self._start_new(spec, dynamic=False)
         self._specified[spec.name] = self._children[spec.name]
         return ref
 
     async def remove_child(self, name: str) -> None:
-        """Stop a child within its grace and forget it for good. `KeyError` if there is none."""
+        """Stop a child within its grace period and remove it for good. Raises `KeyError` if there is no such child."""
         if name not in self._children:
             raise KeyError(name)
-        self._specified.pop(name, None)  # first: a name that is seen no more is free
+        self._specified.pop(name, None)  # before the wait: from then on, the name may be used again
         await self.stop_child(name)
 
     async def _start_new(self, spec: ChildSpec[M], *, dynamic: bool) -> Ref[M]:
-        if self._watch is None:
+        if self._current_run is None:
             raise NotRunning(self._path, "is not running")
         if spec.name in self._children or spec.name in self._specified:
             raise NameTaken(self._path, f"already has a child called {spec.name}")
         if dynamic and self._dynamic() >= self._max_children:
             raise TooManyChildren(self._path, f"has its maximum of {self._max_children} dynamic children")
         child = ChildState(spec, f"{self._path}/{spec.name}", self._policy.backoff, dynamic=dynamic)
-        child.settle(child.mailbox.name, self.bus)
+        child.attach(child.mailbox.name, self.bus)
         self._children[spec.name] = child
-        watch = self._watch
+        current = self._current_run
         try:
-            await watch.start(child)
+            await current.start(child)
         except BaseException:
-            watch.retire(child, NotRunning, "did not start")
+            current.retire(child, NotRunning, "did not start")
             raise
         return Ref(child.mailbox)
 
     async def stop_child(self, name: str) -> None:
-        """Stop a child within its grace and forget it (one of `specs`: until this supervisor is restarted).
+        """Stop a child within its grace period and remove it. One of `specs` returns when this supervisor is restarted.
 
-        `KeyError` if there is none. Cancelling the caller leaves the child asked to stop; it is not restarted.
+        Raises `KeyError` if there is no such child. If the caller is cancelled, the child still stops, and is not
+        restarted.
         """
         child = self._children[name]
         child.leaving = True
         await child.stop(final=True)
-        if self._watch is not None and child.incarnation is None:
-            self._watch.retire(child, ShuttingDown, "was stopped")
+        if self._current_run is not None and child.incarnation is None:
+            self._current_run.retire(child, ShuttingDown, "was stopped")
 
     @property
     def parked(self) -> bool:
         """Whether the children are parked after too many crashes."""
-        return self._watch is not None and self._watch.parked
+        return self._current_run is not None and self._current_run.parked
 
     def close_all(self, kind: type[NotRunning], problem: str) -> None:
-        """Close the mailboxes of everyone below; used by the supervisor above."""
+        """Close the mailboxes of all children, at any depth. The supervisor above calls this."""
         for child in {**self._specified, **self._children}.values():
             child.close(kind, problem)
 
     def statistics(self) -> SupervisorStatistics:
-        """Return counters and gauges."""
-        watch = self._watch
+        """Return the counters and gauges of this supervisor."""
+        current = self._current_run
         return SupervisorStatistics(
             children=len(self._children),
             dynamic=self._dynamic(),
             max_children=self._max_children,
-            restarts=watch.restarts if watch else 0,
-            waiting_restart=len(watch.due) if watch else 0,
+            restarts=current.restarts if current else 0,
+            waiting_restart=len(current.due) if current else 0,
             parked=self.parked,
         )
 
     def nodes(self) -> tuple[TreeNode, ...]:
-        """Return the picture of the children."""
+        """Return a snapshot of each child."""
         return tuple(child.node() for child in self._children.values())
 
     def tree(self) -> TreeNode:
-        """Return the picture of the tree from here down."""
-        watch = self._watch
+        """Return a snapshot of the tree from this supervisor down."""
+        current = self._current_run
         running = ChildStatus.PARKED if self.parked else ChildStatus.RUNNING
         return TreeNode(
             name=self.name,
-            status=running if watch else ChildStatus.ENDED,
-            restarts=watch.restarts if watch else 0,
-            uptime=trio.current_time() - watch.since if watch else 0.0,
+            status=running if current else ChildStatus.ENDED,
+            restarts=current.restarts if current else 0,
+            uptime=trio.current_time() - current.since if current else 0.0,
             last_crash="",
             mailbox=MailboxStatistics(),
             children=self.nodes(),
@@ -239,10 +248,10 @@ class Supervisor:
 
 @asynccontextmanager
 async def running(root: Supervisor) -> AsyncIterator[Supervisor]:
-    """Run a tree around a block: started before it begins, asked to stop after it, ended when this returns.
+    """Run the tree below `root` while a block runs: start it before the block, stop it afterwards.
 
-    An exception of the block propagates unchanged, as if there were no tree, including requests to end the process. A
-    tree that gives up cancels the block and raises its `GaveUp` in an exception group.
+    An exception of the block propagates unchanged, also `KeyboardInterrupt`. If the tree gives up, the block is
+    cancelled and `GaveUp` is raised in an exception group.
     """
     raised: BaseException | None = None
     try:
@@ -260,4 +269,4 @@ async def running(root: Supervisor) -> AsyncIterator[Supervisor]:
             raise
     else:
         return
-    raise raised  # here, not in the handler, where the group would become its context
+    raise raised  # outside the handler, so that the group does not become its __context__

@@ -1,8 +1,8 @@
-"""One run of a supervisor: the loop that makes the decisions, from the first start to the last stop.
+"""One run of a supervisor, from the start of its children to their stop.
 
-It is woken by exits and by the clock. A request to stop cancels it, so that a stop never waits for a start or a
-backoff. The decisions are in pure modules (`strategy`, `window`). A restart that fails is one more failure, and is
-retried from the loop. Children run in its nursery, guarded and shielded, and are always stopped here, in order.
+The loop wakes up when a child ends and when a restart is due. A request to stop cancels the loop, so that it never
+waits for a start or a backoff. The decisions are in the pure modules `strategy` and `window`. A restart that fails
+counts as one more failure. The children run in the nursery of this object, and only this object stops them, in order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from llm_actors.kernel.tree import ChildStatus
 from llm_actors.kernel.window import Backoff, Intensity, RestartWindow, Streak
 
 PARK_PAUSES = Backoff(first=1.0, base=2.0, cap=60.0, quiet=300.0)
-"""How long a set of children stays parked: 1 s, growing to a minute; reset after five quiet minutes."""
+"""How long children stay parked: 1 s the first time, then longer, up to 60 s. After 300 s without a failure, 1 s
+again."""
 
 
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +49,7 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Due(msgspec.Struct, frozen=True):
-    """A restart that is due later."""
+    """A planned restart: when it is due, and how many seconds after the failure that is."""
 
     at: float
     delay: float
@@ -56,7 +57,9 @@ class Due(msgspec.Struct, frozen=True):
 
 @final
 class SupervisorRun:
-    """Keeps `children` (shared with the supervisor, in start order) running until it is told to stop or gives up."""
+    """Keeps `children` running until it is asked to stop or gives up. The supervisor shares that dict, in start
+    order.
+    """
 
     def __init__(
         self, path: str, children: dict[str, ChildState], policy: RestartPolicy, bus: Bus, *, final: bool
@@ -85,9 +88,9 @@ class SupervisorRun:
         return self.parked_until < inf
 
     def stop(self, *, final: bool, failed: bool = False) -> None:
-        """Ask for the end. `final`: no other run follows, so nobody may go on waiting for an answer.
+        """Ask the supervisor to stop. `final`: no other run follows, so calls that wait for a reply are failed.
 
-        `failed`: the supervisor above gives up. The children are cancelled at once, without their grace.
+        `failed`: the supervisor above gives up, so the children are cancelled at once, without a grace period.
         """
         self._stopping = True
         self._giving_up = self._giving_up or failed
@@ -115,21 +118,23 @@ class SupervisorRun:
         if failure is not None:
             raise failure
         if not up:
-            task_status.started()  # stopped before it had started, which is no failure
+            task_status.started()  # it was stopped before it had started, which is not an error
 
     # Starting
 
     async def start(self, child: ChildState) -> None:
-        """Start one child and wait until it is up; raise `StartFailed`."""
+        """Start one child and wait until it is up. Raises `StartFailed`, `ShuttingDown` or `Parked`."""
         if self._stopping or self._nursery is None:
-            raise ShuttingDown(self._path, "does not start children any more")
+            raise ShuttingDown(self._path, "is shutting down and starts no children")
         if self.parked:
             raise Parked(self._path, "is parked after too many crashes")
         await child.start(self._nursery, partial(self._note_end, child))
 
     async def _give_way_to_stop(self) -> None:
-        """End here if a stop was asked for. It may come when this task is already scheduled to continue: then it has
-        not been cancelled yet, and a start would be refused, which is not the loop's failure.
+        """Let the cancellation by `stop` take effect before a child is started.
+
+        If `stop` is called when this task is already scheduled, the task is not cancelled yet. The start would be
+        refused, which would look like a failure of the child.
         """
         if self._stopping:
             await trio.lowlevel.checkpoint()  # raises Cancelled: `stop` has cancelled the scope
@@ -162,7 +167,7 @@ class SupervisorRun:
                 await self._park(exc)
 
     async def _step(self) -> None:
-        """Do one thing that is due, or wait for one."""
+        """Handle one thing that is due: the end of a pause, a restart or an exit. Wait if nothing is due."""
         await self._give_way_to_stop()
         now = trio.current_time()
         if self.parked_until <= now:
@@ -181,14 +186,16 @@ class SupervisorRun:
             return  # stopped by us, or together with a sibling
         child.incarnation = None
         if incarnation.reason in {EndReason.STOPPED, EndReason.KILLED} and not child.leaving:
-            return  # it had ignored our cancellation, and who asked for that will start it again
+            return  # it ended long after it was cancelled; the code that cancelled it starts it again
         crashed = incarnation.reason is EndReason.CRASHED
         if not child.leaving and wants_restart(child.spec.restart, crashed=crashed):
             await self._failed(child, incarnation.error or NotRunning(child.path, "ended, and it is permanent"))
         elif child.leaving or child.dynamic or child.spec.restart is Restart.TEMPORARY:
             self.retire(child, NotRunning, "has ended")
         else:
-            child.retire(NotRunning, "has ended")  # it keeps its place, for a restart of its group
+            child.retire(
+                NotRunning, "has ended"
+            )  # it stays in the list, because a restart of its group starts it again
 
     async def _failed(self, child: ChildState, error: Exception) -> None:
         """Count one failure, stop the siblings that share it, and plan the restart."""
@@ -205,7 +212,7 @@ class SupervisorRun:
         self._plan(child, Due(now + delay, delay))
 
     def _plan(self, child: ChildState, due: Due) -> None:
-        """Note a restart; if `child` was stopped on request meanwhile, for the first of its group instead."""
+        """Plan the restart of `child`. If it was removed in the meantime, plan that of the first child of its group."""
         down = (
             c.name for c in self._children.values() if c.status is ChildStatus.RESTARTING and c.name not in self.due
         )
@@ -219,7 +226,7 @@ class SupervisorRun:
         await child.stop(final=False)
         child.status = ChildStatus.RESTARTING
         if child.spec.restart is Restart.TEMPORARY:
-            self.retire(child, NotRunning, "ended with its siblings, and it is temporary")
+            self.retire(child, NotRunning, "ended with its siblings and is not restarted")
 
     async def _restart(self, failed: ChildState, delay: float) -> None:
         for name in affected(self._policy.strategy, tuple(self._children), failed.name):
@@ -254,14 +261,16 @@ class SupervisorRun:
         self.parked_until = inf
         self._window.clear()
         for child in self._children.values():
-            # otherwise its backoff would keep callers waiting longer than the pauses between parkings
+            # Otherwise its backoff would be added to the pause.
             child.streak.clear()
         await self._start_all()
 
     # Stopping
 
     async def _go_down(self) -> None:
-        """Stop the children, last first; if giving up or cancelled meanwhile, cancel them, last first."""
+        """Stop the children, last first. If the supervisor gives up or is cancelled, cancel them instead, last
+        first.
+        """
         children = tuple(self._children.values())
         try:
             if not self._giving_up:
@@ -275,7 +284,7 @@ class SupervisorRun:
     async def _stop_all(self, children: tuple[ChildState, ...]) -> None:
         for child in children:
             if child.dynamic and child.incarnation is not None:
-                child.incarnation.inbox.close(final=True)  # these stop together, their order means nothing
+                child.incarnation.inbox.close(final=True)  # dynamic children have no order, so they stop together
         for child in reversed(children):
             await child.stop(final=self._final or child.dynamic)
 
@@ -286,8 +295,8 @@ class SupervisorRun:
                 self.retire(child, kind, "has ended with its supervisor")
 
     def retire(self, child: ChildState, kind: type[NotRunning], problem: str) -> None:
-        """Take a child off the books and answer everyone who waits for it. Whoever stopped it and the loop both come
-        here, and the second to come may find another child of that name.
+        """Remove a child and fail the calls that wait for it. Both the loop and `Supervisor.stop_child` call this for
+        one child; by the second time, there may be another child of the same name.
         """
         is_listed = self._children.get(child.name) is child
         if is_listed:

@@ -1,4 +1,4 @@
-"""The place where an exception came from, without any data: its type, file and line, never its text."""
+"""Where an exception was raised: its type, file and line. Its text is left out, because it may contain user data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from traceback import walk_tb
 
 
 def exception_site(exc: BaseException) -> str:
-    """Return `ValueError at limiter.py:120 in admit`, of the innermost frame and the first exception of a group."""
+    """Return the innermost frame, as `ValueError at limiter.py:120 in admit`; of a group, that of its first
+    exception.
+    """
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     frames = list(walk_tb(exc.__traceback__))

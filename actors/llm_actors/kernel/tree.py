@@ -10,7 +10,7 @@ from llm_actors.kernel.mailbox import MailboxStatistics
 
 
 class ChildStatus(Enum):
-    """The state of a child. An incarnation only moves forward; a child is started again."""
+    """The state of a child."""
 
     NEW = "new"
     STARTING = "starting"
@@ -22,7 +22,7 @@ class ChildStatus(Enum):
 
 
 class TreeNode(msgspec.Struct, frozen=True, kw_only=True):
-    """One child, and its children if it is a supervisor. `uptime` is that of the present incarnation, in seconds."""
+    """One child, and its children if it is a supervisor. `uptime` is in seconds since its last start."""
 
     name: str
     status: ChildStatus

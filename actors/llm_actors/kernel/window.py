@@ -1,4 +1,4 @@
-"""How many restarts are too many, and how long to wait before the next. Pure: the time and the draw are parameters."""
+"""How many restarts are too many, and how long to wait before the next one. Pure: time and jitter are parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Intensity(msgspec.Struct, frozen=True):
-    """At most `restarts` within any `period` seconds; one more and the supervisor gives up."""
+    """A supervisor gives up after more than `restarts` restarts within any `period` seconds."""
 
     restarts: int = 5
     period: float = 30.0
@@ -23,28 +23,31 @@ class Intensity(msgspec.Struct, frozen=True):
 
 @final
 class RestartWindow:
-    """The incidents of the last `period` seconds, as OTP counts them: one tick each, whatever the strategy."""
+    """The failures of the last `period` seconds. As in OTP, a failure counts once, however many siblings it
+    restarts.
+    """
 
     def __init__(self, intensity: Intensity) -> None:
         self._intensity = intensity
         self._ticks: deque[float] = deque()
 
     def admit(self, now: float) -> bool:
-        """Count one incident; False when it is one too many."""
+        """Count one failure. Return False if it is one too many."""
         self._ticks.append(now)
         while self._ticks[0] < now - self._intensity.period:
             self._ticks.popleft()
         return len(self._ticks) <= self._intensity.restarts
 
     def clear(self) -> None:
-        """Start afresh."""
+        """Forget all failures."""
         self._ticks.clear()
 
 
 class Backoff(msgspec.Struct, frozen=True):
-    """Waits before restarts, in seconds: none, then up to `base`, `base * factor`, … up to `cap`, each with jitter.
+    """How many seconds to wait before each restart: first `first`, then up to `base`, `base * factor`, … up to `cap`.
 
-    The streak of failures ends after `quiet` seconds without one.
+    All but the first are chosen at random between half and the whole of that. After `quiet` seconds without a failure
+    the sequence starts again.
     """
 
     base: float = 0.1
@@ -63,7 +66,7 @@ class Backoff(msgspec.Struct, frozen=True):
         return cls(base=0.0, cap=0.0)
 
     def delay(self, failures: int, draw: float) -> float:
-        """Return the wait after the `failures`-th failure in a row; `draw` in [0, 1) gives half of it its jitter."""
+        """Return the seconds to wait after the `failures`-th failure in a row. `draw`, in [0, 1), is the jitter."""
         if failures <= 1:
             return self.first
         longest = min(self.cap, self.base * self.factor ** min(failures - 2, 64))
@@ -88,5 +91,5 @@ class Streak:
         return self._backoff.delay(self._failures, draw)
 
     def clear(self) -> None:
-        """Start afresh."""
+        """Forget all failures."""
         self._failures = 0

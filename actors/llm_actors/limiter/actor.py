@@ -23,7 +23,7 @@ from typing import NamedTuple, assert_never, final
 import msgspec
 import trio
 
-from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, again_after_crashes, serve_at_once
+from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, retry_after_crashes, serve_at_once
 from llm_actors.limiter.budget_coordinator import BudgetCoordinator
 from llm_actors.limiter.budgets import BudgetRefused, Budgets
 from llm_actors.limiter.callers import NO_LIMITS
@@ -341,7 +341,7 @@ class LimiterActor:
 
 async def change_limits(limiter: LimiterRef, providers: Mapping[str, Limits], callers: Mapping[str, Limits]) -> None:
     """Have other limits from now on. Waits until they hold; raises `KernelError` while the limiter is away."""
-    await again_after_crashes(lambda: limiter.call(ChangeLimits(providers=providers, callers=callers)))
+    await retry_after_crashes(lambda: limiter.call(ChangeLimits(providers=providers, callers=callers)))
 
 
 def limiter_child(

@@ -10,7 +10,7 @@ from typing import final
 
 import trio
 
-from llm_actors.kernel import CallExpired, Cast, KernelError, MailboxFull, again_after_crashes
+from llm_actors.kernel import CallExpired, Cast, KernelError, MailboxFull, retry_after_crashes
 from llm_actors.limiter.budgets import SpendAsk
 from llm_actors.limiter.messages import EndLease, GetLimiterStatistics, Leave, LimiterRef, Reserve, Ticket
 from llm_actors.limiter.rate_limiter import Granted
@@ -164,7 +164,7 @@ async def reserve(
         raise ValueError("reserve needs one model for each provider, and each provider once")
     begun = trio.current_time()
     since = begun - waited_s
-    return await again_after_crashes(
+    return await retry_after_crashes(
         lambda: _ask(limiter, names, models, tokens, caller, priority, since, spend, deadline)
     )
 

@@ -1,12 +1,14 @@
-"""What tests of actors need. Everything runs the real kernel; only time, order and faults are arranged.
+"""Tools for tests of actors. They run the real kernel and control only time, order and faults.
 
-* `alone` and `ScriptedPeer`: one actor with scripted neighbours.
+* `alone` and `ScriptedPeer`: one actor, with a script in place of each actor that it calls.
 * `with_faults`: crash, delay or drop the n-th message of any child; `crashing`: of any child of a whole program.
 * `MovingClock`: virtual time of which no two readings are equal.
 * `run_virtual`: a whole tree on a mock clock, in a repeatable order of tasks.
-* `cancel_at_every_checkpoint`, `raise_at_every_await`: a scenario, broken at each place it can break.
-* `Injector`: an action at each point between data and its consumer, also where a task is scheduled but has not run.
-* `nothing_left`, `no_open_ends`: no task, file, socket, thread or lost exception stays behind.
+* `cancel_at_every_checkpoint`, `raise_at_every_await`: run a scenario again and again, with one fault at each place in
+  turn.
+* `Injector`: runs an action at each point between data and its consumer, also between the scheduling of a task and its
+  step.
+* `nothing_left`, `no_open_ends`: check that no task, file, socket, thread or lost exception stays behind.
 """
 
 from llm_actors.testing.alone import LoneActor, ScriptedPeer, alone

@@ -19,7 +19,7 @@ import trio
 from llm_actors.kernel import child_state
 from llm_actors.kernel.delivery import Delivery
 from llm_actors.kernel.inbox import Inbox
-from llm_actors.kernel.message import ActorMessage, Asks
+from llm_actors.kernel.message import ActorMessage, BaseCall
 from llm_actors.kernel.spec import Actor, ChildSpec, Previous
 
 M = TypeVar("M", bound=ActorMessage)
@@ -191,8 +191,8 @@ class _FaultyInbox(Inbox[M]):
     def _fault_of(self, delivery: Delivery[Any]) -> Fault | None:
         return self._decided.pop(delivery) if delivery in self._decided else self._faults(next(self._numbers))
 
-    def answer_reads(self, kind: type[Asks[R]], answer: Callable[[Any], R | None]) -> None:
-        def faulty(message: Asks[R]) -> R | None:
+    def answer_reads(self, kind: type[BaseCall[R]], answer: Callable[[Any], R | None]) -> None:
+        def faulty(message: BaseCall[R]) -> R | None:
             match self._faults(next(self._numbers)):
                 case Crash():
                     raise InjectedCrash
