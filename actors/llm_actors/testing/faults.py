@@ -179,7 +179,7 @@ class _FaultyInbox(Inbox[M]):
         def faulty(delivery: Delivery[Any]) -> bool:
             fault = self._fault_of(delivery)
             if isinstance(fault, Crash) and self.mailbox.admit(delivery):
-                self.break_off(InjectedCrash())
+                self.crash_with(InjectedCrash())
                 return True
             if fault is None and take(delivery):
                 return True
