@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ import trio
 from llm_actors.kernel.window import Backoff
 from llm_runtime.config import Config, Server
 from llm_runtime.systemd import Notifier
+from llm_runtime.workers import hanging
 from llm_runtime.workers import parent as parents
 from llm_runtime.workers.parent import WorkersParent
 from llm_runtime.workers.reloads import Copies
@@ -26,20 +31,27 @@ end.send(b'{"type":"ready"}\\n')
 
 
 async def run(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, script: str, *, drain_s: float = 0.0, stop: tuple[float, ...] = ()
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    script: str,
+    *,
+    drain_s: float = 0.0,
+    stop: tuple[float, ...] = (),
+    on_ready: Callable[[], None] = lambda: None,
 ) -> tuple[int, int]:
-    """The exit code of a parent whose workers run ``script``, and how often it was ready. It is sent SIGTERM when it is
-    ready, if ``stop`` has pauses, after each of them.
+    """The exit code of a parent whose workers run ``script``, and how often it was ready. When it is ready,
+    ``on_ready`` is called, and it is sent SIGTERM after each of the pauses ``stop``.
     """
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", script])
     monkeypatch.setattr(parents, "BACKOFF", Backoff.none())
-    monkeypatch.setattr(parents, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(hanging, "WATCH_SECONDS", 0.05)
     ready = trio.Event()
-    count = 0
+    times = 0
 
     def note() -> None:
-        nonlocal count
-        count += 1
+        nonlocal times
+        times += 1
+        on_ready()
         ready.set()
 
     async def interrupt() -> None:
@@ -56,7 +68,7 @@ async def run(
             nursery.start_soon(interrupt)
             code = await parent.run()
             nursery.cancel_scope.cancel()
-    return code, count
+    return code, times
 
 
 async def test_a_worker_that_does_not_start_ends_the_daemon_with_its_code(
@@ -99,10 +111,50 @@ async def test_a_worker_that_does_not_stop_is_killed(
 async def test_a_worker_that_hangs_is_killed_like_one_that_ended(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(parents, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(hanging, "SILENT_SECONDS", 0.1)
     assert await run(monkeypatch, tmp_path, READY + "time.sleep(100)") == (1, 1)
     assert "has not responded for 0.1 s, and is killed" in caplog.text
     assert "was ended by SIGKILL, and is restarted" in caplog.text
+
+
+async def test_a_worker_that_hangs_before_it_is_ready_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hanging, "START_SECONDS", 0.1)
+    assert await run(monkeypatch, tmp_path, "import time; time.sleep(100)") == (1, 0)
+    assert "has not started within 0.1 s, and is killed" in caplog.text
+    assert "was ended by SIGKILL at the start" in caplog.text
+
+
+async def test_workers_that_cannot_be_started_end_the_daemon_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    assert await run(monkeypatch, tmp_path, "") == (71, 0)
+    assert "worker 1 could not be started (No such file or directory)" in caplog.text
+
+
+async def test_a_worker_that_cannot_be_started_again_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without file descriptors, for one, which may come back."""
+    starts = count(1)
+
+    def pair() -> tuple[socket.socket, socket.socket]:
+        match next(starts):
+            case 3:
+                raise OSError(errno.EMFILE, "Too many open files")
+            case 4:
+                signal.raise_signal(signal.SIGTERM)
+        return socket.socketpair()
+
+    def kill_one() -> None:
+        os.kill(int(re.findall(r"worker 1 is process (\d+)", caplog.text)[0]), signal.SIGKILL)
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr("llm_runtime.workers.process.socketpair", pair)
+    assert await run(monkeypatch, tmp_path, READY + "end.recv(1)", on_ready=kill_one) == (0, 1)
+    assert "worker 1 could not be started (Too many open files), and is tried again" in caplog.text
 
 
 async def test_a_worker_that_ends_well_is_replaced_and_not_counted(

@@ -19,8 +19,9 @@ import trio
 from llm_actors.kernel.window import Backoff, Intensity, RestartWindow, Streak
 from llm_runtime.config import Config
 from llm_runtime.systemd import Notifier
+from llm_runtime.workers import hanging
 from llm_runtime.workers.place import WorkerPlace
-from llm_runtime.workers.process import WorkerProcess
+from llm_runtime.workers.process import NOT_STARTED, WorkerProcess
 from llm_runtime.workers.reloads import Copies, Reloads
 
 STOPPED, GAVE_UP, CUT_OFF = 0, 1, 130
@@ -34,12 +35,6 @@ END_SECONDS: Final = 15.0
 
 AT_ONCE_SECONDS: Final = 7.0
 """How long a worker may exist after it was told to end at once."""
-
-SILENT_SECONDS: Final = 30.0
-"""A worker of which nothing was heard for so long hangs, and is killed."""
-
-WATCH_SECONDS: Final = 1.0
-"""How often the parent looks for such workers."""
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +140,8 @@ class WorkersParent:
         if worker.code == STOPPED:  # somebody has sent it a signal, and it drained
             log.info("worker %d %s, and is started again", worker.number, worker.fate)
             return 0.0
-        log.error("worker %d %s, and is restarted; its requests are lost", worker.number, worker.fate)
+        what = "tried again" if worker.code == NOT_STARTED else "restarted; its requests are lost"
+        log.error("worker %d %s, and is %s", worker.number, worker.fate, what)
         now = trio.current_time()
         if not self._window.admit(now):
             log.critical("gave up: more than %d workers ended within %g s", INTENSITY.restarts, INTENSITY.period)
@@ -172,12 +168,13 @@ class WorkersParent:
 
     async def _watch(self) -> None:
         """Kill the workers that hang, and at the end those that have not ended in time."""
+        watch = hanging.HangWatch(trio.current_time())
         while True:
-            await trio.sleep(WATCH_SECONDS)
+            await trio.sleep(hanging.WATCH_SECONDS)
             now = trio.current_time()
-            for worker in self._workers.values():
-                if worker.is_ready and now > worker.heard_at + SILENT_SECONDS:
-                    log.error("worker %d has not responded for %g s, and is killed", worker.number, SILENT_SECONDS)
-                    worker.kill()
-                elif now > self._kill_at:
+            for worker, words in watch.look(self._workers.values(), now):
+                log.error("worker %d %s, and is killed", worker.number, words)
+                worker.kill()
+            if now > self._kill_at:
+                for worker in self._workers.values():
                     worker.kill()

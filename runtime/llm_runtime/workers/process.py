@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import final
+from socket import socket, socketpair
+from typing import Final, final
 
 import msgspec
 import trio
 
 from llm_runtime.workers.link import AskReload, FromWorker, Outcome, Ready, Reload, StopOrder, WorkerLink
 from llm_runtime.workers.place import WorkerPlace
+
+NOT_STARTED: Final = 71
+"""The code of a worker that could not be started, by the convention of BSD for an error of the operating system."""
 
 
 @final
@@ -41,6 +44,7 @@ class WorkerProcess:
         """Whether it takes requests."""
         self.code: int | None = None
         """Its exit code, when it has ended; negative: the signal that ended it."""
+        self._problem = ""
         self._ready = ready
         self._asked = asked
         self._stop_order: StopOrder | None = None
@@ -50,22 +54,18 @@ class WorkerProcess:
         self._process: trio.Process | None = None
         self._link: WorkerLink[FromWorker] | None = None
 
-    async def run(self, place: WorkerPlace, listeners: Sequence[socket.socket], environ: Mapping[str, str]) -> None:
-        """Start it at ``place``, take what it says, and return when it has ended. If cancelled, it is killed."""
-        ours, theirs = socket.socketpair()
-        self._link = WorkerLink(ours, msgspec.json.Decoder(FromWorker))
+    async def run(self, place: WorkerPlace, listeners: Sequence[socket], environ: Mapping[str, str]) -> None:
+        """Start it at ``place``, take what it says, and return when it has ended, or could not be started. If
+        cancelled, it is killed.
+        """
         try:
-            with theirs:
-                given = msgspec.structs.replace(place, link=theirs.fileno())
-                self._process = await trio.lowlevel.open_process(
-                    # as this process was started, wherever it was started from
-                    [sys.executable, *sys.orig_argv[1:]],
-                    stdin=subprocess.DEVNULL,
-                    env={**environ, **given.environ()},
-                    pass_fds=[theirs.fileno(), *(each.fileno() for each in listeners)],
-                    start_new_session=True,  # Ctrl-C is the parent's to pass on
-                )
-            self.pid = self._process.pid
+            self._link, self._process = await self._start(place, listeners, environ)
+        except OSError as exc:
+            self.code, self._problem = NOT_STARTED, exc.strerror or str(exc)
+            self._note_end()
+            return
+        self.pid = self._process.pid
+        try:
             if self._stop_order is not None:  # ordered before it was there
                 self.tell(self._stop_order)
             async with trio.open_nursery() as nursery:
@@ -73,14 +73,38 @@ class WorkerProcess:
                 self.code = await self._process.wait()
                 nursery.cancel_scope.cancel("the worker has ended")
         finally:
-            if self._process is not None and self.code is None:
+            if self.code is None:
                 self.kill()
                 with trio.CancelScope(shield=True):
                     self.code = await self._process.wait()
             self._link.close()
-            self._link = None
-            self.is_ready = False
-            self._outcome_told.set()
+            self._note_end()
+
+    @staticmethod
+    async def _start(
+        place: WorkerPlace, listeners: Sequence[socket], environ: Mapping[str, str]
+    ) -> tuple[WorkerLink[FromWorker], trio.Process]:
+        ours, theirs = socketpair()
+        with theirs:
+            try:
+                given = msgspec.structs.replace(place, link=theirs.fileno())
+                process = await trio.lowlevel.open_process(
+                    # as this process was started, wherever it was started from
+                    [sys.executable, *sys.orig_argv[1:]],
+                    stdin=subprocess.DEVNULL,
+                    env={**environ, **given.environ()},
+                    pass_fds=[theirs.fileno(), *(each.fileno() for each in listeners)],
+                    start_new_session=True,  # Ctrl-C is the parent's to pass on
+                )
+            except BaseException:
+                ours.close()
+                raise
+        return WorkerLink(ours, msgspec.json.Decoder(FromWorker)), process
+
+    def _note_end(self) -> None:
+        self._link = None
+        self.is_ready = False
+        self._outcome_told.set()
 
     def _take(self, message: FromWorker) -> None:
         self.heard_at = trio.current_time()
@@ -101,6 +125,8 @@ class WorkerProcess:
         """How it has ended, in words."""
         if self.code is not None and self.code < 0:
             return f"was ended by {signal.Signals(-self.code).name}"
+        if self._problem:
+            return f"could not be started ({self._problem})"
         return f"ended with code {self.code}"
 
     def stop(self, *, at_once: bool = False) -> None:
