@@ -115,7 +115,7 @@ async def _serve_with_workers(
 
     for line in introduction(config):
         tell(line)
-    return await serve_with_workers(config, ready, file=read.file, read=read, inherited=inherited, environ=environ)
+    return await serve_with_workers(ready, file=read.file, read=read, inherited=inherited, environ=environ)
 
 
 async def _work(environ: MutableMapping[str, str], read: _Reading) -> int:

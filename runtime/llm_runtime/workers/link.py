@@ -5,9 +5,9 @@ Each learns from the end of it that the other has gone.
 
 from __future__ import annotations
 
+import logging
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar, final
 
 import msgspec
@@ -17,6 +17,11 @@ from llm_runtime.reloading import ReloadResult
 
 LONGEST_LINE: Final = 1024 * 1024
 """Bytes of one message; the longest has the mistakes of a configuration."""
+
+LONGEST_MISTAKES: Final = 64 * 1024
+"""Bytes of these mistakes. A message is sent in one piece, and a socket takes about 200 KiB."""
+
+log = logging.getLogger(__name__)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
@@ -28,6 +33,19 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     result: ReloadResult | None = None
     mistakes: tuple[str, ...] = ()
     problem: str = ""
+
+
+def cut(mistakes: Sequence[str]) -> tuple[str, ...]:
+    """As many mistakes as an `Outcome` may have, and how many more there are."""
+    told: list[str] = []
+    left = LONGEST_MISTAKES
+    for each in mistakes:
+        data = each.encode()
+        if told and len(data) > left:
+            return (*told, f"and {len(mistakes) - len(told)} more")
+        told.append(data[:left].decode(errors="ignore"))
+        left -= len(data)
+    return tuple(told)
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -73,13 +91,19 @@ class WorkerLink(Generic[M]):
         self._incoming = incoming
 
     def send(self, message: object) -> None:
-        """Hand a message over, without waiting. An other end that does not take it has gone or hangs, and is told
-        nothing more.
+        """Hand a message over, without waiting. An other end that does not read hangs, and is told nothing more; but
+        `Alive` is not missed.
         """
         data = msgspec.json.encode(message) + b"\n"
-        with suppress(OSError):
-            if self._end.send(data) != len(data):
-                self._end.shutdown(socket.SHUT_RDWR)
+        try:
+            sent = self._end.send(data)
+        except BlockingIOError:
+            sent = len(data) if isinstance(message, Alive) else 0
+        except OSError:
+            return  # it has gone
+        if sent != len(data):
+            log.error("the other end of a worker's link does not read: it is closed")
+            self._end.shutdown(socket.SHUT_RDWR)
 
     async def listen(self, take: Callable[[M], None]) -> None:
         """Call ``take`` with each message that comes, until the other end has gone."""

@@ -143,21 +143,25 @@ class FrameReader:
         self._buffer = bytearray()
 
     async def next(self) -> bytes | None:
-        """The next frame; ``None`` when the other side has gone, or sends none."""
-        head = await self._take(_LENGTH_BYTES)
-        if head is None or (length := int.from_bytes(head, "big")) > LONGEST_FRAME:
+        """The next frame; ``None`` when the other side has gone, or sends none. If cancelled, nothing is lost."""
+        if not await self._fill(_LENGTH_BYTES):
             return None
-        return await self._take(length)
+        end = _LENGTH_BYTES + int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
+        if end > LONGEST_FRAME or not await self._fill(end):
+            return None
+        with memoryview(self._buffer) as buffer, buffer[_LENGTH_BYTES:end] as frame:
+            taken = bytes(frame)
+        del self._buffer[:end]
+        return taken
 
-    async def _take(self, count: int) -> bytes | None:
+    async def _fill(self, count: int) -> bool:
+        """Have so many bytes in the buffer."""
         while len(self._buffer) < count:
             try:
                 data = await self._stream.receive_some()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return None
+                return False
             if not data:
-                return None
+                return False
             self._buffer += data
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return taken
+        return True

@@ -13,8 +13,10 @@ import msgspec
 from llm_runtime.config import ConfigError
 from llm_runtime.config.workers import WORKER_VARIABLE
 
-LONGEST_FOLDER = 80
-"""Characters of a folder's path: that of a unix socket in it has about a hundred."""
+LONGEST_FOLDER = 72
+"""Bytes of the path of the folder in which the workers' folder is made. The path of a socket there has up to 29 more,
+and may have 107 on Linux and 103 on macOS.
+"""
 
 SUFFIX = ".sock"
 
@@ -44,7 +46,7 @@ def socket_path(folder: str, number: int) -> str:
 def make_folder(environ: Mapping[str, str]) -> str:
     """A new folder that only this user can enter. Raises `ConfigError`."""
     for base in (environ.get("RUNTIME_DIRECTORY", ""), environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir()):
-        if not base or len(base) > LONGEST_FOLDER:
+        if not base or len(os.fsencode(base)) > LONGEST_FOLDER:
             continue
         with suppress(OSError):
             return tempfile.mkdtemp(prefix="llm-runtime-", dir=base)

@@ -20,7 +20,7 @@ from llm_protocol.errors import LLMClientError
 from llm_runtime.config import Config, ConfigError
 from llm_runtime.reloading import ReloadResult
 from llm_runtime.systemd import Notifier
-from llm_runtime.workers.link import Outcome
+from llm_runtime.workers.link import Outcome, cut
 from llm_runtime.workers.process import WorkerProcess
 
 ONE_SECONDS: Final = 60.0
@@ -133,7 +133,7 @@ class Reloads:
         except ConfigError as exc:
             for each in exc.all:
                 log.error("not reloaded, the old configuration stays in effect: %s", each)  # noqa: TRY400
-            return Outcome(mistakes=tuple(map(str, exc.all)))
+            return Outcome(mistakes=cut(list(map(str, exc.all))))
         except LLMClientError as exc:
             log.error("not reloaded, the old configuration stays in effect: %s", exc)  # noqa: TRY400
             return Outcome(problem=str(exc))

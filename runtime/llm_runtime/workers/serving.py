@@ -18,7 +18,6 @@ from llm_runtime.workers.reloads import Copies
 
 
 async def serve_with_workers(
-    config: Config,
     ready: Callable[[str], None],
     *,
     file: str | None,
@@ -26,8 +25,8 @@ async def serve_with_workers(
     inherited: Sequence[socket.socket],
     environ: Mapping[str, str],
 ) -> int:
-    """Serve with as many workers as ``config`` says, and return the exit code. ``ready`` is called with the URL once
-    all of them take requests. ``read`` reads a copy of the configuration ``file``; it blocks. ``inherited`` are sockets
+    """Serve with as many workers as configured, and return the exit code. ``ready`` is called with the URL once all of
+    them take requests. ``read`` reads a copy of the configuration ``file``; it blocks. ``inherited`` are sockets
     to listen on instead of the configured address. Raises `ConfigError` if it cannot start.
     """
     folder = make_folder(environ)

@@ -20,7 +20,7 @@ from llm_runtime.config.errors import together
 from llm_runtime.reloading import Reloader, ReloadResult
 from llm_runtime.server.state import Reload as ReloadCall
 from llm_runtime.systemd import Notifier
-from llm_runtime.workers.link import Alive, AskReload, FromParent, Outcome, Ready, Reload, StopOrder, WorkerLink
+from llm_runtime.workers.link import Alive, AskReload, FromParent, Outcome, Ready, Reload, StopOrder, WorkerLink, cut
 from llm_runtime.workers.place import WorkerPlace, remove_folder
 from llm_runtime.workers.siblings import WorkerSiblings
 
@@ -155,7 +155,7 @@ class Parent:
         try:
             return Outcome(result=await reloader.reload())
         except ConfigError as exc:
-            outcome = Outcome(mistakes=tuple(map(str, exc.all)))
+            outcome = Outcome(mistakes=cut(list(map(str, exc.all))))
         except LLMClientError as exc:
             outcome = Outcome(problem=str(exc))
         self.copy = before
