@@ -222,7 +222,7 @@ class TokenCounter(Protocol):
         ...
 
 
-class Inbound(NamedTuple):
+class ClientRequest(NamedTuple):
     """A client's request, decoded. ``policy`` is its ``llm_runtime`` object, still undecoded.
 
     With ``json_array`` the frames of a streamed response are the members of one JSON array instead of SSE. ``form`` is
@@ -269,15 +269,15 @@ class ServerDialect(Protocol):
         """The dialect's name."""
         ...
 
-    def decode_request(self, path: str, body: bytes) -> Inbound:
+    def decode_request(self, path: str, body: bytes) -> ClientRequest:
         """What a client asks for. Raises `BadRequestError` or `UnsupportedError` naming the field at fault."""
         ...
 
-    def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
+    def response_encoder(self, inbound: ClientRequest, response_id: str) -> ResponseEncoder:
         """An encoder for one streamed response."""
         ...
 
-    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
+    def encode_response(self, inbound: ClientRequest, response: LLMResponse) -> bytes:
         """The body of a whole response."""
         ...
 

@@ -19,14 +19,14 @@ from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
 from llm_protocol.codec.json_limits import LIMITS
 from llm_protocol.codec.merging import ANY_DELTAS, count_pieces, cut, merged, without_lengths
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.dialect import ClientRequest, Frame
 from llm_protocol.errors import ProtocolError
 from llm_protocol.events import Event
 from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
 from llm_protocol.requests import AnyRequest
 
 FORM = "native"
-"""The `Inbound.form` of a request that came in this form."""
+"""The `ClientRequest.form` of a request that came in this form."""
 
 RESUME_SECONDS = 10.0
 """How long the daemon keeps an answer whose connection broke, for its client to come back to it."""
@@ -54,7 +54,7 @@ class CreateFrame(msgspec.Struct, frozen=True, kw_only=True):
 class NativeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A decoded request."""
 
-    inbound: Inbound
+    inbound: ClientRequest
     response_id: str
 
 
@@ -142,7 +142,7 @@ def decode_request(data: bytes | str, caller: str) -> AnyRequest:
 def decode_create(data: bytes | str, caller: str) -> NativeRequest:
     """The request of ``caller`` in a frame. Raises `BadRequestError` naming the field at fault."""
     frame = typed(json_body(data), CreateFrame)
-    inbound = Inbound(_admitted(frame.request, caller), stream=frame.stream, form=FORM)
+    inbound = ClientRequest(_admitted(frame.request, caller), stream=frame.stream, form=FORM)
     return NativeRequest(inbound=inbound, response_id=frame.response_id)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llm_protocol.codec.json import encode_json
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.failures import Failure
 from llm_protocol.response import LLMResponse
 
@@ -12,7 +12,7 @@ _LIFTED = ("limit_owner", "members")
 """Parts of the decision record that are told beside it."""
 
 
-def is_wanted(inbound: Inbound) -> bool:
+def is_wanted(inbound: ClientRequest) -> bool:
     """Whether the client spoke of ``llm_runtime`` itself. One that did not may take no field that it does not know."""
     return inbound.policy is not None
 

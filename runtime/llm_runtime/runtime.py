@@ -19,7 +19,7 @@ from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
 from llm_actors.limiter import snapshot as limiter_snapshot
 from llm_actors.orchestrator import RecentRequest, StrategyFunction, accept, gives_choices, pass_through, ranked
-from llm_actors.provider import PassOn, PassthroughResponse, count_tokens
+from llm_actors.provider import PassthroughRequest, PassthroughResponse, count_tokens
 from llm_actors.run import Judge, Run
 from llm_actors.selector import OrderingFunction, Ranking
 from llm_actors.store import StoreRef
@@ -245,7 +245,7 @@ class Runtime(TrioRequests):
         return self._tree.services.knowledge.forget(caller, conversation)
 
     async def pass_through(
-        self, provider: str, message: PassOn, *, caller: str, request_id: str
+        self, provider: str, message: PassthroughRequest, *, caller: str, request_id: str
     ) -> PassthroughResponse:
         """Send a request to ``provider`` as it is; see `llm_actors.orchestrator.pass_through`. Raises
         `LLMClientError`.

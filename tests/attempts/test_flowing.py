@@ -32,7 +32,7 @@ async def test_a_few_failures_among_long_streams_close_the_deployment_to_nobody(
 
     assert (asked.text, asked.took) == (ANSWER, 0)
     assert texts == [ANSWER] * FLOWING
-    assert w.tree.selector.circuits.flowing("a", trio.current_time()) == 0
+    assert w.tree.selector.circuits.streaming("a", trio.current_time()) == 0
 
 
 async def test_who_waits_for_a_probe_need_not_wait_for_its_end(autojump_clock: MockClock) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import Message, Text
-from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect
+from llm_protocol.dialect import ClientDialect, ClientRequest, ServerDialect
 from llm_protocol.events import Event, Finished, TextDelta
 from llm_protocol.fold import unfold
 from llm_protocol.requests import ChatRequest
@@ -42,7 +42,7 @@ DIALECTS: dict[str, tuple[ClientDialect, ServerDialect]] = {
 }
 
 REQUEST = ChatRequest(model="model-1", messages=(Message.of("user", "hi"),))
-INBOUND = Inbound(REQUEST, stream=True)
+INBOUND = ClientRequest(REQUEST, stream=True)
 _DICTS = msgspec.json.Decoder()
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_protocol.content import Message, Text, ToolResult
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.errors import BadRequestError
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, LLMProvider, RequestType
 from llm_runtime.fake import FakeToolCall, Fault, ScriptRule, load_script
@@ -17,7 +17,7 @@ from llm_runtime.fake.script import USUAL, Script, fault_named
 from support.faking import chat
 
 OPENAI, GEMINI = LLMProvider.OPENAI, LLMProvider.GEMINI
-HELLO = Inbound(chat(model="gpt-5"), stream=True)
+HELLO = ClientRequest(chat(model="gpt-5"), stream=True)
 RESULT = Message("tool", (ToolResult(call_id="c", content=(Text("4 degrees"),)),))
 
 
@@ -49,14 +49,14 @@ def test_a_rule_fits_by_everything_it_says(rule: ScriptRule, fits: bool) -> None
 
 
 def test_a_rule_with_calls_leaves_their_results_to_others() -> None:
-    after = Inbound(ChatRequest(model="m", messages=(RESULT,)))
+    after = ClientRequest(ChatRequest(model="m", messages=(RESULT,)))
     assert not ScriptRule(tool_calls=(FakeToolCall(name="f"),)).fits(OPENAI, after)
     assert ScriptRule(tool_calls=(FakeToolCall(name="f"),), after_tool=True).fits(OPENAI, after)
     assert ScriptRule(contains="4 degrees").fits(OPENAI, after)
 
 
 def test_what_an_embedding_says_is_in_its_inputs() -> None:
-    assert ScriptRule(contains="two").fits(OPENAI, Inbound(EmbeddingRequest(model="e", inputs=("one", "two"))))
+    assert ScriptRule(contains="two").fits(OPENAI, ClientRequest(EmbeddingRequest(model="e", inputs=("one", "two"))))
 
 
 def test_the_nth_and_the_first_times() -> None:
@@ -67,7 +67,7 @@ def test_the_nth_and_the_first_times() -> None:
 def test_a_header_and_a_models_name_come_before_the_rules() -> None:
     script = Script([ScriptRule(text="rule")])
     assert script.choose(OPENAI, HELLO, "stall@0") == ScriptRule(fault=Fault.STALL, after_events=0)
-    assert script.choose(OPENAI, Inbound(chat(model="some/fault-503")), None) == ScriptRule(status=503)
+    assert script.choose(OPENAI, ClientRequest(chat(model="some/fault-503")), None) == ScriptRule(status=503)
     assert Script().choose(OPENAI, HELLO, None) is USUAL
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fuzz.reference import DONE, Entry
 from llm_protocol.content import Message, Part, Reasoning, Text, Tool, ToolCall
-from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect
+from llm_protocol.dialect import ClientDialect, ClientRequest, ServerDialect
 from llm_protocol.fold import unfold
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
@@ -121,7 +121,7 @@ def valid_of(wire: str, chance: random.Random) -> Answer:
         content="".join(part.text for part in parts if isinstance(part, Text)),
         usage=Usage(input_tokens=5, output_tokens=3),
     )  # fmt: skip
-    server, inbound = WIRES[wire].server, Inbound(REQUEST, stream=True)
+    server, inbound = WIRES[wire].server, ClientRequest(REQUEST, stream=True)
     if chance.random() < 0.3:
         return Answer(wire, (Entry(None, json.loads(server.encode_response(inbound, response))),), is_whole=True)
     encoder = server.response_encoder(inbound, "resp_1")

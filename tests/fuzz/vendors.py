@@ -15,7 +15,7 @@ from fuzz.steps import pieces, step
 from fuzz.target import Target
 from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import Message, Tool
-from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect, WireResponse
+from llm_protocol.dialect import ClientDialect, ClientRequest, ServerDialect, WireResponse
 from llm_protocol.errors import ProtocolError
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.fold import Fold
@@ -131,7 +131,7 @@ def check_models(client: ClientDialect, body: bytes) -> None:
 def check_telling(request: AnyRequest, events: list[Event]) -> None:
     """What was understood can be told to any client, streamed and whole."""
     response = Fold().add_all(events).response(request_id="r", response_id="resp_1", provider="p", model="m")
-    inbound = Inbound(request, stream=True)
+    inbound = ClientRequest(request, stream=True)
     told = [
         msgspec.structs.replace(event, response=response) if isinstance(event, Finished | Failed) else event
         for event in events

@@ -6,7 +6,7 @@ import pytest
 
 from llm_protocol.codec.sse import MAX_EVENT_BYTES, encode_sse
 from llm_protocol.content import Message, Text
-from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect, StreamDecoder, WireResponse
+from llm_protocol.dialect import ClientDialect, ClientRequest, ServerDialect, StreamDecoder, WireResponse
 from llm_protocol.embedding import Embedding
 from llm_protocol.events import Embedded, Event, Failed, Finished, ItemStarted, Started, TextDelta, UsageReported
 from llm_protocol.failures import FailureKind
@@ -36,7 +36,7 @@ DIALECTS = pytest.mark.parametrize(
 
 def begun(client: ClientDialect, server: ServerDialect) -> tuple[StreamDecoder, list[Event]]:
     """A decoder that has read the beginning of a text."""
-    encoder = server.response_encoder(Inbound(REQUEST, stream=True), "resp_1")
+    encoder = server.response_encoder(ClientRequest(REQUEST, stream=True), "resp_1")
     said = (Started(model="m"), ItemStarted(index=0, kind="text"), TextDelta(0, "To be"))
     frames = encode_sse([*encoder.start(), *encoder.encode(said)])
     decoder = client.stream_decoder(REQUEST)
@@ -96,7 +96,7 @@ def test_vectors_come_whole_even_where_a_stream_was_asked_for(client: ClientDial
     request = EmbeddingRequest(model="m", inputs=("a", "b"))
     vectors = (Embedding.of((1.0, 2.0)), Embedding.of((3.0, 4.0)))
     response = LLMResponse(request_id="r", provider="p", model="m", embeddings=vectors)
-    body = server.encode_response(Inbound(request), response)
+    body = server.encode_response(ClientRequest(request), response)
     decoder = client.stream_decoder(request)
     events = [event for at in range(len(body)) for event in decoder.feed(body[at : at + 1])] + decoder.end()
     assert Embedded(vectors) in events
@@ -119,7 +119,7 @@ def test_one_object_where_a_stream_was_asked_for_is_the_answer(
         .add_all([*answered(), Finished(reason=FinishReason.STOP)])
         .response(request_id="req_1", response_id="resp_1", provider="p", model="m")
     )
-    body = ahead + server.encode_response(Inbound(REQUEST, stream=False), response)
+    body = ahead + server.encode_response(ClientRequest(REQUEST, stream=False), response)
     decoder = client.stream_decoder(REQUEST)
     events = [event for byte in body for event in decoder.feed(bytes([byte]))] + decoder.end()
     assert Fold().add_all(events).parts() == (Text("To be or not."),)
@@ -129,7 +129,7 @@ def test_one_object_where_a_stream_was_asked_for_is_the_answer(
 
 @DIALECTS
 def test_a_stream_where_one_object_was_asked_for_is_the_answer(client: ClientDialect, server: ServerDialect) -> None:
-    encoder = server.response_encoder(Inbound(REQUEST, stream=True), "resp_1")
+    encoder = server.response_encoder(ClientRequest(REQUEST, stream=True), "resp_1")
     end = Finished(
         reason=FinishReason.STOP,
         response=Fold().add_all(answered()).response(request_id="req_1", response_id="resp_1", provider="p", model="m"),

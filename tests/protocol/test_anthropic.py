@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_protocol.content import Citation, Image, Opaque, Part, Reasoning, Refusal, Text, ToolCall
-from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
+from llm_protocol.dialect import ClientRequest, ModelInfo, WireResponse
 from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import (
     Event,
@@ -445,7 +445,7 @@ def test_our_failures_survive_the_wire(kind: FailureKind) -> None:
     back = CLIENT.decode_error(wire)
     assert RULES[back.kind].code == RULES[kind].code
     assert back.retry_after == 2.0
-    stream = SERVER.response_encoder(Inbound(REQUEST), "msg_1").encode([Failed(failure=given)])
+    stream = SERVER.response_encoder(ClientRequest(REQUEST), "msg_1").encode([Failed(failure=given)])
     assert json.loads(stream[-1].data) == body
 
 
@@ -506,7 +506,7 @@ def answers(draw: st.DrawFn) -> LLMResponse:
 @given(answers(), st.none() | st.integers(1, 5))
 def test_answers_survive_the_stream(answer: LLMResponse, piece: int | None) -> None:
     """``decode(encode(x)) == x``, in any pieces, foreign reasoning included."""
-    body = encode(SERVER.response_encoder(Inbound(REQUEST), "msg_9"), answer, piece=piece)
+    body = encode(SERVER.response_encoder(ClientRequest(REQUEST), "msg_9"), answer, piece=piece)
     events = decode(make, body)
     check_order(events)
     assert same_answer(fold(events), answer)
@@ -515,7 +515,7 @@ def test_answers_survive_the_stream(answer: LLMResponse, piece: int | None) -> N
 @given(answers())
 def test_whole_answers_survive(answer: LLMResponse) -> None:
     """The same for whole answers, and they decode to what the stream would."""
-    body = SERVER.encode_response(Inbound(REQUEST), answer)
+    body = SERVER.encode_response(ClientRequest(REQUEST), answer)
     events = CLIENT.decode_response(REQUEST, WireResponse(200, (), body))
     check_order(events)
     assert same_answer(fold(events), answer)
@@ -523,7 +523,7 @@ def test_whole_answers_survive(answer: LLMResponse) -> None:
 
 def test_interleaved_items_come_one_after_the_other() -> None:
     """The wire has one block open at a time; adjacent deltas are joined."""
-    encoder = SERVER.response_encoder(Inbound(REQUEST), "msg_1")
+    encoder = SERVER.response_encoder(ClientRequest(REQUEST), "msg_1")
     frames = encoder.encode(
         [
             Started(model="gpt"),
@@ -559,7 +559,7 @@ def test_interleaved_items_come_one_after_the_other() -> None:
 
 def test_a_cut_tool_call_is_closed_at_the_end() -> None:
     """It stays as it came, and what waited behind it is still told."""
-    encoder = SERVER.response_encoder(Inbound(REQUEST), "msg_1")
+    encoder = SERVER.response_encoder(ClientRequest(REQUEST), "msg_1")
     frames = encoder.encode(
         [
             ItemStarted(index=0, kind="tool_call", id="a", name="f"),
@@ -578,7 +578,7 @@ def test_a_cut_tool_call_is_closed_at_the_end() -> None:
 def test_pictures_in_an_answer_become_blocks() -> None:
     """Another vendor's model made them."""
     answer = LLMResponse(request_id="r", provider="p", model="m", output=(Image(data=b"\x89PNG"),))
-    [told] = json.loads(SERVER.encode_response(Inbound(REQUEST), answer))["content"]
+    [told] = json.loads(SERVER.encode_response(ClientRequest(REQUEST), answer))["content"]
     assert told["source"]["media_type"] == "image/png"
 
 

@@ -13,14 +13,14 @@ from fuzz.transcripts import REQUEST, WIRES
 from llm_protocol.codec import citations
 from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import Citation, Text
-from llm_protocol.dialect import Inbound, WireResponse
+from llm_protocol.dialect import ClientRequest, WireResponse
 from llm_protocol.fold import unfold
 from llm_protocol.response import FinishReason, LLMResponse
 from support.streams import fold
 
 TEXT = "Grüße from Oslo."
 URL, TITLE = "https://a.example/1", "A page"
-INBOUND = Inbound(REQUEST, stream=True)
+INBOUND = ClientRequest(REQUEST, stream=True)
 
 PLACE = (TEXT.index("Oslo"), TEXT.index("Oslo") + 4)
 BYTES = tuple(len(TEXT[:at].encode()) for at in PLACE)

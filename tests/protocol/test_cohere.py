@@ -27,7 +27,7 @@ from llm_protocol.content import (
     ToolChoice,
     ToolResult,
 )
-from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
+from llm_protocol.dialect import ClientRequest, ModelInfo, WireResponse
 from llm_protocol.embedding import Embedding
 from llm_protocol.errors import BadRequestError, ProtocolError, UnsupportedError
 from llm_protocol.events import (
@@ -585,7 +585,7 @@ def test_our_failures_survive_the_wire(kind: FailureKind) -> None:
     back = CLIENT.decode_error(wire)
     assert (wire.status, back.message, back.retry_after) == (RULES[kind].status, "what is wrong", 2.0)
     assert RULES[back.kind].code == RULES[kind].code
-    frames = SERVER.response_encoder(Inbound(REQUEST), "id").encode([Started(), Failed(failure=given)])
+    frames = SERVER.response_encoder(ClientRequest(REQUEST), "id").encode([Started(), Failed(failure=given)])
     last = decode(make, encode_sse(frames))[-1]
     assert isinstance(last, Failed)
     assert RULES[last.failure.kind].code == RULES[kind].code
@@ -631,7 +631,7 @@ def answers(draw: st.DrawFn) -> LLMResponse:
 @given(answers(), st.none() | st.integers(1, 5))
 def test_answers_survive_the_stream(answer: LLMResponse, piece: int | None) -> None:
     """``decode(encode(x)) == x``, in any pieces."""
-    events = decode(make, encode(SERVER.response_encoder(Inbound(REQUEST), "u-1"), answer, piece=piece))
+    events = decode(make, encode(SERVER.response_encoder(ClientRequest(REQUEST), "u-1"), answer, piece=piece))
     check_order(events)
     assert same_answer(fold(events), answer)
 
@@ -642,7 +642,7 @@ def test_whole_answers_survive(answer: LLMResponse, planned: bool) -> None:
     if planned:
         told_plan = Reasoning(text="plan", id="tool_plan", dialect="cohere")
         answer = msgspec.structs.replace(answer, output=(told_plan, *answer.output))
-    body = SERVER.encode_response(Inbound(REQUEST), answer)
+    body = SERVER.encode_response(ClientRequest(REQUEST), answer)
     events = CLIENT.decode_response(REQUEST, WireResponse(200, (), body))
     check_order(events)
     assert same_answer(fold(events), answer)
@@ -659,7 +659,7 @@ def test_a_stream_through_both_sides() -> None:
         end("TOOL_CALL"),
     )
     events = told(*frames)
-    encoder = SERVER.response_encoder(Inbound(REQUEST), "u-1")
+    encoder = SERVER.response_encoder(ClientRequest(REQUEST), "u-1")
     out = [frame for event in events for frame in encoder.encode([event])]
     assert out[-1] == (None, b"[DONE]")
     assert [frame.event for frame in out[:-1]] == [frame["type"] for frame in frames]
@@ -671,14 +671,14 @@ def test_what_was_filtered_is_no_whole_answer(parts: tuple[Part, ...], word: str
     """The wire has no word for it; a refusal in the model's own words is an answer."""
     reason = FinishReason.CONTENT_FILTER
     answer = LLMResponse(request_id="r", provider="p", model="m", output=parts, finish_reason=reason)
-    assert json.loads(SERVER.encode_response(Inbound(REQUEST), answer))["finish_reason"] == word
-    frames = SERVER.response_encoder(Inbound(REQUEST), "u-1").encode(list(unfold(answer)))
+    assert json.loads(SERVER.encode_response(ClientRequest(REQUEST), answer))["finish_reason"] == word
+    frames = SERVER.response_encoder(ClientRequest(REQUEST), "u-1").encode(list(unfold(answer)))
     assert json.loads(frames[-2].data)["delta"]["finish_reason"] == word
 
 
 def test_a_cut_call_is_closed_at_the_end() -> None:
     """And the reason says why."""
-    encoder = SERVER.response_encoder(Inbound(REQUEST), "u-1")
+    encoder = SERVER.response_encoder(ClientRequest(REQUEST), "u-1")
     frames = encoder.encode(
         [
             Started(),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import Message, Reasoning, Text, ToolCall
-from llm_protocol.dialect import Inbound, ServerDialect, WireResponse
+from llm_protocol.dialect import ClientRequest, ServerDialect, WireResponse
 from llm_protocol.events import Event, FieldsAdded, Finished, Restarted
 from llm_protocol.extra_fields import merge
 from llm_protocol.fold import Fold, unfold
@@ -28,7 +28,7 @@ from support.adapting import encoded
 from support.streams import check_order, decode
 
 REQUEST = ChatRequest(model="m", messages=(Message.of("user", "hi"),))
-INBOUND = Inbound(REQUEST, stream=True)
+INBOUND = ClientRequest(REQUEST, stream=True)
 CLIENT, SERVER = OpenAIChat(COMPATIBLE), OpenAIChatServer()
 
 LOGPROB = {"token": "Hi", "logprob": -0.5, "bytes": None, "top_logprobs": []}

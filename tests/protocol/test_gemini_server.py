@@ -28,7 +28,7 @@ from llm_protocol.content import (
     ToolChoice,
     ToolResult,
 )
-from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
+from llm_protocol.dialect import ClientRequest, ModelInfo, WireResponse
 from llm_protocol.embedding import Embedding
 from llm_protocol.errors import BadRequestError, LLMClientError, UnsupportedError
 from llm_protocol.events import Event, Failed, ReasoningDelta, Started, TextDelta
@@ -46,10 +46,10 @@ SERVER = GeminiServer()
 
 PATH = "/v1beta/models/m1:generateContent"
 TURN = {"role": "user", "parts": [{"text": "hi"}]}
-INBOUND = Inbound(ChatRequest(model="m1", messages=(Message.of("user", "hi"),)))
+INBOUND = ClientRequest(ChatRequest(model="m1", messages=(Message.of("user", "hi"),)))
 
 
-def read(path: str = PATH, **body: Any) -> Inbound:
+def read(path: str = PATH, **body: Any) -> ClientRequest:
     """A request with the fields ``body``, and one turn if it says none."""
     return SERVER.decode_request(path, json.dumps({"contents": [TURN], **body}).encode())
 

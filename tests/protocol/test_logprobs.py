@@ -13,7 +13,7 @@ from fuzz.transcripts import REQUEST, WIRES
 from llm_protocol.codec import logprobs
 from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import JsonObject, Text
-from llm_protocol.dialect import Inbound, WireResponse
+from llm_protocol.dialect import ClientRequest, WireResponse
 from llm_protocol.fold import unfold
 from llm_protocol.response import LLMResponse
 from support.streams import fold
@@ -46,7 +46,7 @@ WHOLE: dict[str, Any] = {
         "candidates": [{"content": {"parts": [{"text": "Grüße"}]}, "finishReason": "STOP", "logprobsResult": GEMINI}]
     },
 }  # fmt: skip
-INBOUND = Inbound(REQUEST, stream=True)
+INBOUND = ClientRequest(REQUEST, stream=True)
 
 
 def read(wire: str) -> LLMResponse:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llm_protocol.codec.whole import WholeBody
 from llm_protocol.content import Image
-from llm_protocol.dialect import Inbound, ModelInfo, RateLimits, WireResponse
+from llm_protocol.dialect import ClientRequest, ModelInfo, RateLimits, WireResponse
 from llm_protocol.embedding import Embedding
 from llm_protocol.errors import BadRequestError, LLMClientError, ProtocolError, UnsupportedError
 from llm_protocol.events import Event, Failed, Finished
@@ -48,11 +48,11 @@ def failure_of(request: Any, body: Any) -> FailureKind:
     return failed.failure.kind
 
 
-def embeddings(body: Any) -> Inbound:
+def embeddings(body: Any) -> ClientRequest:
     return SERVER.decode_request("/v1/embeddings", json.dumps(body).encode())
 
 
-def pictures(body: Any) -> Inbound:
+def pictures(body: Any) -> ClientRequest:
     return SERVER.decode_request("/v1/images/generations", json.dumps(body).encode())
 
 

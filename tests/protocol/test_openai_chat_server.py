@@ -25,7 +25,7 @@ from llm_protocol.content import (
     ToolChoice,
     ToolResult,
 )
-from llm_protocol.dialect import Inbound, WireResponse
+from llm_protocol.dialect import ClientRequest, WireResponse
 from llm_protocol.errors import BadRequestError, LLMClientError, UnsupportedError
 from llm_protocol.events import Event, Failed, Finished, ItemDone, ItemStarted, Started, TextDelta
 from llm_protocol.failures import Failure, FailureKind
@@ -53,7 +53,7 @@ PATH = "/v1/chat/completions"
 HI = [{"role": "user", "content": "hi"}]
 
 
-def asked(**body: Any) -> Inbound:
+def asked(**body: Any) -> ClientRequest:
     return SERVER.decode_request(PATH, json.dumps({"model": "m", "messages": HI} | body).encode())
 
 
@@ -290,7 +290,7 @@ def answer(*output: Part, reason: FinishReason = FinishReason.STOP, usage: Usage
     )  # fmt: skip
 
 
-def frames_of(inbound: Inbound, events: Any) -> list[Any]:
+def frames_of(inbound: ClientRequest, events: Any) -> list[Any]:
     """What a client reads of a stream, ``[DONE]`` as it stands."""
     encoder = SERVER.response_encoder(inbound, "resp_1")
     frames = encoder.start() + encoder.encode(events)

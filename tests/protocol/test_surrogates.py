@@ -13,7 +13,7 @@ from fuzz.transcripts import REQUEST, WIRES
 from llm_protocol.codec.sse import ServerSentEvent, encode_sse
 from llm_protocol.codec.surrogates import HELD_PIECES, PairJoiner
 from llm_protocol.content import Part, Reasoning, Text, ToolCall
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.events import DELTAS, ItemDone
 from llm_protocol.fold import Fold, unfold
 from llm_protocol.response import FinishReason, LLMResponse
@@ -36,7 +36,7 @@ def streamed(wire: str, *parts: Part) -> bytes:
     """The stream of an answer whose texts say ``<`` and ``>`` where the halves of a pair are, two letters a piece."""
     reason = FinishReason.TOOL_CALLS if isinstance(parts[-1], ToolCall) else FinishReason.STOP
     answer = LLMResponse(request_id="r", provider="p", model="m", output=parts, finish_reason=reason)
-    encoder = WIRES[wire].server.response_encoder(Inbound(REQUEST, stream=True), "resp_1")
+    encoder = WIRES[wire].server.response_encoder(ClientRequest(REQUEST, stream=True), "resp_1")
     frames = encoder.start()
     for event in unfold(answer, piece=2):
         frames += encoder.encode([event])

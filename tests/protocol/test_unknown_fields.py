@@ -9,7 +9,7 @@ import pytest
 
 from fuzz.transcripts import REQUEST, WIRES
 from llm_protocol.content import Text, ToolCall
-from llm_protocol.dialect import Inbound, WireResponse
+from llm_protocol.dialect import ClientRequest, WireResponse
 from llm_protocol.fold import unfold
 from llm_protocol.response import LLMResponse
 from support.streams import fold
@@ -65,13 +65,13 @@ def test_they_are_kept_with_the_part(wire: str) -> None:
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_whole_answer_has_them(wire: str) -> None:
     answer = read(wire)
-    body = WIRES[wire].server.encode_response(Inbound(REQUEST), answer)
+    body = WIRES[wire].server.encode_response(ClientRequest(REQUEST), answer)
     assert count(body) == len(answer.output)
 
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_stream_has_those_of_calls(wire: str) -> None:
-    encoder = WIRES[wire].server.response_encoder(Inbound(REQUEST, stream=True), "resp_1")
+    encoder = WIRES[wire].server.response_encoder(ClientRequest(REQUEST, stream=True), "resp_1")
     frames = encoder.start()
     for event in unfold(read(wire)):
         frames += encoder.encode([event])
@@ -82,4 +82,4 @@ def test_a_stream_has_those_of_calls(wire: str) -> None:
 @pytest.mark.parametrize("other", WIRES)
 def test_clients_of_other_wires_do_not(wire: str, other: str) -> None:
     if wire != other:
-        assert b"brand_new" not in WIRES[other].server.encode_response(Inbound(REQUEST), read(wire))
+        assert b"brand_new" not in WIRES[other].server.encode_response(ClientRequest(REQUEST), read(wire))

@@ -12,8 +12,8 @@ from llm_actors.selector.breaker import (
     FAILURES_IN_A_ROW,
     LEAST_TRAFFIC,
     NEXT,
+    OPEN_PAUSES,
     PROBE_SECONDS,
-    RESTS,
     CircuitBreaker,
     CircuitEvent,
     CircuitState,
@@ -152,13 +152,13 @@ def test_rests_grow_up_to_a_cap_and_are_short_again_after_a_quiet_time() -> None
         rests.append(breaker.until - now)
     assert rests == pytest.approx(sorted(rests))
     assert rests[1] < 2.1
-    assert rests[-1] == pytest.approx(RESTS.cap, rel=0.01)
-    assert RESTS.cap + PROBE_SECONDS < 30, "what recovered must be used again within 30 s"
+    assert rests[-1] == pytest.approx(OPEN_PAUSES.cap, rel=0.01)
+    assert OPEN_PAUSES.cap + PROBE_SECONDS < 30, "what recovered must be used again within 30 s"
 
     half = breaker.admit(breaker.until)
     assert half is not None
     closed = half.after(None, began=breaker.until, now=breaker.until, draw=0.5)
-    soon, late = closed.since + 1.0, closed.since + RESTS.quiet + 1.0
+    soon, late = closed.since + 1.0, closed.since + OPEN_PAUSES.quiet + 1.0
     assert after(closed, *[DOWN] * FAILURES_IN_A_ROW, now=soon).until - soon > 5.0
     assert after(closed, *[DOWN] * FAILURES_IN_A_ROW, now=late).until - late == 1.0
 
@@ -213,7 +213,7 @@ class BreakerMachine(RuleBasedStateMachine):
         admitted = self.breaker.admit(self.now)
         if before.state is CircuitState.OPEN:
             assert admitted is None
-            assert self.now < before.until <= before.since + RESTS.cap
+            assert self.now < before.until <= before.since + OPEN_PAUSES.cap
         if admitted is None:
             assert self.breaker.free_in(self.now) > 0
             return
@@ -253,7 +253,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @invariant()
     def it_never_stays_shut_for_ever(self) -> None:
         wait = self.breaker.free_in(self.now)
-        assert 0 <= wait <= max(RESTS.cap, PROBE_SECONDS) < inf
+        assert 0 <= wait <= max(OPEN_PAUSES.cap, PROBE_SECONDS) < inf
         assert self.breaker.admit(self.now + wait + 1e-6) is not None
 
 

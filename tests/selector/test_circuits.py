@@ -55,8 +55,8 @@ def after(*observed: Observed) -> Circuits:
     return circuits
 
 
-def ready(circuits: Circuits, now: float, *, sole: bool = False) -> list[str]:
-    return [each.model for each in (A, B, C) if circuits.unavailable(each, now, sole=sole) is None]
+def ready(circuits: Circuits, now: float, *, untried: bool = False) -> list[str]:
+    return [each.model for each in (A, B, C) if circuits.unavailable(each, now, untried=untried) is None]
 
 
 def test_an_ill_model_leaves_the_models_beside_it_alone() -> None:
@@ -151,9 +151,9 @@ def test_a_rate_limit_is_the_models_unless_the_vendor_says_it_is_the_accounts() 
 
 @pytest.mark.parametrize("kind", [FailureKind.AUTH, FailureKind.QUOTA])
 def test_a_pause_of_our_own_does_not_hold_for_who_has_nobody_else_to_ask(kind: FailureKind) -> None:
-    assert ready(after(seen(A, 0.0, kind)), 1.0, sole=True) == ["a", "b", "c"]
-    assert ready(after(seen(A, 0.0, kind, retry_after=9.0)), 1.0, sole=True) == [], "the vendor's word holds"
-    assert ready(after(*[seen(A, 0.0, DOWN)] * 5), 0.5, sole=True) == ["b", "c"], "so does an open circuit"
+    assert ready(after(seen(A, 0.0, kind)), 1.0, untried=True) == ["a", "b", "c"]
+    assert ready(after(seen(A, 0.0, kind, retry_after=9.0)), 1.0, untried=True) == [], "the vendor's word holds"
+    assert ready(after(*[seen(A, 0.0, DOWN)] * 5), 0.5, untried=True) == ["b", "c"], "so does an open circuit"
 
 
 def test_a_guess_from_another_model_does_not_hold_when_nobody_else_may_be_asked() -> None:
@@ -244,7 +244,7 @@ def test_failures_among_streams_that_flow_open_nothing() -> None:
     """Long streams succeed late: their flowing is told from their first content on."""
     circuits = Circuits()
     for stream in range(20):
-        circuits.flows(A, stream, 0.0)
+        circuits.stream_began(A, stream, 0.0)
     for at in range(9):
         circuits.observe(seen(A, float(at), DOWN), 0.5)
     assert ready(circuits, 9.0) == ["a", "b", "c"]
@@ -253,7 +253,7 @@ def test_failures_among_streams_that_flow_open_nothing() -> None:
 def test_as_many_failures_as_streams_that_flow_open_it() -> None:
     circuits = Circuits()
     for stream in range(6):
-        circuits.flows(A, stream, 0.0)
+        circuits.stream_began(A, stream, 0.0)
     for _ in range(5):
         circuits.observe(seen(A, 1.0, DOWN), 0.5)
     assert ready(circuits, 1.0) == ["a", "b", "c"]
@@ -265,10 +265,10 @@ def test_as_many_failures_as_streams_that_flow_open_it() -> None:
 def test_streams_that_do_not_flow_lately_prove_nothing(how: str) -> None:
     circuits = Circuits()
     for stream in range(20):
-        circuits.flows(A, stream, 0.0)
+        circuits.stream_began(A, stream, 0.0)
     if how == "stopped":
         for stream in range(20):
-            circuits.stops(A, stream)
+            circuits.stream_ended(A, stream)
     at = 1.0 if how == "stopped" else LATELY_SECONDS + 1
     for _ in range(5):
         circuits.observe(seen(A, at, DOWN), 0.5)
@@ -278,7 +278,7 @@ def test_streams_that_do_not_flow_lately_prove_nothing(how: str) -> None:
 def test_streams_of_a_model_prove_that_its_provider_can_be_reached() -> None:
     circuits = Circuits()
     for stream in range(20):
-        circuits.flows(A, stream, 0.0)
+        circuits.stream_began(A, stream, 0.0)
     for _ in range(9):
         circuits.observe(seen(B, 1.0, FailureKind.TIMEOUT_CONNECT, unsent=True), 0.5)
     assert ready(circuits, 1.0) == ["a", "b", "c"]
@@ -289,8 +289,8 @@ def test_a_probe_that_flows_closes_the_circuit() -> None:
     circuits = after(*[seen(A, 0.0, DOWN)] * 5)
     circuits.admit(A, 20.0)
     assert ready(circuits, 21.0) == ["b", "c"], "one request is probing it"
-    circuits.flows(A, STREAM, 21.0)
-    (closed,) = circuits.proved(A, began=20.0, now=21.0)
+    circuits.stream_began(A, STREAM, 21.0)
+    (closed,) = circuits.confirm_recovery(A, began=20.0, now=21.0)
     assert closed.breaker.state is CircuitState.CLOSED
     assert ready(circuits, 21.0) == ["a", "b", "c"]
     circuits.observe(seen(A, 22.0, DOWN, began=20.0), 0.5)
@@ -300,14 +300,14 @@ def test_a_probe_that_flows_closes_the_circuit() -> None:
 def test_a_stream_of_before_the_outage_proves_nothing_of_after_it() -> None:
     circuits = after(*[seen(A, 5.0, DOWN)] * 5)
     circuits.admit(A, 20.0)
-    assert circuits.proved(A, began=1.0, now=21.0) == []
+    assert circuits.confirm_recovery(A, began=1.0, now=21.0) == []
     assert ready(circuits, 21.0) == ["b", "c"]
 
 
 def test_nothing_is_kept_of_streams_that_stopped() -> None:
     circuits = Circuits()
-    circuits.flows(A, STREAM, 0.0)
-    circuits.stops(A, STREAM)
-    circuits.stops(A, STREAM)
-    circuits.stops(B, STREAM)
-    assert circuits.flowing(A, 0.0) == 0
+    circuits.stream_began(A, STREAM, 0.0)
+    circuits.stream_ended(A, STREAM)
+    circuits.stream_ended(A, STREAM)
+    circuits.stream_ended(B, STREAM)
+    assert circuits.streaming(A, 0.0) == 0

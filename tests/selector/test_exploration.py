@@ -148,4 +148,4 @@ def test_callers_who_name_ever_new_models_do_not_fill_the_memory() -> None:
     exploration = Exploration()
     for number in range(MAX_STANDINGS + 100):
         exploration.next((Candidate("a", str(number)), CHAT), [], 0.0)
-    assert len(exploration._standings) == MAX_STANDINGS
+    assert len(exploration._states) == MAX_STANDINGS

@@ -69,9 +69,9 @@ def test_who_is_late_had_bad_luck_where_a_later_one_was_answered() -> None:
 def test_a_stream_that_delivers_is_not_silent() -> None:
     made = figure(took=1.0)
     assert made.admit(A, 120.0, usage=USAGE) is None
-    assert made.flows(A, 1, 120.5, began=120.0) is False
+    assert made.stream_began(A, 1, 120.5, began=120.0) is False
     assert best(made, 150.0) == A
-    made.stops(A, 1)
+    made.stream_ended(A, 1)
 
 
 def test_a_failure_tells_nothing_of_how_fast_the_others_will_be() -> None:

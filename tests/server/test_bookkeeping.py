@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from llm_actors.run import Run
 from llm_protocol.content import Message
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.events import TextDelta
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import ChatRequest
@@ -88,7 +88,7 @@ TestLanes = LaneMachine.TestCase
 def make_stored(*, store: bool = True, caller: str = "", size: int = 0) -> StoredResponse:
     request = ChatRequest(messages=(Message.of("user", "hi"),), caller=caller)
     return StoredResponse(
-        Run(request, stream=True), Inbound(request), ResponseOptions(store=store), request.messages, size
+        Run(request, stream=True), ClientRequest(request), ResponseOptions(store=store), request.messages, size
     )
 
 

@@ -18,7 +18,7 @@ from llm_actors.run import Run
 from llm_actors.testing import MovingClock
 from llm_protocol.codec.json import encode_json
 from llm_protocol.content import Message
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.embedding import Embedding
 from llm_protocol.errors import ModelNotFoundError
 from llm_protocol.events import Embedded, Event, Finished, Started, TextDelta
@@ -195,7 +195,7 @@ async def test_of_answers_that_wait_for_their_clients_the_oldest_make_room() -> 
     store = ResponseStore(ServerLimits())
     runs = [Run(REQUEST, stream=True) for _ in range(LINGERING_RESPONSES + 1)]
     for run in runs:
-        store.linger(StoredResponse(run, Inbound(REQUEST), OPTIONS, (), 0), until=inf)
+        store.linger(StoredResponse(run, ClientRequest(REQUEST), OPTIONS, (), 0), until=inf)
     assert store.find_lingering(runs[0].response_id, "") is None
     assert runs[0].cancelled_because is not None
     assert store.find_lingering(runs[1].response_id, "") is not None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from llm_protocol.content import Part, Reasoning, ToolCall
-from llm_protocol.dialect import ClientDialect, Inbound, ModelInfo, ServerDialect, WireResponse
+from llm_protocol.dialect import ClientDialect, ClientRequest, ModelInfo, ServerDialect, WireResponse
 from llm_protocol.events import Event, Failed
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import AnyRequest
@@ -31,7 +31,7 @@ def retell(
     client: ClientDialect, server: ServerDialect, request: AnyRequest, response: LLMResponse, *, streamed: bool
 ) -> Retold:
     """``response`` from the server to the client, streamed or whole."""
-    inbound = Inbound(request, stream=streamed)
+    inbound = ClientRequest(request, stream=streamed)
     if streamed:
         body = encode(server.response_encoder(inbound, "resp_1"), response, piece=PIECE)
         return Retold(body.decode(), decode(lambda: client.stream_decoder(request), body))

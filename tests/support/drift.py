@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from llm_protocol.dialect import ClientDialect, Inbound, ServerDialect, WireResponse
+from llm_protocol.dialect import ClientDialect, ClientRequest, ServerDialect, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Event, Failed, Finished
 from llm_protocol.fold import Fold
@@ -256,7 +256,7 @@ def _is_like(event: Any, probe: Any) -> bool:
     return type_of(event) == type_of(probe) and type_of(event.get("item")) == type_of(probe.get("item"))
 
 
-def _relayed(endpoint: Endpoint, inbound: Inbound, stream: list[Any]) -> list[Any]:
+def _relayed(endpoint: Endpoint, inbound: ClientRequest, stream: list[Any]) -> list[Any]:
     """All that a client is told of a stream."""
     body = b"".join(frame_of(event) for event in stream)
     decoder = endpoint.client.stream_decoder(inbound.request)

@@ -129,10 +129,10 @@ def run(
             at, number, is_end = heapq.heappop(under_way)
             answer = answers[number]
             if is_end:
-                selector.stops(answer.candidate, number)
+                selector.stream_ended(answer.candidate, number)
                 selector.observe(answers.pop(number), random.random())
             else:
-                selector.flows(answer.candidate, number, at, began=answer.began)
+                selector.stream_began(answer.candidate, number, at, began=answer.began)
         tokens = max(1, round(random.expovariate(1 / MEAN_TOKENS)))
         usage = Usage(input_tokens=PROMPT_TOKENS, output_tokens=MEAN_TOKENS)
         ranking = selector.rank(candidates, RequestType.CHAT, now=now, draw=random.random(), select=select, usage=usage)

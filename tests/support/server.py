@@ -20,7 +20,7 @@ import trio.testing
 
 from llm_actors.kernel import ChildSpec, Supervisor, running
 from llm_actors.orchestrator import RecentRequest
-from llm_actors.provider import PassOn, PassthroughResponse
+from llm_actors.provider import PassthroughRequest, PassthroughResponse
 from llm_actors.run import Run
 from llm_actors.selector import Ranking, Weights
 from llm_actors.store import StoreRef
@@ -191,7 +191,7 @@ class FakeEngine:
         return {"name": "root"}
 
     async def pass_through(
-        self, provider: str, message: PassOn, *, caller: str, request_id: str
+        self, provider: str, message: PassthroughRequest, *, caller: str, request_id: str
     ) -> PassthroughResponse:
         raise AssertionError("nothing is passed through here")
 

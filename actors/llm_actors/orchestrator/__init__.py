@@ -7,7 +7,7 @@ from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Histogram, Metrics
 from llm_actors.orchestrator.passthrough import pass_through
 from llm_actors.orchestrator.recent_requests import RecentCall, RecentRequest
-from llm_actors.orchestrator.routing import Routed, Router
+from llm_actors.orchestrator.routing import ResolvedRoute, Router
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.setup import Setup
 from llm_actors.orchestrator.strategies.team import StrategyFunction, Team
@@ -24,7 +24,7 @@ __all__ = [
     "ProviderLoad",
     "RecentCall",
     "RecentRequest",
-    "Routed",
+    "ResolvedRoute",
     "Router",
     "Services",
     "Setup",

@@ -18,7 +18,7 @@ from llm_actors.kernel import Call, CallExpired, Delivery, Inbox, KernelError, R
 from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator.log_line import log_end
 from llm_actors.orchestrator.pipeline import listed_route, upstream
-from llm_actors.orchestrator.routing import Routed
+from llm_actors.orchestrator.routing import ResolvedRoute
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.setup import Setup
 from llm_actors.orchestrator.single_flight import SingleFlight
@@ -90,7 +90,7 @@ class Orchestrator:
             services.metrics.refuse(error.failure)
             delivery.fail(error)
             return
-        routed: Routed | None = None
+        routed: ResolvedRoute | None = None
         try:
             latest = run.started_at + router.deadline_s(run.request)
             if latest < run.scope.deadline:
@@ -129,7 +129,7 @@ class Orchestrator:
             run.cancel("the runtime crashed and starts again; try again", FailureKind.CRASHED)
 
     async def _live(
-        self, delivery: Delivery[OrchestratorMessage], routed: Routed | None, flights: SingleFlight, setup: Setup
+        self, delivery: Delivery[OrchestratorMessage], routed: ResolvedRoute | None, flights: SingleFlight, setup: Setup
     ) -> None:
         run, services = delivery.message.run, setup.services
         try:

@@ -20,7 +20,7 @@ from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.spending import Delivered, booked
 from llm_actors.provider import AttemptResult, Prepared, Sink, failure_of, generate
 from llm_actors.run import LogLimitExceeded, RunLog
-from llm_actors.selector import Proof, observe, pause_after, scope_of
+from llm_actors.selector import StreamBegan, observe, pause_after, scope_of
 from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.adjustments import Adjustment
 from llm_protocol.budgets import Payer
@@ -267,12 +267,12 @@ class Attempt:
                 self._hold.grow(self._delivered.text + self._delivered.thought)
             if self._first_at is None:
                 self._first_at = trio.current_time()
-                if self._context.stream and self._services.selector.flows(
+                if self._context.stream and self._services.selector.stream_began(
                     self.candidate, self, self._first_at, began=self._began, request_type=self._request.request_type
                 ):
                     # A stream may take minutes to its end, but requests that wait for this probe need only its first
                     # token.
-                    proof = Proof(candidate=self.candidate, began=self._began, at=self._first_at)
+                    proof = StreamBegan(candidate=self.candidate, began=self._began, at=self._first_at)
                     self._services.observer.cast(proof)
         elif type(event) is UsageReported:
             self._reported_usage = event
@@ -290,7 +290,7 @@ class Attempt:
 
     def _settle(self, outcome: AttemptResult, began: float) -> None:
         """Report the result to limiter, selector and estimator, and add it to the decision record. None of it waits."""
-        self._services.selector.stops(self.candidate, self)
+        self._services.selector.stream_ended(self.candidate, self)
         services, candidate = self._services, self.candidate
         failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
         self._is_sent = self._is_sent and not outcome.unsent  # a kept connection was dead, and there was no other

@@ -12,7 +12,7 @@ import trio
 
 from llm_actors.catalog import Candidate
 from llm_actors.orchestrator.attempt import Attempt, AttemptContext, shown_to
-from llm_actors.orchestrator.candidates import Able, ranked
+from llm_actors.orchestrator.candidates import CapableCandidates, ranked
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.hedge import HedgeClaim, hedged
 from llm_actors.orchestrator.plan import Again, AttemptPlan, Move, Stop
@@ -34,15 +34,15 @@ WHOSE_KEY = "(The provider refused the API key that this runtime is configured w
 class AttemptLoop:
     """The attempts of one `AttemptContext`. Created, run once, discarded."""
 
-    __slots__ = ("_able", "_called", "_context", "_first", "_rescue", "_reserving", "_services", "_speaker")
+    __slots__ = ("_called", "_capable", "_context", "_first", "_rescue", "_reserving", "_services", "_speaker")
 
     def __init__(self, services: Services, context: AttemptContext) -> None:
         self._services = services
         self._context = context
         # Candidates with an open circuit come last. They are refused without a call, and waited for if no other is
         # left.
-        self._able = Able(services, context, self._rank().candidates)
-        self._reserving = Reserving(services, context, self._able)
+        self._capable = CapableCandidates(services, context, self._rank().candidates)
+        self._reserving = Reserving(services, context, self._capable)
         self._rescue = StreamRecovery(context.log, context.on_broken_stream)
         self._speaker: Candidate | None = None
         """The candidate whose content the followers have."""
@@ -53,9 +53,9 @@ class AttemptLoop:
 
     async def answer(self) -> RunResult:
         """Attempt until there is a response or nothing more may be tried. Raises only `trio.Cancelled` and bugs."""
-        candidates = await self._able.from_first()
+        candidates = await self._capable.from_first()
         if not candidates:
-            return RunResult(Failed(failure=self._able.refusal()), None)
+            return RunResult(Failed(failure=self._capable.refusal()), None)
         plan = AttemptPlan(
             candidates[:1] if self._context.policy.strategy == "single" else candidates,
             self._attempts(),
@@ -76,7 +76,7 @@ class AttemptLoop:
             failure = ending.end.failure
             if failure.partial:
                 self._speaker = ending.candidate
-            await self._able.drop_others(plan)
+            await self._capable.drop_others(plan)
             move = self._move(plan, ending, failure)
             request = None if isinstance(move, Stop) else self._rescue.resume(self._context.request)
             if request is None or not self._can_go_on(plan):
@@ -107,7 +107,7 @@ class AttemptLoop:
     async def _attempt(self, plan: AttemptPlan[Candidate], request: AnyRequest, waited: float) -> RunResult:
         """One attempt at the first candidate of the plan that is available, settled in all accounts."""
         if self._context.policy.hedge:
-            await self._able.drop_others(plan)
+            await self._capable.drop_others(plan)
         claim = await self._reserving.claim(plan, request)
         if isinstance(claim, NotReserved):
             return self._not_called(claim, waited)
@@ -116,7 +116,7 @@ class AttemptLoop:
             self._first = self._first or claim.candidate
             if claim.candidate != self._first:
                 request = shown_to(claim.candidate, request, self._services)
-            prepared = self._able.take_prepared(claim.candidate) if request is self._context.request else None
+            prepared = self._capable.take_prepared(claim.candidate) if request is self._context.request else None
             attempt = Attempt(self._services, self._context, claim, request, waited_s=waited, prepared=prepared)
             if (delay := self._hedge_delay(plan)) is None:
                 return RunResult((await attempt.run(self._rescue.sink)).end, claim.candidate)

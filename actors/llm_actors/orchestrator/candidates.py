@@ -45,7 +45,7 @@ def ranked(
     Without ``asked`` the ranking is only for information: nothing is explored, and a typical request is assumed.
     """
     if asked and len(candidates) == 1:
-        return services.selector.sole(candidates[0], now=trio.current_time(), select=policy.order)
+        return services.selector.rank_only(candidates[0], now=trio.current_time(), select=policy.order)
     return services.selector.rank(
         candidates,
         request.request_type,
@@ -80,7 +80,7 @@ def _conversation(request: AnyRequest) -> str:
 
 
 @final
-class Able:
+class CapableCandidates:
     """Which of ``candidates`` support the request; with ``strict``, without any loss. The others are skipped. Each is
     checked only when needed, because most requests call only one. Large requests are checked in a thread.
     """

@@ -19,7 +19,7 @@ from llm_actors.kernel import KernelError
 from llm_actors.limiter import Reservation, reserve
 from llm_actors.orchestrator.load import waiting_for
 from llm_actors.orchestrator.services import Services
-from llm_actors.provider import PassOn, PassthroughResponse, failure_of, pass_on
+from llm_actors.provider import PassthroughRequest, PassthroughResponse, failure_of, send_passthrough
 from llm_actors.selector import observe, pause_after
 from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.events import Failed, Finished
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 async def pass_through(
-    services: Services, provider: str, message: PassOn, *, caller: str, request_id: str
+    services: Services, provider: str, message: PassthroughRequest, *, caller: str, request_id: str
 ) -> PassthroughResponse:
     """Send ``message`` to ``provider``. Waits for capacity, for the vendor and for the client. Raises `LLMClientError`
     if it is not sent: no capacity in time, an open circuit, or a provider that is not running. Cancelling it closes the
@@ -109,7 +109,7 @@ def _publish(services: Services, fields: PassthroughFields) -> None:
     )
 
 
-async def _passed(services: Services, provider: str, message: PassOn, caller: str) -> PassthroughResponse:
+async def _passed(services: Services, provider: str, message: PassthroughRequest, caller: str) -> PassthroughResponse:
     load = services.loads.get(provider)
     if load is None:  # it was removed from the configuration while the request arrived
         raise error_for(Failure(kind=FailureKind.MODEL_NOT_FOUND, message=f"there is no provider {provider} any more"))
@@ -130,7 +130,7 @@ async def _passed(services: Services, provider: str, message: PassOn, caller: st
         slot.use(now)
         passed = PassthroughResponse(failure=Failure(kind=FailureKind.CANCELLED, message="cancelled"))
         try:
-            passed = await pass_on(services.providers[provider], message)
+            passed = await send_passthrough(services.providers[provider], message)
         except KernelError as exc:
             passed = PassthroughResponse(failure=failure_of(exc, provider), unsent=True)
         finally:

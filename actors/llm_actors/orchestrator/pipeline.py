@@ -23,7 +23,7 @@ from llm_actors.orchestrator.attempt import AttemptContext
 from llm_actors.orchestrator.attempt_loop import AttemptLoop
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.ending import RunResult, close_early, fold
-from llm_actors.orchestrator.routing import Routed, Router, is_plain
+from llm_actors.orchestrator.routing import ResolvedRoute, Router, is_plain
 from llm_actors.orchestrator.services import Services
 from llm_actors.provider import failure_of
 from llm_actors.run import Run
@@ -39,7 +39,7 @@ class Work(NamedTuple):
     """The input of the last stages: a run, its policy, its deadline, and its decision record."""
 
     run: Run
-    routed: Routed
+    routed: ResolvedRoute
     until: Until
     record: DecisionRecord
 
@@ -48,7 +48,7 @@ Upstream: TypeAlias = Callable[[Services, Work], Awaitable[Finished | Failed]]
 """The stages behind single flight."""
 
 
-async def listed_route(services: Services, router: Router, request: AnyRequest) -> Routed:
+async def listed_route(services: Services, router: Router, request: AnyRequest) -> ResolvedRoute:
     """The candidates for a model that is on no list, after the models of providers without a list were requested.
     Raises `LLMClientError`.
     """

@@ -18,7 +18,7 @@ from llm_actors.catalog import Candidate
 from llm_actors.kernel import CallExpired, KernelError
 from llm_actors.limiter import Reservation, reserve
 from llm_actors.orchestrator.attempt import AttemptContext, Reserved
-from llm_actors.orchestrator.candidates import Able
+from llm_actors.orchestrator.candidates import CapableCandidates
 from llm_actors.orchestrator.load import Slot, least_time, waiting_for
 from llm_actors.orchestrator.plan import AttemptPlan
 from llm_actors.orchestrator.services import Services
@@ -50,12 +50,12 @@ class NotReserved(NamedTuple):
 class Reserving:
     """The reservations for the attempts of one `AttemptContext`."""
 
-    __slots__ = ("_able", "_called", "_context", "_services", "_tried")
+    __slots__ = ("_called", "_capable", "_context", "_services", "_tried")
 
-    def __init__(self, services: Services, context: AttemptContext, able: Able) -> None:
+    def __init__(self, services: Services, context: AttemptContext, capable: CapableCandidates) -> None:
         self._services = services
         self._context = context
-        self._able = able
+        self._capable = capable
         self._tried: Candidate | None = None
         self._called: Candidate | None = None
         """The candidate that was tried last."""
@@ -70,14 +70,14 @@ class Reserving:
             if isinstance(reserved, NotReserved):
                 return reserved
             try:
-                is_supported = await self._able.has(reserved.candidate)
+                is_supported = await self._capable.has(reserved.candidate)
             except BaseException:  # a large request is checked in a thread, where its caller may leave
                 reserved.give_back()
                 raise
             if is_supported:
                 break
             reserved.give_back()
-            await self._able.drop_others(plan)
+            await self._capable.drop_others(plan)
         now, candidate, others, estimate = trio.current_time(), plan.current, plan.others, reserved.estimate
         barred = self.unpaid(candidate, estimate, is_last=not others) or self._admit(candidate, others, estimate, now)
         if barred is not None:

@@ -36,7 +36,7 @@ def is_plain(policy: Policy) -> bool:
     return alone and unbounded and policy.share_context in (None, "none") and not policy.share_knowledge
 
 
-class Routed(NamedTuple):
+class ResolvedRoute(NamedTuple):
     """The resolved request. ``allowed``: the models it may use; ``None``: all. ``passed_over``: candidates that were
     named and cannot be used, and why.
     """
@@ -101,7 +101,7 @@ class Router:
         route, allowed = self._routes.get(request.model), self._allowed.get(request.caller)
         return route if route is None or allowed is None or allowed.permits_route(request.model) else None
 
-    def route(self, request: AnyRequest) -> Routed:
+    def route(self, request: AnyRequest) -> ResolvedRoute:
         """Resolve a request. Raises `ModelNotFoundError` or `UnsupportedError` if no candidate can serve it."""
         route, allowed = self._route_of(request), self._allowed.get(request.caller)
         if route is not None and allowed is not None:
@@ -120,10 +120,12 @@ class Router:
         names = policy.candidates or (policy.members if isinstance(policy.members, tuple) else ())
         if not names:
             asked = request if route is None else request.to(AUTO)
-            return Routed(policy, self._catalog.resolve(asked, allowed), allowed)
+            return ResolvedRoute(policy, self._catalog.resolve(asked, allowed), allowed)
         return self._named(request, names, policy, allowed)
 
-    def _named(self, request: AnyRequest, names: Sequence[str], policy: Policy, allowed: Allowed | None) -> Routed:
+    def _named(
+        self, request: AnyRequest, names: Sequence[str], policy: Policy, allowed: Allowed | None
+    ) -> ResolvedRoute:
         found: dict[Candidate, None] = {}
         problems: dict[str, LLMClientError] = {}
         for name in names:
@@ -136,4 +138,4 @@ class Router:
             if name in self._routes and (allowed is None or allowed.permits_route(name)):
                 problem = ModelNotFoundError(msgspec.structs.replace(problem.failure, message=_A_ROUTE.format(name)))
             raise problem
-        return Routed(policy, list(found), allowed, {name: exc.failure.kind for name, exc in problems.items()})
+        return ResolvedRoute(policy, list(found), allowed, {name: exc.failure.kind for name, exc in problems.items()})

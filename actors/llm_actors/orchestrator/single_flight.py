@@ -33,7 +33,7 @@ from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.ending import close, close_early, replay, with_response
 from llm_actors.orchestrator.pipeline import Until, Upstream, Work
-from llm_actors.orchestrator.routing import DEFAULT_DEADLINE_SECONDS, Routed
+from llm_actors.orchestrator.routing import DEFAULT_DEADLINE_SECONDS, ResolvedRoute
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.setup import Setup
 from llm_actors.run import Run
@@ -102,7 +102,7 @@ class _Key(NamedTuple):
     priority: int | None
 
 
-def cache_mode(services: Services, run: Run, routed: Routed) -> CacheMode:
+def cache_mode(services: Services, run: Run, routed: ResolvedRoute) -> CacheMode:
     """How ``run`` is cached. Not at all if the response depends on what is not in the key, nor, unless request or route
     say so, if a provider may serve it whose responses are not cached: which one will is not known yet.
     """
@@ -121,7 +121,7 @@ class SingleFlight:
         self._nursery = nursery
         self._flying: dict[_Key, _Flight] = {}
 
-    async def share(self, run: Run, routed: Routed, setup: Setup) -> None:
+    async def share(self, run: Run, routed: ResolvedRoute, setup: Setup) -> None:
         """Answer ``run``: from the cache, by a flight under way, or from upstream."""
         services = setup.services
         mode = cache_mode(services, run, routed)
@@ -145,11 +145,13 @@ class SingleFlight:
                 return
 
     async def _ask_upstream(
-        self, services: Services, run: Run, routed: Routed, until: Until, record: DecisionRecord
+        self, services: Services, run: Run, routed: ResolvedRoute, until: Until, record: DecisionRecord
     ) -> None:
         close(run, await self._upstream(services, Work(run, routed, until, record)))
 
-    def _join(self, run: Run, shared: _Key, mode: CacheMode, routed: Routed, setup: Setup) -> tuple[_Flight, int]:
+    def _join(
+        self, run: Run, shared: _Key, mode: CacheMode, routed: ResolvedRoute, setup: Setup
+    ) -> tuple[_Flight, int]:
         """The flight that ``run`` shares, new if there is none, and how many attempts of it have failed by now."""
         flight = self._flying.get(shared)
         if flight is None or flight.run.scope.cancel_called:  # abandoned or too late, it accepts no more followers
@@ -163,7 +165,7 @@ class SingleFlight:
         flight.until = max(flight.until, run.scope.deadline)
         return flight, flight.record.ended
 
-    async def _fly(self, shared: _Key, flight: _Flight, mode: CacheMode, routed: Routed) -> None:
+    async def _fly(self, shared: _Key, flight: _Flight, mode: CacheMode, routed: ResolvedRoute) -> None:
         run = flight.run
         try:
             with flight.setup, run.scope:
@@ -179,7 +181,7 @@ class SingleFlight:
                 del self._flying[shared]
             run.close()
 
-    async def _ask(self, flying: _Flight, key: CacheKey, mode: CacheMode, routed: Routed) -> None:
+    async def _ask(self, flying: _Flight, key: CacheKey, mode: CacheMode, routed: ResolvedRoute) -> None:
         flight, services = flying.run, flying.setup.services
         cache, request = services.cache, flight.request
         found = await lookup(cache, key, request.request_id) if mode == "read" else None
@@ -190,7 +192,7 @@ class SingleFlight:
         if (whole := _answer(flight)) is not None and _keeps(services, whole, routed):
             store(cache, key, whole, fallback=_by_another(whole) or _is_second_best(whole))
 
-    async def _embed(self, flying: _Flight, request: EmbeddingRequest, mode: CacheMode, routed: Routed) -> None:
+    async def _embed(self, flying: _Flight, request: EmbeddingRequest, mode: CacheMode, routed: ResolvedRoute) -> None:
         """Ask only for those inputs that are not known."""
         flight, services = flying.run, flying.setup.services
         cache, targets, policy = services.cache, _targets(services, routed), routed.policy
@@ -221,23 +223,23 @@ class SingleFlight:
             close(flight, end)
 
 
-def _targets(services: Services, routed: Routed) -> list[Target]:
+def _targets(services: Services, routed: ResolvedRoute) -> list[Target]:
     return [services.target_of(candidate) for candidate in routed.candidates]
 
 
-def _keeps(services: Services, whole: LLMResponse, routed: Routed) -> bool:
+def _keeps(services: Services, whole: LLMResponse, routed: ResolvedRoute) -> bool:
     """Whether all who had a part in it are cached, those too that are no candidates, such as a synthesiser."""
     parts = {each.provider for each in (whole, *whole.members)}
     return routed.policy.cache is not None or parts <= services.caches
 
 
-def _record(mode: CacheMode, routed: Routed) -> DecisionRecord:
+def _record(mode: CacheMode, routed: ResolvedRoute) -> DecisionRecord:
     record = DecisionRecord(routed.policy.strategy or "fallback", routed.passed_over)
     record.cache = "off" if mode == "off" else "miss"
     return record
 
 
-def _key(key: CacheKey, mode: CacheMode, run: Run, routed: Routed) -> _Key:
+def _key(key: CacheKey, mode: CacheMode, run: Run, routed: ResolvedRoute) -> _Key:
     policy = routed.policy
     return _Key(
         key,

@@ -12,9 +12,9 @@ from llm_actors.provider.messages import (
     count_tokens,
     generate,
     list_models,
-    pass_on,
+    send_passthrough,
 )
-from llm_actors.provider.passing import ClientGone, PassOn, PassthroughResponse, Taker
+from llm_actors.provider.passthrough import ClientGone, PassthroughRequest, PassthroughResponse, ResponseSink
 from llm_actors.provider.renewal import KeyRenewer
 from llm_actors.provider.spec import AuthHeader, Endpoint, ProviderSpec
 from llm_actors.provider.wires import ProviderWires, wires_of
@@ -25,7 +25,7 @@ __all__ = [
     "ClientGone",
     "Endpoint",
     "KeyRenewer",
-    "PassOn",
+    "PassthroughRequest",
     "PassthroughResponse",
     "Prepared",
     "ProviderActor",
@@ -33,14 +33,14 @@ __all__ = [
     "ProviderRef",
     "ProviderSpec",
     "ProviderWires",
+    "ResponseSink",
     "Sink",
-    "Taker",
     "adapted_to",
     "count_tokens",
     "failure_of",
     "generate",
     "list_models",
-    "pass_on",
+    "send_passthrough",
     "size_of",
     "wires_of",
 ]

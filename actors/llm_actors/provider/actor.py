@@ -15,7 +15,7 @@ from llm_actors.provider.call import ERROR_BODY_BYTES, ProviderCall
 from llm_actors.provider.failures import failure_of
 from llm_actors.provider.messages import CountTokens, Generate, ListModels, ProviderMessage
 from llm_actors.provider.oddities import Oddities
-from llm_actors.provider.passing import PassingCall, PassOn
+from llm_actors.provider.passthrough import PassthroughCall, PassthroughRequest
 from llm_actors.provider.sanitize import clean_failure, clean_models
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.threads import run_large
@@ -87,8 +87,8 @@ class ProviderActor:
                         delivery.reply(message, await self._count(message.request))
                     except LLMClientError as exc:
                         delivery.fail(exc)
-            case PassOn() as message:
-                passed = await PassingCall(self._spec, self._transport, message, delivery.scope()).run()
+            case PassthroughRequest() as message:
+                passed = await PassthroughCall(self._spec, self._transport, message, delivery.scope()).run()
                 if not delivery.abandoned:
                     delivery.reply(message, passed)
             case _ as never:

@@ -9,7 +9,7 @@ import msgspec
 
 from llm_actors.deployment import AttemptResult
 from llm_actors.kernel import Call, Ref
-from llm_actors.provider.passing import PassOn, PassthroughResponse
+from llm_actors.provider.passthrough import PassthroughRequest, PassthroughResponse
 from llm_protocol.dialect import ClientDialect, ModelInfo
 from llm_protocol.events import Event
 from llm_protocol.parameters import Adapted
@@ -58,7 +58,7 @@ class CountTokens(Call[int | None], frozen=True, kw_only=True):
     request: AnyRequest
 
 
-ProviderMessage: TypeAlias = Generate | ListModels | CountTokens | PassOn
+ProviderMessage: TypeAlias = Generate | ListModels | CountTokens | PassthroughRequest
 ProviderRef: TypeAlias = Ref[ProviderMessage]
 
 
@@ -98,7 +98,7 @@ def count_tokens(provider: ProviderRef, request: AnyRequest) -> Awaitable[int | 
     return provider.call(CountTokens(request=request))
 
 
-def pass_on(provider: ProviderRef, message: PassOn) -> Awaitable[PassthroughResponse]:
+def send_passthrough(provider: ProviderRef, message: PassthroughRequest) -> Awaitable[PassthroughResponse]:
     """Send a request as it is. Waits until its answer has ended, and for the client in between.
 
     Every failure of the vendor or the network is in the outcome. Raises a `KernelError` when the actor could not do it.

@@ -18,7 +18,7 @@ from llm_actors.selector.cost import CostOf
 from llm_actors.selector.exploration import ExplorationStatistics
 from llm_actors.selector.failure_effects import pause_after, scope_of
 from llm_actors.selector.orderings import OrderingFunction, OrderingInputs
-from llm_actors.selector.performance import Observed, Performance, Proof
+from llm_actors.selector.performance import Observed, Performance, StreamBegan
 from llm_actors.selector.ranking import RankedCandidate, Ranking, Unavailable
 from llm_actors.selector.score import Figures, Terms, Weights
 from llm_actors.selector.selector import Selector
@@ -34,13 +34,13 @@ __all__ = [
     "OrderingFunction",
     "OrderingInputs",
     "Performance",
-    "Proof",
     "RankedCandidate",
     "Ranking",
     "Selector",
     "SelectorActor",
     "SelectorMessage",
     "SelectorRef",
+    "StreamBegan",
     "Terms",
     "Transition",
     "Unavailable",

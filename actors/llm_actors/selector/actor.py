@@ -20,7 +20,7 @@ from llm_actors.deployment import AttemptResult, Candidate
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, MailboxSpec, Overflow, Previous, Ref, serve_at_once
 from llm_actors.selector.breaker import CircuitState
 from llm_actors.selector.circuits import Transition
-from llm_actors.selector.performance import Observed, Proof
+from llm_actors.selector.performance import Observed, StreamBegan
 from llm_actors.selector.selector import Selector
 from llm_protocol.events import Failed
 from llm_protocol.requests import RequestType
@@ -34,7 +34,7 @@ REFUSED_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
-SelectorMessage: TypeAlias = Observed | Proof
+SelectorMessage: TypeAlias = Observed | StreamBegan
 SelectorRef: TypeAlias = Ref[SelectorMessage]
 
 
@@ -105,8 +105,8 @@ class SelectorActor:
                 for transition in self._selector.observe(seen, self._draw()):
                     _log_transition(transition, seen.ended)
                 self._tell_refused(seen)
-            case Proof() as proof:
-                for transition in self._selector.prove(proof):
+            case StreamBegan() as proof:
+                for transition in self._selector.confirm_recovery(proof):
                     _log_transition(transition, proof.at)
             case _ as never:
                 assert_never(never)

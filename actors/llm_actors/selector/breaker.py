@@ -6,7 +6,7 @@ a time goes through, the probe, and its result closes the breaker or opens it fo
 
 Three rules keep it accurate. A result counts only if its attempt began in the current state: earlier ones describe the
 past. A probe that is cancelled, or not heard of for `PROBE_SECONDS`, releases its slot, so that no provider stays shut
-for ever. And the pauses are short (`RESTS`), because a recovered provider must be used again within seconds.
+for ever. And the pauses are short (`OPEN_PAUSES`), because a recovered provider must be used again within seconds.
 
 A breaker is a frozen value; the time, and the randomness of the pauses, are parameters.
 """
@@ -34,7 +34,7 @@ LEAST_TRAFFIC = 20.0
 LATELY_SECONDS = 10.0
 """The half-life of a result in the failure rate."""
 
-RESTS = Backoff(first=1.0, base=2.0, factor=2.0, cap=15.0, quiet=30.0)
+OPEN_PAUSES = Backoff(first=1.0, base=2.0, factor=2.0, cap=15.0, quiet=30.0)
 """How long the breaker stays open: 1 s, then with jitter up to 2, 4, 8, 15 s. Reset after 30 s without trouble."""
 
 PROBE_SECONDS = 10.0
@@ -55,7 +55,7 @@ class CircuitEvent(Enum):
     SUCCEEDED = "an attempt succeeded"
     FAILED = "an attempt failed through the provider's fault"
     TRIPPED = "that was one failure too many"
-    RESTED = "the pause is over"
+    PAUSE_ENDED = "the pause is over"
     RESTARTED = "the selector crashed and its last state may be out of date"
 
 
@@ -64,7 +64,7 @@ NEXT: dict[tuple[CircuitState, CircuitEvent], CircuitState] = {
     (CircuitState.CLOSED, CircuitEvent.FAILED): CircuitState.CLOSED,
     (CircuitState.CLOSED, CircuitEvent.TRIPPED): CircuitState.OPEN,
     (CircuitState.CLOSED, CircuitEvent.RESTARTED): CircuitState.CLOSED,
-    (CircuitState.OPEN, CircuitEvent.RESTED): CircuitState.HALF_OPEN,
+    (CircuitState.OPEN, CircuitEvent.PAUSE_ENDED): CircuitState.HALF_OPEN,
     (CircuitState.OPEN, CircuitEvent.RESTARTED): CircuitState.HALF_OPEN,
     (CircuitState.HALF_OPEN, CircuitEvent.SUCCEEDED): CircuitState.CLOSED,
     (CircuitState.HALF_OPEN, CircuitEvent.FAILED): CircuitState.OPEN,
@@ -82,7 +82,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
     """Open: the end of the pause."""
     probing_since: float = -inf
     """Half-open: when the latest probe was let through, unless its slot was released."""
-    rests: int = 0
+    pauses: int = 0
     """Consecutive pauses without a quiet time between them."""
     in_a_row: int = 0
     """Failures since the last success."""
@@ -98,7 +98,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         if self.state is not CircuitState.OPEN or now < self.until:
             return self
         return self._to(
-            NEXT[self.state, CircuitEvent.RESTED], self.until, f"its pause is over; it was: {self.evidence}"
+            NEXT[self.state, CircuitEvent.PAUSE_ENDED], self.until, f"its pause is over; it was: {self.evidence}"
         )
 
     def free_in(self, now: float) -> float:
@@ -118,19 +118,19 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         return here if here.state is CircuitState.CLOSED else msgspec.structs.replace(here, probing_since=now)
 
     def after(
-        self, kind: FailureKind | None, *, began: float, now: float, draw: float, flowing: int = 0
+        self, kind: FailureKind | None, *, began: float, now: float, draw: float, streaming: int = 0
     ) -> CircuitBreaker:
         """After an attempt that began at ``began`` and ended at ``now``: successfully, or with a failure of ``kind``.
 
-        ``draw`` in [0, 1) is the jitter of the pause, if there is one. ``flowing``: attempts that have begun to deliver
-        recently and still do. A stream of minutes is no success before its end, but it is no silence either.
+        ``draw`` in [0, 1) is the jitter of the pause, if there is one. ``streaming``: attempts that have begun to
+        deliver recently and still do. A stream of minutes is no success before its end, but it is no silence either.
         """
         here = self.ended(began, now)
         if began < here.since or here.state is CircuitState.OPEN:
             return here
         if kind is None:
             return here._succeeded(now)
-        return here._failed(kind, now, draw, flowing) if RULES[kind].breaks else here
+        return here._failed(kind, now, draw, streaming) if RULES[kind].breaks else here
 
     def ended(self, began: float, now: float) -> CircuitBreaker:
         """After an attempt that says nothing about this breaker's health: a probe releases its slot."""
@@ -154,9 +154,9 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.structs.replace(self, in_a_row=0, good=self.good.plus(now))
         return self._to(NEXT[self.state, CircuitEvent.SUCCEEDED], now, "the probe succeeded")
 
-    def _failed(self, kind: FailureKind, now: float, draw: float, flowing: int) -> CircuitBreaker:
+    def _failed(self, kind: FailureKind, now: float, draw: float, streaming: int) -> CircuitBreaker:
         here = msgspec.structs.replace(self, in_a_row=self.in_a_row + 1, bad=self.bad.plus(now), cause=kind)
-        trips = self.state is CircuitState.CLOSED and here._too_many(now, flowing)
+        trips = self.state is CircuitState.CLOSED and here._too_many(now, streaming)
         event = CircuitEvent.TRIPPED if trips else CircuitEvent.FAILED
         state = NEXT[self.state, event]
         return here if state is self.state else here._open(now, draw, here._why(now))
@@ -170,22 +170,24 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         bad = self.bad.level(now)
         return f"{bad / (bad + self.good.level(now)):.0%} of the latest attempts failed, {last}"
 
-    def _too_many(self, now: float, flowing: int) -> bool:
+    def _too_many(self, now: float, streaming: int) -> bool:
         bad = self.bad.level(now)
-        traffic = bad + self.good.level(now) + flowing
-        in_a_row = self.in_a_row >= max(FAILURES_IN_A_ROW, flowing)
+        traffic = bad + self.good.level(now) + streaming
+        in_a_row = self.in_a_row >= max(FAILURES_IN_A_ROW, streaming)
         return in_a_row or (traffic >= LEAST_TRAFFIC and bad >= FAILURE_RATE * traffic)
 
     def _open(self, now: float, draw: float, evidence: str) -> CircuitBreaker:
-        afresh = self.state is CircuitState.CLOSED and now - self.since > RESTS.quiet
-        rests = 1 if afresh else self.rests + 1
+        afresh = self.state is CircuitState.CLOSED and now - self.since > OPEN_PAUSES.quiet
+        pauses = 1 if afresh else self.pauses + 1
         opened = self._to(CircuitState.OPEN, now, evidence)
         return msgspec.structs.replace(
-            opened, in_a_row=self.in_a_row, until=now + RESTS.delay(rests, draw), rests=rests
+            opened, in_a_row=self.in_a_row, until=now + OPEN_PAUSES.delay(pauses, draw), pauses=pauses
         )
 
     def _to(self, state: CircuitState, now: float, evidence: str) -> CircuitBreaker:
         """In ``state`` since ``now``. Counts are reset, unless the state stays the same."""
         if state is self.state:
             return msgspec.structs.replace(self, since=now, probing_since=-inf)
-        return CircuitBreaker(state=state, since=now, rests=self.rests, in_a_row=0, cause=self.cause, evidence=evidence)
+        return CircuitBreaker(
+            state=state, since=now, pauses=self.pauses, in_a_row=0, cause=self.cause, evidence=evidence
+        )

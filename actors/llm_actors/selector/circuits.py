@@ -108,18 +108,19 @@ class Circuits:
         return any(breaker.state is CircuitState.HALF_OPEN for breaker in both)
 
     def unavailable(
-        self, candidate: Candidate, now: float, *, alone: bool = False, sole: bool = False
+        self, candidate: Candidate, now: float, *, alone: bool = False, untried: bool = False
     ) -> Unavailable | None:
         """Why ``candidate`` may not be called now, and for how long; ``None`` if it may.
 
         ``alone``: no other candidate is available either, so a guessed pause of the provider that another of its models
-        caused does not apply. ``sole``: nor does one that it caused itself; for a request that has tried nothing yet.
+        caused does not apply. ``untried``: nor does one that it caused itself; for a request that has tried nothing
+        yet.
         """
         if not self._pauses and self._is_closed(candidate):
             return None
         pauses = [pause for each in (candidate, candidate.provider) if (pause := self._pause(each, now)) is not None]
-        if alone or sole:
-            pauses = [pause for pause in pauses if not pause.guessed or (pause.by == candidate and not sole)]
+        if alone or untried:
+            pauses = [pause for pause in pauses if not pause.guessed or (pause.by == candidate and not untried)]
         if pauses:
             longest = max(pauses, key=lambda pause: pause.until)
             by_another = all(pause.guessed and pause.by != candidate for pause in pauses)
@@ -148,26 +149,26 @@ class Circuits:
         if provider.state is not CircuitState.CLOSED:
             self._providers[candidate.provider] = provider
 
-    def flows(self, candidate: Candidate, attempt: Hashable, now: float) -> None:
-        """A stream has begun to deliver. `stops` must follow, whatever ends it."""
+    def stream_began(self, candidate: Candidate, attempt: Hashable, now: float) -> None:
+        """A stream has begun to deliver. `stream_ended` must follow, whatever ends it."""
         self._flowing.setdefault(candidate, {})[attempt] = now
 
-    def stops(self, candidate: Candidate, attempt: Hashable) -> None:
+    def stream_ended(self, candidate: Candidate, attempt: Hashable) -> None:
         """The stream has ended. Does nothing for one that never delivered."""
-        flowing = self._flowing.get(candidate)
-        if flowing is not None and flowing.pop(attempt, None) is not None and not flowing:
+        streaming = self._flowing.get(candidate)
+        if streaming is not None and streaming.pop(attempt, None) is not None and not streaming:
             del self._flowing[candidate]
 
-    def flowing(self, of: Candidate | str, now: float) -> int:
+    def streaming(self, of: Candidate | str, now: float) -> int:
         """How many streams of a deployment, or of all of a provider's, have begun to deliver recently and still do."""
         if isinstance(of, str):
-            return sum(self.flowing(each, now) for each in self._flowing if each.provider == of)
+            return sum(self.streaming(each, now) for each in self._flowing if each.provider == of)
         lately = takewhile(lambda began: now - began <= LATELY_SECONDS, reversed(self._flowing.get(of, {}).values()))
         return sum(1 for _ in lately)
 
     # Writing
 
-    def proved(self, candidate: Candidate, *, began: float, now: float) -> list[Transition]:
+    def confirm_recovery(self, candidate: Candidate, *, began: float, now: float) -> list[Transition]:
         """A probe that began at ``began`` delivers, so what was half-open is closed. Returns the changes."""
         turns = []
         own, provider = self.deployment(candidate, now), self.provider(candidate.provider, now)
@@ -187,9 +188,9 @@ class Circuits:
         before, above = self._deployments.get(candidate, _CLOSED), self._providers.get(candidate.provider, _CLOSED)
         own_flow = all_flow = 0
         if failure is not None:  # a success is weighed against nothing
-            own_flow, all_flow = self.flowing(candidate, seen.ended), self.flowing(candidate.provider, seen.ended)
-        own = _after(before, seen, draw, counts=scope is not Scope.PROVIDER, flowing=own_flow)
-        provider = _after(above, seen, draw, counts=scope is not Scope.DEPLOYMENT, flowing=all_flow)
+            own_flow, all_flow = self.streaming(candidate, seen.ended), self.streaming(candidate.provider, seen.ended)
+        own = _after(before, seen, draw, counts=scope is not Scope.PROVIDER, streaming=own_flow)
+        provider = _after(above, seen, draw, counts=scope is not Scope.DEPLOYMENT, streaming=all_flow)
         together = self._opened_together(candidate, before, own, seen.ended)
         if together and provider.state is CircuitState.CLOSED:
             evidence = f"{' and '.join(map(str, together))} opened within {TOGETHER_SECONDS:g} s"
@@ -262,11 +263,11 @@ class Circuits:
 _CLOSED = CircuitBreaker()
 
 
-def _after(breaker: CircuitBreaker, seen: Observed, draw: float, *, counts: bool, flowing: int) -> CircuitBreaker:
+def _after(breaker: CircuitBreaker, seen: Observed, draw: float, *, counts: bool, streaming: int) -> CircuitBreaker:
     if not counts:
         return breaker.ended(seen.began, seen.ended)
     kind = None if seen.failure is None else seen.failure.kind
-    return breaker.after(kind, began=seen.began, now=seen.ended, draw=draw, flowing=flowing)
+    return breaker.after(kind, began=seen.began, now=seen.ended, draw=draw, streaming=streaming)
 
 
 def _closed_to(breaker: CircuitBreaker, now: float, what: str) -> Unavailable | None:

@@ -84,7 +84,7 @@ class ExplorationStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @final
-class _Standing:
+class _ExplorationState:
     """One candidate's exploring."""
 
     __slots__ = ("explored_at", "passed")
@@ -100,7 +100,7 @@ class Exploration:
     """Which candidate is explored next, and what exploring has cost so far."""
 
     def __init__(self) -> None:
-        self._standings: OrderedDict[Key, _Standing] = OrderedDict()
+        self._states: OrderedDict[Key, _ExplorationState] = OrderedDict()
         self._ranked = self._explored = 0
         self._excess = 0.0
 
@@ -115,11 +115,11 @@ class Exploration:
         total = sum(sqrt(each.excess / (1 + each.excess)) for each in rivals if each.could_win)
         chosen, most = None, 1.0
         for place, rival in enumerate(rivals):
-            standing = self._of(rival.key)
-            standing.passed += 1
+            state = self._of(rival.key)
+            state.passed += 1
             if not rival.could_win:
                 continue
-            due = _due(rival, standing, total, now)
+            due = _due(rival, state, total, now)
             if due >= most:
                 chosen, most = place, due
         if chosen is not None:
@@ -127,27 +127,27 @@ class Exploration:
         return chosen
 
     def _claim(self, rival: Rival, now: float) -> None:
-        standing = self._of(rival.key)
-        standing.passed = 0
-        standing.explored_at = now
+        state = self._of(rival.key)
+        state.passed = 0
+        state.explored_at = now
         self._explored += 1
         self._excess += rival.excess
 
-    def _of(self, key: Key) -> _Standing:
-        standing = self._standings.get(key)
-        if standing is None:
-            standing = self._standings[key] = _Standing()
-            if len(self._standings) > MAX_STANDINGS:
-                self._standings.popitem(last=False)
-        self._standings.move_to_end(key)
-        return standing
+    def _of(self, key: Key) -> _ExplorationState:
+        state = self._states.get(key)
+        if state is None:
+            state = self._states[key] = _ExplorationState()
+            if len(self._states) > MAX_STANDINGS:
+                self._states.popitem(last=False)
+        self._states.move_to_end(key)
+        return state
 
 
-def _due(rival: Rival, standing: _Standing, total: float, now: float) -> float:
+def _due(rival: Rival, state: _ExplorationState, total: float, now: float) -> float:
     """How far exploring it is due: 1.0 or more is now."""
     known, latency = rival.known, rival.known.latency
     unheard = now - known.seen_at
-    if standing.explored_at >= known.seen_at and now - standing.explored_at < UNANSWERED_SECONDS:
+    if state.explored_at >= known.seen_at and now - state.explored_at < UNANSWERED_SECONDS:
         return 0.0
     # Not one that fails or hangs: that neither ends a trial nor settles a surprise, so every request would explore it.
     well = not known.waited and known.bad.level(now) < FAILED_LATELY
@@ -158,4 +158,4 @@ def _due(rival: Rival, standing: _Standing, total: float, now: float) -> float:
     excess = rival.excess
     share = SHARE * (1 + (EAGERNESS - 1) * exp2((latency.slower_since - now) / EAGER_SECONDS))
     needed = sqrt(excess * (1 + excess)) * total / share
-    return standing.passed / max(needed, 1.0)
+    return state.passed / max(needed, 1.0)

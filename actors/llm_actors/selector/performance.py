@@ -78,7 +78,7 @@ class Observed(Cast, frozen=True, kw_only=True):
         return max(0.0, self.ended - self.began)
 
 
-class Proof(Cast, frozen=True, kw_only=True):
+class StreamBegan(Cast, frozen=True, kw_only=True):
     """The attempt at ``candidate`` that began at ``began`` has begun to deliver a stream at ``at``."""
 
     candidate: Candidate

@@ -44,14 +44,14 @@ class Unavailable(NamedTuple):
 
 
 class RankedCandidate(NamedTuple):
-    """One candidate and its position. ``barred`` is ``None`` if it is available; ``score``: lower is better."""
+    """One candidate and its position. ``unavailable`` is ``None`` if it is available; ``score``: lower is better."""
 
     candidate: Candidate
     reason: str
     score: float
     figures: Figures
     terms: Terms
-    barred: Unavailable | None = None
+    unavailable: Unavailable | None = None
     probe: bool = False
 
     def place(self) -> JsonObject:
@@ -60,7 +60,7 @@ class RankedCandidate(NamedTuple):
             "provider": self.candidate.provider,
             "model": self.candidate.model,
             "reason": self.reason,
-            "ready": self.barred is None,
+            "ready": self.unavailable is None,
         }
 
     def record(self) -> JsonObject:
@@ -75,7 +75,7 @@ class RankedCandidate(NamedTuple):
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
-    """All candidates: the available ones, then the barred ones in the order of their return. ``warnings`` and
+    """All candidates: the available ones, then the unavailable ones in the order of their return. ``warnings`` and
     ``notes``: other facts about them, one sentence each. If it is not ``is_judged``, there was only one candidate, and
     no measurements were used.
     """
@@ -97,19 +97,21 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ready(self) -> list[Candidate]:
         """Those that are available now, in the order to try."""
-        return [choice.candidate for choice in self.choices if choice.barred is None]
+        return [choice.candidate for choice in self.choices if choice.unavailable is None]
 
     @property
     def refusal(self) -> Failure | None:
         """Why no candidate is available, with the time until one is; ``None`` if one is."""
-        if any(choice.barred is None for choice in self.choices):
+        if any(choice.unavailable is None for choice in self.choices):
             return None
         soonest = self.choices[0]
-        assert soonest.barred is not None
-        failure = soonest.barred.failure(soonest.candidate)
+        assert soonest.unavailable is not None
+        failure = soonest.unavailable.failure(soonest.candidate)
         if len(self.choices) == 1:
             return failure
-        each = "; ".join(f"{choice.candidate}: {choice.barred.why}" for choice in self.choices if choice.barred)
+        each = "; ".join(
+            f"{choice.candidate}: {choice.unavailable.why}" for choice in self.choices if choice.unavailable
+        )
         return msgspec.structs.replace(failure, message=f"none of {len(self.choices)} candidates can be asked: {each}")
 
     def best(self) -> Candidate:
@@ -141,7 +143,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
     def _places(self) -> list[str]:
         return [
-            f"{place}. {choice.candidate}  {choice.reason}{_again(choice.barred)}"
+            f"{place}. {choice.candidate}  {choice.reason}{_again(choice.unavailable)}"
             f"  ({_seconds(choice.figures.latency_s)}, {_dollars(choice.figures.cost_usd)},"
             f" {choice.figures.availability:.1%} available; score {choice.score:.3f}: latency"
             f" {choice.terms.latency:.2f}, price {choice.terms.price:.2f},"
@@ -150,8 +152,8 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-def _again(barred: Unavailable | None) -> str:
-    return "" if barred is None else f", for another {barred.seconds:.1f} s"
+def _again(unavailable: Unavailable | None) -> str:
+    return "" if unavailable is None else f", for another {unavailable.seconds:.1f} s"
 
 
 def _seconds(value: float | None) -> str:

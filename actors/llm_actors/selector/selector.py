@@ -28,7 +28,7 @@ from llm_actors.selector.performance import (
     Key,
     Observed,
     Performance,
-    Proof,
+    StreamBegan,
 )
 from llm_actors.selector.ranking import RankedCandidate, Ranking
 from llm_actors.selector.score import AT_BEST, NOT_JUDGED, Figures, Weights, excess, normalised
@@ -90,22 +90,22 @@ class Selector:
             raise ModelNotFoundError("there is no candidate to choose from")
         usage = usage or TYPICAL_USAGE[request_type]
         choices = self._judge(candidates, request_type, weights, usage, now)
-        ready = [choice for choice in choices if choice.barred is None]
+        ready = [choice for choice in choices if choice.unavailable is None]
         ready = self._ordered(ready, select, OrderingInputs(draw, sticky_key, shares or {}))
         if explore and select in _MEASURED and len(ready) > 1:
             ready = self._explore(ready, request_type, select, weights, draw, now)
         ready = [
             each._replace(reason=f"{each.reason}; a probe of the recovery") if each.probe else each for each in ready
         ]
-        barred = [each._replace(reason=each.barred.why) for each in choices if each.barred is not None]
-        barred.sort(key=_last_resort)
-        return Ranking(select=select, weights=weights, choices=(*ready, *barred), usage=usage)
+        unavailable = [each._replace(reason=each.unavailable.why) for each in choices if each.unavailable is not None]
+        unavailable.sort(key=_last_resort)
+        return Ranking(select=select, weights=weights, choices=(*ready, *unavailable), usage=usage)
 
-    def sole(self, candidate: Candidate, *, now: float, select: Select | str = "score") -> Ranking:
+    def rank_only(self, candidate: Candidate, *, now: float, select: Select | str = "score") -> Ranking:
         """The result of `rank` if there is no choice, without measurements that would change nothing."""
-        barred = self.circuits.unavailable(candidate, now)
-        reason = "the only candidate" if barred is None else barred.why
-        choice = RankedCandidate(candidate, reason, 0.0, NOT_JUDGED, AT_BEST, barred)
+        unavailable = self.circuits.unavailable(candidate, now)
+        reason = "the only candidate" if unavailable is None else unavailable.why
+        choice = RankedCandidate(candidate, reason, 0.0, NOT_JUDGED, AT_BEST, unavailable)
         return Ranking(select=select, weights=_DEFAULT_WEIGHTS, choices=(choice,), is_judged=False)
 
     def hedge_after(
@@ -145,11 +145,11 @@ class Selector:
         call (see `Circuits.unavailable`). ``usage`` is what the attempt is expected to use; it shows how late the
         attempt is while it is in flight.
         """
-        barred = self.circuits.unavailable(candidate, now)
-        if barred is not None and others is not None and self._none_ready(others, now):
-            barred = self.circuits.unavailable(candidate, now, alone=True, sole=not called)
-        if barred is not None:
-            return barred.failure(candidate)
+        unavailable = self.circuits.unavailable(candidate, now)
+        if unavailable is not None and others is not None and self._none_ready(others, now):
+            unavailable = self.circuits.unavailable(candidate, now, alone=True, untried=not called)
+        if unavailable is not None:
+            return unavailable.failure(candidate)
         if within_s < inf and (usual := self._usual_s(candidate, request_type, now)) is not None and usual > within_s:
             return _too_slow(candidate, usual, within_s)
         self.circuits.admit(candidate, now)
@@ -172,7 +172,7 @@ class Selector:
         hedges = self._hedges.of(candidate)
         return hedges.room(now) >= 1 and self._retries.of(candidate).spend(now) and hedges.spend(now)
 
-    def flows(
+    def stream_began(
         self,
         candidate: Candidate,
         attempt: Hashable,
@@ -181,22 +181,22 @@ class Selector:
         began: float,
         request_type: RequestType = RequestType.CHAT,
     ) -> bool:
-        """The stream of ``attempt``, which began at ``began``, has begun to deliver: whether that is a `Proof`. `stops`
-        must follow.
+        """The stream of ``attempt``, which began at ``began``, has begun to deliver: whether that is a `StreamBegan`.
+        `stream_ended` must follow.
         """
         self._in_flight.delivers((candidate, request_type), began)
-        self.circuits.flows(candidate, attempt, now)
+        self.circuits.stream_began(candidate, attempt, now)
         return self.circuits.is_probe(candidate, now)
 
-    def stops(self, candidate: Candidate, attempt: Hashable) -> None:
+    def stream_ended(self, candidate: Candidate, attempt: Hashable) -> None:
         """The stream of ``attempt`` has ended, if it had begun."""
-        self.circuits.stops(candidate, attempt)
+        self.circuits.stream_ended(candidate, attempt)
 
     # Writing: only by the actor
 
-    def prove(self, proof: Proof) -> list[Transition]:
+    def confirm_recovery(self, proof: StreamBegan) -> list[Transition]:
         """Record that a probe delivers. Returns the breakers that were closed."""
-        return self._forgiving(self.circuits.proved(proof.candidate, began=proof.began, now=proof.at))
+        return self._forgiving(self.circuits.confirm_recovery(proof.candidate, began=proof.began, now=proof.at))
 
     def observe(self, seen: Observed, draw: float) -> list[Transition]:
         """Record the result of an attempt. Returns the breakers whose state changed."""
@@ -245,11 +245,11 @@ class Selector:
         figures = [self._figures(candidate, request_type, usage, now) for candidate in candidates]
         choices: list[RankedCandidate] = []
         for candidate, figure, terms in zip(candidates, figures, normalised(figures), strict=True):
-            barred = self.circuits.unavailable(candidate, now)
-            probe = barred is None and self.circuits.is_probe(candidate, now)
+            unavailable = self.circuits.unavailable(candidate, now)
+            probe = unavailable is None and self.circuits.is_probe(candidate, now)
             # A probe is ranked as if the candidate were healthy; its failures would keep it last for ever.
             fair = terms._replace(unavailability=0.0) if probe else terms
-            choices.append(RankedCandidate(candidate, "", fair.score(weights), figure, fair, barred, probe))
+            choices.append(RankedCandidate(candidate, "", fair.score(weights), figure, fair, unavailable, probe))
         return choices
 
     def _figures(self, candidate: Candidate, request_type: RequestType, usage: Usage, now: float) -> Figures:
@@ -325,8 +325,8 @@ class _Budgets:
 
 def _last_resort(choice: RankedCandidate) -> tuple[bool, float]:
     """First those that are paused because of another model: they may yet respond. Then by the time of their return."""
-    assert choice.barred is not None
-    return not choice.barred.by_another, choice.barred.seconds
+    assert choice.unavailable is not None
+    return not choice.unavailable.by_another, choice.unavailable.seconds
 
 
 def _too_slow(candidate: Candidate, usual: float, within_s: float) -> Failure:

@@ -17,7 +17,7 @@ from llm_protocol.dialect import Frame, ResponseEncoder
 from llm_protocol.events import Event
 
 FUNCTIONS = "functions"
-"""`Inbound.form` of a request in this form."""
+"""`ClientRequest.form` of a request in this form."""
 
 
 def form_of(body: JsonObject) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from llm_protocol.codec.items import DELTA_OF, kind_of, text_of
 from llm_protocol.codec.merging import merged
 from llm_protocol.content import JsonObject, Part
-from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.dialect import ClientRequest, Frame
 from llm_protocol.events import (
     DELTAS,
     Delta,
@@ -39,7 +39,7 @@ class StreamEncoder(ABC):
     joined. An item without deltas gets one with its whole text before it is done.
     """
 
-    def __init__(self, inbound: Inbound, response_id: str) -> None:
+    def __init__(self, inbound: ClientRequest, response_id: str) -> None:
         self._id = response_id
         self._model = inbound.request.model
         """The model that responds; until it is known, the requested one."""

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from llm_protocol.codec.fields import bad_request
 from llm_protocol.codec.json import decode_object, encode_json
 from llm_protocol.codec.sse import encode_sse
-from llm_protocol.dialect import Frame, Inbound, ModelInfo, ResponseEncoder, WireResponse
+from llm_protocol.dialect import ClientRequest, Frame, ModelInfo, ResponseEncoder, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
@@ -113,7 +113,7 @@ class Replies:
         return _said(place, inbound, response, rule), rule
 
 
-def _decoded(place: Place, body: bytes) -> Inbound:
+def _decoded(place: Place, body: bytes) -> ClientRequest:
     """The request. Raises `LLMClientError`, also for one that continues a response: none is kept here."""
     if body.startswith(b"--"):
         body = form_as_json(body)
@@ -143,7 +143,7 @@ def _body(body: bytes) -> DeliveryPlan:
     return DeliveryPlan(200, (JSON,), (body,))
 
 
-def _said(place: Place, inbound: Inbound, response: LLMResponse, rule: ScriptRule) -> DeliveryPlan:
+def _said(place: Place, inbound: ClientRequest, response: LLMResponse, rule: ScriptRule) -> DeliveryPlan:
     """An answer as its wire says it."""
     dialect = place.dialect
     if rule.body is not None:

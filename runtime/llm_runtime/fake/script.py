@@ -16,7 +16,7 @@ import msgspec
 
 from llm_protocol.codec.fields import bad_request
 from llm_protocol.content import JsonObject, Part, Text, ToolResult
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.errors import BadRequestError
 from llm_protocol.requests import (
     AnyRequest,
@@ -128,7 +128,7 @@ class ScriptRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Bytes on the wire, the head included, before the connection is cut; 0: not even the head. ``fault`` says how
     it is cut (``close`` if not set)."""
 
-    def fits(self, kind: str, inbound: Inbound) -> bool:
+    def fits(self, kind: str, inbound: ClientRequest) -> bool:
         """Whether the rule is for such a request, its counts left aside."""
         request = inbound.request
         after_tool = False if self.tool_calls and self.after_tool is None else self.after_tool
@@ -191,7 +191,7 @@ class Script:
         self._met = [0] * len(self.rules)
         self._used = [0] * len(self.rules)
 
-    def choose(self, kind: str, inbound: Inbound, header: str | None) -> ScriptRule:
+    def choose(self, kind: str, inbound: ClientRequest, header: str | None) -> ScriptRule:
         """What to do with the next request: what its header says, else its model's name, else the first rule that
         fits. Raises `BadRequestError` for a fault that there is not.
         """

@@ -34,19 +34,19 @@ class Known(NamedTuple):
     """Nothing was tried, so unknown models are no failure."""
 
 
-class _Standing(IntEnum):
+class _Severity(IntEnum):
     GOOD = 0
-    UNTOLD = 1
+    UNKNOWN = 1
     DOUBTFUL = 2
     BAD = 3
 
 
 class _Verdict(NamedTuple):
-    standing: _Standing
+    severity: _Severity
     problem: str = ""
 
 
-_GOOD = _Verdict(_Standing.GOOD)
+_GOOD = _Verdict(_Severity.GOOD)
 
 
 def route(name: str, policy: Policy, known: Known) -> Check:
@@ -63,16 +63,16 @@ def route(name: str, policy: Policy, known: Known) -> Check:
 
 
 def _status(answering: Sequence[_Verdict], verdicts: Sequence[_Verdict]) -> CheckStatus:
-    if all(verdict.standing is _Standing.BAD for verdict in answering):
+    if all(verdict.severity is _Severity.BAD for verdict in answering):
         return CheckStatus.FAILED
-    return CheckStatus.OK if max(verdict.standing for verdict in verdicts) <= _Standing.UNTOLD else CheckStatus.WARNING
+    return CheckStatus.OK if max(verdict.severity for verdict in verdicts) <= _Severity.UNKNOWN else CheckStatus.WARNING
 
 
 def _model(where: str, model: str, known: Known) -> _Verdict:
     try:
         candidates = known.catalog.resolve(ChatRequest(model=model, messages=()))
     except ModelNotFoundError:
-        return _unlisted(where, known) or _Verdict(_Standing.BAD, f"{where}: no enabled provider has it")
+        return _unlisted(where, known) or _Verdict(_Severity.BAD, f"{where}: no enabled provider has it")
     return min(_candidate(each, known) for each in candidates)
 
 
@@ -80,7 +80,7 @@ def _chosen(name: str, known: Known) -> _Verdict:
     try:
         candidates = known.router.route(ChatRequest(model=name, messages=())).candidates
     except ModelNotFoundError as exc:
-        return _unlisted("the selector chooses", known) or _Verdict(_Standing.BAD, exc.failure.message)
+        return _unlisted("the selector chooses", known) or _Verdict(_Severity.BAD, exc.failure.message)
     return min(_candidate(each, known) for each in candidates)
 
 
@@ -88,15 +88,15 @@ def _unlisted(where: str, known: Known) -> _Verdict | None:
     """An unknown model may exist at a provider whose list is unknown."""
     if not known.catalog.unlisted:
         return None
-    standing = _Standing.UNTOLD if known.offline else _Standing.DOUBTFUL
-    return _Verdict(standing, f"{where}: cannot be told without the models of {some(known.catalog.unlisted)}")
+    severity = _Severity.UNKNOWN if known.offline else _Severity.DOUBTFUL
+    return _Verdict(severity, f"{where}: cannot be told without the models of {some(known.catalog.unlisted)}")
 
 
 def _candidate(candidate: Candidate, known: Known) -> _Verdict:
     if candidate.provider in known.failed:
-        return _Verdict(_Standing.BAD, f"{candidate}: its provider failed")
+        return _Verdict(_Severity.BAD, f"{candidate}: its provider failed")
     listed = known.lists.get(candidate.provider)
     if listed and candidate.model not in listed:
         hint = suggestion(candidate.model, listed)
-        return _Verdict(_Standing.DOUBTFUL, f"{candidate}: not on its provider's list{hint}")
+        return _Verdict(_Severity.DOUBTFUL, f"{candidate}: not on its provider's list{hint}")
     return _GOOD

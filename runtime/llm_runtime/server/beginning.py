@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from llm_actors.run import Run
 from llm_protocol.codec.fields import bad_request
 from llm_protocol.content import Message, ToolCall, ToolResult
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.events import Finished, Started, UsageReported
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
@@ -61,7 +61,7 @@ async def begin(
     return stored
 
 
-async def after_parent(server_state: ServerState, create: Create, caller: str) -> Inbound:
+async def after_parent(server_state: ServerState, create: Create, caller: str) -> ClientRequest:
     """The request with the preceding conversation before its own input. Raises `HttpError`."""
     await _bring(server_state, create, caller, None)
     create = with_references(create, server_state.response_store, caller)

@@ -12,7 +12,7 @@ from llm_actors.threads import run_large
 from llm_protocol.codec.fields import bad_request, checked_body
 from llm_protocol.codec.json_limits import CheckedJson, JsonLimits
 from llm_protocol.content import Image
-from llm_protocol.dialect import Inbound, ServerDialect
+from llm_protocol.dialect import ClientRequest, ServerDialect
 from llm_protocol.response import LLMResponse
 from llm_runtime.server.http_error import SERVER_ERROR, HttpError
 
@@ -103,7 +103,7 @@ def is_utf8(data: bytes) -> bool:
     return True
 
 
-async def encode_body(dialect: ServerDialect, inbound: Inbound, response: LLMResponse) -> bytes:
+async def encode_body(dialect: ServerDialect, inbound: ClientRequest, response: LLMResponse) -> bytes:
     """The body of a complete response; a large one is encoded in a thread."""
     return await run_large(_size_of(response), dialect.encode_response, inbound, response)
 

@@ -13,7 +13,7 @@ import msgspec
 from llm_actors.orchestrator.spending import Spent
 from llm_protocol.adjustments import Adjustment
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Frame, Inbound, ServerDialect
+from llm_protocol.dialect import ClientRequest, Frame, ServerDialect
 from llm_protocol.events import Failed, Finished, Started
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import AnyRequest, CompletionRequest
@@ -25,7 +25,7 @@ from llm_runtime.server.run_response import calls_of, encode_end, stream_from
 from llm_runtime.server.subscription import RunSubscription
 
 
-async def natively(context: RequestContext, inbound: Inbound) -> Inbound | None:
+async def natively(context: RequestContext, inbound: ClientRequest) -> ClientRequest | None:
     """``inbound`` as one request for all its choices, if every candidate can be told it; else ``None``. The prompt is
     then paid once.
     """
@@ -33,7 +33,7 @@ async def natively(context: RequestContext, inbound: Inbound) -> Inbound | None:
     return single if single is not None and await context.server_state.engine.gives_choices(single.request) else None
 
 
-async def respond_with_choices(context: RequestContext, dialect: ServerDialect, inbound: Inbound) -> None:
+async def respond_with_choices(context: RequestContext, dialect: ServerDialect, inbound: ClientRequest) -> None:
     """Start a run for each choice, and send the combined response. The first failure ends the response and the other
     runs; so does a disconnect of the client. Raises `LLMClientError` if a run is not accepted.
     """
@@ -55,7 +55,7 @@ async def respond_with_choices(context: RequestContext, dialect: ServerDialect, 
         await context.reply(await encode_end(dialect, inbound, source.end))
 
 
-def requests_of(inbound: Inbound) -> Iterator[AnyRequest]:
+def requests_of(inbound: ClientRequest) -> Iterator[AnyRequest]:
     """One request per choice, each with ids of its own: a vendor serves an idempotency key only once."""
     first = inbound.request
     yield first
@@ -77,7 +77,7 @@ def requests_of(inbound: Inbound) -> Iterator[AnyRequest]:
 class ChoicesSource:
     """See `FrameSource`."""
 
-    def __init__(self, dialect: ServerDialect, inbound: Inbound, subscriptions: list[RunSubscription]) -> None:
+    def __init__(self, dialect: ServerDialect, inbound: ClientRequest, subscriptions: list[RunSubscription]) -> None:
         self.end: Finished | Failed | None = None
         self.adjusted: tuple[Adjustment, ...] | None = None
         self._inbound = inbound
@@ -128,7 +128,7 @@ class ChoicesSource:
                 subscription.shut(kind)
 
 
-def together(responses: list[LLMResponse], inbound: Inbound) -> LLMResponse:
+def together(responses: list[LLMResponse], inbound: ClientRequest) -> LLMResponse:
     """The combined response: the first choice's, with the usage of all."""
     spent = Spent()
     for each in responses:
@@ -145,7 +145,7 @@ def together(responses: list[LLMResponse], inbound: Inbound) -> LLMResponse:
     )
 
 
-def _adjustment(inbound: Inbound) -> Adjustment:
+def _adjustment(inbound: ClientRequest) -> Adjustment:
     """What is reported to the client about it."""
     first, second = inbound.request, inbound.choices[0]
     name = "n"

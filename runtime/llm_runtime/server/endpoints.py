@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from llm_actors.threads import run_large
-from llm_protocol.dialect import Inbound, WireResponse
+from llm_protocol.dialect import ClientRequest, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import AUTO, AnyRequest
 from llm_runtime.config import ConfigError
@@ -29,7 +29,7 @@ async def ask(context: RequestContext) -> None:
     """Requests for the model's work, in the wire that the client speaks."""
     dialect = context.wire.dialect()
     context.end_with_client()
-    inbound: Inbound | None = None
+    inbound: ClientRequest | None = None
     try:
         target = context.target
         body = await plain_body(context)

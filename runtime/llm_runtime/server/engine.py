@@ -9,12 +9,12 @@ from typing import Protocol
 import msgspec
 
 from llm_actors.orchestrator import RecentRequest
-from llm_actors.provider import PassOn, PassthroughResponse
+from llm_actors.provider import PassthroughRequest, PassthroughResponse
 from llm_actors.run import Run
 from llm_actors.selector import Ranking
 from llm_actors.store import StoreRef
 from llm_protocol.codec.fields import typed_policy
-from llm_protocol.dialect import Inbound, ModelInfo
+from llm_protocol.dialect import ClientRequest, ModelInfo
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import TokenCount
@@ -91,7 +91,7 @@ class RequestEngine(Protocol):
         ...
 
     async def pass_through(
-        self, provider: str, message: PassOn, *, caller: str, request_id: str
+        self, provider: str, message: PassthroughRequest, *, caller: str, request_id: str
     ) -> PassthroughResponse:
         """Send a request to a provider as it is. Raises `LLMClientError` if it is not sent."""
         ...
@@ -124,7 +124,9 @@ class RequestEngine(Protocol):
 _POLICY = msgspec.json.Decoder(Policy)
 
 
-def with_headers(inbound: Inbound, headers: Mapping[str, str], caller: str, secret: bytes | None) -> Inbound:
+def with_headers(
+    inbound: ClientRequest, headers: Mapping[str, str], caller: str, secret: bytes | None
+) -> ClientRequest:
     """The request with the header fields that are forwarded to a provider of the client's wire.
 
     ``secret`` is the caller's, if keys are configured. The vendor sees one account for all callers, so two callers with
@@ -147,7 +149,7 @@ def own_key(given: str, caller: str, secret: bytes) -> str:
     return hmac.new(secret, key, "sha256").hexdigest()
 
 
-def admitted(caller: str, inbound: Inbound) -> Inbound:
+def admitted(caller: str, inbound: ClientRequest) -> ClientRequest:
     """The request with the caller's name and the policy in its ``llm_runtime`` object. Raises `BadRequestError`, also
     for an unknown field there.
     """

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from llm_protocol.codec.json import encode_json
-from llm_protocol.dialect import Inbound, ResponseEncoder, WireResponse
+from llm_protocol.dialect import ClientRequest, ResponseEncoder, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure
 from llm_protocol.native import (
@@ -36,7 +36,7 @@ OPTIONS = ResponseOptions(store=False)
 """Of every request in this form: its answer belongs to its connection."""
 
 
-def is_native(inbound: Inbound) -> bool:
+def is_native(inbound: ClientRequest) -> bool:
     """Whether the request came in this form."""
     return inbound.form == FORM
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from llm_actors.run import Run
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.events import Event
 from llm_protocol.requests import AnyRequest
 from llm_protocol.wires.responses import Create, ResponseOptions
@@ -34,7 +34,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 class PackedRequest(NamedTuple):
     """What was asked and how."""
 
-    inbound: Inbound
+    inbound: ClientRequest
     options: ResponseOptions
     asked_bytes: int
 
@@ -45,7 +45,7 @@ class PackedRequest(NamedTuple):
         )
 
 
-def pack_head(inbound: Inbound, options: ResponseOptions, asked_bytes: int) -> bytes:
+def pack_head(inbound: ClientRequest, options: ResponseOptions, asked_bytes: int) -> bytes:
     """What a response needs to be read again, beside its log. Raises what msgspec does for what has no bytes: a lone
     surrogate, a number beyond 64 bits.
     """
@@ -59,7 +59,7 @@ def unpack_head(data: bytes) -> PackedRequest:
     head = _HEADS.decode(data)
     policy = None if head.policy is None else msgspec.Raw(head.policy)
     return PackedRequest(
-        Inbound(head.request, True, head.include_usage, policy, form=head.form), head.options, head.asked_bytes
+        ClientRequest(head.request, True, head.include_usage, policy, form=head.form), head.options, head.asked_bytes
     )
 
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import msgspec
 import trio
 
-from llm_actors.provider import ClientGone, PassOn
+from llm_actors.provider import ClientGone, PassthroughRequest
 from llm_actors.transport import StreamedBody
 from llm_protocol.dialect import WireResponse
 from llm_protocol.errors import LLMClientError
@@ -59,7 +59,7 @@ def passing(context: RequestContext) -> Endpoint:
 
 @final
 class _Passing:
-    """One request. It is also where its answer goes: see `llm_actors.provider.Taker`."""
+    """One request. It is also where its answer goes: see `llm_actors.provider.ResponseSink`."""
 
     def __init__(self, context: RequestContext, provider: str, path: str) -> None:
         self._context = context
@@ -99,12 +99,12 @@ class _Passing:
         await self._subscription.finish()
         self._note_created()
 
-    async def _message(self) -> PassOn:
+    async def _message(self) -> PassthroughRequest:
         context = self._context
         headers = context.request.headers
         secret, given = context.server_state.access.secret_of(context.caller), headers.get(IDEMPOTENCY)
         idempotency = None if given is None or secret is None else own_key(given, context.caller, secret)
-        return PassOn(
+        return PassthroughRequest(
             method=context.request.method,
             path=self._path,
             headers=request_headers(headers, idempotency),
@@ -132,7 +132,7 @@ class _Passing:
             raise ClientGone from None
 
     async def begin(self, status: int, headers: tuple[tuple[str, str], ...], length: int | None) -> None:
-        """See `Taker`."""
+        """See `ResponseSink`."""
         context = self._context
         is_json = any(name == "content-type" and value.startswith("application/json") for name, value in headers)
         if context.request.method == "POST" and status < 300 and is_json:
@@ -144,7 +144,7 @@ class _Passing:
             await self._subscription.begin()
 
     async def send(self, data: bytes) -> None:
-        """See `Taker`."""
+        """See `ResponseSink`."""
         if self._created is not None:
             self._created += data
             if len(self._created) > CREATED_BYTES:

@@ -13,7 +13,7 @@ from typing import NamedTuple, final
 
 from llm_actors.run import Follower, Run
 from llm_protocol.content import Message
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.events import Finished
 from llm_protocol.wires.responses import ResponseOptions
 from llm_runtime.config import ServerLimits
@@ -29,7 +29,12 @@ class StoredResponse:
     __slots__ = ("asked_bytes", "ended_at", "inbound", "input", "is_gone", "options", "run")
 
     def __init__(
-        self, run: Run, inbound: Inbound, options: ResponseOptions, messages: tuple[Message, ...], asked_bytes: int
+        self,
+        run: Run,
+        inbound: ClientRequest,
+        options: ResponseOptions,
+        messages: tuple[Message, ...],
+        asked_bytes: int,
     ) -> None:
         self.run = run
         self.inbound = inbound
@@ -80,7 +85,7 @@ class WaitingResponse(NamedTuple):
     """A response that has an id and waits for its turn on a WebSocket. ``withdraw`` cancels it."""
 
     id: str
-    inbound: Inbound
+    inbound: ClientRequest
     options: ResponseOptions
     withdraw: Callable[[], None]
 

@@ -16,7 +16,7 @@ from llm_protocol.adjustments import HEADER as ADJUSTED
 from llm_protocol.adjustments import Adjustment, header_value
 from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Frame, Inbound, ResponseEncoder, ServerDialect, WireResponse
+from llm_protocol.dialect import ClientRequest, Frame, ResponseEncoder, ServerDialect, WireResponse
 from llm_protocol.events import Failed, Finished, Started
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import LLMResponse
@@ -87,13 +87,13 @@ class JsonArray:
         self.end = encoder.end
 
 
-def stream_format_for(dialect: ServerDialect, inbound: Inbound) -> StreamFormat:
+def stream_format_for(dialect: ServerDialect, inbound: ClientRequest) -> StreamFormat:
     """The content type."""
     return JsonArray() if inbound.json_array else Sse(KEEP_ALIVES.get(dialect.name, COMMENT))
 
 
 def respond(
-    context: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run, *, hold: bool = True
+    context: RequestContext, dialect: ServerDialect, inbound: ClientRequest, run: Run, *, hold: bool = True
 ) -> Awaitable[None]:
     """Respond with ``run``, streamed or complete, as the client asked for. The head of a stream waits for the run's
     first event, at most `hold_head_s`; with ``hold`` false it does not wait.
@@ -104,7 +104,7 @@ def respond(
     return _stream(context, dialect, inbound, run, hold_s)
 
 
-async def _reply(context: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run) -> None:
+async def _reply(context: RequestContext, dialect: ServerDialect, inbound: ClientRequest, run: Run) -> None:
     await context.reply(await encode_end(dialect, inbound, await end_of(context, run)))
 
 
@@ -118,7 +118,7 @@ async def end_of(context: RequestContext, run: Run) -> Finished | Failed:
         return subscription.end
 
 
-async def encode_end(dialect: ServerDialect, inbound: Inbound, end: Finished | Failed) -> WireResponse:
+async def encode_end(dialect: ServerDialect, inbound: ClientRequest, end: Finished | Failed) -> WireResponse:
     """The complete response to a request whose run has ended."""
     if isinstance(end, Finished):
         assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
@@ -155,7 +155,7 @@ def calls_of(decision: JsonObject) -> int:
 
 
 def encode_failure(
-    dialect: ServerDialect, failure: Failure, inbound: Inbound | None = None, *, calls: int = 0
+    dialect: ServerDialect, failure: Failure, inbound: ClientRequest | None = None, *, calls: int = 0
 ) -> WireResponse:
     """A failure in the dialect's own format, after ``calls`` calls, with retry advice for the client. The owner of a
     limit is named in a header, and in the body if the request, ``inbound``, has an ``llm_runtime`` object.
@@ -169,7 +169,7 @@ def encode_failure(
     return response
 
 
-def _encode_failed(dialect: ServerDialect, inbound: Inbound, end: Failed) -> WireResponse:
+def _encode_failed(dialect: ServerDialect, inbound: ClientRequest, end: Failed) -> WireResponse:
     """The failure of a run, with the headers that say how it came about."""
     if end.response is None:
         return encode_failure(dialect, end.failure, inbound)
@@ -240,7 +240,7 @@ class _RunSource:
 
 
 async def _stream(
-    context: RequestContext, dialect: ServerDialect, inbound: Inbound, run: Run, hold_s: float | None
+    context: RequestContext, dialect: ServerDialect, inbound: ClientRequest, run: Run, hold_s: float | None
 ) -> None:
     """Stream a run."""
     with context.server_state.subscribe(run, context.wakeup.wake) as subscription:
@@ -249,7 +249,7 @@ async def _stream(
 
 
 async def stream_from(
-    context: RequestContext, dialect: ServerDialect, inbound: Inbound, source: FrameSource, hold_s: float | None
+    context: RequestContext, dialect: ServerDialect, inbound: ClientRequest, source: FrameSource, hold_s: float | None
 ) -> None:
     """Stream everything from ``source`` until its end.
 

@@ -11,7 +11,7 @@ import trio
 
 from llm_actors.threads import run_large
 from llm_protocol.codec.json import encode_json
-from llm_protocol.dialect import Frame, Inbound, ModelInfo, ResponseEncoder, WireResponse
+from llm_protocol.dialect import ClientRequest, Frame, ModelInfo, ResponseEncoder, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import TERMINAL, Event
 from llm_protocol.response import LLMResponse
@@ -60,12 +60,12 @@ class Spoken:
         self._kept = stored
         self._after = starting_after
 
-    def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
+    def response_encoder(self, inbound: ClientRequest, response_id: str) -> ResponseEncoder:
         """See `ServerDialect`."""
         options = self._kept.options
         return _Closed(RESPONSES.response_encoder(inbound, response_id, options, starting_after=self._after))
 
-    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:  # noqa: ARG002
+    def encode_response(self, inbound: ClientRequest, response: LLMResponse) -> bytes:  # noqa: ARG002
         """See `ServerDialect`."""
         return _encode_whole(self._kept)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from llm_protocol.codec.json import encode_json
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Inbound, WireResponse
+from llm_protocol.dialect import ClientRequest, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.response import TokenCount
 from llm_runtime.server.beginning import after_parent
@@ -55,7 +55,7 @@ async def of_response(context: RequestContext) -> None:
         await context.reply(encode_failure(RESPONSES, exc.failure))
 
 
-async def _reply(context: RequestContext, inbound: Inbound, body_of: Callable[[TokenCount], JsonObject]) -> None:
+async def _reply(context: RequestContext, inbound: ClientRequest, body_of: Callable[[TokenCount], JsonObject]) -> None:
     request = admitted(context.caller, inbound).request
     await context.server_state.check_issued(request)
     count = await context.server_state.engine.count_tokens(request)

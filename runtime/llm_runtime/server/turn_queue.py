@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import inf
 from typing import final
 
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.native import NativeRequest, encode_refused
@@ -108,7 +108,7 @@ class TurnQueue:
         self._server_state.response_store.wait(waiting)
         self._send(RESPONSES.queued_event(inbound, response_id, options, stream_id=turn.head.stream_id))
 
-    def _withdraw(self, turn: LaneTurn, inbound: Inbound) -> None:
+    def _withdraw(self, turn: LaneTurn, inbound: ClientRequest) -> None:
         """Give up a request that waits. Its end is told on its lane. One whose turn has come is cancelled."""
         assert not isinstance(turn.work, Resume), "a resumed response does not wait for anything"
         lane = turn.head.stream_id

@@ -17,7 +17,7 @@ from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
-from llm_actors.orchestrator.strategies.member_slots import seat_for
+from llm_actors.orchestrator.strategies.member_slots import slot_for
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.merging import as_json
 from llm_actors.orchestrator.strategies.prompts import JUDGEMENT, about, letter
@@ -90,7 +90,7 @@ def _index(choice: object) -> int | None:
 
 
 async def _model(ensemble: Ensemble, answered: list[Member]) -> JudgeVerdict:
-    slot = seat_for(ensemble.services, ensemble.context, ensemble.policy.judge or answered[0].slot.model)
+    slot = slot_for(ensemble.services, ensemble.context, ensemble.policy.judge or answered[0].slot.model)
     if slot.failure is not None:
         return JudgeVerdict(None, slot.failure.message)
     into = RunLog(limit_bytes=VERDICT_BYTES)

@@ -80,7 +80,7 @@ class Ensemble:
         return self._take(slots(self.services, self.context))
 
     def samples(self, count: int) -> list[MemberSlot]:
-        """``count`` seats for the same request, for one model or for several in turn."""
+        """``count`` slots for the same request, for one model or for several in turn."""
         return self._take(samples(self.services, self.context, count))
 
     def _take(self, found: MemberSlots) -> list[MemberSlot]:

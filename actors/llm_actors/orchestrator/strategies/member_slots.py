@@ -60,7 +60,7 @@ def slots(services: Services, context: AttemptContext) -> MemberSlots:
     everyone = MAX_MEMBERS if policy.candidates else DEFAULT_MEMBERS
     chosen = diverse(ranked, policy.members or everyone, services.catalog)
     left = [candidate for candidate in ranked if candidate not in chosen]
-    return MemberSlots([_seat(each) for each in chosen], [_seat(each) for each in left], ranking)
+    return MemberSlots([_slot(each) for each in chosen], [_slot(each) for each in left], ranking)
 
 
 def samples(services: Services, context: AttemptContext, count: int) -> MemberSlots:
@@ -74,13 +74,13 @@ def samples(services: Services, context: AttemptContext, count: int) -> MemberSl
     return MemberSlots(taken, [], ranking)
 
 
-def seat_for(services: Services, context: AttemptContext, model: str) -> MemberSlot:
-    """A seat for ``model``, wherever it was named."""
+def slot_for(services: Services, context: AttemptContext, model: str) -> MemberSlot:
+    """A slot for ``model``, wherever it was named."""
     return named(services.catalog, context.request, context.allowed, [model])[0]
 
 
 def named(catalog: Catalog, request: AnyRequest, allowed: Allowed | None, names: Iterable[str]) -> list[MemberSlot]:
-    """A seat for each name, with those of its models that are ``allowed``. One that is named twice gets two, and a
+    """A slot for each name, with those of its models that are ``allowed``. One that is named twice gets two, and a
     number after its name.
     """
     found: list[MemberSlot] = []
@@ -124,5 +124,5 @@ def varied(parameters: Parameters, nth: int) -> Parameters:
     return msgspec.structs.replace(parameters, temperature=TEMPERATURES[(nth - 1) % len(TEMPERATURES)])
 
 
-def _seat(candidate: Candidate) -> MemberSlot:
+def _slot(candidate: Candidate) -> MemberSlot:
     return MemberSlot(str(candidate), str(candidate), [candidate])

@@ -15,7 +15,7 @@ import trio
 from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
-from llm_actors.orchestrator.strategies.member_slots import named, seat_for
+from llm_actors.orchestrator.strategies.member_slots import named, slot_for
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.prompts import about
 from llm_actors.orchestrator.strategies.synthesis import respond
@@ -105,7 +105,7 @@ class TeamCalls:
         if self._is_streaming or self._streamed is not None:
             raise RuntimeError("only one response can be streamed")
         self._count(1)
-        slot = seat_for(ensemble.services, ensemble.context, model)
+        slot = slot_for(ensemble.services, ensemble.context, model)
         if slot.failure is not None:
             raise error_for(slot.failure)
         self._is_streaming = True

@@ -11,7 +11,7 @@ from typing import Final
 
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import Ensemble
-from llm_actors.orchestrator.strategies.member_slots import seat_for
+from llm_actors.orchestrator.strategies.member_slots import slot_for
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.merging import merge_json
 from llm_actors.orchestrator.strategies.prompts import SYNTHESIS, about
@@ -68,7 +68,7 @@ async def synthesise(ensemble: Ensemble, answers: Sequence[Member]) -> RunResult
 
 
 async def _by_model(ensemble: Ensemble, model: str, answers: Sequence[Member], best: Member) -> RunResult:
-    slot = seat_for(ensemble.services, ensemble.context, model)
+    slot = slot_for(ensemble.services, ensemble.context, model)
     if slot.failure is not None:
         return _without(ensemble, model, best, slot.failure.message)
     template = ensemble.policy.template or SYNTHESIS

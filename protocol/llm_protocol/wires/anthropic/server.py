@@ -20,7 +20,7 @@ from llm_protocol.content import (
     ToolChoice,
     ToolResult,
 )
-from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
+from llm_protocol.dialect import ClientRequest, ModelInfo, WireResponse
 from llm_protocol.failures import Failure
 from llm_protocol.requests import ChatRequest, Parameters
 from llm_protocol.response import LLMResponse
@@ -38,7 +38,7 @@ class AnthropicServer:
 
     name = NAME
 
-    def decode_request(self, path: str, body: bytes) -> Inbound:
+    def decode_request(self, path: str, body: bytes) -> ClientRequest:
         """Decode a client's request to ``/v1/messages`` or ``/v1/messages/count_tokens``."""
         endpoint = path.partition("?")[0].rstrip("/")
         if endpoint.endswith("/messages/count_tokens"):
@@ -47,11 +47,11 @@ class AnthropicServer:
             raise unsupported("path", f"{path} is not served: the chat endpoint is /v1/messages")
         return decode_chat(body)
 
-    def response_encoder(self, inbound: Inbound, response_id: str) -> AnthropicEncoder:
+    def response_encoder(self, inbound: ClientRequest, response_id: str) -> AnthropicEncoder:
         """An encoder for one streamed response."""
         return AnthropicEncoder(inbound, response_id)
 
-    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
+    def encode_response(self, inbound: ClientRequest, response: LLMResponse) -> bytes:
         """The body of a whole response."""
         return runtime_fields(encode_whole(response), response, wanted=is_wanted(inbound))
 
@@ -77,7 +77,7 @@ COUNTED_MAX_TOKENS = 128_000
 """``max_tokens`` for a token count, whose request has none. It is more than any thinking budget."""
 
 
-def decode_chat(data: bytes, *, max_tokens: int | None = None) -> Inbound:
+def decode_chat(data: bytes, *, max_tokens: int | None = None) -> ClientRequest:
     """The request in a client's body. ``max_tokens`` applies if the body has none. Raises `BadRequestError`."""
     body = Body.parse(data)
     wanted = body.integer("max_tokens", low=0)
@@ -93,7 +93,7 @@ def decode_chat(data: bytes, *, max_tokens: int | None = None) -> Inbound:
         response_format=_response_format(body),
         parameters=_parameters(body, max_tokens if wanted is None else wanted, parallel),
     )
-    return Inbound(request, stream=stream, policy=body.policy())
+    return ClientRequest(request, stream=stream, policy=body.policy())
 
 
 def _parameters(body: Body, max_tokens: int | None, parallel: bool | None) -> Parameters:

@@ -15,7 +15,7 @@ from llm_protocol.codec.kept_fields import filled, rest_of
 from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
-from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.dialect import ClientRequest, Frame
 from llm_protocol.events import (
     Delta,
     Failed,
@@ -55,7 +55,7 @@ _ItemEvent = ItemStarted | Delta | ItemDone
 class AnthropicEncoder(StreamEncoder):
     """Encodes one streamed response."""
 
-    def __init__(self, inbound: Inbound, response_id: str) -> None:
+    def __init__(self, inbound: ClientRequest, response_id: str) -> None:
         super().__init__(inbound, response_id)
         self._told_start = False
         self._item: ItemStarted | None = None  # the item that is being sent

@@ -14,7 +14,7 @@ from llm_protocol.codec.kept_fields import KeptFields, beyond, filled, shape_of
 from llm_protocol.codec.vectors import VECTOR_LIMITS, embedding_of, encode_with_list
 from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.events import Event, Started
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.requests import EmbeddingRequest, Parameters
@@ -83,25 +83,25 @@ def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
 
 
 LISTS = "lists"
-"""`Inbound.form` of a response that is a bare list, without the name of its encoding."""
+"""`ClientRequest.form` of a response that is a bare list, without the name of its encoding."""
 
 
 _INPUT_TYPES = ("search_document", "search_query", "classification", "clustering", "image")
 
 
-def decode_embed(body: Body) -> Inbound:
+def decode_embed(body: Body) -> ClientRequest:
     """The request in a client's body. Raises `BadRequestError` or `UnsupportedError`."""
     return _decode(body, body.required_word("input_type", _INPUT_TYPES), "float")
 
 
-def decode_embed_v1(body: Body) -> Inbound:
+def decode_embed_v1(body: Body) -> ClientRequest:
     """The same at ``/v1/embed``, where ``input_type`` may be missing, and so may ``embedding_types``: then the response
     is a list of lists of numbers.
     """
     return _decode(body, body.word("input_type", _INPUT_TYPES) or DEFAULT_INPUT_TYPE, LISTS)
 
 
-def _decode(body: Body, input_type: str, default_form: str) -> Inbound:
+def _decode(body: Body, input_type: str, default_form: str) -> ClientRequest:
     if body.strings("images") or input_type == "image":
         raise body.cannot("images", "only texts can be embedded here")
     forms = body.strings("embedding_types")
@@ -119,7 +119,7 @@ def _decode(body: Body, input_type: str, default_form: str) -> Inbound:
         input_type=input_type,
         parameters=Parameters(wire=NAME, extra={NAME: extra} if extra else {}),
     )
-    return Inbound(request, policy=body.policy(), form=forms[0] if forms else default_form)
+    return ClientRequest(request, policy=body.policy(), form=forms[0] if forms else default_form)
 
 
 def _text(item: Body) -> str:

@@ -12,7 +12,7 @@ from typing import final
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.fields import unsupported
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
-from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
+from llm_protocol.dialect import ClientRequest, ModelInfo, WireResponse
 from llm_protocol.failures import Failure
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
 from llm_protocol.response import LLMResponse
@@ -31,7 +31,7 @@ class CohereServer:
 
     name = NAME
 
-    def decode_request(self, path: str, body: bytes) -> Inbound:
+    def decode_request(self, path: str, body: bytes) -> ClientRequest:
         """Decode a client's request to ``/v2/chat``, ``/v2/embed`` or ``/v1/embed``."""
         endpoint = path.partition("?")[0].rstrip("/")
         decode = next((decode for end, decode in _READERS.items() if endpoint.endswith(end)), None)
@@ -39,11 +39,11 @@ class CohereServer:
             raise unsupported("path", f"{path} is not served: there are {' and '.join(list(_READERS)[:2])}")
         return decode(Body.parse(body))
 
-    def response_encoder(self, inbound: Inbound, response_id: str) -> CohereEncoder:
+    def response_encoder(self, inbound: ClientRequest, response_id: str) -> CohereEncoder:
         """An encoder for one streamed response."""
         return CohereEncoder(inbound, response_id)
 
-    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
+    def encode_response(self, inbound: ClientRequest, response: LLMResponse) -> bytes:
         """The body of a whole response."""
         if isinstance(inbound.request, EmbeddingRequest):
             body = encode_embeddings(inbound.request, response, inbound.form)
@@ -63,7 +63,7 @@ class CohereServer:
 _CHOICES = {"NONE": ToolChoice("none"), "REQUIRED": ToolChoice("required")}
 
 
-def decode_chat(body: Body) -> Inbound:
+def decode_chat(body: Body) -> ClientRequest:
     """The request in a client's body. Raises `BadRequestError`."""
     stream, choice = bool(body.boolean("stream")), body.word("tool_choice", _CHOICES)
     strict = body.boolean("strict_tools")
@@ -75,7 +75,7 @@ def decode_chat(body: Body) -> Inbound:
         response_format=_response_format(body.object("response_format")),
         parameters=_parameters(body),
     )
-    return Inbound(request, stream=stream, policy=body.policy())
+    return ClientRequest(request, stream=stream, policy=body.policy())
 
 
 def _parameters(body: Body) -> Parameters:
@@ -134,7 +134,7 @@ def _response_format(format_: Body | None) -> ResponseFormat | None:
     return ResponseFormat(type="json") if schema is None else ResponseFormat(type="json_schema", schema=schema)
 
 
-_READERS: dict[str, Callable[[Body], Inbound]] = {
+_READERS: dict[str, Callable[[Body], ClientRequest]] = {
     "/v2/chat": decode_chat,
     "/v2/embed": decode_embed,
     "/v1/embed": decode_embed_v1,

@@ -9,7 +9,7 @@ from llm_protocol.codec.kept_fields import filled
 from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
-from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.dialect import ClientRequest, Frame
 from llm_protocol.events import Delta, Failed, Finished, ItemDone, ItemStarted
 from llm_protocol.extra_fields import merge
 from llm_protocol.response import FinishReason, LLMResponse, Usage
@@ -48,7 +48,7 @@ class _Open:
 class CohereEncoder(StreamEncoder):
     """Encodes one streamed response."""
 
-    def __init__(self, inbound: Inbound, response_id: str) -> None:
+    def __init__(self, inbound: ClientRequest, response_id: str) -> None:
         super().__init__(inbound, response_id)
         self._told_start = False
         self._refused = False

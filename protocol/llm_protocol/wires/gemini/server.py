@@ -11,7 +11,7 @@ import msgspec
 
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Text, Tool, ToolChoice
-from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
+from llm_protocol.dialect import ClientRequest, ModelInfo, WireResponse
 from llm_protocol.failures import Failure
 from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import LLMResponse
@@ -30,15 +30,15 @@ class GeminiServer:
 
     name = NAME
 
-    def decode_request(self, path: str, body: bytes) -> Inbound:
+    def decode_request(self, path: str, body: bytes) -> ClientRequest:
         """Decode a client's request. Raises `BadRequestError` or `UnsupportedError`, naming the field at fault."""
         return decode_request(path, body)
 
-    def response_encoder(self, inbound: Inbound, response_id: str) -> GeminiEncoder:
+    def response_encoder(self, inbound: ClientRequest, response_id: str) -> GeminiEncoder:
         """An encoder for one streamed response."""
         return GeminiEncoder(inbound, response_id)
 
-    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
+    def encode_response(self, inbound: ClientRequest, response: LLMResponse) -> bytes:
         """The body of a whole response."""
         if isinstance(inbound.request, EmbeddingRequest):
             body = encode_embeddings(response, single=inbound.form == "embedContent")
@@ -58,7 +58,7 @@ class GeminiServer:
 _PATH = re.compile(r"/?(?:v\d\w*/)?(models|tunedModels)/(.+):(\w+)", re.ASCII)
 
 
-def decode_request(path: str, body: bytes) -> Inbound:
+def decode_request(path: str, body: bytes) -> ClientRequest:
     """Decode a client's request. Raises `BadRequestError` or `UnsupportedError`, naming the field at fault."""
     url = urlsplit(path)
     found = _PATH.fullmatch(url.path)
@@ -83,7 +83,7 @@ def decode_request(path: str, body: bytes) -> Inbound:
             request = _embed([fields], model)
         case _:
             raise unsupported("path", f"there is no method {method}; there are {', '.join(METHODS)}")
-    return Inbound(
+    return ClientRequest(
         request=request,
         stream=method == "streamGenerateContent",
         policy=fields.policy(),

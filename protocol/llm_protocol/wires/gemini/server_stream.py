@@ -13,7 +13,7 @@ from llm_protocol.codec.logprobs import to_gemini as logprobs_to_gemini
 from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
-from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.dialect import ClientRequest, Frame
 from llm_protocol.events import Delta, Failed, Finished, ItemDone, ReasoningDelta, ToolCallDelta
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.runtime_fields import runtime_fields
@@ -33,7 +33,7 @@ from llm_protocol.wires.gemini.shapes import (
 class GeminiEncoder(StreamEncoder):
     """Turns the events of one run into chunks. Text is sent as it arrives, the rest when the item is complete."""
 
-    def __init__(self, inbound: Inbound, response_id: str) -> None:
+    def __init__(self, inbound: ClientRequest, response_id: str) -> None:
         super().__init__(inbound, response_id)
         self._started()
 

@@ -12,7 +12,7 @@ from typing import final
 import msgspec
 
 from llm_protocol.codec.json import encode_json
-from llm_protocol.dialect import Frame, Inbound, ResponseEncoder
+from llm_protocol.dialect import ClientRequest, Frame, ResponseEncoder
 from llm_protocol.events import (
     ChoiceFinished,
     Event,
@@ -31,7 +31,7 @@ MOST_CHOICES = 128
 """Choices in one response, as at OpenAI."""
 
 
-def with_choices(inbound: Inbound, prompts: Sequence[str | None]) -> Inbound:
+def with_choices(inbound: ClientRequest, prompts: Sequence[str | None]) -> ClientRequest:
     """``inbound`` with one more request for each of ``prompts``; ``None`` stands for the same prompt."""
     first = msgspec.structs.replace(inbound.request, one_of=len(prompts))
     requests = [
@@ -41,7 +41,7 @@ def with_choices(inbound: Inbound, prompts: Sequence[str | None]) -> Inbound:
     return inbound._replace(request=requests[0], choices=tuple(requests[1:]))
 
 
-def in_one_call(inbound: Inbound) -> Inbound | None:
+def in_one_call(inbound: ClientRequest) -> ClientRequest | None:
     """``inbound`` with one request for all choices; ``None`` where each needs its own."""
     request = inbound.request
     if not inbound.choices or not isinstance(request, ChatRequest):
@@ -49,7 +49,7 @@ def in_one_call(inbound: Inbound) -> Inbound | None:
     return inbound._replace(request=msgspec.structs.replace(request, n=1 + len(inbound.choices), one_of=1))
 
 
-def encode_choices(inbound: Inbound, response: LLMResponse, profile: VendorProfile) -> bytes:
+def encode_choices(inbound: ClientRequest, response: LLMResponse, profile: VendorProfile) -> bytes:
     """The body of a complete response."""
     if not inbound.choices:
         return encode_whole(inbound, response, profile)
@@ -61,7 +61,7 @@ def encode_choices(inbound: Inbound, response: LLMResponse, profile: VendorProfi
     return encode_json({**body, "choices": choices})
 
 
-def closing_frames(inbound: Inbound, response: LLMResponse, profile: VendorProfile = OPENAI) -> list[Frame]:
+def closing_frames(inbound: ClientRequest, response: LLMResponse, profile: VendorProfile = OPENAI) -> list[Frame]:
     """The frames after the last choice of a stream has ended. ``response`` is the combined response."""
     request = inbound.request
     frames: list[Frame] = []
@@ -96,7 +96,7 @@ class FirstChoiceFirst:
 class ChoicesEncoder:
     """The frames of one run with several choices; ``encoders`` has one for each. See `ResponseEncoder`."""
 
-    def __init__(self, inbound: Inbound, encoders: list[ResponseEncoder], profile: VendorProfile) -> None:
+    def __init__(self, inbound: ClientRequest, encoders: list[ResponseEncoder], profile: VendorProfile) -> None:
         self._inbound = inbound
         self._encoders = encoders
         self._profile = profile

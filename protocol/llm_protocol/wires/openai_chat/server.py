@@ -14,7 +14,7 @@ from llm_protocol.codec import old_functions
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
-from llm_protocol.dialect import Inbound, ModelInfo, ResponseEncoder, WireResponse
+from llm_protocol.dialect import ClientRequest, ModelInfo, ResponseEncoder, WireResponse
 from llm_protocol.failures import Failure
 from llm_protocol.requests import (
     AnyRequest,
@@ -53,7 +53,7 @@ class OpenAIChatServer:
         """The dialect's name."""
         return self.profile.name
 
-    def decode_request(self, path: str, body: bytes) -> Inbound:
+    def decode_request(self, path: str, body: bytes) -> ClientRequest:
         """Decode a client's request; the end of the path decides which. Raises `BadRequestError` and
         `UnsupportedError`.
         """
@@ -73,21 +73,21 @@ class OpenAIChatServer:
             raise unsupported("stream", "embeddings and images are never streamed; omit stream")
         if isinstance(request, EmbeddingRequest):
             form = wanted_form(fields)
-        inbound = Inbound(request, stream=stream, include_usage=usage, policy=fields.policy(), form=form)
+        inbound = ClientRequest(request, stream=stream, include_usage=usage, policy=fields.policy(), form=form)
         return inbound if choices == [None] else with_choices(inbound, choices)
 
-    def response_encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
+    def response_encoder(self, inbound: ClientRequest, response_id: str) -> ResponseEncoder:
         """An encoder for one streamed response."""
         if isinstance(inbound.request, ChatRequest) and inbound.request.n > 1:
             each = [self._encoder(inbound._replace(choice=at), response_id) for at in range(inbound.request.n)]
             return ChoicesEncoder(inbound, each, self.profile)
         return self._encoder(inbound, response_id)
 
-    def _encoder(self, inbound: Inbound, response_id: str) -> ResponseEncoder:
+    def _encoder(self, inbound: ClientRequest, response_id: str) -> ResponseEncoder:
         encoder = OpenAIChatEncoder(inbound, response_id, self.profile)
         return old_functions.OldFormEncoder(encoder) if inbound.form == old_functions.FUNCTIONS else encoder
 
-    def encode_response(self, inbound: Inbound, response: LLMResponse) -> bytes:
+    def encode_response(self, inbound: ClientRequest, response: LLMResponse) -> bytes:
         """The body of a whole response."""
         match inbound.request:
             case EmbeddingRequest():

@@ -12,7 +12,7 @@ from llm_protocol.codec.media import image_url
 from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall
-from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.dialect import ClientRequest, Frame
 from llm_protocol.events import Delta, Failed, Finished, ItemDone, ItemStarted, RefusalDelta, TextDelta, ToolCallDelta
 from llm_protocol.extra_fields import merge
 from llm_protocol.requests import CompletionRequest
@@ -27,12 +27,12 @@ DONE = Frame(None, b"[DONE]")
 ANNOTATIONS = "annotations"
 
 
-def encode_whole(inbound: Inbound, response: LLMResponse, profile: VendorProfile) -> bytes:
+def encode_whole(inbound: ClientRequest, response: LLMResponse, profile: VendorProfile) -> bytes:
     """The body of a whole response."""
     return encode_json(whole_body(inbound, response, profile))
 
 
-def whole_body(inbound: Inbound, response: LLMResponse, profile: VendorProfile) -> JsonObject:
+def whole_body(inbound: ClientRequest, response: LLMResponse, profile: VendorProfile) -> JsonObject:
     """The same as a dict, before it is encoded."""
     reason = response.finish_reason or FinishReason.STOP
     legacy = isinstance(inbound.request, CompletionRequest)
@@ -126,7 +126,7 @@ _FIELDS: dict[type[Delta], bytes] = {TextDelta: b"content", RefusalDelta: b"refu
 class OpenAIChatEncoder(StreamEncoder):
     """The frames of one streamed response. Adjacent deltas of an item become one chunk."""
 
-    def __init__(self, inbound: Inbound, response_id: str, profile: VendorProfile) -> None:
+    def __init__(self, inbound: ClientRequest, response_id: str, profile: VendorProfile) -> None:
         super().__init__(inbound, response_id)
         request = inbound.request
         self._profile = profile

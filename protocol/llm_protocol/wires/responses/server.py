@@ -14,7 +14,7 @@ import msgspec
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.json import encode_json
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
-from llm_protocol.dialect import Inbound, ModelInfo, WireResponse
+from llm_protocol.dialect import ClientRequest, ModelInfo, WireResponse
 from llm_protocol.events import Event, Failed
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import unfold
@@ -40,13 +40,13 @@ class OpenAIResponsesServer:
         """A request with its options, from an HTTP body or a ``response.create`` frame."""
         return decode_create(data)
 
-    def decode_request(self, path: str, body: bytes) -> Inbound:  # noqa: ARG002
+    def decode_request(self, path: str, body: bytes) -> ClientRequest:  # noqa: ARG002
         """The request alone."""
         return decode_create(body).inbound
 
     def response_encoder(
         self,
-        inbound: Inbound,
+        inbound: ClientRequest,
         response_id: str,
         options: ResponseOptions = NO_OPTIONS,
         *,
@@ -58,7 +58,7 @@ class OpenAIResponsesServer:
 
     def encode_response(
         self,
-        inbound: Inbound,
+        inbound: ClientRequest,
         response: LLMResponse,
         options: ResponseOptions = NO_OPTIONS,
         *,
@@ -71,36 +71,43 @@ class OpenAIResponsesServer:
         return self.encode_log(inbound, response.response_id, options, events)
 
     def encode_log(
-        self, inbound: Inbound, response_id: str, options: ResponseOptions, events: Iterable[Event]
+        self, inbound: ClientRequest, response_id: str, options: ResponseOptions, events: Iterable[Event]
     ) -> bytes:
         """The complete response, as it is in the last event of the stream of ``events``, which must have an end."""
         return encode_json(_read(inbound, response_id, options, events).resource)
 
-    def last_number(self, inbound: Inbound, response_id: str, options: ResponseOptions, events: Iterable[Event]) -> int:
+    def last_number(
+        self, inbound: ClientRequest, response_id: str, options: ResponseOptions, events: Iterable[Event]
+    ) -> int:
         """The sequence number of the last event of the stream of ``events``."""
         return _read(inbound, response_id, options, events).number
 
     def encode_pending(
-        self, inbound: Inbound, response_id: str, options: ResponseOptions = NO_OPTIONS, *, status: str = "in_progress"
+        self,
+        inbound: ClientRequest,
+        response_id: str,
+        options: ResponseOptions = NO_OPTIONS,
+        *,
+        status: str = "in_progress",
     ) -> bytes:
         """The object of a response that is running (``"in_progress"``) or waiting (``"queued"``)."""
         return encode_json(ResourceEncoder(inbound, response_id, options).body(status))
 
     def queued_event(
-        self, inbound: Inbound, response_id: str, options: ResponseOptions, *, stream_id: str | None = None
+        self, inbound: ClientRequest, response_id: str, options: ResponseOptions, *, stream_id: str | None = None
     ) -> bytes:
         """The event for a response that waits for its turn. It is not part of the response's stream, so its sequence
         number is the one before the first.
         """
         return _frame("response.queued", -1, ResourceEncoder(inbound, response_id, options).body("queued"), stream_id)
 
-    def withdrawn(self, inbound: Inbound, response_id: str, options: ResponseOptions) -> JsonObject:
+    def withdrawn(self, inbound: ClientRequest, response_id: str, options: ResponseOptions) -> JsonObject:
         """The object of a response that was cancelled before it began."""
         ending = ending_of(None, Failure(kind=FailureKind.CANCELLED, message="cancelled"), refused=False)
         return ResourceEncoder(inbound, response_id, options).body(ending.status, ending=ending)
 
     def withdrawn_event(
-        self, inbound: Inbound, response_id: str, options: ResponseOptions, *, stream_id: str | None = None
+        self, inbound: ClientRequest, response_id: str, options: ResponseOptions, *, stream_id: str | None = None
     ) -> bytes:
         """The only event of such a response besides `queued_event`."""
         return _frame("response.incomplete", 0, self.withdrawn(inbound, response_id, options), stream_id)
@@ -147,7 +154,7 @@ _NOTHING_NEW = 2**62
 
 
 def _read(
-    inbound: Inbound, response_id: str, options: ResponseOptions, events: Iterable[Event]
+    inbound: ClientRequest, response_id: str, options: ResponseOptions, events: Iterable[Event]
 ) -> OpenAIResponsesEncoder:
     encoder = OpenAIResponsesEncoder(inbound, response_id, options, starting_after=_NOTHING_NEW)
     encoder.start()
@@ -164,7 +171,7 @@ _CHOICES = {"auto": ToolChoice("auto"), "none": ToolChoice("none"), "required": 
 class Create(NamedTuple):
     """A decoded request with its options."""
 
-    inbound: Inbound
+    inbound: ClientRequest
     options: ResponseOptions
 
     @property
@@ -173,7 +180,7 @@ class Create(NamedTuple):
         messages = _chat(self.inbound).messages
         return messages if self.options.instructions is None else messages[1:]
 
-    def after(self, history: Sequence[Message]) -> Inbound:
+    def after(self, history: Sequence[Message]) -> ClientRequest:
         """The request with ``history`` before its own input: how ``previous_response_id`` is resolved."""
         request = _chat(self.inbound)
         head = request.messages[: len(request.messages) - len(self.input)]
@@ -181,7 +188,7 @@ class Create(NamedTuple):
         return self.inbound._replace(request=longer)
 
 
-def _chat(inbound: Inbound) -> ChatRequest:
+def _chat(inbound: ClientRequest) -> ChatRequest:
     assert isinstance(inbound.request, ChatRequest)
     return inbound.request
 
@@ -208,7 +215,7 @@ def decode_create(data: bytes | str) -> Create:
         problem = "missing" if body.take("input") is None else "empty"
         raise body.wrong("input", f"a string or a list of items; it is {problem}")
     stream = bool(body.boolean("stream"))
-    return Create(Inbound(_request(body, options.instructions), stream=stream, policy=body.policy()), options)
+    return Create(ClientRequest(_request(body, options.instructions), stream=stream, policy=body.policy()), options)
 
 
 def _request(body: Body, instructions: str | None) -> ChatRequest:

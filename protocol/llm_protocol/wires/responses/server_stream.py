@@ -21,7 +21,7 @@ from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.merging import ANY_DELTAS, count_pieces, cut
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
-from llm_protocol.dialect import Frame, Inbound
+from llm_protocol.dialect import ClientRequest, Frame
 from llm_protocol.events import (
     Delta,
     Event,
@@ -139,7 +139,7 @@ class OpenAIResponsesEncoder(StreamEncoder):
 
     def __init__(
         self,
-        inbound: Inbound,
+        inbound: ClientRequest,
         response_id: str,
         options: ResponseOptions,
         *,
@@ -155,8 +155,8 @@ class OpenAIResponsesEncoder(StreamEncoder):
         self._number = -1
         self._items: dict[int, _Item] = {}  # by the log's index, in order of appearance
         self._held: _Item | None = None
-        """A complete item. Its end is sent only when the next event shows whether the response was truncated inside it.
-        """
+        """A complete item. Its end is sent only when the next event shows whether the response was truncated inside
+        it."""
         self._restarts = 0
         self._members = MemberEventEncoder()
         self._texts_sent: dict[str, list[str]] = {}

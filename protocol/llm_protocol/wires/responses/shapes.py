@@ -27,7 +27,7 @@ from llm_protocol.content import (
     ToolCall,
     ToolChoice,
 )
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import LLMResponse, Usage
 from llm_protocol.runtime_fields import runtime_object
@@ -210,7 +210,7 @@ def own(part: Text | Document | Audio | Refusal | ToolCall | Tool) -> JsonObject
 class ResourceEncoder:
     """Makes the snapshots of one response."""
 
-    def __init__(self, inbound: Inbound, response_id: str, options: ResponseOptions) -> None:
+    def __init__(self, inbound: ClientRequest, response_id: str, options: ResponseOptions) -> None:
         request = inbound.request
         assert isinstance(request, ChatRequest)
         self._model = request.model

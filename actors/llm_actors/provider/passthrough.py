@@ -33,7 +33,7 @@ class ClientGone(Exception):  # noqa: N818
     """The client has left, is too slow or sends what cannot be read: the request ends here."""
 
 
-class Taker(Protocol):
+class ResponseSink(Protocol):
     """Where an answer goes. Raises nothing but `ClientGone`."""
 
     async def begin(self, status: int, headers: tuple[tuple[str, str], ...], length: int | None) -> None:
@@ -45,14 +45,14 @@ class Taker(Protocol):
         ...
 
 
-class PassOn(Call["PassthroughResponse"], frozen=True, kw_only=True):
+class PassthroughRequest(Call["PassthroughResponse"], frozen=True, kw_only=True):
     """Send a request as it is. ``path`` is a `vendor_path` with its query. ``body`` raises nothing but `ClientGone`."""
 
     method: str
     path: str
     headers: tuple[tuple[str, str], ...]
     body: bytes | StreamedBody
-    taker: Taker
+    taker: ResponseSink
     timeouts: Timeouts | None = None
     on_sent: Callable[[], None] | None = None
 
@@ -73,10 +73,12 @@ class PassthroughResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @final
-class PassingCall:
+class PassthroughCall:
     """The state of one. Made, run once, thrown away."""
 
-    def __init__(self, spec: ProviderSpec, transport: Transport, message: PassOn, scope: trio.CancelScope) -> None:
+    def __init__(
+        self, spec: ProviderSpec, transport: Transport, message: PassthroughRequest, scope: trio.CancelScope
+    ) -> None:
         self._spec = spec
         self._transport = transport
         self._message = message
