@@ -24,6 +24,7 @@ BELOW: dict[str, set[str]] = {
 LAYERS: tuple[set[str], ...] = (
     {"kernel", "threads", "deployment", "run", "file_problem", "sqlite_file"},
     {"redis", "testing", "store", "request_log"},
+    {"redis_link"},
     {"transport", "limiter", "cache", "selector"},
     {"provider"},
     {"catalog"},

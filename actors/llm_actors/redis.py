@@ -90,7 +90,20 @@ class RedisScript:
         """Call the script. Raises `RedisAwayError` within the server's ``timeout_s``: the script may have
         run, or not.
         """
-        return await _within(self._timeout_s, lambda: self._script(keys=keys, args=[argument]))
+        answer = await _within(self._timeout_s, lambda: self._script(keys=keys, args=[argument]))
+        if not isinstance(answer, bytes):
+            raise _unexpected(answer)
+        return answer
+
+    async def run_list(self, keys: Sequence[str], arguments: Sequence[str | bytes | int | float]) -> list[bytes]:
+        """The same for a script that takes several arguments and returns a list of strings."""
+        answer = await _within(self._timeout_s, lambda: self._script(keys=keys, args=list(arguments)))
+        if not isinstance(answer, list):
+            raise _unexpected(answer)
+        found = [each for each in answer if isinstance(each, bytes)]
+        if len(found) != len(answer):
+            raise _unexpected(answer)
+        return found
 
 
 async def session(server: RedisServer, source: str, use: Callable[[RedisScript], Awaitable[None]]) -> RedisProblem:
@@ -134,7 +147,7 @@ def _address(server: RedisServer) -> str:
     return parts._replace(query="&".join(filter(None, (parts.query, f"{CHECK_HOST}=true")))).geturl()
 
 
-async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> bytes:
+async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> object:
     answer: object = None
     limit = trio.move_on_after(seconds)
     try:
@@ -145,9 +158,11 @@ async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> bytes
             raise RedisAwayError(_problem(exc)) from None
     if limit.cancel_called and answer is None:
         raise RedisAwayError(RedisProblem(UNREACHABLE, f"no response within {seconds * 1000:.0f} ms"))
-    if not isinstance(answer, bytes):
-        raise RedisAwayError(RedisProblem("answer", f"a response of type {type(answer).__name__}"))
     return answer
+
+
+def _unexpected(answer: object) -> RedisAwayError:
+    return RedisAwayError(RedisProblem("answer", f"a response of type {type(answer).__name__}"))
 
 
 def _problem(exc: BaseException) -> RedisProblem:

@@ -89,7 +89,7 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Whether complete responses are cached for equal requests, how many bytes of them, and for how long.
 
     Off by default: a caller who asks twice may want two responses. ``path`` adds a file that outlives the process and
-    may be shared by several; its directory is made if it is missing.
+    may be shared by several; its directory is made if it is missing. ``redis`` has Redis in the place of the file.
     """
 
     enabled: bool = False
@@ -102,6 +102,14 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Millions of bytes in the file, besides its journal of a few megabytes."""
     ttl_s: CacheSeconds = 3600.0
     """The oldest cached response that may be used, in seconds."""
+    redis: bool = False
+    """Whether cached responses are also kept in `[redis]`, readable for all processes with its prefix; in place of
+    `path`.
+    """
+    flight_wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 30.0
+    """With `redis`: the longest that a request waits for an equal one of another process, in seconds. Streamed requests
+    do not wait.
+    """
 
 
 class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -184,7 +184,8 @@ def _walk(node: TreeNode, above: str) -> Iterator[tuple[str, TreeNode]]:
 
 
 def _cache(cache: CacheStatistics) -> Iterator[Metric]:
-    tiers = {name: tier for name, tier in (("memory", cache.memory), ("file", cache.file)) if tier is not None}
+    places = {"memory": cache.memory, "file": cache.file, "redis": cache.redis}
+    tiers = {name: tier for name, tier in places.items() if tier is not None}
     yield _gauge("cache_bytes", "Bytes of cached entries.", {name: tier.bytes for name, tier in tiers.items()}, "tier")
     evicted = {name: tier.evicted for name, tier in tiers.items()}
     yield _counter("cache_evicted", "Cache entries that were evicted.", evicted, "tier")

@@ -140,7 +140,10 @@ class Tree:
         # If the cache is off, requests that ask for it anyway use the memory tier; the file is left alone.
         cache, cache_ref = _parking(
             cache_child(
-                config.cache if config.cached else CachePolicy(), ttls=_ttls(config), store=extensions.cache_store
+                config.cache if config.cached else CachePolicy(),
+                ttls=_ttls(config),
+                store=extensions.cache_store,
+                server=config.redis,
             )
         )
         self._provider_actors = Supervisor(
@@ -290,6 +293,7 @@ class Tree:
             observer=self._actors.observer,
             cache=self._actors.cache,
             caches=config.cached,
+            flight_wait_s=config.cache.flight_wait_s,
             target_of=partial(_target_of, specs),
             cost_of=self._cost_of,
             has_own_price=lambda each: own_prices.find(each.provider, each.model) is not None,

@@ -1,29 +1,39 @@
-"""The cache actor: memory first, then the file, without delaying requests.
+"""The cache actor: memory first, then the file or Redis, without delaying requests.
 
-Responses in memory are returned at once. Otherwise the file is read concurrently, so that its slowness delays no other
-request. The memory outlives a crash: it is handed over by reference, and the sizes of its entries are computed again.
-Each entry is checked when it is read, like those from the file.
+Responses in memory are returned at once. Otherwise the file or Redis is read concurrently, so that its slowness delays
+no other request. The memory outlives a crash: it is handed over by reference, and the sizes of its entries are computed
+again. Each entry is checked when it is read, like those from the file.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import assert_never, final
+from collections.abc import Collection, Mapping
+from typing import Protocol, assert_never, final
 
 import msgspec
 import trio
 
 from llm_actors.cache.disk import Disk
-from llm_actors.cache.entry import Entry, Found, pack, unpack
+from llm_actors.cache.entry import Claimed, Entry, Found, pack, unpack
 from llm_actors.cache.key import CacheKey
 from llm_actors.cache.lifetimes import Lifetimes
 from llm_actors.cache.memory import Memory
-from llm_actors.cache.messages import CACHE_MAILBOX, CacheMessage, GetCacheStatistics, Lookup, Store
+from llm_actors.cache.messages import (
+    CACHE_MAILBOX,
+    CacheMessage,
+    Claim,
+    GetCacheStatistics,
+    Lookup,
+    Release,
+    Store,
+    ToMake,
+)
 from llm_actors.cache.own_tier import CacheStore, OwnTier
-from llm_actors.cache.statistics import CacheStatistics
+from llm_actors.cache.statistics import CacheStatistics, TierStatistics
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve_at_once
 from llm_actors.kernel.trace import exception_site
+from llm_actors.redis import RedisServer
 from llm_protocol.policy import CachePolicy
 from llm_protocol.response import LLMResponse
 
@@ -41,11 +51,24 @@ class Kept(msgspec.Struct, frozen=True):
     memory: Memory
 
 
+class SecondTier(Protocol):
+    """What is behind the memory: `Disk` or `RedisTier`. Its waits are short, and nothing of it raises."""
+
+    async def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]: ...
+    async def claim(self, key: CacheKey) -> Claimed: ...
+    def release(self, key: CacheKey) -> None: ...
+    def write(self, entry: Entry) -> None: ...
+    async def run(self) -> None: ...
+    def finish(self) -> None: ...
+    async def close(self) -> None: ...
+    def statistics(self) -> TierStatistics: ...
+
+
 @final
 class CacheActor:
-    """The `ResponseCache`. ``disk``: the file tier, if there is one."""
+    """The `ResponseCache`. ``disk``: the second tier, if there is one."""
 
-    def __init__(self, memory: Memory, *, lifetimes: Lifetimes, disk: Disk | None = None) -> None:
+    def __init__(self, memory: Memory, *, lifetimes: Lifetimes, disk: SecondTier | None = None) -> None:
         self._memory = memory
         self._lifetimes = lifetimes
         self._disk = disk
@@ -72,6 +95,11 @@ class CacheActor:
         match delivery.message:
             case Lookup() as message:
                 self._look_up(delivery, message)
+            case Claim() as message:
+                self._claim(delivery, message)
+            case Release(key):
+                if self._disk is not None:
+                    self._disk.release(key)
             case Store(answers):
                 for key, response in answers:
                     self._store(key, response)
@@ -104,7 +132,7 @@ class CacheActor:
 
     async def _look_in_file(
         self,
-        disk: Disk,
+        disk: SecondTier,
         delivery: Delivery[CacheMessage],
         message: Lookup,
         found: dict[CacheKey, LLMResponse],
@@ -115,6 +143,22 @@ class CacheActor:
                 found[key] = response
         if not delivery.abandoned:
             delivery.reply(message, _answers(message, found))
+
+    def _claim(self, delivery: Delivery[CacheMessage], message: Claim) -> None:
+        missing, found = self._in_memory(Lookup((message.key,), message.request_id), trio.current_time())
+        if missing and self._disk is not None:
+            delivery.defer()
+            self._nursery.start_soon(self._claim_in, self._disk, delivery, message)
+        else:
+            delivery.reply(message, _to_make(message, found.get(message.key), is_ours=bool(missing)))
+
+    async def _claim_in(self, disk: SecondTier, delivery: Delivery[CacheMessage], message: Claim) -> None:
+        claimed = await disk.claim(message.key)
+        response = None if claimed.found is None else self._remembered(message.key, claimed.found)
+        if not delivery.abandoned:
+            delivery.reply(message, _to_make(message, response, is_ours=claimed.is_ours))
+        elif claimed.is_ours:
+            disk.release(message.key)
 
     def _remembered(self, key: CacheKey, filed: Found) -> LLMResponse | None:
         """Copy what the file had to memory. The file keeps everything for the longest lifetime."""
@@ -149,8 +193,18 @@ class CacheActor:
             self._disk.write(Entry(key, value))
 
     def _statistics(self) -> CacheStatistics:
-        file = None if self._disk is None else self._disk.statistics()
-        return CacheStatistics(memory=self._memory.statistics(), file=file)
+        memory, disk = self._memory.statistics(), self._disk
+        if disk is None:
+            return CacheStatistics(memory=memory)
+        if isinstance(disk, Disk):
+            return CacheStatistics(memory=memory, file=disk.statistics())
+        return CacheStatistics(memory=memory, redis=disk.statistics())
+
+
+def _to_make(message: Claim, response: LLMResponse | None, *, is_ours: bool) -> ToMake:
+    if response is not None:
+        log.info("request %s: the response is from the cache", message.request_id)
+    return ToMake(response, is_ours)
 
 
 def _answers(message: Lookup, found: Mapping[CacheKey, LLMResponse]) -> tuple[LLMResponse | None, ...]:
@@ -166,28 +220,40 @@ def cache_child(
     *,
     ttls: Mapping[str, float] | None = None,
     store: CacheStore | None = None,
+    server: RedisServer | None = None,
     name: str = "cache",
 ) -> ChildSpec[CacheMessage]:
     """The spec of a cache, for a supervisor. ``ttls``: lifetimes in seconds for the responses of some providers,
-    instead of the policy's. ``store`` takes the place of the file. The caller must check whether anything is
-    ``enabled``.
+    instead of the policy's. ``store`` takes the place of the file, and so does ``server`` if the policy says so. The
+    caller must check whether anything is ``enabled``.
     """
     lifetimes = Lifetimes(policy.ttl_s, ttls or {})
-    return ChildSpec(name, lambda previous: _cache(policy, lifetimes, store, previous), mailbox=CACHE_MAILBOX)
+    redis = server if policy.redis else None
+
+    def make(previous: Previous) -> CacheActor:
+        return _cache(policy, lifetimes, _second_tier(policy, lifetimes, store, redis), previous)
+
+    return ChildSpec(name, make, mailbox=CACHE_MAILBOX)
 
 
-def _cache(policy: CachePolicy, lifetimes: Lifetimes, store: CacheStore | None, previous: Previous) -> CacheActor:
+def _cache(policy: CachePolicy, lifetimes: Lifetimes, disk: SecondTier | None, previous: Previous) -> CacheActor:
     if isinstance(previous, Kept):
         memory = previous.memory
         memory.recount(trio.current_time())
     else:
         memory = Memory(int(policy.memory_mb * MEGABYTE))
-    return CacheActor(memory, lifetimes=lifetimes, disk=_disk(policy, lifetimes, store))
+    return CacheActor(memory, lifetimes=lifetimes, disk=disk)
 
 
-def _disk(policy: CachePolicy, lifetimes: Lifetimes, store: CacheStore | None) -> Disk | None:
+def _second_tier(
+    policy: CachePolicy, lifetimes: Lifetimes, store: CacheStore | None, redis: RedisServer | None
+) -> SecondTier | None:
     if store is not None:
         return Disk(OwnTier(store, ttl_s=lifetimes.longest))
+    if redis is not None:
+        from llm_actors.cache.redis_tier import RedisTier
+
+        return RedisTier(redis, ttl_s=lifetimes.longest)
     if policy.path is None:
         return None
     from llm_actors.cache.tier import FileTier  # SQLite is imported only if there is a file

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar, TypeVarTuple, Unpack, final
 
 import trio
 
-from llm_actors.cache.entry import Entry, Found
+from llm_actors.cache.entry import Claimed, Entry, Found
 from llm_actors.cache.key import CacheKey
 from llm_actors.cache.statistics import CacheCounters, TierStatistics
 
@@ -79,6 +79,14 @@ class Disk:
         self._late = True
         self._tier.count.errors += 1
         return {}
+
+    async def claim(self, key: CacheKey) -> Claimed:
+        """The entry for ``key``. No other process is asked whether it makes it."""
+        found = (await self.read((key,))).get(key)
+        return Claimed(found, is_ours=found is None)
+
+    def release(self, key: CacheKey) -> None:
+        """Nothing: nobody waits for it."""
 
     def _may_read(self) -> bool:
         self._late = self._late and self._thread.borrowed_tokens > 0

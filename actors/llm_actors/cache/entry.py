@@ -38,6 +38,15 @@ class Found(NamedTuple):
     age_s: float
 
 
+class Claimed(NamedTuple):
+    """What a lookup by somebody who would make a missing response comes to. ``is_ours``: nothing was found, and no
+    other process makes it.
+    """
+
+    found: Found | None
+    is_ours: bool
+
+
 def storable(response: LLMResponse) -> bool:
     """Whether ``response`` may be cached: it is complete, not empty, and will still be valid later.
 

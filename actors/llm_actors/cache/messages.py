@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Iterable, Sequence
-from typing import TypeAlias
+from math import inf
+from typing import NamedTuple, TypeAlias
 
 import trio
 
@@ -19,6 +20,9 @@ from llm_protocol.response import LLMResponse
 
 LOOKUP_SECONDS = 0.1
 """How long a request waits for the cache, whatever its state; after that it is a miss."""
+
+WAIT_STEP_SECONDS = 0.1
+"""How often a request looks whether another process has made its response."""
 
 CACHE_MAILBOX = MailboxSpec(1_024, Overflow.DROP_NEWEST)
 """If more messages wait than this, lookups are misses and responses are not stored."""
@@ -43,11 +47,31 @@ class Store(Cast, frozen=True):
         return type(self), tuple(key for key, _ in self.answers)
 
 
+class ToMake(NamedTuple):
+    """The response, or whether to make it as the only one. Neither: another process makes it."""
+
+    response: LLMResponse | None
+    is_ours: bool
+
+
+class Claim(Call[ToMake], frozen=True):
+    """Look up ``key``, and have the right to make it if it is missing and nobody makes it."""
+
+    key: CacheKey
+    request_id: str = ""
+
+
+class Release(Cast, frozen=True):
+    """Nobody makes ``key`` any more who had the right to."""
+
+    key: CacheKey
+
+
 class GetCacheStatistics(Call[CacheStatistics], frozen=True):
     """Get the statistics."""
 
 
-CacheMessage: TypeAlias = Lookup | Store | GetCacheStatistics
+CacheMessage: TypeAlias = Lookup | Claim | Release | Store | GetCacheStatistics
 CacheRef: TypeAlias = Ref[CacheMessage]
 
 
@@ -73,6 +97,27 @@ async def lookup_all(cache: CacheRef, keys: Sequence[CacheKey], request_id: str 
     except KernelError as exc:
         log.debug("request %s goes on uncached: %s", request_id, exc)
         return (None,) * len(keys)
+
+
+async def lookup_or_wait(cache: CacheRef, key: CacheKey, request_id: str = "", *, wait_s: float = inf) -> ToMake:
+    """`lookup` for a request that would make what is missing. While another process makes it, this waits, at most
+    ``wait_s``. What is ``is_ours`` must be given back with `release`, after `store`.
+    """
+    until = trio.current_time() + wait_s
+    while True:
+        try:
+            claimed = await cache.call(Claim(key, request_id), deadline=trio.current_time() + LOOKUP_SECONDS)
+        except KernelError as exc:
+            log.debug("request %s goes on uncached: %s", request_id, exc)
+            return ToMake(None, is_ours=False)
+        if claimed.response is not None or claimed.is_ours or trio.current_time() >= until:
+            return claimed
+        await trio.sleep(min(WAIT_STEP_SECONDS, until - trio.current_time()))
+
+
+def release(cache: CacheRef, key: CacheKey) -> None:
+    """Whoever waits for ``key`` need not any longer. Does not wait."""
+    cache.cast(Release(key))
 
 
 def store(cache: CacheRef, key: CacheKey, response: LLMResponse, *, fallback: bool = False) -> bool:

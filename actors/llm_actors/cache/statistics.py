@@ -23,7 +23,7 @@ class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     ``expired`` entries were found too old (they are misses too), ``evicted`` ones were displaced, ``dropped`` ones were
     not stored: too large, or more than the tier could write. ``errors``: for memory, responses without canonical bytes;
-    for the file, damaged entries, failed reads and writes, and lookups that it did not answer in time.
+    for the file and Redis, damaged entries, failed reads and writes, and lookups that were not answered in time.
     """
 
     entries: int | None
@@ -38,10 +38,13 @@ class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The cache at one time. A lookup asks the file only for what memory does not have. ``file``: if there is one."""
+    """The cache at one time. A lookup asks the file or Redis only for what memory does not have. ``file``, ``redis``:
+    if there is one.
+    """
 
     memory: TierStatistics
     file: TierStatistics | None = None
+    redis: TierStatistics | None = None
 
 
 def statistics_of(count: CacheCounters, *, entries: int | None, size: int) -> TierStatistics:

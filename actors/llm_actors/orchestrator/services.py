@@ -44,6 +44,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheRef
     caches: frozenset[str]
     """The providers whose responses are cached if the request does not say."""
+    flight_wait_s: float = 0.0
+    """How long a request that is not streamed waits for an equal one of another process, in seconds."""
     target_of: Callable[[Candidate], Target]
     """A candidate with everything that its responses depend on."""
     cost_of: CostOf

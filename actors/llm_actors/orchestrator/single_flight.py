@@ -20,10 +20,11 @@ from llm_actors.cache import (
     embedded,
     embedding_keys,
     key_of,
-    lookup,
     lookup_all,
+    lookup_or_wait,
     merge_embedding,
     peek,
+    release,
     split_embedding,
     store,
     store_all,
@@ -184,13 +185,26 @@ class SingleFlight:
     async def _ask(self, flying: _Flight, key: CacheKey, mode: CacheMode, routed: ResolvedRoute) -> None:
         flight, services = flying.run, flying.setup.services
         cache, request = services.cache, flight.request
-        found = await lookup(cache, key, request.request_id) if mode == "read" else None
+        if mode != "read":
+            await self._make(flying, key, routed)
+            return
+        # A stream would get its first token with the last one of another process, so it does not wait.
+        wait_s = 0.0 if flight.stream else min(services.flight_wait_s, (flying.until - trio.current_time()) / 2)
+        found, is_ours = await lookup_or_wait(cache, key, request.request_id, wait_s=wait_s)
         if found is not None:
             replay(flight, kept(found, request, response_id=flight.response_id))
             return
+        try:
+            await self._make(flying, key, routed)
+        finally:
+            if is_ours:
+                release(cache, key)
+
+    async def _make(self, flying: _Flight, key: CacheKey, routed: Routed) -> None:
+        flight, services = flying.run, flying.setup.services
         await self._ask_upstream(services, flight, routed, lambda: flying.until, flying.record)
         if (whole := _answer(flight)) is not None and _keeps(services, whole, routed):
-            store(cache, key, whole, fallback=_by_another(whole) or _is_second_best(whole))
+            store(services.cache, key, whole, fallback=_by_another(whole) or _is_second_best(whole))
 
     async def _embed(self, flying: _Flight, request: EmbeddingRequest, mode: CacheMode, routed: ResolvedRoute) -> None:
         """Ask only for those inputs that are not known."""

@@ -15,6 +15,7 @@ from llm_runtime.config.keys import KeyReader
 from llm_runtime.config.loading import from_table
 from llm_runtime.config.model import Config
 from llm_runtime.config.naming import check_names
+from llm_runtime.config.shared import check_shared
 
 _SECTIONS = (
     "server", "timeouts", "attempts", "selection", "cross_model", "cache", "keys", "providers", "routes", "prices",
@@ -74,6 +75,7 @@ def checked_config(config: Config, own: OwnNames = NO_OWN_NAMES) -> Config:
     found = from_table(table, given, Path.cwd(), "Python", config.vendors, own)
     check_names(found)
     check_budgets(msgspec.structs.replace(found, store=config.store))
+    check_shared(msgspec.structs.replace(found, redis=config.redis, store=config.store))
     return msgspec.structs.replace(
         config, **{name: getattr(found, name) for name in _SECTIONS}, notes=(*config.notes, *found.notes)
     )

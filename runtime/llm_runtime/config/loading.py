@@ -36,6 +36,7 @@ from llm_runtime.config.proxies import with_proxies
 from llm_runtime.config.redis import redis_server
 from llm_runtime.config.request_log import RequestLogConfig, request_log_section
 from llm_runtime.config.server import Server, ServerTls
+from llm_runtime.config.shared import check_shared
 from llm_runtime.config.store import StoreConfig, store_section
 from llm_runtime.config.workers import check_workers
 
@@ -130,6 +131,8 @@ def parse(
             check_exposure(config)
         with mistakes.under():
             check_workers(config)
+        with mistakes.under():
+            check_shared(config)
         mistakes.raise_any()
     except ConfigError as exc:
         found = [

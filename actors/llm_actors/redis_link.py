@@ -1,0 +1,150 @@
+"""A session with Redis that is begun again when it ends, for callers who can go on without an answer.
+
+One task keeps the session (`run`), the others call. Calls are made one after the other. While the server is away they
+fail at once. It is logged once that it is away, and once that it is back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from random import random
+from typing import TypeAlias, final
+
+import trio
+
+from llm_actors.kernel.errors import is_fatal
+from llm_actors.kernel.supervisor_run import PARK_PAUSES
+from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.window import Streak
+from llm_actors.redis import UNREACHABLE, RedisAwayError, RedisProblem, RedisScript, RedisServer, session
+
+AWAY_SECONDS = 1.0
+"""The pause between two sessions, plus up to half of that."""
+
+QUEUE_BYTES = 64_000_000
+"""The most bytes of calls that wait. One more call fails."""
+
+Argument: TypeAlias = str | bytes | int | float
+
+log = logging.getLogger(__name__)
+
+
+@final
+class _Call:
+    __slots__ = ("answer", "arguments", "done", "is_abandoned", "keys", "problem", "size")
+
+    def __init__(self, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
+        self.keys = keys
+        self.arguments = arguments
+        self.size = sum(len(each) for each in arguments if isinstance(each, (str, bytes)))
+        self.done = trio.Event()
+        self.answer: list[bytes] | None = None
+        self.problem = RedisProblem(UNREACHABLE, "the connection has ended")
+        self.is_abandoned = False
+
+
+@final
+class RedisLink:
+    """Calls of one script. ``what`` is kept there, and ``without`` is what happens while it cannot be; both are for the
+    log. ``first``: the keys and arguments of a call that shows whether the server can be used.
+    """
+
+    def __init__(
+        self,
+        server: RedisServer,
+        source: str,
+        *,
+        what: str,
+        without: str,
+        first: tuple[Sequence[str], Sequence[Argument]],
+    ) -> None:
+        self._server = server
+        self._source = source
+        self._what = what
+        self._without = without
+        self._first = first
+        self._calls: deque[_Call] = deque()
+        self._bytes = 0
+        self._news = trio.Event()
+        self._problem: RedisProblem | None = None
+        self.is_open = False
+        self.tried = trio.Event()
+        """Set when the first attempt to reach the server is over, successful or not."""
+
+    async def call(self, keys: Sequence[str], *arguments: Argument) -> list[bytes]:
+        """What the script returns. Waits for the earlier calls, and for each at most the server's ``timeout_s``. Raises
+        `RedisAwayError`: then the script may have run, or not.
+        """
+        call = _Call(keys, arguments)
+        if not self.is_open or (self._calls and self._bytes + call.size > QUEUE_BYTES):
+            await trio.lowlevel.checkpoint()
+            raise RedisAwayError(self._problem or RedisProblem("queue", "too many commands wait"))
+        self._calls.append(call)
+        self._bytes += call.size
+        self._news.set()
+        try:
+            await call.done.wait()
+        finally:
+            call.is_abandoned = True
+        if call.answer is None:
+            raise RedisAwayError(call.problem)
+        return call.answer
+
+    async def run(self) -> None:
+        """Keep a session with the server; when it ends, start another after a pause. Until cancelled.
+
+        A bug here is as if the server could not be reached, with growing pauses.
+        """
+        crashes = Streak(PARK_PAUSES)
+        while True:
+            pause = AWAY_SECONDS
+            try:
+                problem = await session(self._server, self._source, self._serve)
+            except Exception as exc:
+                if is_fatal(exc):
+                    raise
+                problem = RedisProblem("crashed", f"it crashed here: {exception_site(exc)}")
+                pause = crashes.next_delay(trio.current_time(), random())  # noqa: S311
+            self._close(problem)
+            self.tried.set()
+            await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
+
+    async def _serve(self, script: RedisScript) -> None:
+        await script.run_list(*self._first)
+        self._open()
+        self.tried.set()
+        while True:
+            while self._calls:
+                await self._answer(script, self._calls.popleft())
+            self._news = trio.Event()
+            await self._news.wait()
+
+    async def _answer(self, script: RedisScript, call: _Call) -> None:
+        self._bytes -= call.size
+        if call.is_abandoned:
+            return
+        try:
+            call.answer = await script.run_list(call.keys, call.arguments)
+        except RedisAwayError as exc:
+            call.problem = exc.problem
+            raise
+        finally:
+            call.done.set()
+
+    def _open(self) -> None:
+        self.is_open = True
+        self._problem = None
+        log.info("%s in redis at %s", self._what, self._server.name)
+
+    def _close(self, problem: RedisProblem) -> None:
+        if self._problem is None or problem.sort != self._problem.sort:
+            log.warning("redis at %s is unavailable (%s): %s", self._server.name, problem.detail, self._without)
+        self._problem = problem
+        self.is_open = False
+        while self._calls:
+            call = self._calls.popleft()
+            call.problem = problem
+            call.done.set()
+        self._bytes = 0
