@@ -22,9 +22,9 @@ from llm_actors.cache.memory import Memory
 from llm_actors.cache.messages import (
     CACHE_MAILBOX,
     CacheMessage,
-    Claim,
     GetCacheStatistics,
     Lookup,
+    LookUpToMake,
     Release,
     Store,
     ToMake,
@@ -95,7 +95,7 @@ class CacheActor:
         match delivery.message:
             case Lookup() as message:
                 self._look_up(delivery, message)
-            case Claim() as message:
+            case LookUpToMake() as message:
                 self._claim(delivery, message)
             case Release(key):
                 if self._disk is not None:
@@ -144,7 +144,7 @@ class CacheActor:
         if not delivery.abandoned:
             delivery.reply(message, _answers(message, found))
 
-    def _claim(self, delivery: Delivery[CacheMessage], message: Claim) -> None:
+    def _claim(self, delivery: Delivery[CacheMessage], message: LookUpToMake) -> None:
         missing, found = self._in_memory(Lookup((message.key,), message.request_id), trio.current_time())
         if missing and self._disk is not None:
             delivery.defer()
@@ -152,7 +152,7 @@ class CacheActor:
         else:
             delivery.reply(message, _to_make(message, found.get(message.key), is_ours=bool(missing)))
 
-    async def _claim_in(self, disk: SecondTier, delivery: Delivery[CacheMessage], message: Claim) -> None:
+    async def _claim_in(self, disk: SecondTier, delivery: Delivery[CacheMessage], message: LookUpToMake) -> None:
         claimed = await disk.claim(message.key)
         response = None if claimed.found is None else self._remembered(message.key, claimed.found)
         if not delivery.abandoned:
@@ -201,7 +201,7 @@ class CacheActor:
         return CacheStatistics(memory=memory, redis=disk.statistics())
 
 
-def _to_make(message: Claim, response: LLMResponse | None, *, is_ours: bool) -> ToMake:
+def _to_make(message: LookUpToMake, response: LLMResponse | None, *, is_ours: bool) -> ToMake:
     if response is not None:
         log.info("request %s: the response is from the cache", message.request_id)
     return ToMake(response, is_ours)

@@ -54,7 +54,7 @@ class ToMake(NamedTuple):
     is_ours: bool
 
 
-class Claim(Call[ToMake], frozen=True):
+class LookUpToMake(Call[ToMake], frozen=True):
     """Look up ``key``, and have the right to make it if it is missing and nobody makes it."""
 
     key: CacheKey
@@ -71,7 +71,7 @@ class GetCacheStatistics(Call[CacheStatistics], frozen=True):
     """Get the statistics."""
 
 
-CacheMessage: TypeAlias = Lookup | Claim | Release | Store | GetCacheStatistics
+CacheMessage: TypeAlias = Lookup | LookUpToMake | Release | Store | GetCacheStatistics
 CacheRef: TypeAlias = Ref[CacheMessage]
 
 
@@ -106,7 +106,7 @@ async def lookup_or_wait(cache: CacheRef, key: CacheKey, request_id: str = "", *
     until = trio.current_time() + wait_s
     while True:
         try:
-            claimed = await cache.call(Claim(key, request_id), deadline=trio.current_time() + LOOKUP_SECONDS)
+            claimed = await cache.call(LookUpToMake(key, request_id), deadline=trio.current_time() + LOOKUP_SECONDS)
         except KernelError as exc:
             log.debug("request %s goes on uncached: %s", request_id, exc)
             return ToMake(None, is_ours=False)

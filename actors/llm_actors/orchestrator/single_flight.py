@@ -200,7 +200,7 @@ class SingleFlight:
             if is_ours:
                 release(cache, key)
 
-    async def _make(self, flying: _Flight, key: CacheKey, routed: Routed) -> None:
+    async def _make(self, flying: _Flight, key: CacheKey, routed: ResolvedRoute) -> None:
         flight, services = flying.run, flying.setup.services
         await self._ask_upstream(services, flight, routed, lambda: flying.until, flying.record)
         if (whole := _answer(flight)) is not None and _keeps(services, whole, routed):
