@@ -60,21 +60,24 @@ class RequestLogActor:
                     await news.wait()
                 await trio.sleep(WRITE_SECONDS)
                 nursery.cancel_scope.cancel("it is time")
-            await self._write()
+            # A write that was given up may go on, holding its runs: more are not taken, they wait where it is bounded.
+            if not self._thread.borrowed_tokens:
+                with trio.move_on_after(FLUSH_SECONDS):
+                    await self._write()
         with trio.move_on_after(FLUSH_SECONDS):
+            await self._write()
             await trio.to_thread.run_sync(self._writer.close, abandon_on_cancel=True, limiter=self._thread)
 
     async def _write(self) -> None:
         runs = self._waiting.take()
         if not runs:
             return
-        with trio.move_on_after(FLUSH_SECONDS):
-            problem = await trio.to_thread.run_sync(self._try, runs, abandon_on_cancel=True, limiter=self._thread)
-            if problem and not self._is_away:
-                log.error("the request log cannot be written (%s): requests are not logged until it can", problem)
-            elif self._is_away and not problem:
-                log.info("the request log is written again")
-            self._is_away = bool(problem)
+        problem = await trio.to_thread.run_sync(self._try, runs, abandon_on_cancel=True, limiter=self._thread)
+        if problem and not self._is_away:
+            log.error("the request log cannot be written (%s): requests are not logged until it can", problem)
+        elif self._is_away and not problem:
+            log.info("the request log is written again")
+        self._is_away = bool(problem)
 
     def _try(self, runs: list[Run]) -> str:
         try:

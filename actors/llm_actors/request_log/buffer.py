@@ -58,5 +58,5 @@ class RequestLog:
         runs, self._runs, self._bytes = self._runs, [], 0
         return runs
 
-    def __bool__(self) -> bool:
-        return bool(self._runs)
+    def __len__(self) -> int:
+        return len(self._runs)
