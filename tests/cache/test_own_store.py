@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, nan
+
 import pytest
 
 from llm_actors.cache.entry import Entry
@@ -53,10 +55,21 @@ def test_what_is_stored_is_found_with_its_age_by_every_process_until_it_is_too_o
 
 def test_an_entry_of_a_machine_whose_clock_is_ahead_is_new() -> None:
     shelf, clock = Shelf(), Clock()
-    clock.error = 3600
+    clock.error = 60
     tier(shelf, clock).write([Entry(key(1), b"one")])
     clock.error = 0
     assert tier(shelf, clock).read([key(1)])[key(1)].age_s == 0
+
+
+@pytest.mark.parametrize("ahead", [100.0, 3600.0, inf, nan])
+def test_an_entry_whose_time_cannot_be_right_has_expired(ahead: float) -> None:
+    shelf, clock = Shelf(), Clock()
+    clock.error = ahead
+    tier(shelf, clock).write([Entry(key(1), b"one")])
+    clock.error = 0
+    made = tier(shelf, clock)
+    assert made.read([key(1)]) == {}
+    assert made.count.expired == 1
 
 
 @pytest.mark.parametrize("value", [b"", b"short", 3, "text of eight or more"])

@@ -1,15 +1,15 @@
 """The cache file: one SQLite database in WAL mode, which a crash at any time leaves consistent.
 
-Size: what counts is the pages in use. Space is freed before anything is added, by dropping the oldest entries, so the
-file does not exceed its limit; freed pages are reused.
+Size: the pages in use count. The oldest entries are dropped before one is added, so the file does not exceed its limit;
+freed pages are reused.
 
-Age: the file has a clock of its own that only moves forward. While the machine is on, it follows the machine's clock
-since boot, whatever happens to the wall clock; so two processes agree on it. Across boots it moves by what the wall
-clock moved, but never back. So a wall clock that is temporarily set wrong changes nothing; one that is wrong at boot
-makes entries expire early (if it is fast), or live one more lifetime (if it is slow).
+Age: the file has a clock of its own that only moves forward. As long as the machine is on, it follows the machine's
+time since boot, so two processes agree on it and a change of the wall clock has no effect. From one boot to the next it
+moves by the difference of the wall clock, and never back. If the wall clock is wrong at a boot, entries expire too early
+(it is ahead) or live for up to one more lifetime (it is behind).
 
-Integrity: each entry has a digest over key, value and time, keyed with its lookup key. SQLite detects only some damage
-by itself; this detects the rest, so damage causes misses and never a wrong response.
+Integrity: each entry has a digest of its key, value and time. SQLite detects only some kinds of damage; the digest
+detects the others. So a damaged file causes misses and never a wrong response.
 
 Nothing here waits on Trio: it runs in threads, one at a time.
 """

@@ -77,11 +77,11 @@ class OwnTier:
             self.count.errors += 1
             return None
         [stored_at] = _STORED_AT.unpack_from(value)
-        age_s = max(0.0, self._clock.wall() - stored_at)  # another machine's clock may be ahead
-        if not age_s < self._ttl_s:
+        age_s = self._clock.wall() - stored_at  # below zero: the clock of another machine is ahead
+        if not abs(age_s) < self._ttl_s:  # also if it is not a number
             self.count.expired += 1
             return None
-        return Found(value[_STORED_AT.size :], age_s)
+        return Found(value[_STORED_AT.size :], max(0.0, age_s))
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Store ``entries``, or drop them."""
