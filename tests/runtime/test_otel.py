@@ -76,8 +76,19 @@ def points(requests: list[Seen]) -> dict[str, list[Any]]:
     return found
 
 
-async def told(folder: Path, upstream: str, receiver: str, *models: str, more: str = "") -> str:
-    """Have a daemon answer a request to each model, and end. Return what it logged."""
+def chat(model: str = "fake-1", text: str = PROMPT, **more: object) -> dict[str, object]:
+    return {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 2, **more}
+
+
+async def told(
+    folder: Path,
+    upstream: str,
+    receiver: str,
+    *bodies: dict[str, object],
+    more: str = "",
+    statuses: tuple[int, ...] = (),
+) -> str:
+    """Have a daemon answer requests with these bodies, and end. Return what it logged."""
     config = folder / "config.toml"
     config.write_text(CONFIG.format(url=upstream, receiver=receiver) + more)
     arguments = ("serve", "--config", str(config))
@@ -87,13 +98,11 @@ async def told(folder: Path, upstream: str, receiver: str, *models: str, more: s
         sock = trio.socket.socket()
         await sock.connect(("127.0.0.1", port))
         async with HttpClient(trio.SocketStream(sock)) as client:
-            for model in models:
-                body = {"model": model, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 2}
-                headers = {"authorization": f"Bearer {SECRETS['ALICE']}"}
-                headers["traceparent"] = f"00-{TRACE_ID}-{CLIENT_SPAN}-01"
-                with trio.fail_after(20):
-                    answer = await client.request("POST", "/v1/chat/completions", body, **headers)
-                assert answer.status == (404 if model == "nobody" else 200)
+            headers = {"authorization": f"Bearer {SECRETS['ALICE']}"}
+            headers["traceparent"] = f"00-{TRACE_ID}-{CLIENT_SPAN}-01"
+            with trio.fail_after(20):
+                answers = [await client.request("POST", "/v1/chat/completions", body, **headers) for body in bodies]
+            assert tuple(each.status for each in answers) == (statuses or (200,) * len(bodies))
         process.terminate()
         said = await rest(process.stderr)
         await process.wait()
@@ -105,7 +114,7 @@ OK = reply(b"", headers={"content-type": "application/x-protobuf"})
 
 async def test_a_trace_of_runs_members_and_calls_goes_on_from_the_client_to_the_vendor(tmp_path: Path) -> None:
     async with Peer(OK) as receiver, open_server(vendor) as upstream:
-        said = await told(tmp_path, upstream.address.url, receiver.url, "fake-1", "team")
+        said = await told(tmp_path, upstream.address.url, receiver.url, chat(), chat("team"))
         assert {each.headers["authorization"] for each in receiver.requests} == {SECRETS["RECEIVER"]}
         found = {each.span_id: each for each in spans(receiver.requests)}
         assert {each.trace_id.hex() for each in found.values()} == {TRACE_ID}
@@ -152,9 +161,38 @@ async def test_a_trace_of_runs_members_and_calls_goes_on_from_the_client_to_the_
         assert "already shutdown" not in said
 
 
+async def test_runs_that_fail_that_stream_and_that_the_cache_answers_are_told_apart(tmp_path: Path) -> None:
+    async with Peer(OK) as receiver, open_server(vendor) as upstream:
+        bodies = (
+            chat("nobody"), chat(text="fail bad_request"), chat(text="say more", stream=True),
+            chat(text="say it"), chat(text="say it"),
+        )  # fmt: skip
+        cache = "[cache]\nenabled = true\n"
+        await told(
+            tmp_path, upstream.address.url, receiver.url, *bodies, more=cache, statuses=(404, 400, 200, 200, 200)
+        )
+        found = list(spans(receiver.requests))
+        runs = sorted(
+            (each for each in found if each.name.startswith("run ")), key=lambda each: each.start_time_unix_nano
+        )
+        failed, streamed, first, cached = runs  # none of the model that is not there
+        calls = [[each for each in found if each.parent_span_id == run.span_id] for run in runs]
+        assert [len(each) for each in calls] == [1, 1, 1, 0], "what the cache answers is no call"
+        for each in failed, calls[0][0]:
+            assert (each.status.code, attributes(each)["error.type"]) == (2, "bad_request")
+        assert "gen_ai.response.model" not in attributes(calls[0][0])
+        assert [attributes(each)["llm_runtime.stream"] for each in runs] == [False, True, False, False]
+        assert attributes(calls[1][0])["gen_ai.response.time_to_first_chunk"] > 0
+        assert attributes(calls[1][0])["gen_ai.response.finish_reasons"] == ["stop"]
+        assert attributes(cached)["llm_runtime.cache"] == "hit"
+        assert {each.status.code for each in (streamed, first, cached)} == {0}
+        durations = points(receiver.requests)["gen_ai.client.operation.duration"]
+        assert {attributes(each).get("error.type"): each.count for each in durations} == {None: 2, "bad_request": 1}
+
+
 async def test_content_is_told_to_who_opted_in(tmp_path: Path) -> None:
     async with Peer(OK) as receiver, open_server(vendor) as upstream:
-        await told(tmp_path, upstream.address.url, receiver.url, "fake-1", more="content = true\n")
+        await told(tmp_path, upstream.address.url, receiver.url, chat(), more="content = true\n")
         (run,) = [each for each in spans(receiver.requests) if each.name.startswith("run ")]
         about = attributes(run)
         assert about["gen_ai.input.messages"] == (
@@ -167,7 +205,7 @@ async def test_content_is_told_to_who_opted_in(tmp_path: Path) -> None:
 async def test_a_collector_that_is_away_costs_nobody_a_request_and_a_few_lines(tmp_path: Path) -> None:
     async with open_server(vendor) as upstream:
         with trio.fail_after(30):
-            said = await told(tmp_path, upstream.address.url, "http://127.0.0.1:9", *["fake-1"] * 10)
+            said = await told(tmp_path, upstream.address.url, "http://127.0.0.1:9", *[chat()] * 10)
         assert len(upstream.engine.requests) == 10
         assert "Traceback" not in said
         assert 1 <= said.count("opentelemetry") + said.count("export") <= 8, said

@@ -12,9 +12,13 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult,
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from llm_actors.run import Run
+from llm_protocol.content import Message
+from llm_protocol.requests import ChatRequest
 from llm_runtime.config import OtelConfig
 from llm_runtime.telemetry import export
 from llm_runtime.telemetry.export import OtelWriter
+from support.server import add_text, begin_text, end_text
 
 
 class Spans(SpanExporter):
@@ -65,3 +69,46 @@ def test_the_end_is_not_held_up_by_a_collector_that_does_not_answer(monkeypatch:
     assert spans.freed == [True], "it was shut down when its time was over"
     assert metrics.taken
     assert {name: logging.getLogger(name).filters for name in export._LOGGERS} == before
+
+
+def written(config: OtelConfig, *runs: Run) -> list[ReadableSpan]:
+    """The spans that are sent of these."""
+    spans = Spans()
+    writer = OtelWriter(config, str, spans=spans, metrics=Metrics())
+    writer.write(runs)
+    writer.close()
+    return spans.taken
+
+
+def run_of(text: str) -> Run:
+    run = Run(ChatRequest(model="m", messages=(Message.of("user", text),)), stream=False)
+    begin_text(run)
+    add_text(run, text)
+    end_text(run)
+    return run
+
+
+async def test_of_long_texts_a_span_has_the_beginning() -> None:
+    long = run_of("x" * (export.CONTENT_CHARACTERS + 1))
+    (span,) = written(OtelConfig(content=True), long)
+    assert span.attributes is not None
+    for name in ("gen_ai.input.messages", "gen_ai.output.messages"):
+        assert len(str(span.attributes[name])) == export.CONTENT_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("said", "environment", "expected"),
+    [
+        ("", {}, "llm-runtime"),
+        ("", {"OTEL_SERVICE_NAME": "theirs"}, "theirs"),
+        ("", {"OTEL_RESOURCE_ATTRIBUTES": "service.name=theirs"}, "theirs"),
+        ("ours", {"OTEL_SERVICE_NAME": "theirs"}, "ours"),
+    ],
+)
+async def test_the_configuration_names_the_service_or_else_the_environment(
+    said: str, environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (span,) = written(OtelConfig(service_name=said), run_of("hello"))
+    assert span.resource.attributes["service.name"] == expected

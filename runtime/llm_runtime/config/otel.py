@@ -31,8 +31,8 @@ class OtelConfig(Section, frozen=True, kw_only=True):
     """
     headers: dict[Line, Secret] = msgspec.field(default_factory=dict)
     """Header fields for the receiver. Keys are read from `env:NAME` or `file:PATH`; other values may be written."""
-    service_name: Line = "llm-runtime"
-    """The name of this program there."""
+    service_name: Annotated[str, Meta(max_length=1024)] = ""
+    """The name of this program there; omitted: `OTEL_SERVICE_NAME`, or `llm-runtime`."""
     traces: bool = True
     """Whether traces are sent: of each request, its members and its calls."""
     metrics: bool = True

@@ -20,7 +20,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import (
@@ -55,7 +55,23 @@ YIELD_SECONDS: Final = 0.0002
 BATCH_SPANS: Final = 128
 """Spans that are encoded at once, for the same reason."""
 
+CONTENT_CHARACTERS: Final = 100_000
+"""The longest attribute of a span; the rest is cut off."""
+
+CONTENT_BATCH_SPANS: Final = 32
+"""The same as `BATCH_SPANS`, where spans have what was asked and answered."""
+
+CONTENT_QUEUE_SPANS: Final = 512
+"""Such spans that wait to be sent; further ones are dropped. So the texts take about 100 MB at most."""
+
+SERVICE_NAME: Final = "llm-runtime"
+"""Where neither the configuration nor the environment has one."""
+
 QUIET_SECONDS: Final = 60.0
+
+_LENGTH_LIMIT: Final = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"
+_QUEUE_SIZE: Final = "OTEL_BSP_MAX_QUEUE_SIZE"
+_BATCH_SIZE: Final = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 
 _LOGGERS: Final = (
     "opentelemetry.exporter.otlp.proto.http.metric_exporter",
@@ -102,16 +118,20 @@ class OtelWriter:
         self._quiet = {name: _Quiet() for name in _LOGGERS}
         for name, quiet in self._quiet.items():
             logging.getLogger(name).addFilter(quiet)
-        resource = Resource.create({"service.name": config.service_name, "service.version": VERSION})
+        resource = _resource(config)
         headers = {name: value.reveal() for name, value in config.headers.items()}
         base = config.endpoint.rstrip("/")
         self._exporters: list[SpanExporter | MetricExporter] = []
-        self._traces = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
+        self._traces = TracerProvider(
+            resource=resource, id_generator=self._ids, shutdown_on_exit=False, span_limits=_limits()
+        )
         if config.traces:
             to = f"{base}/v1/traces" if base else None
             spans = spans or OTLPSpanExporter(endpoint=to, headers=headers or None, timeout=SEND_SECONDS)
             self._exporters.append(spans)
-            self._traces.add_span_processor(BatchSpanProcessor(spans, max_export_batch_size=_batch_size()))
+            waiting, at_once = _sizes(config)
+            processor = BatchSpanProcessor(spans, max_queue_size=waiting, max_export_batch_size=at_once)
+            self._traces.add_span_processor(processor)
         readers = []
         if config.metrics:
             to = f"{base}/v1/metrics" if base else None
@@ -212,8 +232,24 @@ def _flush(provider: TracerProvider | MeterProvider) -> None:
         log.debug("what is left for the receiver was not sent: %s", type(exc).__name__)
 
 
-def _batch_size() -> int | None:
-    return None if "OTEL_BSP_MAX_EXPORT_BATCH_SIZE" in os.environ else BATCH_SPANS
+def _resource(config: OtelConfig) -> Resource:
+    said = {"service.name": config.service_name} if config.service_name else {}
+    found = Resource.create({**said, "service.version": VERSION})
+    if str(found.attributes["service.name"]).startswith("unknown_service"):  # the SDK's word where nobody named it
+        return found.merge(Resource({"service.name": SERVICE_NAME}))
+    return found
+
+
+def _limits() -> SpanLimits:
+    return SpanLimits(max_attribute_length=None if _LENGTH_LIMIT in os.environ else CONTENT_CHARACTERS)
+
+
+def _sizes(config: OtelConfig) -> tuple[int | None, int | None]:
+    """How many spans wait at most, and how many are sent at once; ``None``: as the SDK reads it from the environment."""
+    is_said = _QUEUE_SIZE in os.environ or _BATCH_SIZE in os.environ
+    waiting = CONTENT_QUEUE_SPANS if config.content and not is_said else None
+    at_once = CONTENT_BATCH_SPANS if config.content else BATCH_SPANS
+    return waiting, None if _BATCH_SIZE in os.environ else at_once
 
 
 class _Quiet(logging.Filter):
