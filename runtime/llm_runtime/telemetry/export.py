@@ -245,7 +245,7 @@ def _limits() -> SpanLimits:
 
 
 def _sizes(config: OtelConfig) -> tuple[int | None, int | None]:
-    """How many spans wait at most, and how many are sent at once; ``None``: as the SDK reads it from the environment."""
+    """How many spans wait at most, and how many are sent at once; ``None``: the SDK asks the environment."""
     is_said = _QUEUE_SIZE in os.environ or _BATCH_SIZE in os.environ
     waiting = CONTENT_QUEUE_SPANS if config.content and not is_said else None
     at_once = CONTENT_BATCH_SPANS if config.content else BATCH_SPANS
