@@ -13,10 +13,17 @@ import trio
 
 from llm_actors.kernel import Supervisor, running
 from llm_actors.run import Run
-from llm_actors.store import StoreRef, load, store_child
+from llm_actors.store import StoredResponseRow, StoreRef, load, store_child
+from llm_actors.threads import LARGE_BYTES
+from llm_protocol.content import Message
+from llm_protocol.dialect import Inbound
+from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
+from llm_protocol.requests import ChatRequest
+from llm_protocol.wires.responses import ResponseOptions
 from llm_runtime.config import Server
-from llm_runtime.server.persistence import ResponsePersistence
+from llm_runtime.server.packing import pack_events, pack_head
+from llm_runtime.server.persistence import ResponsePersistence, restored
 from llm_runtime.server.response_store import ResponseStore
 from support.server import OpenServer, Script, add_text, begin_text, end_text, hanging, open_server, saying
 from support.ws import connected, ids
@@ -74,11 +81,48 @@ async def test_what_comes_back_from_the_file_is_told_once(tmp_path: Path) -> Non
     """So that its caller may use the vendor's ids in it again."""
     async with server_with_store(tmp_path / "s") as (server, store):
         whole = (await server.request("POST", "/v1/responses", ASK)).json
-        restored: list[Run] = []
-        persistence = ResponsePersistence(lambda: store, ResponseStore(Server()), restored.append)
+        told: list[Run] = []
+        persistence = ResponsePersistence(lambda: store, ResponseStore(Server()), told.append)
         for _ in range(2):
             await persistence.bring(whole["id"], "")
-        assert [run.response_id for run in restored] == [whole["id"]]
+        assert [run.response_id for run in told] == [whole["id"]]
+
+
+async def test_a_large_one_that_two_want_at_once_is_told_once(tmp_path: Path) -> None:
+    async with server_with_store(tmp_path / "s") as (server, store):
+        ask = ASK | {"input": "x" * LARGE_BYTES}
+        whole = (await server.request("POST", "/v1/responses", ask)).json
+        told: list[Run] = []
+        persistence = ResponsePersistence(lambda: store, ResponseStore(Server()), told.append)
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(persistence.bring, whole["id"], "")
+        assert [run.response_id for run in told] == [whole["id"]]
+
+
+async def test_a_large_response_is_read_from_the_file(tmp_path: Path) -> None:
+    """In a thread, where there is no clock of Trio's."""
+    ask = ASK | {"input": "x" * LARGE_BYTES}
+    async with server_with_store(tmp_path / "s") as (server, store):
+        whole = (await server.request("POST", "/v1/responses", ask)).json
+        async with open_server() as later:
+            later.engine.store = store
+            reply = await later.request("GET", f"/v1/responses/{whole['id']}")
+            assert (reply.status, reply.json) == (200, whole)
+
+
+async def test_a_large_response_that_was_cut_off_is_read_from_the_file() -> None:
+    run = Run(ChatRequest(model="m", messages=(Message.of("user", "hi"),)), stream=True)
+    begin_text(run)
+    add_text(run, "so far")
+    head = pack_head(Inbound(run.request, True), ResponseOptions(), 0)
+    row = StoredResponseRow("", head, (pack_events(run.log.events),), ended_at=7.0, interrupted=True)
+    cut_off = await trio.to_thread.run_sync(restored, run.response_id, row, trio.current_time())
+    end = cut_off.run.log.end
+    assert isinstance(end, Failed)
+    assert end.failure.kind is FailureKind.INTERRUPTED
+    assert end.response is not None
+    assert (end.response.message.text, end.response.timestamp, end.response.processing_time_ms) == ("so far", 7.0, 0.0)
 
 
 async def test_an_item_of_a_response_in_the_file_can_be_referred_to(tmp_path: Path) -> None:

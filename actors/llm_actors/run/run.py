@@ -91,16 +91,21 @@ class Run:
         return any(isinstance(event, CONTENT) for event in self.log.events)
 
     def folded(
-        self, *, provider: str = "", cost: float | None = None, decision: JsonObject | None = None
+        self,
+        *,
+        provider: str = "",
+        cost: float | None = None,
+        decision: JsonObject | None = None,
+        processing_time_ms: float | None = None,
     ) -> LLMResponse:
-        """The response so far."""
+        """The response so far. Where there is no clock, in another thread, it needs a time."""
         fold = self.fold()
         return fold.response(
             request_id=self.request.request_id,
             response_id=self.response_id,
             provider=provider or fold.started.provider,
             model=self.request.model,
-            processing_time_ms=self.elapsed_ms,
+            processing_time_ms=self.elapsed_ms if processing_time_ms is None else processing_time_ms,
             cost=cost,
             decision=decision,
         )

@@ -42,16 +42,18 @@ _ID = re.compile(r"resp_[0-9a-f]{32}")
 log = logging.getLogger("llm_runtime.server")
 
 
-def restored(response_id: str, row: StoredResponseRow) -> StoredResponse:
-    """A response as the file has it. One that was cut off by the end of its process has an end that says so."""
+def restored(response_id: str, row: StoredResponseRow, now: float) -> StoredResponse:
+    """A response as the file has it. One that was cut off by the end of its process has an end that says so. May be
+    called in any thread; ``now`` is the time on Trio's clock.
+    """
     packed = unpack_head(row.head)
-    run = Run(packed.inbound.request, stream=True, background=True, response_id=response_id)
+    run = Run(packed.inbound.request, stream=True, background=True, response_id=response_id, started_at=now)
     for piece in row.events:
         run.log.restore(unpack_events(piece))
     if run.log.end is None:
         message = "the runtime ended while it made this response; this is what there was of it"
         failure = Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content)
-        response = msgspec.structs.replace(run.folded(), timestamp=row.ended_at or 0.0, processing_time_ms=0.0)
+        response = msgspec.structs.replace(run.folded(processing_time_ms=0.0), timestamp=row.ended_at or 0.0)
         run.log.append(Failed(failure=failure, response=response))
     return packed.response(run)
 
@@ -178,12 +180,14 @@ class ResponsePersistence:
             message = "The response is being made by another process; it can be read here when it has ended."
             raise HttpError(409, "response_elsewhere", message, param="response_id")
         try:
-            stored = await run_large(len(row.head) + sum(map(len, row.events)), restored, response_id, row)
+            size = len(row.head) + sum(map(len, row.events))
+            stored = await run_large(size, restored, response_id, row, trio.current_time())
         except (msgspec.MsgspecError, AssertionError) as exc:
             log.error("a stored response cannot be read: %s", type(exc).__name__)  # noqa: TRY400
             return
-        self._response_store.adopt(stored, trio.current_time())
-        self._restored(stored.run)
+        if not self._response_store.knows(response_id):
+            self._response_store.adopt(stored, trio.current_time())
+            self._restored(stored.run)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
