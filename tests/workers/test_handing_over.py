@@ -163,6 +163,29 @@ async def test_a_worker_that_is_gone_takes_its_own_responses_with_it_and_says_so
         assert (await two.other.request("GET", f"/v1/responses/{own}")).json["status"] == "in_progress"
 
 
+async def test_a_response_that_cannot_be_passed_on_is_not_told_as_ended(jumping_clock: MockClock) -> None:
+    """Its worker has it whole."""
+
+    async def unpackable(run: Run) -> None:
+        begin_text(run)
+        add_text(run, "so far")
+        await trio.sleep(1)
+        add_text(run, "\ud800")
+        await trio.sleep(2)
+        end_text(run)
+
+    async with two_workers(unpackable) as two:
+        path = f"/v1/responses/{await background(two.one)}"
+        async with await two.other.connect() as client:
+            await client.begin("GET", f"{path}?stream=true")
+            await client.head()
+            last = (await events_until(client, "never"))[-1]["response"]
+        assert (last["status"], last["llm_runtime"]["incomplete_reason"]) == ("incomplete", "interrupted")
+        await trio.sleep(3)
+        assert (await two.other.request("GET", path)).status == 404
+        assert (await two.one.request("GET", path)).json["status"] == "completed"
+
+
 async def test_a_response_that_waits_for_its_turn_is_found_and_withdrawn(jumping_clock: MockClock) -> None:
     async with two_workers(hanging) as two, connected(two.one) as ws:
         await ws.create()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -13,6 +13,9 @@ from llm_protocol.events import Event
 from llm_protocol.requests import AnyRequest
 from llm_protocol.wires.responses import Create, ResponseOptions
 from llm_runtime.server.response_store import StoredResponse
+
+EVENTS_AT_ONCE: Final = 1_000
+"""How many events are packed or unpacked in one call: nothing else runs meanwhile, not even another thread."""
 
 
 class _Head(msgspec.Struct, array_like=True):
@@ -71,3 +74,13 @@ def pack_events(events: Sequence[Event]) -> bytes:
 def unpack_events(data: bytes) -> list[Event]:
     """The same again. Raises `msgspec.MsgspecError`."""
     return _EVENTS.decode(data)
+
+
+def pack_log(events: Sequence[Event]) -> list[bytes]:
+    """A piece of a log of any length. Raises as `pack_head` does."""
+    return [pack_events(events[at : at + EVENTS_AT_ONCE]) for at in range(0, len(events), EVENTS_AT_ONCE)]
+
+
+def unpack_log(pieces: Sequence[bytes]) -> list[Event]:
+    """The same again. Raises `msgspec.MsgspecError`."""
+    return [event for piece in pieces for event in unpack_events(piece)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, final
 
@@ -12,12 +13,16 @@ import msgspec
 import trio
 
 from llm_actors.kernel.trace import exception_site
-from llm_runtime.server.packing import pack_events, pack_head
+from llm_actors.provider import size_of
+from llm_actors.threads import run_large
+from llm_protocol.events import Event
+from llm_runtime.server.packing import EVENTS_AT_ONCE, pack_head, pack_log
 from llm_runtime.server.response_store import StoredResponse
 from llm_runtime.server.siblings import WorkerState
 from llm_runtime.server.wakeup import WakeupEvent
 from llm_runtime.workers.messages import (
     QUESTIONS,
+    BrokenAnswer,
     CancelQuestion,
     CountAnswer,
     DropQuestion,
@@ -44,7 +49,7 @@ QUESTION_SECONDS: Final = 5.0
 """How long a question may take to arrive."""
 
 _UNPACKABLE = (TypeError, ValueError, OverflowError, RecursionError)
-"""What packing raises for what has no bytes."""
+"""What packing raises for what has no bytes, and `send` for what has too many."""
 
 log = logging.getLogger(__name__)
 
@@ -134,17 +139,22 @@ class Answering:
     # -- one response ------------------------------------------------------------------------------------------------
 
     async def _show(self, stream: trio.SocketStream, response_id: str, caller: str) -> None:
-        response_store = self._server_state.response_store
-        if (waiting := response_store.find_waiting(response_id, caller)) is not None:
-            await send(stream, QueuedAnswer(pack_head(waiting.inbound, waiting.options, 0)))
-        elif stored := self._find(response_id, caller):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._cancel_when_gone, stream, nursery.cancel_scope)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_gone, stream, nursery.cancel_scope)
+            with suppress(trio.BrokenResourceError):
                 try:
-                    await self._follow(stream, stored)
+                    await self._show_any(stream, response_id, caller)
                 except _UNPACKABLE:
-                    log.warning("response %s cannot be sent to another worker", stored.id)
-                nursery.cancel_scope.cancel("all has been passed on")
+                    log.warning("response %s cannot be sent to another worker", response_id)
+                    await send(stream, BrokenAnswer())
+            nursery.cancel_scope.cancel("all has been passed on")
+
+    async def _show_any(self, stream: trio.SocketStream, response_id: str, caller: str) -> None:
+        if (waiting := self._server_state.response_store.find_waiting(response_id, caller)) is not None:
+            size = size_of(waiting.inbound.request)
+            await send(stream, QueuedAnswer(await run_large(size, pack_head, waiting.inbound, waiting.options, 0)))
+        elif (stored := self._find(response_id, caller)) is not None:
+            await self._follow(stream, stored)
         else:
             await send(stream, NothingAnswer())
 
@@ -157,13 +167,18 @@ class Answering:
         waker = WakeupEvent()
         with self._server_state.subscribe(stored.run, waker.wake) as answer:
             self._server_state.response_store.resumed(stored.id)
-            head = pack_head(stored.inbound, stored.options, stored.asked_bytes)
-            await send(stream, FoundAnswer(head, pack_events(answer.take())))
+            head = await run_large(stored.asked_bytes, pack_head, stored.inbound, stored.options, stored.asked_bytes)
+            await send(stream, FoundAnswer(head, await self._packed(stored, answer.take())))
             while answer.end is None:
                 if events := answer.take():
-                    await send(stream, PieceAnswer(pack_events(events)))
+                    await send(stream, PieceAnswer(await self._packed(stored, events)))
                 else:
                     await waker.wait()
+
+    @staticmethod
+    async def _packed(stored: StoredResponse, events: Sequence[Event]) -> list[bytes]:
+        size = stored.run.log.size if len(events) > EVENTS_AT_ONCE else 0
+        return await run_large(size, pack_log, events)
 
     @staticmethod
     async def _cancel_when_gone(stream: trio.SocketStream, scope: trio.CancelScope) -> None:

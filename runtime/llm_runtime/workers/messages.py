@@ -25,7 +25,7 @@ class WorkerView(StrEnum):
 
 class FollowQuestion(msgspec.Struct, frozen=True, tag=True):
     """Send the caller's response: a `FoundAnswer`, and a `PieceAnswer` again and again to its end; or a `QueuedAnswer`,
-    or a `NothingAnswer`.
+    or a `NothingAnswer`. Instead of any of them, and at the end, there may be a `BrokenAnswer`.
     """
 
     id: str
@@ -82,13 +82,13 @@ class FoundAnswer(msgspec.Struct, frozen=True, tag=True):
     """What was asked for a response, and its log so far, packed."""
 
     head: bytes
-    events: bytes
+    events: list[bytes]
 
 
 class PieceAnswer(msgspec.Struct, frozen=True, tag=True):
     """More of its log, packed."""
 
-    events: bytes
+    events: list[bytes]
 
 
 class QueuedAnswer(msgspec.Struct, frozen=True, tag=True):
@@ -99,6 +99,10 @@ class QueuedAnswer(msgspec.Struct, frozen=True, tag=True):
 
 class NothingAnswer(msgspec.Struct, frozen=True, tag=True):
     """There is no such response here."""
+
+
+class BrokenAnswer(msgspec.Struct, frozen=True, tag=True):
+    """There is one, and it, or more of it, cannot be packed."""
 
 
 class CountAnswer(msgspec.Struct, frozen=True, tag=True):
@@ -120,7 +124,7 @@ class SeenAnswer(msgspec.Struct, frozen=True, tag=True):
 
 
 WorkerAnswer: TypeAlias = (
-    FoundAnswer | PieceAnswer | QueuedAnswer | NothingAnswer | CountAnswer | IdsAnswer | SeenAnswer
+    FoundAnswer | PieceAnswer | QueuedAnswer | NothingAnswer | BrokenAnswer | CountAnswer | IdsAnswer | SeenAnswer
 )
 
 QUESTIONS: msgspec.msgpack.Decoder[WorkerQuestion] = msgspec.msgpack.Decoder(WorkerQuestion)
@@ -130,8 +134,10 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 async def send(stream: trio.abc.SendStream, message: WorkerQuestion | WorkerAnswer) -> None:
-    """Send one frame. Raises `trio.BrokenResourceError`."""
+    """Send one frame. Raises `trio.BrokenResourceError`, and `ValueError` for one that is too long."""
     body = _ENCODER.encode(message)
+    if len(body) > LONGEST_FRAME - _LENGTH_BYTES:
+        raise ValueError(f"a frame of {len(body)} bytes is too long")
     await stream.send_all(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
 
 

@@ -16,7 +16,7 @@ from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator import RecentRequest
 from llm_actors.threads import run_large
 from llm_protocol.response import new_response_id
-from llm_runtime.server.packing import unpack_head
+from llm_runtime.server.packing import PackedRequest, unpack_head
 from llm_runtime.server.response_store import WaitingResponse
 from llm_runtime.server.siblings import WorkerState
 from llm_runtime.statistics import Statistics
@@ -42,11 +42,14 @@ from llm_runtime.workers.messages import (
     WrongKeyNotice,
     send,
 )
-from llm_runtime.workers.mirror import Mirror
+from llm_runtime.workers.mirror import Mirror, unpack_found
 from llm_runtime.workers.place import WorkerPlace, socket_path
 
 ANSWER_SECONDS: Final = 3.0
-"""How long a worker may take to answer."""
+"""How long workers may take to answer a question."""
+
+FIRST_SECONDS: Final = 0.5
+"""How long the worker that probably has a response is asked for it alone."""
 
 QUEUED_SECONDS: Final = 0.2
 """How long it is taken for granted that a response of another worker still waits for its turn."""
@@ -99,41 +102,70 @@ class WorkerSiblings:
     # -- responses ---------------------------------------------------------------------------------------------------
 
     async def bring(self, response_id: str, caller: str) -> None:
-        """See `Siblings`."""
-        for number in self._likely(response_id):
-            stream = await self._connect(number)
-            if stream is None:
-                continue
-            is_kept = False
-            try:
-                is_kept = await self._bring_from(number, stream, response_id, caller)
-            finally:
-                if not is_kept:
-                    await trio.aclose_forcefully(stream)
-            if self._server_state is None or self._server_state.response_store.knows(response_id):
-                return
+        """See `Siblings`. All are asked within `ANSWER_SECONDS`; the others once the first has answered, or does not
+        soon.
+        """
+        answered = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + ANSWER_SECONDS
 
-    async def _bring_from(self, number: int, stream: trio.SocketStream, response_id: str, caller: str) -> bool:
-        """Have it in memory if worker ``number`` has it. Returns whether ``stream`` is still needed."""
+            async def ask(number: int) -> None:
+                await self._bring_from(number, response_id, caller)
+                answered.set()
+                if self._knows(response_id):
+                    nursery.cancel_scope.cancel("it is here")
+
+            first, *others = self._likely(response_id)
+            nursery.start_soon(ask, first)
+            with trio.move_on_after(FIRST_SECONDS):
+                await answered.wait()
+            for number in others:
+                nursery.start_soon(ask, number)
+
+    def _knows(self, response_id: str) -> bool:
+        """Whether nobody need be asked: it is here, or this worker ends."""
+        return self._server_state is None or self._server_state.response_store.knows(response_id)
+
+    async def _bring_from(self, number: int, response_id: str, caller: str) -> None:
+        """Have it in memory if worker ``number`` has it."""
+        stream = await self._connect(number)
+        if stream is None:
+            return
+        is_kept = False
+        try:
+            is_kept = await self._take(number, stream, response_id, caller)
+        except (msgspec.MsgspecError, AssertionError) as exc:
+            log.error("a response of worker %d cannot be read: %s", number, exception_site(exc))  # noqa: TRY400
+        finally:
+            if not is_kept:
+                await trio.aclose_forcefully(stream)
+
+    async def _take(self, number: int, stream: trio.SocketStream, response_id: str, caller: str) -> bool:
+        """Take a response. Returns whether ``stream`` is still needed. Raises `msgspec.MsgspecError`, or
+        `AssertionError`, for one that cannot be read.
+        """
         frames = FrameReader(stream)
         answer = await self._answer(stream, frames, FollowQuestion(response_id, caller))
+        if isinstance(answer, QueuedAnswer):
+            asked = await run_large(len(answer.head), unpack_head, answer.head)
+            self._wait(number, asked, response_id, caller)
+        if not isinstance(answer, FoundAnswer):
+            return False
+        size = len(answer.head) + sum(map(len, answer.events))
+        stored = await run_large(size, unpack_found, response_id, answer, trio.current_time())
         server_state = self._server_state
         if server_state is None or self._nursery is None or server_state.response_store.knows(response_id):
             return False
-        if isinstance(answer, QueuedAnswer):
-            self._wait(number, answer, response_id, caller)
-        if not isinstance(answer, FoundAnswer):
+        server_state.issued.watch(stored.run)
+        mirror = Mirror(stored, frames)
+        if mirror.is_whole and stored.outlives_its_end:
+            server_state.response_store.adopt(stored, trio.current_time())
             return False
-        mirror = Mirror(response_id, answer, stream, frames)
-        server_state.issued.watch(mirror.stored.run)
-        if mirror.is_whole and mirror.stored.outlives_its_end:
-            server_state.response_store.adopt(mirror.stored, trio.current_time())
-            return False
-        server_state.response_store.mirror(mirror.stored)
-        self._nursery.start_soon(self._keep, number, mirror, server_state)
+        server_state.response_store.mirror(stored)
+        self._nursery.start_soon(self._keep, number, mirror, stream, server_state)
         return True
 
-    async def _keep(self, number: int, mirror: Mirror, server_state: WorkerState) -> None:
+    async def _keep(self, number: int, mirror: Mirror, stream: trio.SocketStream, server_state: WorkerState) -> None:
         """Have a mirror in memory while it is needed."""
         stored, response_store = mirror.stored, server_state.response_store
         try:
@@ -143,21 +175,22 @@ class WorkerSiblings:
                 await mirror.follow_cancelled()
         except Exception as exc:
             log.error("a response of another worker cannot be followed: %s", exception_site(exc))  # noqa: TRY400
+            mirror.give_up("this response cannot be read from its worker; this is what there was of it")
         finally:
-            await mirror.close()
+            mirror.end()
             response_store.unmirror(stored)
             if (
                 not (mirror.is_given_up or stored.is_gone or response_store.knows(stored.id))
                 and stored.outlives_its_end
             ):
                 response_store.adopt(stored, trio.current_time())
+            await trio.aclose_forcefully(stream)
 
-    def _wait(self, number: int, queued: QueuedAnswer, response_id: str, caller: str) -> None:
+    def _wait(self, number: int, asked: PackedRequest, response_id: str, caller: str) -> None:
         """Have a response in memory, for a moment, that waits for its turn elsewhere."""
         nursery, server_state = self._nursery, self._server_state
-        assert nursery is not None, "checked by who calls"
-        assert server_state is not None, "checked by who calls"
-        asked = unpack_head(queued.head)
+        if server_state is None or nursery is None or server_state.response_store.knows(response_id):
+            return
 
         def withdraw() -> None:
             nursery.start_soon(self._ask, number, CancelQuestion(response_id, caller))
@@ -248,19 +281,23 @@ class WorkerSiblings:
         return found
 
     async def _ask(self, number: int, question: WorkerQuestion) -> WorkerAnswer | None:
-        """The answer of one; ``None`` if there is none."""
-        stream = await self._connect(number)
-        if stream is None:
-            return None
-        try:
-            return await self._answer(stream, FrameReader(stream), question)
-        finally:
-            await trio.aclose_forcefully(stream)
+        """The answer of one; ``None`` if there is none within `ANSWER_SECONDS`."""
+        with trio.move_on_after(ANSWER_SECONDS):
+            stream = await self._connect(number)
+            if stream is None:
+                return None
+            try:
+                return await self._answer(stream, FrameReader(stream), question)
+            except msgspec.MsgspecError as exc:
+                log.error("an answer of worker %d cannot be read: %s", number, exception_site(exc))  # noqa: TRY400
+            finally:
+                await trio.aclose_forcefully(stream)
+        return None
 
-    async def _answer(
-        self, stream: trio.SocketStream, frames: FrameReader, question: WorkerQuestion
-    ) -> WorkerAnswer | None:
-        with trio.move_on_after(ANSWER_SECONDS), suppress(trio.BrokenResourceError):
+    @staticmethod
+    async def _answer(stream: trio.SocketStream, frames: FrameReader, question: WorkerQuestion) -> WorkerAnswer | None:
+        """Its answer; ``None`` if it has gone. Raises `msgspec.MsgspecError` for one that cannot be read."""
+        with suppress(trio.BrokenResourceError):
             await send(stream, question)
             frame = await frames.next()
             return None if frame is None else ANSWERS.decode(frame)
@@ -268,6 +305,6 @@ class WorkerSiblings:
 
     async def _connect(self, number: int) -> trio.SocketStream | None:
         """A connection to a worker; ``None`` if it is away."""
-        with trio.move_on_after(ANSWER_SECONDS), suppress(OSError):
+        with suppress(OSError):
             return await trio.open_unix_socket(socket_path(self._folder, number))
         return None
