@@ -16,7 +16,7 @@ from llm_actors.run import Run
 from llm_actors.store import StoredResponseRow, StoreRef, load, store_child
 from llm_actors.threads import LARGE_BYTES
 from llm_protocol.content import Message
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import ChatRequest
@@ -115,7 +115,7 @@ async def test_a_large_response_that_was_cut_off_is_read_from_the_file() -> None
     run = Run(ChatRequest(model="m", messages=(Message.of("user", "hi"),)), stream=True)
     begin_text(run)
     add_text(run, "so far")
-    head = pack_head(Inbound(run.request, True), ResponseOptions(), 0)
+    head = pack_head(ClientRequest(run.request, True), ResponseOptions(), 0)
     row = StoredResponseRow("", head, (pack_events(run.log.events),), ended_at=7.0, interrupted=True)
     cut_off = await trio.to_thread.run_sync(restored, run.response_id, row, trio.current_time())
     end = cut_off.run.log.end

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from llm_actors.run import Run
 from llm_actors.threads import LARGE_BYTES
 from llm_protocol.content import Message
-from llm_protocol.dialect import Inbound
+from llm_protocol.dialect import ClientRequest
 from llm_protocol.events import Failed, TextDelta
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import ChatRequest
@@ -129,7 +129,7 @@ def a_run(text: str = "hi") -> Run:
 
 
 def found(run: Run, *, store: bool = True) -> FoundAnswer:
-    head = pack_head(Inbound(run.request, True), ResponseOptions(store=store), 0)
+    head = pack_head(ClientRequest(run.request, True), ResponseOptions(store=store), 0)
     return FoundAnswer(head, pack_log(run.log.events))
 
 
