@@ -32,11 +32,12 @@ class Http2Side(trio.abc.Stream):
         self._unread = bytearray()
         self._over = False
         self._reader: ResponseReader | None = None
-        self._begun = self._closes = False
+        self._begun = self._closes = self._closed = False
         self._moved = trio.Event()
-        self._lock = trio.StrictFIFOLock()
+        self.sending = trio.StrictFIFOLock()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await self.flush()  # a reader that was cancelled left what its frames had to be answered with
         while not self._unread and not self._over:
             if not await self.read_frames():
                 return b""
@@ -47,8 +48,8 @@ class Http2Side(trio.abc.Stream):
     async def read_frames(self) -> bool:
         """Read what has come, and answer what is about the connection; whether there was anything."""
         data = await self.below.receive_some(65536)
-        if not data:
-            return False
+        if not data or self._closed:  # the library would take all that comes after its goodbye for a fault
+            return bool(data)
         try:
             for event in self.h2.receive_data(bytes(data)):
                 self._read(event)
@@ -122,10 +123,12 @@ class Http2Side(trio.abc.Stream):
     async def _end(self) -> None:
         if self._closes:
             self.h2.close_connection()
+            self._closed = True
         await self.flush()
 
     async def flush(self) -> None:
-        async with self._lock:
+        async with self.sending:
+            await trio.lowlevel.checkpoint_if_cancelled()  # before anything is taken, which would be lost
             if data := self.h2.data_to_send():
                 await self.below.send_all(data)
 
