@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from llm_protocol.content import Message, Text
 from llm_protocol.dialect import WireResponse
 from llm_protocol.errors import UnsupportedError
-from llm_protocol.events import Event, Finished
+from llm_protocol.events import Event, Failed, Finished
+from llm_protocol.failures import FailureKind
 from llm_protocol.fold import Fold, unfold
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
@@ -91,6 +92,23 @@ def test_a_whole_response_whose_choices_are_out_of_order() -> None:
     assert (found.content, found.choices[0].content) == ("one", "two")
     assert found.choices[0].output == (Text("two"),)
     assert found.choices[0].finish_reason is FinishReason.STOP
+
+
+@pytest.mark.parametrize(
+    "body", [b"", chunk(0, finish="stop"), chunk(0, {"content": "a"}) + chunk(1, {"content": "b"})]
+)
+def test_a_stream_that_ends_before_all_choices_is_truncated(body: bytes) -> None:
+    decoder = OpenAIChat(COMPATIBLE).stream_decoder(ASK)
+    end = [*decoder.feed(body), *decoder.end()][-1]
+    assert isinstance(end, Failed)
+    assert (end.failure.kind, end.failure.partial) == (FailureKind.TRUNCATED, b"content" in body)
+
+
+def test_a_stream_that_is_complete_without_a_choice_is_malformed() -> None:
+    end = decoded(ASK, [chunk(0, finish="stop")])[-1]
+    assert isinstance(end, Failed)
+    assert end.failure.kind is FailureKind.PROTOCOL
+    assert "1 of the 2 requested choices" in end.failure.message
 
 
 def test_a_vendor_that_has_no_choices_is_not_told_of_any() -> None:

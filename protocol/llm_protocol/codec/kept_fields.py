@@ -71,16 +71,18 @@ class KeptFields:
 _OUTER = JsonDecoder(dict[str, msgspec.Raw])
 
 
-def outer_fields(text: bytes | str, read: Container[str] = (), but: Container[str] = ()) -> JsonObject:
+def outer_fields(text: bytes | str | JsonObject, read: Container[str] = (), but: Container[str] = ()) -> JsonObject:
     """Decode the fields of the object in ``text``, except those in ``but``, or only those in ``read``. The others,
-    which may be long, are skipped. Raises `WireError`.
+    which may be long, are skipped. An object that is decoded already is accepted, too. Raises `WireError`.
     """
+    if isinstance(text, dict):
+        return {name: value for name, value in text.items() if name in read or name not in but}
     try:
         fields = _OUTER.decode(text)
     except TooLarge:
         raise
     except WireError:
-        return {name: value for name, value in read_object(text).items() if name in read or name not in but}
+        return outer_fields(read_object(text), read, but)
     return {name: decode_json(bytes(raw)) for name, raw in fields.items() if name in read or name not in but}
 
 

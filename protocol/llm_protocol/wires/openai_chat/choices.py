@@ -53,12 +53,11 @@ def encode_choices(inbound: ClientRequest, response: LLMResponse, profile: Vendo
     """The body of a complete response."""
     if not inbound.choices:
         return encode_whole(inbound, response, profile)
-    body = whole_body(inbound, response, profile)
-    choices = [
-        whole_body(inbound._replace(choice=at), choice, profile)["choices"][0]
+    first, *others = (
+        whole_body(inbound._replace(choice=at), choice, profile)
         for at, choice in enumerate((response, *response.choices))
-    ]
-    return encode_json({**body, "choices": choices})
+    )
+    return encode_json({**first, "choices": first["choices"] + [each["choices"][0] for each in others]})
 
 
 def closing_frames(inbound: ClientRequest, response: LLMResponse, profile: VendorProfile = OPENAI) -> list[Frame]:

@@ -25,7 +25,7 @@ from llm_protocol.events import (
 )
 from llm_protocol.failures import Failure
 from llm_protocol.wires.openai_chat.errors import failure_of
-from llm_protocol.wires.openai_chat.shapes import KEEP_ALIVES
+from llm_protocol.wires.openai_chat.shapes import KEEP_ALIVES, ChatChunk, plain_chunk
 from llm_protocol.wires.openai_chat.stream import OpenAIChatDecoder
 
 
@@ -55,7 +55,23 @@ class ChoicesDecoder(AnswerDecoder):
                 return
             if word in KEEP_ALIVES:
                 return
-        body = read_object(piece.data)
+        chunk = plain_chunk(piece.data)
+        if chunk is None or chunk.error or chunk.usage or len(chunk.choices or ()) != 1:
+            self._take_object(read_object(piece.data))
+        else:
+            self._take_token(chunk, piece.data)
+
+    def _take_token(self, chunk: ChatChunk, text: str) -> None:
+        """A chunk of one choice: most are."""
+        assert chunk.choices
+        choice = chunk.choices[0]
+        at = self._checked(choice.index or 0)
+        choice.index = 0
+        self._seen.add(at)
+        self._each[at].take_chunk(chunk, {}, text)
+        self._gather(at)
+
+    def _take_object(self, body: JsonObject) -> None:
         choices = body.get("choices")
         if not isinstance(choices, list):
             self._feed(0, body)
@@ -92,6 +108,8 @@ class ChoicesDecoder(AnswerDecoder):
         """The body has ended. One that was JSON where a stream was promised is a response all the same."""
         if surplus and not self._seen:
             self.take_whole(surplus)
+        elif len(self._seen) < len(self._each):
+            self.truncated("all of its choices")
         else:
             self._finish()
 
@@ -109,10 +127,12 @@ class ChoicesDecoder(AnswerDecoder):
 
     def _indices_in(self, choices: list[Any]) -> list[int]:
         """The choices that are there, in order. Raises `WireError` for one that was not asked for."""
-        found = sorted({_index(each) for each in choices})
-        if found and not 0 <= found[0] <= found[-1] < len(self._each):
-            raise WireError(f"it has a choice {found[-1]}, but {len(self._each)} were requested")
-        return found
+        return sorted({self._checked(_index(each)) for each in choices})
+
+    def _checked(self, at: int) -> int:
+        if not 0 <= at < len(self._each):
+            raise WireError(f"it has a choice {at}, but {len(self._each)} were requested")
+        return at
 
     def _check_all(self) -> None:
         if len(self._seen) < len(self._each):
@@ -120,7 +140,7 @@ class ChoicesDecoder(AnswerDecoder):
 
     def _feed(self, at: int, body: JsonObject) -> None:
         self._seen.add(at)
-        self._each[at].take(ServerSentEvent("", encode_json(body).decode()))
+        self._each[at].take_object(body)
         self._gather(at)
 
     def _gather(self, at: int) -> None:

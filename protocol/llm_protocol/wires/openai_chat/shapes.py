@@ -233,12 +233,20 @@ def read_chunk(text: bytes | str, ignored: set[str]) -> tuple[ChatChunk, JsonObj
     """Decode a chunk or a complete response, and return it with what `take_extras` finds in it. Raises `WireError`; see
     `lenient.fit`.
     """
+    chunk = plain_chunk(text)
+    return fit_chunk(read_object(text), ignored) if chunk is None else (chunk, _NOTHING)
+
+
+def plain_chunk(text: bytes | str) -> ChatChunk | None:
+    """Decode a chunk that has the known fields only, each with the expected type; ``None`` if it is another. Raises
+    `TooLarge`.
+    """
     try:
-        return _DECODER.decode(text), _NOTHING
+        return _DECODER.decode(text)
     except TooLarge:
         raise
     except WireError:
-        return _second_look(read_object(text), ignored)
+        return None
 
 
 def _field_names(shape: type[msgspec.Struct]) -> frozenset[str]:
@@ -249,9 +257,9 @@ def _field_names(shape: type[msgspec.Struct]) -> frozenset[str]:
 _CHOICE, _MESSAGE, _CALL = _field_names(ChatChoice), _field_names(ChatDelta), _field_names(ChatCall)
 
 
-def _second_look(body: JsonObject, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
-    """Normalize what some servers write differently: content in parts, arguments as an object, ids as numbers, and
-    fields that only the vendor's clients know.
+def fit_chunk(body: JsonObject, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
+    """As `read_chunk`, of an object, which is changed. Normalize what some servers write differently: content in parts,
+    arguments as an object, ids as numbers, and fields that only the vendor's clients know.
     """
     extras = take_extras(body, _CHOICE, _MESSAGE)
     try:

@@ -45,6 +45,7 @@ from llm_protocol.wires.openai_chat.shapes import (
     ChatDelta,
     ChatWireUsage,
     ImagePart,
+    fit_chunk,
     read_chunk,
     read_usage,
     service_of,
@@ -88,9 +89,9 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._reported = 0
         """Characters of the texts that are complete."""
         self._kept = KeptFields(WIRE)
-        self._last: dict[str, bytes | str] = {}
+        self._last: dict[str, bytes | str | JsonObject] = {}
         """The last chunk with a finish reason and the last one with usage, which may have further fields."""
-        self._read: bytes | str = b""
+        self._read: bytes | str | JsonObject = b""
         """The last chunk that was searched for extra fields."""
         self._reason: str | None = None
         self._usage: ChatWireUsage | None = None
@@ -112,7 +113,15 @@ class OpenAIChatDecoder(AnswerDecoder):
         if chunk.error or (chunk.choices is None and error_in(read_object(text))):
             self.fail(failure_of(read_object(text)))
         else:
-            self._take_chunk(chunk, extras, text)
+            self.take_chunk(chunk, extras, text)
+
+    def take_object(self, body: JsonObject) -> None:
+        """Process the next event of the stream, which has been read. Its choices are changed. Raises `WireError`."""
+        chunk, extras = fit_chunk({**body}, self.ignored)
+        if chunk.error or (chunk.choices is None and error_in(body)):
+            self.fail(failure_of(body))
+        else:
+            self.take_chunk(chunk, extras, body)
 
     def end(self, surplus: bytes) -> None:
         """End the response. A body that was JSON instead of a stream is an error, or a complete response."""
@@ -130,7 +139,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         # A complete response has one choice, whatever its index; in a stream, the index tells several apart.
         first = next((choice for choice in chunk.choices if not choice.index), chunk.choices[0])
         first.index, chunk.choices = 0, [first]
-        self._take_chunk(chunk, extras, body)
+        self.take_chunk(chunk, extras, body)
         if self._reason is None:
             self._reason = "stop"
         self._finish()
@@ -145,7 +154,8 @@ class OpenAIChatDecoder(AnswerDecoder):
         """Decode an error body into a failure."""
         return failure_of(body)
 
-    def _take_chunk(self, chunk: ChatChunk, extras: JsonObject, text: bytes | str) -> None:
+    def take_chunk(self, chunk: ChatChunk, extras: JsonObject, text: bytes | str | JsonObject) -> None:
+        """Process a chunk that is no error, with its unknown fields. ``text`` is what it was decoded from."""
         if chunk.usage is not None:
             self._last["usage"] = text
             self._usage, self._is_counted = chunk.usage, not chunk.choices
@@ -165,7 +175,7 @@ class OpenAIChatDecoder(AnswerDecoder):
                 if choice.finish_reason:
                     self._last["reason"] = text
 
-    def _keep(self, text: bytes | str) -> None:
+    def _keep(self, text: bytes | str | JsonObject) -> None:
         if text is not self._read:
             self._read = text
             body = outer_fields(text, ("usage",), HEAD_FIELDS)
