@@ -155,8 +155,13 @@ async def gives_choices(services: Services, router: Router, request: AnyRequest)
     """
     with suppress(LLMClientError):
         candidates = router.route(request).candidates
-        refused = [await run_large(size_of(request), _refused_for, services, request, each) for each in candidates]
-        return None in refused and "n" not in refused
+        size, can = size_of(request), False
+        for each in candidates:
+            refused = await run_large(size, _refused_for, services, request, each)
+            if refused == "n":
+                return False
+            can = can or refused is None
+        return can
     return False
 
 

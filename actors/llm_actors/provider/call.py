@@ -362,7 +362,7 @@ def size_of(request: AnyRequest) -> int:
             for part in message.content:
                 size += len(part.text) if type(part) is Text else _part_size(part)
     elif isinstance(request, ImageRequest):
-        size += sum(map(_part_size, request.images))
+        size += sum(map(_part_size, (*request.images, request.mask) if request.mask else request.images))
     return size
 
 

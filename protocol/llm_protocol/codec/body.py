@@ -228,7 +228,9 @@ class Body:
 
 
 class ResponseObject(Body):
-    """An object of a vendor's response. Unknown fields are allowed, and an id may be a number."""
+    """An object within a vendor's response. It differs from a client's `Body` in two ways: a number in place of a
+    string is converted to one, and `rest` returns all fields that were not read, transport fields among them.
+    """
 
     __slots__ = ()
 

@@ -69,7 +69,7 @@ def fit_tools(
     if choice is not None and choice.mode == "named" and not target.limits.names_one_tool:
         adjusted.append(Adjustment("tool_choice", "emulated", "required, of the one tool that is offered"))
     names = _names(offered, request.messages, target)
-    adjusted += [Adjustment(f"tools.{name}", "rewritten", strictness) for name, strictness in names.items()]
+    adjusted += [Adjustment(f"tools.{name}", "rewritten", used) for name, used in names.items()]
     if names:
         offered = [_renamed(tool, names) for tool in offered]
         if choice is not None and choice.name in names:

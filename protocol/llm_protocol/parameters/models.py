@@ -120,8 +120,8 @@ def fit_reasoning(given: Parameters, takes: ModelTakes, *, own: bool = False) ->
         graded = FittedReasoning(None, None) if effort is None else _graded("reasoning_effort", effort, effort, takes)
         return FittedReasoning(graded.effort, 0, graded.adjusted)
     if budget is not None:
-        is_requested = effort if effort is not None else effort_of_budget(budget)
-        return _graded("reasoning_budget", budget, is_requested, takes, output)
+        wanted = effort if effort is not None else effort_of_budget(budget)
+        return _graded("reasoning_budget", budget, wanted, takes, output)
     return FittedReasoning(None, None) if effort is None else _graded("reasoning_effort", effort, effort, takes, output)
 
 

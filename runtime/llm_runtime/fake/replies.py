@@ -7,6 +7,7 @@ from typing import final
 from urllib.parse import parse_qs
 
 from llm_protocol.codec.fields import bad_request
+from llm_protocol.codec.forms import is_form
 from llm_protocol.codec.json import decode_object, encode_json
 from llm_protocol.codec.sse import encode_sse
 from llm_protocol.dialect import ClientRequest, Frame, ModelInfo, ResponseEncoder, WireResponse
@@ -115,7 +116,7 @@ class Replies:
 
 def _decoded(place: Place, body: bytes) -> ClientRequest:
     """The request. Raises `LLMClientError`, also for one that continues a response: none is kept here."""
-    if body.startswith(b"--"):
+    if is_form(body):
         body = form_as_json(body)
     if not isinstance(place.dialect, OpenAIResponsesServer):
         return place.dialect.decode_request(place.path, body)

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from llm_actors.threads import run_large
+from llm_protocol.codec.forms import is_form
 from llm_protocol.dialect import ClientRequest, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import AUTO, AnyRequest
@@ -33,7 +34,7 @@ async def ask(context: RequestContext) -> None:
     try:
         target = context.target
         body = await plain_body(context)
-        if body.startswith(b"--"):
+        if is_form(body):
             body = await _without_form(body)
         limits = context.server_state.json_limits
         decoded = await read_body(limits, body, lambda text: dialect.decode_request(target, text))
