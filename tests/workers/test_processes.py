@@ -16,7 +16,7 @@ import trio
 
 from support import commands
 from support.daemon import vendor
-from support.killable import ask, events_until
+from support.killable import ask, events_until, text_in
 from support.server import HttpClient, OpenServer, open_server
 from support.systemd import activated
 from support.ws import ids, text_of
@@ -94,10 +94,11 @@ class Daemon:
 
 
 @asynccontextmanager
-async def two_workers(upstream: OpenServer) -> AsyncIterator[Daemon]:
+async def two_workers(upstream: OpenServer, more: str = "") -> AsyncIterator[Daemon]:
+    """``more`` is added to their configuration; ``{place}`` in it is their folder."""
     with TemporaryDirectory(prefix="llm-") as place:
         folder, file = Path(place), Path(place) / "c.toml"
-        file.write_text(CONFIG.format(url=upstream.address.url, models='["fake-1"]'))
+        file.write_text((CONFIG + more).format(url=upstream.address.url, models='["fake-1"]', place=place))
         environ = {"ADMIN": ADMIN, "XDG_RUNTIME_DIR": place, "NOTIFY_SOCKET": f"@{place}"}
         with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             await systemd.bind(f"\0{place}")
@@ -181,6 +182,32 @@ async def test_two_workers_are_one_daemon(tmp_path: Path) -> None:
         assert told == [b"READY=1", *(b"RELOADING=1", b"READY=1") * 2, b"STOPPING=1"]
         assert "Traceback" not in err
         assert ADMIN not in err
+
+
+async def test_what_a_killed_worker_has_stored_is_read_at_the_others(tmp_path: Path) -> None:
+    store = '[store]\npath = "{place}/store.sqlite3"\n'
+    async with open_server(vendor) as upstream, two_workers(upstream, store) as daemon, AsyncExitStack() as stack:
+        pids, each = await daemon.pids(), await daemon.one_of_each(stack)
+        one, other = each["01"], each["02"]
+        whole = (await other.request("POST", "/v1/responses", ask("say so"), **BOSS)).json
+        begun = (await other.request("POST", "/v1/responses", ask("hang one two", background=True), **BOSS)).json
+        await other.begin("POST", "/v1/responses", ask("hang one two", stream=True), **BOSS)
+        await other.head()
+        response_id = ids(await events_until(other, "two"))
+        with ends(pids[2]) as wait:
+            os.kill(pids[2], signal.SIGKILL)
+            await wait()
+
+        async def read_all(client: HttpClient) -> None:
+            assert (await client.request("GET", f"/v1/responses/{whole['id']}", **BOSS)).json == whole
+            for each in (begun["id"], response_id):
+                now = (await client.request("GET", f"/v1/responses/{each}", **BOSS)).json
+                assert (now["status"], now["llm_runtime"]["incomplete_reason"]) == ("incomplete", "interrupted")
+                assert "one two…".startswith(text_in(now))
+
+        await read_all(one)
+        await daemon.said("worker 2 is process")
+        await read_all((await daemon.one_of_each(stack))["02"])
 
 
 async def test_workers_whose_parent_was_killed_finish_and_end(tmp_path: Path) -> None:
