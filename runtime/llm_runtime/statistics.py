@@ -15,8 +15,10 @@ import msgspec
 from llm_actors.cache import CacheStatistics
 from llm_actors.kernel import TreeNode
 from llm_actors.limiter import LimitStatistics
+from llm_actors.limiter.budgets import BudgetStatistics
 from llm_actors.orchestrator import Histogram, Metrics
 from llm_actors.selector import CircuitState, ExplorationStatistics
+from llm_protocol.budgets import Budget, Payer, Per
 from llm_runtime.config import Config
 from llm_runtime.metrics import SESSIONS, MetricsSnapshot
 
@@ -79,6 +81,25 @@ class CallerStatistics(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitStatistics | None = None
 
 
+class BudgetUse(msgspec.Struct, frozen=True, kw_only=True):
+    """One budget in its window of now, which ends at ``resets_at`` (seconds since the epoch).
+
+    ``usd`` and ``tokens`` are spent or reserved, by all processes that share the budget, as far as is known. The limits
+    are ``None`` where there is none. ``callers`` are the keys whose requests it pays for, ``None``: everybody's;
+    ``routes`` those it pays for, empty: all.
+    """
+
+    callers: tuple[str, ...] | None
+    routes: tuple[str, ...]
+    per: Per
+    soft: float | None
+    usd: float
+    usd_limit: float | None
+    tokens: int
+    tokens_limit: int | None
+    resets_at: float
+
+
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """One runtime at one time. Counters start from 0 and only grow.
 
@@ -87,7 +108,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     the effect of the cache. ``late_events``: events of providers that were dropped because their run had ended.
     ``callers`` are the names of their keys, "" without one. The ``tree`` omits clients' connections; ``connections`` is
     their number, ``None`` without a server. ``cache`` and ``sharing`` are ``None`` while the responsible actor does not
-    respond.
+    respond, and ``budgets`` is empty.
     """
 
     uptime_s: float
@@ -104,6 +125,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     providers: dict[str, ProviderStatistics]
     callers: dict[str, CallerStatistics]
     tree: TreeNode
+    budgets: dict[str, BudgetUse] = {}
 
 
 def statistics(snapshot: MetricsSnapshot, config: Config) -> Statistics:
@@ -124,18 +146,50 @@ def statistics(snapshot: MetricsSnapshot, config: Config) -> Statistics:
         providers={name: _provider(name, provider.kind, snapshot) for name, provider in config.enabled.items()},
         callers=_callers(metrics, {} if snapshot.limiter is None else snapshot.limiter.callers),
         tree=_without_connections(snapshot.tree),
+        budgets={} if snapshot.limiter is None else _budgets(snapshot.limiter.budgets, config),
     )
 
 
 def only_of(caller: str, found: Statistics) -> Statistics:
-    """What ``caller`` may know: its own use, and of the providers how they are, but not what was used of them."""
+    """What ``caller`` may know: its own use, the budgets that pay for it, and of the providers how they are, but not
+    what was used of them.
+    """
     providers = {
         name: msgspec.structs.replace(each, attempts={}, unpriced=0, models={}, limits=None)
         for name, each in found.providers.items()
     }
     own = {name: each for name, each in found.callers.items() if name == caller}
+    budgets = {
+        name: msgspec.structs.replace(each, callers=each.callers and (caller,), routes=())
+        for name, each in found.budgets.items()
+        if each.callers is None or caller in each.callers
+    }
     return msgspec.structs.replace(
-        found, requests={}, refused={}, limited={}, cache_requests={}, cache=None, providers=providers, callers=own
+        found, requests={}, refused={}, limited={}, cache_requests={}, cache=None, providers=providers, callers=own,
+        budgets=budgets,
+    )  # fmt: skip
+
+
+def _budgets(found: Mapping[str, BudgetStatistics], config: Config) -> dict[str, BudgetUse]:
+    return {name: _budget(each, config.budgets[name], config) for name, each in found.items() if name in config.budgets}
+
+
+def _budget(found: BudgetStatistics, budget: Budget, config: Config) -> BudgetUse:
+    callers = None
+    if budget.keys or budget.teams:
+        route = budget.routes[0] if budget.routes else ""
+        payers = {name: Payer("", name, key.team, route) for name, key in config.keys.items()}
+        callers = tuple(name for name, payer in payers.items() if budget.pays(payer))
+    return BudgetUse(
+        callers=callers,
+        routes=budget.routes,
+        per=budget.per,
+        soft=budget.soft,
+        usd=found.usd,
+        usd_limit=found.usd_limit,
+        tokens=found.tokens,
+        tokens_limit=found.tokens_limit,
+        resets_at=found.resets_at,
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from llm_protocol.budgets import Budget
 from llm_protocol.content import Message
 from llm_protocol.requests import ChatRequest
 from llm_protocol.secret import Secret
@@ -61,6 +62,33 @@ async def test_a_caller_sees_its_own_use_and_cost_alone() -> None:
             assert (own.providers["p"].models, own.providers["p"].attempts) == ({}, {})
             assert own.providers["p"].breaker == everything.providers["p"].breaker
             assert (await runtime.statistics("nobody")).callers == {}
+
+
+async def test_a_caller_sees_the_budgets_that_pay_for_it() -> None:
+    async with Peer(reply(whole(), headers=JSON)) as peer:
+        provider = Provider(kind="openai_compatible", base_url=f"{peer.url}/v1", models=("m",))
+        config = Config(
+            providers={"p": provider},
+            keys={
+                "app": Key(secret=Secret(KEYS["app"]), team="red"),
+                "boss": Key(secret=Secret(KEYS["boss"]), team="red"),
+            },
+            budgets={
+                "all": Budget(tokens=100_000),
+                "reds": Budget(teams=("red",), tokens=50_000, per="day", soft=0.5),
+                "his": Budget(keys=("boss",), tokens=10_000),
+            },
+        )
+        async with open_runtime(config) as runtime:
+            await runtime.send(ChatRequest(model="p/m", messages=(Message.of("user", "Hi."),), caller="app"))
+            everything = (await runtime.statistics()).budgets
+            assert {name: each.callers for name, each in everything.items()} == {
+                "all": None, "reds": ("app", "boss"), "his": ("boss",)
+            }  # fmt: skip
+            assert everything["reds"].tokens == everything["all"].tokens > everything["his"].tokens == 0
+            assert (everything["reds"].tokens_limit, everything["reds"].per) == (50_000, "day")
+            own = (await runtime.statistics("app")).budgets
+            assert {name: each.callers for name, each in own.items()} == {"all": None, "reds": ("app",)}
 
 
 async def test_the_server_asks_for_the_callers_own() -> None:

@@ -14,6 +14,7 @@ from llm_actors.orchestrator.log_line import LogFields
 from llm_actors.orchestrator.recent_requests import KEPT
 from llm_actors.selector import CircuitState, ExplorationStatistics
 from llm_runtime.statistics import (
+    BudgetUse,
     CallerStatistics,
     LatencyDistribution,
     ModelUse,
@@ -44,6 +45,9 @@ PROVIDER = ProviderStatistics(
     first_token_seconds=None,
     limits=LIMITS,
 )
+BUDGET = BudgetUse(
+    callers=None, routes=(), per="day", soft=None, usd=1.0, usd_limit=5.0, tokens=7, tokens_limit=None, resets_at=100.0
+)
 ONE = Statistics(
     uptime_s=7.0,
     running=2,
@@ -59,6 +63,7 @@ ONE = Statistics(
     providers={"p": PROVIDER},
     callers={"a": CallerStatistics(requests=1, tokens=2, cost=0.5, limits=LIMITS)},
     tree=TREE,
+    budgets={"b": BUDGET},
 )
 
 
@@ -80,6 +85,7 @@ def test_counts_are_added_and_the_worst_state_is_told() -> None:
             )
         },
         callers={"b": CallerStatistics(requests=1, tokens=1, cost=0.0)},
+        budgets={"b": msgspec.structs.replace(BUDGET, usd=2.0, tokens=3)},
     )
     both = views.statistics({1: ONE, 2: other})
     assert (both.uptime_s, both.running, both.connections, both.late_events) == (9.0, 4, 3, 2)
@@ -93,7 +99,14 @@ def test_counts_are_added_and_the_worst_state_is_told() -> None:
     assert provider.attempt_seconds == LatencyDistribution(bounds=(1.0,), counts=(2, 4), total=6.0)
     assert provider.limits == LimitStatistics(in_flight=2, waiting=4, requests_left=4, tokens_left=9, held_s=1.0)
     assert both.callers.keys() == {"a", "b"}
+    assert both.budgets == {"b": msgspec.structs.replace(BUDGET, usd=2.0)}, "they are shared"
     assert [each.name for each in both.tree.children] == ["worker-1", "worker-2"]
+
+
+def test_of_a_budget_the_window_of_now_is_told() -> None:
+    other = msgspec.structs.replace(ONE, budgets={"b": msgspec.structs.replace(BUDGET, usd=0.5, resets_at=200.0)})
+    assert views.statistics({1: ONE, 2: other}).budgets == other.budgets
+    assert views.statistics({1: other, 2: ONE}).budgets == other.budgets
 
 
 def test_the_file_of_the_cache_is_one() -> None:

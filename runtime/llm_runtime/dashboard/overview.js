@@ -204,6 +204,8 @@ function show() {
   showNow(now, lately, span)
   for (const part of [showProviders, showFailures, showModels, showCallers, showCache]) part(now, all ? now : lately)
   fill("tree", actors(now.tree))
+  showKeys(now)
+  showBudgets(now)
 }
 
 function showNow(now, lately, span) {
@@ -280,15 +282,16 @@ function showModels(now, counted) {
 function showCallers(now, counted) {
   const callers = entries(counted.callers).filter(([, use]) => use.requests || use.tokens)
   callers.sort(([, a], [, b]) => b.requests - a.requests)
-  const rows = callers.map(([name, use]) => {
-    const limits = now.callers[name].limits
-    const left = limits && [limits.requests_left, limits.tokens_left].map(each => each === null ? "∞" : number(each)).join(" · ")
-    return [
-      name || "without a key", number(use.requests), number(use.tokens), dollars(use.cost),
-      limits ? number(limits.in_flight) : "–", limits ? warn(limits.waiting) : "–", left ?? "–",
-    ]
-  })
+  const rows = callers.map(([name, use]) => [
+    name || "without a key", number(use.requests), number(use.tokens), dollars(use.cost), ...limited(now.callers[name].limits),
+  ])
   fill("callers", rows, "No requests.")
+}
+
+function limited(limits) {
+  if (!limits) return ["–", "–", "–"]
+  const left = [limits.requests_left, limits.tokens_left].map(each => each === null ? "∞" : number(each))
+  return [number(limits.in_flight), warn(limits.waiting), left.join(" · ")]
 }
 
 function showCache(now, counted) {

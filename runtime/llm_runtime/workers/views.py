@@ -20,6 +20,7 @@ from llm_actors.orchestrator.recent_requests import KEPT
 from llm_actors.selector import CircuitState, ExplorationStatistics
 from llm_runtime.metrics import written
 from llm_runtime.statistics import (
+    BudgetUse,
     CallerStatistics,
     LatencyDistribution,
     ModelUse,
@@ -86,7 +87,16 @@ def _both(one: Statistics, other: Statistics) -> Statistics:
         providers=_joined(one.providers, other.providers, _provider),
         callers=_joined(one.callers, other.callers, _caller),
         tree=one.tree,
+        budgets=_joined(one.budgets, other.budgets, _budget),
     )
+
+
+def _budget(one: BudgetUse, other: BudgetUse) -> BudgetUse:
+    """The budgets are shared: what is used is what the one says that has heard of the most."""
+    last = max(one, other, key=lambda each: each.resets_at)
+    if one.resets_at != other.resets_at:
+        return last
+    return msgspec.structs.replace(last, usd=max(one.usd, other.usd), tokens=max(one.tokens, other.tokens))
 
 
 def _provider(one: ProviderStatistics, other: ProviderStatistics) -> ProviderStatistics:
