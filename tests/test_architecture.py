@@ -25,7 +25,7 @@ LAYERS: tuple[set[str], ...] = (
     {"kernel", "threads", "deployment", "run", "file_problem", "sqlite_file"},
     {"redis", "testing", "store", "request_log"},
     {"redis_link"},
-    {"transport", "limiter", "cache", "selector"},
+    {"transport", "limiter", "cache", "selector", "shared_responses"},
     {"provider"},
     {"catalog"},
     {"orchestrator"},

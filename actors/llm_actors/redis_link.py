@@ -70,6 +70,8 @@ class RedisLink:
         self._news = trio.Event()
         self._problem: RedisProblem | None = None
         self.is_open = False
+        self.sessions = 0
+        """How often the server has been reached. Between two sessions it may have lost everything."""
         self.tried = trio.Event()
         """Set when the first attempt to reach the server is over, successful or not."""
 
@@ -98,18 +100,22 @@ class RedisLink:
         A bug here is as if the server could not be reached, with growing pauses.
         """
         crashes = Streak(PARK_PAUSES)
-        while True:
-            pause = AWAY_SECONDS
-            try:
-                problem = await session(self._server, self._source, self._serve)
-            except Exception as exc:
-                if is_fatal(exc):
-                    raise
-                problem = RedisProblem("crashed", f"it crashed here: {exception_site(exc)}")
-                pause = crashes.next_delay(trio.current_time(), random())  # noqa: S311
-            self._close(problem)
-            self.tried.set()
-            await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
+        try:
+            while True:
+                pause = AWAY_SECONDS
+                try:
+                    problem = await session(self._server, self._source, self._serve)
+                except Exception as exc:
+                    if is_fatal(exc):
+                        raise
+                    problem = RedisProblem("crashed", f"it crashed here: {exception_site(exc)}")
+                    pause = crashes.next_delay(trio.current_time(), random())  # noqa: S311
+                self._report(problem)
+                self._close(problem)
+                self.tried.set()
+                await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
+        finally:
+            self._close(RedisProblem(UNREACHABLE, "the connection was closed"))
 
     async def _serve(self, script: RedisScript) -> None:
         await script.run_list(*self._first)
@@ -135,12 +141,15 @@ class RedisLink:
 
     def _open(self) -> None:
         self.is_open = True
+        self.sessions += 1
         self._problem = None
         log.info("%s in redis at %s", self._what, self._server.name)
 
-    def _close(self, problem: RedisProblem) -> None:
+    def _report(self, problem: RedisProblem) -> None:
         if self._problem is None or problem.sort != self._problem.sort:
             log.warning("redis at %s is unavailable (%s): %s", self._server.name, problem.detail, self._without)
+
+    def _close(self, problem: RedisProblem) -> None:
         self._problem = problem
         self.is_open = False
         while self._calls:

@@ -20,6 +20,7 @@ import msgspec
 import trio
 
 from llm_actors.kernel import ChildSpec, GaveUp, StartFailed, lineage
+from llm_actors.shared_responses import SharedResponses
 from llm_runtime.config import Config, ConfigError
 from llm_runtime.descriptors import fit, preload
 from llm_runtime.manager import Manager, SignalManager
@@ -91,6 +92,13 @@ async def check_address(config: Config) -> None:
         raise ConfigError(str(exc)) from exc
 
 
+def _shared_responses(config: Config) -> SharedResponses | None:
+    """Where the stored responses of all replicas are, if the configuration says so."""
+    if config.redis is None or config.store is None or not config.store.redis:
+        return None
+    return SharedResponses(config.redis, ttl_s=config.store.ttl_s)
+
+
 @final
 class _Life:
     """One run of the daemon."""
@@ -143,6 +151,7 @@ class _Life:
             inherited=self._inherited,
             reload=self._manager.asked_to_reload(self._reloader) if self._reloader else None,
             siblings=self._siblings,
+            shared=_shared_responses(self._config),
         )
 
     def _found(self, address: ListenAddress) -> None:

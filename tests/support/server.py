@@ -23,6 +23,7 @@ from llm_actors.orchestrator import RecentRequest
 from llm_actors.provider import PassthroughRequest, PassthroughResponse
 from llm_actors.run import Run
 from llm_actors.selector import Ranking, Weights
+from llm_actors.shared_responses import SharedResponses
 from llm_actors.store import StoreRef
 from llm_protocol.content import Text
 from llm_protocol.dialect import ModelInfo
@@ -263,8 +264,10 @@ async def open_server(
 ) -> AsyncIterator[OpenServer]:
     """A server on any free port of loopback, stopped (and drained) at the end. ``beside``: more children of its root.
     ``roles``: which keys are for what besides, such as ``{"boss": "admin"}``. ``siblings``: the other workers.
+    ``shared``: where the responses of all replicas are.
     """
     siblings: Siblings | None = config.pop("siblings", None)
+    shared: SharedResponses | None = config.pop("shared", None)
     expires = {name: datetime.fromtimestamp(at, UTC) for name, at in config.pop("expires", {}).items()}
     roles: dict[str, str] = config.pop("roles", {})
     keys = {
@@ -280,7 +283,8 @@ async def open_server(
     async with trio.open_nursery() as nursery:
         engine = FakeEngine(nursery, scripts or (saying("Hel", "lo"),))
         settings: dict[str, Any] = {"port": 0, "drain_s": 0.5} | config
-        branches = server_child(Server(**settings), engine, addresses.append, keys=keys, siblings=siblings)
+        others: dict[str, Any] = {"siblings": siblings, "shared": shared}
+        branches = server_child(Server(**settings), engine, addresses.append, keys=keys, **others)
         root = Supervisor([*branches, *beside])
         async with running(root):
             server = OpenServer(addresses[-1], engine, root)

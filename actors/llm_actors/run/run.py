@@ -77,6 +77,11 @@ class Run:
             self.cancelled_because, self._cancelled_as = reason, kind
             self.scope.cancel(reason)
 
+    @property
+    def is_cancelled_by_client(self) -> bool:
+        """Whether it was cancelled for its own sake, and not because the process ends or has crashed."""
+        return self.cancelled_because not in (None, DESERTED) and self._cancelled_as is FailureKind.CANCELLED
+
     def _deserted(self) -> None:
         self.cancel(DESERTED)
 

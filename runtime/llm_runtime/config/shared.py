@@ -15,4 +15,7 @@ def check_shared(config: Config) -> None:
                 raise ConfigError("needs a [redis]")
             if config.cache.path is not None:
                 raise ConfigError("redis is in the place of the file: leave out path")
+    if config.store is not None and config.store.redis and config.redis is None:
+        with mistakes.under("store", "redis"):
+            raise ConfigError("needs a [redis]")
     mistakes.raise_any()

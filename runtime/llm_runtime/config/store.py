@@ -30,6 +30,10 @@ class StoreConfig(Section, frozen=True, kw_only=True):
     """How large it may become; the responses that ended first make room."""
     ttl_s: Annotated[float, Meta(gt=0, le=3650 * DAY)] = 30 * DAY
     """Seconds for which a response is kept after its end."""
+    redis: bool = False
+    """Whether stored responses are in `[redis]` instead, where all replicas with its prefix retrieve, resume, continue,
+    cancel and delete them. The ledger stays in the file.
+    """
 
     @property
     def max_bytes(self) -> int:

@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from llm_actors.kernel import ChildSpec, Inbox, NotRunning, Previous, Restart, StartFailed, Supervisor, TooManyChildren
+from llm_actors.shared_responses import SharedResponses
 from llm_runtime.config import Key, Server
 from llm_runtime.server.connection import HttpConnection
 from llm_runtime.server.engine import RequestEngine
@@ -78,6 +79,7 @@ def server_child(
     inherited: Sequence[socket.socket] = (),
     reload: Reload | None = None,
     siblings: Siblings | None = None,
+    shared: SharedResponses | None = None,
 ) -> tuple[ChildSpec[Never], ChildSpec[Never]]:
     """The two branches of the tree that form the server, in the order they start. Without ``keys``, anyone who can
     reach the port may send requests.
@@ -85,9 +87,10 @@ def server_child(
     ``on_listening`` is called synchronously each time the listener has started accepting connections. A start fails
     with `CannotListenError`. ``inherited``: sockets that listen already, in place of ``config``'s address; they are
     left open. ``reload`` is what ``POST /v1/runtime/reload`` does. ``siblings``: the other workers, if the process is
-    one of several. Raises `ConfigError` if the certificate is not usable.
+    one of several. ``shared``: where stored responses are that other replicas know, too. Raises `ConfigError` if the
+    certificate is not usable.
     """
-    server_state = ServerState(config, keys, engine, reload, siblings)
+    server_state = ServerState(config, keys, engine, reload, siblings, shared)
     sessions = Supervisor(
         name="sessions", max_children=config.max_connections + RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS
     )
@@ -131,7 +134,7 @@ class ServerActor:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._server_state.ticker.run)
                     nursery.start_soon(self._server_state.receiver.run)
-                    nursery.start_soon(self._server_state.persistence.run)
+                    await nursery.start(self._server_state.persistence.run)
                     if self._server_state.tls is not None:
                         nursery.start_soon(self._server_state.tls.watch)
                     for acceptor in acceptors:

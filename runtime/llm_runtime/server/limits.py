@@ -169,5 +169,17 @@ STORE_FLUSH_SECONDS = 0.1
 STORE_REST_SECONDS = 5.0
 """The time without writes after the store failed to take one."""
 
+REPLICA_IDLE_SECONDS = 1.0
+"""The interval at which a replica that makes no stored response looks for orders of the others."""
+
+HOLD_SECONDS = 3.0
+"""How long a response goes on for a follower at another replica, unless that says again that it has one."""
+
+MIRROR_BEHIND_SECONDS = 2.0
+"""How long a client that has seen more of a response than this replica is kept waiting."""
+
+MIRROR_UNFOLLOWED_SECONDS = 1.0
+"""How long a response of another replica is followed for nobody."""
+
 STORE_WAIT_SECONDS = 5.0
 """The longest wait for the row of a new response, or for a deletion; longer than one write takes at most."""

@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from typing import NamedTuple, final
+from typing import NamedTuple, Protocol, final
 
 import msgspec
 import trio
@@ -58,13 +58,21 @@ def restored(response_id: str, row: StoredResponseRow, now: float) -> StoredResp
     return packed.response(run)
 
 
+class Writer(Protocol):
+    """Who writes responses."""
+
+    def wake(self) -> None:
+        """There is something to be written now."""
+        ...
+
+
 @final
 class StoredProgress:
-    """How far a response is in the file, for those who tell a client of it."""
+    """How far a response is in the file, or in Redis, for those who tell a client of it."""
 
-    __slots__ = ("_persistence", "_watchers", "begun", "ended", "has_row", "position", "stored")
+    __slots__ = ("_watchers", "_writer", "begun", "ended", "has_row", "position", "stored")
 
-    def __init__(self, stored: StoredResponse, persistence: ResponsePersistence) -> None:
+    def __init__(self, stored: StoredResponse, writer: Writer) -> None:
         self.stored = stored
         self.begun = False
         """Whether its id may be told."""
@@ -73,7 +81,7 @@ class StoredProgress:
         self.has_row = False
         self.position = 0
         """How many of its events are in the file."""
-        self._persistence = persistence
+        self._writer = writer
         self._watchers: list[Callable[[], None]] = []
 
     def watch(self, wake: Callable[[], None]) -> None:
@@ -87,7 +95,17 @@ class StoredProgress:
 
     def hurry(self) -> None:
         """Somebody waits for the end to be written."""
-        self._persistence.wake()
+        self._writer.wake()
+
+    async def wait_begun(self) -> None:
+        """Wait until the id may be told, at most `STORE_WAIT_SECONDS`."""
+        if self.begun:
+            return
+        begun = trio.Event()
+        self.watch(begun.set)
+        with trio.move_on_after(STORE_WAIT_SECONDS):
+            await begun.wait()
+        self.unwatch(begun.set)
 
     def advance(self, *, ended: bool) -> None:
         """More may be told."""
@@ -142,15 +160,9 @@ class ResponsePersistence:
         self._wakeup.wake()
 
     async def begun(self, response_id: str) -> None:
-        """Wait until the id of a response may be told, at most `STORE_WAIT_SECONDS`."""
-        progress = self._live.get(response_id)
-        if progress is None or progress.begun:
-            return
-        begun = trio.Event()
-        progress.watch(begun.set)
-        with trio.move_on_after(STORE_WAIT_SECONDS):
-            await begun.wait()
-        progress.unwatch(begun.set)
+        """Wait until the id of a response may be told; see `StoredProgress.wait_begun`."""
+        if (progress := self._live.get(response_id)) is not None:
+            await progress.wait_begun()
 
     async def forget(self, response_id: str) -> None:
         """Delete a response from the file. Waits for that, at most `STORE_WAIT_SECONDS`."""
@@ -191,8 +203,9 @@ class ResponsePersistence:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until cancelled."""
+        task_status.started()
         while True:
             with trio.move_on_after(STORE_FLUSH_SECONDS if self._live else float("inf")):
                 await self._wakeup.wait()

@@ -26,7 +26,7 @@ class StoredResponse:
     the approximate size of that.
     """
 
-    __slots__ = ("asked_bytes", "ended_at", "inbound", "input", "is_gone", "options", "run")
+    __slots__ = ("asked_bytes", "ended_at", "inbound", "input", "is_foreign", "is_gone", "is_shared", "options", "run")
 
     def __init__(
         self,
@@ -46,6 +46,10 @@ class StoredResponse:
         """Whether it was deleted or has expired: then it cannot be retrieved, even if a connection still
         remembers it.
         """
+        self.is_shared = False
+        """Whether other replicas have it, too, and may have deleted it."""
+        self.is_foreign = False
+        """Whether another replica has made it or makes it."""
 
     @property
     def id(self) -> str:
@@ -168,6 +172,11 @@ class ResponseStore:
         """Whether there is a response of that id, whoever's it is."""
         known = (self._live, self._stored, self._waiting, self._mirrors)
         return any(response_id in each for each in known)
+
+    def find_any(self, response_id: str) -> StoredResponse | None:
+        """The response of that id, whoever's it is, running or stored."""
+        known = (self._mirrors, self._live, self._stored)
+        return next((each[response_id] for each in known if response_id in each), None)
 
     def mirror(self, stored: StoredResponse) -> None:
         """Keep a response that another worker makes, until `unmirror`."""

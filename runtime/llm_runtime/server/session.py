@@ -46,7 +46,7 @@ from llm_runtime.server.response_store import Recent, StoredResponse
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.states import SESSION, SessionChange, SessionState, StateMachine
-from llm_runtime.server.stored import RESPONSES, check_cursor
+from llm_runtime.server.stored import RESPONSES, caught_up, check_cursor
 from llm_runtime.server.subscription import RunSubscription
 from llm_runtime.server.turn_queue import TurnQueue, encode_failed
 from llm_runtime.server.turns import LaneTurn, Streaming
@@ -355,6 +355,7 @@ class Session:
         if stored is None:
             message = f"Response with id '{resume.response_id[:100]}' not found."
             raise HttpError(404, "response_not_found", message, param="response_id")
+        await caught_up(stored, resume.starting_after)
         check = native.check_native_cursor if native.is_native(stored.inbound) else check_cursor
         check(stored, resume.starting_after)
         return stored

@@ -12,6 +12,7 @@ import trio
 
 from llm_actors.kernel.trace import exception_site
 from llm_actors.run import Run
+from llm_actors.shared_responses import SharedResponses
 from llm_protocol.codec.json_limits import LIMITS
 from llm_protocol.errors import InternalError, LLMClientError, ShuttingDownError
 from llm_protocol.passthrough import PassthroughRule, rules_of
@@ -22,10 +23,12 @@ from llm_runtime.server.access import Access
 from llm_runtime.server.admission import AdmittedConnection, ConnectionAdmission
 from llm_runtime.server.bodies import BodyBudget
 from llm_runtime.server.engine import RequestEngine
+from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.issued_ids import IssuedIds
 from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS, PARTING_SECONDS
 from llm_runtime.server.persistence import ResponsePersistence
 from llm_runtime.server.receiver import Receiver
+from llm_runtime.server.replicas import Replicas
 from llm_runtime.server.response_store import ResponseStore
 from llm_runtime.server.siblings import Siblings
 from llm_runtime.server.socket import Socket
@@ -60,6 +63,7 @@ class ServerState:
         engine: RequestEngine,
         reload: Reload | None = None,
         siblings: Siblings | None = None,
+        shared: SharedResponses | None = None,
     ) -> None:
         self.config = config
         self.engine = engine
@@ -73,7 +77,11 @@ class ServerState:
         self.json_limits = LIMITS._replace(values=config.max_json_values)
         self.response_store = ResponseStore(config)
         self.issued = IssuedIds(keys)
-        self.persistence = ResponsePersistence(lambda: engine.store, self.response_store, self.issued.watch)
+        self.replicas = None if shared is None else Replicas(shared, self.response_store, self.issued.watch)
+        """The other replicas, by way of Redis; ``None`` where stored responses are not there."""
+        self.persistence = self.replicas or ResponsePersistence(
+            lambda: engine.store, self.response_store, self.issued.watch
+        )
         self.bodies = BodyBudget(config.max_body_total_bytes)
         self.admission: ConnectionAdmission[AdmittedConnection] = ConnectionAdmission(
             config, has_keys=bool(keys), proxies=config.trusted_proxies
@@ -171,15 +179,33 @@ class ServerState:
         self.issued.check(request)
 
     async def bring(self, response_id: str | None, caller: str) -> None:
-        """Have the caller's response of that id in memory, if another worker or the store's file has it. Raises
-        `HttpError` for one that another process makes that is no worker of this daemon.
+        """Have the caller's response of that id in memory, if another worker, the store's file or another replica has
+        it. Raises `HttpError` for one that another process makes that is neither a worker of this daemon nor a replica,
+        and while it cannot be known.
         """
+        if self.replicas is not None:
+            await self._bring_from_replicas(self.replicas, response_id, caller)
+            return
         if self.siblings is not None and response_id is not None and not self.response_store.knows(response_id):
             await self.siblings.bring(response_id, caller)
         await self.persistence.bring(response_id, caller)
 
+    async def _bring_from_replicas(self, replicas: Replicas, response_id: str | None, caller: str) -> None:
+        """What is not stored at all only a worker can have."""
+        refused: HttpError | None = None
+        try:
+            await replicas.bring(response_id, caller)
+        except HttpError as exc:
+            refused = exc
+        if self.siblings is not None and response_id is not None and not self.response_store.knows(response_id):
+            await self.siblings.bring(response_id, caller)
+        if refused is not None and (response_id is None or not self.response_store.knows(response_id)):
+            raise refused
+
     async def drop(self, response_id: str, caller: str) -> bool:
-        """Delete the caller's response of that id everywhere. Returns whether there was one."""
+        """Delete the caller's response of that id everywhere. Returns whether there was one. Raises `HttpError` where
+        that cannot be done now.
+        """
         elsewhere = self.siblings is not None and await self.siblings.drop(response_id, caller)
         return await self.drop_own(response_id, caller) or elsewhere
 
@@ -187,9 +213,12 @@ class ServerState:
         """The same, but for what other workers have in memory."""
         if (stored := self.response_store.find_to_delete(response_id, caller)) is None:
             return False
+        if self.replicas is not None and stored.outlives_its_end:
+            await self.replicas.forget(response_id, caller)
         stored.run.cancel("the client deleted the response")
         self.response_store.drop(stored)
-        await self.persistence.forget(response_id)
+        if isinstance(self.persistence, ResponsePersistence):
+            await self.persistence.forget(response_id)
         return True
 
     @contextmanager

@@ -20,7 +20,7 @@ from llm_runtime.server.beginning import begin
 from llm_runtime.server.bodies import read_body
 from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.http_error import JSON, HttpError
-from llm_runtime.server.limits import CLOSE_SECONDS
+from llm_runtime.server.limits import CLOSE_SECONDS, MIRROR_BEHIND_SECONDS
 from llm_runtime.server.native import is_native
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import StoredResponse, WaitingResponse
@@ -112,12 +112,15 @@ async def retrieve(context: RequestContext) -> None:
     stored = _known(context)
     query = parse_qs(context.request.query)
     if query.get("stream", [""])[-1] != "true":
+        if stored.run.log.end is not None:
+            await end_of(context, stored.run)  # once it may be told
         await context.reply(await _resource(stored))
         return
     after = query.get("starting_after", ["-1"])[-1]
     if not after.removeprefix("-").isdecimal() or len(after) > 18:
         message = "starting_after must be the sequence_number of an event."
         raise HttpError(400, "invalid_request", message, param="starting_after")
+    await caught_up(stored, int(after))
     check_cursor(stored, int(after))
     context.end_with_client()
     inbound = stored.inbound._replace(stream=True)
@@ -152,6 +155,21 @@ async def cancel(context: RequestContext) -> None:
     await context.reply(await _resource(stored))
 
 
+async def caught_up(stored: StoredResponse, starting_after: int) -> None:
+    """Wait until what is known here of another replica's response has the event that its client has seen there. At most
+    `MIRROR_BEHIND_SECONDS`.
+    """
+    if not stored.is_foreign:
+        return
+    with trio.move_on_after(MIRROR_BEHIND_SECONDS), stored.run.follow():
+        while stored.run.log.end is None and starting_after > _last_number(stored):
+            await stored.run.log.wait_past(len(stored.run.log))
+
+
+def _last_number(stored: StoredResponse) -> int:
+    return RESPONSES.last_number(stored.inbound, stored.id, stored.options, stored.run.log.events)
+
+
 def check_cursor(stored: StoredResponse, starting_after: int) -> None:
     """Raise `HttpError` if a running response has no event with that number yet. One that has ended returns its last
     event to any client that asks for more.
@@ -159,7 +177,7 @@ def check_cursor(stored: StoredResponse, starting_after: int) -> None:
     log = stored.run.log
     if log.end is not None or starting_after < 0:
         return
-    last = RESPONSES.last_number(stored.inbound, stored.id, stored.options, log.events)
+    last = _last_number(stored)
     if starting_after > last:
         message = f"starting_after is {starting_after}, but the last event so far has the sequence_number {last}."
         raise HttpError(400, "invalid_request", message, param="starting_after")

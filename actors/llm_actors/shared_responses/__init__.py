@@ -1,0 +1,27 @@
+"""Stored responses in Redis, for all replicas of a daemon.
+
+A replica writes what it makes (`put`), says that it is there and hears what the others want of it (`sync`); the others
+read (`load`, `tail`) and send orders (`order`). A response whose replica is not heard of for `LEASE_SECONDS` is
+interrupted, once and for all.
+
+Prompts and answers are in Redis in plain form. Every method raises `RedisAwayError` while Redis is away; then it may
+have done its work, or not.
+"""
+
+from llm_actors.redis import RedisAwayError
+from llm_actors.shared_responses.responses import LEASE_SECONDS, SharedResponses, batches
+from llm_actors.shared_responses.rows import Ending, Order, Put, PutResult, ResponseState, SharedRow, SharedTail
+
+__all__ = [
+    "LEASE_SECONDS",
+    "Ending",
+    "Order",
+    "Put",
+    "PutResult",
+    "RedisAwayError",
+    "ResponseState",
+    "SharedResponses",
+    "SharedRow",
+    "SharedTail",
+    "batches",
+]

@@ -1,0 +1,111 @@
+-- Stored responses that several replicas share. Each step is one call.
+--
+-- A response is a hash and a list. The hash: s (state: r running, e ended, i interrupted: its replica ended before it, l it
+-- cannot be shared, d deleted), c (caller), o (the replica that makes it), h (its request, packed), n (events in the list),
+-- b (birth: the mark of this row), x (when it ended, by this server's clock). The list: its log in pieces, packed.
+--
+-- A replica is a string that expires unless it is renewed, and a list of orders: c, d or f (cancel, delete, go on
+-- for a follower) and a response's id.
+--
+-- ARGV[1] is one of
+--   "sync", ms                      KEYS: replica, its orders. Renews the replica. Returns and removes its orders.
+--   "leave"                         KEYS: replica, its orders. Removes both.
+--   "put", replica, ms, {begin, birth, caller, head, from, to, piece, end}...
+--                                   KEYS: hash and list of each. begin: "1" or ""; end: "", "e" or "l". Returns for each "ok",
+--                                   the number of events that are there ("from" was another), "gone" (no such row), "lost"
+--                                   (interrupted, or of another replica), "deleted".
+--   "load", caller, prefix          KEYS: hash, list. Returns {""} or {state, birth, ended at, head, piece...}. prefix: that of replicas.
+--   "tail", birth, first, prefix    KEYS: hash, list. Returns {""} or {state, ended at, piece...}, from the piece number "first" on.
+--   "state"                         KEYS: hash. Returns {state or ""}.
+--   "order", caller, c, d or f, id, prefix of orders
+--                                   KEYS: hash, list. Returns {"ok"}, or {""} where there is no such response.
+--
+-- The keys that are made from a prefix are in the same slot of a cluster: the prefix has its braces.
+
+local ORDERS_MS, DELETED_MS = 60000, 3600000
+local what = ARGV[1]
+
+local function now()
+  local time = redis.call('TIME')
+  return string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000)
+end
+
+-- The state, after a running response whose replica has ended is marked as interrupted.
+local function settled(key, prefix)
+  local found = redis.call('HMGET', key, 's', 'o', 'x')
+  if found[1] == 'r' and redis.call('EXISTS', prefix .. found[2]) == 0 then
+    found[1], found[3] = 'i', now()
+    redis.call('HSET', key, 's', 'i', 'x', found[3])
+  end
+  return found[1], found[3] or '0'
+end
+
+local function put(hash, list, at, replica, ms)
+  local begin, birth, caller, head = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local from, to, piece, ending = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
+  local found = redis.call('HMGET', hash, 's', 'o', 'n', 'b')
+  local state, owner, count, born = found[1], found[2], tonumber(found[3] or '0'), found[4]
+  if state == 'd' then return 'deleted' end
+  if state and (state == 'i' or owner ~= replica) then return 'lost' end
+  if begin == '1' and born ~= birth then
+    redis.call('DEL', hash, list)
+    redis.call('HSET', hash, 's', 'r', 'c', caller, 'o', replica, 'h', head, 'n', 0, 'b', birth)
+    count = 0
+  elseif not state then
+    return 'gone'
+  end
+  if ending == 'l' then
+    redis.call('DEL', list)
+    redis.call('HSET', hash, 's', 'l', 'h', '')
+  elseif to > count then
+    if from ~= count then return tostring(count) end
+    redis.call('RPUSH', list, piece)
+    redis.call('HSET', hash, 'n', to)
+  end
+  if ending == 'e' then redis.call('HSET', hash, 's', 'e', 'x', now()) end
+  redis.call('PEXPIRE', hash, ms)
+  redis.call('PEXPIRE', list, ms)
+  return 'ok'
+end
+
+local answer = {}
+if what == 'sync' then
+  redis.call('SET', KEYS[1], '1', 'PX', ARGV[2])
+  answer = redis.call('LRANGE', KEYS[2], 0, -1)
+  redis.call('DEL', KEYS[2])
+elseif what == 'leave' then
+  redis.call('DEL', KEYS[1], KEYS[2])
+elseif what == 'put' then
+  for number = 1, #KEYS / 2 do
+    answer[number] = put(KEYS[2 * number - 1], KEYS[2 * number], 4 + 8 * (number - 1), ARGV[2], ARGV[3])
+  end
+elseif what == 'load' then
+  local found = redis.call('HMGET', KEYS[1], 's', 'c', 'b', 'h')
+  if not found[1] or found[1] == 'd' or found[2] ~= ARGV[2] then return {''} end
+  local state, ended = settled(KEYS[1], ARGV[3])
+  answer = {state, found[3], ended, found[4]}
+  for _, piece in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do answer[#answer + 1] = piece end
+elseif what == 'tail' then
+  local found = redis.call('HMGET', KEYS[1], 's', 'b')
+  if not found[1] or found[1] == 'd' or found[2] ~= ARGV[2] then return {found[1] == 'd' and 'd' or ''} end
+  local state, ended = settled(KEYS[1], ARGV[4])
+  answer = {state, ended}
+  for _, piece in ipairs(redis.call('LRANGE', KEYS[2], ARGV[3], -1)) do answer[#answer + 1] = piece end
+elseif what == 'state' then
+  answer = {redis.call('HGET', KEYS[1], 's') or ''}
+elseif what == 'order' then
+  local found = redis.call('HMGET', KEYS[1], 's', 'c', 'o')
+  if not found[1] or found[1] == 'd' or found[2] ~= ARGV[2] then return {''} end
+  if ARGV[3] == 'd' then
+    redis.call('DEL', KEYS[1], KEYS[2])
+    redis.call('HSET', KEYS[1], 's', 'd')
+    redis.call('PEXPIRE', KEYS[1], DELETED_MS)
+  end
+  if ARGV[3] == 'd' or found[1] == 'r' then
+    local orders = ARGV[5] .. found[3]
+    redis.call('RPUSH', orders, ARGV[3] .. ARGV[4])
+    redis.call('PEXPIRE', orders, ORDERS_MS)
+  end
+  answer = {'ok'}
+end
+return answer

@@ -1,0 +1,171 @@
+"""The calls of the script, see `responses.lua`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.resources import files
+from secrets import token_hex
+from typing import TypeVar, final
+
+import msgspec
+
+from llm_actors.redis import RedisAwayError, RedisProblem, RedisServer
+from llm_actors.redis_link import Argument, RedisLink
+from llm_actors.shared_responses.rows import Ending, Order, Put, PutResult, ResponseState, SharedRow, SharedTail
+
+LEASE_SECONDS = 15.0
+"""How long nothing may be heard of a replica before the responses that it makes are interrupted."""
+
+LEAST_TIMEOUT_SECONDS = 2.0
+"""The time limit of one command, unless the server's is longer: responses are larger than claims."""
+
+BATCH_BYTES = 1_000_000
+"""The most bytes of one command. A larger change goes by itself."""
+
+BATCH_CHANGES = 256
+"""The most changes of one command."""
+
+T = TypeVar("T")
+
+
+@final
+class SharedResponses:
+    """The responses under the prefix of ``server``, as one replica sees them. ``ttl_s``: how long they are kept after
+    the last change.
+    """
+
+    def __init__(self, server: RedisServer, *, ttl_s: float) -> None:
+        self._ttl_ms = int(ttl_s * 1000)
+        self._replica = token_hex(8)
+        self._base = f"{{{server.prefix}}}:"
+        self._own = (self._key("replica", self._replica), self._key("orders", self._replica))
+        self._sync: tuple[Argument, ...] = ("sync", int(LEASE_SECONDS * 1000))
+        self.link = RedisLink(
+            msgspec.structs.replace(server, timeout_s=max(server.timeout_s, LEAST_TIMEOUT_SECONDS)),
+            _source(),
+            what="stored responses are",
+            without="until it is back, replicas know nothing of each other's responses",
+            first=(self._own, ("sync", int(LEASE_SECONDS * 1000))),
+        )
+        """To be run by a task of its own."""
+
+    def _key(self, sort: str, name: str) -> str:
+        """The braces put all keys into one slot of a Redis cluster."""
+        return f"{self._base}{sort}:{name}"
+
+    def _row(self, response_id: str) -> tuple[str, str]:
+        return self._key("response", response_id), self._key("response-log", response_id)
+
+    # -- the replica itself --------------------------------------------------------------------------------------------
+
+    async def sync(self) -> list[tuple[Order, str]]:
+        """Say that this replica is there. Returns the orders of the others, each with the id of a response."""
+        orders = await self.link.call(self._own, *self._sync)
+        try:
+            return [(Order(each[:1].decode()), each[1:].decode()) for each in orders]
+        except ValueError:
+            raise _unreadable() from None
+
+    async def leave(self) -> None:
+        """Say that this replica ends: what it has not completed is interrupted."""
+        await self.link.call(self._own, "leave")
+
+    async def put(self, puts: Sequence[Put]) -> list[PutResult]:
+        """Make these changes, at most a `batch` of them, all in one step."""
+        keys: list[str] = []
+        arguments: list[Argument] = ["put", self._replica, self._ttl_ms]
+        for each in puts:
+            put = each if each.is_sharable else _without_content(each)
+            keys += self._row(put.id)
+            begins = "1" if put.begins else ""
+            arguments += [begins, put.birth, put.caller, put.head, put.start, put.end, put.piece, put.ending.value]
+        answer = await self.link.call(keys, *arguments)
+        if len(answer) != len(puts):
+            raise _unreadable()
+        return [_result(each) for each in answer]
+
+    # -- the responses of others ---------------------------------------------------------------------------------------
+
+    async def load(self, response_id: str, caller: str) -> SharedRow | None:
+        """A caller's response, whole or as far as it is."""
+        answer = await self.link.call(self._row(response_id), "load", caller, self._key("replica", ""))
+        if answer == [b""]:
+            return None
+        try:
+            state, birth, ended_at, head, *pieces = answer
+            return SharedRow(ResponseState(state.decode()), birth.decode(), float(ended_at), head, pieces)
+        except ValueError:
+            raise _unreadable() from None
+
+    async def tail(self, response_id: str, birth: str, first: int) -> SharedTail:
+        """The pieces of a response from number ``first`` on, and its state; `MISSING` for another row than before."""
+        answer = await self.link.call(self._row(response_id), "tail", birth, first, self._key("replica", ""))
+        if len(answer) == 1:
+            return SharedTail(_state(answer[0]), 0.0, [])
+        try:
+            return SharedTail(_state(answer[0]), float(answer[1]), answer[2:])
+        except (ValueError, IndexError):
+            raise _unreadable() from None
+
+    async def state(self, response_id: str) -> ResponseState:
+        """The state of a response."""
+        [state] = await self.link.call(self._row(response_id)[:1], "state")
+        return _state(state)
+
+    async def cancel(self, response_id: str, caller: str) -> bool:
+        """Order the replica that makes a caller's response to cancel it. Returns whether there is such a response."""
+        return await self._order(response_id, caller, Order.CANCEL)
+
+    async def hold(self, response_id: str, caller: str) -> bool:
+        """Order the replica that makes a caller's response to go on with it for a while, because somebody follows it
+        here. Returns whether there is such a response.
+        """
+        return await self._order(response_id, caller, Order.HOLD)
+
+    async def delete(self, response_id: str, caller: str) -> bool:
+        """Delete a caller's response; the replica that makes it is to cancel it. Returns whether there was one."""
+        return await self._order(response_id, caller, Order.DELETE)
+
+    async def _order(self, response_id: str, caller: str, order: Order) -> bool:
+        orders = self._key("orders", "")
+        return await self.link.call(self._row(response_id), "order", caller, order.value, response_id, orders) == [
+            b"ok"
+        ]
+
+
+def batches(changes: Sequence[T], size_of: Callable[[T], int]) -> list[list[T]]:
+    """The changes in batches, each for one `SharedResponses.put`."""
+    found: list[list[T]] = []
+    size = 0
+    for each in changes:
+        if not found or size + size_of(each) > BATCH_BYTES or len(found[-1]) >= BATCH_CHANGES:
+            found.append([])
+            size = 0
+        found[-1].append(each)
+        size += size_of(each)
+    return found
+
+
+def _without_content(put: Put) -> Put:
+    return put._replace(head=b"", piece=b"", end=put.start, ending=Ending.UNSHARED)
+
+
+def _result(answer: bytes) -> PutResult:
+    return PutResult("at", int(answer)) if answer.isdigit() else PutResult(answer.decode("ascii", "replace"))
+
+
+def _state(answer: bytes) -> ResponseState:
+    try:
+        return ResponseState(answer.decode())
+    except ValueError:
+        raise _unreadable() from None
+
+
+def _unreadable() -> RedisAwayError:
+    return RedisAwayError(RedisProblem("answer", "an answer to something else"))
+
+
+@cache
+def _source() -> str:
+    return files("llm_actors.shared_responses").joinpath("responses.lua").read_text()

@@ -1,0 +1,143 @@
+"""A response that another replica makes, followed here: a run whose log is filled from Redis.
+
+Clients follow it as they would the response. When nobody has followed it for a while, it is given up; when a client
+here cancels it, the replica that makes it is told.
+"""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from typing import final
+
+import msgspec
+import trio
+
+from llm_actors.kernel.trace import exception_site
+from llm_actors.run import Follower, Run
+from llm_actors.shared_responses import LEASE_SECONDS, RedisAwayError, ResponseState, SharedResponses, SharedRow
+from llm_protocol.events import Failed
+from llm_protocol.failures import Failure, FailureKind
+from llm_runtime.server.limits import HOLD_SECONDS, MIRROR_UNFOLLOWED_SECONDS, STORE_FLUSH_SECONDS
+from llm_runtime.server.packing import unpack_events
+from llm_runtime.server.response_store import ResponseStore, StoredResponse
+
+log = logging.getLogger("llm_runtime.server")
+
+
+def end_interrupted(run: Run, ended_at: float) -> None:
+    """End the log of a response whose replica has ended before it, the same at every replica."""
+    message = "the replica that made this response has ended; this is what there was of it"
+    failure = Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content)
+    response = msgspec.structs.replace(run.folded(), timestamp=ended_at, processing_time_ms=0.0)
+    run.log.append(Failed(failure=failure, response=response))
+
+
+@final
+class HeldRuns:
+    """Runs of this replica that go on because somebody follows them at another one."""
+
+    def __init__(self) -> None:
+        self._held: dict[Run, tuple[Follower, float]] = {}
+
+    def hold(self, run: Run) -> None:
+        """Have a run go on for `HOLD_SECONDS` more."""
+        follower, _ = self._held.get(run) or (run.follow(), 0.0)
+        self._held[run] = (follower, trio.current_time() + HOLD_SECONDS)
+
+    def release(self, now: float) -> None:
+        """Follow no longer what has ended, or is followed nowhere else any more."""
+        for run in [run for run, (_, until) in self._held.items() if run.log.end is not None or until <= now]:
+            follower, _ = self._held.pop(run)
+            follower.close()
+
+
+@final
+class ReplicaMirror:
+    """``stored`` has what ``row`` has; more comes from ``shared``. It is a mirror of ``response_store`` already."""
+
+    def __init__(
+        self, shared: SharedResponses, response_store: ResponseStore, stored: StoredResponse, row: SharedRow
+    ) -> None:
+        self._shared = shared
+        self._response_store = response_store
+        self._stored = stored
+        self._run = stored.run
+        self._birth = row.birth
+        self._pieces = len(row.pieces)
+        self._is_ordered = False
+        """Whether the other replica has been told to cancel it."""
+        self._reading = trio.Lock()
+        self._hold_at = -inf
+        """When to tell it again that somebody follows it here."""
+
+    @property
+    def id(self) -> str:
+        """The response's id."""
+        return self._stored.id
+
+    async def refresh(self) -> None:
+        """Have what is new of it. Raises `RedisAwayError`."""
+        async with self._reading:
+            if self._run.log.end is None:
+                await self._read()
+
+    async def follow(self) -> None:
+        """Fill the log to its end, or until nobody needs it here. Then it is a mirror no longer."""
+        stored, run = self._stored, self._run
+        try:
+            await self._follow()
+        except Exception as exc:
+            log.error("a response of another replica cannot be followed: %s", exception_site(exc))  # noqa: TRY400
+        finally:
+            has_ended = run.log.end is not None
+            run.close()
+            self._response_store.unmirror(stored)
+            if has_ended and not stored.is_gone and not self._response_store.knows(stored.id):
+                self._response_store.adopt(stored, trio.current_time())
+
+    async def _follow(self) -> None:
+        run, now = self._run, trio.current_time()
+        heard_at = followed_at = now
+        while run.log.end is None and now - followed_at <= MIRROR_UNFOLLOWED_SECONDS:
+            await trio.sleep(STORE_FLUSH_SECONDS)
+            now = trio.current_time()
+            if run.log.followers:
+                followed_at = now
+            try:
+                await self._step()
+                heard_at = now
+            except RedisAwayError:
+                if now - heard_at > LEASE_SECONDS:
+                    self._response_store.unmirror(self._stored)
+                    self._stored.is_gone = True
+                    message = "redis is away: this response cannot be followed here, and may still be running"
+                    run.fail(Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content))
+
+    async def _step(self) -> None:
+        run, stored = self._run, self._stored
+        if run.is_cancelled_by_client and not self._is_ordered:
+            await self._shared.cancel(stored.id, stored.caller)
+            self._is_ordered = True
+        if run.log.followers and trio.current_time() >= self._hold_at:
+            await self._shared.hold(stored.id, stored.caller)
+            self._hold_at = trio.current_time() + HOLD_SECONDS / 3
+        await self.refresh()
+
+    async def _read(self) -> None:
+        run, stored = self._run, self._stored
+        tail = await self._shared.tail(stored.id, self._birth, self._pieces)
+        self._pieces += len(tail.pieces)
+        try:
+            run.log.restore(event for piece in tail.pieces for event in unpack_events(piece))
+        except msgspec.MsgspecError as exc:
+            log.error("a response of another replica cannot be read: %s", type(exc).__name__)  # noqa: TRY400
+            tail = tail._replace(state=ResponseState.MISSING)
+        if run.log.end is not None:
+            return
+        if tail.state is ResponseState.INTERRUPTED:
+            end_interrupted(run, tail.ended_at)
+        elif tail.state not in (ResponseState.RUNNING, ResponseState.ENDED):
+            self._response_store.drop(stored)
+            run.cancel("the client deleted the response")
+            run.close()

@@ -1,0 +1,313 @@
+"""Stored responses in Redis, written while they are made, so that any replica can answer for them.
+
+What a client is told of a stored response waits for Redis, as `ResponsePersistence` has it wait for the file. While
+Redis is away nobody waits: this replica answers for what it has made itself, and writes that when Redis is back. For
+everything else it refuses to answer (503), because it cannot know.
+
+What another replica makes is followed here as a mirror: a run whose log is filled from Redis.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from secrets import token_hex
+from typing import Final, NamedTuple, final
+
+import msgspec
+import trio
+
+from llm_actors.run import Run
+from llm_actors.shared_responses import (
+    Ending,
+    Order,
+    Put,
+    PutResult,
+    RedisAwayError,
+    ResponseState,
+    SharedResponses,
+    SharedRow,
+    batches,
+)
+from llm_actors.threads import run_large
+from llm_protocol.events import Event
+from llm_protocol.failures import FailureKind
+from llm_runtime.server.http_error import SERVER_ERROR, HttpError
+from llm_runtime.server.limits import LATER_SECONDS, REPLICA_IDLE_SECONDS, STORE_FLUSH_SECONDS
+from llm_runtime.server.packing import PackedRequest, pack_events, pack_head, unpack_events, unpack_head
+from llm_runtime.server.persistence import StoredProgress
+from llm_runtime.server.replica_mirror import HeldRuns, ReplicaMirror, end_interrupted
+from llm_runtime.server.response_store import ResponseStore, StoredResponse
+from llm_runtime.server.wakeup import WakeupEvent
+
+_ID = re.compile(r"resp_[0-9a-f]{32}")
+
+_UNPACKABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
+"""What packing raises for what has no bytes: a lone surrogate, a number beyond 64 bits."""
+
+log = logging.getLogger("llm_runtime.server")
+
+
+class _Change(NamedTuple):
+    progress: StoredProgress
+    put: Put
+
+
+@final
+class Replicas:
+    """The stored responses of one server, shared with other replicas. ``restored`` is called for each response that
+    comes from Redis.
+    """
+
+    def __init__(self, shared: SharedResponses, response_store: ResponseStore, restored: Callable[[Run], None]) -> None:
+        self._shared = shared
+        self._response_store = response_store
+        self._restored = restored
+        self._live: dict[str, StoredProgress] = {}
+        """What is not all in Redis yet. What has ended meanwhile stays, until Redis has it."""
+        self._births: dict[str, str] = {}
+        self._wakeup = WakeupEvent()
+        self._exchanging = trio.Lock()
+        self._mirrors: dict[str, ReplicaMirror] = {}
+        self._sessions = 0
+        self._held = HeldRuns()
+        self._nursery: trio.Nursery | None = None
+
+    # -- for the server ------------------------------------------------------------------------------------------------
+
+    def keep(self, stored: StoredResponse) -> None:
+        """Write a response that has begun, if it is to be stored."""
+        if stored.outlives_its_end:
+            self._live[stored.id] = StoredProgress(stored, self)
+            self._births[stored.id] = token_hex(8)
+            self.wake()
+
+    def find(self, response_id: str) -> StoredProgress | None:
+        """How far a response is that is being written."""
+        return self._live.get(response_id)
+
+    def wake(self) -> None:
+        """There is something to be written now."""
+        self._wakeup.wake()
+
+    async def begun(self, response_id: str) -> None:
+        """Wait until the id of a response may be told; see `StoredProgress.wait_begun`."""
+        if (progress := self._live.get(response_id)) is not None:
+            await progress.wait_begun()
+
+    async def forget(self, response_id: str, caller: str) -> None:
+        """Delete a caller's response for all replicas. Raises `HttpError` while Redis is away."""
+        if not _ID.fullmatch(response_id):
+            return
+        progress = self._live.pop(response_id, None)
+        try:
+            await self._shared.delete(response_id, caller)
+        except RedisAwayError:
+            if progress is not None:
+                self._live[response_id] = progress
+            raise _unavailable() from None
+        if progress is not None:
+            self._births.pop(response_id, None)
+            progress.advance(ended=True)
+
+    async def bring(self, response_id: str | None, caller: str) -> None:
+        """Have the caller's response of that id in memory, if any replica has it, and not if it has been deleted.
+        Raises `HttpError` while that cannot be known.
+        """
+        if response_id is None or not _ID.fullmatch(response_id):
+            return
+        known = self._response_store.find_any(response_id)
+        progress = self._live.get(response_id)
+        if known is not None and not known.is_shared and (progress is None or not progress.has_row):
+            return  # it is in this process only
+        try:
+            if known is not None:
+                await self._check(known)
+            if not self._response_store.knows(response_id):
+                await self._load(response_id, caller)
+        except RedisAwayError:
+            if known is None or known.is_foreign:
+                raise _unavailable() from None
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Write, and do what the others order, until cancelled. It has started when Redis has been tried."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._shared.link.run)
+            await self._shared.link.tried.wait()
+            task_status.started()
+            while True:
+                await self._exchange()
+                with trio.move_on_after(STORE_FLUSH_SECONDS if self._live else REPLICA_IDLE_SECONDS):
+                    await self._wakeup.wait()
+
+    async def flush(self) -> None:
+        """Write everything that is pending, before the server ends."""
+        await self._exchange()
+        try:
+            await self._shared.leave()
+        except RedisAwayError:
+            log.warning("redis is away: what the other replicas do not have yet is lost")
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    async def _exchange(self) -> None:
+        self._held.release(trio.current_time())
+        try:
+            async with self._exchanging:
+                for order, response_id in await self._shared.sync():
+                    self._obey(order, response_id)
+                sessions = self._shared.link.sessions
+                await self._write(all_rows=sessions != self._sessions)
+                self._sessions = sessions
+        except RedisAwayError:
+            for progress in tuple(self._live.values()):
+                has_ended = progress.stored.run.log.end is not None
+                if not progress.begun or has_ended > progress.ended:
+                    progress.advance(ended=has_ended)
+
+    def _obey(self, order: Order, response_id: str) -> None:
+        """Do what another replica's client wants."""
+        stored = self._response_store.find_any(response_id)
+        if stored is None or stored.is_foreign:
+            return
+        match order:
+            case Order.DELETE:
+                self._drop(stored, "the client deleted the response")
+            case Order.CANCEL:
+                stored.run.cancel("the client cancelled the response")
+            case Order.HOLD:
+                self._held.hold(stored.run)
+
+    def _drop(self, stored: StoredResponse, reason: str, kind: FailureKind = FailureKind.CANCELLED) -> None:
+        """Others know that the response is no more: here, too, it cannot be retrieved."""
+        stored.run.cancel(reason, kind)
+        self._response_store.drop(stored)
+        self._births.pop(stored.id, None)
+        if (progress := self._live.pop(stored.id, None)) is not None:
+            progress.advance(ended=True)
+
+    async def _write(self, *, all_rows: bool) -> None:
+        """``all_rows``: those without news, too, which Redis may have lost."""
+        live = tuple(self._live.values())
+        changes = [change for each in live if (change := await self._change(each, is_due=all_rows))]
+        for batch in batches(changes, lambda each: each.put.size):
+            # What was deleted while this waited must not be written again.
+            batch = [each for each in batch if self._live.get(each.put.id) is each.progress]
+            if batch:
+                results = await self._shared.put([each.put for each in batch])
+                for change, result in zip(batch, results, strict=True):
+                    self._note(change, result)
+
+    async def _change(self, progress: StoredProgress, *, is_due: bool) -> _Change | None:
+        stored = progress.stored
+        if stored.is_gone:  # memory had no room for it while Redis was away
+            self._done(progress)
+            return None
+        run_log, start = stored.run.log, progress.position
+        end, has_ended = len(run_log), run_log.end is not None
+        if progress.has_row and end == start and not has_ended and not is_due:
+            return None
+        ending = Ending.ENDED if has_ended else Ending.OPEN
+        head = piece = b""
+        try:
+            piece = pack_events(run_log.read(start)) if end > start else b""
+            if not progress.has_row:
+                head = await run_large(
+                    stored.asked_bytes, pack_head, stored.inbound, stored.options, stored.asked_bytes
+                )
+        except _UNPACKABLE:
+            log.warning("response %s cannot be written to redis", stored.id)
+            end, piece, ending = start, b"", Ending.UNSHARED
+        birth = self._births[stored.id]
+        put = Put(stored.id, stored.caller, birth, not progress.has_row, head, start, end, piece, ending)
+        return _Change(progress, put)
+
+    def _note(self, change: _Change, result: PutResult) -> None:
+        """Go on from what became of a change."""
+        progress, put = change
+        stored = progress.stored
+        if self._live.get(stored.id) is not progress:
+            return
+        if result.is_done:
+            progress.has_row, progress.position = True, put.end
+            if put.ending is Ending.OPEN:
+                progress.advance(ended=False)
+            else:
+                stored.is_shared = put.ending is Ending.ENDED and put.is_sharable
+                self._done(progress)
+        elif result.is_gone:
+            progress.has_row, progress.position = False, 0
+            self._births[stored.id] = token_hex(8)
+            self.wake()
+        elif result.is_deleted:
+            self._drop(stored, "the client deleted the response")
+        elif result.is_lost:
+            log.warning("response %s counts as interrupted: redis was away for too long", stored.id)
+            self._drop(stored, "the other replicas did not hear of this one for too long", FailureKind.INTERRUPTED)
+        else:  # an earlier try was made after all
+            progress.has_row, progress.position = True, result.there
+            self.wake()
+
+    def _done(self, progress: StoredProgress) -> None:
+        del self._live[progress.stored.id]
+        self._births.pop(progress.stored.id, None)
+        progress.advance(ended=True)
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    async def _check(self, known: StoredResponse) -> None:
+        """Drop a response that others have deleted, or that has expired. Have what is new of one that is followed."""
+        if (mirror := self._mirrors.get(known.id)) is not None:
+            await mirror.refresh()
+            return
+        state = await self._shared.state(known.id)
+        is_pending = known.id in self._live  # if Redis has lost it, it gets it again
+        if state is ResponseState.DELETED or (state is ResponseState.MISSING and not is_pending):
+            self._drop(known, "the client deleted the response")
+        elif state is ResponseState.INTERRUPTED and is_pending:
+            self._drop(known, "the other replicas did not hear of this one for too long", FailureKind.INTERRUPTED)
+
+    async def _load(self, response_id: str, caller: str) -> None:
+        row = await self._shared.load(response_id, caller)
+        if row is None:
+            return
+        if row.state is ResponseState.UNSHARED:
+            message = "The response is at another replica, and cannot be read here."
+            raise HttpError(409, "response_elsewhere", message, param="response_id")
+        try:
+            head, events = await run_large(len(row.head) + sum(map(len, row.pieces)), _unpacked, row)
+        except msgspec.MsgspecError as exc:
+            log.error("a stored response cannot be read: %s", type(exc).__name__)  # noqa: TRY400
+            return
+        if self._response_store.knows(response_id) or self._nursery is None:
+            return
+        run = Run(head.inbound.request, stream=True, background=True, response_id=response_id)
+        run.log.restore(events)
+        stored = head.response(run)
+        stored.is_shared = stored.is_foreign = True
+        if row.state is ResponseState.INTERRUPTED:
+            end_interrupted(run, row.ended_at)
+        self._restored(run)
+        if row.state is ResponseState.RUNNING:
+            self._response_store.mirror(stored)
+            self._nursery.start_soon(self._follow, ReplicaMirror(self._shared, self._response_store, stored, row))
+        else:
+            self._response_store.adopt(stored, trio.current_time())
+
+    async def _follow(self, mirror: ReplicaMirror) -> None:
+        self._mirrors[mirror.id] = mirror
+        try:
+            await mirror.follow()
+        finally:
+            del self._mirrors[mirror.id]
+
+
+def _unpacked(row: SharedRow) -> tuple[PackedRequest, list[Event]]:
+    return unpack_head(row.head), [event for piece in row.pieces for event in unpack_events(piece)]
+
+
+def _unavailable() -> HttpError:
+    message = "Redis is away, which knows of this response. Try again."
+    retry = (("retry-after", str(LATER_SECONDS)),)
+    return HttpError(503, "store_unavailable", message, kind=SERVER_ERROR, param="response_id", headers=retry)

@@ -1,0 +1,360 @@
+"""A response of one replica is everybody's: the others retrieve, resume, continue, cancel and delete it.
+
+The replicas are servers in one process that know nothing of each other, and a real Redis.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import pytest
+import trio
+
+from llm_actors import shared_responses
+from llm_actors.run import Run
+from llm_actors.shared_responses import SharedResponses
+from support.killable import events_until
+from support.redis import Redis, redis
+from support.server import OpenServer, Script, add_text, begin_text, end_text, hanging, open_server
+from support.sharing import PATIENT
+from support.ws import connected, ids, text_of
+
+ASK = {"model": "m", "input": "hi"}
+KEYS = {"alice": "sk-alice-0123456789", "bob": "sk-bob-0123456789"}
+ALICE = {"authorization": "Bearer sk-alice-0123456789"}
+BOB = {"authorization": "Bearer sk-bob-0123456789"}
+
+
+class Two(NamedTuple):
+    """The replicas, and how to end the first as a kill would."""
+
+    one: OpenServer
+    other: OpenServer
+    end_one: trio.CancelScope
+
+
+@pytest.fixture
+def server() -> Iterator[Redis]:
+    with redis() as server:
+        yield server
+
+
+def shared(server: Redis, **config: Any) -> SharedResponses:
+    return SharedResponses(server.server(timeout_s=PATIENT), ttl_s=config.get("ttl_s", 1000.0))
+
+
+@asynccontextmanager
+async def two_replicas(server: Redis, *scripts: Script, **config: Any) -> AsyncIterator[Two]:
+    """Both have the same scripts and configuration."""
+    ended, scope = trio.Event(), trio.CancelScope()
+
+    async def first(*, task_status: trio.TaskStatus[OpenServer]) -> None:
+        with scope:
+            async with open_server(*scripts, shared=shared(server), **config) as one:
+                task_status.started(one)
+                await ended.wait()
+
+    async with trio.open_nursery() as nursery, open_server(*scripts, shared=shared(server), **config) as other:
+        one = await nursery.start(first)
+        yield Two(one, other, scope)
+        ended.set()
+
+
+class Gate:
+    """A script that says its first word, and the rest when it is opened."""
+
+    def __init__(self) -> None:
+        self.opened = trio.Event()
+
+    async def __call__(self, run: Run) -> None:
+        begin_text(run)
+        add_text(run, "first")
+        await self.opened.wait()
+        add_text(run, " second")
+        end_text(run)
+
+
+async def background(server: OpenServer, **more: object) -> str:
+    begun = (await server.request("POST", "/v1/responses", ASK | {"background": True} | more)).json
+    return str(begun["id"])
+
+
+async def until(server: OpenServer, path: str, status: str) -> Any:
+    """Retrieve a response until it has this status."""
+    with trio.fail_after(5):
+        while (found := (await server.request("GET", path)).json).get("status") != status:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+    return found
+
+
+async def test_what_one_has_made_the_other_knows(server: Redis) -> None:
+    async with two_replicas(server) as two:
+        whole = (await two.one.request("POST", "/v1/responses", ASK)).json
+        path = f"/v1/responses/{whole['id']}"
+        assert (await two.other.request("GET", path)).json == whole
+        items = (await two.other.request("GET", f"{path}/input_items")).json
+        assert items["data"][0]["content"][0]["text"] == "hi"
+        last = (await two.other.request("GET", f"{path}?stream=true&starting_after=999")).events
+        assert [each["type"] for each in last[:-1]] == ["response.completed"]
+        more = await two.other.request("POST", "/v1/responses", ASK | {"previous_response_id": whole["id"]})
+        assert more.status == 200
+        assert [each.text for each in two.other.engine.requests[-1].messages] == ["hi", "Hello", "hi"]  # type: ignore[union-attr]
+        item = {"type": "item_reference", "id": whole["output"][0]["id"]}
+        said = [item, {"role": "user", "content": "so?"}]
+        assert (await two.other.request("POST", "/v1/responses", {"model": "m", "input": said})).status == 200
+        assert [each.text for each in two.other.engine.requests[-1].messages] == ["Hello", "so?"]  # type: ignore[union-attr]
+
+
+async def test_what_is_not_to_be_stored_is_not_in_redis(server: Redis) -> None:
+    async with two_replicas(server) as two:
+        whole = (await two.one.request("POST", "/v1/responses", ASK | {"store": False})).json
+        assert (await two.other.request("GET", f"/v1/responses/{whole['id']}")).status == 404
+        assert b"response" not in server.command("KEYS", "*")
+
+
+async def test_it_is_in_redis_for_as_long_as_it_is_stored(server: Redis) -> None:
+    async with two_replicas(server) as two:
+        whole = (await two.one.request("POST", "/v1/responses", ASK)).json
+        for key in "response", "response-log":
+            left = server.command("PTTL", f"{{llm-runtime}}:{key}:{whole['id']}")
+            assert 900_000 < int(left[1:]) <= 1_000_000
+
+
+async def test_another_caller_does_not_get_it(server: Redis) -> None:
+    async with two_replicas(server, keys=KEYS) as two:
+        whole = (await two.one.request("POST", "/v1/responses", ASK, **ALICE)).json
+        path = f"/v1/responses/{whole['id']}"
+        for method, target in (("GET", path), ("POST", f"{path}/cancel"), ("DELETE", path)):
+            assert (await two.other.request(method, target, **BOB)).status == 404
+        assert (await two.other.request("GET", path, **ALICE)).json == whole
+
+
+async def test_deleted_by_one_is_deleted_everywhere(server: Redis) -> None:
+    async with two_replicas(server) as two:
+        for maker, deleter in ((two.one, two.other), (two.other, two.one)):
+            path = f"/v1/responses/{(await maker.request('POST', '/v1/responses', ASK)).json['id']}"
+            assert (await deleter.request("GET", path)).status == 200
+            assert (await deleter.request("DELETE", path)).json["deleted"]
+            assert (await deleter.request("GET", path)).status == 404
+            assert (await maker.request("GET", path)).status == 404
+            assert (await deleter.request("DELETE", path)).status == 404
+        # A third party's copy in memory is of no use, either.
+        path = f"/v1/responses/{(await two.one.request('POST', '/v1/responses', ASK)).json['id']}"
+        assert (await two.other.request("GET", path)).status == 200
+        assert (await two.one.request("DELETE", path)).status == 200
+        assert (await two.other.request("GET", path)).status == 404
+
+
+@pytest.mark.parametrize("over", ["http", "websocket"])
+async def test_a_stream_of_one_is_resumed_at_the_other_while_it_is_made(over: str, server: Redis) -> None:
+    gate = Gate()
+    async with two_replicas(server, gate) as two:
+        response_id = await background(two.one)
+        path = f"/v1/responses/{response_id}"
+        assert (await until(two.other, path, "in_progress"))["id"] == response_id
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_open_later, gate)
+            if over == "http":
+                seen = (await two.other.request("GET", f"{path}?stream=true")).events[:-1]
+            else:
+                async with connected(two.other) as ws:
+                    await ws.send({"type": "response.resume", "response_id": response_id, "starting_after": -1})
+                    seen = await ws.response()
+        assert text_of(seen) == "first second"
+        numbers = [each["sequence_number"] for each in seen]
+        assert numbers == sorted(set(numbers))
+        whole = await until(two.one, path, "completed")
+        assert seen[-1]["response"] == whole == (await two.other.request("GET", path)).json
+
+
+@pytest.mark.parametrize("over", ["http", "websocket"])
+async def test_a_stream_is_resumed_from_where_its_client_was_at_the_other_and_goes_on_for_it(
+    over: str, server: Redis
+) -> None:
+    """What the client has seen may be ahead of what Redis has. It leaves the first replica once it follows here."""
+    gate = Gate()
+    async with two_replicas(server, gate) as two:
+        async with await two.one.connect() as client:
+            await client.begin("POST", "/v1/responses", ASK | {"stream": True})
+            await client.head()
+            seen = await events_until(client, "first")
+            response_id, after = ids(seen), seen[-1]["sequence_number"]
+            async with trio.open_nursery() as nursery:
+
+                async def leave() -> None:
+                    await trio.sleep(0.5)
+                    client.close()
+                    await trio.sleep(0.5)
+                    gate.opened.set()
+
+                nursery.start_soon(leave)
+                if over == "http":
+                    target = f"/v1/responses/{response_id}?stream=true&starting_after={after}"
+                    rest = (await two.other.request("GET", target)).events[:-1]
+                else:
+                    async with connected(two.other) as ws:
+                        await ws.send({"type": "response.resume", "response_id": response_id, "starting_after": after})
+                        rest = await ws.response()
+        assert text_of([*seen, *rest]) == "first second"
+        assert [each["sequence_number"] for each in rest] == list(range(after + 1, rest[-1]["sequence_number"] + 1))
+        assert rest[-1]["type"] == "response.completed"
+
+
+async def test_a_cursor_beyond_the_response_is_refused_at_the_other_too(
+    server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_runtime.server.stored.MIRROR_BEHIND_SECONDS", 0.3)
+    async with two_replicas(server, hanging) as two:
+        path = f"/v1/responses/{await background(two.one)}"
+        beyond = await two.other.request("GET", f"{path}?stream=true&starting_after=999")
+        assert (beyond.status, beyond.json["error"]["param"]) == (400, "starting_after")
+
+
+async def _open_later(gate: Gate) -> None:
+    await trio.sleep(0.3)
+    gate.opened.set()
+
+
+@pytest.mark.parametrize("over", ["http", "websocket"])
+async def test_one_cancels_what_the_other_makes(over: str, server: Redis) -> None:
+    async with two_replicas(server, hanging) as two:
+        response_id = await background(two.one)
+        path = f"/v1/responses/{response_id}"
+        if over == "http":
+            told = (await two.other.request("POST", f"{path}/cancel")).json
+            assert told["status"] == "cancelled"
+        else:
+            async with connected(two.other) as ws:
+                await ws.send({"type": "response.cancel", "response_id": response_id})
+                assert (await ws.event())["type"] == "llm-runtime:cancelled"
+        whole = await until(two.one, path, "cancelled")
+        assert whole["output"][0]["content"][0]["text"] == "so far"
+        assert (await two.other.request("GET", path)).json == whole
+        assert two.one.engine.open_runs == 0
+
+
+async def test_one_deletes_what_the_other_makes(server: Redis) -> None:
+    async with two_replicas(server, hanging) as two:
+        path = f"/v1/responses/{await background(two.one)}"
+        assert (await two.other.request("DELETE", path)).json["deleted"]
+        for each in two.one, two.other:
+            assert (await each.request("GET", path)).status == 404
+        await two.one.engine.until(lambda: two.one.engine.open_runs == 0)
+        await trio.sleep(0.3)
+        for each in two.one, two.other:
+            assert (await each.request("GET", path)).status == 404, "it does not come back"
+
+
+async def test_nobody_has_to_follow_a_response_of_another_for_it_to_go_on(server: Redis) -> None:
+    """Who retrieved it or has followed it and left again has cancelled nothing."""
+    gate = Gate()
+    async with two_replicas(server, gate) as two:
+        path = f"/v1/responses/{await background(two.one)}"
+        async with await two.other.connect() as client:
+            await client.begin("GET", f"{path}?stream=true")
+            await client.head()
+            await events_until(client, "first")
+        await trio.sleep(1.5)
+        assert (await two.other.request("GET", path)).json["status"] == "in_progress"
+        gate.opened.set()
+        assert (await until(two.other, path, "completed"))["output"][0]["content"][0]["text"] == "first second"
+
+
+async def test_a_replica_that_stops_does_not_cancel_what_another_makes(server: Redis) -> None:
+    gate = Gate()
+    async with two_replicas(server, gate) as two:
+        path = f"/v1/responses/{await background(two.other)}"
+        async with await two.one.connect() as client:
+            await client.begin("GET", f"{path}?stream=true")
+            await client.head()
+            await events_until(client, "first")
+            two.end_one.cancel()
+            await trio.sleep(0.3)
+        gate.opened.set()
+        assert (await until(two.other, path, "completed"))["output"][0]["content"][0]["text"] == "first second"
+
+
+async def test_what_a_killed_replica_made_is_interrupted_for_all_alike(
+    server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_responses.responses, "LEASE_SECONDS", 1.5)
+    async with two_replicas(server, hanging) as two, open_server(shared=shared(server)) as third:
+        path = f"/v1/responses/{await background(two.one)}"
+        await until(two.other, path, "in_progress")
+        events: list[Any] = []
+
+        async def follow() -> None:
+            events.extend((await two.other.request("GET", f"{path}?stream=true")).events[:-1])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            await trio.sleep(0.2)
+            two.end_one.cancel()
+        assert events[-1]["response"]["status"] == "incomplete"
+        assert events[-1]["response"]["llm_runtime"]["incomplete_reason"] == "interrupted"
+        assert (await third.request("GET", path)).json == events[-1]["response"]
+        assert (await two.other.request("GET", path)).json == events[-1]["response"]
+
+
+# -- Redis is away -----------------------------------------------------------------------------------------------------
+
+
+async def test_while_redis_is_away_each_answers_for_its_own_and_refuses_the_rest(
+    server: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what was made meanwhile is everybody's when Redis is back, also if it comes back empty."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("llm_actors.redis_link.AWAY_SECONDS", 0.1)
+    async with two_replicas(server) as two:
+        before = (await two.one.request("POST", "/v1/responses", ASK)).json
+        server.kill()
+        path = f"/v1/responses/{before['id']}"
+        assert (await two.one.request("GET", path)).json == before
+        for method, target in (("GET", path), ("POST", f"{path}/cancel"), ("GET", f"{path}/input_items")):
+            refused = await two.other.request(method, target)
+            assert (refused.status, refused.json["error"]["code"]) == (503, "store_unavailable")
+            assert refused.json["error"]["type"] == "server_error"
+            assert refused.headers["retry-after"] == "1"
+        refused = await two.other.request("POST", "/v1/responses", ASK | {"previous_response_id": before["id"]})
+        assert refused.status == 503
+        assert (await two.one.request("DELETE", path)).status == 503, "nobody else would know"
+        with trio.fail_after(3):
+            during = (await two.one.request("POST", "/v1/responses", ASK)).json
+        assert during["status"] == "completed"
+        server.start()
+        assert await until(two.other, f"/v1/responses/{during['id']}", "completed") == during
+        assert (await two.one.request("GET", path)).status == 404, "Redis has lost it"
+    assert caplog.text.count("redis at") == 2 * 3, "each says once that it is there, away and back"
+
+
+async def test_a_running_response_outlives_that_redis_comes_back_empty(
+    server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_actors.redis_link.AWAY_SECONDS", 0.1)
+    gate = Gate()
+    async with two_replicas(server, gate) as two:
+        path = f"/v1/responses/{await background(two.one)}"
+        server.kill()
+        await trio.sleep(0.2)
+        server.start()
+        await until(two.other, path, "in_progress")
+        gate.opened.set()
+        assert (await until(two.other, path, "completed"))["output"][0]["content"][0]["text"] == "first second"
+
+
+async def test_what_has_no_bytes_only_its_replica_has(server: Redis) -> None:
+    async def surrogate(run: Run) -> None:
+        begin_text(run)
+        add_text(run, "\ud800")
+        end_text(run)
+
+    async with two_replicas(server, surrogate) as two:
+        async with connected(two.one) as ws:
+            await ws.create()
+            path = f"/v1/responses/{ids(await ws.response())}"
+        assert (await two.one.request("GET", path)).status == 200
+        refused = await two.other.request("GET", path)
+        assert (refused.status, refused.json["error"]["code"]) == (409, "response_elsewhere")
