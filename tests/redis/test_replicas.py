@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 
-from llm_actors import shared_responses
 from llm_actors.run import Run
 from llm_actors.shared_responses import SharedResponses
 from support.killable import events_until
@@ -280,7 +279,7 @@ async def test_a_replica_that_stops_does_not_cancel_what_another_makes(server: R
 async def test_what_a_killed_replica_made_is_interrupted_for_all_alike(
     server: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_responses.responses, "LEASE_SECONDS", 1.5)
+    monkeypatch.setattr("llm_actors.shared_responses.responses.LEASE_SECONDS", 1.5)
     async with two_replicas(server, hanging) as two, open_server(shared=shared(server)) as third:
         path = f"/v1/responses/{await background(two.one)}"
         await until(two.other, path, "in_progress")
