@@ -10,15 +10,15 @@ have done its work, or not.
 
 from llm_actors.redis import RedisAwayError
 from llm_actors.shared_responses.responses import LEASE_SECONDS, SharedResponses, batches
-from llm_actors.shared_responses.rows import Ending, Order, Put, PutResult, ResponseState, SharedRow, SharedTail
+from llm_actors.shared_responses.rows import Ending, Put, PutResult, ReplicaOrder, ResponseState, SharedRow, SharedTail
 
 __all__ = [
     "LEASE_SECONDS",
     "Ending",
-    "Order",
     "Put",
     "PutResult",
     "RedisAwayError",
+    "ReplicaOrder",
     "ResponseState",
     "SharedResponses",
     "SharedRow",

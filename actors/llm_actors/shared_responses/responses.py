@@ -12,7 +12,7 @@ import msgspec
 
 from llm_actors.redis import RedisAwayError, RedisProblem, RedisServer
 from llm_actors.redis_link import Argument, RedisLink
-from llm_actors.shared_responses.rows import Ending, Order, Put, PutResult, ResponseState, SharedRow, SharedTail
+from llm_actors.shared_responses.rows import Ending, Put, PutResult, ReplicaOrder, ResponseState, SharedRow, SharedTail
 
 LEASE_SECONDS = 15.0
 """How long nothing may be heard of a replica before the responses that it makes are interrupted."""
@@ -59,11 +59,11 @@ class SharedResponses:
 
     # -- the replica itself --------------------------------------------------------------------------------------------
 
-    async def sync(self) -> list[tuple[Order, str]]:
+    async def sync(self) -> list[tuple[ReplicaOrder, str]]:
         """Say that this replica is there. Returns the orders of the others, each with the id of a response."""
         orders = await self.link.call(self._own, *self._sync)
         try:
-            return [(Order(each[:1].decode()), each[1:].decode()) for each in orders]
+            return [(ReplicaOrder(each[:1].decode()), each[1:].decode()) for each in orders]
         except ValueError:
             raise _unreadable() from None
 
@@ -114,20 +114,20 @@ class SharedResponses:
         return _state(state)
 
     async def cancel(self, response_id: str, caller: str) -> bool:
-        """Order the replica that makes a caller's response to cancel it. Returns whether there is such a response."""
-        return await self._order(response_id, caller, Order.CANCEL)
+        """Tell the replica that makes a caller's response to cancel it. Returns whether there is such a response."""
+        return await self._order(response_id, caller, ReplicaOrder.CANCEL)
 
     async def hold(self, response_id: str, caller: str) -> bool:
-        """Order the replica that makes a caller's response to go on with it for a while, because somebody follows it
+        """Tell the replica that makes a caller's response to go on with it for a while, because somebody follows it
         here. Returns whether there is such a response.
         """
-        return await self._order(response_id, caller, Order.HOLD)
+        return await self._order(response_id, caller, ReplicaOrder.HOLD)
 
     async def delete(self, response_id: str, caller: str) -> bool:
         """Delete a caller's response; the replica that makes it is to cancel it. Returns whether there was one."""
-        return await self._order(response_id, caller, Order.DELETE)
+        return await self._order(response_id, caller, ReplicaOrder.DELETE)
 
-    async def _order(self, response_id: str, caller: str, order: Order) -> bool:
+    async def _order(self, response_id: str, caller: str, order: ReplicaOrder) -> bool:
         orders = self._key("orders", "")
         return await self.link.call(self._row(response_id), "order", caller, order.value, response_id, orders) == [
             b"ok"

@@ -22,7 +22,7 @@ class ResponseState(StrEnum):
     MISSING = ""
 
 
-class Order(StrEnum):
+class ReplicaOrder(StrEnum):
     """What the replica that makes a response is to do with it."""
 
     CANCEL = "c"

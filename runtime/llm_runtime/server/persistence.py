@@ -58,7 +58,7 @@ def restored(response_id: str, row: StoredResponseRow, now: float) -> StoredResp
     return packed.response(run)
 
 
-class Writer(Protocol):
+class ResponseWriter(Protocol):
     """Who writes responses."""
 
     def wake(self) -> None:
@@ -72,7 +72,7 @@ class StoredProgress:
 
     __slots__ = ("_watchers", "_writer", "begun", "ended", "has_row", "position", "stored")
 
-    def __init__(self, stored: StoredResponse, writer: Writer) -> None:
+    def __init__(self, stored: StoredResponse, writer: ResponseWriter) -> None:
         self.stored = stored
         self.begun = False
         """Whether its id may be told."""

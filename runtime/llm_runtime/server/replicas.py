@@ -21,10 +21,10 @@ import trio
 from llm_actors.run import Run
 from llm_actors.shared_responses import (
     Ending,
-    Order,
     Put,
     PutResult,
     RedisAwayError,
+    ReplicaOrder,
     ResponseState,
     SharedResponses,
     SharedRow,
@@ -166,17 +166,17 @@ class Replicas:
                 if not progress.begun or has_ended > progress.ended:
                     progress.advance(ended=has_ended)
 
-    def _obey(self, order: Order, response_id: str) -> None:
+    def _obey(self, order: ReplicaOrder, response_id: str) -> None:
         """Do what another replica's client wants."""
         stored = self._response_store.find_any(response_id)
         if stored is None or stored.is_foreign:
             return
         match order:
-            case Order.DELETE:
+            case ReplicaOrder.DELETE:
                 self._drop(stored, "the client deleted the response")
-            case Order.CANCEL:
+            case ReplicaOrder.CANCEL:
                 stored.run.cancel("the client cancelled the response")
-            case Order.HOLD:
+            case ReplicaOrder.HOLD:
                 self._held.hold(stored.run)
 
     def _drop(self, stored: StoredResponse, reason: str, kind: FailureKind = FailureKind.CANCELLED) -> None:
