@@ -6,10 +6,13 @@ import json
 from typing import Any
 
 import pytest
+import trio
 from trio.testing import MockClock
 
+from llm_actors.orchestrator import accept
 from llm_actors.orchestrator.strategies.merging import as_json, merge_json
 from llm_actors.orchestrator.strategies.prompts import ANSWER_CHARACTERS, about
+from llm_actors.run import Run
 from llm_protocol.content import Message
 from llm_protocol.events import TextDelta
 from llm_protocol.failures import FailureKind
@@ -43,6 +46,21 @@ async def test_response_synthesizer_merges_json(autojump_clock: MockClock) -> No
         asked = await ask(w, strategy="panel", synthesiser="merge_json")
 
     assert json.loads(asked.response.content) == {"name": "Ann", "tags": ["x", "y"], "age": 4, "more": {"k": 1}}
+
+
+async def test_merged_json_that_exceeds_the_log_fails_the_request(autojump_clock: MockClock) -> None:
+    members: dict[str, Any] = {name: [saying(json.dumps({name: "x" * 5_000}))] for name in "abcdef"}
+    async with world(**members) as w:
+        policy = Policy(strategy="panel", members=w.candidates, synthesiser="merge_json")
+        request = ChatRequest(messages=(Message.of("user", "hi"),), policy=policy)
+        run = Run(request, stream=False, log_limit_bytes=22_000)
+        await accept(w.tree.orchestrator, run)
+        asked = await w.see(run, trio.current_time())
+        await w.settled()
+
+    assert asked.failure is not None
+    assert asked.failure.kind is FailureKind.LOG_LIMIT
+    assert asked.decision["synthesis"] == {"by": "merge_json", "outcome": "failed"}
 
 
 async def test_what_is_no_json_is_not_merged_and_the_record_says_so(autojump_clock: MockClock) -> None:

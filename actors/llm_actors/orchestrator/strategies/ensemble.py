@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TypeAlias, final
 
@@ -32,7 +32,7 @@ from llm_actors.orchestrator.strategies.member_slots import MemberSlot, MemberSl
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.run import LogLimitExceeded, Run, RunLog
 from llm_protocol.content import JsonObject
-from llm_protocol.events import CONTENT, Failed, Finished, UsageReported
+from llm_protocol.events import CONTENT, Event, Failed, Finished, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import unfold
 from llm_protocol.policy import OnBrokenStream
@@ -321,18 +321,21 @@ class Ensemble:
     def play(self, member: Member, answer: LLMResponse | None = None) -> RunResult:
         """Use the member's answer as the response, or one that was made from it."""
         answer = answer or member.answer
+        assert answer.finish_reason is not None, "it is whole"
+        end = Finished(reason=answer.finish_reason, raw_reason=answer.raw_finish_reason)
+        return self.deliver(unfold(answer), end, member)
+
+    def deliver(self, events: Iterable[Event], end: Finished, like: Member) -> RunResult:
+        """Use these events as the response, as if by the model of ``like``. Usage and ends among them are left out."""
         try:
-            for event in unfold(answer):
+            for event in events:
                 if not isinstance(event, Finished | UsageReported):
                     self.run.log.append(event)
         except LogLimitExceeded:
-            failure = Failure(
-                kind=FailureKind.LOG_LIMIT, message="the response exceeds the run log's limit", partial=True
-            )
-            return RunResult(Failed(failure=failure), self.who(member))
-        assert answer.finish_reason is not None, "it is whole"
-        end = Finished(reason=answer.finish_reason, raw_reason=answer.raw_finish_reason)
-        return RunResult(end, self.who(member))
+            message = "the response exceeds the run log's limit"
+            failure = Failure(kind=FailureKind.LOG_LIMIT, message=message, partial=True)
+            return RunResult(Failed(failure=failure), self.who(like))
+        return RunResult(end, self.who(like))
 
     def who(self, member: Member) -> Candidate:
         """The candidate that gave the member's answer."""

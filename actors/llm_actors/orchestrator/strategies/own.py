@@ -20,7 +20,6 @@ from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.prompts import about
 from llm_actors.orchestrator.strategies.synthesis import respond
 from llm_actors.orchestrator.strategies.team import StrategyFunction, Team
-from llm_actors.run import LogLimitExceeded
 from llm_protocol.content import JsonObject
 from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.events import Failed, Finished
@@ -184,11 +183,7 @@ class TeamCalls:
     def _said(self, text: str) -> RunResult:
         members = list(self._members.values())
         self._ensemble.accept(members)
-        try:
-            return respond(self._ensemble, text, members[0])
-        except LogLimitExceeded:
-            message = "the response exceeds the run log's limit"
-            return RunResult(Failed(failure=Failure(kind=FailureKind.LOG_LIMIT, message=message, partial=True)), None)
+        return respond(self._ensemble, text, members[0])
 
 
 def _whole(ensemble: Ensemble, result: RunResult) -> LLMResponse:

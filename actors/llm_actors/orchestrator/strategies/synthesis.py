@@ -93,10 +93,8 @@ async def _by_model(ensemble: Ensemble, model: str, answers: Sequence[Member], b
 
 def respond(ensemble: Ensemble, text: str, like: Member) -> RunResult:
     """Use ``text`` as the response, as if by the model of ``like``."""
-    who = ensemble.who(like)
-    for event in (Started(model=like.answer.model, provider=who.provider), *item_events(0, Text(text))):
-        ensemble.run.log.append(event)
-    return RunResult(Finished(reason=FinishReason.STOP), who)
+    start = Started(model=like.answer.model, provider=ensemble.who(like).provider)
+    return ensemble.deliver((start, *item_events(0, Text(text))), Finished(reason=FinishReason.STOP), like)
 
 
 def _noted(ensemble: Ensemble, way: str, ending: RunResult) -> RunResult:
