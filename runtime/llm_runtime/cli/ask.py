@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, final
 
 import trio
 
@@ -15,11 +14,11 @@ from llm_protocol.codec.json import encode_json
 from llm_protocol.content import Message, Part, Text
 from llm_protocol.errors import BadRequestError
 from llm_protocol.policy import Policy
-from llm_protocol.response import FinishReason
 from llm_runtime.cli.attachments import attachment, options, schema
-from llm_runtime.cli.conversation import KeptConversation, keep, load
+from llm_runtime.cli.conversation import KeptConversation, begun, keep, load
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.member_view import columns, watch
+from llm_runtime.cli.response_output import StdoutWriter, say_if_cut_off
 from llm_runtime.cli.signals import cancel_on_signal
 from llm_runtime.cli.target import as_said, name_of, target
 from llm_runtime.cli.terminal import (
@@ -28,7 +27,6 @@ from llm_runtime.cli.terminal import (
     STDIN_BYTES,
     UNREAD,
     UNUSABLE,
-    harmless,
     is_piped,
     leaf,
     print_error,
@@ -42,11 +40,6 @@ from llm_runtime.runtime import open_runtime
 
 HINT_SECONDS = 2.0
 """How long stdin may be silent before the user is told that the command waits for it."""
-
-_CUT_OFF: dict[FinishReason | None, str] = {
-    FinishReason.LENGTH: "at the limit of output tokens",
-    FinishReason.CONTENT_FILTER: "by the vendor's content filter",
-}
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -89,7 +82,7 @@ async def _answer(config: Config, model: str, asking: _Asking) -> int:
     except (TypeError, BadRequestError) as exc:
         return print_error(f"-o: {exc}", UNUSABLE)
     async with open_runtime(config) as runtime, runtime.stream_request(given) as answer:
-        paper = StdoutWriter()
+        paper = _AsyncWriter()
         try:
             if arguments.json:
                 async for _ in answer:
@@ -106,8 +99,7 @@ async def _answer(config: Config, model: str, asking: _Asking) -> int:
                 await paper.end_line()
     if not arguments.no_log:
         keep(name_of(model), [*messages, answer.response.message], asking.environ)
-    if cut := _CUT_OFF.get(answer.response.finish_reason):
-        say(f"llm-runtime: the answer was cut off {cut}")
+    say_if_cut_off(answer.response)
     return 0
 
 
@@ -121,12 +113,9 @@ class _Asking(NamedTuple):
     options: Any
 
     def messages(self, question: str) -> list[Message]:
-        """The conversation with the question at its end. A new system prompt replaces the old one."""
-        found = list(self.earlier.messages) if self.earlier else []
-        if self.arguments.system:
-            found = [Message.of("system", self.arguments.system), *(each for each in found if each.role != "system")]
+        """The conversation with the question at its end."""
         words = (Text(question),) if question else ()
-        return [*found, Message("user", (*self.attachments, *words))]
+        return [*begun(self.earlier, self.arguments.system), Message("user", (*self.attachments, *words))]
 
 
 async def _question(words: str) -> str:
@@ -157,22 +146,20 @@ async def _hint() -> None:
     say("llm-runtime: waiting for the end of stdin (Ctrl-D ends it in a terminal; use </dev/null for none)")
 
 
-class StdoutWriter:
-    """Stdout, for the answer."""
+@final
+class _AsyncWriter:
+    """`StdoutWriter`, in a thread: the reader may be slow."""
 
     def __init__(self) -> None:
-        self._at_line_start = True
-        self._clean = harmless if sys.stdout and sys.stdout.isatty() else str
+        self._writer = StdoutWriter()
 
     async def write(self, text: str) -> None:
         """Write a piece; waits for the reader, and raises OSError if it is gone."""
-        text = self._clean(text)
-        if text:
-            self._at_line_start = text.endswith("\n")
-            await trio.to_thread.run_sync(write_all, text.encode(errors="replace"), abandon_on_cancel=True)
+        if data := self._writer.encode(text):
+            await trio.to_thread.run_sync(write_all, data, abandon_on_cancel=True)
 
     async def end_line(self) -> None:
-        """End with a newline if stdout is a terminal."""
-        if not self._at_line_start:
+        """End the last line if it has not ended."""
+        if self._writer.is_line_open:
             with suppress(OSError):
                 await self.write("\n")

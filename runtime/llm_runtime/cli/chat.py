@@ -16,15 +16,15 @@ from llm_protocol.events import TextDelta
 from llm_protocol.response import LLMResponse
 from llm_runtime import sync
 from llm_runtime.cli.attachments import options
-from llm_runtime.cli.conversation import keep, load
+from llm_runtime.cli.conversation import begun, keep, load
 from llm_runtime.cli.logs import start_logging
+from llm_runtime.cli.response_output import StdoutWriter, say_if_cut_off
 from llm_runtime.cli.target import as_said, name_of, target
 from llm_runtime.cli.terminal import (
     FAILED,
     INTERRUPTED,
     STDIN_BYTES,
     UNREAD,
-    harmless,
     leaf,
     print_error,
     say,
@@ -55,9 +55,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         chat_request("hi", cast("ChatOptions", {"model": model, **given}))
     except (TypeError, BadRequestError) as exc:
         raise ConfigError(f"-o: {exc}") from None
-    messages = list(earlier.messages) if earlier else []
-    if arguments.system:
-        messages = [Message.of("system", arguments.system), *(each for each in messages if each.role != "system")]
+    messages = begun(earlier, arguments.system)
     user = _User()
     user.show(HELP.format(model=name_of(model)))
     try:
@@ -89,12 +87,14 @@ class _Chat:
         """
         asked = [*self.messages, Message.of("user", text)]
         stream = self._runtime.stream(asked, model=self._model, **self._given)
-        writer = _Writer()
+        writer = StdoutWriter()
         try:
             with stream as answer:
                 for event in answer:
                     if isinstance(event, TextDelta):
                         writer.write(event.text)
+            writer.end_line()
+            say_if_cut_off(stream.response)
             return self._take(asked, stream.response)
         except KeyboardInterrupt:
             writer.end_line()
@@ -119,25 +119,6 @@ def _so_far(stream: sync.SyncStream) -> LLMResponse | None:
         return stream.response
     except (LLMClientError, RuntimeError):  # the response had not begun
         return None
-
-
-@final
-class _Writer:
-    """Writes one response to stdout."""
-
-    def __init__(self) -> None:
-        self._is_line_open = False
-        self._clean = harmless if sys.stdout and sys.stdout.isatty() else str
-
-    def write(self, text: str) -> None:
-        if text := self._clean(text):
-            write_all(text.encode(errors="replace"))
-            self._is_line_open = not text.endswith("\n")
-
-    def end_line(self) -> None:
-        if self._is_line_open:
-            self._is_line_open = False
-            write_all(b"\n")
 
 
 @final

@@ -25,6 +25,14 @@ class KeptConversation(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
 
 
+def begun(earlier: KeptConversation | None, system: str | None) -> list[Message]:
+    """The messages so far. A new system prompt replaces the old one."""
+    found = list(earlier.messages) if earlier else []
+    if system:
+        found = [Message.of("system", system), *(each for each in found if each.role != "system")]
+    return found
+
+
 def place(environ: Mapping[str, str]) -> Path:
     """The file: below ``XDG_STATE_HOME``, ``~/.local/state`` by default."""
     state = environ.get("XDG_STATE_HOME", "")
