@@ -81,6 +81,22 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._main, text.encode())
 
+    async def interrupt_prompt(self) -> None:
+        """Send SIGINT when the prompt's key is waited for.
+
+        CPython's readline shows the prompt first and waits in select() then. It notices a signal that comes in between
+        only with the next key. The process is asleep when its main thread is in select().
+        """
+        while not _is_asleep(self.process.pid):  # noqa: ASYNC110 - the system tells nobody of it
+            await trio.sleep(0.001)
+        self.process.send_signal(signal.SIGINT)
+
+
+def _is_asleep(pid: int) -> bool:
+    """Whether the main thread waits for something; true where the system does not say."""
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "S"
+
 
 @pytest.fixture
 async def chats(tmp_path: Path) -> AsyncIterator[Chats]:
@@ -102,6 +118,13 @@ async def test_lines_that_are_piped_in_are_a_conversation_that_ask_continues(cha
     assert (await chats.piped("", "-c", "Once more.", command="ask")).out == "You said: Once more.\n"
     assert (await chats.piped("Last.\n", "-c")).out == "You said: Last.\n"
     assert [role for role, _ in chats.said()[-1]] == ["system", *["user", "assistant"] * 3, "user"]
+
+
+async def test_an_answer_that_was_cut_off_is_said_to_be_after_its_line(chats: Chats) -> None:
+    done = await chats.piped("Say much more than that.\n", "-o", "max_output_tokens", "2")
+    assert done.code == 0
+    assert done.out.endswith("\n")
+    assert done.err == "llm-runtime: the answer was cut off at the limit of output tokens\n"
 
 
 async def test_several_lines_are_one_text_and_exit_ends_it(chats: Chats) -> None:
@@ -139,9 +162,9 @@ async def test_ctrl_c_stops_the_answer_and_not_the_chat(chats: Chats) -> None:
 async def test_ctrl_c_twice_at_the_prompt_ends_the_chat(chats: Chats) -> None:
     async with chats.terminal() as terminal:
         await terminal.until("\n> ")
-        terminal.process.send_signal(signal.SIGINT)
+        await terminal.interrupt_prompt()
         await terminal.until("Ctrl-C again, Ctrl-D or 'exit' ends the chat\n> ")
-        terminal.process.send_signal(signal.SIGINT)
+        await terminal.interrupt_prompt()
         assert await terminal.process.wait() == 130
 
 
