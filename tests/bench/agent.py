@@ -22,6 +22,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import linear_regression
@@ -168,11 +169,10 @@ def on_asyncio(load: Load, file: str) -> None:
 
 def in_threads(load: Load, file: str) -> None:
     with sync.open_runtime(file) as rt:
-        threads = [threading.Thread(target=lambda: finish(load.work(Awaited(rt)))) for _ in range(load.agents)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(load.agents) as threads:
+            working = [threads.submit(finish, load.work(Awaited(rt))) for _ in range(load.agents)]
+        for each in working:
+            each.result()  # raises what the thread has raised
         time.sleep(1)
         finish(load.look(Awaited(rt)))
 
