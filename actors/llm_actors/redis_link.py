@@ -1,14 +1,15 @@
-"""A session with Redis that is begun again when it ends, for callers who can go on without an answer.
+"""Sessions with Redis that are begun again when they end, for callers who can go on without an answer.
 
-One task keeps the session (`run`), the others call. Calls are made one after the other. While the server is away they
-fail at once. It is logged once that it is away, and once that it is back.
+`RedisSessions` keeps them, and logs once that the server is away. `RedisLink` is for calls of one script: one task
+keeps the session (`run`), the others call. Calls are made one after the other. While the server is away they fail at
+once. It is logged once that it is back.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import random
 from typing import TypeAlias, final
 
@@ -29,6 +30,52 @@ QUEUE_BYTES = 64_000_000
 Argument: TypeAlias = str | bytes | int | float
 
 log = logging.getLogger(__name__)
+
+
+@final
+class RedisSessions:
+    """Sessions with one server, one after another. ``without`` is what happens while it is away, for the log; ``what``
+    uses them.
+    """
+
+    def __init__(self, server: RedisServer, *, what: str, without: str) -> None:
+        self._server = server
+        self._what = what
+        self._without = without
+        self._problem: RedisProblem | None = None
+        """Why the last session ended, if the server was not reached since."""
+        self.tried = trio.Event()
+        """Set when the first attempt to reach the server is over, successful or not."""
+
+    async def run(
+        self, source: str, use: Callable[[RedisScript], Awaitable[None]], ended: Callable[[RedisProblem], None]
+    ) -> None:
+        """Have ``use`` use the script with this source; when the session ends, call ``ended`` with the reason, and
+        start another after a pause. Until cancelled.
+
+        A bug in ``use`` is as if the server could not be reached, with growing pauses.
+        """
+        crashes = Streak(PARK_PAUSES)
+        while True:
+            pause = AWAY_SECONDS
+            try:
+                problem = await session(self._server, source, use)
+            except Exception as exc:
+                if is_fatal(exc):
+                    raise
+                problem = RedisProblem("crashed", f"{self._what} crashed: {exception_site(exc)}")
+                pause = crashes.next_delay(trio.current_time(), random())  # noqa: S311
+            if self._problem is None or problem.sort != self._problem.sort:
+                log.warning("redis at %s is unavailable (%s): %s", self._server.name, problem.detail, self._without)
+            self._problem = problem
+            ended(problem)
+            self.tried.set()
+            await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
+
+    def begun(self) -> None:
+        """The server was reached, and can be used."""
+        self._problem = None
+        self.tried.set()
 
 
 @final
@@ -63,7 +110,7 @@ class RedisLink:
         self._server = server
         self._source = source
         self._what = what
-        self._without = without
+        self._kept = RedisSessions(server, what="the link", without=without)
         self._first = first
         self._calls: deque[_Call] = deque()
         self._bytes = 0
@@ -72,8 +119,7 @@ class RedisLink:
         self.is_open = False
         self.sessions = 0
         """How often the server has been reached. Between two sessions it may have lost everything."""
-        self.tried = trio.Event()
-        """Set when the first attempt to reach the server is over, successful or not."""
+        self.tried = self._kept.tried
 
     async def call(self, keys: Sequence[str], *arguments: Argument) -> list[bytes]:
         """What the script returns. Waits for the earlier calls, and for each at most the server's ``timeout_s``. Raises
@@ -95,32 +141,15 @@ class RedisLink:
         return call.answer
 
     async def run(self) -> None:
-        """Keep a session with the server; when it ends, start another after a pause. Until cancelled.
-
-        A bug here is as if the server could not be reached, with growing pauses.
-        """
-        crashes = Streak(PARK_PAUSES)
+        """Keep a session with the server: see `RedisSessions.run`."""
         try:
-            while True:
-                pause = AWAY_SECONDS
-                try:
-                    problem = await session(self._server, self._source, self._serve)
-                except Exception as exc:
-                    if is_fatal(exc):
-                        raise
-                    problem = RedisProblem("crashed", f"it crashed here: {exception_site(exc)}")
-                    pause = crashes.next_delay(trio.current_time(), random())  # noqa: S311
-                self._report(problem)
-                self._close(problem)
-                self.tried.set()
-                await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
+            await self._kept.run(self._source, self._serve, self._close)
         finally:
             self._close(RedisProblem(UNREACHABLE, "the connection was closed"))
 
     async def _serve(self, script: RedisScript) -> None:
         await script.run_list(*self._first)
         self._open()
-        self.tried.set()
         while True:
             while self._calls:
                 await self._answer(script, self._calls.popleft())
@@ -143,11 +172,8 @@ class RedisLink:
         self.is_open = True
         self.sessions += 1
         self._problem = None
+        self._kept.begun()
         log.info("%s in redis at %s", self._what, self._server.name)
-
-    def _report(self, problem: RedisProblem) -> None:
-        if self._problem is None or problem.sort != self._problem.sort:
-            log.warning("redis at %s is unavailable (%s): %s", self._server.name, problem.detail, self._without)
 
     def _close(self, problem: RedisProblem) -> None:
         self._problem = problem

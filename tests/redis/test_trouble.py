@@ -38,14 +38,18 @@ def server() -> Iterator[Redis]:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """It is tried again sooner than in life; and everything that is logged is seen."""
-    monkeypatch.setattr("llm_actors.limiter.shared.redis.AWAY_SECONDS", 0.1)
+    monkeypatch.setattr("llm_actors.redis_link.AWAY_SECONDS", 0.1)
     caplog.set_level(logging.DEBUG)
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the limiter logged, shortened. Nothing comes of the client, and no traceback."""
     assert not [record for record in caplog.records if record.name.startswith("coredis") or record.exc_info]
-    texts = [record.getMessage() for record in caplog.records if record.name.startswith("llm_actors.limiter")]
+    texts = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith(("llm_actors.limiter", "llm_actors.redis_link"))
+    ]
     return [AWAY if AWAY in text else SHARED if SHARED in text else text for text in texts]
 
 

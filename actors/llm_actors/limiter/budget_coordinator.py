@@ -7,26 +7,18 @@ than a bound: while Redis is away each process keeps to its share, and while the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from random import random
 from typing import final
 
 import trio
 
-from llm_actors.kernel.errors import is_fatal
-from llm_actors.kernel.supervisor_run import PARK_PAUSES
-from llm_actors.kernel.trace import exception_site
-from llm_actors.kernel.window import Streak
 from llm_actors.limiter.budget_wire import BudgetQuestion, decode, encode, source
 from llm_actors.limiter.budgets import BudgetHold, Budgets
-from llm_actors.redis import RedisAwayError, RedisProblem, RedisScript, RedisServer, session
+from llm_actors.redis import RedisAwayError, RedisProblem, RedisScript, RedisServer
+from llm_actors.redis_link import RedisSessions
 from llm_actors.store import StoreRef, persist
 from llm_actors.store.ledger import DropEntry, Ledger, LedgerEntry, OpenEntry
-
-AWAY_SECONDS = 1.0
-"""From the end of one session to the next, and up to half as long again."""
 
 BEAT_SECONDS = 1.0
 """How often the shared books are told what this process has, and asked what the others have."""
@@ -41,8 +33,6 @@ AGAIN_SECONDS = 0.5
 
 MAX_BATCH = 256
 """Calls confirmed at once."""
-
-log = logging.getLogger(__name__)
 
 
 @final
@@ -79,16 +69,17 @@ class BudgetCoordinator:
         self._asking = trio.Lock()
         self._remembers = True
         self._lost: tuple[trio.Event, list[RedisProblem]] = (trio.Event(), [])
-        self._problem: RedisProblem | None = None
-        self.tried = trio.Event()
-        """Set when the first attempt to reach the server is over, whichever way; at once without one."""
+        self._sessions: RedisSessions | None = None
+        if server is not None:
+            without = "until it is back, this process keeps to its share of each budget"
+            self._sessions = RedisSessions(server, what="the shared budgets", without=without)
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Run in two tasks of ``nursery``. Waits until the server was reached, or was not."""
         nursery.start_soon(self._run)
-        if self._server is not None:
-            nursery.start_soon(self._keep_session, self._server)
-            await self.tried.wait()
+        if self._sessions is not None:
+            nursery.start_soon(self._sessions.run, source(), self._hold, self._go_alone)
+            await self._sessions.tried.wait()
 
     def submit(self, number: int) -> None:
         """Have a reservation confirmed."""
@@ -140,7 +131,7 @@ class BudgetCoordinator:
             event, problems = self._lost
             problems.append(exc.problem)
             event.set()
-            self._go_alone()
+            self._go_alone(exc.problem)
             return self._pay_alone(numbers)
         confirmed: list[int] = []
         for number, place in zip(numbers, refused, strict=True):
@@ -186,29 +177,6 @@ class BudgetCoordinator:
 
     # -- the session -------------------------------------------------------------------------------------------------
 
-    async def _keep_session(self, server: RedisServer) -> None:
-        """Keep a session with the server; when it ends, begin another after a while. A bug is as if it were away."""
-        crashes = Streak(PARK_PAUSES)
-        while True:
-            pause = AWAY_SECONDS
-            try:
-                problem = await session(server, source(), self._hold)
-            except Exception as exc:
-                if is_fatal(exc):
-                    raise
-                problem = RedisProblem("crashed", f"the shared budgets crashed: {exception_site(exc)}")
-                pause = crashes.next_delay(trio.current_time(), random())  # noqa: S311
-            self._go_alone()
-            if self._problem is None or self._problem.sort != problem.sort:
-                log.warning(
-                    "redis at %s is unavailable (%s): until it is back, this process keeps to its share of each budget",
-                    server.name,
-                    problem.detail,
-                )
-            self._problem = problem
-            self.tried.set()
-            await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
-
     async def _hold(self, script: RedisScript) -> None:
         """Have the other task use the script, from when all have told what they have, until it finds problem. Until
         then this process keeps to its shares.
@@ -222,12 +190,12 @@ class BudgetCoordinator:
         event, problems = self._lost = (trio.Event(), [])
         self._budgets.join()
         self._script = script
-        self._problem = None
-        self.tried.set()
+        assert self._sessions is not None
+        self._sessions.begun()
         await event.wait()
         raise RedisAwayError(problems[0])
 
-    def _go_alone(self) -> None:
+    def _go_alone(self, _: RedisProblem) -> None:
         self._script = None
         self._budgets.go_alone()
 

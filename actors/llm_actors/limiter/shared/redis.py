@@ -16,15 +16,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from math import inf
-from random import random
 from typing import final
 
 import trio
 
-from llm_actors.kernel.errors import is_fatal
-from llm_actors.kernel.supervisor_run import PARK_PAUSES
-from llm_actors.kernel.trace import exception_site
-from llm_actors.kernel.window import Streak
 from llm_actors.limiter.limit_state import LimitState
 from llm_actors.limiter.shared.wire import (
     Claim,
@@ -38,7 +33,8 @@ from llm_actors.limiter.shared.wire import (
     decode,
     encode,
 )
-from llm_actors.redis import RedisAwayError, RedisProblem, RedisScript, RedisServer, session
+from llm_actors.redis import RedisAwayError, RedisProblem, RedisScript, RedisServer
+from llm_actors.redis_link import RedisSessions
 from llm_protocol.failures import Settlement
 
 MAX_BATCH = 256
@@ -46,9 +42,6 @@ MAX_BATCH = 256
 
 BEAT_SECONDS = 5.0
 """How often the held slots are reported again; the script forgets those that were not reported for 15 s."""
-
-AWAY_SECONDS = 1.0
-"""The pause between two sessions, plus up to half of that. A claim never waits for it."""
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +80,13 @@ class SharedLedger:
         self._beat_at = trio.current_time()
         self._ahead_s = -inf
         """How far the ledger's clock is ahead of ours at most; minus infinity while that is unknown."""
-        self._problem: RedisProblem | None = None
+        self._sessions = RedisSessions(
+            server,
+            what="the shared ledger",
+            without="until it is back, this process applies the limits on its own",
+        )
         self.is_open = False
-        self.tried = trio.Event()
-        """Set when the first attempt to reach the server is over, successful or not."""
+        self.tried = self._sessions.tried
 
     def party(self, sort: str, name: str, account: LimitState) -> Party:
         """The provider or caller called ``name``."""
@@ -126,29 +122,15 @@ class SharedLedger:
             self._news.set()
 
     async def run(self) -> None:
-        """Keep a session with the server; when it ends, start another after a pause.
-
-        A bug here does not crash the limiter: it is as if the server could not be reached, with growing pauses.
+        """Keep a session with the server: see `RedisSessions.run`. A claim waits for no pause, and a bug here does not
+        crash the limiter.
         """
-        crashes = Streak(PARK_PAUSES)
-        while True:
-            pause = AWAY_SECONDS
-            try:
-                problem = await session(self._server, _source(), self._serve)
-            except Exception as exc:
-                if is_fatal(exc):
-                    raise
-                problem = RedisProblem("crashed", f"the shared ledger crashed: {exception_site(exc)}")
-                pause = crashes.next_delay(trio.current_time(), random())  # noqa: S311
-            self._close(problem)
-            self.tried.set()
-            await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
+        await self._sessions.run(_source(), self._serve, self._close)
 
     async def _serve(self, script: RedisScript) -> None:
         self._beat_at = trio.current_time()
         await self._exchange(script)
         self._open()
-        self.tried.set()
         while True:
             if not self._entries:
                 self._news = trio.Event()
@@ -185,18 +167,11 @@ class SharedLedger:
 
     def _open(self) -> None:
         self.is_open = True
-        self._problem = None
+        self._sessions.begun()
         log.info("limits are shared through redis at %s", self._server.name)
 
-    def _close(self, problem: RedisProblem) -> None:
+    def _close(self, _: RedisProblem) -> None:
         """The server cannot be reached. Nothing waits for it."""
-        if self._problem is None or problem.sort != self._problem.sort:
-            log.warning(
-                "redis at %s is unavailable (%s): until it is back, this process applies the limits on its own",
-                self._server.name,
-                problem.detail,
-            )
-        self._problem = problem
         if self.is_open:
             self.is_open = False
             lost = [*self._claims, *(each for each in self._entries if isinstance(each, Claim))]
