@@ -133,7 +133,7 @@ def test_no_60_seconds_hold_more_than_the_limit(shared: bool, seed: int) -> None
     assert vendor.longest_wait <= WAIT * 2, "a crash begins the wait anew, once"
 
 
-@settings(PROFILE, max_examples=4)  # each takes about four seconds
+@settings(PROFILE, max_examples=2)  # each takes about eight seconds
 @given(seed=st.integers(0, 2**32 - 1))
 def test_four_replicas_keep_to_the_limit_and_one_more_each(seed: int) -> None:
     """With one Redis, whose clock is set meanwhile."""

@@ -1,7 +1,7 @@
 """The real selector in worlds whose truth is known: what it loses, and how soon it notices.
 
-Each is run at 0.5, 2 and 20 requests a second with five seeds, on a virtual clock. `bin/bench selection` prints the
-figures, also for more seeds, and draws the plots of ``docs/selection.md``.
+Each is run at 0.5, 2 and 20 requests a second on a virtual clock, with five seeds, or two where it takes long.
+`bin/bench selection` prints the figures, also for more seeds, and draws the plots of ``docs/selection.md``.
 """
 
 from __future__ import annotations
@@ -32,8 +32,16 @@ from support.selection_world import History, run
 MAX_REGRET = 0.05
 NOTICED_S = 60.0
 
-by_rate = pytest.mark.parametrize("rate", RATES)
+FEW_SEEDS = SEEDS[:2]
+"""For what takes seconds here. `bin/bench selection` has them all."""
+
 by_seed = pytest.mark.parametrize("seed", SEEDS)
+
+
+def by_rate_and_seed(*rates: float) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("rate", "seed"), [(rate, seed) for rate in rates for seed in (SEEDS if rate < RATES[-1] else FEW_SEEDS)]
+    )
 
 
 def played(
@@ -50,8 +58,7 @@ def played(
     )
 
 
-@by_seed
-@by_rate
+@by_rate_and_seed(*RATES)
 @pytest.mark.parametrize("scenario", [STEADY, THREE], ids=str)
 def test_in_steady_state_little_is_lost_and_it_is_told(scenario: Scenario, rate: float, seed: int) -> None:
     seconds = {0.5: 3_000.0, 2.0: 1_500.0}.get(rate, 450.0)
@@ -64,8 +71,7 @@ def test_in_steady_state_little_is_lost_and_it_is_told(scenario: Scenario, rate:
     assert told.excess <= SHARE * told.ranked + trials
 
 
-@by_seed
-@by_rate
+@by_rate_and_seed(*RATES)
 @pytest.mark.parametrize("scenario", [RECOVERY, NEWLY_FAST, NEWLY_SLOW], ids=str)
 def test_after_a_change_most_requests_go_to_the_best_within_a_minute(
     scenario: Scenario, rate: float, seed: int
@@ -74,8 +80,7 @@ def test_after_a_change_most_requests_go_to_the_best_within_a_minute(
     assert history.seconds_until_majority(scenario.watched, scenario.changed_at) <= NOTICED_S
 
 
-@by_seed
-@by_rate
+@by_rate_and_seed(*RATES)
 @pytest.mark.parametrize("stream", [True, False])
 def test_one_that_hangs_is_left_before_its_first_attempt_ends(rate: float, seed: int, *, stream: bool) -> None:
     """Each takes a minute. The first seconds' requests are lost; what follows are probes of whether it still hangs."""
@@ -84,14 +89,13 @@ def test_one_that_hangs_is_left_before_its_first_attempt_ends(rate: float, seed:
     assert history.share("best", HANGING.changed_at + 24, HANGING.seconds) <= 2 / 12
 
 
-@by_seed
-@pytest.mark.parametrize("rate", RATES[:2])
+@by_rate_and_seed(*RATES[:2])
 def test_after_a_quarter_of_an_hour_too(rate: float, seed: int) -> None:
     history = played(LONG_OUTAGE, rate, seed)
     assert history.seconds_until_majority(LONG_OUTAGE.watched, LONG_OUTAGE.changed_at) <= NOTICED_S
 
 
-@by_seed
+@pytest.mark.parametrize("seed", FEW_SEEDS)
 @pytest.mark.parametrize("select", ["score", "fastest"])
 @pytest.mark.parametrize("stream", [True, False])
 def test_so_it_is_by_score_and_for_whole_answers(select: Select, seed: int, *, stream: bool) -> None:
@@ -102,15 +106,13 @@ def test_so_it_is_by_score_and_for_whole_answers(select: Select, seed: int, *, s
         assert history.seconds_until_majority(scenario.watched, scenario.changed_at) <= NOTICED_S
 
 
-@by_seed
-@pytest.mark.parametrize("rate", RATES[1:])
+@by_rate_and_seed(*RATES[1:])
 def test_one_that_flaps_is_used_while_it_is_fast(rate: float, seed: int) -> None:
     """To stay with the other one would lose 33 %, and with this one 67 %."""
     assert played(FLAPPING, rate, seed).regret(FLAPPING.changed_at, FLAPPING.seconds) <= 0.2
 
 
-@by_seed
-@by_rate
+@by_rate_and_seed(*RATES)
 def test_from_a_cold_start_most_requests_go_to_the_best_within_half_a_minute(rate: float, seed: int) -> None:
     history = played(COLD, rate, seed)
     assert history.share("best", 30.0, COLD.seconds) > 0.8

@@ -115,7 +115,9 @@ def test_whatever_happens_to_one_client_no_other_notices(kind: str, happening: s
             bystander = await server.connect()
             assert text(await ask(bystander)) == ANSWER
             tasks = w.task_count()
-            for at in injector.every_point(2 if kind == "streamed" else 4):
+            for at in injector.every_point(
+                (2 if kind == "streamed" else 4) * (1 if order is Order.OLDEST_FIRST else 2)
+            ):
                 victim = Victim(server)
                 asking = victim.ask_over_websocket if kind == "websocket" else victim.ask_over_http
                 options = {} if kind == "websocket" else {"stream": kind == "streamed"}
