@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from llm_actors.kernel.window import Backoff
+from llm_actors.kernel.window import Backoff, Intensity
 from llm_runtime.config import Config, Server
 from llm_runtime.systemd import Notifier
 from llm_runtime.workers import hanging
@@ -111,8 +111,12 @@ async def test_a_worker_that_does_not_stop_is_killed(
 async def test_a_worker_that_hangs_is_killed_like_one_that_ended(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hanging, "SILENT_SECONDS", 0.1)
-    assert await run(monkeypatch, tmp_path, READY + "time.sleep(100)") == (1, 1)
+    def hang_soon() -> None:
+        """Not before: one that ends while the other starts ends the daemon."""
+        monkeypatch.setattr(hanging, "SILENT_SECONDS", 0.1)
+
+    monkeypatch.setattr(parents, "INTENSITY", Intensity(restarts=1))
+    assert await run(monkeypatch, tmp_path, READY + "time.sleep(100)", on_ready=hang_soon) == (1, 1)
     assert "has not responded for 0.1 s, and is killed" in caplog.text
     assert "was ended by SIGKILL, and is restarted" in caplog.text
 
@@ -173,6 +177,14 @@ time.sleep(0.2)
 sys.exit(0)
 """
     )
-    assert await run(monkeypatch, tmp_path, script, stop=(1.5,)) == (0, 1)
+    starts = count(1)
+
+    def pair() -> tuple[socket.socket, socket.socket]:
+        if next(starts) == 10:
+            signal.raise_signal(signal.SIGTERM)
+        return socket.socketpair()
+
+    monkeypatch.setattr("llm_runtime.workers.process.socketpair", pair)
+    assert await run(monkeypatch, tmp_path, script) == (0, 1)
     assert "gave up" not in caplog.text
     assert len(set((tmp_path / "ended").read_text().split())) > 7
