@@ -108,7 +108,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     the effect of the cache. ``late_events``: events of providers that were dropped because their run had ended.
     ``callers`` are the names of their keys, "" without one. The ``tree`` omits clients' connections; ``connections`` is
     their number, ``None`` without a server. ``cache`` and ``sharing`` are ``None`` while the responsible actor does not
-    respond, and ``budgets`` is empty.
+    respond, and ``budgets`` is empty. ``own_only``: the caller may see its own usage only, so what all use together is
+    left out and not zero.
     """
 
     uptime_s: float
@@ -126,6 +127,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     callers: dict[str, CallerStatistics]
     tree: TreeNode
     budgets: dict[str, BudgetUse] = {}
+    own_only: bool = False
 
 
 def statistics(snapshot: MetricsSnapshot, config: Config) -> Statistics:
@@ -166,7 +168,7 @@ def only_of(caller: str, found: Statistics) -> Statistics:
     }
     return msgspec.structs.replace(
         found, requests={}, refused={}, limited={}, cache_requests={}, cache=None, providers=providers, callers=own,
-        budgets=budgets,
+        budgets=budgets, own_only=True,
     )  # fmt: skip
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from llm_actors.kernel import ChildStatus
 from llm_actors.selector import CircuitState
@@ -12,42 +10,13 @@ from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config, Provider, Server
 from llm_runtime.runtime import Runtime
 from llm_runtime.server import ListenAddress, server_child
-from llm_runtime.statistics import (
-    CallerStatistics,
-    ModelUse,
-    Statistics,
-)
-from support.browser import Tab, open_tab
+from llm_runtime.statistics import CallerStatistics, ModelUse
+from support.browser import open_tab
+from support.dashboard import NOW, SHOWN, looking, rows, tell
 from support.peer import Peer, reply
-from support.server import OpenServer, open_server
+from support.server import open_server
 from support.statistics import node, provider, told
 from support.upstream import JSON, whole
-
-KEY = "sk-alice-0123456789"
-SHOWN = "!document.getElementById('main').hidden"
-NOW = "document.dispatchEvent(new Event('visibilitychange'))"  # what makes the page look at once
-
-
-@asynccontextmanager
-async def looking(chromium: str, server: OpenServer, statistics: Statistics) -> AsyncIterator[Tab]:
-    """The page of a server whose engine tells ``statistics``, once it shows them."""
-    server.engine.told = statistics
-    async with open_tab(chromium) as tab:
-        await tab.go(f"{server.address.url}/")
-        await tab.until(SHOWN)
-        yield tab
-
-
-async def rows(tab: Tab, table: str) -> list[list[str]]:
-    cells = f"[...$('{table}').tBodies[0].rows].map(row => [...row.cells].map(cell => cell.textContent))"
-    found: list[list[str]] = await tab.see(cells)
-    return found
-
-
-async def tell(server: OpenServer, tab: Tab, statistics: Statistics, until: str) -> None:
-    server.engine.told = statistics
-    await tab.see(NOW)
-    await tab.until(until)
 
 
 async def test_it_shows_what_the_daemon_tells(chromium: str) -> None:
@@ -154,36 +123,6 @@ async def test_its_policy_forbids_what_it_does_not_do(chromium: str) -> None:
         assert await tab.see(tried) == "TypeError"
         assert await tab.see("fetch('http://127.0.0.1:9/').catch(error => error.name)") == "TypeError"
         assert any("Content Security Policy" in each for each in tab.complaints)
-
-
-async def test_it_asks_for_the_key_and_keeps_it_for_its_tab_alone(chromium: str) -> None:
-    def typing(key: str) -> str:
-        return f"$('key').value = '{key}'; $('login').requestSubmit()"
-
-    async with open_server(keys={"alice": KEY}) as server, open_tab(chromium) as tab:
-        server.engine.told = told()
-        await tab.go(f"{server.address.url}/")
-        await tab.until("!$('login').hidden")
-        assert await tab.text("#refusal") == ""
-        await tab.see(typing("wrong"))
-        await tab.until("$('refusal').textContent === 'This key is not accepted.'")
-        assert await tab.see("$('main').hidden")
-        for _ in range(10):
-            await server.request("GET", "/v1/models", authorization="Bearer wrong")
-        await tab.see(typing("wrong"))
-        await tab.until("/^Too many wrong keys: wait \\d+ s.$/.test($('refusal').textContent)")
-        await tab.see(typing(KEY))
-        await tab.until(SHOWN)
-        assert await tab.see("$('login').hidden && $('key').value") == ""
-        stored = "JSON.stringify({...localStorage})"
-        places = await tab.see(f"[location.href, document.cookie, document.documentElement.outerHTML, {stored}]")
-        assert KEY not in "".join(places)
-        await tab.call("Page.reload")
-        await tab.until(f"typeof $ === 'function' && {SHOWN}")  # a reload asks for it no more
-        async with open_tab(chromium) as other:
-            await other.go(f"{server.address.url}/")
-            await other.until("!$('login').hidden")
-            assert await other.see("$('main').hidden")
 
 
 async def test_a_daemon_that_does_not_answer_is_told_since_when_and_missed_until_it_does(chromium: str) -> None:

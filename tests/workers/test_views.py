@@ -21,6 +21,7 @@ from llm_runtime.statistics import (
     ProviderStatistics,
     SharedLimitsStatistics,
     Statistics,
+    only_of,
 )
 from llm_runtime.workers import views
 
@@ -107,6 +108,14 @@ def test_of_a_budget_the_window_of_now_is_told() -> None:
     other = msgspec.structs.replace(ONE, budgets={"b": msgspec.structs.replace(BUDGET, usd=0.5, resets_at=200.0)})
     assert views.statistics({1: ONE, 2: other}).budgets == other.budgets
     assert views.statistics({1: other, 2: ONE}).budgets == other.budgets
+
+
+def test_the_usage_of_one_caller_stays_marked_as_its_own() -> None:
+    own = only_of("a", ONE)
+    both = views.statistics({1: own, 2: own})
+    assert both.own_only
+    assert both.callers["a"].requests == 2
+    assert not views.statistics({1: ONE, 2: ONE}).own_only
 
 
 def test_the_file_of_the_cache_is_one() -> None:

@@ -16,7 +16,7 @@ from llm_protocol.dialect import WireResponse
 
 _HERE = Path(__file__).parent
 
-_SCRIPTS = ("common.js", "overview.js", "models.js", "playground.js", "requests.js", "spend.js", "start.js")
+_SCRIPTS = ("common.js", "key.js", "overview.js", "models.js", "playground.js", "requests.js", "spend.js", "start.js")
 """In this order they are one script."""
 
 

@@ -9,9 +9,6 @@ const sum = (of, what = x => x) => values(of ?? {}).reduce((total, each) => tota
 
 // -- reading
 
-const KEPT = "llm-runtime key" // in the tab's own storage: it survives a reload, and goes with the tab
-let key = sessionStorage.getItem(KEPT) ?? ""
-
 // The daemon's answer and its text. Throws an Error with words for a person.
 async function ask(path) {
   try {
@@ -26,9 +23,17 @@ async function ask(path) {
 // The JSON of an answer that must be a good one. Throws an Error with the daemon's own words.
 async function read(path) {
   const [answer, text] = await ask(path)
-  const body = JSON.parse(text)
-  if (!answer.ok) throw new Error(body.error?.message ?? `it answered with HTTP ${answer.status}`)
-  return body
+  if (!answer.ok) throw new Error(refusal(text).message ?? `it answered with HTTP ${answer.status}`)
+  return JSON.parse(text)
+}
+
+// The error object of a response that is an error; empty if it has none.
+function refusal(text) {
+  try {
+    return JSON.parse(text).error ?? {}
+  } catch {
+    return {}
+  }
 }
 
 // -- words

@@ -27,37 +27,13 @@ async function refresh() {
 async function look() {
   try {
     const [answer, text] = await ask("v1/runtime/statistics")
-    if (answer.status === 401 || answer.status === 429) return askForKey(answer)
-    if (!answer.ok) return down(`it answered with HTTP ${answer.status}`)
+    if (needsKey(answer, text)) return askForKey(answer, text)
+    if (!answer.ok) return down([`it answered with HTTP ${answer.status}`, refusal(text).message?.replace(/\.$/, "")].filter(part => part).join(": "))
     take(text)
   } catch (error) {
     down(error.message)
   }
 }
-
-// -- the key
-
-function askForKey(answer) {
-  const seconds = answer.headers.get("retry-after")
-  say($("refusal"), seconds ? `Too many wrong keys: wait ${seconds} s.` : key ? "This key is not accepted." : "")
-  keep("")
-  appear("asked", "llm-runtime")
-  $("key").focus()
-}
-
-function keep(given) {
-  key = given
-  if (key) sessionStorage.setItem(KEPT, key)
-  else sessionStorage.removeItem(KEPT)
-}
-
-$("login").addEventListener("submit", event => {
-  event.preventDefault()
-  keep($("key").value)
-  $("key").value = ""
-  say($("refusal"), "")
-  refresh().then(choose)
-})
 
 // -- samples
 
@@ -78,7 +54,7 @@ function add(now) {
   for (const [kind, { requests, calls }] of entries(failures(since(now, before))))
     if (requests + calls) lastSeen.set(kind, now.uptime_s)
   samples = [...samples.filter(each => each.uptime_s >= now.uptime_s - WINDOW_S), now]
-  appear("up", `${number(now.running)} running · llm-runtime`)
+  appear("up", now.own_only ? "llm-runtime" : `${number(now.running)} running · llm-runtime`)
   say($("state"), "Up")
   show()
 }
@@ -95,8 +71,9 @@ function appear(how, title) {
   downSince = null
   document.body.className = how
   document.title = title
-  $("login").hidden = how !== "asked"
-  $("main").hidden = how === "asked" || (how === "down" && !samples.length)
+  $("login").hidden = how !== "locked"
+  $("main").hidden = how === "locked" || (how === "down" && !samples.length)
+  $("leave").hidden = !key
 }
 
 // -- what follows from samples
@@ -110,13 +87,14 @@ function since(now, base) {
 
 const failed = outcomes => sum(outcomes) - (outcomes.ok ?? 0) - (outcomes.cancelled ?? 0)
 const allFailed = counted => sum(counted.requests, failed) + sum(counted.refused)
-const allEnded = counted => sum(counted.requests, sum) + sum(counted.refused)
 const tokens = use => use.input_tokens + use.output_tokens
-const allTokens = counted => sum(counted.providers, each => sum(each.models, tokens))
 const cost = provider => sum(provider.models, use => use.cost ?? 0)
 const answered = counted => sum(counted.providers, each => sum(each.attempt_seconds?.counts))
 const took = counted => sum(counted.providers, each => each.attempt_seconds?.total ?? 0)
-const allCost = counted => sum(counted.providers, cost)
+// A key that may see only its own usage finds that below its name, and nothing elsewhere.
+const allEnded = counted => counted.own_only ? sum(counted.callers, each => each.requests) : sum(counted.requests, sum) + sum(counted.refused)
+const allTokens = counted => counted.own_only ? sum(counted.callers, each => each.tokens) : sum(counted.providers, each => sum(each.models, tokens))
+const allCost = counted => counted.own_only ? sum(counted.callers, each => each.cost) : sum(counted.providers, cost)
 
 // Kind -> how many requests and calls failed so, and at whom.
 function failures({ refused, requests, providers, limited }) {
@@ -194,6 +172,8 @@ function show() {
   const now = samples.at(-1)
   const lately = since(now, samples[0])
   const all = document.querySelector(":checked").value === "all"
+  $("own").hidden = !now.own_only
+  for (const table of ["failures", "used", "cache"]) $(table).parentNode.hidden = now.own_only
   const facts = [`up ${lasting(now.uptime_s)}`]
   if (now.connections !== null) facts.push(`${number(now.connections)} connection${now.connections === 1 ? "" : "s"}`)
   const sharing = { off: "limits not shared", on: "limits shared through Redis", lost: "✕ limits not shared: Redis does not answer" }
@@ -223,9 +203,11 @@ function showNow(now, lately, span) {
     return count > 0 ? Math.max(0, took(each) - took(before)) / count : 0
   })
   const running = samples.map(each => each.running)
-  tile("Running", number(now.running), `at most ${number(Math.max(...running))} in ${span}`, running)
+  if (now.own_only) tile("Running", "–", "", [])
+  else tile("Running", number(now.running), `at most ${number(Math.max(...running))} in ${span}`, running)
   tile("Requests / s", perSecond(allEnded), `${number(ended)} ended in ${span}`, rates(allEnded))
-  tile("Failed", number(lost), `${percent(lost, ended)} in ${span}`, rates(allFailed), lost ? "bad" : "")
+  if (now.own_only) tile("Failed", "–", "", [])
+  else tile("Failed", number(lost), `${percent(lost, ended)} in ${span}`, rates(allFailed), lost ? "bad" : "")
   tile("Answer, median", answers, `first token ${firsts}`, means)
   tile("Tokens / s", perSecond(allTokens), `${number(allTokens(lately))} in ${span}`, rates(allTokens))
   tile("Cost", dollars(allCost(lately)), `in ${span}; ${dollars(allCost(now))} in all`, rates(allCost))
@@ -244,15 +226,16 @@ function showProviders(now, counted) {
     const parked = supervisors.some(each => branch(each, name)?.status === "parked") && ["■ parked", "bad"]
     const times = of => known[of] && sum(grown[of].counts) ? [0.5, 0.95].map(share => quantile(share, grown[of].counts, known[of].bounds)).join(" · ") : "–"
     const spent = cost({ models })
+    const unseen = what => now.own_only ? "–" : what
     return [
       name === kind ? name : `${name}\n${kind}`,
       parked || (breaker === "closed" && (ill || held)) || breakers[breaker] || breaker,
-      number(attempts.ok ?? 0),
-      lost ? [`${number(lost)} (${percent(lost, sum(attempts))})`, "bad"] : "0",
+      unseen(number(attempts.ok ?? 0)),
+      unseen(lost ? [`${number(lost)} (${percent(lost, sum(attempts))})`, "bad"] : "0"),
       times("attempt_seconds"),
       times("first_token_seconds"),
-      ["input_tokens", "output_tokens"].map(each => number(sum(models, use => use[each]))).join(" · "),
-      unpriced ? spent ? `${dollars(spent)} + unknown` : "unknown" : dollars(spent),
+      unseen(["input_tokens", "output_tokens"].map(each => number(sum(models, use => use[each]))).join(" · ")),
+      unseen(unpriced ? spent ? `${dollars(spent)} + unknown` : "unknown" : dollars(spent)),
       limits ? number(limits.in_flight) : "–",
       limits ? warn(limits.waiting) : "–",
     ]

@@ -88,6 +88,7 @@ def _both(one: Statistics, other: Statistics) -> Statistics:
         callers=_joined(one.callers, other.callers, _caller),
         tree=one.tree,
         budgets=_joined(one.budgets, other.budgets, _budget),
+        own_only=one.own_only,
     )
 
 
