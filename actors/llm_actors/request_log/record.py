@@ -65,7 +65,7 @@ def logged(run: Run, *, redacted: bool, wall: float) -> LoggedRequest | None:
         usage=response.usage,
         cost=response.cost,
         redacted=redacted,
-        request=_shape(request) if redacted else msgspec.to_builtins(msgspec.structs.replace(request, forwarded={})),
+        request=request_shape(request) if redacted else msgspec.to_builtins(msgspec.structs.replace(request, forwarded={})),
         events=[_event(each, redacted=redacted) for each in run.log.events],
         decision=_without_words(response.decision) if redacted else response.decision,
     )
@@ -99,12 +99,14 @@ def _event_shape(event: Event) -> JsonObject:
     return found
 
 
-_NUMBERS = ("temperature", "top_p", "top_k", "max_output_tokens", "seed", "reasoning_effort", "reasoning_budget")
-"""Parameters that tell nothing of what was asked."""
-
-
-def _shape(request: AnyRequest) -> JsonObject:
-    parameters = {name: value for name in _NUMBERS if (value := getattr(request.parameters, name, None)) is not None}
+def request_shape(request: AnyRequest) -> JsonObject:
+    """A request without its texts. Parameters that are numbers tell nothing of what was asked, nor does the effort."""
+    given = request.parameters
+    parameters: JsonObject = {
+        name: value
+        for name in given.__struct_fields__
+        if isinstance(value := getattr(given, name), int | float) or (name == "reasoning_effort" and value is not None)
+    }
     found: JsonObject = {
         "request_type": request.request_type.value,
         "model": request.model,

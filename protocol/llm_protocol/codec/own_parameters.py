@@ -14,57 +14,32 @@ import msgspec
 
 from llm_protocol.codec.fields import typed
 from llm_protocol.content import JsonObject
+from llm_protocol.parameters.requested import CANONICAL
+from llm_protocol.parameters.table import ANTHROPIC, CHAT, COHERE, GEMINI, RESPONSES
 from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest, Parameters
 
 R = TypeVar("R", bound=AnyRequest)
 
-_SAME: Final = ("temperature", "top_p")
-_OPENAI: Final = {
-    **{
-        name: name
-        for name in (
-            *_SAME,
-            "stop",
-            "frequency_penalty",
-            "presence_penalty",
-            "seed",
-            "reasoning_effort",
-            "parallel_tool_calls",
-        )
-    },
-    "max_completion_tokens": "max_output_tokens",
-    "max_tokens": "max_output_tokens",
-}
+_OTHER_NAMES: Final = {CHAT: {"max_completion_tokens": "max_output_tokens"}}
+"""Names beside those in the table."""
+
+
+def _names(wire: str, inside: str = "") -> Mapping[str, str]:
+    """The wire's own names of the fields of `Parameters`, as the table has them. Only names at the top of the body, or
+    at the top of the object ``inside``.
+    """
+    paths = {row.wires[wire]: row.name for row in CANONICAL if wire in row.wires}
+    found = {path.removeprefix(inside): name for path, name in paths.items() if path.startswith(inside)}
+    return {path: name for path, name in found.items() if "." not in path} | _OTHER_NAMES.get(wire, {})
+
 
 NAMES: Final[Mapping[str, Mapping[str, str]]] = {
-    "openai_chat": _OPENAI,
-    "cerebras": _OPENAI,
-    "openai_responses": {name: name for name in (*_SAME, "max_output_tokens", "parallel_tool_calls")},
-    "anthropic": {
-        **{name: name for name in (*_SAME, "top_k")},
-        "max_tokens": "max_output_tokens",
-        "stop_sequences": "stop",
-    },
-    "cohere": {
-        **{name: name for name in ("temperature", "frequency_penalty", "presence_penalty", "seed")},
-        "p": "top_p",
-        "k": "top_k",
-        "max_tokens": "max_output_tokens",
-        "stop_sequences": "stop",
-    },
+    **{wire: _names(wire) for wire in (CHAT, RESPONSES, ANTHROPIC, COHERE)},
+    "cerebras": _names(CHAT),
 }
-"""By dialect: its own names of our parameters."""
+"""By dialect: its own names of our parameters. Gemini's are inside ``generationConfig``."""
 
-_GEMINI: Final = {
-    "temperature": "temperature",
-    "topP": "top_p",
-    "topK": "top_k",
-    "maxOutputTokens": "max_output_tokens",
-    "stopSequences": "stop",
-    "frequencyPenalty": "frequency_penalty",
-    "presencePenalty": "presence_penalty",
-    "seed": "seed",
-}
+_GEMINI: Final = _names(GEMINI, "generationConfig.")
 _THINKING: Final = (("thinkingLevel", "reasoning_effort"), ("thinkingBudget", "reasoning_budget"))
 
 

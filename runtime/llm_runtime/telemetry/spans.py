@@ -29,7 +29,7 @@ OPERATIONS: Final[Mapping[RequestType, str]] = {
     RequestType.IMAGE_GENERATION: "generate_content",
 }
 
-_PARAMETERS: Final[Mapping[str, str]] = {
+PARAMETER_ATTRIBUTES: Final[Mapping[str, str]] = {
     "max_output_tokens": "gen_ai.request.max_tokens",
     "temperature": "gen_ai.request.temperature",
     "top_p": "gen_ai.request.top_p",
@@ -38,6 +38,7 @@ _PARAMETERS: Final[Mapping[str, str]] = {
     "frequency_penalty": "gen_ai.request.frequency_penalty",
     "presence_penalty": "gen_ai.request.presence_penalty",
 }
+"""OpenTelemetry's names of the parameters that its conventions have as numbers."""
 
 _TOKENS: Final[Mapping[str, str]] = {
     "input_tokens": "gen_ai.usage.input_tokens",
@@ -123,7 +124,7 @@ def _calls(attempts: list[JsonObject], request: AnyRequest, operation: str, name
             "llm_runtime.provider": each["provider"],
             "llm_runtime.outcome": each["outcome"],
         }
-        for name, said in _PARAMETERS.items():
+        for name, said in PARAMETER_ATTRIBUTES.items():
             value = getattr(request.parameters, name, None)
             if value is not None:
                 attributes[said] = value
