@@ -137,7 +137,7 @@ def _providers(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         return
     known = snapshot.limiter.providers
     in_flight = {name: each.in_flight for name, each in known.items()}
-    yield _gauge("limited_in_flight", "Calls that hold a slot.", in_flight, "provider")
+    yield _gauge("limited_in_flight", "Calls in progress at a provider with limits.", in_flight, "provider")
     waiting = {name: each.waiting for name, each in known.items()}
     yield _gauge("limited_waiting", "Requests waiting for a provider's limits.", waiting, "provider")
     own = {name: each.waiting for name, each in snapshot.limiter.callers.items()}
