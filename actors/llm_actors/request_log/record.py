@@ -65,7 +65,9 @@ def logged(run: Run, *, redacted: bool, wall: float) -> LoggedRequest | None:
         usage=response.usage,
         cost=response.cost,
         redacted=redacted,
-        request=request_shape(request) if redacted else msgspec.to_builtins(msgspec.structs.replace(request, forwarded={})),
+        request=request_shape(request)
+        if redacted
+        else msgspec.to_builtins(msgspec.structs.replace(request, forwarded={})),
         events=[_event(each, redacted=redacted) for each in run.log.events],
         decision=_without_words(response.decision) if redacted else response.decision,
     )
