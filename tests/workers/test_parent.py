@@ -135,7 +135,7 @@ async def test_workers_that_cannot_be_started_end_the_daemon_with_a_line(
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
     assert await run(monkeypatch, tmp_path, "") == (71, 0)
-    assert "worker 1 could not be started (No such file or directory)" in caplog.text
+    assert "could not be started (No such file or directory) at the start" in caplog.text
 
 
 async def test_a_worker_that_cannot_be_started_again_is_tried_again(
