@@ -63,16 +63,17 @@ async def run(
     inherited: Sequence[socket.socket] = (),
     manager: Manager | None = None,
     read: Callable[[], Config] | None = None,
+    file: str | None = None,
     siblings: Siblings | None = None,
 ) -> int:
     """Serve, and return the exit code. ``ready`` is called with the URL once requests are taken. ``inherited`` are
     sockets to listen on instead of the configured address. ``manager`` decides when to stop; by default signals do.
-    ``read`` reads the configuration again, when the manager or a client asks for it; it blocks. ``siblings`` are the
-    other workers, if this process is one of several.
+    ``read`` reads the configuration again, when the manager or a client asks for it; it blocks. ``file`` is the
+    one that it reads. ``siblings`` are the other workers, if this process is one of several.
 
     Takes over the process's signals until it returns, so it is meant for the main task of its own process.
     """
-    life = _Life(config, inherited, manager or SignalManager(Notifier({})), read, siblings)
+    life = _Life(config, inherited, manager or SignalManager(Notifier({})), read, file, siblings)
     try:
         with _signals_ignored(), _watchdog():
             await life.live(ready)
@@ -109,11 +110,13 @@ class _Life:
         inherited: Sequence[socket.socket],
         manager: Manager,
         read: Callable[[], Config] | None,
+        file: str | None,
         siblings: Siblings | None,
     ) -> None:
         self._given = config
         self._config = msgspec.structs.replace(config, server=fit(config.server))
         self._read = read
+        self._file = file
         self._reloader: Reloader | None = None
         self._inherited = inherited
         self._manager = manager
@@ -150,6 +153,7 @@ class _Life:
             keys=self._config.keys,
             inherited=self._inherited,
             reload=self._manager.asked_to_reload(self._reloader) if self._reloader else None,
+            file=self._file,
             siblings=self._siblings,
             shared=_shared_responses(self._config),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, final
 
 import msgspec
@@ -22,16 +22,24 @@ log = logging.getLogger(__name__)
 
 
 class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload changed: names of providers; and what holds only after a restart."""
+    """What a reload changed: names of providers; what else of the configuration, such as ``keys.app.limits``; and what
+    holds only after a restart.
+    """
 
-    added: tuple[str, ...]
-    changed: tuple[str, ...]
-    removed: tuple[str, ...]
-    after_restart: tuple[str, ...]
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+    after_restart: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        parts = [f"{kind} {', '.join(names)}" for kind, names in msgspec.structs.asdict(self).items() if names]
-        return "; ".join(parts).replace("after_restart", "only after a restart:") or "no provider changed"
+        parts = {
+            "added": _paths(self.added),
+            "changed": [*_paths(self.changed), *self.sections],
+            "removed": _paths(self.removed),
+            "only after a restart:": self.after_restart,
+        }
+        return "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names) or "nothing changed"
 
 
 @final
@@ -41,7 +49,7 @@ class Reloader:
     def __init__(self, runtime: Runtime, read: Callable[[], Config], config: Config, notifier: Notifier) -> None:
         self._runtime = runtime
         self._read = read
-        self._first = config
+        self._first = self._current = config
         self._notifier = notifier
 
     async def reload(self) -> ReloadResult:
@@ -63,8 +71,13 @@ class Reloader:
         finally:
             self._notifier.ready()
         result = ReloadResult(
-            added=done.added, changed=done.changed, removed=done.removed, after_restart=tuple(self._left_aside(config))
+            added=done.added,
+            changed=done.changed,
+            removed=done.removed,
+            sections=tuple(_changed_sections(self._current, config)),
+            after_restart=tuple(self._left_aside(config)),
         )
+        self._current = config
         log.info("reloaded: %s", result)
         for note in config.notes:
             log.warning("%s", note)
@@ -74,12 +87,39 @@ class Reloader:
         """What differs from the start and holds only after a restart."""
         was, now = msgspec.structs.asdict(self._first.server), msgspec.structs.asdict(config.server)
         yield from (f"server.{name}" for name in now if now[name] != was[name] and name not in RELOADABLE)
-        if config.cache != self._first.cache or _ttls(config) != _ttls(self._first):
+        if config.cache != self._first.cache or _has_other_ttl(config, self._first):
             yield "cache"
         for section in ("redis", "store", "budgets", "request_log", "otel"):
             if getattr(config, section) != getattr(self._first, section):
                 yield section
 
 
-def _ttls(config: Config) -> dict[str, float | None]:
-    return {name: each.cache.ttl_s for name, each in config.enabled.items()}
+def _has_other_ttl(config: Config, first: Config) -> bool:
+    """Whether a provider has another ``cache.ttl_s`` than at the start. One that is new has none until a restart."""
+    were = {name: each.cache.ttl_s for name, each in first.enabled.items()}
+    return any(each.cache.ttl_s != were.get(name) for name, each in config.enabled.items())
+
+
+def _changed_sections(was: Config, now: Config) -> Iterator[str]:
+    """What a reload takes over and differs, apart from providers."""
+    for section in ("timeouts", "attempts", "selection", "cross_model"):
+        yield from _changed_fields(section, getattr(was, section), getattr(now, section))
+    fields = {f"server.{name}" for name in RELOADABLE}
+    yield from (path for path in _changed_fields("server", was.server, now.server) if path in fields)
+    for section in ("keys", "routes"):
+        old, new = getattr(was, section), getattr(now, section)
+        for name in old | new:
+            if name not in old or name not in new:
+                yield f"{section}.{name}"
+            else:
+                yield from _changed_fields(f"{section}.{name}", old[name], new[name])
+    if was.prices != now.prices:
+        yield "prices"
+
+
+def _changed_fields(path: str, was: msgspec.Struct, now: msgspec.Struct) -> Iterator[str]:
+    return (f"{path}.{name}" for name in now.__struct_fields__ if getattr(was, name) != getattr(now, name))
+
+
+def _paths(providers: Iterable[str]) -> list[str]:
+    return [f"providers.{name}" for name in providers]

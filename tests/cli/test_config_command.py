@@ -128,8 +128,30 @@ async def test_deploy_says_how_each_step_went(tmp_path: Path, as_json: bool) -> 
         assert {"initialise", "configure", "monitor", "scale", "provider", "deploy"} <= set(steps)
         assert json.loads(wrong.out)["success"] is False
     else:
-        assert "reloaded: no provider changed" in done.out
+        assert "reloaded: nothing changed" in done.out
         assert "p (openai_compatible)" in done.out
+
+
+async def test_deploy_fails_if_the_daemon_reads_another_file(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs.toml", tmp_path / "ours.toml"
+    async with Peer(MODELS) as peer:
+        theirs.write_text(
+            f'[server]\nport = 0\n[providers.p]\nkind = "openai_compatible"\nbase_url = "{peer.url}/v1"\n'
+        )
+        ours.write_text(theirs.read_text() + "[attempts]\nmax = 2\n")
+        async with commands.running("serve", "--config", str(theirs)) as process:
+            url = (await commands.line(process.stdout)).removeprefix("ready ")
+            other = await commands.run("deploy", "--config", str(ours), "--url", url)
+            copied = tmp_path / "elsewhere.toml"
+            copied.write_text(theirs.read_text())
+            same = await commands.run("deploy", "--config", str(copied), "--url", url)
+            process.terminate()
+            assert await process.wait() == 0
+            log = await commands.rest(process.stderr)
+    assert other.code == 1
+    assert f"the daemon at {url} reads another configuration ({theirs})" in other.out
+    assert "reloaded" not in other.out
+    assert (same.code, log.count("reloaded")) == (0, 1), "only for the same content"
 
 
 async def test_a_deployment_that_cannot_be_is_a_result_too(tmp_path: Path) -> None:

@@ -51,7 +51,13 @@ async def test_a_request_a_command_and_a_signal(tmp_path: Path) -> None:
             status, body = await ask(url, ADMIN, path="/v1/runtime/reload")
             assert (status, json.loads(body)) == (
                 200,
-                {"added": [], "changed": ["p"], "removed": [], "after_restart": ["server.websocket"]},
+                {
+                    "added": [],
+                    "changed": ["p"],
+                    "removed": [],
+                    "sections": ["keys.app.secret"],
+                    "after_restart": ["server.websocket"],
+                },
             )
             assert (await ask(url, APP))[0] == 401, "its key has been replaced"
             assert (await ask(url, NEW))[0] == 200
@@ -65,7 +71,7 @@ async def test_a_request_a_command_and_a_signal(tmp_path: Path) -> None:
 
             write(file, peer, "ONE")
             done = await commands.run("reload", "--url", url, LLM_RUNTIME_KEY=ADMIN)
-            assert (done.code, done.out) == (0, "reloaded: changed p\n")
+            assert (done.code, done.out) == (0, "reloaded: changed providers.p, keys.app.secret\n")
             assert (await ask(url, APP))[0] == 200
 
             write(file, peer, "TWO")
@@ -81,7 +87,7 @@ async def test_a_request_a_command_and_a_signal(tmp_path: Path) -> None:
         "Bearer vendor-two",
         "Bearer vendor-two",
     ]
-    assert "reloaded: changed p; only after a restart: server.websocket" in err
+    assert "reloaded: changed providers.p, keys.app.secret; only after a restart: server.websocket" in err
     assert err.count("not reloaded, the old configuration stays in effect: ") == 2
     assert "0123456789" not in err
 

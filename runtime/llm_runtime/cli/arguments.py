@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     _replay(commands.add_parser("replay", help="repeat a logged request", allow_abbrev=False))
     _check(commands.add_parser("check", help="check the configuration and everything it names", allow_abbrev=False))
     _reload(commands.add_parser("reload", help="make a daemon reload its configuration", allow_abbrev=False))
-    _deploy(commands.add_parser("deploy", help="check a configuration and apply it to a daemon", allow_abbrev=False))
+    _deploy(commands.add_parser("deploy", help="check a configuration and have a daemon reload it", allow_abbrev=False))
     _config(commands.add_parser("config", help="write a first configuration, or its JSON Schema", allow_abbrev=False))
     _fake_provider(
         commands.add_parser("fake-provider", help="serve scripted responses and faults for tests", allow_abbrev=False)
@@ -187,10 +187,13 @@ def _deploy(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Report on five steps (initialise, configure, monitor, scale, validate): read the configuration, and try "
         "everything it names, as check does. With --url, and if nothing failed, the daemon there then reloads its "
-        "configuration. Exit code 0: nothing failed; 1: something did; 2: the configuration is invalid."
+        "configuration, which has to be this one. Exit code 0: nothing failed; 1: something did; 2: the configuration "
+        "is invalid."
     )
     _common(command)
-    command.add_argument("--url", help="a running daemon to apply it to; its key is taken from LLM_RUNTIME_KEY")
+    command.add_argument(
+        "--url", help="a running daemon that reads the same file; its key is taken from LLM_RUNTIME_KEY"
+    )
     command.add_argument("--offline", action="store_true", help="connect to nothing: report on the configuration only")
     command.add_argument("--json", action="store_true", help="write the result as one JSON object")
     command.set_defaults(log_level="warning")

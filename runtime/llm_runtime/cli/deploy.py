@@ -18,6 +18,7 @@ from llm_runtime.cli.logs import start_logging, timestamp
 from llm_runtime.cli.setup import Daemon, configured, daemon
 from llm_runtime.cli.terminal import FAILED, INTERRUPTED, leaf, print_out, say
 from llm_runtime.config import Config, ConfigError
+from llm_runtime.config.source_file import ConfigurationFile, configuration_file
 from llm_runtime.probes import Check, CheckStatus, Report, refused, report
 from llm_runtime.reloading import ReloadResult
 
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     steps = [Check("initialise", source, CheckStatus.OK, "read"), *_planned(config), *validated]
     if running is not None and not any(each.status is CheckStatus.FAILED for each in validated):
         try:
-            steps += trio.run(_brought_to, running)
+            steps += trio.run(_brought_to, running, configuration_file(arguments.config))
         except BaseExceptionGroup as group:
             raise leaf(group) from None
     result = report(steps, id=identity, timestamp=now)
@@ -76,9 +77,17 @@ def _shared(config: Config, *, limited: bool) -> str:
     return "shared by Redis" if config.redis is not None else "this process' own"
 
 
-async def _brought_to(running: Daemon) -> list[Check]:
-    """Have the daemon reload its configuration, and check that it is ready."""
+async def _brought_to(running: Daemon, ours: ConfigurationFile) -> list[Check]:
+    """Have the daemon reload its configuration, which has to be ours, and check that it is ready."""
+    where = str(parse_url(running.base_url)[0])
     async with daemon_client(running) as client:
+        try:
+            theirs = decoded(await client.get("/runtime/configuration"), ConfigurationFile)
+        except LLMClientError as exc:
+            return [Check("deploy", where, CheckStatus.FAILED, str(exc))]
+        if theirs.sha256 != ours.sha256:
+            detail = f"the daemon at {where} reads another configuration ({theirs.file or 'its environment'})"
+            return [Check("deploy", where, CheckStatus.FAILED, detail)]
         return [
             await _step("deploy", running, client, "POST", "/runtime/reload"),
             await _step("monitor", running, client, "GET", "/runtime/tree"),

@@ -100,7 +100,7 @@ async def _serve(
     for line in introduction(config):
         tell(line)
     manager = SignalManager(Notifier(environ))
-    return await daemon.run(config, ready, inherited=inherited, manager=manager, read=read)
+    return await daemon.run(config, ready, inherited=inherited, manager=manager, read=read, file=read.file)
 
 
 async def _serve_with_workers(
@@ -121,7 +121,7 @@ async def _serve_with_workers(
 async def _work(environ: MutableMapping[str, str], read: _Reading) -> int:
     from llm_runtime.workers.worker import run_worker
 
-    return await run_worker(environ.pop(WORKER_VARIABLE), read)
+    return await run_worker(environ.pop(WORKER_VARIABLE), read, read.file)
 
 
 def introduction(config: Config) -> list[str]:

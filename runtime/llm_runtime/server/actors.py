@@ -78,6 +78,7 @@ def server_child(
     keys: Mapping[str, Key] = NO_KEYS,
     inherited: Sequence[socket.socket] = (),
     reload: Reload | None = None,
+    file: str | None = None,
     siblings: Siblings | None = None,
     shared: SharedResponses | None = None,
 ) -> tuple[ChildSpec[Never], ChildSpec[Never]]:
@@ -86,11 +87,11 @@ def server_child(
 
     ``on_listening`` is called synchronously each time the listener has started accepting connections. A start fails
     with `CannotListenError`. ``inherited``: sockets that listen already, in place of ``config``'s address; they are
-    left open. ``reload`` is what ``POST /v1/runtime/reload`` does. ``siblings``: the other workers, if the process is
-    one of several. ``shared``: where stored responses are that other replicas know, too. Raises `ConfigError` if the
-    certificate is not usable.
+    left open. ``reload`` is what ``POST /v1/runtime/reload`` does, ``file`` what it reads. ``siblings``: the other
+    workers, if the process is one of several. ``shared``: where stored responses are that other replicas know, too.
+    Raises `ConfigError` if the certificate is not usable.
     """
-    server_state = ServerState(config, keys, engine, reload, siblings, shared)
+    server_state = ServerState(config, keys, engine, reload, file, siblings, shared)
     sessions = Supervisor(
         name="sessions", max_children=config.max_connections + RESERVED_CONNECTIONS + DEPARTING_CONNECTIONS
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
+import trio
 
 from llm_actors.threads import run_large
 from llm_protocol.codec.forms import is_form
@@ -12,6 +13,7 @@ from llm_protocol.dialect import ClientRequest, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import AUTO, AnyRequest
 from llm_runtime.config import ConfigError
+from llm_runtime.config.source_file import configuration_file
 from llm_runtime.server.bodies import read_body
 from llm_runtime.server.choices import natively, respond_with_choices
 from llm_runtime.server.client_wire import openai
@@ -142,6 +144,15 @@ async def reload(context: RequestContext) -> None:
     except LLMClientError as exc:
         raise HttpError(exc.failure.rule.status, exc.failure.rule.code, str(exc)) from exc
     await context.reply(WireResponse(200, (JSON,), msgspec.json.encode(changed)))
+
+
+async def configuration(context: RequestContext) -> None:
+    """Which file the configuration is read from, and what it is now: for who wants to deploy another one."""
+    try:
+        found = await trio.to_thread.run_sync(configuration_file, context.server_state.file)
+    except ConfigError as exc:
+        raise HttpError(400, "invalid_configuration", str(exc)) from exc
+    await context.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), msgspec.json.encode(found)))
 
 
 async def dashboard(context: RequestContext) -> None:

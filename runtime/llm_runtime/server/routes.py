@@ -72,6 +72,7 @@ ROUTES = (
     Route("GET", "/v1/runtime/statistics", endpoints.statistics),
     Route("GET", "/v1/runtime/spend", spending.spend),
     Route("GET", "/v1/runtime/requests", endpoints.recent_requests),
+    Route("GET", "/v1/runtime/configuration", endpoints.configuration, role=Role.ADMIN),
     Route("POST", "/v1/runtime/reload", endpoints.reload, role=Role.ADMIN),
     Route("GET", "/metrics", endpoints.metrics, operators=True, role=Role.METRICS),
     Route("GET", "/", endpoints.dashboard, keyless=True),

@@ -62,6 +62,7 @@ class ServerState:
         keys: Mapping[str, Key],
         engine: RequestEngine,
         reload: Reload | None = None,
+        file: str | None = None,
         siblings: Siblings | None = None,
         shared: SharedResponses | None = None,
     ) -> None:
@@ -69,6 +70,8 @@ class ServerState:
         self.engine = engine
         self.reload = reload
         """Read the configuration again; ``None`` where that cannot be asked for."""
+        self.file = file
+        """Where the configuration is read from; ``None``: from the environment."""
         engine.on_reload(self.take_over)
         self.siblings = siblings
         """The other workers; ``None`` where the daemon is one process."""

@@ -156,7 +156,7 @@ class Reloads:
             else:
                 await self._bring_along(worker, copy)
         self._copies.accept(copy)
-        nothing = ReloadResult(added=(), changed=(), removed=(), after_restart=())
+        nothing = ReloadResult()
         return done or Outcome(result=nothing)
 
     async def _bring_along(self, worker: WorkerProcess, copy: str | None) -> None:

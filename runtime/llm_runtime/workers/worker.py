@@ -34,9 +34,9 @@ RELOAD_SECONDS: Final = 300.0
 log = logging.getLogger(__name__)
 
 
-async def run_worker(said: str, read: Callable[[str | None], Config]) -> int:
+async def run_worker(said: str, read: Callable[[str | None], Config], file: str | None) -> int:
     """Be the worker at the place that the parent has ``said``, and return the exit code. ``read`` reads a copy of the
-    configuration; it blocks. Raises `ConfigError`.
+    configuration ``file``; it blocks. Raises `ConfigError`.
     """
     place = msgspec.json.decode(said, type=WorkerPlace)
     config = read(place.copy)
@@ -51,6 +51,7 @@ async def run_worker(said: str, read: Callable[[str | None], Config]) -> int:
             inherited=listeners,
             manager=parent,
             read=lambda: read(parent.copy),
+            file=file,
             siblings=siblings,
         )
         nursery.cancel_scope.cancel("the worker has ended")

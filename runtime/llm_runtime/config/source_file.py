@@ -1,0 +1,28 @@
+"""The file that a configuration is read from, to tell whether two processes read the same."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from llm_runtime.config.errors import ConfigError
+
+
+class ConfigurationFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The file that a daemon reads its configuration from, as it is now. Both are ``None`` where there is none."""
+
+    file: str | None = None
+    sha256: str | None = None
+
+
+def configuration_file(path: str | None) -> ConfigurationFile:
+    """The configuration file at ``path``. Raises `ConfigError` if it cannot be read. Blocks."""
+    if path is None:
+        return ConfigurationFile()
+    try:
+        content = Path(path).read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"cannot read the configuration: {exc.strerror}", file=path) from None
+    return ConfigurationFile(file=str(Path(path).absolute()), sha256=hashlib.sha256(content).hexdigest())
