@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from inspect import isawaitable
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -39,13 +40,13 @@ from llm_runtime.hosts.thread_functions import (
     SyncMiddleware,
     SyncStrategy,
     SyncTeam,
-    finished,
     hooks_in_threads,
     judge_in_thread,
     refuse_async,
     strategy_in_thread,
 )
 from llm_runtime.hosts.threads import Box, SyncStream, ThreadCall
+from llm_runtime.hosts.tool_threads import refuse_async_tools, run_in_threads, run_tool
 from llm_runtime.options import ChatOptions, Messages, Options, ToolOptions, as_messages
 from llm_runtime.requesting import (
     chat_request,
@@ -56,7 +57,7 @@ from llm_runtime.requesting import (
 )
 from llm_runtime.runtime import ConfigSource, Reloaded
 from llm_runtime.runtime import Runtime as TrioRuntime
-from llm_runtime.tools import AnyTool, Approve, FunctionTool, ToolLoop, ToolRun, run_call
+from llm_runtime.tools import AnyTool, Approve, ToolLoop, ToolRun, run_call
 from llm_runtime.typed import ParsedResponse, ResponseType, ResponseTypeError
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class SyncRuntime:
         *,
         tools: Sequence[AnyTool],
         max_rounds: int = 16,
-        parallel: int = 8,  # noqa: ARG002 - the same signature on every host
+        parallel: int = 8,
         tool_deadline_s: float = 60.0,
         approve: Approve | None = None,
         until: Callable[[LLMResponse], bool] | None = None,
@@ -217,23 +218,19 @@ class SyncRuntime:
     ) -> ToolRun:
         """Send a request, run the tools that the model calls, and repeat; see `llm_runtime.Runtime.run_tools`.
 
-        Here the tools run one after another, in this thread, and cannot be stopped: ``parallel`` and
-        ``tool_deadline_s`` have no effect. Async tools are refused.
+        The tools run in threads; ``approve``, ``until`` and ``on_event`` are called in this one. A tool that takes too
+        long is left behind in its thread. Raises `TypeError` for an async tool.
         """
         loop, tell = ToolLoop(as_messages(messages), tools, max_rounds), on_event or (lambda _: None)
-
-        async def run(function: FunctionTool[..., Any], arguments: dict[str, Any]) -> object:
-            if function.is_async:
-                raise TypeError("this tool is async, which llm_runtime.sync cannot await")
-            return function(**arguments)
-
+        refuse_async_tools(loop)
         while True:
             request = chat_request(loop.messages, cast("ChatOptions", {**options, "tools": loop.tools}))
             response = self.send(request) if on_event is None else self._told(request, tell)
             calls = loop.next_calls(response, stop=until is not None and until(response))
             if not calls:
                 return loop.ended()
-            loop.answer([finished(run_call(loop, call, run, approve, tell, tool_deadline_s)) for call in calls])
+            jobs = [partial(run_call, loop, call, run_tool, approve, tell, tool_deadline_s) for call in calls]
+            loop.answer(run_in_threads(jobs, parallel=parallel, seconds=tool_deadline_s))
 
     def _told(self, request: AnyRequest, tell: Callable[[Any], object]) -> LLMResponse:
         with self.stream_request(request) as stream:

@@ -7,7 +7,7 @@ run, when to stop. `RequestMethods.run_tools` runs it on every host.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar, get_type_hints, overload
 
 import msgspec
@@ -152,6 +152,11 @@ class ToolLoop:
     def answer(self, results: Sequence[ToolResult]) -> None:
         """The results of all calls, in their order."""
         self.messages = (*self.messages, Message("tool", tuple(results)))
+
+    @property
+    def functions(self) -> Iterable[FunctionTool[..., Any]]:
+        """The tools that are functions."""
+        return self._functions.values()
 
     def function(self, call: ToolCall) -> FunctionTool[..., Any] | None:
         """The tool that a call names."""

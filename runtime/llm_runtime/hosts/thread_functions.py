@@ -5,7 +5,7 @@ They run in threads of their own, a judge in the thread that waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, TypeAlias, TypedDict, TypeVar, cast, final
@@ -60,17 +60,6 @@ class SyncTeam:
 
 SyncStrategy: TypeAlias = Callable[[SyncTeam], LLMResponse | str]
 """``def strategy(team)``, called in a thread of its own; see `llm_runtime.StrategyFunction`."""
-
-
-def finished(job: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never waits."""
-    try:
-        job.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    job.close()
-    raise TypeError("approve is async, which llm_runtime.sync cannot await")
 
 
 def judge_in_thread(judge: Judge, portal: Portal[Any], box: Box) -> Judge:

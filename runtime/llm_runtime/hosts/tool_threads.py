@@ -1,0 +1,125 @@
+"""Tool calls where there is no event loop: the functions run in threads, all else in the thread that waits for them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextvars import copy_context
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Final, NamedTuple, final
+
+from llm_protocol.content import ToolResult
+from llm_runtime.tools import FunctionTool, ToolLoop, ToolTooSlow
+
+MOST_THREADS: Final = 40
+"""Threads of tools in the process, with those that were left behind: as many as Trio has for its `to_thread`."""
+
+_room = threading.BoundedSemaphore(MOST_THREADS)
+
+
+def refuse_async_tools(loop: ToolLoop) -> None:
+    """Raise `TypeError` if one of the tools is async."""
+    for function in loop.functions:
+        if function.is_async:
+            raise TypeError(f"the tool {function.tool.name} is async: llm_runtime.sync cannot await it")
+
+
+class _Started(NamedTuple):
+    """What a call's coroutine waits for: the end of this function."""
+
+    name: str
+    function: Callable[[], object]
+
+    def __await__(self) -> Generator[_Started, object, object]:
+        return (yield self)
+
+
+async def run_tool(function: FunctionTool[..., Any], arguments: dict[str, Any]) -> object:
+    """The result of a function, for the coroutines that `run_in_threads` drives."""
+    return await _Started(function.tool.name, partial(function, **arguments))
+
+
+class _Ended(NamedTuple):
+    place: int
+    result: object
+    error: BaseException | None
+
+
+def run_in_threads(
+    jobs: Sequence[Callable[[], Coroutine[Any, Any, ToolResult]]], *, parallel: int, seconds: float
+) -> list[ToolResult]:
+    """The results of ``jobs``, in order, at most ``parallel`` at a time. They await `run_tool` and nothing else.
+
+    A function that takes longer than ``seconds`` is left behind, and its job gets `ToolTooSlow`. What a job raises ends
+    all.
+    """
+    if parallel < 1:
+        raise ValueError("parallel must be at least 1")
+    return _ToolThreads(jobs, seconds).run(parallel)
+
+
+@final
+class _ToolThreads:
+    def __init__(self, jobs: Sequence[Callable[[], Coroutine[Any, Any, ToolResult]]], seconds: float) -> None:
+        self._waiting = deque(enumerate(jobs))
+        self._seconds = seconds
+        self._jobs: dict[int, Coroutine[Any, Any, ToolResult]] = {}
+        self._deadlines: dict[int, float] = {}
+        self._results: dict[int, ToolResult] = {}
+        self._ended: SimpleQueue[_Ended] = SimpleQueue()
+
+    def run(self, parallel: int) -> list[ToolResult]:
+        try:
+            while self._waiting or self._jobs:
+                while self._waiting and len(self._jobs) < parallel:
+                    place, job = self._waiting.popleft()
+                    self._jobs[place] = job()
+                    self._go_on(_Ended(place, None, None))
+                if self._jobs:
+                    self._wait()
+        finally:
+            for unfinished in self._jobs.values():
+                unfinished.close()
+        return [self._results[place] for place in sorted(self._results)]
+
+    def _wait(self) -> None:
+        """Until a function has ended, or the first deadline has passed."""
+        place = min(self._deadlines, key=self._deadlines.__getitem__)
+        try:
+            ended = self._ended.get(timeout=max(0.0, self._deadlines[place] - time.monotonic()))
+        except Empty:
+            ended = _Ended(place, None, ToolTooSlow())
+        if ended.place in self._deadlines:  # not one that was left behind
+            self._go_on(ended)
+
+    def _go_on(self, ended: _Ended) -> None:
+        """Run a job until it waits for its function, in a thread, or is done."""
+        place, job = ended.place, self._jobs[ended.place]
+        self._deadlines.pop(place, None)
+        try:
+            started = job.send(ended.result) if ended.error is None else job.throw(ended.error)
+        except StopIteration as end:
+            self._results[place] = end.value
+            del self._jobs[place]
+            return
+        if not isinstance(started, _Started):
+            raise TypeError("approve is async, which llm_runtime.sync cannot await")
+        self._deadlines[place] = time.monotonic() + self._seconds
+        if not _room.acquire(timeout=self._seconds):
+            self._ended.put(_Ended(place, None, ToolTooSlow()))
+            return
+        call = partial(copy_context().run, started.function)
+        name = f"llm-runtime tool {started.name}"
+        threading.Thread(target=self._call, args=(place, call), name=name, daemon=True).start()
+
+    def _call(self, place: int, function: Callable[[], object]) -> None:
+        try:
+            ended = _Ended(place, function(), None)
+        except BaseException as exc:  # raised in the thread that waits
+            ended = _Ended(place, None, exc)
+        finally:
+            _room.release()
+        self._ended.put(ended)
