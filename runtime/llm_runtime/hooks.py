@@ -18,6 +18,7 @@ import trio
 from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator import AttemptEnded as AttemptEnded
 from llm_actors.orchestrator import AttemptStarted as AttemptStarted
+from llm_actors.orchestrator.decision_record import calls_in
 from llm_actors.run import LogLimitExceeded, Run
 from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.events import DELTAS, Event, Failed, Finished
@@ -174,7 +175,7 @@ class Observers:
 
 
 def _attempts(request_id: str, response: LLMResponse | None) -> Iterator[AttemptEnded]:
-    for each in response.decision.get("attempts", []) if response is not None else ():
+    for each in calls_in(response.decision) if response is not None else ():
         yield AttemptEnded(
             request_id=request_id,
             provider=each["provider"],

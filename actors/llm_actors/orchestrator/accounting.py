@@ -8,7 +8,7 @@ from typing import final
 
 from llm_actors.catalog import Candidate
 from llm_actors.limiter.budgets import SpendAsk
-from llm_actors.orchestrator.decision_record import AttemptRecord
+from llm_actors.orchestrator.decision_record import AttemptRecord, count_calls
 from llm_actors.run import Run
 from llm_actors.store.ledger import CACHED, Ledger, LedgerEntry
 from llm_protocol.budgets import BudgetTable, Payer
@@ -120,8 +120,7 @@ class Accounting:
         if self._ledger is None or end is None or end.response is None:
             return
         decision = end.response.decision
-        own = sum(1 for each in decision.get("attempts", ()) if each.get("asked", True))
-        if decision.get("calls", own):
+        if count_calls(decision):
             return
         outcome = CACHED if isinstance(end, Finished) else end.failure.kind.value
         payer, now = self.payer(run.request), self._wall()

@@ -244,6 +244,18 @@ class DecisionRecord:
         return found
 
 
+def calls_in(decision: JsonObject) -> list[JsonObject]:
+    """The attempts of a decision record that were calls: without those for which nothing was sent."""
+    return [each for each in decision.get("attempts", ()) if each.get("asked", True)]
+
+
+def count_calls(decision: JsonObject) -> int:
+    """The number of calls that a decision record has, those of members included. It is what ``attempts`` means in log
+    lines and headers.
+    """
+    return int(decision.get("calls", len(calls_in(decision))))
+
+
 def about(who: str, message: str) -> str:
     """``message``, prefixed once with the name of the provider ``who``."""
     provider = who.partition("/")[0]

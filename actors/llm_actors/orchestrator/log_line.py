@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from llm_actors.orchestrator.decision_record import calls_in, count_calls
 from llm_actors.run import Run
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Finished
@@ -62,6 +63,9 @@ class LogFields(msgspec.Struct, kw_only=True, omit_defaults=True):
     first_token_ms: float | None = None
     ms: float
     attempts: int
+    """The number of calls."""
+    not_called: int = 0
+    """How often a candidate was not called: its circuit was open, or a limit or budget refused."""
     cache: str = ""
     """``hit`` or ``coalesced``."""
     adjusted: list[str] = []
@@ -74,7 +78,7 @@ def log_end(run: Run) -> LogFields | None:
     if end is None or end.response is None:
         return None
     response, decision = end.response, end.response.decision
-    made = decision.get("attempts", ())
+    made = calls_in(decision)
     failure = None if isinstance(end, Finished) else end.failure
     fields = LogFields(
         id=request.request_id,
@@ -84,7 +88,8 @@ def log_end(run: Run) -> LogFields | None:
         deployment=_deployment(response, made),
         status=200 if failure is None else failure.rule.status,
         ms=round(response.processing_time_ms, 1),
-        attempts=decision.get("calls", len(made)),
+        attempts=count_calls(decision),
+        not_called=len(decision.get("attempts", ())) - len(made),
         cost=response.cost,
         first_token_ms=_first_token(response, made),
         cache=decision.get("cache", "") if decision.get("cache") in ("hit", "coalesced") else "",
@@ -116,6 +121,7 @@ class _Line:
             f"{f'failed ({fields.failure})' if fields.failure else 'completed'} "
             f"by {fields.deployment or 'nobody'} in {fields.ms:.0f} ms",
             attempts,
+            f"{fields.not_called} not called" if fields.not_called else "",
             {"hit": "from the cache", "coalesced": "shared"}.get(fields.cache, ""),
             "" if fields.first_token_ms is None else f"first token after {fields.first_token_ms:.0f} ms",
             f"{fields.input_tokens}+{fields.output_tokens} tokens" if fields.input_tokens else "",

@@ -28,6 +28,8 @@ class RecentCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     waited_ms: float = 0.0
     """How long it waited before that: for a limit, or between attempts."""
     first_token_ms: float | None = None
+    called: bool = msgspec.field(default=True, name="asked")
+    """False: no call was made."""
     hedge: bool = False
     """It was started beside another one that was slow."""
     member: bool = False
@@ -78,6 +80,7 @@ def _call(attempt: JsonObject, deployment: str, *, member: bool = False) -> Rece
         ms=attempt["duration_ms"],
         waited_ms=attempt.get("waited_ms", 0.0),
         first_token_ms=attempt.get("first_token_ms"),
+        called=attempt.get("asked", True),
         hedge=attempt.get("hedge", False),
         member=member,
         cost=attempt.get("cost"),

@@ -40,7 +40,9 @@ def timeline(of: LoggedRequest) -> Iterator[str]:
     yield f"  asked: {of.request.get('model', '')} ({of.request.get('request_type', '')}), {_strategy(decision)}"
     for name, why in decision.get("passed_over", {}).items():
         yield f"  passed over: {name}: {why}"
-    for number, attempt in enumerate(decision.get("attempts", ()), 1):
+    number = 0
+    for attempt in decision.get("attempts", ()):
+        number += attempt.get("asked", True)
         yield _attempt(number, attempt)
     for name, member in _members(decision):
         yield f"  member {name}: {member.get('outcome', member.get('status', ''))}{_cost(member)}"
@@ -61,11 +63,10 @@ def _strategy(decision: JsonObject) -> str:
 
 
 def _attempt(number: int, attempt: JsonObject) -> str:
-    lines = [f"  {'hedge' if attempt.get('hedge') else 'attempt'} {number}: {attempt['provider']}/{attempt['model']}"]
+    what = f"{'hedge' if attempt.get('hedge') else 'attempt'} {number}"
+    lines = [f"  {what if attempt.get('asked', True) else 'not called'}: {attempt['provider']}/{attempt['model']}"]
     if attempt.get("waited_ms"):
         lines.append(f"waited {attempt['waited_ms']:.0f} ms")
-    if not attempt.get("asked", True):
-        lines.append("not asked")
     if attempt.get("first_token_ms") is not None:
         lines.append(f"first token after {attempt['first_token_ms']:.0f} ms")
     lines.append(f"{attempt['outcome']} after {attempt['duration_ms']:.0f} ms{_cost(attempt)}")

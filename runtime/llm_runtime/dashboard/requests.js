@@ -65,6 +65,7 @@ function bar(call, longest) {
   const words = [call.outcome.replaceAll("_", " "), seconds(call.ms / 1000)]
   if (call.waited_ms) words.push(`waited ${seconds(call.waited_ms / 1000)}`)
   if (call.first_token_ms != null) words.push(`first token ${seconds(first / 1000)}`)
+  if (call.asked === false) words.push("not called")
   if (call.hedge) words.push("hedge")
   const track = element("span", "track")
   for (const [look, ms] of [["waited", call.waited_ms ?? 0], ["before", first], ["after", call.ms - first]]) {

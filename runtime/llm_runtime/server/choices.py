@@ -10,6 +10,7 @@ from typing import final
 
 import msgspec
 
+from llm_actors.orchestrator.decision_record import count_calls
 from llm_actors.orchestrator.spending import Spent
 from llm_protocol.adjustments import Adjustment
 from llm_protocol.content import JsonObject
@@ -21,7 +22,7 @@ from llm_protocol.response import LLMResponse
 from llm_protocol.wire_headers import IDEMPOTENCY
 from llm_protocol.wires.openai_chat.choices import FirstChoiceFirst, closing_frames, in_one_call
 from llm_runtime.server.request_context import RequestContext
-from llm_runtime.server.run_response import calls_of, encode_end, stream_from
+from llm_runtime.server.run_response import encode_end, stream_from
 from llm_runtime.server.subscription import RunSubscription
 
 
@@ -134,7 +135,7 @@ def together(responses: list[LLMResponse], inbound: ClientRequest) -> LLMRespons
     for each in responses:
         spent.add(each.usage, each.cost)
     first = responses[0]
-    decision: JsonObject = {**first.decision, "calls": sum(calls_of(each.decision) for each in responses)}
+    decision: JsonObject = {**first.decision, "calls": sum(count_calls(each.decision) for each in responses)}
     return msgspec.structs.replace(
         first,
         usage=spent.usage,

@@ -11,11 +11,11 @@ from typing import Protocol, final
 
 import trio
 
+from llm_actors.orchestrator.decision_record import count_calls
 from llm_actors.run import Run
 from llm_protocol.adjustments import HEADER as ADJUSTED
 from llm_protocol.adjustments import Adjustment, header_value
 from llm_protocol.codec.sse import encode_sse
-from llm_protocol.content import JsonObject
 from llm_protocol.dialect import ClientRequest, Frame, ResponseEncoder, ServerDialect, WireResponse
 from llm_protocol.events import Failed, Finished, Started
 from llm_protocol.failures import Failure, FailureKind
@@ -132,7 +132,7 @@ def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
     fields = (
         ("x-llm-runtime-provider", response.provider),
         ("x-llm-runtime-model", response.model),
-        ("x-llm-runtime-attempts", str(calls_of(decision))),
+        ("x-llm-runtime-attempts", str(count_calls(decision))),
         ("x-llm-runtime-cache", str(decision.get("cache", "off"))),
         ("x-llm-runtime-budget", str(decision.get("budgets", ""))),
         ("x-llm-runtime-cost", "" if response.cost is None else f"{response.cost:.8f}"),
@@ -146,12 +146,6 @@ def _told_changes(adjusted: tuple[Adjustment, ...]) -> tuple[tuple[str, str], ..
     """The header that names the adjusted parameters of the request, if there are any."""
     value = header_value(adjusted)
     return () if value is None else ((ADJUSTED, value),)
-
-
-def calls_of(decision: JsonObject) -> int:
-    """The number of calls made; for an ensemble, those of all members."""
-    own = sum(1 for attempt in decision.get("attempts", ()) if attempt.get("asked", True))
-    return int(decision.get("calls", own))
 
 
 def encode_failure(
@@ -173,7 +167,7 @@ def _encode_failed(dialect: ServerDialect, inbound: ClientRequest, end: Failed) 
     """The failure of a run, with the headers that say how it came about."""
     if end.response is None:
         return encode_failure(dialect, end.failure, inbound)
-    response = encode_failure(dialect, end.failure, inbound, calls=calls_of(end.response.decision))
+    response = encode_failure(dialect, end.failure, inbound, calls=count_calls(end.response.decision))
     return response._replace(headers=(*response.headers, *told(end.response)))
 
 

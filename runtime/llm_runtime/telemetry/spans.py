@@ -115,7 +115,7 @@ def _member(told: JsonObject, request: AnyRequest, operation: str, name_of: Name
 
 def _calls(attempts: list[JsonObject], request: AnyRequest, operation: str, name_of: NameOf) -> Iterator[SpanData]:
     for each in attempts:
-        if not each.get("called", True):
+        if not each.get("asked", True):
             continue
         attributes: dict[str, Value] = {
             "gen_ai.operation.name": operation,
