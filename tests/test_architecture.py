@@ -203,6 +203,7 @@ def test_there_is_one_event_loop_and_no_loose_thread() -> None:
     }
     assert starting == {
         "llm_runtime.hosts.portal",  # the thread that has a host's runtime
+        "llm_runtime.hosts.tool_threads",  # functions that a model calls, where there is no event loop
         "llm_runtime.telemetry.export",  # threads that end with the SDK's flush, which has no time limit
     }
 

@@ -63,7 +63,7 @@ def lines(done: commands.Done) -> dict[str, tuple[str, str]]:
     assert KEY not in done.out + done.err
     found = {}
     for line in done.out.splitlines()[:-1]:
-        match = re.fullmatch(r"(ok|warning|failed) +(\w+(?: model)?) +(\S+)  +(?:\d+\.\d\d s +)?(\S.*)", line)
+        match = re.fullmatch(r"(ok|warning|failed) +(\w+(?: model| log)?) +(\S+)  +(?:\d+\.\d\d s +)?(\S.*)", line)
         assert match, line
         found[f"{match[2]} {match[3]}"] = match[1], match[4]
     return found
@@ -279,6 +279,22 @@ async def test_a_disk_that_takes_nothing_is_told(tmp_path: Path) -> None:
             assert await process.wait() == 1
     assert "cannot be written" in told
     assert "File too large" in told
+
+
+async def test_store_and_request_log_are_tried_where_they_are(tmp_path: Path) -> None:
+    async with Peer(models("m")) as peer:
+        file = file_of(
+            tmp_path,
+            '[store]\npath = "/proc/none/x.sqlite"\n',
+            '[request_log]\npath = "/proc/none/requests"\n',
+            provider("p", peer.url),
+        )
+        done = await run(file)
+        found = lines(done)
+        assert done.code == 1
+        for name in ("store /proc/none/x.sqlite", "request log /proc/none/requests"):
+            assert found[name] == ("failed", "cannot be written: /proc: No such file or directory"), found
+        assert all("/proc" not in name for name in lines(await run(file, "--offline")))
 
 
 async def test_a_port_in_use_is_a_warning_since_the_daemon_may_run_already(tmp_path: Path) -> None:

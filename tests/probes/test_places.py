@@ -10,7 +10,7 @@ import pytest
 
 from llm_runtime.config import Server
 from llm_runtime.probes import CheckStatus
-from llm_runtime.probes.places import try_address, try_cache, try_redis
+from llm_runtime.probes.places import try_address, try_file, try_folder, try_redis
 from support.redis import redis
 
 SHARED = "; meanwhile limits are not shared"
@@ -48,7 +48,7 @@ async def test_a_redis_that_cannot_be_written_or_is_silent_is_told() -> None:
 
 
 async def test_a_cache_file_can_be_made_in_a_folder_that_is_still_missing(tmp_path: Path) -> None:
-    found = await try_cache(f"{tmp_path}/one/two/cache.db")
+    found = await try_file(f"{tmp_path}/one/two/cache.db")
     assert found == (CheckStatus.OK, f"can be made in {tmp_path}")
     assert os.listdir(tmp_path) == []
 
@@ -57,7 +57,7 @@ async def test_a_cache_file_that_is_there_is_left_as_it_is(tmp_path: Path) -> No
     file = tmp_path / "cache.db"
     file.write_bytes(b"whatever it holds")
     before = os.stat(file)
-    assert await try_cache(str(file)) == (CheckStatus.OK, "can be written")
+    assert await try_file(str(file)) == (CheckStatus.OK, "can be written")
     after = os.stat(file)
     assert (after.st_mtime_ns, after.st_size, after.st_ino) == (before.st_mtime_ns, before.st_size, before.st_ino)
     assert os.listdir(tmp_path) == ["cache.db"]
@@ -68,12 +68,22 @@ async def test_a_cache_that_cannot_be_written_is_told_with_the_place(tmp_path: P
     """A file system that refuses, a file where a folder would have to be, a folder where the file would."""
     (tmp_path / "file").touch()
     path = path.format(tmp_path)
-    status, detail = await try_cache(path)
+    status, detail = await try_file(path)
     assert status is CheckStatus.FAILED
     said, place, reason = detail.split(": ")
     assert said == "cannot be written"
     assert path.startswith(place.rpartition("/")[0])
     assert reason in {os.strerror(number) for number in (2, 13, 20, 21, 30)}
+
+
+async def test_a_folder_is_there_can_be_made_or_cannot_be_written(tmp_path: Path) -> None:
+    assert await try_folder(str(tmp_path)) == (CheckStatus.OK, "can be written")
+    assert await try_folder(f"{tmp_path}/one/two") == (CheckStatus.OK, f"can be made in {tmp_path}")
+    (tmp_path / "file").touch()
+    for path in ("/proc/none/requests", f"{tmp_path}/file/requests", f"{tmp_path}/file"):
+        status, detail = await try_folder(path)
+        assert (status, detail.partition(":")[0]) == (CheckStatus.FAILED, "cannot be written")
+    assert os.listdir(tmp_path) == ["file"]
 
 
 async def test_an_address_that_is_free_in_use_or_elsewhere() -> None:

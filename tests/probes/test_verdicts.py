@@ -9,6 +9,7 @@ import pytest
 
 from llm_actors.catalog import Catalog
 from llm_actors.catalog.actor import LISTING_SECONDS
+from llm_protocol.budgets import Budget
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Policy
@@ -157,6 +158,19 @@ def test_prices_are_looked_up_for_the_models_that_are_named_anywhere() -> None:
         ("strange", CheckStatus.WARNING, "not known for no-such-model, odd"),
         ("own", CheckStatus.OK, "not known for mine"),
     ]
+
+
+def test_a_budget_that_refuses_models_without_a_price_is_a_warning_with_the_remedy() -> None:
+    config = Config(
+        providers={"first": with_models("slow", "fast", kind=LLMProvider.OPENAI_COMPATIBLE)},
+        budgets={"all": Budget(usd=1.0), "any": Budget(usd=1.0, unknown_price="allow"), "few": Budget(tokens=5)},
+    )
+    (found,) = findings.prices(config)
+    assert (found.status, found.detail) == (
+        CheckStatus.WARNING,
+        'not known for slow, fast: the budget "all" refuses requests for them; '
+        'set [prices."first/slow"] or unknown_price = "allow"',
+    )
 
 
 def test_models_that_end_soon_are_a_warning_where_they_are_named() -> None:

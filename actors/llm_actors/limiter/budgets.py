@@ -131,7 +131,7 @@ class Budgets:
             for name in paying:
                 counted = self.table.budgets[name].cost(cost, ask.tokens)
                 if counted is None:
-                    refused = f'budget "{name}": the price of the model at {provider} is not known (unknown_price)'
+                    refused = _unpriced(name, provider, ask.models.get(provider, "*"))
                     break
                 amounts[name] = Amount(counted, ask.tokens)
                 if refused := self._lacking(name, amounts[name], wall):
@@ -318,3 +318,9 @@ class Budgets:
             total = state.own.plus(state.before(self.sharing))
             found[name] = BudgetStatistics(total.usd, total.tokens, budget.usd, budget.tokens, state.window.end)
         return found
+
+
+def _unpriced(budget: str, provider: str, model: str) -> str:
+    which = f"{provider}/{model}"
+    remedy = f'the configuration needs [prices."{which}"] or unknown_price = "allow"'
+    return f'budget "{budget}": the price of {which} is not known; {remedy}'

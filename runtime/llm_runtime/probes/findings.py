@@ -106,11 +106,21 @@ def prices(config: Config) -> Iterator[Check]:
         if not unknown:
             yield Check("prices", name, CheckStatus.OK, f"known for {counted(len(named), 'model')}")
             continue
+        if refusing := [each for each, budget in config.budgets.items() if budget.cost(None, 1) is None]:
+            yield Check("prices", name, CheckStatus.WARNING, _refused(name, unknown, refusing))
+            continue
         # Servers that are only compatible set their own prices, or none.
         status = CheckStatus.OK if vendor.generic else CheckStatus.WARNING
         yield Check(
             "prices", name, status, f"not known for {some(unknown)}: no cost is told, and max_cost rules them out"
         )
+
+
+def _refused(provider: str, models: Sequence[str], budgets: Sequence[str]) -> str:
+    names = " and ".join(f'"{each}"' for each in budgets)
+    who = f"the budget {names} refuses" if len(budgets) == 1 else f"the budgets {names} refuse"
+    remedy = f'set [prices."{provider}/{models[0]}"] or unknown_price = "allow"'
+    return f"not known for {some(models)}: {who} requests for {'it' if len(models) == 1 else 'them'}; {remedy}"
 
 
 # -- how long models live ---------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from secrets import token_hex
 from typing import Final, TypeAlias
 
@@ -48,27 +49,51 @@ async def try_address(server: Server) -> Finding:
     return CheckStatus.OK, "can be listened on"
 
 
-async def try_cache(path: str) -> Finding:
-    """Whether the cache file can be written or created."""
+async def try_file(path: str) -> Finding:
+    """Whether the cache's or the store's file can be written or created."""
+    return await _written(_write_beside, path)
+
+
+async def try_folder(path: str) -> Finding:
+    """Whether files can be written into the folder, which may have to be created."""
+    return await _written(_write_into, path)
+
+
+async def _written(write: Callable[[str], str], path: str) -> Finding:
     try:
-        return CheckStatus.OK, await trio.to_thread.run_sync(_write_beside, path, abandon_on_cancel=True)
+        return CheckStatus.OK, await trio.to_thread.run_sync(write, path, abandon_on_cancel=True)
     except OSError as exc:
         where = exc.filename if isinstance(exc.filename, str) else path
         return CheckStatus.FAILED, f"cannot be written: {where}: {exc.strerror}"
 
 
 def _write_beside(path: str) -> str:
-    """Write a nameless file in the place of the cache file. Blocks; raises OSError."""
+    """Write a nameless file in the place of the file. Blocks; raises OSError."""
     path = os.path.abspath(os.path.expanduser(path))
     exists = os.path.lexists(path)
     if exists:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))  # only to open it: another process may be using it
-    folder = os.path.dirname(path)
+    folder = _probed(os.path.dirname(path))
+    return "can be written" if exists else f"can be made in {folder}"
+
+
+def _write_into(path: str) -> str:
+    """Write a nameless file in the folder. Blocks; raises OSError."""
+    folder = _probed(path)
+    return "can be written" if folder == path else f"can be made in {folder}"
+
+
+def _probed(folder: str) -> str:
+    """Write a nameless file in the folder, or in the closest one above it that exists. Return which it was."""
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
-    with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
-        probe.write(bytes(PROBE_BYTES))
-    return "can be written" if exists else f"can be made in {folder}"
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            probe.write(bytes(PROBE_BYTES))
+    except OSError as exc:
+        exc.filename = folder  # else it may be the probe's own random name
+        raise
+    return folder
 
 
 async def try_redis(server: RedisServer) -> Finding:

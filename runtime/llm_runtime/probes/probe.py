@@ -93,7 +93,11 @@ def _tries(config: Config) -> list[tuple[str, str, Attempt]]:
         ("address", server.unix or f"{server.host}:{server.port}", partial(places.try_address, server))
     ]
     if config.cached and path is not None:
-        tries.append(("cache", path, partial(places.try_cache, path)))
+        tries.append(("cache", path, partial(places.try_file, path)))
+    if config.store is not None:
+        tries.append(("store", config.store.path, partial(places.try_file, config.store.path)))
+    if config.request_log is not None:
+        tries.append(("request log", config.request_log.path, partial(places.try_folder, config.request_log.path)))
     if config.redis is not None:
         import coredis  # noqa: F401 - takes its time, which would count for whoever is being asked
 
