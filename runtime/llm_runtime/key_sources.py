@@ -18,6 +18,9 @@ from llm_runtime.config.keys import MAX_KEY_BYTES, KeyReader, checked
 FILE_SECONDS: Final = 5.0
 """How long a key read from a file is used before it is read again."""
 
+KILL_SECONDS: Final = 5.0
+"""How long the end of a command that was killed is waited for."""
+
 
 def renewer(name: str, key: Secret | None, max_age_s: float) -> KeyRenewer | None:
     """The function that renews the key of the provider ``name``; ``None`` if the key does not change."""
@@ -62,7 +65,7 @@ async def _of_command(command: str) -> Secret:
     finally:
         if process.returncode is None:
             process.kill()
-            with trio.CancelScope(shield=True), trio.move_on_after(1):
+            with trio.move_on_after(KILL_SECONDS, shield=True):
                 await process.wait()
         if process.stdout is not None:
             await trio.aclose_forcefully(process.stdout)

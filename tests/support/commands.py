@@ -17,7 +17,7 @@ _STATE = TemporaryDirectory()
 atexit.register(_STATE.cleanup)
 
 COMMAND = (sys.executable, "-P", "-m", "llm_runtime.cli")
-SECONDS = 20
+SECONDS = 60
 """How long any one run may take."""
 
 
