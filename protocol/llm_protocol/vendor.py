@@ -16,7 +16,7 @@ import msgspec
 from llm_protocol.codec.wording import suggestion
 from llm_protocol.dialect import ClientDialect, ServerDialect
 from llm_protocol.model_rules import ModelRules, rules_of
-from llm_protocol.parameters import RequestTarget
+from llm_protocol.parameters import LACKABLE, RequestTarget
 from llm_protocol.requests import RequestType
 from llm_protocol.vendor_profile import COMPATIBLE, VendorProfile
 from llm_protocol.wires import OPENAI_CHAT, RESPONSES, WireFormat
@@ -159,6 +159,9 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             raise ValueError(f"kind {self.kind!r}: must be 1 to 64 of a-z, 0-9, _ and -, and not begin with _ or -")
         if self.error_shape not in get_args(ErrorShape):
             raise ValueError(f"error_shape {self.error_shape!r}: not one of {', '.join(get_args(ErrorShape))}")
+        lacks = self.profile.target.lacks if self.profile is not None else frozenset[str]()
+        if unknown := sorted(lacks - LACKABLE):
+            raise ValueError(f"target.lacks: no parameter {unknown[0]!r}{suggestion(unknown[0], LACKABLE)}")
         for route in self.routes:
             try:
                 re.compile(route.pattern)
@@ -205,9 +208,16 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return (wire or self.wire).server(self._profile())
 
     def _profile(self) -> VendorProfile:
-        if self.profile is not None:
-            return self.profile
-        return msgspec.structs.replace(COMPATIBLE, vendor=self.title, kind=self.facts_key)
+        """The profile. One that says what any compatible server takes gets this vendor's names."""
+        profile = self.profile or COMPATIBLE
+        if self.profile is COMPATIBLE:
+            return profile
+        if profile.vendor == COMPATIBLE.vendor:
+            profile = msgspec.structs.replace(profile, vendor=self.title, kind=self.facts_key)
+        if profile.target.who == COMPATIBLE.target.who:
+            target = msgspec.structs.replace(profile.target, who=profile.vendor)
+            profile = msgspec.structs.replace(profile, target=target)
+        return profile
 
 
 class UnknownVendorError(KeyError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from llm_protocol.parameters import COMPATIBLE_RESPONSES, TARGETS, RequestTarget
@@ -9,6 +11,20 @@ from llm_protocol.requests import RequestType
 
 FINGERPRINT = "fp_llm_runtime"
 """What we say of the system where a client cannot do without and its vendor says nothing."""
+
+
+class LimitHeaders(NamedTuple):
+    """The headers of responses that have a vendor's rate limits, in lower case; ``""``: it has no such header.
+
+    Limits and what remains of them are numbers. A reset is a number of seconds, or a duration such as ``1m30s``.
+    """
+
+    requests_limit: str = "x-ratelimit-limit-requests"
+    requests_remaining: str = "x-ratelimit-remaining-requests"
+    requests_reset: str = "x-ratelimit-reset-requests"
+    tokens_limit: str = "x-ratelimit-limit-tokens"
+    tokens_remaining: str = "x-ratelimit-remaining-tokens"
+    tokens_reset: str = "x-ratelimit-reset-tokens"
 
 
 class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,9 +62,7 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a streamed call comes in one piece: Cerebras' own clients want its type in every piece."""
     fingerprint: str | None = None
     """What answers name as the system behind them; Cerebras' own clients do not know a chunk without it."""
-    requests_window: str = "requests"
-    tokens_window: str = "tokens"
-    """How the rate-limit headers are called: ``x-ratelimit-remaining-{window}``."""
+    limit_headers: LimitHeaders = LimitHeaders()
     limits_per_model: bool = False
     """Whether they are of the model that answered, and not of all."""
 
@@ -80,8 +94,14 @@ CEREBRAS = VendorProfile(
     stream_usage=False,
     whole_calls=True,
     fingerprint=FINGERPRINT,
-    requests_window="requests-day",
-    tokens_window="tokens-minute",
+    limit_headers=LimitHeaders(
+        requests_limit="x-ratelimit-limit-requests-day",
+        requests_remaining="x-ratelimit-remaining-requests-day",
+        requests_reset="x-ratelimit-reset-requests-day",
+        tokens_limit="x-ratelimit-limit-tokens-minute",
+        tokens_remaining="x-ratelimit-remaining-tokens-minute",
+        tokens_reset="x-ratelimit-reset-tokens-minute",
+    ),
 )
 
 COMPATIBLE = VendorProfile(

@@ -16,8 +16,8 @@ from llm_runtime import open_runtime, sync
 from llm_runtime.config import Config, ConfigError, Provider, discover, installed_vendors, parse, with_vendors
 from llm_runtime.fake import FakeProvider
 
-ACME = Vendor(kind="acme", title="Acme", base_url="https://api.acme.example/v1", key_variables=("ACME_API_KEY",))
-TABLE = VENDORS.plus([ACME])
+MADEUP = Vendor(kind="madeup", title="Made-up", base_url="https://madeup.example/v1", key_variables=("MADEUP_API_KEY",))
+TABLE = VENDORS.plus([MADEUP])
 NO_VENDOR = object()
 
 Offer = Callable[[str], None]
@@ -28,23 +28,23 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Offer:
     """Makes a package that is installed offer what is at ``value`` as a vendor."""
 
     def offering(value: str) -> None:
-        point = EntryPoint("acme", value, "llm_runtime.vendors")
+        point = EntryPoint("madeup", value, "llm_runtime.vendors")
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: EntryPoints([point]).select(group=group))
 
     return offering
 
 
 def test_a_kind_of_ones_own_is_like_the_others() -> None:
-    config = parse(b'[providers.a]\nkind = "acme"\napi_key = "env:K"', {"K": "sk"}, vendors=TABLE)
-    assert (config.providers["a"].kind, config.providers["a"].base_url) == ("acme", ACME.base_url)
-    with pytest.raises(ConfigError, match='needs api_key, for example "env:ACME_API_KEY"'):
-        parse(b'[providers.a]\nkind = "acme"', {}, vendors=TABLE)
+    config = parse(b'[providers.a]\nkind = "madeup"\napi_key = "env:K"', {"K": "sk"}, vendors=TABLE)
+    assert (config.providers["a"].kind, config.providers["a"].base_url) == ("madeup", MADEUP.base_url)
+    with pytest.raises(ConfigError, match='needs api_key, for example "env:MADEUP_API_KEY"'):
+        parse(b'[providers.a]\nkind = "madeup"', {}, vendors=TABLE)
 
 
 def test_its_key_in_the_environment_brings_it() -> None:
-    config = discover({"ACME_API_KEY": "sk"}, vendors=TABLE)
-    assert list(config.providers) == ["acme"]
-    assert config.reasons == {"acme": "ACME_API_KEY is set"}
+    config = discover({"MADEUP_API_KEY": "sk"}, vendors=TABLE)
+    assert list(config.providers) == ["madeup"]
+    assert config.reasons == {"madeup": "MADEUP_API_KEY is set"}
 
 
 def test_another_name_for_the_key_counts_where_the_first_is_not_set() -> None:
@@ -97,27 +97,28 @@ def test_an_unknown_kind_is_an_error_and_never_another_vendor(enabled: str) -> N
 
 
 async def test_a_config_made_by_hand_with_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r'providers\.p\.kind: there is no kind "acme"'):
-        async with open_runtime(Config(providers={"p": Provider(kind="acme", base_url="http://h")})):
+    with pytest.raises(ConfigError, match=r'providers\.p\.kind: there is no kind "madeup"'):
+        async with open_runtime(Config(providers={"p": Provider(kind="madeup", base_url="http://h")})):
             pass
 
 
 async def test_a_program_brings_its_vendors(tmp_path: Path) -> None:
-    async with FakeProvider(vendors=TABLE, kind="acme") as fake:
-        provider = Provider(kind="acme", base_url=fake.base_url("acme"), api_key=Secret("k"))
-        async with open_runtime(Config(providers={"p": provider}), vendors=[ACME]) as rt:
+    async with FakeProvider(vendors=TABLE, kind="madeup") as fake:
+        provider = Provider(kind="madeup", base_url=fake.base_url("madeup"), api_key=Secret("k"))
+        async with open_runtime(Config(providers={"p": provider}), vendors=[MADEUP]) as rt:
             assert (await rt.chat("Hello.", model="p/m")).content == "You said: Hello."
         file = tmp_path / "config.toml"
-        file.write_text(f'[providers.p]\nkind = "acme"\nbase_url = "{fake.base_url("acme")}"\napi_key = "file:key"')
+        file.write_text(f'[providers.p]\nkind = "madeup"\nbase_url = "{fake.base_url("madeup")}"\napi_key = "file:key"')
         (tmp_path / "key").write_text("k")
         (tmp_path / "key").chmod(0o600)
-        async with open_runtime(file, vendors=[ACME]) as rt:
+        async with open_runtime(file, vendors=[MADEUP]) as rt:
             assert (await rt.chat("Hello.", model="p/m")).content == "You said: Hello."
-        assert {seen.kind for seen in fake.journal.requests} == {"acme"}
+        assert {seen.kind for seen in fake.journal.requests} == {"madeup"}
 
 
 async def test_a_vendor_that_exists_cannot_be_replaced() -> None:
-    with pytest.raises(ConfigError, match='vendors: there are two vendors of kind "openai"'):
+    told = 'vendors: there are two vendors of kind "openai"; llm-runtime has the other'
+    with pytest.raises(ConfigError, match=told):
         async with open_runtime(Config(), vendors=[Vendor(kind="openai", title="Other")]):
             pass
 
@@ -125,18 +126,30 @@ async def test_a_vendor_that_exists_cannot_be_replaced() -> None:
 def test_threads_take_vendors_too() -> None:
     with pytest.raises(ConfigError, match='vendors: there are two vendors of kind "openai"'):
         sync.open_runtime(Config(), vendors=[TAKEN])
-    with sync.open_runtime(Config(), vendors=[ACME]) as rt:
+    with sync.open_runtime(Config(), vendors=[MADEUP]) as rt:
         assert rt.models() == {}
 
 
-@pytest.mark.parametrize("name", ["ACME", "SEVERAL"])
+@pytest.mark.parametrize("name", ["MADEUP", "SEVERAL"])
 def test_a_package_brings_its_vendors(offer: Offer, name: str) -> None:
     offer(f"{__name__}:{name}")
-    assert installed_vendors()["acme"] is ACME
-    assert "acme" not in VENDORS, "there is no table for the whole process"
+    assert installed_vendors()["madeup"] is MADEUP
+    assert "madeup" not in VENDORS, "there is no table for the whole process"
 
 
-SEVERAL = [ACME, Vendor(kind="other", title="Other")]
+def test_a_program_and_a_package_may_bring_the_same_record_but_not_two(offer: Offer) -> None:
+    offer(f"{__name__}:MADEUP")
+    table = installed_vendors()
+    assert with_vendors(table, [MADEUP])["madeup"] is MADEUP
+    with pytest.raises(ConfigError) as caught:
+        with_vendors(table, [Vendor(kind="madeup", title="Other")])
+    told = (
+        'vendors: there are two vendors of kind "madeup"; an installed package offers the other, in llm_runtime.vendors'
+    )
+    assert str(caught.value) == told
+
+
+SEVERAL = [MADEUP, Vendor(kind="other", title="Other")]
 TAKEN = Vendor(kind="openai", title="Other")
 
 
@@ -154,9 +167,9 @@ def test_a_package_that_offers_nonsense_is_named(offer: Offer, value: str, told:
     with pytest.raises(ConfigError) as caught:
         installed_vendors()
     assert told in str(caught.value)
-    assert f"the entry point 'acme' ({value}) in llm_runtime.vendors" in str(caught.value)
+    assert f"the entry point 'madeup' ({value}) in llm_runtime.vendors" in str(caught.value)
 
 
 def test_tables_do_not_change() -> None:
-    assert isinstance(with_vendors(VENDORS, [ACME]), VendorTable)
-    assert "acme" not in VENDORS
+    assert isinstance(with_vendors(VENDORS, [MADEUP]), VendorTable)
+    assert "madeup" not in VENDORS

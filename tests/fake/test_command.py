@@ -67,7 +67,7 @@ async def test_the_key_is_read_from_a_variable() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--kind", "acme"), '--kind: there is no kind "acme", only openai, anthropic, gemini, cohere, cerebras'),
+        (("--kind", "madeup"), '--kind: there is no kind "madeup", only openai, anthropic, gemini, cohere, cerebras'),
         (("--script", "none.toml"), "none.toml: cannot be read: No such file or directory"),
         (("--key-env", "NO_SUCH"), "--key-env: the variable NO_SUCH is not set"),
         (("--tls-key", "key.pem"), "--tls-key needs --tls-cert"),

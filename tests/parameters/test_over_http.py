@@ -104,7 +104,7 @@ def told_in(got: Reply) -> dict[str, str]:
 
 def fault(case: Case, target: str, got: Reply, sent: Mapping[str, Any] | None) -> str | None:
     """What is not as the cell says; ``None``: all of it is."""
-    cell: Cell = case.row.cell(target)
+    cell: Cell = case.row.cell(TARGETS[target])
     told = told_in(got).get(case.path)
     if cell.action == "refuse":
         error = json.loads(got.body)

@@ -62,7 +62,7 @@ def name_of(value: object) -> str:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("row", "wire"), [(row, wire) for row in OWN for wire in row.wires], ids=name_of)
 def test_a_field_of_a_wire_meets_what_its_cell_says(row: Parameter, wire: str, target: str) -> None:
-    client, cell, path = CLIENTS[target], row.cell(target), row.wires[wire]
+    client, cell, path = CLIENTS[target], row.cell(TARGETS[target]), row.wires[wire]
     request = said(wire, path, row.example).to(MODELS.get(target, "m"))
     if cell.action == "refuse":
         with pytest.raises(UnsupportedError) as caught:
@@ -93,7 +93,7 @@ def test_a_common_parameter_meets_what_its_cell_says(row: Parameter, target: str
     request = read(wire, body)
     adapted = CLIENTS[target].adapt(request.to(MODELS.get(target, "m")))
     told = {each.parameter: each.action for each in adapted.adjusted}
-    name, action = row.wires[wire], row.cell(target).action
+    name, action = row.wires[wire], row.cell(TARGETS[target]).action
     if action == "leave out":
         assert told.get(name) == "left_out"
         assert getattr(adapted.request.parameters, row.name) in (None, ())
@@ -111,7 +111,7 @@ def test_what_asks_for_nothing_is_left_out_without_a_word() -> None:
         for value in row.neutral:
             for wire, path in row.wires.items():
                 for target, client in CLIENTS.items():
-                    if row.cell(target).action in ("leave out", "refuse") and TARGETS[target].wire != wire:
+                    if row.cell(TARGETS[target]).action in ("leave out", "refuse") and TARGETS[target].wire != wire:
                         assert client.adapt(said(wire, path, value)).adjusted == (), (row.name, value, target)
 
 

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from llm_protocol.requests import LLMProvider, RequestType
 from llm_protocol.vendor import KIND, FakeTraits, UnknownVendorError, Vendor, VendorRoute, VendorTable
+from llm_protocol.vendor_profile import COMPATIBLE, VendorProfile
 from llm_protocol.vendors import VENDORS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +22,11 @@ FACTS = {"model_table.py", "lifecycle.py", "table.py"}
 WIRES = {"run_response.py", "errors.py", "own_parameters.py"}
 """Tables by wire or by `ErrorShape`, some of which are called like the vendor they come from."""
 
-ACME = Vendor(kind="acme", title="Acme", base_url="https://api.acme.example/v1", key_variables=("ACME_API_KEY",))
+MADEUP = Vendor(kind="madeup", title="Made-up", base_url="https://madeup.example/v1", key_variables=("MADEUP_API_KEY",))
+
+
+def lacking(*names: str) -> VendorProfile:
+    return replace(COMPATIBLE, target=replace(COMPATIBLE.target, lacks=frozenset(names)))
 
 
 def test_the_requested_names_are_rows() -> None:
@@ -47,24 +53,26 @@ def test_no_variable_is_two_vendors() -> None:
 
 
 def test_a_vendor_needs_no_more_than_a_name_and_an_address() -> None:
-    dialect = ACME.client()
+    dialect = MADEUP.client()
     assert RequestType.CHAT in dialect.request_types
     assert dict(dialect.auth_headers("k")) == {"authorization": "Bearer k"}
-    assert (ACME.facts_key, ACME.key_variable) == ("acme", "ACME_API_KEY")
+    assert (MADEUP.facts_key, MADEUP.key_variable) == ("madeup", "MADEUP_API_KEY")
 
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"kind": "Acme Inc"}, "kind 'Acme Inc'"),
+        ({"kind": "Made Up"}, "kind 'Made Up'"),
         ({"kind": ""}, "kind ''"),
         ({"error_shape": "xml"}, "error_shape 'xml': not one of openai, anthropic, google, cohere, flat"),
         ({"routes": (VendorRoute("GET", "("),)}, "missing )"),
+        ({"profile": lacking("sead")}, "target.lacks: no parameter 'sead'; did you mean \"seed\"?"),
+        ({"profile": lacking("tools: custom")}, "target.lacks: no parameter 'tools: custom'"),
     ],
 )
 def test_what_cannot_be_a_vendor_is_refused(wrong: dict[str, object], told: str) -> None:
     with pytest.raises(ValueError, match=re.escape(told)):
-        Vendor(**{"kind": "acme", "title": "Acme", **wrong})  # type: ignore[arg-type]
+        Vendor(**{"kind": "madeup", "title": "Made-up", **wrong})  # type: ignore[arg-type]
 
 
 def test_an_unknown_kind_is_told_what_there_is() -> None:
@@ -76,12 +84,12 @@ def test_an_unknown_kind_is_told_what_there_is() -> None:
 
 
 def test_a_table_grows_by_making_another_one() -> None:
-    more = VENDORS.plus([ACME])
-    assert list(more) == [*VENDORS, "acme"]
-    assert "acme" not in VENDORS
+    more = VENDORS.plus([MADEUP])
+    assert list(more) == [*VENDORS, "madeup"]
+    assert "madeup" not in VENDORS
     with pytest.raises(ValueError, match='two vendors of kind "openai"'):
         VENDORS.plus([Vendor(kind="openai", title="Other")])
-    assert VendorTable([ACME, ACME])["acme"] is ACME
+    assert VendorTable([MADEUP, MADEUP])["madeup"] is MADEUP
 
 
 def test_traits_tell_clients_apart() -> None:

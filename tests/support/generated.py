@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -131,7 +132,9 @@ def documents() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write them."""
+    """Write those that have changed."""
+    logging.getLogger().addHandler(logging.NullHandler())  # the walk's crash is meant
     for path, text in {**documents(), ROOT / "docs" / "architecture.md": architecture()}.items():
-        path.write_text(text)
-        print(path.relative_to(ROOT))
+        if text != path.read_text():
+            path.write_text(text)
+            print(path.relative_to(ROOT))

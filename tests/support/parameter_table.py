@@ -40,7 +40,7 @@ def _section(title: str, rows: tuple[Parameter, ...]) -> str:
 
 def _line(row: Parameter) -> str:
     names = dict.fromkeys([row.name, *row.wires.values()])
-    cells = " | ".join(_words(row.cell(target)) for target in TARGETS)
+    cells = " | ".join(_words(row.cell(TARGETS[target])) for target in TARGETS)
     return f"| {' / '.join(f'`{name}`' for name in names)} | {cells} |\n"
 
 

@@ -3,10 +3,12 @@
 from llm_protocol.parameters.adapt import Adapted, adapt, refuse_lossy
 from llm_protocol.parameters.models import stops_reasoning
 from llm_protocol.parameters.restore import EventFilter
+from llm_protocol.parameters.table import LACKABLE
 from llm_protocol.parameters.targets import COMPATIBLE_RESPONSES, TARGETS, FormLimits, NameLimit, RequestTarget
 
 __all__ = [
     "COMPATIBLE_RESPONSES",
+    "LACKABLE",
     "TARGETS",
     "Adapted",
     "EventFilter",

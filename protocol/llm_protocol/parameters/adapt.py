@@ -114,7 +114,7 @@ class _Work:
                 self._leave_out(row, value, changed)
             elif row.name in _REASONING:
                 continue
-            elif row.cell(self._target.name).action == "leave out":
+            elif row.cell(self._target).action == "leave out":
                 self._leave_out(row, value, changed)
             else:
                 self._limit(row, value, changed)
@@ -174,7 +174,7 @@ class _Work:
         them.
         """
         limits = self._target.limits
-        if row.cell(self._target.name).action == "emulate" or not self._takes.stops:
+        if row.cell(self._target).action != "send" or not self._takes.stops:
             told: tuple[str, ...] = ()
         else:
             told = tuple(stop for stop in stops if limits.blank_stops or stop.strip())[: limits.stops]
@@ -222,7 +222,7 @@ class _Work:
             if is_own and target.is_open:
                 return found
             raise self._cannot(used, f"{target.who} has no parameter like {used.path}")
-        cell = row.cell(target.name)
+        cell = row.cell(target)
         value, path = used.value, _path(row, target)
         if cell.how is not None:
             value = cell.how(value)
@@ -262,7 +262,7 @@ class _Work:
             value = getattr(self._request, row.name)
             if value is None:
                 continue
-            action = row.cell(self._target.name).action
+            action = row.cell(self._target).action
             known = self._target.limits.input_types if row.name == "input_type" else None
             if action == "send" and (known is None or value in known):
                 continue
@@ -365,7 +365,7 @@ def _is_plain(request: ChatRequest) -> bool:
 
 def _check_inputs(request: EmbeddingRequest, target: RequestTarget) -> None:
     """Raise `UnsupportedError` for token ids if the target reads only texts."""
-    takes_ids = TOKEN_IDS.cell(target.name).action == "send"
+    takes_ids = TOKEN_IDS.cell(target).action == "send"
     if not takes_ids and not all(isinstance(each, str) for each in request.inputs):
         raise unsupported("input", f"{target.who} embeds only texts, not token ids")
 

@@ -49,7 +49,8 @@ _ANY_BUDGET: Final = 1_000_000
 def takes_of(rule: ModelRule, target: RequestTarget, request: LLMRequest) -> ModelTakes:
     """What the request's model accepts at ``target``."""
     thinking = rule.thinking
-    graded = not target.limits.only_budgets and (thinking is None or "effort" in thinking or "adaptive" in thinking)
+    has_efforts = not target.limits.only_budgets and "reasoning_effort" not in target.lacks
+    graded = has_efforts and (thinking is None or "effort" in thinking or "adaptive" in thinking)
     return ModelTakes(
         efforts=(rule.efforts or None) if graded else (),
         budgets=_budgets(rule, target),
@@ -71,7 +72,7 @@ def takes_of(rule: ModelRule, target: RequestTarget, request: LLMRequest) -> Mod
 
 def _budgets(rule: ModelRule, target: RequestTarget) -> tuple[int, int] | None:
     limits, thinking = target.limits, rule.thinking
-    if limits.least_budget is None or thinking == ():
+    if limits.least_budget is None or thinking == () or "reasoning_budget" in target.lacks:
         return None
     if thinking is not None and "budget" not in thinking and not limits.only_budgets:
         return (0, _ANY_BUDGET) if limits.budget_for_effort else None

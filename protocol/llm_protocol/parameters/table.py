@@ -17,7 +17,7 @@ import msgspec
 
 from llm_protocol.content import Image
 from llm_protocol.parameters import values
-from llm_protocol.parameters.targets import TARGETS
+from llm_protocol.parameters.targets import TARGETS, RequestTarget
 from llm_protocol.parameters.values import Translation
 from llm_protocol.requests import RequestType
 
@@ -53,9 +53,10 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     neutral: tuple[Any, ...] = ()
     example: Any = None
 
-    def cell(self, target: str) -> Cell:
+    def cell(self, target: RequestTarget) -> Cell:
         """What happens to it at ``target``."""
-        return self.cells.get(target) or DEFAULTS[self.kind]
+        known = None if self.name in target.lacks else self.cells.get(target.name)
+        return known or DEFAULTS[self.kind]
 
 
 DEFAULTS: Final[dict[Kind, Cell]] = {
@@ -461,3 +462,6 @@ BY_TYPE: Final = {RequestType.EMBEDDING: _VECTORS, RequestType.IMAGE_GENERATION:
 """The rows of fields that only this request type has, by the name of the field."""
 
 ROWS: Final = tuple(row for section in SECTIONS.values() for row in section)
+
+LACKABLE: Final = frozenset(row.name for row in ROWS if row not in _FORM)
+"""What `RequestTarget.lacks` may name. For formats and tools a target has fields of its own."""

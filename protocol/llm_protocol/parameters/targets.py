@@ -94,6 +94,8 @@ class RequestTarget(msgspec.Struct, frozen=True, kw_only=True):
     """The dialect's name, the key of its fields in ``extra``."""
     is_open: bool = False
     """Whether fields of its own wire that the table does not have are forwarded, for the server to decide."""
+    lacks: frozenset[str] = frozenset()
+    """The parameters that it does not have although its column has them, by the names of their rows."""
     has_custom_tools: bool = False
     """Whether it supports custom tools, whose input is free text."""
     has_namespaces: bool = False

@@ -34,7 +34,16 @@ def installed_vendors() -> VendorTable:
 
 def with_vendors(table: VendorTable, vendors: Iterable[Vendor], where: str = "vendors") -> VendorTable:
     """``table`` with ``vendors`` added, which come from ``where``. Raises `ConfigError` if a kind exists already."""
+    added = tuple(vendors)
     try:
-        return table.plus(vendors)
+        return table.plus(added)
     except ValueError as exc:
-        raise ConfigError(f"{where}: {exc}") from None
+        raise ConfigError(f"{where}: {exc}{_other(table, added)}") from None
+
+
+def _other(table: VendorTable, added: tuple[Vendor, ...]) -> str:
+    """Where the vendor is from whose kind one of ``added`` has too."""
+    taken = next((each.kind for each in added if table.get(each.kind, each) is not each), None)
+    if taken is None:
+        return ""
+    return "; llm-runtime has the other" if taken in VENDORS else f"; an installed package offers the other, in {GROUP}"

@@ -117,18 +117,18 @@ class OpenAIChat:
         )
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
-        """What is left of the limits, according to ``x-ratelimit-*``."""
-        headers = tuple(field for field in headers if field[0].startswith("x-ratelimit-"))
+        """What is left of the limits, according to the vendor's headers."""
+        names = self.profile.limit_headers
+        headers = tuple(field for field in headers if field[0] in names)
         if not headers:
             return None
-        requests, tokens = self.profile.requests_window, self.profile.tokens_window
         found = RateLimits(
-            requests_limit=int_header(headers, f"x-ratelimit-limit-{requests}"),
-            requests_remaining=int_header(headers, f"x-ratelimit-remaining-{requests}"),
-            requests_reset_s=duration(header(headers, f"x-ratelimit-reset-{requests}")),
-            tokens_limit=int_header(headers, f"x-ratelimit-limit-{tokens}"),
-            tokens_remaining=int_header(headers, f"x-ratelimit-remaining-{tokens}"),
-            tokens_reset_s=duration(header(headers, f"x-ratelimit-reset-{tokens}")),
+            requests_limit=int_header(headers, names.requests_limit),
+            requests_remaining=int_header(headers, names.requests_remaining),
+            requests_reset_s=duration(header(headers, names.requests_reset)),
+            tokens_limit=int_header(headers, names.tokens_limit),
+            tokens_remaining=int_header(headers, names.tokens_remaining),
+            tokens_reset_s=duration(header(headers, names.tokens_reset)),
         )
         if found == RateLimits():
             return None
