@@ -137,6 +137,11 @@ class FailureRule(NamedTuple):
         return self.settlement is Settlement.CHARGED
 
     @property
+    def client_error(self) -> bool:
+        """Whether the client's request is to blame, or its caller: not a limit, nor the runtime's account or key."""
+        return self.status < 500 and self.limit_owner is None and not self.needs_operator
+
+    @property
     def unreached(self) -> bool:
         """Whether the kind means that the provider cannot be reached at all."""
         return self.breaks and self.scope is Scope.PROVIDER

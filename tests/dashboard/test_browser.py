@@ -11,7 +11,7 @@ from llm_runtime.config import Config, Provider, Server
 from llm_runtime.runtime import Runtime
 from llm_runtime.server import ListenAddress, server_child
 from llm_runtime.statistics import CallerStatistics, ModelUse
-from support.browser import open_tab
+from support.browser import Tab, open_tab
 from support.dashboard import NOW, SHOWN, looking, rows, tell
 from support.peer import Peer, reply
 from support.server import open_server
@@ -46,6 +46,60 @@ async def test_it_shows_what_the_daemon_tells(chromium: str) -> None:
         assert tab.complaints == []
 
 
+async def tiles(tab: Tab) -> dict[str, list[str]]:
+    """The number of each tile, and the words below it."""
+    found = "Object.fromEntries(Object.entries(tiles).map(([name, { children: [, b, small] }]) => [name, [b, small]]))"
+    shown: dict[str, list[str]] = await tab.see(found.replace("[b, small]]", "[b.textContent, small.textContent]]"))
+    return shown
+
+
+async def test_the_first_look_claims_nothing_about_time(chromium: str) -> None:
+    async with open_server() as server, looking(chromium, server, told()) as tab:
+        shown = await tab.see("document.body.innerText")
+        assert " 0 s" not in shown
+        assert await tab.see("document.querySelector('#recent').disabled")
+        assert await tiles(tab) == {
+            "Running": ["3", ""],
+            "Requests / s": ["–", ""],
+            "Failed": ["–", ""],
+            "Answer, median": ["–", ""],
+            "Tokens / s": ["–", ""],
+            "Cost": ["–", "$1.50 in all"],
+        }
+        await tell(server, tab, told(uptime_s=105.0), "!document.querySelector('#recent').disabled")
+        assert await tiles(tab) == {
+            "Running": ["3", "at most 3 in 5 s"],
+            "Requests / s": ["0", "0 ended in 5 s"],
+            "Failed": ["0", ""],
+            "Answer, median": ["–", ""],
+            "Tokens / s": ["0", "0 in 5 s"],
+            "Cost": ["$0", "in 5 s; $1.50 in all"],
+        }
+
+
+async def test_what_clients_did_wrong_is_not_a_failure_of_the_runtime(chromium: str) -> None:
+    attempts = {"ok": 90, "timeout_idle": 6, "bad_request": 4}
+    before = told(providers={"primary": provider(), "other": provider(attempts={"ok": 1})})
+    after = told(
+        uptime_s=105.0,
+        requests={"chat": {"ok": 1242, "timeout_idle": 5, "context_length": 2, "rate_limited": 3}},
+        refused={"queue_full": 1, "model_not_found": 4},
+        limited={"queue_full": {"server": 1}, "rate_limited": {"caller": 2, "provider": 1}},
+        providers={"primary": provider(attempts=attempts), "other": provider(attempts={"ok": 1, "bad_request": 1})},
+    )
+    async with open_server() as server, looking(chromium, server, before) as tab:
+        await tell(server, tab, after, "!document.querySelector('#recent').disabled")
+        # 8 ok; 1 timeout and 1 limit of the provider failed; 2 too long, 4 unknown models, 2 limits of callers did not
+        assert (await tiles(tab))["Failed"] == ["2", "11 % in 5 s; 8 client errors"]
+        primary, other = await rows(tab, "providers")
+        assert primary[3] == "6 (6 %) + 4 client"
+        assert other[3] == "1 client"
+        reds = "[...$('providers').tBodies[0].rows].map(row => row.cells[3].className)"
+        assert await tab.see(reds) == ["bad", ""]
+        assert ["model not found\nclient error", "", "", "4", "0", "0 s ago"] in await rows(tab, "failures")
+        assert ["timeout idle", "primary", "", "5", "6", "0 s ago"] in await rows(tab, "failures")
+
+
 async def test_it_shows_a_whole_runtime(chromium: str) -> None:
     addresses: list[ListenAddress] = []
     settings = Server(host="127.0.0.1", port=0, drain_s=1)
@@ -75,7 +129,7 @@ async def test_it_follows_the_daemon_by_itself_and_tells_what_is_recent(chromium
         assert re.search(r"Requests / s\s+5.0\s+25 ended in 5 s", now)
         assert re.search(r"Failed\s+5\s+20 % in 5 s", now)
         assert ["timeout idle", "primary", "", "9", "6", "0 s ago"] in await rows(tab, "failures")
-        await tab.see("document.querySelector('[value=window]').click()")
+        await tab.see("document.querySelector('#recent').click()")
         assert await rows(tab, "failures") == [["timeout idle", "", "", "5", "0", "0 s ago"]]
         assert await rows(tab, "callers") == [["No requests."]]
 

@@ -97,6 +97,13 @@ def test_every_wire_tells_the_same_about_asking_again(wire: LLMProvider | str, k
         assert said == ([] if RULES[kind].client_retry and not partial else ["false"])
 
 
+def test_what_a_client_did_wrong() -> None:
+    """Not a provider's key or account, which answer with 4xx too, and no limit: those have owners."""
+    assert {kind.value for kind, rule in RULES.items() if rule.client_error} == {
+        "bad_request", "model_not_found", "context_length", "content_filter", "unsupported", "cancelled", "budget",
+    }  # fmt: skip
+
+
 def test_who_may_ask_again_by_itself() -> None:
     assert {kind.value for kind in FailureKind if RULES[kind].client_retry} == {
         "rate_limited", "overloaded", "server_error", "timeout_connect", "network", "protocol", "truncated",

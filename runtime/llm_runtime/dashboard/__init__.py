@@ -13,17 +13,31 @@ from functools import cache
 from pathlib import Path
 
 from llm_protocol.dialect import WireResponse
+from llm_protocol.failures import RULES, FailureKind
 
 _HERE = Path(__file__).parent
 
-_SCRIPTS = ("common.js", "key.js", "overview.js", "models.js", "playground.js", "requests.js", "spend.js", "start.js")
+_SCRIPTS = (
+    "common.js",
+    "key.js",
+    "counts.js",
+    "overview.js",
+    "models.js",
+    "playground.js",
+    "requests.js",
+    "spend.js",
+    "start.js",
+)
 """In this order they are one script."""
+
+_CLIENT_ERRORS = [kind for kind, rule in RULES.items() if rule.client_error and kind is not FailureKind.CANCELLED]
 
 
 @cache
 def page() -> WireResponse:
     """The page and its headers; the files are read the first time."""
     style, script = _read("page.css"), "\n\n".join(map(_read, _SCRIPTS))
+    script = script.replace("/*client errors*/", " ".join(_CLIENT_ERRORS))
     body = _read("page.html").replace("/*style*/", style).replace("/*script*/", script)
     policy = (
         "default-src 'none'",

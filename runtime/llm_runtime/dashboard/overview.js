@@ -76,61 +76,7 @@ function appear(how, title) {
   $("leave").hidden = !key
 }
 
-// -- what follows from samples
-
-// By how much the counters in `now` have grown.
-function since(now, base) {
-  if (typeof now === "number") return Math.max(0, now - (base ?? 0))
-  if (now === null || typeof now !== "object") return now
-  return fromEntries(entries(now).map(([name, value]) => [name, since(value, base?.[name])]))
-}
-
-const failed = outcomes => sum(outcomes) - (outcomes.ok ?? 0) - (outcomes.cancelled ?? 0)
-const allFailed = counted => sum(counted.requests, failed) + sum(counted.refused)
-const tokens = use => use.input_tokens + use.output_tokens
-const cost = provider => sum(provider.models, use => use.cost ?? 0)
-const answered = counted => sum(counted.providers, each => sum(each.attempt_seconds?.counts))
-const took = counted => sum(counted.providers, each => each.attempt_seconds?.total ?? 0)
-// A key that may see only its own usage finds that below its name, and nothing elsewhere.
-const allEnded = counted => counted.own_only ? sum(counted.callers, each => each.requests) : sum(counted.requests, sum) + sum(counted.refused)
-const allTokens = counted => counted.own_only ? sum(counted.callers, each => each.tokens) : sum(counted.providers, each => sum(each.models, tokens))
-const allCost = counted => counted.own_only ? sum(counted.callers, each => each.cost) : sum(counted.providers, cost)
-
-// Kind -> how many requests and calls failed so, and at whom.
-function failures({ refused, requests, providers, limited }) {
-  const found = {}
-  const of = kind => found[kind] ??= { requests: 0, calls: 0, at: [], owners: [] }
-  for (const outcomes of [refused, ...values(requests)])
-    for (const [kind, count] of entries(outcomes)) of(kind).requests += count
-  for (const [name, { attempts }] of entries(providers))
-    for (const [kind, count] of entries(attempts)) {
-      of(kind).calls += count
-      if (count) of(kind).at.push(name)
-    }
-  for (const [kind, owners] of entries(limited))
-    for (const [owner, count] of entries(owners)) if (count) of(kind).owners.push(`${owner} ${number(count)}`)
-  delete found.ok
-  return found
-}
-
-// Every provider's histogram of that name as one.
-function together(counted, name) {
-  const known = values(counted.providers).map(each => each[name]).filter(each => each)
-  return known.reduce((all, each) => ({
-    bounds: each.bounds,
-    counts: values(each.counts).map((count, i) => count + (all?.counts[i] ?? 0)),
-  }), null)
-}
-
-// About which value that share is below, said in words.
-function quantile(share, counts, bounds) {
-  let rank = share * sum(counts)
-  if (!rank) return "–"
-  const at = values(counts).findIndex(count => (rank -= count) <= 0)
-  if (at >= bounds.length) return `> ${bounds.at(-1)} s`
-  const low = bounds[at - 1] ?? 0
-  return seconds(low + (bounds[at] - low) * (1 + rank / counts[at]))
-}
+// -- trends
 
 // What `of` makes of each sample, of one some steps before it, and of the time between them.
 const steps = of => samples.slice(STEPS).map((each, i) => of(each, samples[i], Math.max(each.uptime_s - samples[i].uptime_s, 0.1)))
@@ -171,7 +117,9 @@ function tile(name, value, about, trend, look = "") {
 function show() {
   const now = samples.at(-1)
   const lately = since(now, samples[0])
-  const all = document.querySelector(":checked").value === "all"
+  const lasted = now.uptime_s - samples[0].uptime_s
+  $("recent").disabled = !lasted
+  const all = !lasted || !$("recent").checked
   $("own").hidden = !now.own_only
   for (const table of ["failures", "used", "cache"]) $(table).parentNode.hidden = now.own_only
   const facts = [`up ${lasting(now.uptime_s)}`]
@@ -179,19 +127,19 @@ function show() {
   const sharing = { off: "limits not shared", on: "limits shared through Redis", lost: "✕ limits not shared: Redis does not answer" }
   facts.push(sharing[now.sharing] ?? "✕ the limiter does not answer")
   say($("facts"), facts.join(" · "))
-  const span = lasting(now.uptime_s - samples[0].uptime_s)
-  say($("window"), `of the last ${span}`)
-  showNow(now, lately, span)
+  say($("window"), lasted ? `of the last ${lasting(lasted)}` : "of the last minutes")
+  showNow(now, lately, lasted)
   for (const part of [showProviders, showFailures, showModels, showCallers, showCache]) part(now, all ? now : lately)
   fill("tree", actors(now.tree))
   showKeys(now)
   showBudgets(now)
 }
 
-function showNow(now, lately, span) {
+// At first there is one sample: nothing has grown since then, and nothing is claimed of it.
+function showNow(now, lately, lasted) {
   const recent = samples.find(each => each.uptime_s >= now.uptime_s - RATE_S)
-  const lasted = now.uptime_s - recent.uptime_s
-  const perSecond = of => lasted ? rate(Math.max(0, of(now) - of(recent)) / lasted) : "–"
+  const perSecond = of => lasted ? rate(Math.max(0, of(now) - of(recent)) / (now.uptime_s - recent.uptime_s)) : "–"
+  const during = words => lasted ? `${words} in ${lasting(lasted)}` : ""
   const ended = allEnded(lately)
   const lost = allFailed(lately)
   const [answers, firsts] = ["attempt_seconds", "first_token_seconds"].map(name => {
@@ -203,14 +151,16 @@ function showNow(now, lately, span) {
     return count > 0 ? Math.max(0, took(each) - took(before)) / count : 0
   })
   const running = samples.map(each => each.running)
+  const mistakes = allClientErrors(lately)
+  const told = [ended && during(percent(lost, ended)), mistakes && `${number(mistakes)} client error${mistakes === 1 ? "" : "s"}`]
   if (now.own_only) tile("Running", "–", "", [])
-  else tile("Running", number(now.running), `at most ${number(Math.max(...running))} in ${span}`, running)
-  tile("Requests / s", perSecond(allEnded), `${number(ended)} ended in ${span}`, rates(allEnded))
+  else tile("Running", number(now.running), during(`at most ${number(Math.max(...running))}`), running)
+  tile("Requests / s", perSecond(allEnded), during(`${number(ended)} ended`), rates(allEnded))
   if (now.own_only) tile("Failed", "–", "", [])
-  else tile("Failed", number(lost), `${percent(lost, ended)} in ${span}`, rates(allFailed), lost ? "bad" : "")
-  tile("Answer, median", answers, `first token ${firsts}`, means)
-  tile("Tokens / s", perSecond(allTokens), `${number(allTokens(lately))} in ${span}`, rates(allTokens))
-  tile("Cost", dollars(allCost(lately)), `in ${span}; ${dollars(allCost(now))} in all`, rates(allCost))
+  else tile("Failed", lasted ? number(lost) : "–", told.filter(part => part).join("; "), rates(allFailed), lost ? "bad" : "")
+  tile("Answer, median", answers, firsts === "–" ? "" : `first token ${firsts}`, means)
+  tile("Tokens / s", perSecond(allTokens), during(number(allTokens(lately))), rates(allTokens))
+  tile("Cost", lasted ? dollars(allCost(lately)) : "–", `${lasted ? `in ${lasting(lasted)}; ` : ""}${dollars(allCost(now))} in all`, rates(allCost))
 }
 
 function showProviders(now, counted) {
@@ -220,7 +170,7 @@ function showProviders(now, counted) {
   const breakers = { closed: ["✓ closed", "good"], "half-open": ["◐ half-open", "warn"], open: ["✕ open", "bad"] }
   const rows = entries(now.providers).map(([name, { kind, breaker, circuits, limits, ...known }]) => {
     const { attempts, models, unpriced, ...grown } = counted.providers[name]
-    const lost = failed(attempts)
+    const [lost, mistakes] = [failed(attempts), clientErrors(attempts)]
     const held = limits?.held_s && [`◐ held ${seconds(limits.held_s)}`, "warn"]
     const ill = Object.keys(circuits).length && [`◐ open: ${Object.keys(circuits).join(", ")}`, "warn"]
     const parked = supervisors.some(each => branch(each, name)?.status === "parked") && ["■ parked", "bad"]
@@ -231,7 +181,7 @@ function showProviders(now, counted) {
       name === kind ? name : `${name}\n${kind}`,
       parked || (breaker === "closed" && (ill || held)) || breakers[breaker] || breaker,
       unseen(number(attempts.ok ?? 0)),
-      unseen(lost ? [`${number(lost)} (${percent(lost, sum(attempts))})`, "bad"] : "0"),
+      unseen([[lost && `${number(lost)} (${percent(lost, sum(attempts))})`, mistakes && `${number(mistakes)} client`].filter(part => part).join(" + ") || "0", lost ? "bad" : mistakes ? "" : "none"]),
       times("attempt_seconds"),
       times("first_token_seconds"),
       unseen(["input_tokens", "output_tokens"].map(each => number(sum(models, use => use[each]))).join(" · ")),
@@ -248,7 +198,7 @@ function showFailures(now, counted) {
   rows.sort(([, a], [, b]) => b.requests + b.calls - a.requests - a.calls)
   fill("failures", rows.map(([kind, { requests, calls, at, owners }]) => {
     const seen = lastSeen.has(kind) ? `${lasting(now.uptime_s - lastSeen.get(kind))} ago` : "earlier"
-    return [kind.replaceAll("_", " "), at.join(", "), owners.join(", "), number(requests), number(calls), seen]
+    return [kind.replaceAll("_", " ") + (CLIENT_ERRORS.has(kind) ? "\nclient error" : ""), at.join(", "), owners.join(", "), number(requests), number(calls), seen]
   }), "None.")
 }
 
