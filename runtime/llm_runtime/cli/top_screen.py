@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 from llm_actors.kernel import ChildStatus, TreeNode
+from llm_actors.limiter import LimitStatistics
 from llm_actors.selector import CircuitState
+from llm_protocol.failures import RULES
+from llm_runtime.cli.table import Column, Row, cut, table
 from llm_runtime.cli.terminal import harmless
 from llm_runtime.statistics import LatencyDistribution, ProviderStatistics, SharedLimitsStatistics, Statistics
-
-NAME_COLUMNS = 28
-"""The most columns that a name takes."""
 
 _NOT_FAILED = ("ok", "cancelled")
 _SHARING = {
@@ -21,38 +22,61 @@ _SHARING = {
     None: "the limiter does not answer",
 }
 _PROVIDERS = (
-    *("PROVIDER", "CIRCUIT", "IN FLIGHT", "WAITING", "OK", "FAILED"),
-    *("COST", "ANSWER p50 p95", "FIRST TOKEN p50 p95", "TOKENS in out"),
+    *(Column("PROVIDER"), Column("CIRCUIT"), Column("IN\nFLIGHT", 2), Column("WAITING", 3), Column("OK", 4)),
+    *(Column("FAILED", 1), Column("COST", 5), Column("ANSWER\np50 p95", 6)),
+    *(Column("FIRST TOKEN\np50 p95", 7), Column("TOKENS\nin out", 8)),
 )
-"""A narrow terminal cuts them at the right, so what an operator acts on stands at the left."""
-_CALLERS = ("CALLER", "REQUESTS", "TOKENS", "COST", "IN FLIGHT", "WAITING")
+_FAILURES = (Column("FAILURE"), Column("REQUESTS"), Column("CALLS"))
+_CALLERS = (
+    *(Column("CALLER"), Column("REQUESTS", 1), Column("TOKENS", 2), Column("COST"), Column("IN\nFLIGHT", 3)),
+    *(Column("WAITING", 4), Column("LEFT THIS MINUTE\nrequests tokens", 5)),
+)
+_BUDGETS = (
+    *(Column("BUDGET"), Column("USED"), Column("DOLLARS", 1), Column("TOKENS", 2), Column("RESETS IN", 3)),
+    Column("PAYS FOR", 4, words=True),
+)
+_ACTORS = (Column("ACTOR", from_end=True), Column("STATUS"), Column("RESTARTS", 1), Column("LAST CRASH", words=True))
 
-Row = Sequence[str]
+_CLIENT_ERRORS = frozenset(kind.value for kind, rule in RULES.items() if rule.client_error)
 
 
-def screen(now: Statistics, before: Statistics, columns: int) -> list[str]:
-    """The lines, none wider than ``columns``. Rates are by what grew since ``before``."""
-    lines = [*_head(now, before), ""]
-    lines += _table(_PROVIDERS, [_provider(name, each) for name, each in now.providers.items()])
-    for heads, rows in ((("FAILURE", "REQUESTS", "CALLS"), _failures(now)), (_CALLERS, _callers(now))):
-        if rows:
-            lines += ["", *_table(heads, rows)]
-    if actors := list(_actors(now.tree)):
-        lines += ["", *_table(("ACTOR", "STATUS", "RESTARTS", "LAST CRASH"), actors)]
-    return [harmless(line)[:columns].rstrip() for line in lines]
+def screen(now: Statistics, before: Statistics, columns: int, *, wall: float | None = None) -> list[str]:
+    """The lines, none wider than ``columns``. Rates are by what grew since ``before``; ``wall``: seconds since the
+    epoch, by default those of the clock.
+    """
+    tables = (
+        (_PROVIDERS, [_provider(name, each, own_only=now.own_only) for name, each in now.providers.items()]),
+        (_FAILURES, _failures(now)),
+        (_CALLERS, _callers(now)),
+        (_BUDGETS, _budgets(now, time.time() if wall is None else wall)),
+        (_ACTORS, list(_actors(now.tree))),
+    )
+    lines = [cut(line, columns) for line in _head(now, before)]
+    for heads, rows in tables:
+        if rows or heads is _PROVIDERS:
+            lines += ["", *table(heads, [[harmless(cell) for cell in row] for row in rows], columns)]
+    return lines
 
 
 def _head(now: Statistics, before: Statistics) -> Iterator[str]:
-    lasted = now.uptime_s - before.uptime_s
-    ended = sum(_outcomes(now).values()) - sum(_outcomes(before).values())
-    tokens = _tokens(now) - _tokens(before)
-    rates = f"{ended / lasted:.1f} requests/s, {tokens / lasted:.0f} tokens/s, " if lasted > 0 else ""
-    failed = sum(count for kind, count in _outcomes(now).items() if kind not in _NOT_FAILED)
-    cost = sum(model.cost or 0.0 for each in now.providers.values() for model in each.models.values())
-    yield f"up {_lasting(now.uptime_s)}, {now.running} running, {rates}{failed} failed, {_dollars(cost)}"
-    plural = "" if now.connections == 1 else "s"
-    connections = "" if now.connections is None else f"{now.connections} connection{plural}, "
-    yield f"{connections}{_SHARING[now.sharing]}"
+    connections = "" if now.connections is None else f"{_counted(now.connections, 'connection')}, "
+    own = ". This key sees only its own usage." if now.own_only else ""
+    yield f"up {_lasting(now.uptime_s)}, {connections}{_SHARING[now.sharing]}{own}"
+    lasted, parts = now.uptime_s - before.uptime_s, []
+    if not now.own_only:
+        parts.append(f"{now.running} running")
+    if lasted > 0:
+        parts.append(f"{(_ended(now) - _ended(before)) / lasted:.1f} requests/s")
+        parts.append(f"{(_tokens(now) - _tokens(before)) / lasted:.0f} tokens/s")
+    if not now.own_only:
+        parts.append(f"{_failed(_outcomes(now)) - _by_own_limits(now)} failed")
+        if mistakes := _mistakes(_outcomes(now)) + _by_own_limits(now):
+            parts.append(_counted(mistakes, "client error"))
+    yield ", ".join([*parts, _dollars(_cost(now))])
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _outcomes(statistics: Statistics) -> Counter[str]:
@@ -62,28 +86,56 @@ def _outcomes(statistics: Statistics) -> Counter[str]:
     return found
 
 
+def _failed(outcomes: Mapping[str, int]) -> int:
+    """Those that did not fail by a mistake of the client."""
+    return sum(count for kind, count in outcomes.items() if kind not in _NOT_FAILED and kind not in _CLIENT_ERRORS)
+
+
+def _mistakes(outcomes: Mapping[str, int]) -> int:
+    return sum(count for kind, count in outcomes.items() if kind not in _NOT_FAILED and kind in _CLIENT_ERRORS)
+
+
+def _by_own_limits(statistics: Statistics) -> int:
+    """The requests that a caller's own limit refused. Their kind is that of a provider's limit."""
+    limited = statistics.limited.items()
+    return sum(owners.get("caller", 0) for kind, owners in limited if kind not in _CLIENT_ERRORS)
+
+
+def _ended(statistics: Statistics) -> int:
+    if statistics.own_only:
+        return sum(each.requests for each in statistics.callers.values())
+    return sum(_outcomes(statistics).values())
+
+
 def _tokens(statistics: Statistics) -> int:
-    return sum(
-        model.input_tokens + model.output_tokens
-        for each in statistics.providers.values()
-        for model in each.models.values()
-    )
+    if statistics.own_only:
+        return sum(each.tokens for each in statistics.callers.values())
+    models = (model for each in statistics.providers.values() for model in each.models.values())
+    return sum(model.input_tokens + model.output_tokens for model in models)
 
 
-def _provider(name: str, statistics: ProviderStatistics) -> Row:
+def _cost(statistics: Statistics) -> float:
+    if statistics.own_only:
+        return sum(each.cost for each in statistics.callers.values())
+    return sum(model.cost or 0.0 for each in statistics.providers.values() for model in each.models.values())
+
+
+def _provider(name: str, statistics: ProviderStatistics, *, own_only: bool) -> Row:
     used, limits = statistics.models.values(), statistics.limits
     cost = sum(each.cost or 0.0 for each in used)
+    spent = "unknown" if statistics.unpriced and not cost else _dollars(cost) + (" + ?" if statistics.unpriced else "")
+    tokens = f"{_short(sum(each.input_tokens for each in used))} {_short(sum(each.output_tokens for each in used))}"
     return (
         name,
         _circuit(statistics),
         "-" if limits is None else str(limits.in_flight),
         "-" if limits is None else str(limits.waiting),
-        str(statistics.attempts.get("ok", 0)),
-        str(sum(count for kind, count in statistics.attempts.items() if kind not in _NOT_FAILED)),
-        "unknown" if statistics.unpriced and not cost else _dollars(cost) + (" + ?" if statistics.unpriced else ""),
+        "-" if own_only else str(statistics.attempts.get("ok", 0)),
+        "-" if own_only else str(_failed(statistics.attempts)),
+        "-" if own_only else spent,
         _quantiles(statistics.attempt_seconds),
         _quantiles(statistics.first_token_seconds),
-        f"{_short(sum(each.input_tokens for each in used))} {_short(sum(each.output_tokens for each in used))}",
+        "-" if own_only else tokens,
     )
 
 
@@ -91,7 +143,7 @@ def _circuit(statistics: ProviderStatistics) -> str:
     if statistics.breaker is not CircuitState.CLOSED:
         return statistics.breaker.value
     if statistics.circuits:
-        return f"{len(statistics.circuits)} models open"
+        return f"{_counted(len(statistics.circuits), 'model')} open"
     return (
         f"held {statistics.limits.held_s:.0f} s"
         if statistics.limits is not None and statistics.limits.held_s
@@ -105,21 +157,43 @@ def _failures(statistics: Statistics) -> list[Row]:
         calls.update(provider.attempts)
     both = requests + calls
     kinds = [kind for kind, count in both.most_common() if count and kind not in _NOT_FAILED]
-    return [(kind, str(requests[kind]), str(calls[kind])) for kind in kinds]
+    return [(_with_fault(kind), str(requests[kind]), str(calls[kind])) for kind in kinds]
+
+
+def _with_fault(kind: str) -> str:
+    return f"{kind} (client)" if kind in _CLIENT_ERRORS else kind
 
 
 def _callers(statistics: Statistics) -> list[Row]:
     return [
-        (
-            name or "(without a key)",
-            str(use.requests),
-            _short(use.tokens),
-            _dollars(use.cost),
-            "-" if use.limits is None else str(use.limits.in_flight),
-            "-" if use.limits is None else str(use.limits.waiting),
-        )
+        (name or "(without a key)", str(use.requests), _short(use.tokens), _dollars(use.cost), *_limits(use.limits))
         for name, use in sorted(statistics.callers.items(), key=lambda each: -each[1].requests)
     ]
+
+
+def _limits(limits: LimitStatistics | None) -> Row:
+    if limits is None:
+        return "-", "-", "-"
+    left = ("-" if each is None else _short(int(each)) for each in (limits.requests_left, limits.tokens_left))
+    return str(limits.in_flight), str(limits.waiting), " ".join(left)
+
+
+def _budgets(statistics: Statistics, wall: float) -> list[Row]:
+    return [
+        (
+            name,
+            f"{100 * max(_share(each.usd, each.usd_limit), _share(each.tokens, each.tokens_limit)):.0f} %",
+            _dollars(each.usd) + ("" if each.usd_limit is None else f" of {_dollars(each.usd_limit)}"),
+            _short(each.tokens) + ("" if each.tokens_limit is None else f" of {_short(each.tokens_limit)}"),
+            _lasting(max(0.0, each.resets_at - wall)),
+            ", ".join([*(each.callers or ["all keys"]), *(f"route {route}" for route in each.routes)]),
+        )
+        for name, each in statistics.budgets.items()
+    ]
+
+
+def _share(used: float, limit: float | None) -> float:
+    return used / limit if limit else 0.0
 
 
 def _actors(node: TreeNode, path: str = "") -> Iterator[Row]:
@@ -129,22 +203,6 @@ def _actors(node: TreeNode, path: str = "") -> Iterator[Row]:
         yield name, node.status.value, str(node.restarts), node.last_crash
     for child in node.children:
         yield from _actors(child, name)
-
-
-def _table(heads: Row, rows: Sequence[Row]) -> list[str]:
-    """The first and the last column stand to the left where they hold words, all others to the right."""
-    lines = [heads, *((_cut(first), *rest) for first, *rest in rows)]
-    widths = [max(len(row[at]) for row in lines) for at in range(len(heads))]
-    words = {0} | ({len(heads) - 1} if heads[-1] == "LAST CRASH" else set())
-    return ["  ".join(_padded(cell, widths[at], left=at in words) for at, cell in enumerate(row)) for row in lines]
-
-
-def _padded(cell: str, width: int, *, left: bool) -> str:
-    return cell.ljust(width) if left else cell.rjust(width)
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= NAME_COLUMNS else f"{name[: NAME_COLUMNS - 1]}…"
 
 
 def _quantiles(statistics: LatencyDistribution | None) -> str:
