@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -94,6 +95,12 @@ def test_explain_prints_one_line_for_each_candidate() -> None:
     assert "not measured, $0.001300" in lines[1]
     resting = rank(downed(A), [A, B], now=0.25).lines()[1]
     assert resting.startswith("2. a/m  circuit open: 5 failures in a row, the last: server_error, for another 0.8 s")
+
+
+def test_explain_says_that_a_probe_is_ranked_as_if_it_were_available() -> None:
+    line = next(line for line in rank(downed(A), [A, B], now=10.0).lines() if "a/m" in line)
+    assert "a probe of the recovery" in line
+    assert re.search(r" \d\d?\.\d% available, ranked as 100\.0%; .* unavailability 0\.00\)", line), line
 
 
 @pytest.mark.parametrize("select", ["order", "cheapest", "weighted", "sticky"])
