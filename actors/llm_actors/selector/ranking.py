@@ -145,8 +145,8 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         return [
             f"{place}. {choice.candidate}  {choice.reason}{_again(choice.unavailable)}"
             f"  ({_seconds(choice.figures.latency_s)}, {_dollars(choice.figures.cost_usd)},"
-            f" {choice.figures.availability:.1%} available{', ranked as 100.0%' * choice.probe}; score {choice.score:.3f}: latency"
-            f" {choice.terms.latency:.2f}, price {choice.terms.price:.2f},"
+            f" {choice.figures.availability:.1%} available{', ranked as 100.0%' if choice.probe else ''};"
+            f" score {choice.score:.3f}: latency {choice.terms.latency:.2f}, price {choice.terms.price:.2f},"
             f" unavailability {choice.terms.unavailability:.2f})"
             for place, choice in enumerate(self.choices, 1)
         ]
