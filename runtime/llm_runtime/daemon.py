@@ -20,6 +20,7 @@ import msgspec
 import trio
 
 from llm_actors.kernel import ChildSpec, GaveUp, StartFailed, lineage
+from llm_actors.orchestrator.log_line import WaitingLines
 from llm_actors.shared_responses import SharedResponses
 from llm_runtime.config import Config, ConfigError
 from llm_runtime.descriptors import fit, preload
@@ -130,6 +131,7 @@ class _Life:
     async def live(self, ready: Callable[[str], None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._manager.stops, partial(self._stop, nursery.cancel_scope))
+            await nursery.start(WaitingLines().run)
             async with Runtime(self._config, servers=self._servers).running():
                 assert self._address is not None, "the server has started"
                 self._serving = True

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from llm_runtime.cli.logs import LINE_BYTES, JsonFormatter, StderrHandler, TextFormatter, start_logging, timestamp
@@ -39,6 +40,24 @@ def test_json_is_one_object_a_line() -> None:
         "logger": "llm_runtime.x",
         "message": "a\nb",
     }
+
+
+class Fields(msgspec.Struct, omit_defaults=True):
+    id: str
+    words: str = ""
+
+
+@pytest.mark.parametrize("words", ["plain", "\x9b31m\u202e é", "\ud800", 'a "b"\n'])
+def test_json_has_the_fields_of_a_request_and_ascii_alone(words: str) -> None:
+    made = record("done")
+    made.fields = Fields("req_1", words)
+    line = JsonFormatter().format(made)
+    assert line.isascii()
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "time": "2023-11-14T22:13:20.123Z", "level": "info", "logger": "llm_runtime.x", "message": "done",
+        "id": "req_1", "words": words,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])

@@ -31,7 +31,7 @@ from llm_actors.store import (
     store_child,
 )
 from llm_actors.store.actor import StoreActor
-from llm_actors.store.ledger import By, Ledger, LedgerEntry, RecordEntry
+from llm_actors.store.ledger import By, Ledger, LedgerEntry, OpenEntry, RecordEntry
 from llm_actors.store.messages import PERSIST_SECONDS, STORE_MAILBOX, StoredResponseRow, StoreMessage
 from llm_actors.store.tier import RETRY_SECONDS, StoreTier
 from llm_actors.testing import MovingClock
@@ -102,6 +102,17 @@ async def test_many_that_persist_at_once_share_transactions(tmp_path: Path) -> N
         for number in range(500):
             nursery.start_soon(one, number)
     assert done == [True] * 500
+
+
+def test_many_rows_of_the_ledger_are_added_in_their_order_with_what_is_between_them(tmp_path: Path) -> None:
+    tier = Clocks().tier(tmp_path / "s")
+    rows: list[Write] = [RecordEntry(LedgerEntry(run=str(each), opened_at=1e6 + each)) for each in range(120)]
+    assert tier.write([*rows[:70], OpenEntry(5, LedgerEntry(run="open", opened_at=1e6)), *rows[70:]])
+    tier.close()
+    with closing(sqlite3.connect(tmp_path / "s")) as db:
+        found = db.execute("SELECT run, opened_at FROM ledger WHERE number = 0 ORDER BY id").fetchall()
+        assert found == [(str(each), 1e6 + each) for each in range(120)]
+        assert db.execute("SELECT run, outcome FROM ledger WHERE number = 5").fetchall() == [("open", "open")]
 
 
 async def test_what_is_queued_is_written_when_the_store_stops(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Iterator
+from typing import final
 
 import msgspec
+import trio
 
 from llm_actors.orchestrator.decision_record import calls_in, count_calls
 from llm_actors.run import Run
@@ -31,6 +34,12 @@ MAX_WORDS = 300
 
 SEARCHED = 262_144
 """The most characters of a request that are searched for words of a vendor's message."""
+
+WAIT_SECONDS = 0.02
+"""How long a line waits for others, see `WaitingLines`."""
+
+LINES_AT_ONCE = 64
+"""So many lines do not wait any longer."""
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +110,61 @@ def log_end(run: Run) -> LogFields | None:
     if failure is not None:
         fields.failure, fields.upstream_status = failure.kind.value, failure.upstream_status
         fields.upstream_words = words_of(failure, request)
-    log.info("%s", _Line(fields), extra={"fields": fields})
+    if log.isEnabledFor(logging.INFO):
+        if _waiting is None:
+            _write(fields, time.time())
+        else:
+            _waiting.add(fields)
     return fields
+
+
+@final
+class WaitingLines:
+    """Lines that wait a moment, so that several are written together: each then takes a fraction of the time that it
+    takes between two parts of a request, which displace its code and data from the processor's caches.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[LogFields, float]] = []
+        self._news = trio.Event()
+
+    def add(self, fields: LogFields) -> None:
+        """A request has ended now."""
+        self._lines.append((fields, time.time()))
+        if len(self._lines) == 1:
+            self._news.set()
+        elif len(self._lines) >= LINES_AT_ONCE:
+            self.write()
+
+    def write(self) -> None:
+        """Write all that wait."""
+        lines, self._lines = self._lines, []
+        for fields, ended_at in lines:
+            _write(fields, ended_at)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Have the lines of this process wait for up to `WAIT_SECONDS`, until cancelled; then write what is left."""
+        global _waiting
+        before, _waiting = _waiting, self
+        try:
+            task_status.started()
+            while True:
+                await self._news.wait()
+                await trio.sleep(WAIT_SECONDS)
+                self._news = trio.Event()
+                self.write()
+        finally:
+            _waiting = before
+            self.write()
+
+
+_waiting: WaitingLines | None = None
+
+
+def _write(fields: LogFields, ended_at: float) -> None:
+    record = log.makeRecord(log.name, logging.INFO, "", 0, "%s", (_Line(fields),), None, extra={"fields": fields})
+    record.created, record.msecs = ended_at, ended_at % 1 * 1000
+    log.handle(record)
 
 
 class _Line:
@@ -115,22 +177,27 @@ class _Line:
 
     def __str__(self) -> str:
         fields = self._fields
-        attempts = f"{fields.attempts} attempt{'' if fields.attempts == 1 else 's'}"
-        message = [
-            f"request {fields.id}{fields.caller and f' of {fields.caller}'} "
-            f"{f'failed ({fields.failure})' if fields.failure else 'completed'} "
-            f"by {fields.deployment or 'nobody'} in {fields.ms:.0f} ms",
-            attempts,
-            f"{fields.not_called} not called" if fields.not_called else "",
-            {"hit": "from the cache", "coalesced": "shared"}.get(fields.cache, ""),
-            "" if fields.first_token_ms is None else f"first token after {fields.first_token_ms:.0f} ms",
-            f"{fields.input_tokens}+{fields.output_tokens} tokens" if fields.input_tokens else "",
-            "" if not fields.cost else f"${fields.cost:.6f}",
-            f"upstream status {fields.upstream_status}" if fields.upstream_status else "",
-            f"adjusted: {', '.join(fields.adjusted)}" if fields.adjusted else "",
-            fields.client_id and f"client's id {fields.client_id}",
-        ]
-        return ", ".join(filter(None, message))
+        caller = fields.caller and f" of {fields.caller}"
+        ended = f"failed ({fields.failure})" if fields.failure else "completed"
+        attempts = "1 attempt" if fields.attempts == 1 else f"{fields.attempts} attempts"
+        text = (
+            f"request {fields.id}{caller} {ended} by {fields.deployment or 'nobody'} in {fields.ms:.0f} ms, {attempts}"
+        )
+        if fields.not_called:
+            text += f", {fields.not_called} not called"
+        if fields.cache:
+            text += ", from the cache" if fields.cache == "hit" else ", shared"
+        if fields.first_token_ms is not None:
+            text += f", first token after {fields.first_token_ms:.0f} ms"
+        if fields.input_tokens:
+            text += f", {fields.input_tokens}+{fields.output_tokens} tokens"
+        if fields.cost:
+            text += f", ${fields.cost:.6f}"
+        if fields.upstream_status:
+            text += f", upstream status {fields.upstream_status}"
+        if fields.adjusted:
+            text += f", adjusted: {', '.join(fields.adjusted)}"
+        return text + (fields.client_id and f", client's id {fields.client_id}")
 
 
 def _deployment(response: LLMResponse, made: list[JsonObject]) -> str:

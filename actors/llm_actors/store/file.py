@@ -92,7 +92,10 @@ class StoreFile:
         """Make all changes or none. Then free space if the file exceeds its limit."""
         with self._sqlite.transaction():
             for each in writes:
-                each.apply(self._db, self._owner.name)
+                if not isinstance(each, ledger.RecordEntry):
+                    each.apply(self._db, self._owner.name)
+            records = [each for each in writes if isinstance(each, ledger.RecordEntry)]
+            ledger.add_records(self._db, self._owner.name, records)
             responses.forget(self._db, responses.oldest(self._db, EXPIRE_STEP, ended_before=now - self._ttl_s))
             ledger.expire(self._db, now)
             self._make_room()

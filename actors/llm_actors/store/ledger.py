@@ -8,7 +8,7 @@ in the background, see `Ledger`. The ledger contains names, numbers and kinds of
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
@@ -79,7 +79,8 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 _FIELDS: Final = tuple(LedgerEntry.__struct_fields__)
 _COLUMNS: Final = ", ".join(_FIELDS)
-_INSERT: Final = f"INSERT INTO ledger (owner, number, {_COLUMNS}) VALUES (?, ?{', ?' * len(_FIELDS)})"  # noqa: S608
+_ROW: Final = f"(?, ?{', ?' * len(_FIELDS)})"
+_INSERT: Final = f"INSERT INTO ledger (owner, number, {_COLUMNS}) VALUES {_ROW}"  # noqa: S608
 _CLOSE: Final = (
     f"UPDATE ledger SET {', '.join(f'{name} = ?' for name in _FIELDS)}"  # noqa: S608
     " WHERE owner = ? AND number = ? AND outcome = 'open'"
@@ -95,7 +96,21 @@ class RecordEntry(msgspec.Struct, frozen=True):
 
     def apply(self, db: sqlite3.Connection, owner: str) -> None:
         """See `Write`."""
-        db.execute(_INSERT, (owner, _OF_NOBODY, *msgspec.structs.astuple(self.entry)))
+        add_records(db, owner, [self])
+
+
+_ROWS_AT_ONCE: Final = 50
+"""Rows of one statement: each statement hands over the interpreter's lock. SQLite before 3.32 takes 999 values, which
+are 52 rows.
+"""
+
+
+def add_records(db: sqlite3.Connection, owner: str, records: Sequence[RecordEntry]) -> None:
+    """Add many rows, as each by itself would."""
+    for at in range(0, len(records), _ROWS_AT_ONCE):
+        some = records[at : at + _ROWS_AT_ONCE]
+        values = [value for each in some for value in (owner, _OF_NOBODY, *msgspec.structs.astuple(each.entry))]
+        db.execute(_INSERT + f", {_ROW}" * (len(some) - 1), values)
 
 
 class OpenEntry(msgspec.Struct, frozen=True):

@@ -99,9 +99,16 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1]:
             entry["exception"] = exception_site(record.exc_info[1])
         fields = getattr(record, "fields", None)
-        if isinstance(fields, msgspec.Struct):
-            entry |= msgspec.to_builtins(fields)
-        return json.dumps(entry)
+        try:
+            line = msgspec.json.encode(entry)
+            if isinstance(fields, msgspec.Struct):
+                line = line[:-1] + b"," + msgspec.json.encode(fields)[1:]
+            if line.isascii():
+                return line.decode()
+        except ValueError:  # a lone surrogate
+            pass
+        # What is not ASCII is escaped: it might control a terminal.
+        return json.dumps(entry | (msgspec.to_builtins(fields) if isinstance(fields, msgspec.Struct) else {}))
 
 
 def timestamp(seconds: float) -> str:

@@ -1,0 +1,78 @@
+"""The log lines of requests: several wait for each other, and none is lost."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import trio
+import trio.testing
+
+from llm_actors.orchestrator.log_line import LINES_AT_ONCE, WAIT_SECONDS, WaitingLines, log_end
+from llm_actors.run import Run
+from llm_protocol.content import Message
+from llm_protocol.requests import ChatRequest
+from support.server import begin_text, end_text
+
+
+def ended() -> str:
+    """End a request, have it logged, and return its id."""
+    run = Run(ChatRequest(model="m", messages=(Message.of("user", "hello"),)), stream=False)
+    begin_text(run)
+    end_text(run)
+    assert log_end(run) is not None
+    return run.request.request_id
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The ids in the log."""
+    return [record.getMessage().split()[1] for record in caplog.records]
+
+
+async def test_a_line_is_written_at_once_unless_lines_wait(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first = ended()
+    assert logged(caplog) == [first]
+    assert caplog.records[0].created == pytest.approx(time.time(), abs=5)
+    await trio.lowlevel.checkpoint()
+
+
+async def test_lines_wait_a_moment_and_have_the_time_of_their_end(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    caplog.set_level("INFO")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(WaitingLines().run)
+        for _ in range(2):
+            caplog.clear()
+            before = time.time()
+            both = [ended(), ended()]
+            after = time.time()
+            assert logged(caplog) == []
+            await trio.sleep(2 * WAIT_SECONDS)
+            assert logged(caplog) == both
+            assert all(before <= record.created <= after for record in caplog.records)
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_line_is_lost_at_the_end_and_not_too_many_wait(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(WaitingLines().run)
+        many = [ended() for _ in range(LINES_AT_ONCE)]
+        assert logged(caplog) == many
+        last = ended()
+        nursery.cancel_scope.cancel()
+    assert logged(caplog) == [*many, last]
+    late = ended()
+    assert logged(caplog)[-1] == late, "nobody waits any longer"
+
+
+async def test_no_line_waits_that_nobody_wants(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(WaitingLines().run)
+        ended()
+        caplog.set_level("INFO")
+        nursery.cancel_scope.cancel()
+    assert logged(caplog) == []
