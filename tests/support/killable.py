@@ -21,6 +21,7 @@ CONFIG = """
 port = 0
 [store]
 path = "{folder}/state/store.sqlite3"
+{store}
 [providers.fake]
 kind = "openai_compatible"
 base_url = "{url}/v1"
@@ -51,13 +52,15 @@ class KillableDaemon:
 
 @asynccontextmanager
 async def killable_daemon(
-    upstream: OpenServer, folder: Path, more: str = "", **environ: str
+    upstream: OpenServer, folder: Path, more: str = "", *, store: str = "", **environ: str
 ) -> AsyncIterator[KillableDaemon]:
-    """A daemon with the upstream as its one provider. ``more`` is added to its configuration."""
+    """A daemon with the upstream as its one provider. ``more`` is added to its configuration, ``store`` to its
+    ``[store]``.
+    """
     config = folder / "config.toml"
-    config.write_text(CONFIG.format(folder=folder, url=upstream.address.url) + more)
+    config.write_text(CONFIG.format(folder=folder, url=upstream.address.url, store=store) + more)
     arguments = ("serve", "--config", str(config))
-    async with running(*arguments, stdout=subprocess.PIPE, environ=environ, seconds=200) as process:
+    async with running(*arguments, stdout=subprocess.PIPE, environ=environ, seconds=1_000) as process:
         line = b""
         while not line.endswith(b"\n"):
             assert process.stdout is not None

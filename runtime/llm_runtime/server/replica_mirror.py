@@ -68,6 +68,7 @@ class ReplicaMirror:
         self._is_ordered = False
         """Whether the other replica has been told to cancel it."""
         self._reading = trio.Lock()
+        self._needed_at = trio.current_time()
         self._hold_at = -inf
         """When to tell it again that somebody follows it here."""
 
@@ -77,10 +78,9 @@ class ReplicaMirror:
         return self._stored.id
 
     async def refresh(self) -> None:
-        """Have what is new of it. Raises `RedisAwayError`."""
-        async with self._reading:
-            if self._run.log.end is None:
-                await self._read()
+        """Have what is new of it, for somebody who may follow it now. Raises `RedisAwayError`."""
+        self._needed_at = trio.current_time()
+        await self._read_alone()
 
     async def follow(self) -> None:
         """Fill the log to its end, or until nobody needs it here. Then it is a mirror no longer."""
@@ -98,12 +98,12 @@ class ReplicaMirror:
 
     async def _follow(self) -> None:
         run, now = self._run, trio.current_time()
-        heard_at = followed_at = now
-        while run.log.end is None and now - followed_at <= MIRROR_UNFOLLOWED_SECONDS:
+        heard_at = now
+        while run.log.end is None and now - self._needed_at <= MIRROR_UNFOLLOWED_SECONDS:
             await trio.sleep(STORE_FLUSH_SECONDS)
             now = trio.current_time()
             if run.log.followers:
-                followed_at = now
+                self._needed_at = now
             try:
                 await self._step()
                 heard_at = now
@@ -122,7 +122,12 @@ class ReplicaMirror:
         if run.log.followers and trio.current_time() >= self._hold_at:
             await self._shared.hold(stored.id, stored.caller)
             self._hold_at = trio.current_time() + HOLD_SECONDS / 3
-        await self.refresh()
+        await self._read_alone()
+
+    async def _read_alone(self) -> None:
+        async with self._reading:
+            if self._run.log.end is None:
+                await self._read()
 
     async def _read(self) -> None:
         run, stored = self._run, self._stored

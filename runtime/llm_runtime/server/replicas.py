@@ -291,16 +291,17 @@ class Replicas:
         self._restored(run)
         if row.state is ResponseState.RUNNING:
             self._response_store.mirror(stored)
-            self._nursery.start_soon(self._follow, ReplicaMirror(self._shared, self._response_store, stored, row))
+            self._mirrors[response_id] = mirror = ReplicaMirror(self._shared, self._response_store, stored, row)
+            self._nursery.start_soon(self._follow, mirror)
         else:
             self._response_store.adopt(stored, trio.current_time())
 
     async def _follow(self, mirror: ReplicaMirror) -> None:
-        self._mirrors[mirror.id] = mirror
         try:
             await mirror.follow()
         finally:
-            del self._mirrors[mirror.id]
+            if self._mirrors.get(mirror.id) is mirror:
+                del self._mirrors[mirror.id]
 
 
 def _unpacked(row: SharedRow) -> tuple[PackedRequest, list[Event]]:
