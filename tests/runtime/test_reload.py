@@ -21,8 +21,10 @@ from llm_protocol.own_prices import OwnPrice
 from llm_protocol.policy import Limits, Policy
 from llm_protocol.secret import Secret
 from llm_runtime import open_runtime
-from llm_runtime.config import Config, ConfigError, Key, Provider, Server
+from llm_runtime.config import Config, ConfigError, Key, Provider, ProviderCache, Server
+from llm_runtime.reloading import Reloader
 from llm_runtime.runtime import Runtime
+from llm_runtime.systemd import Notifier
 from support.peer import Call, Peer, reply, sse
 from support.upstream import END, HELLO, JSON, whole
 
@@ -278,3 +280,18 @@ async def test_a_budget_holds_until_the_next_start() -> None:
                     await runtime.chat("hello", model="a/m")
                 await runtime.reload(given)
         assert peer.requests == []
+
+
+async def test_what_holds_only_after_a_restart_is_what_would_change_then() -> None:
+    """A provider that comes and says nothing of the cache has changed nothing there; one that does has."""
+    one = Provider(kind="openai_compatible", base_url="http://127.0.0.1:1/v1", models=("m",))
+    first = Config(providers={"one": one})
+    read = [
+        Config(providers={"one": one, "other": one}),
+        Config(providers={"one": msgspec.structs.replace(one, cache=ProviderCache(ttl_s=7))}),
+    ]
+    async with open_runtime(first) as runtime:
+        reloader = Reloader(runtime, lambda: read.pop(0), first, Notifier({}))
+        added = await reloader.reload()
+        assert (added.added, added.after_restart) == (("other",), ())
+        assert (await reloader.reload()).after_restart == ("cache",)
