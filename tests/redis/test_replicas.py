@@ -28,11 +28,12 @@ BOB = {"authorization": "Bearer sk-bob-0123456789"}
 
 
 class Two(NamedTuple):
-    """The replicas, and how to end the first as a kill would."""
+    """The replicas, and how to end the first, as a kill would and as a signal does."""
 
     one: OpenServer
     other: OpenServer
     end_one: trio.CancelScope
+    drain_one: trio.Event
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ async def two_replicas(server: Redis, *scripts: Script, **config: Any) -> AsyncI
 
     async with trio.open_nursery() as nursery, open_server(*scripts, shared=shared(server), **config) as other:
         one = await nursery.start(first)
-        yield Two(one, other, scope)
+        yield Two(one, other, scope, ended)
         ended.set()
 
 
@@ -262,7 +263,8 @@ async def test_nobody_has_to_follow_a_response_of_another_for_it_to_go_on(server
         assert (await until(two.other, path, "completed"))["output"][0]["content"][0]["text"] == "first second"
 
 
-async def test_a_replica_that_stops_does_not_cancel_what_another_makes(server: Redis) -> None:
+async def test_a_replica_that_drains_cancels_nothing_of_another(server: Redis) -> None:
+    """Its clients are told that it ends, and the response goes on."""
     gate = Gate()
     async with two_replicas(server, gate) as two:
         path = f"/v1/responses/{await background(two.other)}"
@@ -270,8 +272,9 @@ async def test_a_replica_that_stops_does_not_cancel_what_another_makes(server: R
             await client.begin("GET", f"{path}?stream=true")
             await client.head()
             await events_until(client, "first")
-            two.end_one.cancel()
-            await trio.sleep(0.3)
+            two.drain_one.set()
+            await client.until_closed()
+        await trio.sleep(0.3)
         gate.opened.set()
         assert (await until(two.other, path, "completed"))["output"][0]["content"][0]["text"] == "first second"
 

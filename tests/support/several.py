@@ -15,11 +15,14 @@ from support.server import OpenServer, Script, open_server
 
 
 class Two(NamedTuple):
-    """The workers, and how to end the first as a kill would: nothing is drained, and nobody is told."""
+    """The workers, and how to end the first: as a kill would, when nothing is drained, and nobody is told; or as a
+    signal does.
+    """
 
     one: OpenServer
     other: OpenServer
     end_one: trio.CancelScope
+    drain_one: trio.Event
 
 
 def _place(folder: str, number: int) -> WorkerSiblings:
@@ -34,7 +37,7 @@ async def two_workers(*scripts: Script, **config: Any) -> AsyncIterator[Two]:
             ended = trio.Event()
             scope = trio.CancelScope()
             one = await nursery.start(_until, folder, scripts, config, scope, ended)
-            yield Two(one, other, scope)
+            yield Two(one, other, scope, ended)
             ended.set()
 
 

@@ -203,6 +203,20 @@ async def test_a_response_that_waits_for_its_turn_is_found_and_withdrawn(jumping
         assert (await two.other.request("GET", path)).status == 404
 
 
+async def test_a_worker_that_drains_cancels_nothing_of_the_other(jumping_clock: MockClock) -> None:
+    """Its clients are told that it ends, and the response goes on."""
+    async with two_workers(slowly) as two:
+        path = f"/v1/responses/{await background(two.other)}"
+        async with await two.one.connect() as client:
+            await client.begin("GET", f"{path}?stream=true")
+            await client.head()
+            await events_until(client, "f")
+            two.drain_one.set()
+            await client.until_closed()
+        await trio.sleep(5)
+        assert (await two.other.request("GET", path)).json["status"] == "completed"
+
+
 async def test_a_websocket_cancels_what_the_other_makes(jumping_clock: MockClock) -> None:
     async with two_workers(hanging) as two, connected(two.other) as ws:
         response_id = await background(two.one)

@@ -56,7 +56,7 @@ class Mirror:
     @property
     def is_cancelled(self) -> bool:
         """Whether a client here has cancelled the response."""
-        return self._run.cancelled_because not in (None, DESERTED) and not self.is_whole
+        return self._run.is_cancelled_by_client and not self.is_whole
 
     async def follow(self) -> None:
         """Fill the log, to its end or until nobody needs it here, and wait for its first follower. Raises for what
