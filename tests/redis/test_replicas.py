@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 import trio
 
 from llm_actors.run import Run
 from llm_actors.shared_responses import SharedResponses
+from llm_protocol.events import Finished
+from llm_protocol.response import FinishReason
 from support.killable import events_until
 from support.redis import Redis, redis
 from support.server import OpenServer, Script, add_text, begin_text, end_text, hanging, open_server
@@ -299,6 +302,29 @@ async def test_what_a_killed_replica_made_is_interrupted_for_all_alike(
         assert events[-1]["response"]["llm_runtime"]["incomplete_reason"] == "interrupted"
         assert (await third.request("GET", path)).json == events[-1]["response"]
         assert (await two.other.request("GET", path)).json == events[-1]["response"]
+
+
+async def test_a_vendors_id_is_good_at_all_replicas(server: Redis) -> None:
+    async def issuing(run: Run) -> None:
+        begin_text(run)
+        extra = {"anthropic": {"message": {"container": {"id": "container_1"}}}}
+        whole = msgspec.structs.replace(run.folded(provider="fake"), extra=extra)
+        run.finish(Finished(reason=FinishReason.STOP), whole)
+
+    body = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+    async with two_replicas(server, issuing, keys=KEYS) as two:
+        using = body | {"container": "container_1"}
+        assert (await two.other.request("POST", "/v1/messages", using, **ALICE)).status == 400
+        assert (await two.one.request("POST", "/v1/messages", body, **ALICE)).status == 200
+        with trio.fail_after(5):
+            while (await two.other.request("POST", "/v1/messages", using, **ALICE)).status != 200:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        assert (await two.other.request("POST", "/v1/messages", using, **BOB)).status == 400
+        server.kill()
+        assert (await two.other.request("POST", "/v1/messages", using, **ALICE)).status == 200, (
+            "it is known here by now"
+        )
+        assert (await two.other.request("POST", "/v1/messages", using, **BOB)).status == 503
 
 
 # -- Redis is away -----------------------------------------------------------------------------------------------------

@@ -20,6 +20,9 @@
 --   "order", caller, c, d or f, id, prefix of orders
 --                                   KEYS: hash, list. Returns {"ok"}, or {""} where there is no such response.
 --
+--   "issue", ms, most, digest...    KEYS: the vendor's ids that a caller has received. Adds these; the oldest beyond "most" go.
+--   "issued", digest...             KEYS: the same. Returns for each "1" or "".
+--
 -- The keys that are made from a prefix are in the same slot of a cluster: the prefix has its braces.
 
 local ORDERS_MS, DELETED_MS = 60000, 3600000
@@ -107,5 +110,12 @@ elseif what == 'order' then
     redis.call('PEXPIRE', orders, ORDERS_MS)
   end
   answer = {'ok'}
+elseif what == 'issue' then
+  local at = now()
+  for place = 4, #ARGV do redis.call('ZADD', KEYS[1], at, ARGV[place]) end
+  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+elseif what == 'issued' then
+  for place = 2, #ARGV do answer[place - 1] = redis.call('ZSCORE', KEYS[1], ARGV[place]) and '1' or '' end
 end
 return answer

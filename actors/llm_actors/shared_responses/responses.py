@@ -127,6 +127,19 @@ class SharedResponses:
         """Delete a caller's response; the replica that makes it is to cancel it. Returns whether there was one."""
         return await self._order(response_id, caller, ReplicaOrder.DELETE)
 
+    # -- the vendor's ids ----------------------------------------------------------------------------------------------
+
+    async def issue(self, caller: str, digests: Sequence[bytes], *, most: int) -> None:
+        """Note the digests of ids that a caller has received. Of each caller's there are at most ``most``."""
+        await self.link.call((self._key("issued", caller),), "issue", self._ttl_ms, most, *digests)
+
+    async def issued(self, caller: str, digests: Sequence[bytes]) -> list[bool]:
+        """For each digest, whether the caller has received the id at any replica."""
+        answer = await self.link.call((self._key("issued", caller),), "issued", *digests)
+        if len(answer) != len(digests):
+            raise _unreadable()
+        return [each == b"1" for each in answer]
+
     async def _order(self, response_id: str, caller: str, order: ReplicaOrder) -> bool:
         orders = self._key("orders", "")
         return await self.link.call(self._row(response_id), "order", caller, order.value, response_id, orders) == [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import final
@@ -27,6 +27,8 @@ class IssuedIds:
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
         self.change(keys)
+        self.on_new: Callable[[str, Sequence[bytes]], None] = lambda _caller, _digests: None
+        """Called with the digests of ids that a caller receives here."""
         self._issued: defaultdict[str, OrderedDict[bytes, None]] = defaultdict(OrderedDict)
 
     def change(self, keys: Mapping[str, Key]) -> None:
@@ -50,7 +52,7 @@ class IssuedIds:
             return
         issued, allowed = self._issued[request.caller], self._allowed.get(request.caller, ())
         for field, vendor_id in ids_of_request(request):
-            if (digest := _digest(vendor_id)) in issued:
+            if (digest := digest_of(vendor_id)) in issued:
                 issued.move_to_end(digest)
             elif not any(fnmatchcase(vendor_id, pattern) for pattern in allowed):
                 yield field, vendor_id
@@ -58,7 +60,7 @@ class IssuedIds:
     def those_of(self, caller: str, ids: Iterable[str]) -> list[str]:
         """Those of ``ids`` that ``caller`` has received."""
         issued = self._issued.get(caller) or ()
-        return [vendor_id for vendor_id in ids if _digest(vendor_id) in issued]
+        return [vendor_id for vendor_id in ids if digest_of(vendor_id) in issued]
 
     def watch(self, run: Run) -> None:
         """Remember the ids in the response of ``run`` for its caller, once the run ends."""
@@ -72,19 +74,22 @@ class IssuedIds:
 
     def _note_end(self, caller: str, end: Finished | Failed) -> None:
         if end.response is not None:
-            self.note(caller, (found.id for found in ids_of_response(end.response)))
+            ids = [found.id for found in ids_of_response(end.response)]
+            self.note(caller, ids)
+            if ids:
+                self.on_new(caller, [digest_of(each) for each in ids])
 
     def note(self, caller: str, ids: Iterable[str]) -> None:
         """Record that ``caller`` has received ``ids``."""
         issued = self._issued[caller]
         for vendor_id in ids:
-            digest = _digest(vendor_id)
+            digest = digest_of(vendor_id)
             issued[digest] = None
             issued.move_to_end(digest)
         while len(issued) > ISSUED_IDS:
             issued.popitem(last=False)
 
 
-def _digest(vendor_id: str) -> bytes:
+def digest_of(vendor_id: str) -> bytes:
     """A digest, so that every id takes the same amount of memory."""
     return hashlib.blake2b(vendor_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from secrets import token_hex
 from typing import Final, NamedTuple, final
 
@@ -34,7 +34,8 @@ from llm_actors.threads import run_large
 from llm_protocol.events import Event
 from llm_protocol.failures import FailureKind
 from llm_runtime.server.http_error import SERVER_ERROR, HttpError
-from llm_runtime.server.limits import LATER_SECONDS, REPLICA_IDLE_SECONDS, STORE_FLUSH_SECONDS
+from llm_runtime.server.issued_ids import digest_of
+from llm_runtime.server.limits import ISSUED_IDS, LATER_SECONDS, REPLICA_IDLE_SECONDS, STORE_FLUSH_SECONDS
 from llm_runtime.server.packing import PackedRequest, pack_events, pack_head, unpack_events, unpack_head
 from llm_runtime.server.persistence import StoredProgress
 from llm_runtime.server.replica_mirror import HeldRuns, ReplicaMirror, end_interrupted
@@ -71,6 +72,8 @@ class Replicas:
         self._exchanging = trio.Lock()
         self._mirrors: dict[str, ReplicaMirror] = {}
         self._sessions = 0
+        self._new_ids: list[tuple[str, Sequence[bytes]]] = []
+        """Ids of vendors that Redis does not have yet, with the callers who received them."""
         self._held = HeldRuns()
         self._nursery: trio.Nursery | None = None
 
@@ -130,6 +133,25 @@ class Replicas:
             if known is None or known.is_foreign:
                 raise _unavailable() from None
 
+    def issue(self, caller: str, digests: Sequence[bytes]) -> None:
+        """Have all replicas know that a caller has received these ids of a vendor. They are written before the end of
+        the stored response that has them.
+        """
+        self._new_ids.append((caller, digests))
+        del self._new_ids[:-ISSUED_IDS]
+        self.wake()
+
+    async def issued(self, caller: str, ids: Sequence[str]) -> list[str]:
+        """Those of the vendor's ids that the caller has received from any replica. Raises `HttpError` while that cannot
+        be known.
+        """
+        try:
+            are_known = await self._shared.issued(caller, [digest_of(each) for each in ids])
+        except RedisAwayError:
+            message = "Redis is away, which knows of the vendor's ids in this request. Try again."
+            raise _unavailable(message) from None
+        return [each for each, is_known in zip(ids, are_known, strict=True) if is_known]
+
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Write, and do what the others order, until cancelled. It has started when Redis has been tried."""
         async with trio.open_nursery() as self._nursery:
@@ -157,6 +179,10 @@ class Replicas:
             async with self._exchanging:
                 for order, response_id in await self._shared.sync():
                     self._obey(order, response_id)
+                while self._new_ids:
+                    caller, digests = self._new_ids[0]
+                    await self._shared.issue(caller, digests, most=ISSUED_IDS)
+                    del self._new_ids[:1]
                 sessions = self._shared.link.sessions
                 await self._write(all_rows=sessions != self._sessions)
                 self._sessions = sessions
@@ -308,7 +334,6 @@ def _unpacked(row: SharedRow) -> tuple[PackedRequest, list[Event]]:
     return unpack_head(row.head), [event for piece in row.pieces for event in unpack_events(piece)]
 
 
-def _unavailable() -> HttpError:
-    message = "Redis is away, which knows of this response. Try again."
+def _unavailable(message: str = "Redis is away, which knows of this response. Try again.") -> HttpError:
     retry = (("retry-after", str(LATER_SECONDS)),)
-    return HttpError(503, "store_unavailable", message, kind=SERVER_ERROR, param="response_id", headers=retry)
+    return HttpError(503, "store_unavailable", message, kind=SERVER_ERROR, headers=retry)

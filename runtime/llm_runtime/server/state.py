@@ -82,6 +82,8 @@ class ServerState:
         self.issued = IssuedIds(keys)
         self.replicas = None if shared is None else Replicas(shared, self.response_store, self.issued.watch)
         """The other replicas, by way of Redis; ``None`` where stored responses are not there."""
+        if self.replicas is not None:
+            self.issued.on_new = self.replicas.issue
         self.persistence = self.replicas or ResponsePersistence(
             lambda: engine.store, self.response_store, self.issued.watch
         )
@@ -176,9 +178,13 @@ class ServerState:
         return run
 
     async def check_issued(self, request: AnyRequest) -> None:
-        """Raise `BadRequestError` for a vendor id in ``request`` that its caller has not received, from any worker."""
+        """Raise `BadRequestError` for a vendor id in ``request`` that its caller has not received, from any worker or
+        replica, and `HttpError` while that cannot be known.
+        """
         if self.siblings is not None and (unknown := self.issued.unissued(request)):
             self.issued.note(request.caller, await self.siblings.issued(request.caller, unknown))
+        if self.replicas is not None and (unknown := self.issued.unissued(request)):
+            self.issued.note(request.caller, await self.replicas.issued(request.caller, unknown))
         self.issued.check(request)
 
     async def bring(self, response_id: str | None, caller: str) -> None:
