@@ -20,7 +20,7 @@ import trustme
 
 from support import commands
 from support.peer import Peer
-from support.reload_clients import KILLED_SECONDS, ReloadClients, ReloadTally, TlsClient, connected
+from support.reload_clients import ReloadClients, ReloadTally, TlsClient, connected
 from support.server import Reply
 
 ADMIN = "k-admin-0123456789"
@@ -244,9 +244,8 @@ class ReloadStorm:
         self._clients.killed_at = trio.current_time()
         os.kill(workers[0], signal.SIGKILL)
         with trio.fail_after(30):
-            while len(self._workers()) < len(workers) or workers[0] in self._workers():  # noqa: ASYNC110
-                await trio.sleep(0.05)
-        await trio.sleep(KILLED_SECONDS)
+            while workers[0] in self._workers():  # noqa: ASYNC110
+                await trio.sleep(0.01)
 
     def _workers(self) -> list[int]:
         """Their process ids; each was started by some thread of the parent."""

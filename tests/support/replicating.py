@@ -166,8 +166,12 @@ class ReplicaStorm:
         reply = await replica.request("POST", f"/v1/responses/{known.id}/cancel")
         if self._is_gone(known, "cancel", reply, deleted):
             return
-        if reply.json["status"] not in TERMINAL and not known.is_being_deleted:
-            self._complain(known, "cancel", reply.json["status"])
+        while reply.json["status"] not in TERMINAL:  # it is told after 2 s, ended or not
+            self._check(known, "cancel", reply.json, final)
+            await trio.sleep(0.2)
+            reply = await replica.request("GET", f"/v1/responses/{known.id}")
+            if self._is_gone(known, "cancel", reply, deleted):
+                return
         self._check(known, "cancel", reply.json, final)
 
     async def _items(self, known: Known, replica: Replica, final: dict[str, Any] | None, deleted: bool) -> None:

@@ -172,6 +172,12 @@ STORE_REST_SECONDS = 5.0
 REPLICA_IDLE_SECONDS = 1.0
 """The interval at which a replica that makes no stored response looks for orders of the others."""
 
+ORDER_SECONDS = 1.0
+"""The interval at which an order to another replica is repeated, until it shows: one may be lost with a connection."""
+
+REPLICA_START_SECONDS = 2.0
+"""How long the server's start waits for Redis to be reached."""
+
 HOLD_SECONDS = 3.0
 """How long a response goes on for a follower at another replica, unless that says again that it has one."""
 

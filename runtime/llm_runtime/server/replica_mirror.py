@@ -18,7 +18,12 @@ from llm_actors.run import Follower, Run
 from llm_actors.shared_responses import LEASE_SECONDS, RedisAwayError, ResponseState, SharedResponses, SharedRow
 from llm_protocol.events import Failed
 from llm_protocol.failures import Failure, FailureKind
-from llm_runtime.server.limits import HOLD_SECONDS, MIRROR_UNFOLLOWED_SECONDS, STORE_FLUSH_SECONDS
+from llm_runtime.server.limits import (
+    HOLD_SECONDS,
+    MIRROR_UNFOLLOWED_SECONDS,
+    ORDER_SECONDS,
+    STORE_FLUSH_SECONDS,
+)
 from llm_runtime.server.packing import unpack_events
 from llm_runtime.server.response_store import ResponseStore, StoredResponse
 
@@ -65,8 +70,8 @@ class ReplicaMirror:
         self._run = stored.run
         self._birth = row.birth
         self._pieces = len(row.pieces)
-        self._is_ordered = False
-        """Whether the other replica has been told to cancel it."""
+        self._cancel_at = -inf
+        """When to tell the other replica again that a client here has cancelled it."""
         self._reading = trio.Lock()
         self._needed_at = trio.current_time()
         self._hold_at = -inf
@@ -116,12 +121,13 @@ class ReplicaMirror:
 
     async def _step(self) -> None:
         run, stored = self._run, self._stored
-        if run.is_cancelled_by_client and not self._is_ordered:
+        now = trio.current_time()
+        if run.is_cancelled_by_client and now >= self._cancel_at:
             await self._shared.cancel(stored.id, stored.caller)
-            self._is_ordered = True
-        if run.log.followers and trio.current_time() >= self._hold_at:
+            self._cancel_at = now + ORDER_SECONDS
+        if run.log.followers and now >= self._hold_at:
             await self._shared.hold(stored.id, stored.caller)
-            self._hold_at = trio.current_time() + HOLD_SECONDS / 3
+            self._hold_at = now + ORDER_SECONDS
         await self._read_alone()
 
     async def _read_alone(self) -> None:

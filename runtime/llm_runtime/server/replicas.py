@@ -35,7 +35,13 @@ from llm_protocol.events import Event
 from llm_protocol.failures import FailureKind
 from llm_runtime.server.http_error import SERVER_ERROR, HttpError
 from llm_runtime.server.issued_ids import digest_of
-from llm_runtime.server.limits import ISSUED_IDS, LATER_SECONDS, REPLICA_IDLE_SECONDS, STORE_FLUSH_SECONDS
+from llm_runtime.server.limits import (
+    ISSUED_IDS,
+    LATER_SECONDS,
+    REPLICA_IDLE_SECONDS,
+    REPLICA_START_SECONDS,
+    STORE_FLUSH_SECONDS,
+)
 from llm_runtime.server.packing import PackedRequest, pack_events, pack_head, unpack_events, unpack_head
 from llm_runtime.server.persistence import StoredProgress
 from llm_runtime.server.replica_mirror import HeldRuns, ReplicaMirror, end_interrupted
@@ -153,10 +159,13 @@ class Replicas:
         return [each for each, is_known in zip(ids, are_known, strict=True) if is_known]
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Write, and do what the others order, until cancelled. It has started when Redis has been tried."""
+        """Write, and do what the others order, until cancelled. It has started when Redis has been tried, or after
+        `REPLICA_START_SECONDS`.
+        """
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._shared.link.run)
-            await self._shared.link.tried.wait()
+            with trio.move_on_after(REPLICA_START_SECONDS):
+                await self._shared.link.tried.wait()
             task_status.started()
             while True:
                 await self._exchange()
