@@ -88,11 +88,14 @@ async def test_forty_seconds_of_silence_change_nothing(agent: str, vendor: str, 
 
 
 @EVERY_AGENT
+@ONE_VENDOR
 @pytest.mark.parametrize("kind", CALLS)
-async def test_a_failure_is_told_and_asked_for_only_so_often(agent: str, kind: FailureKind, tmp_path: Path) -> None:
+async def test_a_failure_is_told_and_asked_for_only_so_often(
+    agent: str, vendor: str, kind: FailureKind, tmp_path: Path
+) -> None:
     if kind.value in AGENTS[agent].endless:
         pytest.skip("it repeats this for minutes")
-    async with lab(agent, "openai", tmp_path) as at:
+    async with lab(agent, vendor, tmp_path) as at:
         turn = await at.turn(f"Please do this: [[fail {kind.value}]]")
         assert turn.code != 0 or "as asked for" in turn.said, turn.said
         own = at.agent.variants if kind is FailureKind.BAD_REQUEST else at.agent.tries
@@ -100,11 +103,12 @@ async def test_a_failure_is_told_and_asked_for_only_so_often(agent: str, kind: F
 
 
 @EVERY_AGENT
-async def test_a_key_of_ours_that_the_vendor_refuses_is_told(agent: str, tmp_path: Path) -> None:
+@ONE_VENDOR
+async def test_a_key_of_ours_that_the_vendor_refuses_is_told(agent: str, vendor: str, tmp_path: Path) -> None:
     if "auth" in AGENTS[agent].endless:
         pytest.skip("it repeats this for minutes")
-    async with lab(agent, "openai", tmp_path) as at:
-        at = at._replace(place=at.place._replace(model="locked/fake-1"))
+    async with lab(agent, vendor, tmp_path) as at:
+        at = at._replace(place=at.place._replace(model=at.locked_model))
         turn = await at.turn("Please do this: [[say hi]]")
         assert turn.code != 0 or "API key" in turn.said, turn.said
         assert at.asked("say") == 0

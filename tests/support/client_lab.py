@@ -45,7 +45,12 @@ class Lab(NamedTuple):
     place: Place
     upstream: OpenServer
     locked: OpenServer
-    """A vendor that refuses the daemon's key."""
+    """A vendor that refuses the daemon's key: the provider ``locked``, with the same wire and model."""
+
+    @property
+    def locked_model(self) -> str:
+        """The model to name for a refused key."""
+        return f"locked/{self.place.model.partition('/')[2]}"
 
     async def turn(self, prompt: str, *, again: bool = False) -> Turn:
         """One turn of the agent, to its end."""
@@ -114,15 +119,15 @@ async def lab(name: str, vendor: str, folder: Path) -> AsyncIterator[Lab]:
     work.mkdir()
     locks = {"somebody else": "sk-another-0123456789"}
     async with open_server(agent_model, hold_head_s=120) as upstream, open_server(agent_model, keys=locks) as locked:
-        more = vendors_of(upstream)
-        more += f"""
+        kind, path = ("openai_compatible", "/v1") if vendor == "openai" else (vendor, "")
+        more = f"""
             [providers.locked]
-            kind = "openai_compatible"
-            base_url = "{locked.address.url}/v1"
+            kind = "{kind}"
+            base_url = "{locked.address.url}{path}"
             api_key = "env:SDK_TEST_KEY"
-            models = ["fake-1"]
+            models = ["{VENDORS[vendor].partition("/")[2]}"]
         """
-        async with daemon(upstream, folder, more) as url:
+        async with daemon(upstream, folder, vendors_of(upstream) + more) as url:
             yield Lab(AGENTS[name], Place(home, work, url, KEY, VENDORS[vendor]), upstream, locked)
             with trio.fail_after(5):
                 await upstream.engine.until(lambda: upstream.engine.open_runs == 0)
