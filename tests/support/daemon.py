@@ -107,7 +107,7 @@ async def daemon(upstream: OpenServer, folder: Path, more: str = "") -> AsyncIte
     with errors.open("wb") as stderr:
         process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=stderr, env=environ)
         try:
-            with trio.fail_after(30):
+            with trio.fail_after(120):
                 line = b""
                 while not line.endswith(b"\n"):
                     assert process.stdout is not None
@@ -116,7 +116,7 @@ async def daemon(upstream: OpenServer, folder: Path, more: str = "") -> AsyncIte
                     line += got
             yield line.decode().removeprefix("ready ").strip()
             process.terminate()
-            with trio.fail_after(40):
+            with trio.fail_after(120):
                 assert await process.wait() == 0
         finally:
             process.kill()
