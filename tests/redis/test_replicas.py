@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,8 @@ from llm_actors.run import Run
 from llm_actors.shared_responses import SharedResponses
 from llm_protocol.events import Finished
 from llm_protocol.response import FinishReason
+from llm_runtime.workers.place import WorkerPlace
+from llm_runtime.workers.siblings import WorkerSiblings
 from support.killable import events_until
 from support.redis import Redis, redis
 from support.server import OpenServer, Script, add_text, begin_text, end_text, hanging, open_server
@@ -64,6 +67,10 @@ async def two_replicas(server: Redis, *scripts: Script, **config: Any) -> AsyncI
         one = await nursery.start(first)
         yield Two(one, other, scope, ended)
         ended.set()
+
+
+def worker(folder: str, number: int) -> WorkerSiblings:
+    return WorkerSiblings(WorkerPlace(number=number, count=2, folder=folder, link=-1, listeners=(), copy=None))
 
 
 class Gate:
@@ -325,6 +332,29 @@ async def test_a_vendors_id_is_good_at_all_replicas(server: Redis) -> None:
             "it is known here by now"
         )
         assert (await two.other.request("POST", "/v1/messages", using, **BOB)).status == 503
+
+
+async def test_workers_ask_each_other_for_what_is_not_in_redis(server: Redis) -> None:
+    gate = Gate()
+    with TemporaryDirectory(prefix="llm-") as folder:
+        async with (
+            open_server(gate, shared=shared(server), siblings=worker(folder, 1)) as one,
+            open_server(gate, shared=shared(server), siblings=worker(folder, 2)) as other,
+        ):
+            async with await one.connect() as client:
+                await client.begin("POST", "/v1/responses", ASK | {"stream": True, "store": False})
+                await client.head()
+                path = f"/v1/responses/{ids(await events_until(client, 'first'))}"
+                assert (await other.request("GET", path)).json["status"] == "in_progress"
+                gate.opened.set()
+                await events_until(client, "second")
+            assert b"response" not in server.command("KEYS", "*")
+            whole = (await one.request("POST", "/v1/responses", ASK)).json
+            path = f"/v1/responses/{whole['id']}"
+            assert (await other.request("GET", path)).json == whole
+            assert (await other.request("DELETE", path)).json["deleted"]
+            for each in one, other:
+                assert (await each.request("GET", path)).status == 404
 
 
 # -- Redis is away -----------------------------------------------------------------------------------------------------
