@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 from llm_actors.kernel import ChildStatus
+from llm_actors.limiter import LimitStatistics
 from llm_actors.selector import CircuitState
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config, Provider, Server
 from llm_runtime.runtime import Runtime
 from llm_runtime.server import ListenAddress, server_child
-from llm_runtime.statistics import CallerStatistics, ModelUse
+from llm_runtime.statistics import CallerStatistics, LatencyDistribution, ModelUse
 from support.browser import Tab, open_tab
 from support.dashboard import NOW, SHOWN, looking, rows, tell
 from support.peer import Peer, reply
@@ -237,3 +238,39 @@ async def test_it_fits_a_phone_whatever_the_names(chromium: str) -> None:
         for width in (360, 820, 1280):
             await tab.picture(width, 800, dark=width == 820)
             assert await tab.see("document.documentElement.scrollWidth") == width
+
+
+async def test_no_column_is_cut_off_where_names_are_long(chromium: str) -> None:
+    names = ("primary", "our-own-inference-cluster-in-frankfurt-gpu1", "openrouter-with-models-that-are-down")
+    down = {"meta-llama/llama-3.3-70b-instruct": CircuitState.OPEN, "qwen/qwen3-235b": CircuitState.OPEN}
+    times = LatencyDistribution(bounds=(1.0, 2.0), counts=(10, 0, 0), total=5.0)
+    limits = LimitStatistics(in_flight=1234, waiting=123, requests_left=9999, tokens_left=999_999, held_s=0.0)
+    use = {
+        "meta-llama/llama-3.3-70b-instruct-with-a-long-tail": ModelUse(input_tokens=9999, output_tokens=9999, cost=99.5)
+    }
+    attempts = {"ok": 9999, "timeout_idle": 1234, "bad_request": 12}
+    providers = {
+        name: provider(
+            limits=limits, first_token_seconds=times, models=use, unpriced=1, circuits=down, attempts=attempts
+        )
+        for name in names
+    }
+    callers = {
+        "a-caller-with-quite-a-long-name": CallerStatistics(requests=9999, tokens=99999, cost=1234.5, limits=limits)
+    }
+    tree = node("llm-runtime", node("core", *(node(name) for name in names)))
+    statistics = told(providers=providers, callers=callers, tree=tree)
+    overflowing = "[...document.querySelectorAll('section')].filter(e => e.scrollWidth > e.clientWidth).map(e => [e.innerText.slice(0, 9), e.scrollWidth, e.clientWidth])"
+    async with open_server() as server, looking(chromium, server, statistics) as tab:
+        for width in (390, 768, 1024, 1280):
+            await tab.picture(width, 800)
+            assert (width, await tab.see(overflowing)) == (width, [])
+
+
+async def test_the_tabs_stand_in_one_line(chromium: str) -> None:
+    async with open_server() as server, looking(chromium, server, told()) as tab:
+        for width in (360, 390, 1280):
+            await tab.picture(width, 800)
+            assert (
+                await tab.see("new Set([...document.querySelectorAll('nav a')].map(each => each.offsetTop)).size") == 1
+            )

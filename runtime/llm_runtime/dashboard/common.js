@@ -46,6 +46,7 @@ const dollars = n => n === 0 ? "$0" : n < 0.01 ? "< $0.01" : n < 1000 ? `$${n.to
 const bytes = n => n < 1e6 ? `${Math.ceil(n / 1e3)} kB` : `${(n / 1e6).toFixed(1)} MB`
 const percent = (part, whole) => whole ? `${+(100 * part / whole).toPrecision(2)} %` : "–"
 const seconds = s => s < 1 ? `${Math.round(s * 1000)} ms` : s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`
+const brief = text => text.length > 80 ? `${text.slice(0, 50)}…${text.slice(-25)}` : text
 const bad = n => n ? [number(n), "bad"] : "0"
 const warn = n => n ? [number(n), "warn"] : "0"
 

@@ -1,36 +1,66 @@
-// The requests that ended last, and of each, when asked, what its calls did.
+// The requests that ended last, and of each, when it is opened, what its calls did.
+
+const SHOWN_FIRST = 20
+const SHOWN_MORE = 40
 
 const opened = new Set() // ids of requests whose calls are shown
+const nodes = new Map() // id -> the row of that request, which does not change any more
+let recent = []
+let shownRequests = SHOWN_FIRST
 
 async function listRequests() {
   try {
-    const { requests } = await read("v1/runtime/requests")
-    say($("unlisted"), requests.length ? "" : "No request has ended yet.")
-    const body = $("ended").tBodies[0]
-    $("ended").hidden = !requests.length
-    body.replaceChildren(...requests.flatMap(each => [ended(each), ...(opened.has(each.request.id) ? [timeline(each)] : [])]))
+    recent = (await read("v1/runtime/requests")).requests
+    say($("unlisted"), recent.length ? "" : "No request has ended yet.")
+    showRequests()
   } catch (error) {
     say($("unlisted"), `The requests are not known: ${error.message}`)
   }
 }
 
+// Rows that stay are not touched, so that a reader keeps the focus, the selection and the place.
+function showRequests() {
+  const listed = recent.slice(0, shownRequests)
+  const rows = listed.flatMap(each => opened.has(each.request.id) ? [rowOf(each, "", ended), rowOf(each, "calls ", timeline)] : [rowOf(each, "", ended)])
+  const body = $("ended").tBodies[0]
+  const wanted = new Set(rows)
+  for (const [id, row] of nodes) if (!wanted.has(row)) nodes.delete(id)
+  for (const row of [...body.rows]) if (!wanted.has(row)) row.remove()
+  rows.forEach((row, at) => body.rows[at] !== row && body.insertBefore(row, body.rows[at] ?? null))
+  $("ended").hidden = !recent.length
+  $("further").hidden = recent.length <= shownRequests
+  say($("further"), `Show more (${recent.length - shownRequests} left)`)
+}
+
+function rowOf(each, kind, make) {
+  const id = kind + each.request.id
+  if (!nodes.has(id)) nodes.set(id, make(each))
+  return nodes.get(id)
+}
+
 const short = id => id.length > 14 ? `${id.slice(0, 12)}…` : id
 
-function ended({ request, ended_at, calls }) {
+// What was asked for and, where that is another, the deployment that answered or was called last.
+function modelAndDeployment({ model, deployment, failure }) {
+  return deployment && deployment !== model ? `${brief(model)}\n${failure ? "last" : "by"} ${brief(deployment)}` : brief(model)
+}
+
+function ended({ request, ended_at }) {
   const row = document.createElement("tr")
-  const button = Object.assign(document.createElement("button"), { type: "button", className: "more", textContent: short(request.id) })
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "more", textContent: short(request.id), title: request.id })
   button.setAttribute("aria-expanded", opened.has(request.id))
-  button.addEventListener("click", async () => {
+  button.addEventListener("click", () => {
     if (!opened.delete(request.id)) opened.add(request.id)
-    await listRequests()
-    document.querySelector(`[data-id="${CSS.escape(request.id)}"]`)?.focus()
+    button.setAttribute("aria-expanded", opened.has(request.id))
+    showRequests()
   })
   button.dataset.id = request.id
-  const [tokensIn, tokensOut] = [request.input_tokens ?? 0, request.output_tokens ?? 0]
-  const end = request.failure ? [request.failure.replaceAll("_", " "), "bad"] : [request.cache ? "cache" : "ok", "good"]
+  const failure = request.failure?.replaceAll("_", " ")
   const cells = [
-    new Date(ended_at * 1000).toLocaleTimeString(), button, request.caller ?? "", request.model, request.deployment ?? "–", end,
-    `${number(tokensIn)} · ${number(tokensOut)}`, request.cost == null ? "–" : dollars(request.cost),
+    new Date(ended_at * 1000).toLocaleTimeString(),
+    failure ? [failure, CLIENT_ERRORS.has(request.failure) ? "warn" : "bad"] : [request.cache ? "cache" : "ok", "good"],
+    button, brief(request.caller ?? ""), modelAndDeployment(request),
+    `${number(request.input_tokens ?? 0)} · ${number(request.output_tokens ?? 0)}`, request.cost == null ? "–" : dollars(request.cost),
     request.first_token_ms == null ? "–" : seconds(request.first_token_ms / 1000), seconds(request.ms / 1000), number(request.attempts),
   ]
   const heads = [...$("ended").rows[0].cells]
@@ -40,6 +70,7 @@ function ended({ request, ended_at, calls }) {
     if (cell instanceof Node) td.append(cell)
     else [td.textContent, td.className] = Array.isArray(cell) ? cell : [cell, ""]
   })
+  row.cells[4].title = request.model
   return row
 }
 
@@ -58,14 +89,14 @@ function timeline({ request, calls }) {
   return row
 }
 
-// One call: how long it waited for a limit, then until its first token, then until its end.
+// One call: how long it waited for a limit, then until its first token, then until its end. Or why it was not made.
 function bar(call, longest) {
   const node = element("div", "call")
   const first = call.first_token_ms ?? call.ms
-  const words = [call.outcome.replaceAll("_", " "), seconds(call.ms / 1000)]
+  const outcome = call.outcome.replaceAll("_", " ")
+  const words = call.asked === false ? [`not called: ${outcome}`] : [outcome, seconds(call.ms / 1000)]
   if (call.waited_ms) words.push(`waited ${seconds(call.waited_ms / 1000)}`)
   if (call.first_token_ms != null) words.push(`first token ${seconds(first / 1000)}`)
-  if (call.asked === false) words.push("not called")
   if (call.hedge) words.push("hedge")
   const track = element("span", "track")
   for (const [look, ms] of [["waited", call.waited_ms ?? 0], ["before", first], ["after", call.ms - first]]) {
@@ -76,3 +107,8 @@ function bar(call, longest) {
   node.append(element("b", "", call.deployment), track, element("small", "", words.join(" · ")))
   return node
 }
+
+$("further").addEventListener("click", () => {
+  shownRequests += SHOWN_MORE
+  showRequests()
+})
