@@ -15,6 +15,7 @@ from llm_protocol.content import Audio, Document, Image, Message, Part, Response
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import ModelNotFoundError, UnsupportedError
 from llm_protocol.lifecycle import ending, is_gone
+from llm_protocol.model_facts import Capabilities
 from llm_protocol.model_rules import ModelRules
 from llm_protocol.needs import refuse_incapable
 from llm_protocol.requests import (
@@ -326,6 +327,17 @@ def test_a_list_of_names_that_no_row_knows_is_chosen_from_by_what_they_say(kind:
 def test_our_own_list_has_the_days_that_the_vendors_lacks() -> None:
     (info,) = listing(LLMProvider.GEMINI, NOVEMBER, _model("gemini-2.5-pro")).infos()
     assert (info.id, info.lifecycle, info.shutdown_date) == ("p/gemini-2.5-pro", "deprecated", date(2026, 12, 1))
+
+
+def test_our_own_list_has_the_sizes_of_configured_models() -> None:
+    """Nobody asks the vendor for them, but the table, or the configuration, knows them."""
+    catalog = Catalog(lambda: NOVEMBER)
+    rules = ModelRules("openai", {"own": Capabilities(context_window=4_096)})
+    catalog.add("p", VENDORS[LLMProvider.OPENAI], frozenset({RequestType.CHAT}), ("gpt-4.1", "own", "new"), rules)
+    known, own, unknown = catalog.infos()
+    assert (known.context_window, known.max_output_tokens) == (1_047_576, 32_768)
+    assert (own.context_window, own.max_output_tokens) == (4_096, None)
+    assert (unknown.context_window, unknown.max_output_tokens) == (None, None)
 
 
 # ---------------------------------------------------------------- the log

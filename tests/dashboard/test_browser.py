@@ -260,7 +260,8 @@ async def test_no_column_is_cut_off_where_names_are_long(chromium: str) -> None:
     }
     tree = node("llm-runtime", node("core", *(node(name) for name in names)))
     statistics = told(providers=providers, callers=callers, tree=tree)
-    overflowing = "[...document.querySelectorAll('section')].filter(e => e.scrollWidth > e.clientWidth).map(e => [e.innerText.slice(0, 9), e.scrollWidth, e.clientWidth])"
+    overflowing = """[...document.querySelectorAll('section')].filter(each => each.scrollWidth > each.clientWidth)
+        .map(each => [each.innerText.slice(0, 9), each.scrollWidth, each.clientWidth])"""
     async with open_server() as server, looking(chromium, server, statistics) as tab:
         for width in (390, 768, 1024, 1280):
             await tab.picture(width, 800)

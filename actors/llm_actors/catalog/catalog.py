@@ -94,11 +94,11 @@ class Catalog:
         return {name: list(offer.models) for name, offer in self._offers.items()}
 
     def infos(self, allowed: Allowed | None = None) -> list[ModelInfo]:
-        """All models, or those that are ``allowed``; ids have the form ``provider/model``. Shutdown dates that the
-        vendor's list lacks are added from the shipped table.
+        """All models, or those that are ``allowed``; ids have the form ``provider/model``. Sizes and shutdown dates
+        that the vendor's list lacks are added from the configuration and the shipped tables.
         """
         return [
-            _known_as(f"{name}/{info.id}", name, offer.kind, info)
+            _known_as(name, offer, info)
             for name, offer in self._offers.items()
             for info in offer.models.values()
             if _may(allowed, name, info.id)
@@ -257,8 +257,14 @@ def _may(allowed: Allowed | None, provider: str, model: str) -> bool:
     return allowed is None or allowed.permits(provider, model)
 
 
-def _known_as(id_: str, provider: str, kind: str, info: ModelInfo) -> ModelInfo:
-    end = shutdown_date(kind, info)
-    stage = "deprecated" if end is not None and info.lifecycle == "active" else info.lifecycle
-    owner = info.owned_by or provider
-    return msgspec.structs.replace(info, id=id_, owned_by=owner, lifecycle=stage, shutdown_date=end)
+def _known_as(provider: str, offer: _Offer, info: ModelInfo) -> ModelInfo:
+    end, rule = shutdown_date(offer.kind, info), offer.rules.of(info.id)
+    return msgspec.structs.replace(
+        info,
+        id=f"{provider}/{info.id}",
+        owned_by=info.owned_by or provider,
+        lifecycle="deprecated" if end is not None and info.lifecycle == "active" else info.lifecycle,
+        shutdown_date=end,
+        context_window=rule.context_window,
+        max_output_tokens=rule.max_output_tokens,
+    )

@@ -61,6 +61,16 @@ function say(node, text) {
   if (node.textContent !== text) node.textContent = text
 }
 
+// Hide the columns of a table in which nothing is known.
+function hideUnknown(id) {
+  const rows = [...$(id).tBodies[0].rows]
+  for (const [i, head] of [...$(id).rows[0].cells].entries()) {
+    const cells = rows.flatMap(row => row.cells[i] ?? [])
+    const unknown = cells.every(cell => cell.textContent === "–")
+    for (const cell of [head, ...cells]) cell.hidden = unknown
+  }
+}
+
 // A cell is a text or [text, class]. Nodes are kept, so that a selection and a reader's place survive.
 function fill(id, rows, without) {
   const table = $(id)

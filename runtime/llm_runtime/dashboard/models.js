@@ -8,6 +8,7 @@ async function listModels() {
     fill("listed", data.map(each => [
       each.id, each.owned_by, size(each.context_window), size(each.max_completion_tokens), each.shutdown_date ?? "–",
     ]), "None is known.")
+    hideUnknown("listed")
   } catch (error) {
     fill("listed", [], `The models are not known: ${error.message}`)
   }
