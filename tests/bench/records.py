@@ -3,8 +3,9 @@
     bin/bench records [ROUNDS]
 
 The same load goes to daemons that differ in this alone, in turns, each on the same core. What is counted is the CPU of
-the thread that serves requests, by the scheduler's clock; the median of the rounds is compared. The other threads (of
-SQLite, of the request log, of OpenTelemetry's SDK) are shown beside it. Then the same requests go to a daemon that
+the thread that serves requests, by the scheduler's clock. Each is compared with the daemon that writes nothing in the
+same round; shown are the median of the rounds and, in brackets, the middle half of them. The other threads (of SQLite,
+of the request log, of OpenTelemetry's SDK) are shown beside it. Then the same requests go to a daemon that
 cannot write anything: its ledger and request log are on a full disk, nobody reads its log, its collector is away.
 """
 
@@ -141,18 +142,18 @@ def costs(rounds: int) -> bool:
                     took = spent(system, load)
                     if number:  # the first warms up
                         found[place].append(took)
-        base = median(mine for mine, _ in found[0]) / units * 1e6
         unit = "plain request" if load == "plain" else "streamed chunk"
         for way, each in zip(WAYS, found, strict=True):
             mine = median(one for one, _ in each) / units * 1e6
             others = median(one for _, one in each) / units * 1e6
-            more = (mine / base - 1) * 100
+            ratios = sorted(one / nothing for (one, _), (nothing, _) in zip(each, found[0], strict=True))
+            low, more, high = ((ratios[len(ratios) * part // 4] - 1) * 100 for part in (1, 2, 3))
             over = way.budget is not None and more > way.budget
             fine = fine and not over
             budget = "" if way.budget is None else f"{way.budget:5.0f} %"
             print(
-                f"{unit:15} {way.name:28} {mine:7.1f} us {more:+6.1f} % {budget:>8}   other threads {others:6.1f} us"
-                f"{'  over' if over else ''}",
+                f"{unit:15} {way.name:28} {mine:7.1f} us {more:+6.1f} % ({low:+.0f} … {high:+.0f}) {budget:>8}"
+                f"   other threads {others:6.1f} us{'  over' if over else ''}",
                 flush=True,
             )
     return fine
