@@ -137,7 +137,7 @@ async def test_several_lines_are_one_text_and_exit_ends_it(chats: Chats) -> None
 async def test_an_answer_that_fails_is_one_line_and_no_part_of_the_conversation(chats: Chats) -> None:
     chats.fake.script(ScriptRule(contains="bad", status=400), ScriptRule())
     code, out, err = await chats.piped("Hi.\nbad\nMore.\n")
-    assert (code, out) == (0, "You said: Hi.\nYou said: More.\n")
+    assert (code, out) == (1, "You said: Hi.\nYou said: More.\n")
     assert err.startswith("llm-runtime: fake/m: ")
     assert err.count("\n") == 1
     assert [text for _, text in chats.said()[-1]] == ["Hi.", "You said: Hi.", "More."]

@@ -10,6 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from llm_protocol.content import JsonObject
+from llm_protocol.dialect import Headers
+
+TEXT_BYTES = 1000
+"""Of a body that is plain text, as much is looked at."""
 
 _MESSAGES = ("message", "msg", "error_msg", "error_message", "status_msg", "detail", "title")
 _CODES = ("code", "error_code", "status_code", "status")
@@ -37,6 +41,14 @@ def find_error(body: Any) -> JsonObject | None:
     if isinstance(body.get("detail"), list):  # FastAPI: a list of fields and problems
         return {"message": "; ".join(map(_sentence, body["detail"][:5]))}
     return _renamed(body) if any(isinstance(body.get(name), str) and body[name] for name in _MESSAGES) else None
+
+
+def plain_text(headers: Headers, body: bytes) -> str | None:
+    """The first line of a body that is plain text, as proxies send it; ``None`` if it is something else."""
+    kind = next((value for name, value in headers if name.lower() == "content-type"), "")
+    if not kind.lower().startswith("text/plain"):
+        return None
+    return body[:TEXT_BYTES].decode(errors="replace").strip().partition("\n")[0].strip() or None
 
 
 def _named(error: Any) -> JsonObject | None:

@@ -73,7 +73,7 @@ def _chat(command: argparse.ArgumentParser) -> None:
 
 def _conversation(command: argparse.ArgumentParser) -> None:
     _common(command)
-    command.add_argument("--url", help="address of a running daemon, such as http://127.0.0.1:8080")
+    _daemon(command)
     whom = command.add_mutually_exclusive_group()
     whom.add_argument("-m", "--model", default="", help="provider/model, a model, or auto (default)")
     whom.add_argument(
@@ -96,7 +96,7 @@ def _models(command: argparse.ArgumentParser) -> None:
         "that the key may use."
     )
     _common(command)
-    command.add_argument("--url", help="address of a running daemon, such as http://127.0.0.1:8080")
+    _daemon(command)
     command.add_argument("--json", action="store_true", help="print them as one JSON object")
     command.set_defaults(log_level="warning")
 
@@ -108,7 +108,7 @@ def _explain(command: argparse.ArgumentParser) -> None:
     )
     _common(command)
     command.add_argument("model", nargs="?", default="auto", help="provider/model, a model, a route, or auto (default)")
-    command.add_argument("--url", help="address of a running daemon, such as http://127.0.0.1:8080")
+    _daemon(command)
     command.set_defaults(log_level="warning")
 
 
@@ -117,7 +117,7 @@ def _top(command: argparse.ArgumentParser) -> None:
         "Watch a running daemon: requests, providers, failures, callers and cost. Ctrl-C ends it. With --once, or if "
         "stdout is not a terminal, print the figures once. The key is taken from LLM_RUNTIME_KEY."
     )
-    command.add_argument("--url", help="address of the daemon (default: LLM_RUNTIME_URL, or http://127.0.0.1:8080)")
+    _daemon(command, "address of the daemon (default: LLM_RUNTIME_URL, or http://127.0.0.1:8080)")
     command.add_argument("--once", action="store_true", help="print the figures once")
     command.add_argument(
         "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="between updates (default 2)"
@@ -135,7 +135,7 @@ def _spend(command: argparse.ArgumentParser) -> None:
         "--by", choices=["key", "team", "model", "route", "day"], default="key", help="what to group by (default key)"
     )
     command.add_argument("--since", metavar="TIME", help="from this day or time on, UTC: 2026-01-31T12:00:00Z")
-    command.add_argument("--url", help="address of a running daemon, such as http://127.0.0.1:8080")
+    _daemon(command)
     form = command.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="write comma-separated values")
     form.add_argument("--json", action="store_true", help="write one JSON object")
@@ -179,7 +179,7 @@ def _reload(command: argparse.ArgumentParser) -> None:
         "invalid, the errors are shown and the daemon keeps the old one. If keys are configured, it needs a key with "
         "admin = true in LLM_RUNTIME_KEY."
     )
-    command.add_argument("--url", help="address of the daemon (default LLM_RUNTIME_URL, or http://127.0.0.1:8080)")
+    _daemon(command, "address of the daemon (default: LLM_RUNTIME_URL, or http://127.0.0.1:8080)")
     command.add_argument("--json", action="store_true", help="write the result as one JSON object")
 
 
@@ -191,9 +191,7 @@ def _deploy(command: argparse.ArgumentParser) -> None:
         "is invalid."
     )
     _common(command)
-    command.add_argument(
-        "--url", help="a running daemon that reads the same file; its key is taken from LLM_RUNTIME_KEY"
-    )
+    _daemon(command, "a running daemon that reads the same file; its key is taken from LLM_RUNTIME_KEY")
     command.add_argument("--offline", action="store_true", help="connect to nothing: report on the configuration only")
     command.add_argument("--json", action="store_true", help="write the result as one JSON object")
     command.set_defaults(log_level="warning")
@@ -230,6 +228,15 @@ def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", metavar="FILE", help="configuration (TOML); without it, keys in the environment")
     command.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="what goes to stderr")
     command.add_argument("--log-format", choices=["text", "json"], default="text", help="how it is written")
+
+
+def _daemon(
+    command: argparse.ArgumentParser, url: str = "address of a running daemon, such as http://127.0.0.1:8080"
+) -> None:
+    command.add_argument("--url", help=url)
+    command.add_argument(
+        "--ca-file", metavar="FILE", help="certificates (PEM) to trust for --url (default: LLM_RUNTIME_CA_FILE)"
+    )
 
 
 def _seconds(text: str) -> float:

@@ -16,11 +16,11 @@ from llm_protocol.errors import BadRequestError
 from llm_protocol.policy import Policy
 from llm_runtime.cli.attachments import attachment, options, schema
 from llm_runtime.cli.conversation import KeptConversation, begun, keep, load
-from llm_runtime.cli.logs import start_logging
+from llm_runtime.cli.logs import start_logging, warnings_held
 from llm_runtime.cli.member_view import columns, watch
 from llm_runtime.cli.response_output import StdoutWriter, say_if_cut_off
 from llm_runtime.cli.signals import cancel_on_signal
-from llm_runtime.cli.target import as_said, name_of, target
+from llm_runtime.cli.target import as_said, is_daemon, name_of, target
 from llm_runtime.cli.terminal import (
     FAILED,
     INTERRUPTED,
@@ -55,9 +55,10 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         {**options(arguments.option), **({"response_format": schema(arguments.schema)} if arguments.schema else {})},
     )
     try:
-        return trio.run(_ask, config, model, asking)
+        with warnings_held(of_daemon=is_daemon(model)):
+            return trio.run(_ask, config, model, asking)
     except BaseExceptionGroup as group:
-        raise as_said(leaf(group), model) from None
+        raise as_said(leaf(group), model, config) from None
 
 
 async def _ask(config: Config, model: str, asking: _Asking) -> int:

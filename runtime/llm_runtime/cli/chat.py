@@ -17,9 +17,9 @@ from llm_protocol.response import LLMResponse
 from llm_runtime import sync
 from llm_runtime.cli.attachments import options
 from llm_runtime.cli.conversation import begun, keep, load
-from llm_runtime.cli.logs import start_logging
+from llm_runtime.cli.logs import start_logging, warnings_held
 from llm_runtime.cli.response_output import StdoutWriter, say_if_cut_off
-from llm_runtime.cli.target import as_said, name_of, target
+from llm_runtime.cli.target import as_said, is_daemon, name_of, target
 from llm_runtime.cli.terminal import (
     FAILED,
     INTERRUPTED,
@@ -30,7 +30,7 @@ from llm_runtime.cli.terminal import (
     say,
     write_all,
 )
-from llm_runtime.config import ConfigError
+from llm_runtime.config import Config, ConfigError
 from llm_runtime.options import ChatOptions
 from llm_runtime.requesting import chat_request
 
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     user.show(HELP.format(model=name_of(model)))
     try:
         with sync.open_runtime(config) as runtime:
-            chat = _Chat(runtime, model, given, messages)
+            chat = _Chat(runtime, model, given, messages, config)
             while (text := user.ask()) is not None:
                 if chat.answer(text) and not arguments.no_log:
                     keep(name_of(model), chat.messages, environ)
@@ -68,15 +68,22 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return UNREAD
     except OSError as exc:
         return print_error(f"cannot write the answer: {exc.strerror}", FAILED)
-    return INTERRUPTED if user.has_left else 0
+    if user.has_left:
+        return INTERRUPTED
+    return FAILED if chat.has_failed and not user.is_there else 0
 
 
 @final
 class _Chat:
     """The conversation so far."""
 
-    def __init__(self, runtime: sync.SyncRuntime, model: str, given: dict[str, Any], messages: list[Message]) -> None:
+    def __init__(
+        self, runtime: sync.SyncRuntime, model: str, given: dict[str, Any], messages: list[Message], config: Config
+    ) -> None:
         self.messages = messages
+        self.has_failed = False
+        """Whether a request has failed."""
+        self._config = config
         self._runtime = runtime
         self._model = model
         self._given: Any = given
@@ -89,7 +96,7 @@ class _Chat:
         stream = self._runtime.stream(asked, model=self._model, **self._given)
         writer = StdoutWriter()
         try:
-            with stream as answer:
+            with warnings_held(of_daemon=is_daemon(self._model)), stream as answer:
                 for event in answer:
                     if isinstance(event, TextDelta):
                         writer.write(event.text)
@@ -102,7 +109,8 @@ class _Chat:
             return self._take(asked, _so_far(stream))
         except LLMClientError as exc:
             writer.end_line()
-            print_error(as_said(leaf(exc), self._model), FAILED)
+            self.has_failed = True
+            print_error(as_said(leaf(exc), self._model, self._config), FAILED)
             return False
         finally:
             writer.end_line()
@@ -126,18 +134,19 @@ class _User:
     """Reads the user's input. If stdin is not a terminal, each line is a text, and only responses are shown."""
 
     def __init__(self) -> None:
-        self._is_there = bool(sys.stdin and sys.stdin.isatty())
+        self.is_there = bool(sys.stdin and sys.stdin.isatty())
+        """Whether stdin is a terminal."""
         self.has_left = False
         """Whether Ctrl-C ended the chat."""
         self._is_warned = False
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors="replace")
-        if self._is_there:
+        if self.is_there:
             import readline  # noqa: F401 - it gives `input` a history and the keys to edit a line
 
     def show(self, text: str) -> None:
         """Show a line if stdin is a terminal."""
-        if self._is_there:
+        if self.is_there:
             write_all(f"{text}\n".encode())
 
     def ask(self) -> str | None:
@@ -150,7 +159,7 @@ class _User:
                 if line.split()[:1] == ["!multi"]:
                     line = self._several(" ".join(["!end", *line.split()[1:]]))
             except KeyboardInterrupt:
-                if self._is_there and not self._is_warned:
+                if self.is_there and not self._is_warned:
                     write_all(b"\n")
                     say("llm-runtime: Ctrl-C again, Ctrl-D or 'exit' ends the chat")
                     self._is_warned = True
@@ -172,7 +181,7 @@ class _User:
         return "\n".join(lines)
 
     def _line(self, prompt: str) -> str | None:
-        if self._is_there:
+        if self.is_there:
             try:
                 return input(prompt)
             except EOFError:

@@ -7,39 +7,32 @@ from contextlib import asynccontextmanager
 from typing import TypeVar, final
 
 import msgspec
-import trio
 
-from llm_actors.transport import Transport, TransportError
-from llm_protocol.dialect import WireRequest
-from llm_protocol.errors import LLMClientError, NetworkError
+from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.failures import Failure, FailureKind
-from llm_runtime.cli.setup import WRONG_KEY, Daemon
-from llm_runtime.config import Provider
-from llm_runtime.providers import provider_spec
+from llm_runtime.cli.setup import Daemon
+from llm_runtime.remote.address import Address
+from llm_runtime.remote.runtime import greet
 
 ANSWER_SECONDS = 15.0
 """The time limit for a daemon's response."""
 
+WRONG_KEY = " (the key for a daemon is taken from LLM_RUNTIME_KEY)"
+"""What is added to a daemon's own words about a wrong key, or none."""
+
+UNTRUSTED = "; --ca-file or LLM_RUNTIME_CA_FILE names the certificates to trust"
+"""What is added to the reason why a daemon's certificate is refused."""
+
 
 Body = TypeVar("Body")
-
-
-class _Problem(msgspec.Struct):
-    message: str
-
-
-class _Refusal(msgspec.Struct):
-    error: _Problem
 
 
 @final
 class DaemonClient:
     """Sends requests to one daemon. Created by `daemon_client`."""
 
-    def __init__(self, running: Daemon, transport: Transport) -> None:
-        provider = Provider(kind="openai_compatible", base_url=running.base_url, api_key=running.key)
-        self._spec = provider_spec("daemon", provider)
-        self._transport = transport
+    def __init__(self, address: Address) -> None:
+        self._address = address
 
     async def get(self, path: str) -> bytes:
         """The body at ``path``, which is appended to the base URL; see `ask`."""
@@ -47,30 +40,38 @@ class DaemonClient:
 
     async def ask(self, method: str, path: str) -> bytes:
         """The body of the response at ``path``, which is appended to the base URL. Waits at most `ANSWER_SECONDS`.
-        Raises `NetworkError` if the daemon does not respond, and `LLMClientError` with its own message if it refuses.
+        Raises `LLMClientError`, with the daemon's own message if it refuses.
         """
-        request = self._spec.http_request(WireRequest(method, path))
         try:
-            with trio.fail_after(ANSWER_SECONDS):
-                async with self._transport.send(request) as response:
-                    body = await response.read()
-            if response.status == 200:
-                return body
-            message = msgspec.json.decode(body, type=_Refusal).error.message
-        except (TransportError, trio.TooSlowError, msgspec.DecodeError) as exc:
-            text = str(exc) or f"{request.origin} does not respond"
-            raise NetworkError(Failure(kind=FailureKind.NETWORK, message=text)) from exc
-        raise LLMClientError(message + WRONG_KEY if response.status == 401 else message)
+            return await self._address.request(method, f"/v1{path}", seconds=ANSWER_SECONDS)
+        except LLMClientError as exc:
+            if exc.failure.upstream_status == 404:
+                await greet(self._address)  # raises if it is no daemon at all
+            raise with_hint(exc) from None
+
+
+def with_hint(exc: LLMClientError) -> LLMClientError:
+    """The error, with what the user of a command can do about it."""
+    return error_for(msgspec.structs.replace(exc.failure, message=hinted(exc.failure)), exc.partial)
+
+
+def hinted(failure: Failure) -> str:
+    """The message of a failure at a daemon, with what the user of a command can do about it."""
+    if failure.upstream_status == 401:
+        return failure.message + WRONG_KEY
+    if failure.kind is FailureKind.TLS and "certificate refused" in failure.message:
+        return failure.message.rstrip(".") + UNTRUSTED
+    return failure.message
 
 
 @asynccontextmanager
 async def daemon_client(running: Daemon) -> AsyncIterator[DaemonClient]:
     """A client for that daemon. Its connections are closed at the end of the block."""
-    transport = Transport()
+    address = Address(running.base_url, running.key, running.ca_file)
     try:
-        yield DaemonClient(running, transport)
+        yield DaemonClient(address)
     finally:
-        await transport.aclose()
+        await address.aclose()
 
 
 def decoded(body: bytes, kind: type[Body]) -> Body:

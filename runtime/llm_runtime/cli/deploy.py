@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     source, identity, now = arguments.config or "environment", str(uuid4()), timestamp(time.time())
     try:
         config = configured(arguments.config, environ, say, install=False)
-        running = daemon(arguments.url, None, environ) if arguments.url else None
+        running = daemon(arguments.url, None, environ, arguments.ca_file) if arguments.url else None
     except ConfigError as exc:
         if arguments.json:
             _write(refused("; ".join(map(str, exc.all)), source, id=identity, timestamp=now))

@@ -26,7 +26,7 @@ class _Explanation(msgspec.Struct):
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Explain, and return the exit code. Raises `LLMClientError` or `ConfigError`."""
     start_logging(arguments.log_level, arguments.log_format)
-    running = daemon(arguments.url, arguments.config, environ)
+    running = daemon(arguments.url, arguments.config, environ, arguments.ca_file)
     try:
         if running is not None:
             lines = trio.run(_explanation, running, arguments.model)

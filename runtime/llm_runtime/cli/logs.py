@@ -11,6 +11,8 @@ import logging
 import os
 import select
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from types import TracebackType
 from typing import TypeAlias, final
@@ -35,6 +37,45 @@ def start_logging(level: str, form: str) -> None:
     # Do not determine for each line what no line shows: thread, process, and the place in the code.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # the switch that the documentation names ("Optimization")
+
+
+@contextmanager
+def warnings_held(*, of_daemon: bool) -> Iterator[None]:
+    """Log what is warned of a provider, such as a key that it refuses, only after the block, and not at all if it
+    raises: then the error says it. ``of_daemon``: the provider is a daemon, which warns itself, so not at all.
+    """
+    held = _Held(_OF_DAEMON if of_daemon else _OF_PROVIDERS)
+    handlers = logging.getLogger().handlers
+    for handler in handlers:
+        handler.addFilter(held)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(held)
+    for record in () if of_daemon else held.records:
+        logging.getLogger(record.name).handle(record)
+
+
+_OF_PROVIDERS = ("llm_actors.selector",)
+_OF_DAEMON = ("llm_actors.selector", "llm_actors.provider")
+
+
+@final
+class _Held(logging.Filter):
+    """Keeps warnings of these loggers back."""
+
+    def __init__(self, loggers: tuple[str, ...]) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self._loggers = loggers
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged now."""
+        if record.levelno != logging.WARNING or not record.name.startswith(self._loggers):
+            return True
+        self.records.append(record)
+        return False
 
 
 @final

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import msgspec
 import trio
 
+from llm_protocol.errors import LLMClientError
+from llm_runtime.cli.daemon_client import with_hint
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import Daemon, configured, daemon
 from llm_runtime.cli.terminal import leaf, print_out, say
@@ -18,9 +20,11 @@ from llm_runtime.runtime import open_runtime
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Print them, one on each line, and return the exit code. Raises `LLMClientError` or `ConfigError`."""
     start_logging(arguments.log_level, arguments.log_format)
-    running = daemon(arguments.url, arguments.config, environ)
+    running = daemon(arguments.url, arguments.config, environ, arguments.ca_file)
     try:
         found = trio.run(_here, arguments, environ) if running is None else trio.run(_there, running)
+    except LLMClientError as exc:
+        raise (exc if running is None else with_hint(exc)) from None
     except BaseExceptionGroup as group:
         raise leaf(group) from None
     if arguments.json:
@@ -40,5 +44,5 @@ async def _here(arguments: argparse.Namespace, environ: Mapping[str, str]) -> di
 
 
 async def _there(running: Daemon) -> dict[str, list[str]]:
-    async with connect(running.base_url, key=running.key) as rt:
+    async with connect(running.base_url, key=running.key, ca_file=running.ca_file) as rt:
         return await rt.models()

@@ -19,7 +19,7 @@ USUAL = "http://127.0.0.1:8080"
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Reload, say what changed, and give the exit code. Raises `LLMClientError` or `ConfigError`."""
     start_logging("warning", "text")
-    running = daemon(arguments.url or environ.get("LLM_RUNTIME_URL") or USUAL, None, environ)
+    running = daemon(arguments.url or environ.get("LLM_RUNTIME_URL") or USUAL, None, environ, arguments.ca_file)
     assert running is not None
     try:
         body = trio.run(_ask, running)

@@ -14,6 +14,7 @@ import trio
 
 from llm_actors.kernel import SchedulerInstrument
 from llm_runtime.cli.logs import start_logging
+from llm_runtime.cli.reachable import reachable
 from llm_runtime.cli.setup import CHECKOUT, configured
 from llm_runtime.cli.terminal import print_out, say
 from llm_runtime.config import Config, ConfigError, with_server
@@ -81,7 +82,7 @@ def _log(line: str) -> None:
 def _ready(config: Config, program: str, tell: Callable[[str], None], url: str) -> None:
     print_out(f"ready {url}")
     key = "LLM_RUNTIME_KEY=… " if config.keys else ""
-    tell(f'llm-runtime: try: {key}{program} ask --url {url} "Say hello."')
+    tell(f'llm-runtime: try: {key}{program} ask --url {reachable(url, config.server.tls)} "Say hello."')
 
 
 async def _serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -18,9 +19,6 @@ NOTHING = (
     "there is no provider: set a key such as OPENAI_API_KEY, start Ollama, name a configuration with --config, or "
     "install the local model with: llm-runtime model install"
 )
-
-WRONG_KEY = " (the key for a daemon is taken from LLM_RUNTIME_KEY)"
-"""What is added to a daemon's own words about a wrong key, or none."""
 
 Change: TypeAlias = Callable[[Config], Config]
 
@@ -56,14 +54,18 @@ def configured(
 
 
 class Daemon(NamedTuple):
-    """A running daemon to ask: its address, which ends in ``/v1``, and the key for it."""
+    """A running daemon to ask: its address, which ends in ``/v1``, the key for it, and the file with the certificates
+    to trust; ``None``: the system's.
+    """
 
     base_url: str
     key: Secret | None
+    ca_file: str | None = None
 
 
-def daemon(url: str | None, file: str | None, environ: Mapping[str, str]) -> Daemon | None:
+def daemon(url: str | None, file: str | None, environ: Mapping[str, str], ca_file: str | None = None) -> Daemon | None:
     """The daemon that ``--url`` names, or LLM_RUNTIME_URL where there is no ``--config``; None: this process answers.
+    ``ca_file`` is what ``--ca-file`` names; without it LLM_RUNTIME_CA_FILE does.
 
     Raises `ConfigError` for an address or key that is none, and for ``--url`` together with ``--config``.
     """
@@ -71,10 +73,13 @@ def daemon(url: str | None, file: str | None, environ: Mapping[str, str]) -> Dae
         raise ConfigError("--config answers in this process, --url asks a daemon: give only one of them")
     url = url or environ.get("LLM_RUNTIME_URL")
     if not url or file:
+        if ca_file:
+            raise ConfigError("--ca-file is for a daemon: name it with --url or LLM_RUNTIME_URL")
         return None
+    trusted = ca_file or environ.get("LLM_RUNTIME_CA_FILE")
     try:
         key = checked(environ["LLM_RUNTIME_KEY"], "LLM_RUNTIME_KEY") if environ.get("LLM_RUNTIME_KEY") else None
-        return Daemon(checked_url(url).removesuffix("/v1") + "/v1", key)
+        return Daemon(checked_url(url).removesuffix("/v1") + "/v1", key, os.path.abspath(trusted) if trusted else None)
     except ConfigError:
         raise ConfigError("the daemon's URL is not an address like http://127.0.0.1:8080") from None
     except ValueError as exc:

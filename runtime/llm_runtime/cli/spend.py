@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         since = parse_since(arguments.since or "")
     except ValueError:
         raise ConfigError("--since is a day or time such as 2026-01-31 or 2026-01-31T12:00:00Z (UTC)") from None
-    running = daemon(arguments.url, arguments.config, environ)
+    running = daemon(arguments.url, arguments.config, environ, arguments.ca_file)
     try:
         rows = _read(arguments, since, environ) if running is None else trio.run(_rows, running, arguments)
     except BaseExceptionGroup as group:

@@ -13,9 +13,11 @@ import msgspec
 
 from llm_actors.orchestrator.attempt_loop import WHOSE_KEY
 from llm_protocol.errors import LLMClientError, error_for
+from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Attempts
 from llm_protocol.requests import AUTO
-from llm_runtime.cli.setup import WRONG_KEY, configured, daemon
+from llm_runtime.cli.daemon_client import hinted
+from llm_runtime.cli.setup import configured, daemon
 from llm_runtime.cli.terminal import say
 from llm_runtime.config import Config, ConfigError, Provider
 
@@ -30,7 +32,7 @@ def target(
     arguments: argparse.Namespace, environ: Mapping[str, str], earlier: KeptConversation | None
 ) -> tuple[Config, str]:
     """The provider to use, and the model."""
-    running = daemon(arguments.url, arguments.config, environ)
+    running = daemon(arguments.url, arguments.config, environ, arguments.ca_file)
     model = arguments.route or arguments.model or (earlier.model if earlier else AUTO)
     if running is None:
         config = configured(arguments.config, environ, say)
@@ -39,7 +41,9 @@ def target(
             raise ConfigError(f"--route: there is no route {arguments.route!r}; known: {known}")
         return config, model
     kind = "openai_compatible"
-    provider = Provider(kind=kind, base_url=running.base_url, api_key=running.key, models=(AUTO,))
+    provider = Provider(
+        kind=kind, base_url=running.base_url, api_key=running.key, models=(AUTO,), ca_file=running.ca_file
+    )
     # The daemon retries; if it is not running, the user should learn that at once.
     return Config(providers={DAEMON: provider}, attempts=Attempts(max=1)), f"{DAEMON}/{model}"
 
@@ -49,12 +53,22 @@ def name_of(model: str) -> str:
     return model.removeprefix(f"{DAEMON}/")
 
 
-def as_said(exc: BaseException, model: str) -> BaseException:
+def is_daemon(model: str) -> bool:
+    """Whether a running daemon is asked for the model that `target` returned."""
+    return model.startswith(f"{DAEMON}/")
+
+
+def as_said(exc: BaseException, model: str, config: Config) -> BaseException:
     """The daemon's own error message. That the daemon is configured as a provider here is an internal detail."""
-    ours = f"{model}: "
-    if not (isinstance(exc, LLMClientError) and ours.startswith(f"{DAEMON}/") and exc.failure.message.startswith(ours)):
+    if not (is_daemon(model) and isinstance(exc, LLMClientError)):
         return exc
-    said = exc.failure.message.removeprefix(ours)
-    if exc.failure.upstream_status == 401:
-        said = said.replace(f" {WHOSE_KEY}", "") + WRONG_KEY  # of whose key it is, its user knows better
-    return error_for(msgspec.structs.replace(exc.failure, message=said), exc.partial)
+    failure = exc.failure
+    said = failure.message.removeprefix(f"{model}: ").removesuffix(f" {WHOSE_KEY}")
+    if failure.kind in _NOT_REACHED:
+        said = f"{str(config.providers[DAEMON].base_url).removesuffix('/v1')}: {said}"
+    said = hinted(msgspec.structs.replace(failure, message=said))
+    return error_for(msgspec.structs.replace(failure, message=said), exc.partial)
+
+
+_NOT_REACHED = frozenset((FailureKind.NETWORK, FailureKind.TLS, FailureKind.TIMEOUT_CONNECT))
+"""Failures whose message has to say where."""

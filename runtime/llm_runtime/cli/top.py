@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import trio
 
-from llm_protocol.errors import NetworkError
+from llm_protocol.errors import LLMTimeoutError, NetworkError
 from llm_runtime.cli.daemon_client import daemon_client, decoded
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import Daemon, daemon
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     Raises `ConfigError` for an address that is none, `LLMClientError` for a daemon that cannot be looked at.
     """
     start_logging(arguments.log_level, arguments.log_format)
-    running = daemon(arguments.url or environ.get("LLM_RUNTIME_URL") or DEFAULT_URL, None, environ)
+    running = daemon(arguments.url or environ.get("LLM_RUNTIME_URL") or DEFAULT_URL, None, environ, arguments.ca_file)
     assert running is not None, "an address was given"
     try:
         if arguments.once or not os.isatty(1):
@@ -68,7 +68,7 @@ async def _follow(running: Daemon, interval: float) -> None:
                     now, before = decoded(await client.get("/runtime/statistics"), Statistics), now
                     lines = screen(now, before if before.uptime_s <= now.uptime_s else now, size.columns)
                     state = f"llm-runtime at {running.base_url.removesuffix('/v1')}    Ctrl-C ends"
-                except NetworkError as exc:
+                except (NetworkError, LLMTimeoutError) as exc:
                     state = f"NOT ANSWERING: {exc}. Below is what it was."
                 _draw([state[: size.columns], *lines][: size.lines])
                 await trio.sleep(interval)

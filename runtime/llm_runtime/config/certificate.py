@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,9 @@ SOON: Final = timedelta(days=14)
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x30, 0x17, 0x18, 0xA0
+_BOOLEAN, _DNS_NAME, _IP_ADDRESS = 0x01, 0x82, 0x87
+_SUBJECT_ALT_NAME = b"\x06\x03\x55\x1d\x11"
+"""The identifier of the extension, as DER."""
 
 
 def server_context(config: ServerTls) -> ssl.SSLContext:
@@ -49,11 +53,39 @@ def server_context(config: ServerTls) -> ssl.SSLContext:
 
 def valid_until(config: ServerTls) -> datetime:
     """Until when the certificate can be used. Blocks; raises `ConfigError`."""
+    try:
+        return _not_after(_first_certificate(config))
+    except (ValueError, IndexError):
+        raise ConfigError(f"there is no certificate (PEM) in {config.certificate}", "certificate") from None
+
+
+def certificate_names(config: ServerTls) -> list[str]:
+    """The host names and IP addresses that the certificate is for. Blocks; raises `ConfigError`."""
+    der = _first_certificate(config)
+    try:
+        at = der.index(_SUBJECT_ALT_NAME) + len(_SUBJECT_ALT_NAME)
+        start, end, kind = _element(der, at)
+        if kind == _BOOLEAN:  # it is critical
+            start, end, kind = _element(der, end)
+        at, end, _ = _element(der, start, _SEQUENCE)
+        names = []
+        while at < end:
+            start, at, kind = _element(der, at)
+            if kind == _DNS_NAME:
+                names.append(der[start:at].decode("ascii"))
+            elif kind == _IP_ADDRESS:
+                names.append(str(ip_address(der[start:at])))
+    except (ValueError, IndexError):
+        return []
+    return names
+
+
+def _first_certificate(config: ServerTls) -> bytes:
     found = _PEM.search(_read(config.certificate, "certificate"))
     try:
         assert found is not None
-        return _not_after(ssl.PEM_cert_to_DER_cert(found[0].decode("ascii")))
-    except (AssertionError, ValueError, IndexError):
+        return ssl.PEM_cert_to_DER_cert(found[0].decode("ascii"))
+    except (AssertionError, ValueError):
         raise ConfigError(f"there is no certificate (PEM) in {config.certificate}", "certificate") from None
 
 

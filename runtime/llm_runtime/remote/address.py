@@ -55,21 +55,31 @@ class Address:
             return None
         return await trio.to_thread.run_sync(self._trust.context)
 
-    async def request(self, method: str, path: str, body: bytes = b"", *, accept: tuple[int, ...] = (200,)) -> bytes:
-        """Send a request, and return the body of the response. Raises `LLMClientError`."""
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        accept: tuple[int, ...] = (200,),
+        seconds: float = HTTP_SECONDS,
+    ) -> bytes:
+        """Send a request, and return the body of the response, which may take so many ``seconds``. Raises
+        `LLMClientError`; if the daemon refuses, its failure has the status as ``upstream_status``.
+        """
         headers = {**self.headers, **({"content-type": "application/json"} if body else {})}
         request = HttpRequest(method, self.origin, self.target(path), headers, body)
         try:
-            with trio.fail_after(HTTP_SECONDS):
+            with trio.fail_after(seconds):
                 async with self._transport.send(request) as response:
                     status, data = response.status, await response.read()
         except trio.TooSlowError:
-            words = f"{self}: no response within {HTTP_SECONDS:g} s"
+            words = f"{self}: no response within {seconds:g} s"
             raise LLMTimeoutError(Failure(kind=FailureKind.TIMEOUT_TOTAL, message=words)) from None
         except TransportError as exc:
             raise _failed(exc) from exc
         if status not in accept:
-            raise error_for(self._refusal(status, data).reason())
+            raise error_for(msgspec.structs.replace(self._refusal(status, data).reason(), upstream_status=status))
         return data
 
     def _refusal(self, status: int, data: bytes) -> Refused:

@@ -17,7 +17,8 @@ from llm_actors.selector import Ranking
 from llm_protocol.codec.fields import bad_request
 from llm_protocol.codec.json import encode_json
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.errors import UnsupportedError
+from llm_protocol.errors import LLMClientError, UnsupportedError, error_for
+from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.native import Greeting
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AUTO, AnyRequest
@@ -207,4 +208,14 @@ async def connect(
 
 async def greet(address: Address) -> Greeting:
     """The daemon's greeting. Raises `LLMClientError`."""
-    return decode(await address.request("GET", "/v1/runtime"), Greeting)
+    try:
+        data = await address.request("GET", "/v1/runtime")
+        msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        pass
+    except LLMClientError as exc:
+        if exc.failure.upstream_status != 404:
+            raise
+    else:
+        return decode(data, Greeting)
+    raise error_for(Failure(kind=FailureKind.PROTOCOL, message=f"{address} is not an llm-runtime daemon"))

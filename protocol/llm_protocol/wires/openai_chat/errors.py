@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from llm_protocol.codec.decoding import misread
-from llm_protocol.codec.error_body import find_error
+from llm_protocol.codec.error_body import find_error, plain_text
 from llm_protocol.codec.headers import retry_after
 from llm_protocol.codec.json import WireError, decode_json
 from llm_protocol.codec.times import duration
@@ -105,7 +105,7 @@ def decode_error(status: int | None, headers: Headers, body: bytes, reset_s: flo
     try:
         value = decode_json(body)
     except WireError:
-        value = None
+        value = plain_text(headers, body)
     return failure_of(value, status, headers, reset_s)
 
 
