@@ -2,11 +2,14 @@
 
     llm-runtime   one_for_one, 3 restarts in 60 s
      ├─ core      one_for_one
-     │   ├─ store, limiter, selector, cache, catalog   a small supervisor each, which parks it if it keeps crashing
-     │   ├─ providers              one small supervisor per provider, which does the same
-     │   └─ orchestrator           nothing works without it: its failure escalates
+     │   ├─ store, request-log, otel                only if they are configured
+     │   ├─ limiter, selector, cache, catalog
+     │   ├─ providers                               one supervisor per provider
+     │   └─ orchestrator                            nothing works without it: its failure escalates
      ├─ sessions  one child per connection        (the daemon only)
      └─ server    last to start, first to stop    (the daemon only)
+
+Every child of core but the orchestrator has a small supervisor of its own, which parks it if it keeps crashing.
 
 Refs are stable across restarts, so no actor needs a restart because of another. What requests experience while an actor
 is parked is described in docs/architecture.md, "When a service is away".

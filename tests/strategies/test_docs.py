@@ -8,7 +8,7 @@ from pathlib import Path
 from trio.testing import MockClock
 
 from bench.strategies import measure, table
-from llm_actors.orchestrator.strategies import context, ensemble, knowledge, member_slots, prompts
+from llm_actors.orchestrator.strategies import context, ensemble, knowledge, member_seats, prompts
 from llm_runtime.config import parse
 
 TEXT = (Path(__file__).parents[2] / "docs" / "orchestration.md").read_text()
@@ -32,4 +32,4 @@ def test_the_bounds_are_those_of_the_code() -> None:
     assert f"the last {knowledge.MAX_PIECES}, at most {knowledge.PIECE_CHARACTERS:,} characters" in WORDS
     assert f"the last {knowledge.MAX_CONVERSATIONS:,} conversations" in WORDS
     assert f"members have {ensemble.MEMBERS_SHARE:.0%} of".replace("%", " %") in WORDS
-    assert member_slots.DEFAULT_MEMBERS == 3
+    assert member_seats.DEFAULT_MEMBERS == 3

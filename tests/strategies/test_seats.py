@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from llm_actors.catalog import Candidate, Catalog
-from llm_actors.orchestrator.strategies.member_slots import TEMPERATURES, diverse, named, varied
+from llm_actors.orchestrator.strategies.member_seats import TEMPERATURES, diverse, named, varied
 from llm_protocol.content import Message
 from llm_protocol.requests import ChatRequest, LLMProvider, Parameters, RequestType
 from llm_protocol.vendors import VENDORS
@@ -63,7 +63,7 @@ def test_as_many_as_there_are_and_none_twice(pairs: list[tuple[str, str]], count
 
 def test_a_name_given_twice_gets_two_seats() -> None:
     found = named(catalog(), CHAT, None, ["mine/m", "yours/m", "mine/m", "nobody"])
-    assert [(slot.name, slot.nth) for slot in found] == [("mine/m", 0), ("yours/m", 0), ("mine/m#2", 1), ("nobody", 0)]
+    assert [(seat.name, seat.nth) for seat in found] == [("mine/m", 0), ("yours/m", 0), ("mine/m#2", 1), ("nobody", 0)]
     assert found[3].failure is not None
 
 

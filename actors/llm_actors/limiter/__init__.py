@@ -1,9 +1,9 @@
 """The rate limiter: requests, tokens and concurrency, per provider and per caller.
 
-with await reserve(limiter, ("openai", "backup"), tokens=1200, caller="alice") as room:
-    room.sent()
-    outcome = await generate(providers[room.provider], …)
-    room.settle(usage, outcome.limits)
+with await reserve(limiter, ("openai", "backup"), tokens=1200, caller="alice") as reservation:
+    reservation.sent()
+    outcome = await generate(providers[reservation.provider], …)
+    reservation.settle(usage, outcome.limits)
 """
 
 from llm_actors.limiter.actor import LimiterActor, change_limits, limiter_child

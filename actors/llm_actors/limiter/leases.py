@@ -34,7 +34,7 @@ class Lease(NamedTuple):
     """The provider's model it is for, if known."""
 
     def end(self, ending: Settlement, tokens: int | None, now: float) -> None:
-        """Settle: free the slots, and correct the charges to what was really used."""
+        """Settle: give the concurrency back, and correct the charges to what was really used."""
         used = 0 if ending is not Settlement.CHARGED else None if tokens is None else max(0, tokens)
         for account, charges in zip(self.accounts, self.taken, strict=True):
             account.settle(charges, now, request_back=ending is Settlement.REFUNDED, tokens=used)
@@ -51,7 +51,7 @@ class Lease(NamedTuple):
 
     @property
     def accounts(self) -> tuple[LimitState, ...]:
-        """The provider and caller whose slots it holds."""
+        """The provider and caller whose concurrency it uses."""
         return (self.provider,) if self.caller is None else (self.provider, self.caller)
 
 

@@ -143,7 +143,7 @@ class RateLimiter:
     ) -> Lease | None:
         """A reservation has ended. One that is unknown, or had ended before, changes nothing.
 
-        What its vendor reported is applied before the freed slot is given away.
+        What its vendor reported is applied before the freed concurrency is given away.
         """
         lease = self._leases.pop(number)
         if lease is None:

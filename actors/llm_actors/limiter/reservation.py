@@ -38,8 +38,8 @@ class Reservation:
     """A reservation for one request at ``provider``. Use it as a scope around the attempt, and end it once with
     `settle` or `refund`; the first call counts.
 
-    If it is left without either, everything is returned if `sent` was not called, and only the slot if it was. No
-    method waits.
+    If it is left without either, everything is returned if `sent` was not called, and only the concurrency if it was.
+    No method waits.
     """
 
     __slots__ = ("_limiter", "_number", "_open", "_sent", "_ticket", "is_budgeted", "provider", "warning")
@@ -142,9 +142,9 @@ async def reserve(
     spend: SpendAsk | None = None,
     deadline: float = inf,
 ) -> Reservation:
-    """Reserve room for a request of about ``tokens`` tokens at the first of ``names`` (in rank order) that has it.
+    """Reserve capacity for a request of about ``tokens`` tokens at the first of ``names`` (in rank order) that has it.
 
-    Waits for whichever has room first: until ``deadline`` on Trio's clock, after which it raises `CallExpired`, within
+    Waits for whichever has it first: until ``deadline`` on Trio's clock, after which it raises `CallExpired`, within
     the caller's own deadline (30 s where there is neither), and no longer than the ``wait_s`` of
     the provider's limits, of which ``waited_s`` has been used before, and that of the caller's. Raises `RateLimitError`
     with ``retry_after`` and ``limit_owner`` when that is over, or as soon as it is clear that it will not do;
@@ -201,7 +201,7 @@ async def _ask(
         granted = await limiter.call(ask, deadline=deadline)
         if granted.wait_s:
             if trio.current_time() + granted.wait_s > deadline:
-                raise CallExpired(limiter.name, "the room that it has comes after the deadline")
+                raise CallExpired(limiter.name, "it has capacity only after the deadline")
             await trio.sleep(granted.wait_s)
         return Reservation(limiter, granted, ticket, is_budgeted=spend is not None)
     except (trio.Cancelled, KernelError):

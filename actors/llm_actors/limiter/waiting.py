@@ -108,7 +108,7 @@ class WaitingRequests:
         return self._bounds.next(self._waiting)
 
     def expected(self, waiter: QueuedRequest, now: float) -> list[Turn]:
-        """When its turn would come, by the rates and the requests ahead. Waiting for a slot is not included."""
+        """When its turn would come, by the rates and the requests ahead. Waiting for concurrency is not included."""
         turns = []
         for name in waiter.names:
             account, line = self._provider(name)

@@ -96,16 +96,16 @@ class AttemptContext(NamedTuple):
 
 @final
 class Reserved:
-    """The permission for one call. Its resources are held until the end of the block, whatever ends it. ``room`` is the
-    limiter's reservation; ``None`` if there are no limits.
+    """The permission for one call. Its resources are held until the end of the block, whatever ends it.
+    ``reservation`` is ``None`` if there are no limits.
     """
 
-    __slots__ = ("_slot", "candidate", "estimate", "room")
+    __slots__ = ("_slot", "candidate", "estimate", "reservation")
 
-    def __init__(self, candidate: Candidate, estimate: Estimate, room: Reservation | None, slot: Slot) -> None:
+    def __init__(self, candidate: Candidate, estimate: Estimate, reservation: Reservation | None, slot: Slot) -> None:
         self.candidate = candidate
         self.estimate = estimate
-        self.room = room
+        self.reservation = reservation
         self._slot = slot
 
     def __enter__(self) -> Self:
@@ -121,8 +121,8 @@ class Reserved:
     def give_back(self) -> None:
         """Release the resources. Releasing twice is harmless."""
         self._slot.give_back()
-        if self.room is not None:
-            self.room.leave()
+        if self.reservation is not None:
+            self.reservation.leave()
 
 
 def shown_to(candidate: Candidate, request: AnyRequest, services: Services) -> AnyRequest:
@@ -152,7 +152,7 @@ class Attempt:
         "_reported_model",
         "_reported_usage",
         "_request",
-        "_room",
+        "_reservation",
         "_services",
         "_sink",
         "_waited_s",
@@ -172,14 +172,14 @@ class Attempt:
         hedge: bool = False,
         prepared: Prepared | None = None,
     ) -> None:
-        candidate, estimate, room = claim.candidate, claim.estimate, claim.room
+        candidate, estimate, reservation = claim.candidate, claim.estimate, claim.reservation
         self.candidate = candidate
         self._question = request
         self._services = services
         self._context = context
         self._request = request
         self._estimate = estimate
-        self._room = room
+        self._reservation = reservation
         self._hold = context.budget.hold(candidate, estimate, request) if context.budget is not None else None
         self._lowered_to: int | None = None
         """The tokens that the vendor may write, if a budget allows fewer than the request."""
@@ -188,8 +188,8 @@ class Attempt:
             allowed = _most_tokens(self._request)
             self._lowered_to = None if allowed == _most_tokens(request) else allowed
         self._prepared = prepared if self._request is request else None
-        if room is not None and room.warning:
-            context.record.budgets = room.warning
+        if reservation is not None and reservation.warning:
+            context.record.budgets = reservation.warning
         self._waited_s = waited_s
         self.hedge = hedge
         self._sink: Sink | None = None
@@ -250,8 +250,8 @@ class Attempt:
     def _sent(self) -> None:
         """Note that the request is being sent: from now on the vendor may work on it."""
         self._is_sent = True
-        if self._room is not None:
-            self._room.sent()
+        if self._reservation is not None:
+            self._reservation.sent()
 
     def _take(self, event: Event) -> None:
         """Count the usage that an event reports, and forward the event. Events after the settlement are dropped."""
@@ -316,11 +316,11 @@ class Attempt:
             cost=cost,
         )
         entry = self._entry(made, never_left=never_left)
-        if self._room is not None:
+        if self._reservation is not None:
             if failure is None:
-                self._room.settle(usage, outcome.limits, entry=entry)
+                self._reservation.settle(usage, outcome.limits, entry=entry)
             else:
-                self._room.refund(
+                self._reservation.refund(
                     failure.kind,
                     retry_after=failure.retry_after if pause_after(failure) else None,
                     of_model=scope_of(failure, unsent=outcome.unsent) is Scope.DEPLOYMENT,
@@ -357,7 +357,10 @@ class Attempt:
         """The ledger's row for the limiter to write, if budgets pay. Otherwise the row is written here, and the result
         is ``None``.
         """
-        accounting, is_budgeted = self._services.accounting, self._room is not None and self._room.is_budgeted
+        accounting, is_budgeted = (
+            self._services.accounting,
+            self._reservation is not None and self._reservation.is_budgeted,
+        )
         if never_left or not (is_budgeted or accounting.writes):
             return None
         entry = accounting.entry(self._context.payer, self.candidate, made)

@@ -26,7 +26,7 @@ from llm_protocol.events import CONTENT, Event, Finished
 from llm_protocol.failures import Step
 from llm_protocol.requests import AnyRequest
 
-HEDGE_ROOM_SECONDS = 0.05
+HEDGE_CAPACITY_SECONDS = 0.05
 """How long a hedge waits for capacity; it is useless if it comes late."""
 
 MOST_HELD = 1_000
@@ -56,7 +56,7 @@ class HedgeClaim:
         self._request = request
         self._candidate = plan.others[0]
         self._estimate = services.estimator.estimate(str(self._candidate), request)
-        self._room: Reservation | None = None
+        self._reservation: Reservation | None = None
         self._reserved: Reserved | None = None
 
     def __enter__(self) -> Self:
@@ -67,10 +67,12 @@ class HedgeClaim:
     ) -> None:
         self.release()
 
-    async def find_room(self, deadline: float) -> bool:
-        """Whether the limiter has capacity. Waits for at most `HEDGE_ROOM_SECONDS`."""
-        with trio.move_on_after(HEDGE_ROOM_SECONDS), suppress(LLMClientError):
-            self._room = await self._reserving.room_at(self._plan, [self._candidate], self._estimate, deadline)
+    async def reserve(self, deadline: float) -> bool:
+        """Whether the limiter has capacity. Waits for at most `HEDGE_CAPACITY_SECONDS`."""
+        with trio.move_on_after(HEDGE_CAPACITY_SECONDS), suppress(LLMClientError):
+            self._reservation = await self._reserving.reserve_at(
+                self._plan, [self._candidate], self._estimate, deadline
+            )
             return True
         return False
 
@@ -85,7 +87,7 @@ class HedgeClaim:
             # the second candidate is tried for the first time
             slot = self._services.loads[other.provider].take_nowait()
         if slot is not None:
-            reserved = self._reserved = Reserved(other, self._estimate, self._room, slot)
+            reserved = self._reserved = Reserved(other, self._estimate, self._reservation, slot)
             kind, usage = self._request.request_type, self._estimate.usage
             if selector.admit(other, now, extra=True, request_type=kind, usage=usage) is None:
                 slot.use(now)
@@ -97,8 +99,8 @@ class HedgeClaim:
         """Release what is held. Releasing twice is harmless."""
         if self._reserved is not None:
             self._reserved.give_back()
-        elif self._room is not None:
-            self._room.leave()
+        elif self._reservation is not None:
+            self._reservation.leave()
 
 
 class Raced(NamedTuple):
@@ -128,7 +130,7 @@ async def hedged(
         nursery.start_soon(race.run, first, race.enter(first))
         with trio.move_on_after(delay_s):
             await race.decided.wait()
-        if not race.decided.is_set() and await second.find_room(deadline):
+        if not race.decided.is_set() and await second.reserve(deadline):
             if race.decided.is_set():
                 second.release()
             elif (claim := second.take()) is not None:

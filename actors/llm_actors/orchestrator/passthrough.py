@@ -116,8 +116,8 @@ async def _passed(services: Services, provider: str, message: PassthroughRequest
     candidate = Candidate(provider, PASSTHROUGH)
     with ExitStack() as held:
         with waiting_for(services.loads, (provider,)):
-            room = await _room(services, provider, caller)
-            held.enter_context(room or nullcontext())
+            reservation = await _reserve(services, provider, caller)
+            held.enter_context(reservation or nullcontext())
             wait_s = services.waits.get(provider, PROVIDER_WAIT_SECONDS)
             slot = await load.take(trio.current_time() + wait_s, caller=caller, priority=USUAL_PRIORITY)
         if slot is None:
@@ -134,11 +134,11 @@ async def _passed(services: Services, provider: str, message: PassthroughRequest
         except KernelError as exc:
             passed = PassthroughResponse(failure=failure_of(exc, provider), unsent=True)
         finally:
-            _settle(services, candidate, passed, room, began=now)
+            _settle(services, candidate, passed, reservation, began=now)
         return passed
 
 
-async def _room(services: Services, provider: str, caller: str) -> Reservation | None:
+async def _reserve(services: Services, provider: str, caller: str) -> Reservation | None:
     if caller not in services.caller_limits and provider not in services.limits:
         return None
     try:
@@ -158,15 +158,20 @@ def _no_slot(provider: str, wait_s: float) -> Failure:
 
 
 def _settle(
-    services: Services, candidate: Candidate, passed: PassthroughResponse, room: Reservation | None, *, began: float
+    services: Services,
+    candidate: Candidate,
+    passed: PassthroughResponse,
+    reservation: Reservation | None,
+    *,
+    began: float,
 ) -> None:
     """Report the result to the limiter and the selector. None of it waits."""
     failure = passed.failure
-    if room is not None and failure is not None:
+    if reservation is not None and failure is not None:
         retry_after = failure.retry_after if pause_after(failure) else None
-        room.refund(failure.kind, retry_after=retry_after, of_model=True, unsent=passed.unsent)
-    elif room is not None:
-        room.settle(None)
+        reservation.refund(failure.kind, retry_after=retry_after, of_model=True, unsent=passed.unsent)
+    elif reservation is not None:
+        reservation.settle(None)
     end = Finished(reason=FinishReason.STOP) if failure is None else Failed(failure=failure)
     observe(
         services.observer,

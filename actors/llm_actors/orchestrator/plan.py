@@ -1,9 +1,15 @@
-"""The attempt plan: what follows a failed attempt. The only place that decides to retry.
+"""The attempt plan: what follows a failed attempt. The only place that decides on another attempt.
 
-Pure: the time, the randomness and the retry budget are passed in. It uses tenacity's composable ``stop`` and ``wait``
-callables. With one candidate it retries there, after a wait from an exponential window; with others available it
-retries at most once, quickly, and then goes on to the next. What a kind of failure permits is in
-`llm_protocol.failures.RULES`.
+`AttemptLoop` may stop without it: when no candidate had capacity in time, and when a delivered text cannot be
+continued. It never goes on without it. What is repeated within an attempt is no other attempt: a provider sends a
+request again over its other wire or with a renewed key (`llm_actors.provider.call`), or over a new connection if a kept
+one had been closed (`llm_actors.transport`), and a call of an actor that has crashed is made again
+(`llm_actors.kernel.retry_after_crashes`).
+
+The plan does no I/O and reads no clock: the time, the randomness and the retry budget are passed in. It uses tenacity's
+composable ``stop`` and ``wait`` callables. With one candidate it retries there, after a wait from an exponential
+window; with others available it retries at most once, quickly, and then goes on to the next. What a kind of failure
+permits is in `llm_protocol.failures.RULES`.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ USUAL_PRIORITY = 5
 LATE_RETRY_SECONDS = 1.0
 """The Retry-After if a wait was in vain and the time of the next capacity is unknown."""
 
-RETRY_ROOM_SECONDS = 1.0
+RETRY_CAPACITY_SECONDS = 1.0
 """How long a retry waits for capacity while other candidates are available."""
 
 
@@ -87,37 +87,37 @@ class Reserving:
         return reserved
 
     async def _place(self, plan: AttemptPlan[Candidate], request: AnyRequest) -> NotReserved | Reserved:
-        """Room and a slot at the plan's current candidate, which may have become another."""
+        """Capacity and a slot at the plan's current candidate, which may have become another."""
         if (overloaded := self._avoid_queues(plan)) is not None:
             return NotReserved(overloaded)
         estimate = self._services.estimator.estimate(str(plan.current), request)
-        room = None
+        reservation = None
         slot = None if self._is_limited(plan.open) else self._services.loads[plan.current.provider].take_nowait()
         if slot is None:
             try:
-                room, slot = await self._wait_for_place(plan, estimate)
+                reservation, slot = await self._wait_for_place(plan, estimate)
             except LLMClientError as exc:
                 unwanted = _held(exc.failure, plan.open)
                 if unwanted is not None:
                     plan.take(unwanted)
                 return NotReserved(exc.failure, unwanted)
-        return Reserved(plan.current, estimate, room, slot)
+        return Reserved(plan.current, estimate, reservation, slot)
 
     async def _wait_for_place(
         self, plan: AttemptPlan[Candidate], estimate: Estimate
     ) -> tuple[Reservation | None, Slot]:
-        """Room at the limiter and a slot, as one who waits for both. Raises `LLMClientError`, holding nothing."""
+        """Wait for a reservation and for a slot. Raises `LLMClientError`, holding nothing."""
         with waiting_for(self._services.loads, tuple(dict.fromkeys(each.provider for each in plan.open))):
-            room = await self._room(plan, estimate)
+            reservation = await self._reserve(plan, estimate)
             try:
-                return room, await self._slot(plan)
+                return reservation, await self._slot(plan)
             except BaseException:
-                if room is not None:
-                    room.leave()
+                if reservation is not None:
+                    reservation.leave()
                 raise
 
     def _is_limited(self, candidates: Sequence[Candidate]) -> bool:
-        """Whether the limiter has to be asked for room at one of ``candidates``."""
+        """Whether the limiter has to be asked for a reservation at one of ``candidates``."""
         services, context = self._services, self._context
         return (
             context.request.caller in services.caller_limits
@@ -209,23 +209,23 @@ class Reserving:
 
     # -- the rate limiter --------------------------------------------------------------------------------------------
 
-    async def _room(self, plan: AttemptPlan[Candidate], estimate: Estimate) -> Reservation | None:
+    async def _reserve(self, plan: AttemptPlan[Candidate], estimate: Estimate) -> Reservation | None:
         """Reserve capacity at one of the plan's candidates, which becomes its current one."""
         if plan.retrying and plan.others:  # a retry is worth no long wait for capacity while others are available
-            with trio.move_on_after(RETRY_ROOM_SECONDS), suppress(LLMClientError):
-                return await self.room_at(plan, [plan.current], estimate, self._start_by(plan.current))
+            with trio.move_on_after(RETRY_CAPACITY_SECONDS), suppress(LLMClientError):
+                return await self.reserve_at(plan, [plan.current], estimate, self._start_by(plan.current))
             plan.take(plan.others[0])
         try:
-            room = await self.room_at(plan, plan.open, estimate, self._start_by(plan.current))
+            reservation = await self.reserve_at(plan, plan.open, estimate, self._start_by(plan.current))
         except LLMClientError as exc:
             unlimited = self._unlimited(plan) if exc.failure.rule.actor_down else None
             if unlimited is None:
                 raise
             plan.take(unlimited)
             return None
-        if room is not None:
-            plan.take(next(candidate for candidate in plan.open if candidate.provider == room.provider))
-        return room
+        if reservation is not None:
+            plan.take(next(candidate for candidate in plan.open if candidate.provider == reservation.provider))
+        return reservation
 
     def _unlimited(self, plan: AttemptPlan[Candidate]) -> Candidate | None:
         """The candidates that are not limited."""
@@ -236,7 +236,7 @@ class Reserving:
             return None
         return next((each for each in plan.open if each.provider not in services.limits), None)
 
-    async def room_at(
+    async def reserve_at(
         self, plan: AttemptPlan[Candidate], candidates: Sequence[Candidate], estimate: Estimate, start_by: float
     ) -> Reservation | None:
         """A reservation at the provider of the first of ``candidates`` that has capacity; ``None`` if nothing is

@@ -3,9 +3,9 @@
 -- KEYS     the clock, a hash: wall (what this server's clock showed last), now (seconds on the clock kept here); then
 --          one account each, a hash: r, t (the windows of requests and of tokens), till (nothing goes before),
 --          next, paced (after a pause, until paced, one goes no sooner than next), born, and for each process
---          s:ID = "slots it holds, until when", and for each model that is held m:MODEL = until when.
+--          s:ID = "requests it has in progress, until when", and for each model that is held m:MODEL = until when.
 -- ARGV[1]  {process, what the clock shows now at the latest by that process (0: it cannot tell),
---          {{requests per minute, tokens per minute, slots, slots held here, burst}, ...}, {operation, ...}},
+--          {{requests per minute, tokens per minute, concurrency, requests in progress here, burst}, ...}, {operation, ...}},
 --          where 0 is no limit, and an operation is one of
 --              {"claim", {account, ...}, tokens, patience, model of the first account or ""}
 --              {"end", account, born, second, request back, tokens charged, tokens used}
@@ -16,11 +16,11 @@
 -- The arithmetic of a window is window.py's; see there for why.
 
 local KEEP_SECONDS, LAP_SECONDS, LONGEST_PAUSE, PACED_SECONDS = 61.5, 61, 3600, 60
-local SLOT_SECONDS, SLOT_WAIT, KEPT_MS = 15, 0.1, 604800000
+local HELD_SECONDS, CONCURRENCY_WAIT, KEPT_MS = 15, 0.1, 604800000
 local MAX_MODELS, LONGEST_HOLD = 256, 300 -- callers can invent names of models
 
 local said = cmsgpack.unpack(ARGV[1])
-local slot = 's:' .. said[1]
+local held_field = 's:' .. said[1]
 
 local function exact(number) return string.format('%.17g', number) end
 
@@ -154,7 +154,7 @@ local function open(key, limits)
   local raw, kept = redis.call('HGETALL', key), {}
   for n = 1, #raw, 2 do kept[raw[n]] = raw[n + 1] end
   local account = {
-    key = key, born = kept.born or string.format('%.6f', now), slots = limits[3], held = limits[4],
+    key = key, born = kept.born or string.format('%.6f', now), concurrency = limits[3], held = limits[4],
     others = 0, gone = {}, models = {}, told = {},
     till = math.min(tonumber(kept.till) or 0, now + LONGEST_PAUSE),
     next = tonumber(kept.next) or 0, paced = tonumber(kept.paced) or 0,
@@ -162,7 +162,7 @@ local function open(key, limits)
     tokens = window(limits[2], limits[5], kept.t),
   }
   for field, value in pairs(kept) do
-    if field:sub(1, 2) == 's:' and field ~= slot then
+    if field:sub(1, 2) == 's:' and field ~= held_field then
       local held, last = value:match('^(%d+) (%S+)$')
       if held and tonumber(last) > now then
         account.others = account.others + tonumber(held)
@@ -201,8 +201,8 @@ local function close(account)
   end
   if account.requests then keep('r', as_text(account.requests)) end
   if account.tokens then keep('t', as_text(account.tokens)) end
-  if account.slots > 0 and account.held > 0 then keep(slot, string.format('%d %.6f', account.held, now + SLOT_SECONDS))
-  elseif account.slots > 0 then account.gone[#account.gone + 1] = slot end
+  if account.concurrency > 0 and account.held > 0 then keep(held_field, string.format('%d %.6f', account.held, now + HELD_SECONDS))
+  elseif account.concurrency > 0 then account.gone[#account.gone + 1] = held_field end
   for model in pairs(account.told) do keep('m:' .. model, exact(account.models[model])) end
   redis.call('HSET', account.key, unpack(fields))
   if #account.gone > 0 then redis.call('HDEL', account.key, unpack(account.gone)) end
@@ -216,8 +216,8 @@ local function wait_of(account, tokens)
   return math.max(0, pause, lacks(account.requests, 1), lacks(account.tokens, tokens))
 end
 
-local function has_slot(account)
-  return account.slots == 0 or account.others + account.held < account.slots
+local function has_concurrency(account)
+  return account.concurrency == 0 or account.others + account.held < account.concurrency
 end
 
 -- After a pause the processes do not all come back at once.
@@ -239,7 +239,7 @@ local function claim(of, tokens, patience, model)
   for place, n in ipairs(of) do
     local account = accounts[n]
     local own = wait_of(account, tokens)
-    if not has_slot(account) then own, possible = math.max(own, SLOT_WAIT), false end
+    if not has_concurrency(account) then own, possible = math.max(own, CONCURRENCY_WAIT), false end
     if account.before then own, possible = math.max(own, account.before), false end
     if own > wait then wait, last = own, place end
   end

@@ -2,8 +2,8 @@
 
 Each process keeps its own rate limiter, with its queues and limits. What that grants is claimed in the ledger before it
 takes effect, together with everything else that happened meanwhile, in one step on the server (`ledger.lua`). The
-server charges before the request goes, so the sum of all processes keeps to the limit. The slots that a process holds
-are reported in absolute numbers and expire, so a process that dies leaves nothing behind for long.
+server charges before the request goes, so the sum of all processes keeps to the limit. The requests that a process has
+in progress are reported in absolute numbers and expire, so a process that dies leaves nothing behind for long.
 
 Redis is optional: while it cannot be reached, each process decides alone. A claim whose answer did not arrive in time
 goes without one, and is never claimed again or returned, since it is unknown whether it was charged.
@@ -41,7 +41,7 @@ MAX_BATCH = 256
 """The most entries in one batch. It limits how long the server is busy: well below a millisecond."""
 
 BEAT_SECONDS = 5.0
-"""How often the held slots are reported again; the script forgets those that were not reported for 15 s."""
+"""How often the requests in progress are reported again; the script forgets those that were not reported for 15 s."""
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class SharedLedger:
         held: Callable[[], Iterable[Party]],
         process: str,
     ) -> None:
-        """``held``: the parties of which slots are held here. ``process``: a name that no other limiter has."""
+        """``held``: the parties with requests in progress here. ``process``: a name that no other limiter has."""
         self._server = server
         self._wanted = wanted
         self._answered = answered

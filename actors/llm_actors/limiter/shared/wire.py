@@ -91,7 +91,7 @@ class LedgerPause(NamedTuple):
 
 @final
 class Held(NamedTuple):
-    """The slots that this process holds, reported again."""
+    """The requests that this process has in progress, reported again."""
 
     party: Party
 

@@ -17,7 +17,7 @@ from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
-from llm_actors.orchestrator.strategies.member_slots import slot_for
+from llm_actors.orchestrator.strategies.member_seats import seat_for
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.merging import as_json
 from llm_actors.orchestrator.strategies.prompts import JUDGEMENT, about, letter
@@ -49,13 +49,13 @@ class JudgeVerdict(NamedTuple):
 
 async def best_of(ensemble: Ensemble) -> RunResult:
     """See the module."""
-    members = [ensemble.member(slot) for slot in ensemble.samples(ensemble.policy.samples or USUAL_SAMPLES)]
+    members = [ensemble.member(seat) for seat in ensemble.samples(ensemble.policy.samples or USUAL_SAMPLES)]
     answered = await ensemble.gather(members, later=0 if ensemble.run.judge else 1)
     if not answered:
         return ensemble.failed(members)
     verdict = await _judged(ensemble, answered) if len(answered) > 1 else JudgeVerdict(0, "there is only one")
     best = answered[verdict.choice or 0]
-    by = "callable" if ensemble.run.judge else ensemble.policy.judge or answered[0].slot.model
+    by = "callable" if ensemble.run.judge else ensemble.policy.judge or answered[0].seat.model
     decision = {"by": by, "outcome": "ok" if verdict.choice is not None else "degraded", "chose": best.name}
     ensemble.notes["judge"] = decision | ({"why": verdict.why} if verdict.why else {})
     ensemble.accept([best])
@@ -90,12 +90,12 @@ def _index(choice: object) -> int | None:
 
 
 async def _model(ensemble: Ensemble, answered: list[Member]) -> JudgeVerdict:
-    slot = slot_for(ensemble.services, ensemble.context, ensemble.policy.judge or answered[0].slot.model)
-    if slot.failure is not None:
-        return JudgeVerdict(None, slot.failure.message)
+    seat = seat_for(ensemble.services, ensemble.context, ensemble.policy.judge or answered[0].seat.model)
+    if seat.failure is not None:
+        return JudgeVerdict(None, seat.failure.message)
     into = RunLog(limit_bytes=VERDICT_BYTES)
-    request = about(ensemble.briefed(slot.model), JUDGEMENT, [member.text for member in answered], suffix="judge")
-    ending = await ensemble.consult(request, slot.candidates, into=into, record=DecisionRecord("single"))
+    request = about(ensemble.briefed(seat.model), JUDGEMENT, [member.text for member in answered], suffix="judge")
+    ending = await ensemble.consult(request, seat.candidates, into=into, record=DecisionRecord("single"))
     if isinstance(ending.end, Failed):
         return JudgeVerdict(None, f"{ending.end.failure.kind.value}: {ending.end.failure.message}")
     return _read(into, len(answered))

@@ -19,11 +19,11 @@ USUAL_ROUNDS = 1
 
 async def council(ensemble: Ensemble) -> RunResult:
     """See the module."""
-    taken = ensemble.slots()
+    taken = ensemble.seats()
     if len(taken) == 1:
         return await ensemble.alone(taken[0])
     rounds = USUAL_ROUNDS if ensemble.policy.rounds is None else ensemble.policy.rounds
-    members = [ensemble.member(slot) for slot in taken]
+    members = [ensemble.member(seat) for seat in taken]
     later = len(members) * rounds + needs_model(ensemble)
     drafts = await ensemble.gather(members, share=_share(0, rounds), later=later)
     for number in range(1, rounds + 1):
@@ -45,7 +45,7 @@ def _share(number: int, rounds: int) -> float:
 async def _revised(ensemble: Ensemble, drafts: list[Member], number: int, *, share: float, later: int) -> list[Member]:
     """The drafts after each member has seen the others'. A member that did not revise keeps its draft."""
     members = [
-        ensemble.member(draft.slot, round_=number, request=_revision(ensemble, draft, drafts)) for draft in drafts
+        ensemble.member(draft.seat, round_=number, request=_revision(ensemble, draft, drafts)) for draft in drafts
     ]
     await ensemble.gather(list(members), share=share, later=later)
     return [new if new.response is not None else old for old, new in zip(drafts, members, strict=True)]
@@ -53,4 +53,4 @@ async def _revised(ensemble: Ensemble, drafts: list[Member], number: int, *, sha
 
 def _revision(ensemble: Ensemble, draft: Member, drafts: list[Member]) -> AnyRequest:
     others = [other.text for other in drafts if other is not draft]
-    return about(ensemble.briefed(draft.slot.model), REVISION, others, own=draft.text)
+    return about(ensemble.briefed(draft.seat.model), REVISION, others, own=draft.text)

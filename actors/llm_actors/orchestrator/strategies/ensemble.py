@@ -28,7 +28,7 @@ from llm_actors.orchestrator.strategies.budget import MemberBudget, RequestBudge
 from llm_actors.orchestrator.strategies.context import shared, with_context
 from llm_actors.orchestrator.strategies.knowledge import Piece
 from llm_actors.orchestrator.strategies.member_events import LOG_SHARE, MemberEvents
-from llm_actors.orchestrator.strategies.member_slots import MemberSlot, MemberSlots, samples, slots, varied
+from llm_actors.orchestrator.strategies.member_seats import MemberSeat, MemberSeats, samples, seats, varied
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.run import LogLimitExceeded, Run, RunLog
 from llm_protocol.content import JsonObject
@@ -70,37 +70,37 @@ class Ensemble:
         self._consulted: list[DecisionRecord] = []
         """Attempts of models that were given the answers, which are not in the request's own record."""
         self._member_events = MemberEvents(run.log, on=bool(policy.stream_members))
-        self._spare: list[MemberSlot] = []
+        self._spare: list[MemberSeat] = []
         self._conversation = _conversation(context) if policy.share_knowledge else ""
 
     # -- members -----------------------------------------------------------------------------------------------------
 
-    def slots(self) -> list[MemberSlot]:
+    def seats(self) -> list[MemberSeat]:
         """The members to call."""
-        return self._take(slots(self.services, self.context))
+        return self._take(seats(self.services, self.context))
 
-    def samples(self, count: int) -> list[MemberSlot]:
-        """``count`` slots for the same request, for one model or for several in turn."""
+    def samples(self, count: int) -> list[MemberSeat]:
+        """``count`` seats for the same request, for one model or for several in turn."""
         return self._take(samples(self.services, self.context, count))
 
-    def _take(self, found: MemberSlots) -> list[MemberSlot]:
+    def _take(self, found: MemberSeats) -> list[MemberSeat]:
         self._spare = found.spare if self.policy.refill else []
         if found.ranking is not None:
             self.notes["selection"] = found.ranking.record()
         return found.taken
 
-    def member(self, slot: MemberSlot, *, round_: int = 0, request: AnyRequest | None = None) -> Member:
+    def member(self, seat: MemberSeat, *, round_: int = 0, request: AnyRequest | None = None) -> Member:
         """A member that was not called yet. ``request``: used instead of the caller's own; it still gets its own id."""
-        base = self.briefed(slot.model) if request is None else request
+        base = self.briefed(seat.model) if request is None else request
         mine = msgspec.structs.replace(
             base,
-            request_id=self._sub_id(slot),
-            parameters=varied(base.parameters, slot.nth),
+            request_id=self._sub_id(seat),
+            parameters=varied(base.parameters, seat.nth),
             policy=None,
             forwarded={},  # with one idempotency key all samples would be the same
         )
         member = Member(
-            slot,
+            seat,
             mine,
             self.ledger,
             plain=base.parameters,
@@ -167,8 +167,8 @@ class Ensemble:
         estimator, ledger = self.services.estimator, self.ledger
         expected: dict[MemberBudget, Share] = {}
         for member in members:
-            if member.slot.candidates:
-                first = member.slot.candidates[0]
+            if member.seat.candidates:
+                first = member.seat.candidates[0]
                 expected[member.budget] = ledger.expected(first, estimator.estimate(str(first), member.request))
         out = set(ledger.admit(expected, later))
         for member in members:
@@ -177,7 +177,7 @@ class Ensemble:
                     expected[member.budget],
                     Share(max(0.0, self._left().tokens), max(0.0, self._left().cost)),
                 )
-                member.refused = too_little(member.slot.candidates[0], needed.tokens, left, ledger)
+                member.refused = too_little(member.seat.candidates[0], needed.tokens, left, ledger)
 
     def _left(self) -> Share:
         """What nobody is expected to take."""
@@ -203,8 +203,8 @@ class Ensemble:
         ended(member)
 
     async def _answer(self, member: Member) -> RunResult:
-        if member.slot.failure is not None:
-            return RunResult(Failed(failure=member.slot.failure), None)
+        if member.seat.failure is not None:
+            return RunResult(Failed(failure=member.seat.failure), None)
         if member.refused is not None:
             return RunResult(Failed(failure=member.refused), None)
         ending = await AttemptLoop(self.services, self._member_context(member)).answer()
@@ -222,7 +222,7 @@ class Ensemble:
         )  # what nobody sees can always be restarted
         return self.context._replace(
             request=member.request,
-            candidates=member.slot.candidates,
+            candidates=member.seat.candidates,
             policy=msgspec.structs.replace(self.policy, strategy=None),
             on_broken_stream="error" if mode == "restart" else mode,
             stream=self.run.stream or self._member_events.on or self.ledger.bounded,
@@ -247,9 +247,9 @@ class Ensemble:
             request_id = member.request.request_id
             log.warning("request %s: %s did not respond: %s", request_id, member.name, failure.kind.value)
 
-    def _sub_id(self, slot: MemberSlot) -> str:
+    def _sub_id(self, seat: MemberSeat) -> str:
         """``<id>_<provider>``, and a number if one provider is called again."""
-        provider = slot.candidates[0].provider if slot.candidates else slot.model.partition("/")[0]
+        provider = seat.candidates[0].provider if seat.candidates else seat.model.partition("/")[0]
         self._ids[provider] += 1
         nth = self._ids[provider]
         return f"{self.context.request.request_id}_{provider}" + (f"_{nth}" if nth > 1 else "")
@@ -300,12 +300,12 @@ class Ensemble:
             failure = Failure(kind=FailureKind.TIMEOUT_TOTAL, message="no complete answer in time", partial=partial)
         return RunResult(Failed(failure=failure), candidates[0])
 
-    async def alone(self, slot: MemberSlot | None = None) -> RunResult:
+    async def alone(self, seat: MemberSeat | None = None) -> RunResult:
         """An ordinary streamed response: from the request's own candidates, or if only one member is available."""
-        if slot is not None and slot.failure is not None:
-            return RunResult(Failed(failure=slot.failure), None)
-        candidates = slot.candidates if slot else self.context.candidates
-        request = self.briefed(slot.model if slot else str(candidates[0]))
+        if seat is not None and seat.failure is not None:
+            return RunResult(Failed(failure=seat.failure), None)
+        candidates = seat.candidates if seat else self.context.candidates
+        request = self.briefed(seat.model if seat else str(candidates[0]))
         return await self.consult(
             request,
             candidates,
@@ -313,7 +313,7 @@ class Ensemble:
             record=self.context.record,
             share=1,
             mode=self.context.on_broken_stream,
-            alone=slot is None,
+            alone=seat is None,
         )
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ class Ensemble:
     def who(self, member: Member) -> Candidate:
         """The candidate that gave the member's answer."""
         answered = member.answer.provider
-        return next(each for each in member.slot.candidates if each.provider == answered)
+        return next(each for each in member.seat.candidates if each.provider == answered)
 
     def failed(self, members: Sequence[Member]) -> RunResult:
         """No member answered: the most frequent failure, with the results of all."""

@@ -11,7 +11,7 @@ import trio
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.budget import RequestBudget
-from llm_actors.orchestrator.strategies.member_slots import MemberSlot
+from llm_actors.orchestrator.strategies.member_seats import MemberSeat
 from llm_actors.run import RunLog
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Failed, Finished, MemberDone, MemberFailed
@@ -29,7 +29,7 @@ class Member:
 
     def __init__(
         self,
-        slot: MemberSlot,
+        seat: MemberSeat,
         request: AnyRequest,
         ledger: RequestBudget,
         *,
@@ -38,8 +38,8 @@ class Member:
         log_bytes: int,
         round_: int = 0,
     ) -> None:
-        self.slot = slot
-        self.name = slot.name
+        self.seat = seat
+        self.name = seat.name
         self.request = request
         self.plain = plain
         """The request's parameters before the ensemble varied them."""
@@ -110,13 +110,13 @@ class Member:
     def to_json(self) -> JsonObject:
         """For the decision record."""
         spent, attempts = self.budget.spent, self.record.to_json()["attempts"]
-        who = self.response or (self.slot.candidates[0] if self.slot.candidates else None)
+        who = self.response or (self.seat.candidates[0] if self.seat.candidates else None)
         found: JsonObject = {
             "member": self.name,
             "request_id": self.request.request_id,
             "round": self.round,
             "provider": who.provider if who else "",
-            "model": who.model if who else self.slot.model,
+            "model": who.model if who else self.seat.model,
             "outcome": "ok" if self.failure is None else self.failure.kind.value,
             "contributed": self.contributed,
             "began_at": self._began_at,

@@ -15,7 +15,7 @@ import trio
 from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
-from llm_actors.orchestrator.strategies.member_slots import named, slot_for
+from llm_actors.orchestrator.strategies.member_seats import named, seat_for
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.prompts import about
 from llm_actors.orchestrator.strategies.synthesis import respond
@@ -80,12 +80,12 @@ class TeamCalls:
         if models is not None and not 0 < len(models) <= MAX_MEMBERS:
             raise ValueError(f"{len(models)} models: the number must be from 1 to {MAX_MEMBERS}")
         taken = (
-            ensemble.slots()
+            ensemble.seats()
             if models is None
             else named(ensemble.services.catalog, ensemble.context.request, ensemble.context.allowed, models)
         )
         self._count(len(taken))
-        members = [ensemble.member(slot, round_=self._rounds, request=request) for slot in taken]
+        members = [ensemble.member(seat, round_=self._rounds, request=request) for seat in taken]
         self._rounds += 1
         wanted = min(enough or len(members), len(members))
         left = ensemble.context.deadline - trio.current_time()
@@ -104,14 +104,14 @@ class TeamCalls:
         if self._is_streaming or self._streamed is not None:
             raise RuntimeError("only one response can be streamed")
         self._count(1)
-        slot = slot_for(ensemble.services, ensemble.context, model)
-        if slot.failure is not None:
-            raise error_for(slot.failure)
+        seat = seat_for(ensemble.services, ensemble.context, model)
+        if seat.failure is not None:
+            raise error_for(seat.failure)
         self._is_streaming = True
         try:
             result = await ensemble.consult(
                 ensemble.briefed(model) if request is None else request,
-                slot.candidates,
+                seat.candidates,
                 into=ensemble.run.log,
                 record=ensemble.context.record,
                 mode=ensemble.context.on_broken_stream if ensemble.run.stream else "buffer",

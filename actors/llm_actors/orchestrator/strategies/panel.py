@@ -13,10 +13,10 @@ from llm_actors.orchestrator.strategies.synthesis import needs_model, synthesise
 
 async def panel(ensemble: Ensemble) -> RunResult:
     """See the module."""
-    taken = ensemble.slots()
+    taken = ensemble.seats()
     if len(taken) == 1:
         return await ensemble.alone(taken[0])
-    members = [ensemble.member(slot) for slot in taken]
+    members = [ensemble.member(seat) for seat in taken]
     answered = await ensemble.gather(members, later=int(needs_model(ensemble)))
     if not answered:
         return ensemble.failed(members)

@@ -12,10 +12,10 @@ from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
 
 async def race(ensemble: Ensemble) -> RunResult:
     """See the module."""
-    taken = ensemble.slots()
+    taken = ensemble.seats()
     if len(taken) == 1:
         return await ensemble.alone(taken[0])
-    members = [ensemble.member(slot) for slot in taken]
+    members = [ensemble.member(seat) for seat in taken]
     answered = await ensemble.gather(members, lambda answers: len(answers) >= 1, share=LAST_SHARE)
     if not answered:
         return ensemble.failed(members)

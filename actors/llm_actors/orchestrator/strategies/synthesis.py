@@ -11,7 +11,7 @@ from typing import Final
 
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import Ensemble
-from llm_actors.orchestrator.strategies.member_slots import slot_for
+from llm_actors.orchestrator.strategies.member_seats import seat_for
 from llm_actors.orchestrator.strategies.members import Member
 from llm_actors.orchestrator.strategies.merging import merge_json
 from llm_actors.orchestrator.strategies.prompts import SYNTHESIS, about
@@ -33,7 +33,7 @@ def _way(ensemble: Ensemble, answers: Sequence[Member]) -> str:
     """The model or rule that makes the response: by the policy, else the first member that answered, unless synthesis
     is disabled.
     """
-    usual = answers[0].slot.model
+    usual = answers[0].seat.model
     return ensemble.policy.synthesiser or (usual if ensemble.services.synthesize else "none")
 
 
@@ -68,13 +68,13 @@ async def synthesise(ensemble: Ensemble, answers: Sequence[Member]) -> RunResult
 
 
 async def _by_model(ensemble: Ensemble, model: str, answers: Sequence[Member], best: Member) -> RunResult:
-    slot = slot_for(ensemble.services, ensemble.context, model)
-    if slot.failure is not None:
-        return _without(ensemble, model, best, slot.failure.message)
+    seat = seat_for(ensemble.services, ensemble.context, model)
+    if seat.failure is not None:
+        return _without(ensemble, model, best, seat.failure.message)
     template = ensemble.policy.template or SYNTHESIS
     ending = await ensemble.consult(
         about(ensemble.briefed(model), template, [member.text for member in answers]),
-        slot.candidates,
+        seat.candidates,
         into=ensemble.run.log,
         record=ensemble.context.record,
         # What nobody has seen yet can be retracted.

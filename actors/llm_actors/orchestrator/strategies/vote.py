@@ -18,8 +18,8 @@ from llm_actors.orchestrator.strategies.merging import as_json, canonical
 async def vote(ensemble: Ensemble) -> RunResult:
     """See the module."""
     policy = ensemble.policy
-    taken = ensemble.slots() if policy.samples is None else ensemble.samples(policy.samples)
-    members = [ensemble.member(slot) for slot in taken]
+    taken = ensemble.seats() if policy.samples is None else ensemble.samples(policy.samples)
+    members = [ensemble.member(seat) for seat in taken]
     quorum = min(policy.quorum or len(members), len(members))
 
     def enough(answers: Sequence[Member]) -> bool:

@@ -25,7 +25,7 @@ TEMPERATURES = (0.3, 0.9, 0.6, 1.0)
 """The temperatures of the second sample of one model, the third, and so on; the first uses the caller's."""
 
 
-class MemberSlot(NamedTuple):
+class MemberSeat(NamedTuple):
     """One member before it is called. ``nth`` counts those of the same model, from 0. ``failure``: no provider offers
     the model.
     """
@@ -37,33 +37,33 @@ class MemberSlot(NamedTuple):
     failure: Failure | None = None
 
 
-class MemberSlots(NamedTuple):
+class MemberSeats(NamedTuple):
     """The members to call, possible replacements for one that fails, the best first, and the reasons of the
     selector.
     """
 
-    taken: list[MemberSlot]
-    spare: list[MemberSlot]
+    taken: list[MemberSeat]
+    spare: list[MemberSeat]
     ranking: Ranking | None = None
 
 
-def slots(services: Services, context: AttemptContext) -> MemberSlots:
+def seats(services: Services, context: AttemptContext) -> MemberSeats:
     """The members of a panel. Those chosen by the selector are of as many vendors as possible."""
     policy = context.policy
     if isinstance(policy.members, tuple):
         taken = named(services.catalog, context.request, context.allowed, policy.members)
-        known = {candidate for slot in taken for candidate in slot.candidates}
+        known = {candidate for seat in taken for candidate in seat.candidates}
         spare = named(services.catalog, context.request, context.allowed, policy.candidates)
-        return MemberSlots(taken, [slot for slot in spare if known.isdisjoint(slot.candidates)])
+        return MemberSeats(taken, [seat for seat in spare if known.isdisjoint(seat.candidates)])
     ranking = _ranking(services, context)
     ranked = ranking.candidates
     everyone = MAX_MEMBERS if policy.candidates else DEFAULT_MEMBERS
     chosen = diverse(ranked, policy.members or everyone, services.catalog)
     left = [candidate for candidate in ranked if candidate not in chosen]
-    return MemberSlots([_slot(each) for each in chosen], [_slot(each) for each in left], ranking)
+    return MemberSeats([_seat(each) for each in chosen], [_seat(each) for each in left], ranking)
 
 
-def samples(services: Services, context: AttemptContext, count: int) -> MemberSlots:
+def samples(services: Services, context: AttemptContext, count: int) -> MemberSeats:
     """``count`` samples of the members in turn, or of the best candidate if none are named."""
     members, ranking = context.policy.members, None
     names = members if isinstance(members, tuple) else ()
@@ -71,26 +71,26 @@ def samples(services: Services, context: AttemptContext, count: int) -> MemberSl
         ranking = _ranking(services, context)
         names = (str(ranking.candidates[0]),)
     taken = named(services.catalog, context.request, context.allowed, [names[at % len(names)] for at in range(count)])
-    return MemberSlots(taken, [], ranking)
+    return MemberSeats(taken, [], ranking)
 
 
-def slot_for(services: Services, context: AttemptContext, model: str) -> MemberSlot:
-    """A slot for ``model``, wherever it was named."""
+def seat_for(services: Services, context: AttemptContext, model: str) -> MemberSeat:
+    """A seat for ``model``, wherever it was named."""
     return named(services.catalog, context.request, context.allowed, [model])[0]
 
 
-def named(catalog: Catalog, request: AnyRequest, allowed: Allowed | None, names: Iterable[str]) -> list[MemberSlot]:
-    """A slot for each name, with those of its models that are ``allowed``. One that is named twice gets two, and a
+def named(catalog: Catalog, request: AnyRequest, allowed: Allowed | None, names: Iterable[str]) -> list[MemberSeat]:
+    """A seat for each name, with those of its models that are ``allowed``. One that is named twice gets two, and a
     number after its name.
     """
-    found: list[MemberSlot] = []
+    found: list[MemberSeat] = []
     met: Counter[str] = Counter()
     for model in names:
         name = f"{model}#{met[model] + 1}" if met[model] else model
         try:
-            found.append(MemberSlot(name, model, catalog.resolve(request.to(model), allowed), met[model]))
+            found.append(MemberSeat(name, model, catalog.resolve(request.to(model), allowed), met[model]))
         except LLMClientError as exc:
-            found.append(MemberSlot(name, model, [], met[model], exc.failure))
+            found.append(MemberSeat(name, model, [], met[model], exc.failure))
         met[model] += 1
     return found
 
@@ -124,5 +124,5 @@ def varied(parameters: Parameters, nth: int) -> Parameters:
     return msgspec.structs.replace(parameters, temperature=TEMPERATURES[(nth - 1) % len(TEMPERATURES)])
 
 
-def _slot(candidate: Candidate) -> MemberSlot:
-    return MemberSlot(str(candidate), str(candidate), [candidate])
+def _seat(candidate: Candidate) -> MemberSeat:
+    return MemberSeat(str(candidate), str(candidate), [candidate])
