@@ -106,8 +106,8 @@ class RedisScript:
         return found
 
 
-async def session(server: RedisServer, source: str, use: Callable[[RedisScript], Awaitable[None]]) -> RedisProblem:
-    """Connect, and ``use`` the script with this source until there is trouble. Returns the trouble.
+async def run_session(server: RedisServer, source: str, use: Callable[[RedisScript], Awaitable[None]]) -> RedisProblem:
+    """Connect, load the script ``source`` and run ``use`` with it. Returns why the session ended.
 
     Cancelling it closes the connection without a further command. Raises only what ``use`` raises.
     """

@@ -19,7 +19,7 @@ from llm_actors.kernel.errors import is_fatal
 from llm_actors.kernel.supervisor_run import PARK_PAUSES
 from llm_actors.kernel.trace import exception_site
 from llm_actors.kernel.window import Streak
-from llm_actors.redis import UNREACHABLE, RedisAwayError, RedisProblem, RedisScript, RedisServer, session
+from llm_actors.redis import UNREACHABLE, RedisAwayError, RedisProblem, RedisScript, RedisServer, run_session
 
 AWAY_SECONDS = 1.0
 """The pause between two sessions, plus up to half of that."""
@@ -59,7 +59,7 @@ class RedisSessions:
         while True:
             pause = AWAY_SECONDS
             try:
-                problem = await session(self._server, source, use)
+                problem = await run_session(self._server, source, use)
             except Exception as exc:
                 if is_fatal(exc):
                     raise

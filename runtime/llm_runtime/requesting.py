@@ -261,7 +261,7 @@ class RequestMethods(ABC, Generic[Stream]):
         while True:
             request = chat_request(loop.messages, cast("ChatOptions", {**options, "tools": loop.tools}))
             response = await (self.send(request) if on_event is None else self._told(request, tell))
-            calls = loop.next_calls(response, stop=until is not None and until(response))
+            calls = loop.take_response(response, stop=until is not None and until(response))
             if not calls:
                 return loop.ended()
             jobs = [lambda call=call: run_call(loop, call, run, approve, tell, tool_deadline_s) for call in calls]

@@ -124,7 +124,7 @@ class ResponseStream:
 
     def _entered(self) -> Run:
         if self._run is None:
-            raise RuntimeError("use it as: async with rt.stream(...) as answer")
+            raise RuntimeError("this stream has not begun; use `async with rt.stream(...) as stream:`")
         return self._run
 
 

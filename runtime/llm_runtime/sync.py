@@ -226,7 +226,7 @@ class SyncRuntime:
         while True:
             request = chat_request(loop.messages, cast("ChatOptions", {**options, "tools": loop.tools}))
             response = self.send(request) if on_event is None else self._told(request, tell)
-            calls = loop.next_calls(response, stop=until is not None and until(response))
+            calls = loop.take_response(response, stop=until is not None and until(response))
             if not calls:
                 return loop.ended()
             jobs = [partial(run_call, loop, call, run_tool, approve, tell, tool_deadline_s) for call in calls]

@@ -118,7 +118,7 @@ class ToolRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolLoop:
-    """The state of the loop. ``next_calls`` returns what to run after a response, ``answer`` takes the results."""
+    """The state of the loop. `take_response` returns the calls to run after a response, `answer` takes their results."""
 
     def __init__(self, messages: Sequence[Message], tools: Sequence[AnyTool], max_rounds: int) -> None:
         made = [each if isinstance(each, FunctionTool | HostedTool) else tool(each) for each in tools]
@@ -135,8 +135,8 @@ class ToolLoop:
         self._response: LLMResponse | None = None
         self._stopped: Literal["done", "rounds", "asked"] = "done"
 
-    def next_calls(self, response: LLMResponse, *, stop: bool = False) -> tuple[ToolCall, ...]:
-        """The calls to run; empty when the loop is over."""
+    def take_response(self, response: LLMResponse, *, stop: bool = False) -> tuple[ToolCall, ...]:
+        """Count a round, add its cost and its message, and return the calls to run; empty when the loop is over."""
         self._response = response
         self._rounds += 1
         self._cost = None if self._cost is None or response.cost is None else self._cost + response.cost
@@ -167,7 +167,7 @@ class ToolLoop:
         return call.result(f"There is no tool {call.name!r}. There are: {', '.join(self._functions)}.", is_error=True)
 
     def ended(self) -> ToolRun:
-        """The result of the loop, once `next_calls` returned nothing."""
+        """The result of the loop, once `take_response` returned nothing."""
         assert self._response is not None
         return ToolRun(
             response=self._response,

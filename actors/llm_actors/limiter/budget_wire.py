@@ -106,10 +106,10 @@ def decode(answer: bytes, question: BudgetQuestion) -> tuple[list[Told], tuple[i
     try:
         found = _answers.decode(answer)
     except msgspec.MsgspecError:
-        raise RedisAwayError(RedisProblem("answer", "an answer to something else")) from None
+        raise RedisAwayError(RedisProblem("answer", "the response does not fit the question")) from None
     places = all(each <= len(question.windows) for each in found.refused)
     if len(found.told) != len(question.windows) or len(found.refused) != question.claims or not places:
-        raise RedisAwayError(RedisProblem("answer", "an answer to something else"))
+        raise RedisAwayError(RedisProblem("answer", "the response does not fit the question"))
     return [_told(each) for each in found.told], found.refused
 
 

@@ -97,7 +97,7 @@ class Callers:
                 return
 
     def inherit(self, former: Callers) -> None:
-        """Take over the state; nothing is queued any more."""
+        """Take over the state of a former incarnation, without its queues: their requests are queued anew."""
         for name, caller in former._known.items():
             caller.waiting.clear()
             self._known[name] = caller

@@ -176,7 +176,7 @@ def _state(answer: bytes) -> ResponseState:
 
 
 def _unreadable() -> RedisAwayError:
-    return RedisAwayError(RedisProblem("answer", "an answer to something else"))
+    return RedisAwayError(RedisProblem("answer", "the response does not fit the question"))
 
 
 @cache

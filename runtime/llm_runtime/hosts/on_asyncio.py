@@ -90,7 +90,7 @@ class AsyncioStream(HostStream):
 
     def _entered(self) -> AsyncioCall:
         if self._call is None:
-            raise RuntimeError("use it as: async with rt.stream(...) as answer")
+            raise RuntimeError("this stream has not begun; use `async with rt.stream(...) as stream:`")
         return self._call
 
 

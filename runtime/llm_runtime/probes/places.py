@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 import trio
 
-from llm_actors.redis import RedisScript, RedisServer, session
+from llm_actors.redis import RedisScript, RedisServer, run_session
 from llm_runtime.config import Server
 from llm_runtime.local_model import find_model, is_installed
 from llm_runtime.probes.report import CheckStatus
@@ -107,7 +107,7 @@ async def try_redis(server: RedisServer) -> Finding:
 
     problem = "answers something else"
     with trio.CancelScope() as enough:
-        problem = (await session(server, _SCRIPT, use)).detail
+        problem = (await run_session(server, _SCRIPT, use)).detail
     if answers == [word]:
         return CheckStatus.OK, "runs the scripts that limits are shared by"
     return CheckStatus.FAILED, f"{problem.rstrip('.')}; meanwhile limits are not shared"

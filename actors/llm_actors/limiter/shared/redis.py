@@ -151,7 +151,7 @@ class SharedLedger:
         try:
             there, answered = decode(answer, self._claims)
         except ValueError:
-            raise RedisAwayError(RedisProblem("answer", "an answer to something else")) from None
+            raise RedisAwayError(RedisProblem("answer", "the response does not fit the question")) from None
         self._ahead_s = there - now  # it was asked after ``now``
         self._answered(answered)  # if it crashes, the claims it did not reach go as if the server could not be reached
         self._claims = []

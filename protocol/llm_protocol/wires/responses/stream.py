@@ -247,7 +247,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
             if key[0] in self._done:
                 continue
             if response.output and not 0 <= key[0] < len(response.output):
-                raise WireError(f"output[{key[0]}] was streamed, and is not in the whole response")
+                raise WireError(f"output[{key[0]}] was streamed but is missing from the complete response")
             if isinstance(part, ToolCall) and response.status != "completed":
                 continue  # cut, perhaps in the middle of its arguments
             self._close(key, part)
