@@ -118,7 +118,7 @@ class ToolRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolLoop:
-    """The state of the loop. `take_response` returns the calls to run after a response, `answer` takes their results."""
+    """The state of the loop. `take_response` returns the calls to run after a response, `answer` takes the results."""
 
     def __init__(self, messages: Sequence[Message], tools: Sequence[AnyTool], max_rounds: int) -> None:
         made = [each if isinstance(each, FunctionTool | HostedTool) else tool(each) for each in tools]
