@@ -1,4 +1,4 @@
-"""A deployment, and the result of an attempt at one: shared by catalog, selector, provider and orchestrator."""
+"""A deployment, and the result of an attempt at one. Catalog, selector, provider and orchestrator share these types."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float
     limits: RateLimits | None = None
     resent: bool = False
-    """The request was sent twice, because a kept connection had closed before the response."""
+    """The request was sent twice, because an idle connection was closed before the response."""
     unsent: bool = False
-    """There was no connection to send it over: the vendor has not received any of it."""
+    """There was no connection, so the vendor has received nothing of the request."""
     wire: str = ""
-    """The name of the wire that it took; empty where it took none."""
+    """The name of the wire that the attempt took; empty if it took none."""

@@ -371,7 +371,7 @@ async def test_who_rests_is_not_counted_as_asked(autojump_clock: MockClock) -> N
     assert asked.outcomes() == ["b:server_error", "b:server_error", "a:auth"]
     assert asked.attempts[-1]["asked"] is False
     assert asked.failure is not None
-    assert asked.failure.message.startswith("all 2 attempts failed: b/m-b: no (2 times); a/m-a: not tried, because")
+    assert asked.failure.message.startswith("all 2 attempts failed: b/m-b: no (2 times); a/m-a: not tried (")
 
 
 async def test_many_that_find_it_resting_for_a_second_all_wait_and_are_answered(autojump_clock: MockClock) -> None:
@@ -400,7 +400,7 @@ async def test_one_attempt_beside_one_who_rests_is_told_in_the_singular(autojump
 
     assert asked.calls == 1
     assert asked.failure is not None
-    assert asked.failure.message.startswith("the one attempt failed: b/m-b: no; a/m-a: not tried, because")
+    assert asked.failure.message.startswith("the one attempt failed: b/m-b: no; a/m-a: not tried (")
 
 
 async def test_a_retry_goes_on_to_who_has_room_instead_of_waiting_for_a_minute(autojump_clock: MockClock) -> None:

@@ -49,7 +49,10 @@ def test_the_local_model_answers_to_its_own_name_only(catalog: Catalog) -> None:
 def test_auto_without_any_model_names_who_could_not_be_asked() -> None:
     catalog = Catalog()
     catalog.add("unreachable", VENDORS[LLMProvider.OPENAI], TALK)
-    with pytest.raises(ModelNotFoundError, match="offers a model for chat; could not be asked for theirs: unreachable"):
+    with pytest.raises(
+        ModelNotFoundError,
+        match="the models of these providers could not be listed: unreachable",
+    ):
         catalog.resolve(chat("auto"))
 
 
@@ -77,7 +80,7 @@ def test_a_provider_hint_narrows_the_choice(catalog: Catalog) -> None:
 
 
 def test_an_unknown_name_is_an_error_that_shows_what_is_known(catalog: Catalog) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"no model 'nope'; known: primary/m1, primary/shared"):
+    with pytest.raises(ModelNotFoundError, match=r"no model 'nope'; known models: primary/m1, primary/shared"):
         catalog.resolve(chat("nope"))
 
 
@@ -89,7 +92,9 @@ def test_a_hostile_name_is_just_unknown_and_never_quoted_whole(catalog: Catalog,
 
 
 def test_a_request_its_provider_cannot_do_is_refused_naming_those_that_can(catalog: Catalog) -> None:
-    with pytest.raises(UnsupportedError, match=r"primary .* has no embedding; configured providers that can: backup"):
+    with pytest.raises(
+        UnsupportedError, match=r"primary .* does not support embedding requests; these providers do: backup"
+    ):
         catalog.resolve(EmbeddingRequest(model="primary/m1", inputs=("a",)))
 
 

@@ -57,7 +57,7 @@ async def test_an_unknown_model_is_one_line(tmp_path: Path) -> None:
 
     assert (code, out) == (1, "")
     known = "cheap/gpt-6-luna, dear/gpt-6-sol"
-    assert err == f"llm-runtime: there is no model 'nope'; known: {known}; or write provider/model\n"
+    assert err == f"llm-runtime: there is no model 'nope'; known models: {known}; or name one as provider/model\n"
 
 
 async def test_a_named_configuration_comes_before_a_daemon_in_the_environment(tmp_path: Path) -> None:

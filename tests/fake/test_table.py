@@ -114,7 +114,7 @@ async def test_it_works_end_to_end_or_is_refused_before_any_call(
         elif offer(kind, request_type) is Offer.REFUSED:
             assert (reply.status, reply.json["error"]["code"]) == (400, "unsupported_parameter")
             able = [other.value for other in TITLES if offer(other, request_type) is not Offer.REFUSED]
-            assert reply.json["error"]["message"].endswith(f"configured providers that can: {', '.join(able)}")
+            assert reply.json["error"]["message"].endswith(f"these providers do: {', '.join(able)}")
             assert opened.fake.journal.asked == 0
         else:
             assert reply.status == 200, reply.body
@@ -155,7 +155,7 @@ async def test_when_the_client_leaves_the_vendor_is_left_within_a_second(kind: L
 
 async def test_the_embedded_api_refuses_alike() -> None:
     async with server() as opened:
-        with pytest.raises(UnsupportedError, match="has no embedding"):
+        with pytest.raises(UnsupportedError, match="does not support embedding"):
             await opened.runtime.embed("Once upon", model="anthropic/m")
         assert opened.fake.journal.asked == 0
 

@@ -13,7 +13,7 @@ from fuzz.target import Target
 from fuzz.vendors import check_telling
 from llm_actors.cache.entry import pack, replay, unpack
 from llm_actors.limiter.limit_state import LimitState
-from llm_actors.limiter.shared.wire import Claim, Party, decode
+from llm_actors.limiter.shared.wire import Claim, SharedLimit, decode
 from llm_protocol.content import Message, Reasoning, Text, ToolCall
 from llm_protocol.fold import unfold
 from llm_protocol.policy import Limits
@@ -64,8 +64,8 @@ CONFIG = Target("config", check_config, config_seeds)
 @cache
 def _claims() -> list[Claim]:
     account = LimitState(Limits(requests_per_minute=1))
-    parties = (Party("a", account), Party("b", account))
-    return [Claim(1, parties[:1], 5, 1.0), Claim(2, parties, 5, 1.0)]
+    limits = (SharedLimit("a", account), SharedLimit("b", account))
+    return [Claim(1, limits[:1], 5, 1.0), Claim(2, limits, 5, 1.0)]
 
 
 def check_claims(data: bytes) -> None:
@@ -78,7 +78,7 @@ def check_claims(data: bytes) -> None:
         for claim, answer in found:
             assert answer.wait_s >= 0
             assert answer.wait_s < 1e10
-            assert 0 <= answer.last < len(claim.parties)
+            assert 0 <= answer.last < len(claim.limits)
 
 
 def claim_seeds() -> list[bytes]:

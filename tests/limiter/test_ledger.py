@@ -17,9 +17,9 @@ from llm_actors.limiter.shared.wire import (
     Held,
     LedgerPause,
     LedgerReply,
-    Party,
     Receipt,
     Settle,
+    SharedLimit,
     decode,
     encode,
 )
@@ -64,13 +64,13 @@ class Replica:
         self._process = process
         self._clock = clock
         self._ahead = -inf
-        self.parties = {name: Party(name, LimitState(each)) for name, each in limits.items()}
+        self.limits = {name: SharedLimit(name, LimitState(each)) for name, each in limits.items()}
         self.out: list[Out] = []
 
     def ask(self, *wanted: tuple[tuple[str, ...], int, float]) -> list[LedgerReply]:
         """One batch of claims: names, tokens, patience."""
         claims = [
-            Claim(number, tuple(self.parties[name] for name in names), tokens, patience)
+            Claim(number, tuple(self.limits[name] for name in names), tokens, patience)
             for number, (names, tokens, patience) in enumerate(wanted)
         ]
         self._count(claims, 1)
@@ -91,13 +91,13 @@ class Replica:
         return out
 
     def beat(self) -> None:
-        self.tell(*(Held(party) for party in self.parties.values() if party.account.in_flight))
+        self.tell(*(Held(limit) for limit in self.limits.values() if limit.account.in_flight))
 
     def look(self) -> None:
-        self.tell(*map(Held, self.parties.values()))
+        self.tell(*map(Held, self.limits.values()))
 
     def hold(self, name: str, seconds: float) -> None:
-        self.tell(LedgerPause(self.parties[name], seconds))
+        self.tell(LedgerPause(self.limits[name], seconds))
 
     def tell(self, *entries: Entry) -> list[tuple[Claim, LedgerReply]]:
         claims = [entry for entry in entries if isinstance(entry, Claim)]
@@ -109,8 +109,8 @@ class Replica:
     @staticmethod
     def _count(claims: list[Claim], by: int) -> None:
         for claim in claims:
-            for party in claim.parties:
-                party.account.in_flight += by
+            for limit in claim.limits:
+                limit.account.in_flight += by
 
 
 class World:
@@ -321,7 +321,7 @@ class Life(World):
         """The living together keep to the slots."""
         for name, limits in LIMITS.items():
             if limits.max_concurrency is not None:
-                taken = sum(each.parties[name].account.in_flight for each in self.replicas)
+                taken = sum(each.limits[name].account.in_flight for each in self.replicas)
                 assert taken <= limits.max_concurrency, name
 
     def end(self) -> None:
@@ -470,9 +470,9 @@ def _exercise(server: VirtualRedis, limits: dict[str, Limits]) -> list[LedgerRep
     one.end(0, Settlement.CHARGED, 10**9)
     one.end(0, Settlement.CHARGED, 3)
     answers += one.ask((("a",), 500, 0.5), (("a",), 0, 900.0))
-    one.tell(LedgerPause(one.parties["none"], 50.0, "modèle"))
+    one.tell(LedgerPause(one.limits["none"], 50.0, "modèle"))
     for model in "modèle", "other":
-        answers += [answer for _, answer in one.tell(Claim(0, (one.parties["none"],), 1, 0.0, model))]
+        answers += [answer for _, answer in one.tell(Claim(0, (one.limits["none"],), 1, 0.0, model))]
     one.beat()
     return answers
 

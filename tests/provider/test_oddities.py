@@ -32,7 +32,7 @@ async def test_a_field_of_another_type_is_told_once(
                 assert isinstance(asked.outcome and asked.outcome.end, Finished)
 
     lines = [record.getMessage() for record in caplog.records]
-    assert "fake: the field completion_tokens has an unknown type and is ignored" in lines
+    assert "fake: the field completion_tokens has an unexpected type and is ignored" in lines
     assert len(lines) == len(set(lines)) <= 2
     assert "a prompt" not in caplog.text
 

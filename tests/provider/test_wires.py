@@ -94,9 +94,9 @@ def test_who_has_the_responses_api_can_be_chosen_for_tools_with_reasoning() -> N
 
 def test_it_is_said_in_words() -> None:
     assert wires().in_words("gpt-4.1") == ""
-    assert wires().in_words("gpt-6-luna") == "is asked over the Responses API where it reasons with tools"
-    assert wires(setting="responses").in_words("gpt-4.1") == "is asked over the Responses API"
-    assert wires(setting="chat").in_words("gpt-4.1") == "is asked over the chat API only"
+    assert wires().in_words("gpt-6-luna") == "uses the Responses API if it reasons and there are tools"
+    assert wires(setting="responses").in_words("gpt-4.1") == "uses the Responses API"
+    assert wires(setting="chat").in_words("gpt-4.1") == "uses the chat API only"
 
 
 # ---------------------------------------------------------------- what is learned
@@ -113,7 +113,7 @@ def test_a_server_without_it_is_left_alone_for_an_hour() -> None:
     assert one.instead_of(one.of(asked), Finished(reason=FinishReason.STOP)) is None
     one.learn(one.usual, "m")
     assert one.of(asked) is one.usual
-    assert one.in_words("m") == "is asked over the chat API: its server has no Responses API"
+    assert one.in_words("m") == "uses the chat API, because its server has no Responses API"
     now = CHAT_SECONDS
     assert one.of(asked).name == RESPONSES
 

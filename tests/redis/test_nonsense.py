@@ -98,7 +98,7 @@ WRONG: dict[str, bytes | None] = {
     "not msgpack": b"$3\r\n\xc1\xc1\xc1\r\n",
     "no answers": NOTHING,
     "too many answers": replies(*[[True, 0, 0, 0, [["b", 1]]]] * 3),
-    "another party": replies([True, 5.0, 7, 0, [["b", 1]]]),
+    "another limit": replies([True, 5.0, 7, 0, [["b", 1]]]),
     "no marks": replies([True, 0, 0, 0, []]),
     "neither": replies([False, 0, 0, 0, []]),
     "no number": replies([True, float("nan"), 0, 0, [["b", 1]]]),

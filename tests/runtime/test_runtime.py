@@ -369,7 +369,7 @@ async def test_an_answer_that_the_vendor_ends_with_an_error_is_a_failed_attempt(
 
     assert answer.content == "Hello"
     assert (first["outcome"], second["outcome"]) == ("server_error", "ok")
-    assert "it ended its response with MALFORMED_FUNCTION_CALL" in first["error"]
+    assert "the vendor ended its response with MALFORMED_FUNCTION_CALL" in first["error"]
 
 
 async def test_cost_calculator_an_unknown_price_is_none_and_said_once(caplog: pytest.LogCaptureFixture) -> None:

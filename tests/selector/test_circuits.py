@@ -127,7 +127,7 @@ def test_every_transition_has_its_evidence() -> None:
     [opened] = told
     assert opened.breaker.evidence.endswith("% of the latest attempts failed, the last: server_error")
     half = circuits.deployment(A, opened.breaker.until)
-    assert half.evidence.startswith("its pause is over; it was: ")
+    assert half.evidence.startswith("the pause is over; it opened after: ")
     circuits.admit(A, opened.breaker.until)
     [again] = circuits.observe(seen(A, opened.breaker.until, FailureKind.OVERLOADED), 0.5)
     assert again.breaker.evidence == "the probe failed, the last: overloaded"

@@ -13,7 +13,7 @@ from llm_actors.catalog import Candidate
 from llm_actors.selector import Performance, Selector
 from llm_actors.selector.exploration import (
     FRESH_SECONDS,
-    MAX_STANDINGS,
+    MAX_STATES,
     SHARE,
     TRIALS,
     UNANSWERED_SECONDS,
@@ -114,7 +114,7 @@ def test_with_much_traffic_a_well_known_candidate_is_explored_once_in_a_while() 
             explored.append((now, first.reason))
     times = 0.9 + FRESH_SECONDS, 0.9 + FRESH_SECONDS + UNANSWERED_SECONDS
     assert [at for at, _ in explored] == pytest.approx(times, abs=0.02)
-    assert [reason for _, reason in explored] == [f"explored: not heard of for {n} s" for n in (20, 50)]
+    assert [reason for _, reason in explored] == [f"explored: last measured {n} s ago" for n in (20, 50)]
 
 
 @pytest.mark.parametrize("select", ["score", "fastest"])
@@ -146,6 +146,6 @@ def test_looking_explores_nothing_and_counts_nothing() -> None:
 
 def test_callers_who_name_ever_new_models_do_not_fill_the_memory() -> None:
     exploration = Exploration()
-    for number in range(MAX_STANDINGS + 100):
+    for number in range(MAX_STATES + 100):
         exploration.next((Candidate("a", str(number)), CHAT), [], 0.0)
-    assert len(exploration._states) == MAX_STANDINGS
+    assert len(exploration._states) == MAX_STATES

@@ -269,7 +269,7 @@ def test_when_nobody_can_be_asked_one_error_names_each_with_its_cause() -> None:
     told = caught.value.failure
     assert told.retry_after == pytest.approx(0.4)
     assert told.message == (
-        "none of 3 candidates can be asked: b/m: too many requests or tokens for now;"
+        "none of 3 candidates is available: b/m: too many requests or tokens for now;"
         " a/m: circuit open: 5 failures in a row, the last: network; c/m: the vendor refused the configured key"
     )
 
@@ -281,7 +281,7 @@ def test_those_who_find_a_probe_under_way_are_told_to_come_back_soon() -> None:
     assert second is not None
     assert second.kind is FailureKind.OVERLOADED
     assert second.retry_after == 1.0
-    with pytest.raises(OverloadedError, match="a/m: not tried, because one request is probing it now"):
+    with pytest.raises(OverloadedError, match=r"a/m: not tried \(circuit half-open: a probe is in progress\)"):
         rank(made, [A], now=1.0).best()
 
 

@@ -139,8 +139,8 @@ def raising(_: list[RankedCandidate], __: OrderingInputs) -> list[RankedCandidat
     ("ordering", "why"),
     [
         (raising, "it raised ValueError at"),
-        (lambda choices, _: choices[:1], "it did not return what it was given"),
-        (lambda choices, _: [*choices, *choices], "it did not return what it was given"),
+        (lambda choices, _: choices[:1], "it did not return the choices that it was given"),
+        (lambda choices, _: [*choices, *choices], "it did not return the choices that it was given"),
         (lambda *_: None, "it raised TypeError at"),
         (lambda *_: ["a/m"], "it raised AttributeError at"),
     ],

@@ -1,7 +1,7 @@
-"""The catalog actor: lists the providers' models at the start, at intervals, and on request.
+"""The catalog actor: requests the vendors' model lists at the start, at intervals, and on request.
 
-A provider that cannot be listed affects only itself: its previous list is kept, and the first failure in a row is
-logged. After the first round, one log line warns of the models that will be shut down soon.
+If a provider's list cannot be had, its previous list is kept, and the first failure in a row is logged. After the first
+round, one log line warns of the models that will be shut down soon.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from llm_actors.provider import ProviderRef, failure_of, list_models
 from llm_protocol.errors import LLMClientError
 
 LISTING_SECONDS = 10.0
-"""The time limit for one provider's list of models."""
+"""The time limit for the list of one provider, in seconds."""
 
 REFRESH_SECONDS = 600.0
-"""Seconds between two rounds."""
+"""Seconds between two rounds of all providers."""
 
 ENDING_SHOWN = 8
 """The most models named in the warning."""
@@ -30,13 +30,15 @@ log = logging.getLogger(__name__)
 
 
 class Refresh(Call[None], frozen=True):
-    """List the providers whose models are not configured; with ``only_unlisted``, only those that were never listed."""
+    """Request the lists of the providers whose models are not configured; with ``only_unlisted``, only of those whose
+    models are not known yet.
+    """
 
     only_unlisted: bool = False
 
 
 class Follow(Call[None], frozen=True):
-    """Keep another catalog fresh from now on. Answered at once; the providers that it lacks are asked."""
+    """Keep another catalog up to date from now on. The reply comes at once; missing lists are requested afterwards."""
 
     catalog: Catalog
     providers: Mapping[str, ProviderRef]
@@ -47,22 +49,22 @@ CatalogRef: TypeAlias = Ref[CatalogMessage]
 
 
 async def refresh(catalog: CatalogRef, *, only_unlisted: bool = False) -> None:
-    """Wait until the providers were listed, each for at most `LISTING_SECONDS`. Raises only `KernelError`: `Parked` at
-    once while the catalog is parked.
+    """Request new lists and wait for them, at most `LISTING_SECONDS`. Raises only `KernelError`: `Parked`, at once,
+    while the actor is parked.
     """
     await retry_after_crashes(lambda: catalog.call(Refresh(only_unlisted)))
 
 
 async def follow(lister: CatalogRef, catalog: Catalog, providers: Mapping[str, ProviderRef]) -> None:
-    """Have ``catalog`` kept fresh instead of the one before. Raises `KernelError` while the actor is away: it will
-    begin with whatever its factory gives it.
+    """Make the actor keep ``catalog`` up to date instead of its present one. Raises `KernelError` while the actor is
+    not running; its factory must then give it the new catalog.
     """
     await retry_after_crashes(lambda: lister.call(Follow(catalog, providers)))
 
 
 @final
 class CatalogActor:
-    """Keeps ``catalog`` up to date. ``providers`` are the providers whose models are listed by their vendor."""
+    """Keeps ``catalog`` up to date. ``providers`` are those whose models come from their vendor's list."""
 
     def __init__(self, catalog: Catalog, providers: Mapping[str, ProviderRef]) -> None:
         self._catalog = catalog
@@ -71,7 +73,7 @@ class CatalogActor:
         self._followed = trio.Event()
 
     async def run(self, inbox: Inbox[CatalogMessage], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until asked to stop. The first round delays no request."""
+        """Handle messages until asked to stop. The first round runs in the background, so it delays no request."""
         async with trio.open_nursery() as nursery:
             task_status.started()
             nursery.start_soon(self._keep_fresh)
@@ -79,7 +81,7 @@ class CatalogActor:
             nursery.cancel_scope.cancel(reason="the catalog stops")
 
     async def _keep_fresh(self) -> None:
-        await self._ask(self._providers)
+        await self._list(self._providers)
         self._warn()
         while True:
             if not self._providers:
@@ -87,10 +89,10 @@ class CatalogActor:
             with trio.move_on_after(REFRESH_SECONDS) as waiting:
                 await self._followed.wait()
             if waiting.cancelled_caught:
-                await self._ask(self._providers)
+                await self._list(self._providers)
             else:
                 self._followed = trio.Event()
-                await self._ask([name for name in self._providers if name in self._catalog.unlisted])
+                await self._list([name for name in self._providers if name in self._catalog.unlisted])
 
     def _warn(self) -> None:
         found = [f"{candidate} {words}" for candidate, words in self._catalog.all_ending()]
@@ -107,17 +109,17 @@ class CatalogActor:
                 delivery.reply(message, None)
             case Refresh() as message:
                 unlisted = self._catalog.unlisted
-                await self._ask([name for name in self._providers if name in unlisted or not message.only_unlisted])
+                await self._list([name for name in self._providers if name in unlisted or not message.only_unlisted])
                 delivery.reply(message, None)
             case _ as never:
                 assert_never(never)
 
-    async def _ask(self, names: Mapping[str, ProviderRef] | list[str]) -> None:
+    async def _list(self, names: Mapping[str, ProviderRef] | list[str]) -> None:
         async with trio.open_nursery() as nursery:
             for name in names:
-                nursery.start_soon(self._ask_one, name)
+                nursery.start_soon(self._list_one, name)
 
-    async def _ask_one(self, name: str) -> None:
+    async def _list_one(self, name: str) -> None:
         problem = f"{name}: no model list within {LISTING_SECONDS:g} s"
         with trio.move_on_after(LISTING_SECONDS):
             catalog = self._catalog

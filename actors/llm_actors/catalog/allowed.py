@@ -1,6 +1,6 @@
 """Which models and routes a caller may use. Pure.
 
-What a caller may not use does not exist for it: there is no "forbidden" error.
+For a caller, other models and routes do not exist: the error is "not found", never "forbidden".
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import final
 
 @final
 class Allowed:
-    """The names in one caller's list: routes, ``provider/model``, ``provider/*``, or a bare model name, which means
-    that model at every provider.
+    """What one caller may use. Each name in its list is a route, ``provider/model``, ``provider/*``, or the name of a
+    model alone, which means that model at every provider.
     """
 
     __slots__ = ("_bare", "_known", "_models", "_names", "_providers", "_routes")
@@ -34,13 +34,13 @@ class Allowed:
                 self._models.add((head, rest))
 
     def permits(self, provider: str, model: str) -> bool:
-        """Whether ``model``, the provider's own name for it, may be used at ``provider``."""
+        """Return whether ``model``, as the vendor names it, may be used at ``provider``."""
         return provider in self._providers or (provider, model) in self._models or model in self._bare
 
     def permits_route(self, name: str) -> bool:
-        """Whether the route may be used."""
+        """Return whether the route may be used."""
         return name in self._routes
 
     def within_route(self, models: Collection[str]) -> Allowed:
-        """The list for a request to a route that names these ``models``: they are allowed, too."""
+        """Return the list for a request to a route that has these ``models``: they are allowed, too."""
         return Allowed((*self._names, *models), self._known)

@@ -1,8 +1,13 @@
-"""Model names: what the providers offer, and what a request's ``model`` means. Pure; read synchronously.
+"""The catalog: which models the providers offer, and which candidates a request's ``model`` names. Pure.
 
-A name is resolved in this order: ``provider/rest`` if ``provider`` is configured (a model that is not on its list is
-passed through, because lists are often incomplete; only the local model's list is complete); a bare name that one or
-more providers list; ``auto``, which means the default model of each suitable provider; otherwise it is unknown.
+A model name is resolved in this order:
+
+1. ``provider/model``, if ``provider`` is configured. The model need not be in the provider's list, because lists are
+   often incomplete. Only the list of the local model is complete.
+2. A name without a provider, if one or more providers list it.
+3. ``auto``: the default model of each suitable provider.
+
+Any other name is unknown.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ NAMES_SHOWN = 8
 
 
 def utc_today() -> date:
-    """The current day in UTC."""
+    """Return the current day in UTC."""
     return datetime.now(UTC).date()
 
 
@@ -47,13 +52,13 @@ class _Offer:
         self.request_types = request_types
         self.models = {model: ModelInfo(id=model) for model in models}
         self.chosen: dict[tuple[Want, date], str | None] = {}
-        """Cached results for `auto`, since the lists last changed."""
+        """Results for `auto`, kept until the list changes."""
         self.configured = self.listed = bool(models)
 
 
 @final
 class Catalog:
-    """The offers of all providers. Only the catalog actor writes. ``today`` returns the current day in UTC."""
+    """The models of all providers. Only the catalog actor changes it. ``today`` returns the current day in UTC."""
 
     def __init__(self, today: Callable[[], date] = utc_today) -> None:
         self._offers: dict[str, _Offer] = {}
@@ -67,17 +72,17 @@ class Catalog:
         models: Sequence[str] = (),
         rules: ModelRules | None = None,
     ) -> None:
-        """Add a provider. If ``models`` are configured, it offers those only; the first that has not been shut down is
-        its default. ``rules`` are the provider's own model rules, to which facts of its vendor's list are added.
+        """Add a provider. With ``models``, it offers only those; the first that has not been shut down is its default.
+        ``rules`` are the provider's model rules. Facts from the vendor's list are added to them.
         """
         self._offers[name] = _Offer(vendor, rules, request_types, models)
 
     def carry_over(self, name: str, former: Catalog) -> None:
-        """The provider is the same as in ``former``, with what is known of it there."""
+        """Add a provider with everything that ``former`` knows about it."""
         self._offers[name] = former._offers[name]
 
     def update(self, name: str, models: Iterable[ModelInfo]) -> None:
-        """Replace the vendor's list."""
+        """Replace the list of a provider's models with a new one from its vendor."""
         offer = self._offers[name]
         offer.models = {model.id: model for model in models}
         offer.rules.learn({model.id: model.facts() for model in offer.models.values()})
@@ -86,16 +91,16 @@ class Catalog:
 
     @property
     def unlisted(self) -> tuple[str, ...]:
-        """Providers whose models are not known yet."""
+        """The providers whose models are not known yet."""
         return tuple(name for name, offer in self._offers.items() if not offer.listed)
 
     def models(self) -> dict[str, list[str]]:
-        """The models of each provider; empty for one that could not be listed."""
+        """Return the models of each provider. The list is empty if the models could not be listed."""
         return {name: list(offer.models) for name, offer in self._offers.items()}
 
     def infos(self, allowed: Allowed | None = None) -> list[ModelInfo]:
-        """All models, or those that are ``allowed``; ids have the form ``provider/model``. Sizes and shutdown dates
-        that the vendor's list lacks are added from the configuration and the shipped tables.
+        """Return all models, or those that are ``allowed``, with ids of the form ``provider/model``. Sizes and
+        shutdown dates that the vendor's list does not have are added from the configuration and the shipped tables.
         """
         return [
             _known_as(name, offer, info)
@@ -105,7 +110,7 @@ class Catalog:
         ]
 
     def ending(self, candidate: Candidate) -> str | None:
-        """When the candidate will be shut down, as the end of a sentence; ``None`` if not within
+        """Return when the candidate will be shut down, as the end of a sentence; ``None`` if that is further away than
         `llm_protocol.lifecycle.NOTICE`.
         """
         offer = self._offers.get(candidate.provider)
@@ -114,8 +119,8 @@ class Catalog:
         return ending(offer.kind, offer.models.get(candidate.model, ModelInfo(id=candidate.model)), self._today())
 
     def all_ending(self) -> list[tuple[Candidate, str]]:
-        """The models that will be shut down soon: configured ones first, then by date. Omits models that are gone
-        already and only listed by the vendor.
+        """Return the models that will be shut down soon, configured ones first, then by date. A model that is gone is
+        included only if it is configured.
         """
         today = self._today()
         found = [
@@ -127,47 +132,47 @@ class Catalog:
         return [(candidate, words) for *_, candidate, words in sorted(found)]
 
     def context_window(self, candidate: Candidate) -> int | None:
-        """The context window of the candidate in tokens, if it is known."""
+        """Return the context window of the candidate in tokens, if it is known."""
         offer = self._offers.get(candidate.provider)
         return offer.rules.of(candidate.model).context_window if offer else None
 
     def accepts_prefill(self, candidate: Candidate) -> bool:
-        """Whether the candidate continues a text if the conversation ends in a partial response."""
+        """Return whether the candidate continues a partial response at the end of a conversation."""
         offer = self._offers.get(candidate.provider)
         return offer is not None and offer.rules.of(candidate.model).prefill
 
-    def takes_foreign_thinking(self, candidate: Candidate) -> bool:
-        """Whether the candidate may be sent the reasoning of another model, or account, in earlier turns."""
+    def accepts_foreign_reasoning(self, candidate: Candidate) -> bool:
+        """Return whether the candidate accepts earlier turns with the reasoning of another model or account."""
         offer = self._offers.get(candidate.provider)
         return offer is None or offer.rules.of(candidate.model).replay == "always"
 
     def may_draw(self, name: str) -> bool:
-        """Whether a model of this name, with or without its provider before it, responds to chats with images."""
+        """Return whether a model of this name may respond to a chat with images. ``name`` may begin with a provider."""
         head, _, rest = name.partition("/")
         if head in self._offers:
             return self._offers[head].rules.of(rest).draws
         return any(offer.rules.of(name).draws for offer in self._offers.values())
 
     def vendor(self, candidate: Candidate) -> str:
-        """The vendor account behind the candidate: the same for two providers at one vendor. Each server that is only
-        compatible counts as its own vendor.
+        """Return what to count as the vendor of the candidate: its kind, the same for two providers at one vendor. A
+        server that is only compatible with a vendor's API counts as a vendor of its own.
         """
         offer = self._offers.get(candidate.provider)
         return candidate.provider if offer is None or offer.vendor.generic else offer.vendor.kind
 
     def resolve(self, request: AnyRequest, allowed: Allowed | None = None) -> list[Candidate]:
-        """The candidates for ``request``, in the order of the configuration; never empty. With ``allowed``, other
-        models do not exist.
+        """Return the candidates for ``request``, in the order of the configuration. With ``allowed``, other models do
+        not exist.
 
-        Raises `ModelNotFoundError`, or `UnsupportedError` if none of the providers with the model supports such a
-        request.
+        The result is never empty. Raises `ModelNotFoundError`, or `UnsupportedError` if none of the providers with the
+        model supports this type of request.
         """
         found = self._named(request, allowed)
         if allowed is not None:
             found = [each for each in found if allowed.permits(*each)]
-        able = [each for each in found if request.request_type in self._offers[each.provider].request_types]
-        if able:
-            return able
+        suitable = [each for each in found if request.request_type in self._offers[each.provider].request_types]
+        if suitable:
+            return suitable
         if found:
             raise UnsupportedError(self._unable(found[0].provider, request.request_type, allowed))
         raise ModelNotFoundError(self._unknown(request, allowed))
@@ -186,11 +191,11 @@ class Catalog:
         return found
 
     def _chosen(self, names: Iterable[str], request: AnyRequest, allowed: Allowed | None) -> list[Candidate]:
-        """Each provider's default model; for embeddings only the first provider that has one."""
+        """Return the default model of each provider; for embeddings, only that of the first provider that has one."""
         choice = [Candidate(name, default) for name in names if (default := self._default(name, request, allowed))]
         if request.request_type is RequestType.EMBEDDING:  # embeddings of different models cannot be compared
             return [each for each in choice if each.model == choice[0].model]
-        # The local model is for trying things out; whoever has a key prefers another.
+        # The local model is for first experiments: any other provider is preferred.
         return [each for each in choice if not self._offers[each.provider].vendor.local] or choice
 
     def _may_have(self, name: str, model: str) -> bool:
@@ -210,28 +215,30 @@ class Catalog:
         info = choose(offer.vendor, offer.rules, want, models, today, in_order=offer.configured)
         chosen = info.id if info else None
         if allowed is None:
-            # a few dozen entries a day at most, and the lists change sooner than that
+            # bounded: a few dozen entries a day, and a new list clears them
             offer.chosen[want, today] = chosen
         return chosen
 
     def _unable(self, name: str, request_type: RequestType, allowed: Allowed | None) -> Failure:
-        able = [
+        suitable = [
             other
             for other, offer in self._offers.items()
             if request_type in offer.request_types
             and (allowed is None or any(allowed.permits(other, model) for model in offer.models))
         ]
-        tail = f"; configured providers that can: {', '.join(able)}" if able else "; no configured provider can"
+        tail = f"; these providers do: {', '.join(suitable)}" if suitable else "; no configured provider does"
         what = request_type.value.replace("_", " ")
         return Failure(
             kind=FailureKind.UNSUPPORTED,
-            message=f"{name} ({self._offers[name].vendor.kind}) has no {what}{tail}",
+            message=f"{name} ({self._offers[name].vendor.kind}) does not support {what} requests{tail}",
             param="model",
             provider=name,
         )
 
     def near(self, candidate: Candidate) -> str:
-        """``; did you mean "x"?`` for a model that its provider does not know, where it lists one like it."""
+        """Return ``; did you mean "x"?`` if the provider does not list the model but one with a similar name; else
+        an empty string.
+        """
         listed = self._offers[candidate.provider].models
         return "" if candidate.model in listed else suggestion(candidate.model, listed)
 
@@ -241,7 +248,7 @@ class Catalog:
         elif (request.model or AUTO) == AUTO:
             text = f"no configured provider offers a model for {request.request_type.value}"
             if self.unlisted and allowed is None:
-                text += f"; could not be asked for theirs: {', '.join(self.unlisted[:NAMES_SHOWN])}"
+                text += f"; the models of these providers could not be listed: {', '.join(self.unlisted[:NAMES_SHOWN])}"
         else:
             known = [info.id for info in self.infos(allowed)]
             shown = ", ".join(known[:NAMES_SHOWN]) + (
@@ -249,7 +256,7 @@ class Catalog:
             )
             near = suggestion(request.model, [name for each in known for name in (each, each.partition("/")[2])])
             text = f"there is no model {request.model[:100]!r}{near}"
-            text += f"{'' if near else ';'} known: {shown or 'none yet'}; or write provider/model"
+            text += f"{'' if near else ';'} known models: {shown or 'none yet'}; or name one as provider/model"
         return Failure(kind=FailureKind.MODEL_NOT_FOUND, message=text, param="model")
 
 

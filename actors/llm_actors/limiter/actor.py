@@ -1,14 +1,14 @@
-"""The limiter actor: owns the `RateLimiter`, replies to queued requests, and sleeps until the next one may go.
+"""The limiter's actor: owns the `RateLimiter`, replies to queued requests, and wakes up when the next one may go.
 
-There is one timer, a sleeping task whose deadline moves; nothing polls. All decisions are made synchronously in
-`RateLimiter`, so a message is handled completely or, in a crash, not at all.
+There is one timer, a sleeping task whose deadline moves; nothing polls. `RateLimiter` makes all decisions
+synchronously, so a message is handled completely or, in a crash, not at all.
 
-If several processes share the limits, a grant is reported when the `Ledger` has confirmed it: one more task, which
-talks to Redis and calls back. It handles the claims of a batch in one step, too.
+If several processes share the limits, a grant must be confirmed by the shared ledger first (`SharedLimits`). If budgets
+apply, they must confirm it too (`BudgetCoordinator`).
 
-The `RateLimiter` itself outlives a restart: it is the actor's one checkpoint, saved by reference at the start, and so
-never out of date. The next incarnation takes over open leases, usage, debts and pauses. The holders' tickets tell it
-which leases have ended meanwhile.
+The `RateLimiter` survives a restart: the checkpoint is a reference to it, saved at the start, and so never out of date.
+The next incarnation takes over open leases, usage, debts and pauses. The holders' tickets tell it which leases have
+ended in the meantime.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, retry_after_
 from llm_actors.limiter.budget_coordinator import BudgetCoordinator
 from llm_actors.limiter.budgets import BudgetRefused, Budgets
 from llm_actors.limiter.callers import NO_LIMITS
+from llm_actors.limiter.decisions import Decision, Granted, LimitRefused
 from llm_actors.limiter.fair_queue import QueuedRequest
 from llm_actors.limiter.messages import (
     LIMITER_MAILBOX,
@@ -39,8 +40,7 @@ from llm_actors.limiter.messages import (
     Reserve,
     Ticket,
 )
-from llm_actors.limiter.patience import LimitRefused
-from llm_actors.limiter.rate_limiter import Decision, Granted, RateLimiter
+from llm_actors.limiter.rate_limiter import RateLimiter
 from llm_actors.limiter.shared.coordinator import SharedLimits
 from llm_actors.limiter.statistics import LimiterStatistics
 from llm_actors.redis import RedisServer
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 class SavedLimits(msgspec.Struct, frozen=True):
-    """What one incarnation leaves to the next. ``process`` is its name among the processes that share the limits."""
+    """What an incarnation inherits. ``process`` is the name of this process among those that share the limits."""
 
     rate_limiter: RateLimiter
     process: str
@@ -64,7 +64,7 @@ class SavedLimits(msgspec.Struct, frozen=True):
 
 
 class _PendingRequest(NamedTuple):
-    """A pending reservation and its caller."""
+    """A request that has no decision yet, with the call that waits for it."""
 
     delivery: Delivery[LimiterMessage]
     message: Reserve
@@ -89,8 +89,8 @@ class LimiterActor:
         draw: Callable[[], float] = random,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """``server``: where limits and budgets are shared with other processes. ``store`` and ``ledger``: where what
-        budgets pay is written down.
+        """``server``: the Redis through which limits and budgets are shared with other processes. ``store`` and
+        ``ledger``: where the spending that budgets count is stored.
         """
         self._wall = wall
         self._store = store
@@ -98,7 +98,7 @@ class LimiterActor:
         self._budgets = Budgets(budgets or {}, shared=server is not None)
         self._is_new = not isinstance(previous, SavedLimits)
         self._rate_limiter = RateLimiter(providers, callers, other_callers, draw=draw)
-        # The ledger's rows have this name, too: what both tell of this process counts once.
+        # Rows in the ledger have the same name, so spending that Redis and the ledger both report counts once.
         process = token_hex(8) if ledger is None else ledger.owner
         if isinstance(previous, SavedLimits):
             process = previous.process
@@ -107,7 +107,7 @@ class LimiterActor:
         self._kept = SavedLimits(self._rate_limiter, process, {}, self._budgets)
         self._pending: dict[int, _PendingRequest] = {}
         self._granted: dict[int, Granted] = {}
-        """What was granted and waits for the budgets' confirmation."""
+        """Grants that wait for the confirmation of the budgets."""
         self._timer = trio.CancelScope()
         self._sharing = SharedLimits(
             server, self._rate_limiter, waiter=self._waiter, confirmed=self._confirmed, draw=draw, process=process
@@ -124,12 +124,12 @@ class LimiterActor:
             wall=wall,
         )
         if isinstance(previous, SavedLimits):
-            self._catch_up(previous.tickets, trio.current_time())
+            self._end_by_tickets(previous.tickets, trio.current_time())
             for number in [each for each in self._budgets.holds if each not in self._kept.tickets]:
                 self._release(number)
 
     async def run(self, inbox: Inbox[LimiterMessage], *, task_status: trio.TaskStatus[None]) -> SavedLimits:
-        """Serve until asked to stop. Requests still queued then fail."""
+        """Handle messages until asked to stop. Requests that are still queued then fail."""
         inbox.checkpoint(self._kept)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._keep_time)
@@ -137,7 +137,7 @@ class LimiterActor:
             if self._budgets.table:
                 await self._load_budgets()
                 await self._budget_coordinator.start(nursery)
-            inbox.answer_reads(GetLimiterStatistics, lambda _: self._measured())
+            inbox.answer_reads(GetLimiterStatistics, lambda _: self._statistics())
             task_status.started()
             await serve_at_once(inbox, self._handle)
             await self._budget_coordinator.leave()
@@ -145,11 +145,11 @@ class LimiterActor:
         return self._kept
 
     async def _load_budgets(self) -> None:
-        """Begin with what was spent before, as far as the store has it."""
+        """Load what was spent before from the store, unless this is a restart."""
         if self._store is None or not self._is_new:
             return
         now = self._wall()
-        # From the window before: a process that ended in it may have a share of this one.
+        # Load the window before too: a process that ended in it may still have a share of the present one.
         each_budget = self._budgets.table.budgets.values()
         since = min(window_at(each.per, window_at(each.per, now).start - 1).start for each in each_budget)
         rows = await get_spent(self._store, since)
@@ -166,11 +166,11 @@ class LimiterActor:
         )
 
     async def _keep_time(self, task_status: trio.TaskStatus[None]) -> None:
-        """Serve the queues when it is time. Every change of state moves the timer's deadline."""
+        """Serve the queues when the timer fires. Each change of state moves the deadline of the timer."""
         task_status.started()
         while True:
             with trio.CancelScope() as self._timer:
-                self._announce()
+                self._pass_on_all()
                 await trio.sleep_forever()
             self._rate_limiter.serve(trio.current_time())
 
@@ -187,12 +187,12 @@ class LimiterActor:
                 self._rate_limiter.change(message.providers, message.callers, now)
                 delivery.reply(message, None)
             case GetLimiterStatistics() as message:
-                delivery.reply(message, self._measured())
+                delivery.reply(message, self._statistics())
             case _ as never:
                 assert_never(never)
-        self._announce()
+        self._pass_on_all()
 
-    def _measured(self) -> LimiterStatistics:
+    def _statistics(self) -> LimiterStatistics:
         found = self._rate_limiter.statistics(trio.current_time(), shared=self._sharing.is_on)
         if not self._budgets.table:
             return found
@@ -228,8 +228,8 @@ class LimiterActor:
         pending = self._pending.get(number)
         return None if pending is None else pending.waiter
 
-    def _catch_up(self, tickets: dict[int, Ticket], now: float) -> None:
-        """Apply the reservations that have ended, even if the messages about them were lost."""
+    def _end_by_tickets(self, tickets: dict[int, Ticket], now: float) -> None:
+        """After a restart, end the reservations whose tickets say so, in case the messages were lost."""
         for number, ticket in tickets.items():
             match ticket.over:
                 case EndLease() as message:
@@ -247,12 +247,12 @@ class LimiterActor:
         self._sharing.ended(self._rate_limiter.leave(message.number, now), Settlement.REFUNDED)
 
     def _release(self, number: int) -> None:
-        """Nothing was spent by a reservation."""
+        """Free what the budgets hold for a reservation that has spent nothing."""
         if self._budgets.release(number) and self._ledger is not None:
             self._ledger.add(DropEntry(number))
 
     def _spend(self, message: EndLease) -> None:
-        """A reservation that budgets pay is over: put down what it took."""
+        """Charge the budgets for a reservation that has ended."""
         number, entry = message.number, message.entry
         if entry is None and message.ending is Settlement.REFUNDED:
             self._release(number)
@@ -260,7 +260,7 @@ class LimiterActor:
             self._budgets.end(number, usd=entry.cost, tokens=entry.tokens)
             if self._ledger is not None:
                 self._ledger.add(CloseEntry(number, entry))
-        else:  # it was sent, and nobody can say what became of it: its row stays as it is, and counts
+        else:  # it was sent, but its result is unknown: its row in the ledger stays open, and counts
             self._budgets.end(number, usd=None, tokens=None)
 
     def _end(self, message: EndLease, now: float) -> None:
@@ -281,51 +281,51 @@ class LimiterActor:
             self._sharing.paused(lease.name, now)
             self._sharing.held(lease, now)
 
-    def _announce(self) -> None:
-        """Reply to the requests that were decided, and set the timer."""
+    def _pass_on_all(self) -> None:
+        """Pass on the new decisions, and set the timer."""
         for decision in self._rate_limiter.decisions():
             if isinstance(decision, LimitRefused) or not self._sharing.claim(decision):
-                self._settle_on(decision)
+                self._pass_on(decision)
         self._timer.deadline = self._rate_limiter.due(trio.current_time())
 
     def _confirmed(self, granted: Sequence[Granted]) -> None:
         for each in granted:
-            self._settle_on(each)
-        self._announce()
+            self._pass_on(each)
+        self._pass_on_all()
 
-    def _settle_on(self, decision: Decision) -> None:
-        """A decision that only budgets may still change."""
+    def _pass_on(self, decision: Decision) -> None:
+        """Pass on a decision; a grant only after the budgets have confirmed it."""
         hold = self._budgets.holds.get(decision.number)
         if hold is None:
-            self._answer(decision)
+            self._reply(decision)
         elif isinstance(decision, LimitRefused):
             self._release(decision.number)
-            self._answer(decision)
+            self._reply(decision)
         else:
             self._granted[decision.number] = decision._replace(warning=hold.warning)
             self._budget_coordinator.submit(decision.number)
 
     def _paid(self, numbers: Sequence[int]) -> None:
-        """Reservations may go, as far as budgets are concerned."""
+        """Reply to requests whose reservations the budgets have confirmed."""
         for number in numbers:
-            self._answer(self._granted.pop(number))
+            self._reply(self._granted.pop(number))
         for name in self._budgets.newly_warned(self._wall()):
             log.warning('budget "%s" has exceeded its soft limit', name)
 
     def _unpaid(self, number: int, why: str) -> None:
-        """A reservation may not go: other processes have spent what there was."""
+        """Refuse a request, because other processes have spent what was left of a budget."""
         self._granted.pop(number, None)
         pending = self._pending.pop(number)
         self._kept.tickets.pop(number, None)
         self._release(number)
         self._sharing.ended(self._rate_limiter.leave(number, trio.current_time()), Settlement.REFUNDED)
         pending.delivery.fail(error_for(Failure(kind=FailureKind.BUDGET, message=why)))
-        self._announce()
+        self._pass_on_all()
 
-    def _answer(self, decision: Decision) -> None:
+    def _reply(self, decision: Decision) -> None:
         delivery, message, _ = self._pending.pop(decision.number)
         if isinstance(decision, Granted):
-            delivery.reply(message, decision)  # a caller that is gone has sent a `Leave`, which returns the grant
+            delivery.reply(message, decision)  # a caller that has gone sends a `Leave`, which returns the grant
         else:
             self._kept.tickets.pop(decision.number, None)
             failure = Failure(
@@ -340,7 +340,7 @@ class LimiterActor:
 
 
 async def change_limits(limiter: LimiterRef, providers: Mapping[str, Limits], callers: Mapping[str, Limits]) -> None:
-    """Have other limits from now on. Waits until they hold; raises `KernelError` while the limiter is away."""
+    """Replace all limits, and wait until they apply. Raises `KernelError` while the limiter is not running."""
     await retry_after_crashes(lambda: limiter.call(ChangeLimits(providers=providers, callers=callers)))
 
 
@@ -355,9 +355,9 @@ def limiter_child(
     ledger: Ledger | None = None,
     name: str = "limiter",
 ) -> ChildSpec[LimiterMessage]:
-    """The spec of a limiter, for a supervisor. ``server``: where limits and budgets are shared with other processes.
-    ``store`` and ``ledger``: where what ``budgets`` pay is written down. It is restarted with what ``providers`` and
-    ``callers`` hold then.
+    """Return the spec of a limiter, for a supervisor. The parameters are those of `LimiterActor`.
+
+    A restart reads ``providers`` and ``callers`` again, so changes to these mappings apply then.
     """
     return ChildSpec(
         name,

@@ -10,13 +10,13 @@ from llm_actors.limiter.limit_state import LimitState
 from llm_protocol.policy import CALLER_WAIT_SECONDS, Limits
 
 MAX_CALLERS = 4_096
-"""The most callers whose limits are tracked. The least recently seen without requests in flight is forgotten."""
+"""The most callers whose limits are tracked. With more, the least recently seen one without requests is forgotten."""
 
 NO_LIMITS = Limits()
 
 
 class RankedRequest(Protocol):
-    """A queued request, as far as its caller's limits are concerned; see `QueuedRequest`."""
+    """The part of a `QueuedRequest` that its caller's limits use."""
 
     @property
     def tokens(self) -> int:
@@ -31,7 +31,7 @@ class RankedRequest(Protocol):
 
 @final
 class Caller:
-    """The limits of one caller, and its queued requests at all providers, the oldest first."""
+    """The limits of one caller, and its queued requests for all providers, the oldest first."""
 
     __slots__ = ("account", "waiting")
 
@@ -40,9 +40,10 @@ class Caller:
         self.waiting: OrderedDict[int, RankedRequest] = OrderedDict()
 
     def allows(self, waiter: RankedRequest, now: float) -> bool:
-        """Whether the limits allow ``waiter`` to go.
+        """Return whether the limits allow ``waiter`` to go.
 
-        Not if an older, large request waits for the same limits: small ones would keep using them up.
+        They do not while an older request waits for the same limits. Otherwise small requests would keep using up what
+        a large one needs.
         """
         if not self.account.has_room(waiter.tokens, now):
             return False
@@ -50,16 +51,14 @@ class Caller:
         return oldest is waiter or oldest.rank > waiter.rank or self.account.has_room(oldest.tokens, now)
 
     def ready_at(self, waiter: RankedRequest, now: float) -> float:
-        """When the limits, which do not allow ``waiter`` now, may: at the latest when the caller's oldest request may
-        go.
-        """
+        """Return when the limits may allow ``waiter``: at the latest when the caller's oldest request may go."""
         at = self.account.ready_at(waiter.tokens, now)
         return at if at > now else self.account.ready_at(next(iter(self.waiting.values())).tokens, now)
 
 
 @final
 class Callers:
-    """All callers with limits; ``others`` are the limits of each caller that is not in ``limits``."""
+    """All callers with limits. ``others``: the limits of each caller that is not in ``limits``."""
 
     def __init__(self, limits: Mapping[str, Limits], others: Limits) -> None:
         self._limits = limits
@@ -70,7 +69,7 @@ class Callers:
         return len(self._known)
 
     def find(self, name: str) -> Caller | None:
-        """The caller called ``name``; ``None`` if it has no limits."""
+        """Return the caller with that ``name``; ``None`` if it has no limits."""
         limits = self._limits.get(name, self._others)
         if not limits.is_limited:
             return None
@@ -83,7 +82,7 @@ class Callers:
         return caller
 
     def change(self, limits: Mapping[str, Limits]) -> None:
-        """Have other limits from now on. What each has used stays; one without limits is forgotten once idle."""
+        """Replace the limits. Usage stays. A caller that no longer has limits is forgotten once it is idle."""
         self._limits = limits
         for name, caller in self._known.items():
             caller.account.change(limits.get(name, self._others), CALLER_WAIT_SECONDS)
@@ -97,11 +96,11 @@ class Callers:
                 return
 
     def inherit(self, former: Callers) -> None:
-        """Take over the state of a former incarnation, without its queues: their requests are queued anew."""
+        """Take over the state of ``former``, after a restart. Its queued requests are dropped."""
         for name, caller in former._known.items():
             caller.waiting.clear()
             self._known[name] = caller
 
     def __iter__(self) -> Iterator[tuple[str, Caller]]:
-        """All known callers, by name."""
+        """Iterate over all known callers, with their names."""
         return iter(self._known.items())

@@ -1,4 +1,4 @@
-"""Deployments that a vendor wants no requests for until some time, although its other models may be used."""
+"""Deployments that are held: the vendor wants no requests for this model until some time, but accepts other models."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from math import inf
 from typing import NamedTuple, final
 
 MAX_HOLDS = 1_024
-"""The most deployments held at once. Callers can invent names of models; the hold that ends first is dropped."""
+"""The most holds. With more, the one that ends first is dropped. Bounded, because callers can invent model names."""
 
 LONGEST_HOLD_SECONDS = 300.0
-"""The longest hold; after it the deployment is tried again, and its vendor may repeat its Retry-After."""
+"""The longest hold, in seconds. Then the deployment is tried again, and its vendor may ask to wait again."""
 
 
 class Deployment(NamedTuple):
@@ -30,7 +30,7 @@ class DeploymentHolds:
         return len(self._until)
 
     def hold(self, of: Deployment, seconds: float, now: float) -> None:
-        """Let no request go to ``of`` for ``seconds``; never shortens a hold."""
+        """Let no request go to ``of`` for ``seconds``. This never shortens a hold."""
         self._until[of] = max(self.until(of), now + min(seconds, LONGEST_HOLD_SECONDS))
         if len(self._until) > MAX_HOLDS:
             self._until = {each: until for each, until in self._until.items() if until > now}
@@ -38,5 +38,5 @@ class DeploymentHolds:
             del self._until[min(self._until, key=self._until.__getitem__)]
 
     def until(self, of: Deployment) -> float:
-        """When the hold ends, or ended; minus infinity if there was none."""
+        """Return when the hold ends or ended; minus infinity if there was none."""
         return self._until.get(of, -inf)

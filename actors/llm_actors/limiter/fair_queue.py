@@ -1,10 +1,10 @@
-"""The queue of one provider: fair between callers, with priorities that starve nobody.
+"""The queue of one provider: fair between callers, with priorities that cannot starve a request.
 
-Callers take turns. Each has a turn number that grows by one when it is served; the lowest goes next, and a new caller
-starts at the queue's own clock, which is where a busy caller's turn would be by now. A level of priority is worth
-`PRIORITY_TURNS` turns, no more: a request that has waited that long goes before all important ones that came later. The
-first in the queue is never overtaken because it is large; it is passed over only while it waits for its own caller's
-limit, and not for the provider's.
+Callers take turns. Each caller has a turn number, which grows by one when a request of it is served. The lowest number
+goes next. A new caller starts at the clock of the queue, the number that a busy caller would have by now. A level of
+priority is worth `PRIORITY_TURNS` turns: a request that has waited that long goes before more important ones that came
+later. The first request is never overtaken because it is large. It is passed over only while it waits for the limits of
+its own caller.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LITTLE = 16
 
 @final
 class QueuedRequest:
-    """One request that waits for the first of ``names`` to have capacity. It is in the queue of each."""
+    """One request that waits until one of the providers ``names`` has capacity. It is in the queue of each."""
 
     __slots__ = (
         "caller",
@@ -61,8 +61,8 @@ class QueuedRequest:
         waited_s: float = 0.0,
         models: tuple[str, ...] = (),
     ) -> None:
-        """``waited_s``: how long it has already waited for the same limits, which counts. ``models``: the model it is
-        for at each of ``names``; if empty, holds of models do not concern it.
+        """``waited_s``: how many seconds it has waited for the same limits before. ``models``: for each of ``names``,
+        the vendor's name of the model; if empty, held deployments do not matter.
         """
         self.number = number
         self.names = names
@@ -75,49 +75,51 @@ class QueuedRequest:
         self.lease_s = lease_s
         self.waited_s = waited_s
         self.since = inf
-        """When its wait began, including earlier waits."""
+        """When its wait began; earlier waits count as if they had been just before it."""
         self.untils: tuple[float, ...] = ()
-        """How long it may wait for each of ``names``."""
+        """Until when it may wait for each of ``names``."""
         self.caller_until = inf
-        """How long it may wait for its own caller's limits."""
+        """Until when it may wait for its own caller's limits."""
         self.waits_for_caller_since = inf
-        """Since when it waits for its own caller's limits; infinity if it does not."""
+        """Since when it has waited for its own caller's limits; infinity if it does not wait for them."""
         self.waiting = True
         self.served: Served | None = None
         self.claimed_at = inf
-        """When the shared ledger was first asked for it."""
+        """When it was first claimed in the shared ledger."""
 
     @property
     def until(self) -> float:
-        """How long it may wait for a provider, its deadline aside."""
+        """Until when it may wait for a provider. Its deadline is separate."""
         return max(self.untils, default=inf)
 
     @property
     def deployments(self) -> Iterator[Deployment]:
-        """The deployments it is for, in the order of ``names``."""
+        """The deployments that could serve it, in the order of ``names``."""
         return map(Deployment, self.names, self.models)
 
     def leave_out(self, held: Collection[Deployment]) -> None:
-        """Restrict it to the other names; some are left. Call this before it joins a queue."""
+        """Remove held deployments from the request; at least one must be left. Call this before it is queued."""
         left = [each for each in self.deployments if each not in held]
         self.names, self.models = tuple(each.provider for each in left), tuple(each.model for each in left)
 
     def allowed(self, now: float) -> bool:
-        """Whether its own caller's limits allow it to go."""
+        """Return whether its own caller's limits allow it to go."""
         return self.limited is None or self.limited.allows(self, now)
 
-    def note_what_it_waits_for(self, now: float) -> None:
-        """Record the time since which it waits for the limits of its caller."""
+    def note_wait_for_caller(self, now: float) -> None:
+        """Record since when it has been waiting for its caller's limits, if it does."""
         self.waits_for_caller_since = inf if self.allowed(now) else min(self.waits_for_caller_since, now)
 
     @property
     def rank(self) -> int:
-        """Its position among its caller's requests: by age, with a bounded advantage for priority."""
+        """Its position among the requests of its caller: by age, with a limited advantage for priority. The lowest
+        is first.
+        """
         return self.number + self.priority * PRIORITY_TURNS
 
 
 class Served(NamedTuple):
-    """The state of a queue before it let a request go."""
+    """The state of a queue before it served a request, so that this can be undone."""
 
     line: FairQueue
     clock: float
@@ -125,8 +127,8 @@ class Served(NamedTuple):
 
 
 class Ahead(NamedTuple):
-    """An estimate of what goes first: the number of requests, their tokens, and how many of them are the
-    same caller's.
+    """An estimate of what goes before a request: how many requests, their tokens, and how many are of the same
+    caller.
     """
 
     requests: int
@@ -135,7 +137,9 @@ class Ahead(NamedTuple):
 
 
 class _Queue:
-    """One caller's queued requests, the next one on top. Those that left stay until they come up or are too many."""
+    """The queued requests of one caller, as a heap. Removed ones stay in it until they come to the top or are too
+    many.
+    """
 
     __slots__ = ("arrivals", "count", "heap", "of_priority", "turn")
 
@@ -171,13 +175,13 @@ class _Queue:
         return self.turn + self.head().priority * PRIORITY_TURNS
 
     def ahead_of_last(self, priority: int) -> int:
-        """How many go before the newest request, which has ``priority``."""
+        """Return how many requests go before the newest one, which has this ``priority``."""
         return sum(count for each, count in self.of_priority.items() if each <= priority) - 1
 
 
 @final
 class FairQueue:
-    """The queue of one provider. ``count`` and ``tokens`` are totals."""
+    """The queue of one provider. ``count``: its requests; ``tokens``: their tokens together."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -186,7 +190,7 @@ class FairQueue:
         self._clock = 0.0
 
     def add(self, waiter: QueuedRequest, *, first: bool = False) -> None:
-        """Add a request; ``first``: before the others of the same caller, and as if it had never been served."""
+        """Add a request. ``first``: before the others of its caller, as if its turn had not been taken."""
         queue = self._queues.get(waiter.caller)
         served = waiter.served
         if first and served is not None and served.line is self:
@@ -203,7 +207,7 @@ class FairQueue:
         self.tokens += waiter.tokens
 
     def remove(self, waiter: QueuedRequest) -> None:
-        """Remove a request; `QueuedRequest.waiting` is false by now."""
+        """Remove a request, whose ``waiting`` must be False by now."""
         queue = self._queues[waiter.caller]
         queue.remove(waiter)
         self.count -= 1
@@ -212,14 +216,14 @@ class FairQueue:
             del self._queues[waiter.caller]
 
     def serve(self, waiter: QueuedRequest) -> None:
-        """Count the turn that ``waiter`` takes; it is still in the queue."""
+        """Count the turn of ``waiter``, which must still be in the queue."""
         queue = self._queues[waiter.caller]
         waiter.served = Served(self, self._clock, queue.turn)
         self._clock = max(self._clock + 1 / len(self._queues), queue.turn)
         queue.turn += 1
 
     def first(self, allowed: Callable[[QueuedRequest], bool]) -> QueuedRequest | None:
-        """The next request whose own caller's limits allow it."""
+        """Return the next request that is ``allowed`` by its own caller's limits."""
         best: tuple[float, int, QueuedRequest] | None = None
         for queue in self._queues.values():
             head = queue.head()
@@ -228,15 +232,15 @@ class FairQueue:
         return best[2] if best is not None else None
 
     def heads(self) -> Iterator[QueuedRequest]:
-        """The next request of each caller."""
+        """Return the next request of each caller."""
         return (queue.head() for queue in self._queues.values())
 
     def waiters(self) -> Iterator[QueuedRequest]:
-        """All requests, in no order."""
+        """Return all requests, in no particular order."""
         return (entry[2] for queue in self._queues.values() for entry in queue.heap if entry[2].waiting)
 
     def ahead_of(self, waiter: QueuedRequest) -> Ahead:
-        """Estimate what goes before ``waiter``, which has just joined, if nothing else does."""
+        """Estimate what goes before ``waiter``, which must be the newest request, if no other one arrives."""
         mine = self._queues[waiter.caller]
         own = mine.ahead_of_last(waiter.priority)
         key = mine.turn + own + waiter.priority * PRIORITY_TURNS

@@ -1,7 +1,6 @@
 """The granted reservations that are still open. Each lease ends once: by its holder, or when it expires.
 
-The table is also what an incarnation leaves to the next: adding and ending a lease are one step each, so a crash leaves
-no half-made entry.
+A restart takes over this table. Adding and ending a lease are one step each, so a crash leaves no incomplete entry.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _LITTLE = 64
 
 
 class Lease(NamedTuple):
-    """One granted reservation. ``caller`` is ``None`` if the caller has no limits."""
+    """One granted reservation. ``caller``: the caller's limits, or ``None`` if it has none."""
 
     name: str
     provider: LimitState
@@ -29,29 +28,29 @@ class Lease(NamedTuple):
     taken: tuple[Charges, ...]
     until: float
     receipt: Receipt | None = None
-    """What the shared ledger charged for it."""
+    """What the shared ledger has charged for it, if limits are shared."""
     model: str = ""
-    """The provider's model it is for, if known."""
+    """The vendor's name of its model, if known."""
 
     def end(self, ending: Settlement, tokens: int | None, now: float) -> None:
-        """Settle: give the concurrency back, and correct the charges to what was really used."""
+        """Give the concurrency back, and correct the charges to what was used."""
         used = 0 if ending is not Settlement.CHARGED else None if tokens is None else max(0, tokens)
         for account, charges in zip(self.accounts, self.taken, strict=True):
             account.settle(charges, now, request_back=ending is Settlement.REFUNDED, tokens=used)
 
     def move(self, at: float, now: float) -> Lease:
-        """Correct the charges for a request that goes at ``at``, not when it was granted."""
+        """Return the lease with its charges moved to ``at``, because the request goes later than it was granted."""
         moved = (account.move(each, at, now) for account, each in zip(self.accounts, self.taken, strict=True))
         return self._replace(taken=tuple(moved))
 
     @property
     def deployment(self) -> Deployment:
-        """The deployment it is for."""
+        """The deployment that serves the request."""
         return Deployment(self.name, self.model)
 
     @property
     def accounts(self) -> tuple[LimitState, ...]:
-        """The provider and caller whose concurrency it uses."""
+        """The limits of the provider and of the caller whose concurrency it uses."""
         return (self.provider,) if self.caller is None else (self.provider, self.caller)
 
 
@@ -83,13 +82,13 @@ class Leases:
         return self.open.pop(number, None)
 
     def next_end(self) -> float:
-        """When the next lease expires; infinity if there is none."""
+        """Return when the next lease expires; infinity if there is none."""
         while self._ends and self._ends[0][1] not in self.open:
             heappop(self._ends)
         return self._ends[0][0] if self._ends else inf
 
     def pop_expired(self, now: float) -> list[Lease]:
-        """Remove the expired leases."""
+        """Remove and return the expired leases."""
         expired: list[Lease] = []
         while self.next_end() <= now:
             expired.append(self.open.pop(heappop(self._ends)[1]))

@@ -1,8 +1,7 @@
-"""The state of the limits of one provider or one caller: usage, requests in flight, and pauses that the vendor asked
-for.
+"""The state of the limits of one provider or one caller: usage, requests in flight, and pauses.
 
-A vendor's messages only ever narrow: its headers lower an allowance or begin a pause, and raise nothing, so headers
-that are wrong, missing or out of order can cost throughput but never break a limit of ours.
+A vendor's headers can only reduce what may be sent: they lower an allowance or begin a pause. Headers that are wrong,
+missing or out of order can cost throughput, but never break a configured limit.
 """
 
 from __future__ import annotations
@@ -11,25 +10,27 @@ from math import inf
 from typing import NamedTuple, final
 
 from llm_actors.limiter.allowance import Allowance
+from llm_actors.limiter.statistics import LimitStatistics
 from llm_actors.limiter.window import Charge, Window
 from llm_protocol.dialect import RateLimits
 from llm_protocol.policy import PROVIDER_WAIT_SECONDS, Limits
 
 RESET_SECONDS = 60.0
-"""The longest pause that a "nothing left" header begins: vendors that count by the day are tried once a minute."""
+"""The longest pause, in seconds, after a header that says "nothing left". So a vendor with daily limits is tried once a
+minute."""
 
 RETRY_AFTER_SECONDS = 3600.0
-"""The longest pause that a Retry-After begins."""
+"""The longest pause, in seconds, after a Retry-After."""
 
 NEWS_SECONDS = 1.0
-"""A pause that ends within this time of the known one is the same one, reported by another response."""
+"""A reported pause whose end differs by less than this from the present one is the same pause."""
 
 PACE_PER_MINUTE = 600
-"""Requests per minute that go after a pause, if neither we nor the vendor named a rate."""
+"""Requests per minute after a pause, if neither the configuration nor the vendor gives a rate."""
 
 
 class Charges(NamedTuple):
-    """What one reservation took of these limits."""
+    """What one reservation was charged."""
 
     requests: Charge | None
     tokens: Charge | None
@@ -38,7 +39,7 @@ class Charges(NamedTuple):
 
 @final
 class LimitState:
-    """The state of one provider or one caller. Times are in seconds on one monotonic clock."""
+    """The state of the limits of one provider or one caller. Times are in seconds on one monotonic clock."""
 
     __slots__ = (
         "_vendor_requests", "_vendor_tokens", "deferred_until", "held_until", "in_flight", "limits", "requests",
@@ -46,12 +47,12 @@ class LimitState:
     )  # fmt: skip
 
     def __init__(self, limits: Limits, usual_wait_s: float = PROVIDER_WAIT_SECONDS) -> None:
-        """``usual_wait_s``: how long a request may wait for these limits if they do not say."""
+        """``usual_wait_s``: how many seconds a request may wait for these limits if they have no ``wait_s``."""
         self.limits = limits
         self.wait_s = usual_wait_s if limits.wait_s is None else limits.wait_s
         self.in_flight = 0
         self.tokens_in_flight = 0
-        """The estimates of requests in flight, part of which will be returned."""
+        """The estimated tokens of requests in flight. Some of them will be returned."""
         self.held_until = -inf
         self.deferred_until = -inf
         self.requests = _window(limits.requests_per_minute, limits.burst)
@@ -60,7 +61,7 @@ class LimitState:
         self._vendor_tokens: Allowance | None = None
 
     def change(self, limits: Limits, usual_wait_s: float = PROVIDER_WAIT_SECONDS) -> None:
-        """Have other limits from now on. What was used, what is in flight and pauses stay."""
+        """Replace the limits. Usage, requests in flight and pauses stay."""
         self.limits = limits
         self.wait_s = usual_wait_s if limits.wait_s is None else limits.wait_s
         self.requests = _changed(self.requests, limits.requests_per_minute, limits.burst)
@@ -68,12 +69,12 @@ class LimitState:
 
     @property
     def has_slot(self) -> bool:
-        """Whether the concurrency limit allows one more."""
+        """Whether the concurrency limit allows one more request."""
         most = self.limits.max_concurrency
         return most is None or self.in_flight < most
 
     def ready_at(self, tokens: int, now: float, *, ahead: int = 0, tokens_ahead: float = 0.0) -> float:
-        """When the rates allow a request of ``tokens`` after those ahead; ``now`` if they do already."""
+        """Return when the rates allow a request of ``tokens`` after those ahead; ``now`` if they do already."""
         self._forget_full_allowances(now)
         at = max(now, self.held_until, self.deferred_until)
         if self.requests is not None:
@@ -87,15 +88,17 @@ class LimitState:
         return at
 
     def expected_at(self, tokens: int, now: float, *, ahead: int = 0, tokens_ahead: float = 0.0) -> float:
-        """The same if the requests in flight use nothing of their estimates: an optimistic bound."""
+        """Return what `ready_at` would if the requests in flight used none of their tokens: the earliest possible
+        time.
+        """
         return self.ready_at(tokens, now, ahead=ahead, tokens_ahead=tokens_ahead - self.tokens_in_flight)
 
     def has_room(self, tokens: int, now: float) -> bool:
-        """Whether a request of ``tokens`` may go now."""
+        """Return whether a request of ``tokens`` may go now."""
         return self.has_slot and self.ready_at(tokens, now) <= now
 
     def take(self, tokens: int, now: float) -> Charges:
-        """Charge a request of ``tokens`` that goes now."""
+        """Charge a request of ``tokens`` that goes now, and return the charges."""
         self._begin(tokens)
         requests = self.requests.charge(1, now) if self.requests is not None else None
         charged = self.tokens.charge(tokens, now) if self.tokens is not None else None
@@ -103,7 +106,7 @@ class LimitState:
         return Charges(requests, charged, tokens)
 
     def move(self, charges: Charges, at: float, now: float) -> Charges:
-        """Move a charge: the request goes at ``at``, not when it was charged."""
+        """Move the charges to ``at``, because the request goes later than it was charged."""
         requests, tokens, estimate = charges
         if requests is not None:
             requests = requests.window.move(requests, at, now)
@@ -112,8 +115,8 @@ class LimitState:
         return Charges(requests, tokens, estimate)
 
     def settle(self, charges: Charges, now: float, *, request_back: bool, tokens: int | None) -> None:
-        """Settle a request that has ended. ``request_back``: it does not count; ``tokens``: what it really used, if
-        known.
+        """Settle a request that has ended. ``request_back``: it does not count as a request. ``tokens``: what it used,
+        if known.
         """
         self.in_flight -= 1
         self.tokens_in_flight -= charges.estimate
@@ -136,17 +139,18 @@ class LimitState:
             self._vendor_tokens = None
 
     def defer(self, seconds: float, now: float) -> None:
-        """Let nothing go for ``seconds``, because other processes are using the limits."""
+        """Let no request go for ``seconds``, because other processes use up the limits."""
         self.deferred_until = max(self.deferred_until, now + seconds)
 
-    def look_again(self, now: float) -> None:
-        """End such a pause: something was returned that other processes had used, or they can no longer be reached."""
+    def end_deferral(self, now: float) -> None:
+        """End the effect of `defer`, because capacity was returned or the other processes cannot be reached."""
         self.deferred_until = now
 
     def hold(self, seconds: float, now: float, per_minute: int | None = None) -> bool:
-        """Let nothing go for ``seconds``, and then at most at the rate: ours, else ``per_minute``, else a default.
+        """Let no request go for ``seconds``. After that, limit the rate to the configured one, else ``per_minute``,
+        else a default.
 
-        Returns whether this changes anything for queued requests.
+        Return whether this changes anything for queued requests.
         """
         until = now + seconds
         news = until > self.held_until + NEWS_SECONDS
@@ -158,22 +162,33 @@ class LimitState:
         return news
 
     def correct(self, reported: RateLimits, now: float, jitter: float) -> bool:
-        """Apply a vendor's headers as far as they narrow. Returns whether they began a pause, or a longer one."""
+        """Apply a vendor's headers if they reduce what may be sent. Return whether that begins or extends a pause."""
         self._vendor_requests = _narrowed(self._vendor_requests, self.requests, reported.requests_remaining, now)
         self._vendor_tokens = _narrowed(self._vendor_tokens, self.tokens, reported.tokens_remaining, now)
         seconds = exhausted_for(reported)
         return seconds > 0 and self.hold(seconds + jitter, now, reported.requests_limit)
 
     def left(self, now: float) -> tuple[int | None, int | None]:
-        """How many requests and tokens may still go in this window; ``None`` for no limit."""
+        """Return how many requests and tokens may still go in this window. ``None``: no limit."""
         return _left(self.requests, self._vendor_requests, now), _left(self.tokens, self._vendor_tokens, now)
 
+    def statistics(self, waiting: int, now: float) -> LimitStatistics:
+        """Return the counters and gauges. ``waiting``: how many requests wait for these limits."""
+        requests_left, tokens_left = self.left(now)
+        return LimitStatistics(
+            in_flight=self.in_flight,
+            waiting=waiting,
+            requests_left=requests_left,
+            tokens_left=tokens_left,
+            held_s=max(0.0, self.held_until - now),
+        )
+
     def restart(self) -> None:
-        """Forget the requests in flight. Usage, debts and pauses stay."""
+        """Forget the requests in flight, after a restart. Usage, debts and pauses stay."""
         self.in_flight = self.tokens_in_flight = 0
 
     def adopt(self, charges: Charges) -> None:
-        """Count a request that is in flight after a restart."""
+        """Count a request that is still in flight after a restart."""
         self._begin(charges.estimate)
 
     def _begin(self, tokens: int) -> None:
@@ -182,7 +197,9 @@ class LimitState:
 
 
 def exhausted_for(reported: RateLimits) -> float:
-    """How many seconds a vendor's headers say that nothing is left; 0 if something is, or they do not say."""
+    """Return for how many seconds nothing is left, according to a vendor's headers. 0: something is left, or it is
+    unknown.
+    """
     requests = reported.requests_remaining, reported.requests_reset_s
     tokens = reported.tokens_remaining, reported.tokens_reset_s
     resets = [reset for left, reset in (requests, tokens) if left is not None and left <= 0 and reset and reset > 0]

@@ -1,4 +1,4 @@
-"""The messages of the limiter."""
+"""The messages of the limiter's actor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeAlias, final
 
 from llm_actors.kernel import Call, Cast, MailboxSpec, Ref
 from llm_actors.limiter.budgets import SpendAsk
-from llm_actors.limiter.rate_limiter import Granted
+from llm_actors.limiter.decisions import Granted
 from llm_actors.limiter.statistics import LimiterStatistics
 from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.dialect import RateLimits
@@ -15,15 +15,15 @@ from llm_protocol.failures import Settlement
 from llm_protocol.policy import Limits
 
 LIMITER_MAILBOX = MailboxSpec(65_536)
-"""A mailbox that casts cannot fill in practice: a run has a handful of reservations, each with at most one message on
-its way, and a limiter reads thousands a second. An empty mailbox costs nothing.
+"""A mailbox that casts cannot fill in practice: a run has a few reservations, each with at most one message under way,
+and the limiter handles thousands of messages a second. Unused capacity costs nothing.
 """
 
 
 @final
 class Ticket:
-    """The holder's side of a reservation, in memory that outlives the limiter: a crash may lose the message that it has
-    ended.
+    """The end of a reservation, recorded by its holder in memory that survives a crash of the limiter. If the crash
+    loses the message, the next incarnation reads it here.
     """
 
     __slots__ = ("over",)
@@ -33,9 +33,7 @@ class Ticket:
 
 
 class Reserve(Call[Granted], frozen=True, kw_only=True):
-    """Reserve the first of ``names`` that has capacity for a request of ``tokens``, or wait for the first
-    that has it.
-    """
+    """Reserve a request of ``tokens`` at the first of ``names`` that has capacity, or wait until one has."""
 
     number: int
     names: tuple[str, ...]
@@ -46,19 +44,21 @@ class Reserve(Call[Granted], frozen=True, kw_only=True):
     waited_s: float = 0.0
     models: tuple[str, ...] = ()
     spend: SpendAsk | None = None
-    """What budgets are to pay; ``None``: there are none that do."""
+    """What the budgets must pay for; ``None``: no budget applies."""
     ticket: Ticket
 
 
 class Leave(Cast, frozen=True):
-    """The caller that asked for reservation ``number`` is gone, whether or not it was granted."""
+    """The sender of the `Reserve` with that ``number`` has gone, whether or not it was granted."""
 
     number: int
 
 
 class EndLease(Cast, frozen=True, kw_only=True):
-    """Reservation ``number`` is over. ``tokens``: what was really used, if known. ``hold_s``: a Retry-After,
-    ``of_model``: for this model alone. ``entry``: what the ledger is told, where budgets pay.
+    """Reservation ``number`` has ended.
+
+    ``tokens``: what was used, if known. ``hold_s``: the vendor's Retry-After in seconds; with ``of_model``, for this
+    model alone. ``entry``: what to write into the ledger if budgets apply.
     """
 
     number: int
@@ -71,14 +71,14 @@ class EndLease(Cast, frozen=True, kw_only=True):
 
 
 class ChangeLimits(Call[None], frozen=True, kw_only=True):
-    """Have these limits from now on, instead of all that were there. What was used stays."""
+    """Replace all limits. Usage so far still counts."""
 
     providers: Mapping[str, Limits]
     callers: Mapping[str, Limits]
 
 
 class GetLimiterStatistics(Call[LimiterStatistics], frozen=True):
-    """Get the statistics."""
+    """Return the statistics."""
 
 
 LimiterMessage: TypeAlias = Reserve | Leave | EndLease | ChangeLimits | GetLimiterStatistics

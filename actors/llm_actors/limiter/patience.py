@@ -1,7 +1,7 @@
 """How long a queued request may wait, for whose limit, and the error if that is too long. Pure.
 
-A provider's limits and a caller's each have a `wait_s`. A request may wait long for its provider, but not for its own
-caller's limit, since that caller has to slow down in any case.
+The limits of a provider and those of a caller each have a `wait_s`. By default a request may wait longer for its
+provider than for its own caller's limits, because that caller has to slow down anyway.
 """
 
 from __future__ import annotations
@@ -11,40 +11,27 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import NamedTuple, final
 
+from llm_actors.limiter.decisions import LimitRefused
 from llm_actors.limiter.deployment_holds import Deployment
 from llm_actors.limiter.fair_queue import QueuedRequest
 from llm_protocol.failures import FailureKind, LimitOwner
 
 LEAST_RETRY_SECONDS = 1.0
-"""The Retry-After if the time of the next capacity is unknown."""
+"""The Retry-After, in seconds, if it is unknown when there will be capacity."""
 
 _FEW = 64
 
 
-class LimitRefused(NamedTuple):
-    """The request may not wait. ``retry_after``: seconds until its turn would come; ``owner``: whose limit it is.
-
-    ``held``: the deployment that is held; the request may wait for others.
-    """
-
-    number: int
-    kind: FailureKind
-    why: str
-    retry_after: float
-    owner: LimitOwner
-    held: Deployment | None = None
-
-
 class Turn(NamedTuple):
-    """When a request may go to one provider, as far as is known: by the provider's limits, and by its caller's."""
+    """When a request may go to one provider, as far as is known: by the limits of the provider, and of its caller."""
 
     provider_at: float
     caller_at: float = -inf
 
 
 def refusal(waiter: QueuedRequest, turns: Sequence[Turn], now: float) -> LimitRefused | None:
-    """The refusal of ``waiter``, which has these ``turns`` at its providers, if its wait would be too long at each of
-    them.
+    """Return the refusal of ``waiter`` if its wait would be too long at all its providers, where it has these
+    ``turns``.
     """
     caller_until = min(waiter.deadline, waiter.caller_until)
     hopeful = [turn for turn in turns if turn.caller_at <= caller_until]
@@ -57,8 +44,8 @@ def refusal(waiter: QueuedRequest, turns: Sequence[Turn], now: float) -> LimitRe
 
 
 def too_late(waiter: QueuedRequest, owner: LimitOwner, at: float, now: float) -> LimitRefused:
-    """The refusal of a request that would have to wait until ``at`` for a limit of ``owner``. The time is unknown if it
-    is infinity or in the past.
+    """Return the refusal of a request that would have to wait until ``at`` for a limit of ``owner``. Infinity or a time
+    in the past means that the time is unknown.
     """
     until = waiter.caller_until if owner == "caller" else waiter.until
     bound = "before its deadline" if waiter.deadline <= until else f"within {until - waiter.since:g} s (wait_s)"
@@ -69,7 +56,7 @@ def too_late(waiter: QueuedRequest, owner: LimitOwner, at: float, now: float) ->
 
 
 def held_back(waiter: QueuedRequest, held: Deployment, until: float, now: float) -> LimitRefused:
-    """The refusal for ``held``, which its vendor wants no requests for until then."""
+    """Return the refusal of a request for ``held``, a deployment that is held until ``until``."""
     wait_s = max(0.0, until - now)
     why = f"{held.provider}/{held.model}: its vendor asked for no requests for this model in the next {wait_s:.1f} s"
     return LimitRefused(waiter.number, FailureKind.RATE_LIMITED, why, wait_s, "provider", held)
@@ -81,14 +68,16 @@ def _providers(names: Sequence[str]) -> str:
 
 @final
 class WaitBounds:
-    """The times at which queued requests have to be checked, because they may have waited for too long."""
+    """When queued requests must be checked, because they may have waited too long."""
 
     def __init__(self) -> None:
         self._ends: list[tuple[float, int]] = []
         self._tidy_at = _FEW
 
     def add(self, at: float, number: int, waiting: Container[int]) -> None:
-        """Check ``number`` at ``at``. ``waiting``: the requests that still wait; entries of others are dropped."""
+        """Note that ``number`` must be checked at ``at``. Entries of requests that are not in ``waiting`` are
+        dropped.
+        """
         heappush(self._ends, (at, number))
         if len(self._ends) > self._tidy_at:
             self._ends = [end for end in self._ends if end[1] in waiting]
@@ -96,12 +85,12 @@ class WaitBounds:
             self._tidy_at = max(_FEW, 2 * len(self._ends))
 
     def next(self, waiting: Container[int]) -> float:
-        """When the next one is due; infinity if none is."""
+        """Return when the next check is due; infinity if none is."""
         while self._ends and self._ends[0][1] not in waiting:
             heappop(self._ends)
         return self._ends[0][0] if self._ends else inf
 
     def pop_due(self, now: float, waiting: Container[int]) -> Iterator[int]:
-        """Those that are due."""
+        """Return the requests whose check is due, and drop their entries."""
         while self.next(waiting) <= now:
             yield heappop(self._ends)[1]

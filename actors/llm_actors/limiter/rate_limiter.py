@@ -1,31 +1,30 @@
-"""The rate limiter: which request may go now, which waits until when, which is refused. Pure: time and jitter are
+"""The rate limiter: decides which requests may go, which wait and which are refused. Pure: time and jitter are
 parameters.
 
-Every method takes the monotonic time in seconds and adds its decisions to a list that `decisions` returns and empties.
-After each call, no request that could go is still queued: whatever may have freed capacity serves the queues before it
-returns.
+``now`` is always the monotonic time in seconds. Decisions are added to a list that `decisions` returns and empties. A
+method that may free capacity serves the queues before it returns, so no request that could go stays queued.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, final
 
 from llm_actors.limiter.callers import NO_LIMITS, Callers
+from llm_actors.limiter.decisions import Decision, Granted, LimitRefused
 from llm_actors.limiter.deployment_holds import Deployment, DeploymentHolds
 from llm_actors.limiter.fair_queue import FairQueue, QueuedRequest
 from llm_actors.limiter.leases import Lease, Leases
 from llm_actors.limiter.limit_state import RETRY_AFTER_SECONDS, LimitState, exhausted_for
 from llm_actors.limiter.patience import (
     LEAST_RETRY_SECONDS,
-    LimitRefused,
     Turn,
     held_back,
     refusal,
     too_late,
 )
-from llm_actors.limiter.statistics import LimiterStatistics, LimitStatistics
+from llm_actors.limiter.statistics import LimiterStatistics
 from llm_actors.limiter.waiting import ProviderLine, WaitingRequests
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import FailureKind, LimitOwner, Settlement
@@ -35,23 +34,10 @@ if TYPE_CHECKING:
     from llm_actors.limiter.shared.wire import Receipt
 
 MAX_LEASES = 65_536
-"""The most reservations that are open at once."""
+"""The most open reservations."""
 
 HOLD_JITTER_SECONDS = 0.5
-"""A pause is extended by up to this share, so that several processes do not resume in step."""
-
-
-class Granted(NamedTuple):
-    """The request may go to ``provider``; at once, or after ``wait_s`` if other processes share the limits."""
-
-    number: int
-    provider: str
-    wait_s: float = 0.0
-    warning: str = ""
-    """The budgets that are past their soft limit, and how far, where budgets pay."""
-
-
-Decision: TypeAlias = Granted | LimitRefused
+"""A pause is extended by up to this many seconds at random, so that several processes do not resume together."""
 
 
 @final
@@ -80,7 +66,7 @@ class RateLimiter:
         self._expired = 0
 
     def restart(self, former: RateLimiter) -> None:
-        """Take over what ``former`` knew: leases, usage, debts and pauses. Nothing is queued any more."""
+        """Take over the leases, usage, debts and pauses of ``former``, after a restart. The queues start empty."""
         for name, (account, _) in former._providers.items():
             if self._limits.get(name, NO_LIMITS) == account.limits:
                 self._providers[name] = ProviderLine(account, FairQueue())
@@ -94,7 +80,7 @@ class RateLimiter:
                 account.adopt(charges)
 
     def change(self, providers: Mapping[str, Limits], callers: Mapping[str, Limits], now: float) -> None:
-        """Have other limits from now on. What was used, what is in flight, who waits and pauses stay."""
+        """Replace all limits. Usage, open leases, queued requests and pauses stay."""
         self._limits = providers
         for name in self._providers.keys() | providers.keys():
             self._provider(name).account.change(providers.get(name, NO_LIMITS))
@@ -104,7 +90,7 @@ class RateLimiter:
     # What happens
 
     def reserve(self, waiter: QueuedRequest, now: float) -> None:
-        """A request wants to go: decide at once, or queue it."""
+        """Decide about a new request at once, or queue it."""
         waiter.limited = self._callers.find(waiter.caller)
         waiter.since = now - waiter.waited_s
         if self._refuse_if_held(waiter, now):
@@ -120,9 +106,7 @@ class RateLimiter:
             self._queue(waiter, now)
 
     def leave(self, number: int, now: float) -> Lease | None:
-        """A request no longer wants to go, whether it is still queued or was granted in the meantime: then
-        that ends.
-        """
+        """Remove a request whose sender has gone. If it was granted in the meantime, end and return its lease."""
         waiter = self._waiting.get(number)
         if waiter is None:
             return self.end(number, Settlement.REFUNDED, now)
@@ -141,9 +125,9 @@ class RateLimiter:
         hold_s: float | None = None,
         of_model: bool = False,
     ) -> Lease | None:
-        """A reservation has ended. One that is unknown, or had ended before, changes nothing.
+        """End a reservation and return its lease; ``None`` if it is unknown or has already ended.
 
-        What its vendor reported is applied before the freed concurrency is given away.
+        What the vendor reported is applied before the freed capacity is given to the next request.
         """
         lease = self._leases.pop(number)
         if lease is None:
@@ -162,33 +146,35 @@ class RateLimiter:
         return lease
 
     def lease(self, number: int) -> Lease:
-        """The open lease with that number."""
+        """Return the open lease with that number."""
         return self._leases.open[number]
 
     def confirm(self, number: int, receipt: Receipt, wait_s: float, now: float) -> Granted:
-        """The shared ledger charged for an open reservation: it goes in ``wait_s`` seconds."""
+        """Record that the shared ledger has charged an open reservation. The request goes in ``wait_s`` seconds."""
         lease = self.lease(number).move(now + wait_s, now)._replace(receipt=receipt)
         self._leases.replace(number, lease)
         return Granted(number, lease.name, wait_s)
 
     def postpone(self, waiter: QueuedRequest, wait_s: float, owner: LimitOwner, now: float) -> None:
-        """A granted request may not go: other processes use up ``owner``'s limit for ``wait_s`` more. It returns to the
-        head of its queues, unless that is too late for it.
+        """Take back a grant, because other processes use up the limit of ``owner`` for ``wait_s`` more seconds. The
+        request returns to the head of its queues, or is refused if that is too late.
         """
         lease = self._take_back(waiter, now)
         if self._refuse_if_held(waiter, now):
             return
         waiter.waiting = True
         until = min(waiter.deadline, waiter.caller_until if owner == "caller" else waiter.until)
-        # Tokens are charged by estimates, so some may be returned before.
+        # Token limits charge estimates. Some tokens may be returned earlier, so then the wait is not certain.
         is_certain = len(waiter.names) == 1 and all(each.tokens is None for each in lease.accounts)
         if now + wait_s > until and is_certain:
             self._refuse(too_late(waiter, owner, now + wait_s, now))
         else:
             self._queue(waiter, now, first=True)
 
-    def shut_out(self, waiter: QueuedRequest, seconds: float, now: float) -> None:
-        """A granted request may not go: another process reported that its deployment is held."""
+    def refuse_held(self, waiter: QueuedRequest, seconds: float, now: float) -> None:
+        """Take back a grant and refuse the request, because another process has reported that its deployment is
+        held.
+        """
         lease = self._take_back(waiter, now)
         self.hold_deployment(lease.deployment, seconds + self._jitter(), now)
         self._refuse(held_back(waiter, lease.deployment, self._holds.until(lease.deployment), now))
@@ -201,22 +187,22 @@ class RateLimiter:
         return lease
 
     def observe(self, name: str, reported: RateLimits, now: float) -> None:
-        """A vendor's headers report what is left."""
+        """Apply what a vendor's headers report as left."""
         provider = self._provider(name)
         if provider.account.correct(reported, now, self._jitter()):
-            self._refuse_hopeless(provider.line, now)
+            self._refuse_late_ones(provider.line, now)
 
     def hold(self, name: str, seconds: float, now: float) -> None:
-        """A vendor asks to wait for so many seconds."""
+        """Send nothing to a provider for ``seconds``, because its vendor asked for that."""
         if not seconds > 0:
             return
         provider = self._provider(name)
         if provider.account.hold(min(seconds, RETRY_AFTER_SECONDS) + self._jitter(), now):
-            self._refuse_hopeless(provider.line, now)
+            self._refuse_late_ones(provider.line, now)
 
     def hold_deployment(self, of: Deployment, seconds: float, now: float) -> None:
-        """A vendor asks to wait for so many seconds for this model. Requests that cannot wait that long are refused at
-        once.
+        """Send nothing to a deployment for ``seconds``, because its vendor asked for that. Requests that wait for it
+        are refused at once.
         """
         if not of.model or not seconds > 0:
             return
@@ -228,40 +214,42 @@ class RateLimiter:
         self.serve(now)
 
     def held_s(self, of: Deployment, now: float) -> float:
-        """For how many more seconds a deployment is held."""
+        """Return for how many more seconds a deployment is held."""
         return max(0.0, self._holds.until(of) - now)
 
-    def go_alone(self, now: float) -> None:
-        """The processes that share the limits cannot be reached. What this process has used still counts."""
+    def go_on_alone(self, now: float) -> None:
+        """Go on without the processes that share the limits, because Redis cannot be reached. Own usage still
+        counts.
+        """
         for _, _, account in self.accounts():
-            account.look_again(now)
+            account.end_deferral(now)
         self.serve(now)
 
     def accounts(self) -> Iterator[tuple[str, str, LimitState]]:
-        """All limits, each with its sort and name."""
+        """Return all limits, each with ``"provider"`` or ``"caller"`` and its name."""
         yield from (("provider", name, account) for name, (account, _) in self._providers.items())
         yield from (("caller", name, caller.account) for name, caller in self._callers)
 
     def account(self, name: str) -> LimitState:
-        """A provider's limits."""
+        """Return the state of a provider's limits."""
         return self._provider(name).account
 
     def serve(self, now: float) -> None:
-        """Let all requests go that may go by now, in order."""
+        """Grant all requests that may go now, in order, and end expired leases."""
         for lease in self._leases.pop_expired(now):
             lease.end(Settlement.CHARGED, None, now)
             self._expired += 1
         moved = len(self._waiting) > 0
-        while moved:  # a request served from one queue may have been first, and in the way, in another
+        while moved:  # a request that was granted from one queue may have been the first in another
             moved = False
             for name, (account, line) in self._providers.items():
                 while line.count and self._serve_first(name, account, line, now):
                     moved = True
         for waiter in self._waiting.pop_due(now):
-            self._look_at(waiter, now)
+            self._refuse_if_waited_too_long(waiter, now)
 
     def due(self, now: float) -> float:
-        """When `serve` should be called next if nothing happens before; infinity if never."""
+        """Return when `serve` should be called next if nothing else happens; infinity if never."""
         at = self._leases.next_end()
         if len(self._waiting):
             busy = (each for each in self._providers.values() if each.line.count)
@@ -269,22 +257,22 @@ class RateLimiter:
         return at
 
     def decisions(self) -> list[Decision]:
-        """The decisions since the last call."""
+        """Return the decisions since the last call."""
         decided, self._decided = self._decided, []
         return decided
 
     def statistics(self, now: float, *, shared: bool = False) -> LimiterStatistics:
-        """Counters and gauges."""
+        """Return the counters and gauges."""
         return LimiterStatistics(
             providers={
-                name: _statistics(each.account, sum(waiter.allowed(now) for waiter in each.line.waiters()), now)
+                name: each.account.statistics(sum(waiter.allowed(now) for waiter in each.line.waiters()), now)
                 for name, each in self._providers.items()
             },
             waiting=len(self._waiting),
             leases=len(self._leases),
             callers={
-                name: _statistics(
-                    caller.account, sum(not caller.allows(waiter, now) for waiter in caller.waiting.values()), now
+                name: caller.account.statistics(
+                    sum(not caller.allows(waiter, now) for waiter in caller.waiting.values()), now
                 )
                 for name, caller in self._callers
             },
@@ -349,7 +337,7 @@ class RateLimiter:
     # Refusing
 
     def _refuse_if_held(self, waiter: QueuedRequest, now: float) -> bool:
-        """Drop those of its deployments that are held; refuse it if all are."""
+        """Remove the deployments that are held from a request. If all are, refuse it and return True."""
         held = [each for each in waiter.deployments if self._holds.until(each) > now]
         if held and len(held) == len(waiter.names):
             self._refuse(held_back(waiter, held[0], self._holds.until(held[0]), now))
@@ -358,8 +346,8 @@ class RateLimiter:
             waiter.leave_out(held)
         return False
 
-    def _refuse_hopeless(self, line: FairQueue, now: float) -> None:
-        """A pause has begun: refuse those that cannot wait for its end."""
+    def _refuse_late_ones(self, line: FairQueue, now: float) -> None:
+        """Refuse the requests in ``line`` that cannot wait for the end of a pause that has just begun."""
         for waiter in list(line.waiters()):
             if waiter.waiting:
                 self._refuse_if_late(waiter, self._waiting.earliest(waiter, now), now)
@@ -372,11 +360,11 @@ class RateLimiter:
             self._refuse(refused)
         return refused is not None
 
-    def _look_at(self, waiter: QueuedRequest, now: float) -> None:
-        """It may have waited for too long: for a provider since it was queued, for its caller's limits
-        without a break.
+    def _refuse_if_waited_too_long(self, waiter: QueuedRequest, now: float) -> None:
+        """Refuse a request if it has waited too long: for a provider, since it was queued; for its caller's limits,
+        without interruption.
         """
-        waiter.note_what_it_waits_for(now)
+        waiter.note_wait_for_caller(now)
         caller, since = waiter.limited, waiter.waits_for_caller_since
         if now >= waiter.until or (caller is not None and now >= since + caller.account.wait_s):
             owner: LimitOwner = "provider" if since == inf else "caller"
@@ -393,14 +381,3 @@ class RateLimiter:
     def _refuse(self, refused: LimitRefused) -> None:
         self._refused += 1
         self._decided.append(refused)
-
-
-def _statistics(account: LimitState, waiting: int, now: float) -> LimitStatistics:
-    requests_left, tokens_left = account.left(now)
-    return LimitStatistics(
-        in_flight=account.in_flight,
-        waiting=waiting,
-        requests_left=requests_left,
-        tokens_left=tokens_left,
-        held_s=max(0.0, account.held_until - now),
-    )

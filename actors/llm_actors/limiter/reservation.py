@@ -1,4 +1,4 @@
-"""A reservation, as its holder sees it: a scope. However the scope is left, the reservation is settled."""
+"""A reservation for its holder: a context manager. However its block is left, the reservation is settled."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import trio
 
 from llm_actors.kernel import CallExpired, Cast, KernelError, MailboxFull, retry_after_crashes
 from llm_actors.limiter.budgets import SpendAsk
+from llm_actors.limiter.decisions import Granted
 from llm_actors.limiter.messages import EndLease, GetLimiterStatistics, Leave, LimiterRef, Reserve, Ticket
-from llm_actors.limiter.rate_limiter import Granted
 from llm_actors.limiter.statistics import LimiterStatistics
 from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.dialect import RateLimits
@@ -21,7 +21,7 @@ from llm_protocol.failures import RULES, FailureKind, Settlement
 from llm_protocol.response import Usage
 
 LEASE_SECONDS = 900.0
-"""The shortest lease; it is longer if its holder's deadline is later."""
+"""The shortest lease, in seconds. It is longer if its holder has a later deadline."""
 
 LEASE_GRACE = 60.0
 """Seconds between the holder's deadline and the end of its lease."""
@@ -35,11 +35,11 @@ _numbers = count(1)
 
 @final
 class Reservation:
-    """A reservation for one request at ``provider``. Use it as a scope around the attempt, and end it once with
-    `settle` or `refund`; the first call counts.
+    """A reservation for one request at ``provider``. Use it as a context manager around the attempt, and call `settle`
+    or `refund` once; the first call counts.
 
-    If it is left without either, everything is returned if `sent` was not called, and only the concurrency if it was.
-    No method waits.
+    If the block is left without either, everything is returned if `sent` was not called, else only the
+    concurrency. No method waits.
     """
 
     __slots__ = ("_limiter", "_number", "_open", "_sent", "_ticket", "is_budgeted", "provider", "warning")
@@ -48,7 +48,7 @@ class Reservation:
         self.provider = granted.provider
         self.warning = granted.warning
         self.is_budgeted = is_budgeted
-        """Whether budgets pay: then what it took is told to the ledger with its end."""
+        """Whether budgets apply: then the end must say what was spent (``entry``)."""
         self._limiter = limiter
         self._number = granted.number
         self._open = True
@@ -64,18 +64,18 @@ class Reservation:
         self.leave()
 
     def leave(self) -> None:
-        """The block is left, or none was entered."""
+        """End the reservation if neither `settle` nor `refund` was called."""
         self._end(Settlement.CHARGED if self._sent else Settlement.REFUNDED)
 
     def sent(self) -> None:
-        """The request is being sent: from now on the vendor may be working on it."""
+        """Record that the request is being sent: from now on the vendor may work on it."""
         self._sent = True
 
     def settle(
         self, usage: Usage | None, limits: RateLimits | None = None, *, entry: LedgerEntry | None = None
     ) -> None:
-        """It was answered. ``usage`` replaces the estimate, if the vendor gave any; ``limits`` are its headers.
-        ``entry``: for the ledger, where budgets pay.
+        """End the reservation after a response. ``usage`` replaces the estimate, if the vendor gave any. ``limits``:
+        what its headers report. ``entry``: what was spent, if budgets apply.
         """
         self._end(Settlement.CHARGED, None if usage is None else usage.total_tokens, limits, entry=entry)
 
@@ -89,8 +89,9 @@ class Reservation:
         unsent: bool = False,
         entry: LedgerEntry | None = None,
     ) -> None:
-        """The request failed. Everything is returned if it is known to be ``unsent``, else what ``kind`` proves unused;
-        ``retry_after`` (seconds) holds the provider or, with ``of_model``, that model alone.
+        """End the reservation after a failure. If the request is known to be ``unsent``, everything is returned;
+        otherwise what a failure of this ``kind`` proves to be unused. ``retry_after``: for how many seconds to send
+        nothing to the provider or, with ``of_model``, to this model.
         """
         ending = Settlement.REFUNDED if unsent else RULES[kind].settlement
         self._end(ending, None, limits, retry_after, of_model, entry=entry)
@@ -121,9 +122,7 @@ class Reservation:
 
 
 def _send(limiter: LimiterRef, message: Cast) -> None:
-    """Cast. A cast that is refused is not lost silently: the mailbox counts it, and the end of the lease makes up for
-    it.
-    """
+    """Send a message without waiting. If the mailbox is full, it is lost; the lease then ends when it expires."""
     try:
         limiter.cast(message)
     except MailboxFull:
@@ -142,21 +141,23 @@ async def reserve(
     spend: SpendAsk | None = None,
     deadline: float = inf,
 ) -> Reservation:
-    """Reserve capacity for a request of about ``tokens`` tokens at the first of ``names`` (in rank order) that has it.
+    """Reserve a request of about ``tokens`` tokens at the first provider of ``names`` that has capacity.
 
-    Waits for whichever has it first: until ``deadline`` on Trio's clock, after which it raises `CallExpired`, within
-    the caller's own deadline (30 s where there is neither), and no longer than the ``wait_s`` of
-    the provider's limits, of which ``waited_s`` has been used before, and that of the caller's. Raises `RateLimitError`
-    with ``retry_after`` and ``limit_owner`` when that is over, or as soon as it is clear that it will not do;
-    `QueueFullError` when too many wait already, or a `KernelError`: `Parked` at once while the limiter is. Cancelling
-    it leaves nothing behind. A crash of the limiter costs the place in line, not the request, however often it crashes
-    over others; one that it crashed over twice raises `ActorCrashed`.
+    If none has, this waits until one has, but no longer than any of these: ``deadline`` on Trio's clock, after which it
+    raises `CallExpired`; the deadline of the caller's cancel scope; 30 s if there is neither; the ``wait_s`` of the
+    provider's limits, of which ``waited_s`` seconds have been used before; the ``wait_s`` of the caller's limits.
 
-    ``models``, if given, has the vendor's name of the model that it is for at each of ``names``. A vendor that wants no
-    request for that model now is not waited for: the `RateLimitError` that says so has ``provider`` and ``model``.
+    Raises `RateLimitError`, with ``retry_after`` and ``limit_owner``, when the limits allow no longer wait, or as soon
+    as it is certain that the wait would be too long. Raises `QueueFullError` if too many requests are waiting, and
+    `KernelError` if the limiter is not running: `Parked`, at once, while it is parked. Cancelling this leaves nothing
+    behind. If the limiter crashes on other messages, the request is queued again; if it crashes on this one twice,
+    `ActorCrashed` is raised.
 
-    ``spend``: what budgets are to pay. Raises `BudgetError` at once where they do not. What they pay has its row in the
-    ledger when this returns, if there is one.
+    ``models``: for each of ``names``, the vendor's name of the model. A deployment that is held is not waited for; if
+    all are, the `RateLimitError` has ``provider`` and ``model``.
+
+    ``spend``: what the budgets must pay for. Raises `BudgetError`, at once, if they do not. When this returns, the
+    spending has its row in the ledger, if there is one.
     """
     if not names:
         raise ValueError("reserve needs at least one provider to choose from")
@@ -165,11 +166,11 @@ async def reserve(
     begun = trio.current_time()
     since = begun - waited_s
     return await retry_after_crashes(
-        lambda: _ask(limiter, names, models, tokens, caller, priority, since, spend, deadline)
+        lambda: _reserve(limiter, names, models, tokens, caller, priority, since, spend, deadline)
     )
 
 
-async def _ask(
+async def _reserve(
     limiter: LimiterRef,
     names: tuple[str, ...],
     models: tuple[str, ...],
@@ -201,20 +202,20 @@ async def _ask(
         granted = await limiter.call(ask, deadline=deadline)
         if granted.wait_s:
             if trio.current_time() + granted.wait_s > deadline:
-                raise CallExpired(limiter.name, "it has capacity only after the deadline")
+                raise CallExpired(limiter.name, "the reserved time is after the deadline")
             await trio.sleep(granted.wait_s)
         return Reservation(limiter, granted, ticket, is_budgeted=spend is not None)
     except (trio.Cancelled, KernelError):
         ticket.over = Leave(number)
-        _send(limiter, ticket.over)  # it may be queued there, or have been granted at this very moment
+        _send(limiter, ticket.over)  # it may still be queued, or may just have been granted
         raise
 
 
 async def statistics(limiter: LimiterRef) -> LimiterStatistics:
-    """The statistics. Waits for the limiter's reply; raises only `KernelError`."""
+    """Return the statistics. Waits for the limiter's reply; raises only `KernelError`."""
     return await limiter.call(GetLimiterStatistics())
 
 
 def snapshot(limiter: LimiterRef) -> LimiterStatistics | None:
-    """The current statistics, without waiting for the limiter's mailbox; ``None`` if it does not run."""
+    """Return the current statistics without waiting; ``None`` if the limiter is not running."""
     return limiter.read(GetLimiterStatistics())

@@ -8,10 +8,10 @@ from llm_actors.limiter.budgets import BudgetStatistics
 
 
 class LimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of one provider or one caller at one time.
+    """The limits of one provider or one caller.
 
-    ``waiting``: requests that wait for these limits. One that waits for its caller's limits does not wait for a
-    provider as well. ``..._left`` is ``None`` without a limit, 0 if there is a debt. ``held_s``: how many seconds more
+    ``waiting``: requests that wait for these limits. A request that waits for its caller's limits is not counted at its
+    providers. ``..._left`` is ``None`` without a limit, and 0 if there is a debt. ``held_s``: for how many more seconds
     the vendor's Retry-After applies; always 0 for callers.
     """
 
@@ -23,10 +23,10 @@ class LimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LimiterStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The limiter at one time. ``callers``: those with limits of their own, at most `MAX_CALLERS`. ``shared``: the
-    limits are shared with other processes, and Redis responds.
+    """A snapshot of the limiter. ``callers``: those with limits, at most `MAX_CALLERS`. ``shared``: whether the limits
+    are shared with other processes and Redis responds.
 
-    The last three only grow within one incarnation; the others are gauges.
+    ``granted``, ``refused`` and ``expired`` are counters since the start of the actor; the others are gauges.
     """
 
     providers: dict[str, LimitStatistics]
@@ -38,4 +38,4 @@ class LimiterStatistics(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     expired: int
     budgets: dict[str, BudgetStatistics] = {}
-    """Each in its window of now."""
+    """Each budget in its present window."""

@@ -1,7 +1,7 @@
-"""The queued requests: in the queue of each provider that could serve them, with a time limit. Pure.
+"""The queued requests. Each is in the queue of every provider that could serve it, and has a time limit. Pure.
 
-The time of a turn is estimated from the rates and the requests ahead; a request that cannot wait that long is refused
-at once.
+When the turn of a request comes is estimated from the rates and the requests ahead. A request that cannot wait that
+long is refused at once.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from llm_actors.limiter.patience import Turn, WaitBounds
 from llm_protocol.failures import LimitOwner
 
 MAX_WAITING = 8_192
-"""The most requests that wait at once, for all providers together."""
+"""The most queued requests, for all providers together."""
 
 MAX_WAITING_PER_CALLER = MAX_WAITING // 2
-"""The most of them that may be of one caller."""
+"""The most queued requests of one caller."""
 
 
 class ProviderLine(NamedTuple):
-    """One provider's limits, and its queue."""
+    """The limits of one provider, and its queue."""
 
     account: LimitState
     line: FairQueue
 
     def due(self, now: float) -> float:
-        """When the first may go, or another becomes the first because its caller's limits allow it."""
+        """Return when the first request may go, or another one becomes the first because its caller's limits allow
+        it.
+        """
         account, line = self
         first = line.first(lambda waiter: waiter.allowed(now))
         at = account.ready_at(first.tokens, now) if first is not None and account.has_slot else inf
@@ -54,19 +56,19 @@ class WaitingRequests:
         return len(self._waiting)
 
     def get(self, number: int) -> QueuedRequest | None:
-        """The request with that number, if it is queued."""
+        """Return the request with that number, if it is queued."""
         return self._waiting.get(number)
 
     def full_for(self, waiter: QueuedRequest) -> tuple[str, LimitOwner] | None:
-        """Why ``waiter`` may not join, and whose limit that is; ``None`` if it may."""
+        """Return why ``waiter`` cannot be queued, and whose limit that is; ``None`` if it can."""
         if len(self._waiting) >= MAX_WAITING:
-            return f"{MAX_WAITING} requests wait already", "server"
+            return f"{MAX_WAITING} requests are already waiting", "server"
         if self._of_caller[waiter.caller] >= MAX_WAITING_PER_CALLER:
-            return f"{MAX_WAITING_PER_CALLER} requests of this caller wait already", "caller"
+            return f"{MAX_WAITING_PER_CALLER} requests of this caller are already waiting", "caller"
         return None
 
     def add(self, waiter: QueuedRequest, *, first: bool) -> None:
-        """Add it to all its queues; ``first``: before the others of its caller."""
+        """Add a request to all its queues. ``first``: before the others of its caller."""
         self._waiting[waiter.number] = waiter
         self._of_caller[waiter.caller] += 1
         if waiter.limited is not None:
@@ -77,7 +79,7 @@ class WaitingRequests:
             self._provider(name).line.add(waiter, first=first)
 
     def remove(self, waiter: QueuedRequest) -> None:
-        """Remove it from all its queues."""
+        """Remove a request from all its queues."""
         waiter.waiting = False
         del self._waiting[waiter.number]
         self._of_caller[waiter.caller] -= 1
@@ -89,26 +91,30 @@ class WaitingRequests:
             self._provider(name).line.remove(waiter)
 
     def watch(self, waiter: QueuedRequest, now: float) -> None:
-        """Note until when it may wait: for a provider, and for its caller's limits."""
+        """Make `pop_due` return a request when it has waited as long as it may."""
         self.look_again(waiter, waiter.until)
         if waiter.limited is not None:
-            waiter.note_what_it_waits_for(now)
+            waiter.note_wait_for_caller(now)
             self.look_again(waiter, now + waiter.limited.account.wait_s)
 
     def look_again(self, waiter: QueuedRequest, at: float) -> None:
-        """Make `pop_due` return it at ``at``."""
+        """Make `pop_due` return a request at ``at``."""
         self._bounds.add(at, waiter.number, self._waiting)
 
     def pop_due(self, now: float) -> Iterator[QueuedRequest]:
-        """Those that may have waited for too long. One that is removed meanwhile is not returned again."""
+        """Return the requests that may have waited too long. Those that are removed during the iteration are left
+        out.
+        """
         return (self._waiting[number] for number in self._bounds.pop_due(now, self._waiting))
 
     def next_bound(self) -> float:
-        """When `pop_due` has the next one; infinity if never."""
+        """Return when `pop_due` has the next request; infinity if never."""
         return self._bounds.next(self._waiting)
 
     def expected(self, waiter: QueuedRequest, now: float) -> list[Turn]:
-        """When its turn would come, by the rates and the requests ahead. Waiting for concurrency is not included."""
+        """Return when the turn of a request should come, by the rates and the requests ahead, at each of its
+        providers. The wait for concurrency is not included.
+        """
         turns = []
         for name in waiter.names:
             account, line = self._provider(name)
@@ -122,6 +128,6 @@ class WaitingRequests:
         return turns
 
     def earliest(self, waiter: QueuedRequest, now: float) -> list[Turn]:
-        """When its turn would come if no other request waited."""
+        """Return when the turn of a request would come if no other request waited."""
         own = waiter.limited.account.expected_at(waiter.tokens, now) if waiter.limited is not None else -inf
         return [Turn(self._provider(name).account.expected_at(waiter.tokens, now), own) for name in waiter.names]

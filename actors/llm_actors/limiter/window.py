@@ -1,8 +1,8 @@
 """Usage in a sliding window of 60 seconds, kept as one-second counters. Pure: the time is a parameter.
 
 A unit that is used in second ``s`` counts until ``s + KEEP_SECONDS``, so no 60 seconds contain more than the limit.
-Usage beyond an estimate is known only afterwards and may exceed the limit: it becomes a debt, and takes capacity that
-becomes free before any request does. `ledger.lua` does the same arithmetic for several processes.
+Usage beyond an estimate is known only afterwards, and may exceed the limit. It becomes a debt, which takes free
+capacity before any request does. `ledger.lua` does the same arithmetic for several processes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple, final
 MINUTE = 60.0
 
 KEEP_SECONDS = 61.5
-"""How long the counter of a second counts, from the beginning of that second: the second itself, the minute after it,
-and half a second more. A request reaches its vendor a little after it was counted (a new connection takes longer than a
-kept one), and one of the next window may be faster.
+"""How long usage counts, from the beginning of its second: that second, the minute after it, and half a second more.
+The half second is needed because a request reaches its vendor some time after it was counted, and one in the next
+window may be faster, for example if it needs no new connection.
 """
 
 LAP_SECONDS = int(KEEP_SECONDS)
-"""Units of second ``s`` that become free and are used at once count in second ``s + LAP_SECONDS``."""
+"""Units of second ``s`` that are used again as soon as they become free count in second ``s + LAP_SECONDS``."""
 
 
 @final
@@ -32,7 +32,7 @@ class Window:
         self.limit = limit
         self.burst = burst
         self._seconds: list[int] = []
-        """The keys of ``_used`` in order. One may be ahead of the clock: for a request that goes a little later."""
+        """The keys of ``_used`` in order. One may be in the future, for a request that goes a little later."""
         self._used: dict[int, int] = {}
         self._total = 0
         self._owed = 0
@@ -40,26 +40,26 @@ class Window:
         self._burst_used = 0
 
     def left(self, now: float) -> int:
-        """How much may be used before the window is full, bursts aside."""
+        """Return how many units may be used before the window is full. The burst limit is not considered."""
         self._expire(now)
         return max(0, self.limit - self._total - self._owed)
 
     def ready_at(self, cost: int, now: float, ahead: float = 0) -> float:
-        """When there is capacity for ``cost`` after ``ahead`` more was used; ``now`` if there is already.
+        """Return when there is capacity for ``cost`` after ``ahead`` more units were used; ``now`` if there is already.
 
-        A cost above the limit needs an empty window: it leaves a debt instead of waiting for ever.
+        A cost above the limit may go when the window is empty. It leaves a debt instead of waiting forever.
         """
         self._expire(now)
         missing = ahead + min(cost, self.limit) + self._total + self._owed - self.limit
         at = now if missing <= 0 else self._free_at(missing, now)
         used = min(self._burst_used, self.burst) if self._burst_second == int(now) else 0
-        # The first of a second may be larger than a burst.
+        # The first request of a second may be larger than the burst limit.
         if (before := used + ahead) > 0 and (burst := before + min(cost, self.burst)) > self.burst:
             at = max(at, int(now) + -(-burst // self.burst) - 1)
         return at
 
     def charge(self, cost: int, now: float) -> Charge:
-        """Count ``cost`` as used; there is capacity for it."""
+        """Count ``cost`` units, for which there must be capacity."""
         self._expire(now)
         second, placed = int(now), min(cost, self.limit)
         self._add(second, placed)
@@ -70,17 +70,15 @@ class Window:
         return Charge(self, second, placed, cost)
 
     def overrun(self, cost: int, now: float) -> None:
-        """Count usage for which there may be no capacity. It delays what follows."""
+        """Count units for which there may be no capacity. They delay later requests."""
         self._expire(now)
         self._owed += cost
         self._pay(int(now))
 
     def give_back(self, charge: Charge, amount: int, now: float) -> None:
-        """Undo ``amount`` of ``charge``, in the second in which it was counted. What no longer counts is
-        not returned.
-        """
+        """Return ``amount`` units of ``charge`` to the second in which they were counted, if they still count there."""
         self._expire(now)
-        if charge.second in self._used:  # until that expires, nothing of the charge's own debt has been paid
+        if charge.second in self._used:  # until it expires, no debt of the charge itself has been paid
             from_owed = min(amount, charge.cost - charge.placed, self._owed)
             self._owed -= from_owed
             self._take_out(charge, amount - from_owed)
@@ -89,7 +87,7 @@ class Window:
         self._pay(int(now))
 
     def move(self, charge: Charge, at: float, now: float) -> Charge:
-        """Move a charge: the request goes at ``at``, later than it was counted."""
+        """Move a charge to ``at``, because the request goes later than it was counted."""
         self._expire(now)
         if int(at) <= charge.second:
             return charge
@@ -111,7 +109,7 @@ class Window:
             self._pay(second + LAP_SECONDS)
 
     def _pay(self, second: int) -> None:
-        """Count as much of the debt as there is capacity for."""
+        """Turn as much of the debt into usage as there is capacity for."""
         paid = min(self._owed, max(0, self.limit - self._total))
         self._owed -= paid
         self._add(second, paid)
@@ -126,9 +124,9 @@ class Window:
         self._total += units
 
     def _free_at(self, missing: float, now: float) -> float:
-        """When ``missing`` units have become free.
+        """Return when ``missing`` units will have become free.
 
-        Requests ahead and debts use what becomes free at once, and it is free again a lap later.
+        Requests ahead and debts use units as soon as these become free; such units are free again a lap later.
         """
         free = self.limit - self._total
         laps = -(-missing // self.limit) - 1
@@ -143,7 +141,7 @@ class Window:
 
 
 class Charge(NamedTuple):
-    """How one request was counted: ``placed`` in the counter of ``second``, the rest of ``cost`` as a debt."""
+    """How one request was counted: ``placed`` units in ``second``, and the rest of ``cost`` as a debt."""
 
     window: Window
     second: int
@@ -151,7 +149,7 @@ class Charge(NamedTuple):
     cost: int
 
     def correct(self, real: int, now: float) -> None:
-        """Correct it to what it should have been."""
+        """Correct the charge to ``real`` units."""
         if real < self.cost:
             self.window.give_back(self, self.cost - real, now)
         elif real > self.cost:

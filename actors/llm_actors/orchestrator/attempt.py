@@ -127,7 +127,7 @@ class Reserved:
 
 def shown_to(candidate: Candidate, request: AnyRequest, services: Services) -> AnyRequest:
     """The request for a candidate after the first: some refuse another model's reasoning."""
-    return request if services.catalog.takes_foreign_thinking(candidate) else without_thinking(request)
+    return request if services.catalog.accepts_foreign_reasoning(candidate) else without_thinking(request)
 
 
 @final

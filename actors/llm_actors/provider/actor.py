@@ -1,7 +1,7 @@
-"""The provider actor: owns one provider's connections, and performs each request in a task of its own.
+"""The provider actor: owns one provider's connections, and makes each request in a task of its own.
 
-A failure of the vendor is a result (`AttemptResult`); a bug of ours is a crash. A crash ends one request. If crashes
-repeat, they end the actor, and its supervisor restarts it with new connections.
+A failure of the vendor is a result (`AttemptResult`). A bug in the runtime is a crash: it fails one request. Frequent
+crashes end the actor, and its supervisor restarts it with new connections.
 """
 
 from __future__ import annotations
@@ -28,17 +28,15 @@ MODEL_PAGES = 100
 """The most pages that a model list may have."""
 
 MODEL_PAGE_BYTES = 16 * 1024 * 1024
-"""The most bytes that are read of one page of a model list, or of a token count."""
+"""The most bytes of a response that is a page of a model list or a token count."""
 
 CLOSE_SECONDS = 2.0
-"""The time limit for closing the connections."""
+"""Seconds that closing the connections may take."""
 
 
 @final
 class ProviderActor:
-    """Serves `Generate`, `ListModels` and `CountTokens` for one provider. ``dial``: a replacement for network
-    connections, for tests.
-    """
+    """Handles the messages for one provider. ``dial``: opens connections in place of the network, for tests."""
 
     def __init__(self, spec: ProviderSpec, *, dial: Dial | None = None) -> None:
         self._spec = spec
@@ -49,8 +47,8 @@ class ProviderActor:
         )
 
     async def run(self, inbox: Inbox[ProviderMessage], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until asked to stop; then finish the requests in progress. Cancelling closes every
-        connection at once.
+        """Handle messages until asked to stop, then finish the requests in progress. Cancelling closes all connections
+        at once.
         """
         try:
             task_status.started()
@@ -114,7 +112,7 @@ class ProviderActor:
         return dialect.decode_count(await self._fetch(dialect.count_request(request), model=request.model))
 
     async def _fetch(self, wire: WireRequest, *, model: str = "") -> bytes:
-        """The body of a 200 response. Raises `LLMClientError`."""
+        """Send a request and return the body of a 200 response. Raises `LLMClientError` for any other response."""
         spec = self._spec
         if spec.renewer is not None:
             await spec.renewer.refresh()

@@ -1,8 +1,8 @@
-"""One attempt: send a request, receive a response, with a limit on every wait.
+"""One attempt: send a request and receive the response, with a limit on every wait.
 
-It uses one cancel scope whose deadline moves: first to the limit of the first token, then from content to content,
-never past the total. A new scope per wait would cost more than decoding the token. It is the scope of the actor call,
-so it also ends when the caller is gone.
+One cancel scope limits all waits. Its deadline moves: first to the limit for the first token, then with each piece of
+content, but never past the total limit. A new scope for each wait would cost more than decoding a token. It is the
+scope of the actor call, so it is also cancelled when the caller leaves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llm_actors.deployment import AttemptResult
 from llm_actors.provider.failures import UNSENT, failure_of
 from llm_actors.provider.messages import Prepared, Sink
 from llm_actors.provider.oddities import Oddities
-from llm_actors.provider.sanitize import can_be_true, clean_end, clean_failure, clean_start
+from llm_actors.provider.sanitize import clean_end, clean_failure, clean_start, is_plausible_event
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.provider.wires import ProviderWires
 from llm_actors.run.log import LogLimitExceeded
@@ -42,21 +42,21 @@ from llm_protocol.response import FinishReason
 from llm_protocol.wire_choice import NO_SUCH_PATH
 
 ERROR_BODY_BYTES = 256 * 1024
-"""The most bytes that are read of an error's body."""
+"""The most bytes of an error's body that are read."""
 
 _NEVER_LONG_STREAMS = (RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)
-"""Request types whose responses are limited in size even if streamed; for text, the run log limits the size."""
+"""Types of responses whose size is limited even if they are streamed. For text, the run log limits the size."""
 
 MESSAGE_BYTES = 500
-"""A message costs at least as much to encode as this many bytes of text."""
+"""Each message counts as at least this many bytes of text, because encoding it takes as long."""
 
 AFTER_END_SECONDS = 0.1
-"""How long to wait for the end of the body after a complete response, so that the connection can be kept."""
+"""Seconds to wait for the end of the body after a complete response, so that the connection can be kept."""
 
 
 @final
 class ProviderCall:
-    """The state of one attempt. Created, run once, discarded."""
+    """One attempt. Each object is run once."""
 
     __slots__ = (
         "_adjusted",
@@ -113,15 +113,16 @@ class ProviderCall:
         self._url = ""
 
     async def run(self, request: AnyRequest, *, stream: bool, prepared: Prepared | None = None) -> AttemptResult:
-        """Carry it out. ``prepared``: the request as the vendor can be told it. Raises nothing but `trio.Cancelled` and
-        bugs.
+        """Make the attempt and return its result. ``prepared``: the request as adapted to the vendor, if that is known.
+
+        Every failure is part of the result: an exception from this is `trio.Cancelled` or a bug.
         """
         end: Finished | Failed | None = None
         self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token if stream else inf)
         try:
             with self._scope:
                 end = await self._exchange(request, stream, prepared)
-        except LLMClientError as exc:  # the dialect cannot express this request
+        except LLMClientError as exc:  # the wire cannot express this request
             end = Failed(failure=exc.failure)
         except (TransportError, LogLimitExceeded) as exc:
             self._unsent = isinstance(exc, UNSENT)
@@ -131,7 +132,7 @@ class ProviderCall:
     def _outcome(self, end: Finished | Failed, model: str) -> AttemptResult:
         now = trio.current_time()
         if isinstance(end, Failed):
-            end = Failed(failure=self._signed(end.failure, model))
+            end = Failed(failure=self._located(end.failure, model))
         first = self._first_token_at
         self._oddities.note_fields(sorted(self._ignored))
         if isinstance(end, Finished) and end.reason is FinishReason.UNKNOWN:
@@ -146,15 +147,15 @@ class ProviderCall:
             wire=self._dialect.name,
         )
 
-    def _signed(self, failure: Failure, model: str) -> Failure:
-        """The failure with the provider and model, which a dialect does not know."""
+    def _located(self, failure: Failure, model: str) -> Failure:
+        """Return the failure with the provider and model added, which a dialect does not know."""
         partial = failure.partial or self._first_token_at is not None
         clean = clean_failure(failure, self._spec.secret)
         return clean.at(provider=self._spec.name, model=model, partial=partial)
 
     def _timed_out(self) -> Failed:
         kind, limits = self._waiting_for, self._timeouts
-        what = f"no complete answer within {limits.total:g} s"
+        what = f"no complete response within {limits.total:g} s"
         if kind is FailureKind.TIMEOUT_FIRST_TOKEN:
             what = f"no first token within {limits.first_token:g} s"
         elif kind is FailureKind.TIMEOUT_IDLE:
@@ -162,15 +163,17 @@ class ProviderCall:
         return Failed(failure=Failure(kind=kind, message=f"{self._spec.name}: {what}"))
 
     def _wait_for(self, kind: FailureKind, seconds: float) -> None:
-        """The next content must arrive within ``seconds``, or the attempt fails with ``kind``."""
+        """Set the deadline: the attempt fails with ``kind`` if no content arrives within ``seconds``."""
         deadline, self._waiting_for = trio.current_time() + seconds, kind
         if deadline >= self._latest:
             deadline, self._waiting_for = self._latest, FailureKind.TIMEOUT_TOTAL
-        if deadline != self._scope.deadline:  # to set it costs more than to look
+        if deadline != self._scope.deadline:  # setting it costs more than comparing
             self._scope.deadline = deadline
 
     async def _exchange(self, request: AnyRequest, stream: bool, prepared: Prepared | None) -> Finished | Failed:
-        """The request over the wire that it takes; over the other one where the vendor says that it is that."""
+        """Send the request over the wire that it should take. If the vendor says that it is the wrong one, use the
+        other.
+        """
         wires = self._spec.wires
         first = self._dialect = wires.of(request) if prepared is None else prepared.dialect
         end = await self._exchange_over(first, request, stream, prepared)
@@ -180,7 +183,7 @@ class ProviderCall:
         again = await self._exchange_over(other, request, stream)
         if isinstance(again, Failed) and again.failure.upstream_status in NO_SUCH_PATH:
             self._dialect = first
-            return end  # it was the model that is not there
+            return end  # both wires say "not found", so it is the model that does not exist
         if isinstance(again, Finished):
             wires.learn(other, request.model)
         return again
@@ -203,7 +206,7 @@ class ProviderCall:
         renewer = self._spec.renewer
         if renewer is None:
             exchange = self._sent(wire)
-            del wire  # the prompt may be large, and the response take long
+            del wire  # free the memory: the prompt may be large, and the response may take long
             return await self._ask(exchange, request, sent, stream)
         await renewer.refresh()
         used = renewer.current
@@ -235,15 +238,15 @@ class ProviderCall:
             return self._deliver(await run_large(len(whole.body), dialect.decode_response, sent, whole, self._ignored))
 
     def _most_bytes(self, request: AnyRequest) -> int:
-        return self._spec.max_answer.bytes_for(self._answer_type(request))
+        return self._spec.max_answer.bytes_for(self._response_type(request))
 
-    def _answer_type(self, request: AnyRequest) -> RequestType:
+    def _response_type(self, request: AnyRequest) -> RequestType:
         return answer_type(request, draws=self._spec.dialect.rules.of(request.model).draws)
 
     async def _stream(self, response: HttpResponse, decoder: StreamDecoder, request: AnyRequest) -> Finished | Failed:
         end: Finished | Failed | None = None
         self._ignored = decoder.ignored
-        is_bounded = self._answer_type(request) in _NEVER_LONG_STREAMS
+        is_bounded = self._response_type(request) in _NEVER_LONG_STREAMS
         most = self._most_bytes(request)
         received = 0
         while end is None:
@@ -254,7 +257,7 @@ class ProviderCall:
                 data, events = b"", decoder.end()
                 if not events or not isinstance(events[-1], Finished):
                     for event in events:
-                        if type(event) is UsageReported:  # whatever the decoder held back until the end
+                        if type(event) is UsageReported:  # counts that the decoder held back until the end
                             self._sink(event)
                     raise
             else:
@@ -265,26 +268,26 @@ class ProviderCall:
                 events = decoder.feed(data) if data else await run_large(gathered, decoder.end)
             if events:
                 end = self._pass_on(events)
-            assert end is not None or data, "a decoder's end() gives a terminal event"
+            assert end is not None or data, "the end() of a decoder returns a terminal event"
         if isinstance(end, Finished) and self._scope.deadline - trio.current_time() > AFTER_END_SECONDS:
-            # The response is complete: neither a deadline nor what follows may turn it into a failure.
+            # The response is complete. Neither a deadline nor surplus bytes may turn it into a failure.
             with suppress(TransportError), trio.move_on_after(AFTER_END_SECONDS):
                 await response.receive()
         return end
 
     def _deliver(self, events: list[Event]) -> Finished | Failed:
         end = self._pass_on(events)
-        assert end is not None, "a whole answer ends with a terminal event"
+        assert end is not None, "a complete response ends with a terminal event"
         return end
 
-    def _judged(self, end: Finished | Failed) -> Finished | Failed:
-        """The end, unless the vendor itself ended the response with an error: then the attempt has failed."""
+    def _checked_end(self, end: Finished | Failed) -> Finished | Failed:
+        """Return ``end``, or a failure if the vendor ended the response with an error or without any content."""
         if isinstance(end, Failed):
             return end
         is_empty = end.reason is FinishReason.UNKNOWN and self._first_token_at is None
         if end.reason is not FinishReason.ERROR and not is_empty:
             return clean_end(end, self._spec.secret)
-        message = f"{self._spec.name}: it ended its response with {(end.raw_reason or 'an error')[:100]}"
+        message = f"{self._spec.name}: the vendor ended its response with {(end.raw_reason or 'an error')[:100]}"
         return Failed(failure=Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=end.raw_reason))
 
     def _pass_on(self, events: list[Event]) -> Finished | Failed | None:
@@ -292,13 +295,13 @@ class ProviderCall:
             events = each.feed(events)
         for event in events:
             if isinstance(event, TERMINAL):
-                return self._judged(event)
+                return self._checked_end(event)
             if type(event) is Started:
                 self._start(event)
                 continue
-            if not self._started and self._adjusted:  # for a vendor that does not announce the start
+            if not self._started and self._adjusted:  # the vendor has sent no event for the start
                 self._start(Started())
-            if not can_be_true(event):
+            if not is_plausible_event(event):
                 continue
             if self._first_token_at is None and isinstance(event, CONTENT):
                 self._first_token_at = trio.current_time()
@@ -313,15 +316,15 @@ class ProviderCall:
 
 
 def adapted_to(wires: ProviderWires, request: AnyRequest) -> Prepared:
-    """The request as the provider can be told it, over the wire that it takes. Raises `LLMClientError` where it
-    cannot.
+    """Return the request adapted to the provider, for the wire that it takes. Raises `LLMClientError` if the provider
+    does not support it.
     """
     dialect = wires.of(request)
     return Prepared(dialect, adapted_over(dialect, request))
 
 
 def adapted_over(dialect: ClientDialect, request: AnyRequest) -> Adapted:
-    """The request in a type that the vendor has, as it can be told it. Raises `LLMClientError` where it cannot."""
+    """Return the request adapted to the wire of ``dialect``. Raises `LLMClientError` if that does not support it."""
     if request.parameters.extra:
         request = with_own_parameters(request, dialect.name)
     refuse_incapable(dialect.rules.of(request.model), request)
@@ -335,7 +338,7 @@ def _encoded(dialect: ClientDialect, request: AnyRequest, stream: bool) -> WireR
 
 
 def with_client_headers(wire: WireRequest, request: AnyRequest) -> WireRequest:
-    """``wire`` with the header fields of the client's request added; those that are set already stay."""
+    """Return ``wire`` with the header fields of the client's request added. Fields that are already set stay."""
     if not (request.parameters.headers or request.forwarded):
         return wire
     more = {**request.forwarded, **request.parameters.headers}
@@ -345,14 +348,14 @@ def with_client_headers(wire: WireRequest, request: AnyRequest) -> WireRequest:
 
 
 def _with_hint(failure: Failure, hint: str | None) -> Failure:
-    """The failure with the vendor's advice about another attempt."""
+    """Return the failure with the vendor's advice about a retry added."""
     if hint not in ("true", "false"):
         return failure
     return msgspec.structs.replace(failure, should_retry=hint == "true")
 
 
 def size_of(request: AnyRequest) -> int:
-    """The approximate cost of encoding a request, in bytes."""
+    """Return the approximate cost of encoding a request, in bytes."""
     size = 0
     for extra in request.parameters.extra.values():
         size += sum(len(value) for value in extra.values() if _is_long(value))

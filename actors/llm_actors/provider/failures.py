@@ -1,4 +1,4 @@
-"""The one place that turns exceptions of lower layers into a `Failure`."""
+"""Turns exceptions of the transport and of actors into a `Failure`. Nothing else does."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class _Row(NamedTuple):
     cls: type[Exception]
     kind: FailureKind
     words: str | None = None
-    """Messages for exceptions whose own text is not meant for callers."""
+    """The message, for exceptions whose own text is not meant for callers."""
 
 
-_CRASHED = "crashed while it worked on this request; try again"
+_CRASHED = "crashed while it handled this request; try again"
 
 # The first row whose class matches applies, so subclasses precede their bases.
 _ROWS = (
     _Row(ConnectTimeout, FailureKind.TIMEOUT_CONNECT),
     _Row(ConnectFailed, FailureKind.NETWORK),
     _Row(OutOfResources, FailureKind.OUT_OF_RESOURCES),
-    # An untrusted certificate will not be trusted a second later, so this is never retried.
+    # Never retried: a certificate that is not trusted now will not be trusted a second later.
     _Row(TlsFailed, FailureKind.TLS),
     _Row(Broken, FailureKind.NETWORK),
     _Row(RequestRefused, FailureKind.BAD_REQUEST),
@@ -52,24 +52,24 @@ _ROWS = (
     _Row(UnsupportedEncoding, FailureKind.PROTOCOL),
     _Row(BodyTooLarge, FailureKind.ANSWER_TOO_LARGE),
     _Row(TransportError, FailureKind.NETWORK),
-    _Row(LogLimitExceeded, FailureKind.LOG_LIMIT, "the answer is larger than the run log may be"),
-    _Row(Parked, FailureKind.PARKED, "parked after repeated crashes; it will be started again"),
+    _Row(LogLimitExceeded, FailureKind.LOG_LIMIT, "the response is larger than the run log allows"),
+    _Row(Parked, FailureKind.PARKED, "paused after repeated crashes; it will be restarted"),
     _Row(SupervisorFailed, FailureKind.CRASHED, _CRASHED),
     _Row(NotRunning, FailureKind.SHUTTING_DOWN, "shutting down"),
-    _Row(MailboxFull, FailureKind.QUEUE_FULL, "its queue is full"),
-    _Row(CallExpired, FailureKind.DEADLINE, "no answer before the deadline"),
-    _Row(PoisonRefused, FailureKind.BAD_REQUEST, "refused: this request has crashed it before"),
+    _Row(MailboxFull, FailureKind.QUEUE_FULL, "its mailbox is full"),
+    _Row(CallExpired, FailureKind.DEADLINE, "no reply before the deadline"),
+    _Row(PoisonRefused, FailureKind.BAD_REQUEST, "refused: this request has crashed it repeatedly"),
     _Row(ActorCrashed, FailureKind.CRASHED, _CRASHED),
     _Row(Exception, FailureKind.INTERNAL, "failed because of a bug in the runtime"),
 )
 
 UNSENT = (ConnectFailed, ConnectTimeout, OutOfResources, TlsFailed)
-"""With these, nothing of the request was sent."""
+"""The exceptions after which nothing of the request was sent."""
 
 
 def failure_of(exc: Exception, who: str) -> Failure:
-    """The failure that ``exc``, raised by the provider or actor ``who``, means. Its text is shown to callers, so it
-    never contains a key, a prompt or an upstream's address.
+    """Return the failure for ``exc``, which the provider or actor ``who`` has raised. Its text is shown to callers, so
+    it never contains a key, a prompt or the address of a vendor.
     """
     row = next(row for row in _ROWS if isinstance(exc, row.cls))
     words = exc.reason if isinstance(exc, TransportError) else row.words or str(exc)

@@ -17,20 +17,22 @@ from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest
 
 Sink: TypeAlias = Callable[[Event], None]
-"""Receives the events of a response as they arrive, except the terminal one. May raise `LogLimitExceeded`."""
+"""A function that receives the events of a response as they arrive, except the last. May raise `LogLimitExceeded`."""
 
 
 class Prepared(NamedTuple):
-    """A request as a provider can be told it, over the wire of ``dialect``."""
+    """A request that was adapted to a provider, for the wire of ``dialect``."""
 
     dialect: ClientDialect
     adapted: Adapted
 
 
 class Generate(Call[AttemptResult], frozen=True, kw_only=True):
-    """Answer ``request``, whose ``model`` is the vendor's own name. ``stream``: as it is made, else as a whole.
-    ``on_sent`` is called when the request begins to leave; before that the vendor knows nothing of it. ``prepared`` is
-    the request as the vendor can be told it, where that is known already.
+    """Make one attempt at ``request``, whose ``model`` is the vendor's own name.
+
+    ``stream``: request a streamed response. ``on_sent`` is called when the first byte of the request is about to be
+    sent; before that, the vendor has received nothing. ``prepared``: the request as adapted to the provider, if that is
+    known.
     """
 
     request: AnyRequest
@@ -41,18 +43,18 @@ class Generate(Call[AttemptResult], frozen=True, kw_only=True):
     prepared: Prepared | None = None
 
     def fingerprint(self) -> Hashable:
-        """What identifies a request's payload: everything but ids and times."""
+        """Return the content of the request, without ids and times."""
         bare = msgspec.structs.replace(self.request, request_id="", timestamp=0.0, caller="")
         return type(self), msgspec.json.encode(bare, enc_hook=repr)
 
 
 class ListModels(Call[tuple[ModelInfo, ...]], frozen=True):
-    """List all models the provider offers. Fails with an `LLMClientError`."""
+    """List all models of the provider. Fails with an `LLMClientError`."""
 
 
 class CountTokens(Call[int | None], frozen=True, kw_only=True):
-    """Count the tokens of the prompt of ``request``, by the vendor's endpoint; ``None`` if it has none. Fails with an
-    `LLMClientError`.
+    """Have the vendor count the tokens of the prompt of ``request``; ``None`` if it has no endpoint for that. Fails
+    with an `LLMClientError`.
     """
 
     request: AnyRequest
@@ -72,10 +74,10 @@ def generate(
     on_sent: Callable[[], None] | None = None,
     prepared: Prepared | None = None,
 ) -> Awaitable[AttemptResult]:
-    """One attempt at one provider. Waits until it has ended, for at most ``timeouts.total``.
+    """Make one attempt at one provider, and wait until it has ended: at most ``timeouts.total`` seconds.
 
-    Every failure of the vendor or the network is part of the result. Raises a `KernelError` if the actor could not do
-    it: crashed, parked, stopping. Cancelling it closes the connection to the vendor.
+    Every failure of the vendor or the network is part of the result. Raises a `KernelError` if the actor has crashed,
+    is parked or is stopping. Cancelling this closes the connection to the vendor.
     """
     return provider.call(
         Generate(request=request, stream=stream, sink=sink, timeouts=timeouts, on_sent=on_sent, prepared=prepared)
@@ -83,25 +85,25 @@ def generate(
 
 
 async def list_models(provider: ProviderRef) -> tuple[ModelInfo, ...]:
-    """All models of the provider, from its configuration or else from the vendor.
+    """Return all models of the provider: those in its configuration, or else the vendor's list.
 
-    Waits for the vendor, within the caller's deadline. Raises `LLMClientError` or `KernelError`.
+    Waits for the vendor, until the caller's deadline. Raises `LLMClientError` or `KernelError`.
     """
     return await provider.call(ListModels())
 
 
 def count_tokens(provider: ProviderRef, request: AnyRequest) -> Awaitable[int | None]:
-    """The number of tokens of a prompt, by the vendor's endpoint; ``None`` if the vendor has none.
+    """Return the number of tokens of a prompt, counted by the vendor; ``None`` if it has no endpoint for that.
 
-    Waits for the vendor, within the caller's deadline. Raises `LLMClientError` or `KernelError`.
+    Waits for the vendor, until the caller's deadline. Raises `LLMClientError` or `KernelError`.
     """
     return provider.call(CountTokens(request=request))
 
 
 def send_passthrough(provider: ProviderRef, message: PassthroughRequest) -> Awaitable[PassthroughResponse]:
-    """Send a request as it is. Waits until its answer has ended, and for the client in between.
+    """Send a request unchanged, and wait until all of the response was passed to ``message.taker``.
 
-    Every failure of the vendor or the network is in the outcome. Raises a `KernelError` when the actor could not do it.
-    Cancelling it closes the connection to the vendor.
+    Every failure of the vendor or the network is part of the result. Raises a `KernelError` if the actor has crashed,
+    is parked or is stopping. Cancelling this closes the connection to the vendor.
     """
     return provider.call(message)

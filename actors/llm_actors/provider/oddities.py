@@ -1,4 +1,4 @@
-"""Log unusual features of a provider's responses, once each: a server that has one has it in every response."""
+"""Logs unusual features of a provider's responses, once each, because they tend to be in every response."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import final
 log = logging.getLogger(__name__)
 
 MOST_ODDITIES = 100
-"""The most lines logged for one provider: the texts come from the vendor, which may produce any number of them."""
+"""The most lines logged for one provider. The limit is needed because the texts come from the vendor."""
 
 
 @final
 class Oddities:
-    """The features of one provider that were logged already. Values of fields are never logged: they may contain a
-    prompt.
+    """Logs the unusual features of one provider, each only once. Values of fields are never logged, because they may
+    contain a prompt.
     """
 
     def __init__(self, provider: str) -> None:
@@ -23,18 +23,18 @@ class Oddities:
         self._reported: set[tuple[str, str]] = set()
 
     def note_fields(self, names: Iterable[str]) -> None:
-        """Log fields of an unexpected type, which were left out of a response."""
+        """Log fields that were left out of a response because their type was unexpected."""
         for name in names:
             if self._is_new("field", name):
-                log.warning("%s: the field %s has an unknown type and is ignored", self._provider, name)
+                log.warning("%s: the field %s has an unexpected type and is ignored", self._provider, name)
 
     def note_reason(self, reason: str) -> None:
-        """Log an unknown finish reason; the response is used all the same."""
+        """Log an unknown finish reason. The response is used in spite of it."""
         if self._is_new("reason", reason):
             log.warning("%s: unknown finish reason %r", self._provider, reason)
 
     def note_not_found(self, url: str) -> None:
-        """A 404: most often ``base_url`` is not what the vendor meant. ``url`` has no query."""
+        """Log a 404, which most often means a wrong ``base_url``. ``url`` has no query."""
         if self._is_new("not found", url):
             log.warning("%s: HTTP 404 at %s", self._provider, url)
 

@@ -1,7 +1,7 @@
-"""One request that goes to the vendor as it is, and its answer that comes back as it is, piece by piece.
+"""A passthrough: one request that is sent to the vendor unchanged, and its response, which is returned unchanged.
 
-Nothing is kept but the body of an error, which is read for what it says about the provider. Waiting for the client is
-bounded by whoever gives and takes the pieces; every other wait is bounded here.
+Both are passed on piece by piece. Only the body of an error is read completely, because it says what is wrong with the
+provider. The server limits the waits for the client; all other waits are limited here.
 """
 
 from __future__ import annotations
@@ -23,30 +23,32 @@ from llm_protocol.passthrough import response_headers, target_of
 from llm_protocol.policy import Timeouts
 
 ERROR_BODY_BYTES = 256 * 1024
-"""What is passed on of an error's body."""
+"""The most bytes of an error's body that are passed on."""
 
-JUDGED = frozenset((401, 402, 403, 429))
-"""Statuses below 500 that say something about the provider, and not only about the request."""
+PROVIDER_STATUSES = frozenset((401, 402, 403, 429))
+"""Statuses below 500 that are failures of the provider, not only of the request."""
 
 
 class ClientGone(Exception):  # noqa: N818
-    """The client has left, is too slow or sends what cannot be read: the request ends here."""
+    """The client has left, is too slow or has sent an unreadable body, so the request ends."""
 
 
 class ResponseSink(Protocol):
-    """Where an answer goes. Raises nothing but `ClientGone`."""
+    """Receives a response, for the client. Its methods raise only `ClientGone`."""
 
     async def begin(self, status: int, headers: tuple[tuple[str, str], ...], length: int | None) -> None:
-        """The head. ``length``: bytes of the body, where that is known."""
+        """Pass on the status and the header. ``length``: bytes of the body, if known."""
         ...
 
     async def send(self, data: bytes) -> None:
-        """A piece of the body."""
+        """Pass on a piece of the body."""
         ...
 
 
 class PassthroughRequest(Call["PassthroughResponse"], frozen=True, kw_only=True):
-    """Send a request as it is. ``path`` is a `vendor_path` with its query. ``body`` raises nothing but `ClientGone`."""
+    """Send a request unchanged. ``path`` is a `vendor_path` with its query. Reading ``body`` raises only
+    `ClientGone`.
+    """
 
     method: str
     path: str
@@ -58,15 +60,15 @@ class PassthroughRequest(Call["PassthroughResponse"], frozen=True, kw_only=True)
 
 
 class PassthroughResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. ``status`` is the vendor's; 0: there was no answer. ``failure`` is what it means for the
-    provider; where nothing of the answer had ``begun`` to reach the client, the client is told it.
+    """The result of a passthrough. ``status`` is the vendor's; 0: there was no response. ``failure`` is how the request
+    counts for the provider. The client is sent it as an error if no response has ``begun`` to reach it.
     """
 
     status: int = 0
     failure: Failure | None = None
     begun: bool = False
     whole: bool = False
-    """Whether all of the answer was given to the client."""
+    """Whether all of the response was passed to the client."""
     duration_s: float = 0.0
     received: int = 0
     unsent: bool = False
@@ -74,7 +76,7 @@ class PassthroughResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class PassthroughCall:
-    """The state of one. Made, run once, thrown away."""
+    """One passthrough. Each object is run once."""
 
     def __init__(
         self, spec: ProviderSpec, transport: Transport, message: PassthroughRequest, scope: trio.CancelScope
@@ -93,7 +95,7 @@ class PassthroughCall:
         self._unsent = False
 
     async def run(self) -> PassthroughResponse:
-        """Carry it out. Raises nothing but `trio.Cancelled` and bugs."""
+        """Send the request and pass on the response. An exception from this is `trio.Cancelled` or a bug."""
         began = trio.current_time()
         failure: Failure | None = None
         try:
@@ -105,7 +107,7 @@ class PassthroughCall:
             self._unsent = isinstance(exc, UNSENT)
             failure = failure_of(exc, self._spec.name)
         if self._scope.cancelled_caught:
-            message = f"{self._spec.name}: {self._waiting_for or 'no end of the request'}"
+            message = f"{self._spec.name}: {self._waiting_for or 'the deadline has passed'}"
             failure = Failure(kind=FailureKind.TIMEOUT_TOTAL, message=message)
         if failure is not None:
             failure = clean_failure(failure, self._spec.secret).at(
@@ -122,7 +124,7 @@ class PassthroughCall:
         )
 
     def _within(self, seconds: float, otherwise: str) -> None:
-        """What comes next must be done within ``seconds``."""
+        """Set the deadline of the next step. ``otherwise``: what did not happen, if it passes."""
         self._scope.deadline = min(self._latest, trio.current_time() + seconds)
         self._waiting_for = f"{otherwise} within {seconds:g} s"
 
@@ -131,35 +133,35 @@ class PassthroughCall:
         if spec.renewer is not None:
             await spec.renewer.refresh()
         used = spec.secret
-        failure = await self._once()
+        failure = await self._send_once()
         refused = failure is not None and failure.kind is FailureKind.AUTH and not self._begun
         if refused and spec.renewer is not None and await spec.renewer.renew(used) and isinstance(message.body, bytes):
-            failure = await self._once()
+            failure = await self._send_once()
         return failure
 
-    async def _once(self) -> Failure | None:
+    async def _send_once(self) -> Failure | None:
         connect, total = self._timeouts.connect, self._timeouts.total
-        self._scope.deadline = self._latest  # connecting has a limit of its own
+        self._scope.deadline = self._latest  # the transport limits the time to connect
         sending = self._transport.send(self._request(), connect_timeout=connect, on_sent=self._on_sent)
         async with sending as response:
             self._status = response.status
             if response.status < 400:
                 return await self._pass_on(response)
-            self._within(total, "no whole error")
+            self._within(total, "no complete error response")
             body = await response.read(ERROR_BODY_BYTES, cut=True)
             whole = WireResponse(response.status, tuple(response.headers.items()), body)
             failure = self._spec.dialect.decode_error(whole)
-            if response.status == 401:  # it is our key that is refused; the vendor's words may show parts of it
+            if response.status == 401:  # the configured key was refused, and the vendor's text may contain parts of it
                 return msgspec.structs.replace(failure, message=f"{self._spec.name} refuses the configured key")
             await self._begin(response, len(body))
-            await self._give(body)
+            await self._send_piece(body)
             self._whole = True
-            return failure if response.status in JUDGED or response.status >= 500 else None
+            return failure if response.status in PROVIDER_STATUSES or response.status >= 500 else None
 
     def _on_sent(self) -> None:
         if self._message.on_sent is not None:
             self._message.on_sent()
-        self._within(self._timeouts.total, "no answer")
+        self._within(self._timeouts.total, "no response")
 
     def _request(self) -> HttpRequest:
         message, spec = self._message, self._spec
@@ -178,34 +180,34 @@ class PassthroughCall:
         return HttpRequest(message.method, http.origin, target, http.headers, body, any_encoding=True)
 
     async def _next_piece(self) -> bytes:
-        """The next piece of the request's body, for which its client has a limit of its own."""
+        """Return the next piece of the request's body. The server limits the wait for its client."""
         body = self._message.body
         assert isinstance(body, StreamedBody)
         self._scope.deadline = self._latest
         piece = await body.receive()
         if piece:
-            self._within(self._timeouts.idle, "the request's body was not taken")
+            self._within(self._timeouts.idle, "the vendor did not read the body of the request")
         else:
-            self._within(self._timeouts.total, "no answer")
+            self._within(self._timeouts.total, "no response")
         return piece
 
     async def _pass_on(self, response: HttpResponse) -> Failure | None:
         declared = response.headers.get("content-length", "")
         await self._begin(response, int(declared) if declared.isdecimal() else None)
         while True:
-            self._within(self._timeouts.idle, "the answer did not go on")
+            self._within(self._timeouts.idle, "nothing more of the response")
             data = await response.receive()
             if not data:
                 self._whole = True
                 return None
-            await self._give(data)
+            await self._send_piece(data)
 
     async def _begin(self, response: HttpResponse, length: int | None) -> None:
         self._scope.deadline = self._latest
         self._begun = True
         await self._message.taker.begin(response.status, response_headers(response.headers), length)
 
-    async def _give(self, data: bytes) -> None:
+    async def _send_piece(self, data: bytes) -> None:
         self._received += len(data)
-        self._scope.deadline = self._latest  # a client that does not read has a limit of its own
+        self._scope.deadline = self._latest  # the server limits the wait for a client that does not read
         await self._message.taker.send(data)

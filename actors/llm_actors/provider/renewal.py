@@ -1,4 +1,4 @@
-"""Keys that change at run time: fetched again when they are old, and once when the vendor refuses one."""
+"""Keys that change at run time. They are fetched again when they are old, and when the vendor refuses one."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from llm_protocol.errors import AuthenticationError
 from llm_protocol.secret import Secret
 
 FETCH_SECONDS: Final = 10.0
-"""The time limit for fetching a key."""
+"""The time limit for fetching a key, in seconds."""
 
 RETRY_SECONDS: Final = 5.0
-"""How long a key that could not be renewed stays in use before the next try."""
+"""Seconds until the next try to renew a key, if one has failed and the old key stays in use."""
 
 log = logging.getLogger(__name__)
 
 
 @final
 class KeyRenewer:
-    """Holds the key of one provider. ``fetch`` gets a new one; its exceptions must not contain the key.
+    """Holds the key of one provider. ``fetch`` returns a new one; its exceptions must not contain the key.
 
-    Any number of tasks may wait for a key; one of them fetches it, for at most `FETCH_SECONDS`.
+    Any number of tasks may wait for a key. One of them fetches it, in at most `FETCH_SECONDS`.
     """
 
     def __init__(self, name: str, fetch: Callable[[], Awaitable[Secret]], max_age_s: float) -> None:
@@ -36,15 +36,17 @@ class KeyRenewer:
         self.current: Secret | None = None
 
     async def refresh(self) -> None:
-        """Make sure that the key is not older than ``max_age_s``. Raises `AuthenticationError` if there is none."""
+        """Fetch a new key if there is none or it is older than ``max_age_s``. If that fails, keep the old key, or raise
+        `AuthenticationError` if there is none.
+        """
         if self.current is None or trio.current_time() >= self._due:
             async with self._lock:
                 if self.current is None or trio.current_time() >= self._due:
                     await self._renew()
 
     async def renew(self, refused: Secret | None) -> bool:
-        """The vendor has refused ``refused``. Returns whether there is another key now. Raises only
-        `trio.Cancelled`.
+        """Fetch a new key because the vendor has refused the key ``refused``. Return whether there is another key now.
+        Raises only `trio.Cancelled`.
         """
         async with self._lock:
             if self.current != refused:
@@ -61,7 +63,7 @@ class KeyRenewer:
         with trio.move_on_after(FETCH_SECONDS):
             try:
                 found = await self._fetch()
-            except Exception as exc:  # of a command, a file or the program's own function
+            except Exception as exc:  # raised by a command, a file or a function of the program
                 why = str(exc) if isinstance(exc, ValueError) else type(exc).__name__
         if found is not None:
             self.current, self._due = found, trio.current_time() + self._max_age_s

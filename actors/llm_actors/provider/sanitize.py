@@ -1,4 +1,4 @@
-"""Make a vendor's messages safe to pass on: texts without keys, numbers only if they are plausible."""
+"""Makes a vendor's messages safe to pass on: removes keys from texts, and drops implausible numbers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from llm_protocol.response import is_plausible
 from llm_protocol.secret import Secret
 
 MOST_CHARACTERS = 500
-"""The length limit of a vendor's code, field name, model name or id."""
+"""The most characters of a vendor's code, field name, model name or id."""
 
 LARGEST_NUMBER = 2**53
-"""Larger numbers of a model list are dropped: not every client can read them."""
+"""Larger numbers in a model list are dropped, because not every client can read them."""
 
 
 def clean_failure(failure: Failure, key: Secret | None) -> Failure:
-    """The failure without keys in the vendor's texts."""
+    """Return the failure with keys removed from the vendor's texts."""
     return msgspec.structs.replace(
         failure,
         message=_clean(failure.message, key) or "",
@@ -30,7 +30,9 @@ def clean_failure(failure: Failure, key: Secret | None) -> Failure:
 
 
 def clean_start(event: Started, provider: str, key: Secret | None, adjusted: tuple[Adjustment, ...] = ()) -> Started:
-    """The event without keys, and with what a dialect does not know: the provider, and what was ``adjusted``."""
+    """Return the event with keys removed, and with the provider and the adjustments added, which a dialect does not
+    know.
+    """
     return Started(
         model=_clean_name(event.model, key) or "",
         upstream_id=_clean_name(event.upstream_id, key),
@@ -40,18 +42,18 @@ def clean_start(event: Started, provider: str, key: Secret | None, adjusted: tup
 
 
 def clean_end(end: Finished, key: Secret | None) -> Finished:
-    """The end of a response without keys in the vendor's reason."""
+    """Return the end of a response with keys removed from the vendor's reason."""
     reason = _clean_name(end.raw_reason, key)
     return end if reason == end.raw_reason else msgspec.structs.replace(end, raw_reason=reason)
 
 
-def can_be_true(event: Event) -> bool:
-    """Whether an event may be passed on: one with implausible token counts may not."""
+def is_plausible_event(event: Event) -> bool:
+    """Return whether an event may be passed on. One with implausible token counts may not."""
     return type(event) is not UsageReported or is_plausible(event.usage)
 
 
 def clean_models(models: tuple[ModelInfo, ...], key: Secret | None) -> list[ModelInfo]:
-    """The models whose names can be used, without numbers that clients cannot read."""
+    """Return the models whose names can be used, without numbers that clients cannot read."""
     return [
         msgspec.structs.replace(
             model,

@@ -1,4 +1,6 @@
-"""A provider: one configured way to reach one vendor. Everything a provider actor needs to know, without state."""
+"""The specification of a provider, one configured way to reach a vendor: what its actor needs to know, without
+state.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from llm_protocol.vendor import DEFAULT_CONCURRENCY, Vendor
 
 @final
 class Endpoint:
-    """The address of a provider. It can change: the local model gets a new port with each start of its process."""
+    """The address of a provider. It can change: each start of the local model's process uses a new port."""
 
     __slots__ = ("base", "origin")
 
@@ -27,12 +29,12 @@ class Endpoint:
         self.move(base_url)
 
     def move(self, base_url: str) -> None:
-        """Change the address. Raises ValueError for what is not a base URL."""
+        """Change the address. Raises `ValueError` if ``base_url`` is not a valid base URL."""
         self.origin, self.base = parse_url(base_url)
 
 
 class AuthHeader(NamedTuple):
-    """How a key is sent: the header, and the prefix before the key."""
+    """How a key is sent: the name of the header, and the text before the key."""
 
     name: str
     prefix: str = ""
@@ -45,7 +47,7 @@ class AuthHeader(NamedTuple):
 
 
 class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of the configuration, resolved. If ``models`` is empty, the vendor is asked for its list."""
+    """One provider of the configuration. If ``models`` is empty, the vendor's list is used."""
 
     name: str
     vendor: Vendor
@@ -53,26 +55,26 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint
     key: Secret | None = None
     renewer: KeyRenewer | None = None
-    """Holds the key if it changes; ``key`` is ``None`` then."""
+    """Holds the key if it changes at run time. ``key`` is ``None`` then."""
     auth_header: AuthHeader | None = None
-    """How the key is sent, if not in the wire's usual way."""
+    """How the key is sent, if not in the usual way of the wire."""
     headers: tuple[tuple[str, str], ...] = ()
-    """Additional headers, names in lower case. Headers of the wire itself take precedence."""
+    """Additional headers, with names in lower case. Headers of the wire itself take precedence."""
     query: str = ""
-    """Additional query parameters of every URL, encoded."""
+    """Additional query parameters of every URL, already encoded."""
     models: tuple[str, ...] = ()
     trust: TlsTrust | None = None
     proxy: Proxy | None = None
-    """The proxy; ``None``: connect directly."""
+    """The proxy to connect through; ``None``: connect directly."""
     http2: bool = False
-    """Whether HTTP/2 is spoken where the server has it."""
+    """Whether to use HTTP/2 if the server supports it."""
     timeouts: Timeouts = Timeouts()
     max_answer: AnswerLimits = AnswerLimits()
     max_concurrency: int = DEFAULT_CONCURRENCY
 
     @property
     def dialect(self) -> ClientDialect:
-        """Its usual wire: for lists of models, keys, and all that is no chat."""
+        """Its usual wire, which is used for model lists, for keys, and for everything but chats."""
         return self.wires.usual
 
     @property
@@ -81,11 +83,13 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
         return self.key if self.renewer is None else self.renewer.current
 
     def url_of(self, wire: WireRequest) -> str:
-        """Where ``wire`` is sent, without the query, which may hold what is nobody's business."""
+        """Return the URL that ``wire`` is sent to, without its query, which may contain secrets."""
         return f"{self.endpoint.origin}{self.endpoint.base}{wire.path}".partition("?")[0]
 
     def http_request(self, wire: WireRequest) -> HttpRequest:
-        """``wire`` with origin and credentials. The only place where a key is revealed."""
+        """Return the HTTP request for ``wire``, with origin and credentials. This is the only place that reveals a
+        key.
+        """
         headers = dict(self.headers) | dict(wire.headers)
         key = self.secret
         if key is not None and self.auth_header is not None:

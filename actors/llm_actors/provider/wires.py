@@ -1,9 +1,8 @@
-"""Which wire an attempt takes, where a provider has two: OpenAI's chat API, and beside it the Responses API.
+"""Which wire an attempt takes if a provider has two: OpenAI's chat API and the Responses API.
 
-`ProviderWires.of` decides it, for everybody who has to know. A server that has no Responses API says so by the status
-or the form of its first answer; the attempt then goes on over chat, and the server is not asked for it again for
-`CHAT_SECONDS`. A
-model that only the Responses API has, and that the table of models does not know, is learned in the same way.
+`ProviderWires.of` decides. If the first response shows that a server has no Responses API, the attempt continues over
+the chat API, and the Responses API is not tried again for `CHAT_SECONDS`. In the same way the runtime learns that a
+model exists only in the Responses API, if the table of models does not say so.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ from llm_protocol.wire_choice import (
 )
 
 CHAT_SECONDS: Final = 3600.0
-"""How long a server that has no Responses API is not asked for it again: it may be a newer one by then."""
+"""Seconds until the Responses API is tried again at a server that had none: by then it may have been upgraded."""
 
 MAX_MODELS: Final = 256
-"""Models of one provider that are remembered to need the Responses API; with one more, all are forgotten."""
+"""The most models of one provider that are remembered to need the Responses API. With one more, all are forgotten."""
 
 
 @final
 class ProviderWires:
-    """The wires of one provider. ``responses`` is its client for the Responses API, with the ``target`` of that;
+    """The wires of one provider. ``responses`` is the dialect for its Responses API, and ``target`` what that supports;
     ``None``: it has no such API. ``clock`` is monotonic, in seconds.
 
-    `of` may be called from any thread, `learn` by the provider's own tasks only.
+    `of` may be called from any thread, `learn` only by tasks of the provider's actor.
     """
 
     __slots__ = ("_chat_until", "_clock", "_needing", "_responses", "_setting", "_target", "usual")
@@ -53,7 +52,7 @@ class ProviderWires:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.usual = usual
-        """What everything but chat goes over."""
+        """The wire of everything but chats."""
         self._responses = None if setting == "chat" else responses
         self._target = target
         self._setting = setting
@@ -63,11 +62,11 @@ class ProviderWires:
 
     @property
     def has_responses(self) -> bool:
-        """Whether requests may go over the Responses API, as far as is known."""
+        """Whether requests may use the Responses API, as far as is known."""
         return self._responses is not None and (self._setting == "responses" or self._clock() >= self._chat_until)
 
     def of(self, request: AnyRequest) -> ClientDialect:
-        """The wire that an attempt at ``request`` takes."""
+        """Return the wire that an attempt at ``request`` takes."""
         responses = self._responses
         if responses is None or self._target is None:
             return self.usual
@@ -87,14 +86,14 @@ class ProviderWires:
         return responses if is_taken else self.usual
 
     def counting(self, request: AnyRequest) -> ClientDialect:
-        """The wire that the tokens of ``request`` are counted over. Of other servers' Responses API not even that is
-        known, so they are not asked.
+        """Return the wire over which the tokens of ``request`` are counted. Only OpenAI's own Responses API is known to
+        count tokens, so at other servers this is the usual wire.
         """
         is_openais = self._target is not None and self._target.has_hosted_tools
         return self.of(request) if is_openais else self.usual
 
     def instead_of(self, tried: ClientDialect, end: Finished | Failed) -> ClientDialect | None:
-        """The other wire, where an attempt over ``tried`` ended because it was the wrong one."""
+        """Return the other wire if an attempt over ``tried`` failed because it was the wrong one; else ``None``."""
         if self._responses is None or self._setting != "auto" or not isinstance(end, Failed):
             return None
         if tried is self._responses:
@@ -102,7 +101,7 @@ class ProviderWires:
         return self._responses if wants_responses(end.failure) and self.has_responses else None
 
     def learn(self, worked: ClientDialect, model: str) -> None:
-        """Only ``worked``, which `instead_of` gave, has answered for ``model``."""
+        """Remember that ``model`` needs the wire ``worked``, which `instead_of` returned and which had a response."""
         if worked is self.usual:
             self._chat_until = self._clock() + CHAT_SECONDS
         else:
@@ -110,29 +109,31 @@ class ProviderWires:
             self._needing = known | {model}
 
     def in_words(self, model: str) -> str:
-        """Which wire chats with ``model`` take, as the end of a sentence; empty where it is as everywhere."""
+        """Return which wire chats with ``model`` take, as the end of a sentence. Empty if it is the usual one."""
         if self._responses is None:
-            return "is asked over the chat API only" if self._setting == "chat" else ""
+            return "uses the chat API only" if self._setting == "chat" else ""
         if self._setting == "responses":
-            return "is asked over the Responses API"
+            return "uses the Responses API"
         if self._clock() < self._chat_until:
-            return "is asked over the chat API: its server has no Responses API"
+            return "uses the chat API, because its server has no Responses API"
         rule = "responses" if model in self._needing else self.usual.rules.of(model).wire
         return _IN_WORDS.get(rule, "")
 
 
 _IN_WORDS: Final = {
-    "responses": "is asked over the Responses API",
-    "responses_if_tools": "is asked over the Responses API where there are tools",
-    "responses_if_tools_and_reasoning": "is asked over the Responses API where it reasons with tools",
+    "responses": "uses the Responses API",
+    "responses_if_tools": "uses the Responses API if there are tools",
+    "responses_if_tools_and_reasoning": "uses the Responses API if it reasons and there are tools",
 }
-"""By `ModelRule.wire`."""
+"""Descriptions by `ModelRule.wire`."""
 
 
 def wires_of(
     vendor: Vendor, rules: ModelRules, setting: WireSetting = "auto", api_version: str | None = None
 ) -> ProviderWires:
-    """The wires of a provider of ``vendor``; ``rules`` learn from it whether it has the Responses API."""
+    """Return the wires of a provider of ``vendor``. ``rules.has_responses`` is set to whether it has the Responses
+    API.
+    """
     usual, responses = vendor.client(rules, api_version), vendor.responses_client(rules)
     wires = ProviderWires(usual, responses, vendor.responses_target, setting)
     rules.has_responses = wires.has_responses

@@ -1,8 +1,8 @@
-"""Which candidate is asked: scores, other orders, breakers, budgets, and the books they are made from.
+"""The selector: decides which candidate a request goes to, from measurements, circuit breakers and retry budgets.
 
 ranking = selector.rank(candidates, request.request_type, now=now, draw=random.random(), select="score")
 for candidate in ranking.candidates:
-    failure = selector.admit(candidate, now)        # None: ask it, then `observe` how that went
+    failure = selector.admit(candidate, now)        # None: make the attempt, then report it with `observe`
 """
 
 from llm_actors.selector.actor import (

@@ -1,8 +1,8 @@
 """The selector actor: records the results of attempts, one at a time.
 
-It updates the measurements and circuit breakers of a `Selector`, which others read synchronously and which outlives it.
-If it crashes, the next incarnation continues with the same measurements and with every open breaker half-open. While it
-is parked, observations are dropped and the last order stays. That costs some precision and no request.
+It updates the measurements and circuit breakers of a `Selector`, which the orchestrator reads directly. If the actor
+crashes, the `Selector` stays: the next incarnation continues with the same measurements, and every open breaker becomes
+half-open. While the actor is parked, observations are dropped and no measurement changes; requests are still served.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
 OBSERVATIONS_WAITING = 1_024
-"""The most observations that wait. A further one displaces the oldest, which matters least."""
+"""The most observations that wait in the mailbox. When it is full, the oldest is dropped."""
 
 REFUSED_SECONDS = 60.0
-"""How often at most the log repeats that a vendor refuses our key or account."""
+"""Seconds between two log lines that a vendor refuses our key or account."""
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +49,10 @@ def observe(
     usage: Usage | None = None,
     cost: float | None = None,
 ) -> None:
-    """Report the end of an attempt that was admitted at ``began`` and ended just now. Never waits, never fails.
+    """Report an attempt that was admitted at ``began`` and has just ended. Never waits, never fails.
 
-    Every admitted attempt must be reported, a cancelled one too (as a failure of kind ``cancelled``, with ``partial``
-    if some content had arrived): a probe that is not reported keeps its slot for a while. ``usage`` and ``cost`` are
+    Report every admitted attempt, because a probe that is not reported keeps its slot for a while. Report a cancelled
+    one as a failure of kind ``cancelled``, with ``partial`` if some content had arrived. ``usage`` and ``cost`` are
     those of the attempt, if known.
     """
     failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
@@ -73,16 +73,14 @@ def observe(
 
 
 class EndOfSelector(msgspec.Struct, frozen=True):
-    """How the last incarnation ended. The measurements need not be handed over: the `Selector` outlives all
-    incarnations.
-    """
+    """How an incarnation ended. Measurements are not handed over, because the `Selector` outlives all incarnations."""
 
     crashed: bool
 
 
 @final
 class SelectorActor:
-    """The only writer of ``selector``. ``draw`` returns numbers in [0, 1)."""
+    """Records results in ``selector``; nothing else does. ``draw`` returns random numbers in [0, 1)."""
 
     def __init__(self, selector: Selector, previous: Previous, draw: Callable[[], float] = random.random) -> None:
         self._selector = selector
@@ -91,37 +89,37 @@ class SelectorActor:
         self._refused_at: dict[str, float] = {}
 
     async def run(self, inbox: Inbox[SelectorMessage], *, task_status: trio.TaskStatus[None]) -> EndOfSelector:
-        """Serve until asked to stop."""
+        """Handle messages until asked to stop."""
         inbox.checkpoint(EndOfSelector(crashed=True))
         if self._after_crash:
             self._selector.restart(trio.current_time())
         task_status.started()
-        await serve_at_once(inbox, self._take_in)
+        await serve_at_once(inbox, self._handle)
         return EndOfSelector(crashed=False)
 
-    def _take_in(self, delivery: Delivery[SelectorMessage]) -> None:
+    def _handle(self, delivery: Delivery[SelectorMessage]) -> None:
         match delivery.message:
             case Observed() as seen:
                 for transition in self._selector.observe(seen, self._draw()):
                     _log_transition(transition, seen.ended)
-                self._tell_refused(seen)
+                self._log_refused(seen)
             case StreamBegan() as proof:
                 for transition in self._selector.confirm_recovery(proof):
                     _log_transition(transition, proof.at)
             case _ as never:
                 assert_never(never)
 
-    def _tell_refused(self, seen: Observed) -> None:
+    def _log_refused(self, seen: Observed) -> None:
         provider, failure = seen.candidate.provider, seen.failure
         if failure is None or not failure.rule.needs_operator:
-            return  # callers see the other failures; a fallback hides these from everything but the bill
+            return  # callers see other failures, but a fallback hides these from everyone
         if seen.ended - self._refused_at.get(provider, -inf) >= REFUSED_SECONDS:
             self._refused_at[provider] = seen.ended
             log.warning("%s: %s", seen.candidate, failure.rule.meaning)
 
 
 def selector_child(selector: Selector) -> ChildSpec[SelectorMessage]:
-    """The actor of ``selector`` for a supervisor, with a mailbox that never refuses an observation."""
+    """Return the spec of the actor of ``selector``. Its mailbox never refuses an observation."""
     return ChildSpec(
         "selector",
         lambda previous: SelectorActor(selector, previous),
@@ -130,7 +128,7 @@ def selector_child(selector: Selector) -> ChildSpec[SelectorMessage]:
 
 
 def _log_transition(transition: Transition, now: float) -> None:
-    """Log the beginning and the end of an outage, and probes in between only at debug level."""
+    """Log the beginning and the end of an outage. Probes in between are logged at debug level only."""
     breaker = transition.breaker
     if breaker.state is CircuitState.OPEN:
         level = logging.WARNING if transition.before is CircuitState.CLOSED else logging.DEBUG

@@ -1,14 +1,15 @@
-"""The circuit breaker of one provider or deployment: whether it is called at all.
+"""The circuit breaker of one provider or deployment.
 
-Closed, it is. Too many failures open it: for a while it is not called. After that pause it is half-open: one request at
-a time goes through, the probe, and its result closes the breaker or opens it for a longer pause. All transitions are in
-`NEXT`; they are driven by failure kinds (`failure_effects`), never by HTTP statuses.
+A closed breaker lets all requests through. Too many failures open it; then it lets none through for a pause. After the
+pause it is half-open: it lets one request at a time through, the probe. The result of the probe closes the breaker, or
+opens it for a longer pause. `NEXT` has all transitions. Kinds of failures drive them (`failure_effects`), not HTTP
+statuses.
 
-Three rules keep it accurate. A result counts only if its attempt began in the current state: earlier ones describe the
-past. A probe that is cancelled, or not heard of for `PROBE_SECONDS`, releases its slot, so that no provider stays shut
-for ever. And the pauses are short (`OPEN_PAUSES`), because a recovered provider must be used again within seconds.
+Three rules keep it accurate. A result counts only if its attempt began in the current state of the breaker. A probe
+that is cancelled, or has no result after `PROBE_SECONDS`, releases its slot, so that no breaker stays open forever. The
+pauses are short (`OPEN_PAUSES`), because a recovered provider must be used again within seconds.
 
-A breaker is a frozen value; the time, and the randomness of the pauses, are parameters.
+A breaker is a frozen value. Time and jitter are parameters.
 """
 
 from __future__ import annotations
@@ -26,23 +27,24 @@ FAILURES_IN_A_ROW = 5
 """This many failures without a success between them open the breaker."""
 
 FAILURE_RATE = 0.5
-"""A share of failures above this opens it too, given `LEAST_TRAFFIC`."""
+"""A larger share of failures than this opens the breaker too, if there were `LEAST_TRAFFIC` attempts."""
 
 LEAST_TRAFFIC = 20.0
-"""The number of recent attempts from which a failure rate is meaningful. What is recent: see `LATELY_SECONDS`."""
+"""With fewer recent attempts than this, the share of failures does not count. `LATELY_SECONDS` defines "recent"."""
 
 LATELY_SECONDS = 10.0
-"""The half-life of a result in the failure rate."""
+"""The half-life of a result in the share of failures, in seconds."""
 
 OPEN_PAUSES = Backoff(first=1.0, base=2.0, factor=2.0, cap=15.0, quiet=30.0)
-"""How long the breaker stays open: 1 s, then with jitter up to 2, 4, 8, 15 s. Reset after 30 s without trouble."""
+"""How long the breaker stays open: 1 s, then with jitter up to 2, 4, 8, 15 s. After 30 s without failures, 1 s
+again."""
 
 PROBE_SECONDS = 10.0
-"""How long a probe keeps the slot. After that it may be lost, and another one may go."""
+"""A probe without a result for this many seconds is taken to be lost, and another one may be made."""
 
 
 class CircuitState(StrEnum):
-    """The state of the breaker: it lets through everything, nothing, or one request at a time."""
+    """The state of a breaker: it lets through everything, nothing, or one request at a time."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -54,9 +56,9 @@ class CircuitEvent(Enum):
 
     SUCCEEDED = "an attempt succeeded"
     FAILED = "an attempt failed through the provider's fault"
-    TRIPPED = "that was one failure too many"
+    TRIPPED = "there were too many failures"
     PAUSE_ENDED = "the pause is over"
-    RESTARTED = "the selector crashed and its last state may be out of date"
+    RESTARTED = "the selector crashed, so the state may be out of date"
 
 
 NEXT: dict[tuple[CircuitState, CircuitEvent], CircuitState] = {
@@ -77,32 +79,34 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
 
     state: CircuitState = CircuitState.CLOSED
     since: float = -inf
-    """When it entered its state."""
+    """When the breaker entered its state."""
     until: float = -inf
-    """Open: the end of the pause."""
+    """While open: the end of the pause."""
     probing_since: float = -inf
-    """Half-open: when the latest probe was let through, unless its slot was released."""
+    """While half-open: when the latest probe was let through. ``-inf``: its slot is free."""
     pauses: int = 0
-    """Consecutive pauses without a quiet time between them."""
+    """How many times in a row the breaker opened, without a time free of failures in between."""
     in_a_row: int = 0
     """Failures since the last success."""
     cause: FailureKind | None = None
-    """The latest failure that counted."""
+    """The kind of the latest failure that counted."""
     evidence: str = ""
-    """Why it entered its state, for people."""
+    """Why the breaker entered its state, as text."""
     good: DecayingCount = DecayingCount(LATELY_SECONDS)
     bad: DecayingCount = DecayingCount(LATELY_SECONDS)
 
     def at(self, now: float) -> CircuitBreaker:
-        """The breaker as it is at ``now``: an open one whose pause is over is half-open."""
+        """Return the breaker as it is at ``now``: an open one whose pause is over is half-open."""
         if self.state is not CircuitState.OPEN or now < self.until:
             return self
         return self._to(
-            NEXT[self.state, CircuitEvent.PAUSE_ENDED], self.until, f"its pause is over; it was: {self.evidence}"
+            NEXT[self.state, CircuitEvent.PAUSE_ENDED],
+            self.until,
+            f"the pause is over; it opened after: {self.evidence}",
         )
 
     def free_in(self, now: float) -> float:
-        """Seconds until it lets a request through, as far as is known; 0.0: now."""
+        """Return in how many seconds it lets a request through, as far as is known; 0.0: now."""
         here = self.at(now)
         if here.state is CircuitState.CLOSED:
             return 0.0
@@ -111,7 +115,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         return max(0.0, here.probing_since + PROBE_SECONDS - now)
 
     def admit(self, now: float) -> CircuitBreaker | None:
-        """The breaker after letting one request through at ``now``; ``None`` if it lets none through."""
+        """Return the breaker with one more request let through at ``now``; ``None`` if it lets none through."""
         if self.free_in(now) > 0:
             return None
         here = self.at(now)
@@ -120,10 +124,11 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
     def after(
         self, kind: FailureKind | None, *, began: float, now: float, draw: float, streaming: int = 0
     ) -> CircuitBreaker:
-        """After an attempt that began at ``began`` and ended at ``now``: successfully, or with a failure of ``kind``.
+        """Return the breaker with the result of one more attempt, from ``began`` to ``now``. ``kind`` is ``None`` for a
+        success.
 
-        ``draw`` in [0, 1) is the jitter of the pause, if there is one. ``streaming``: attempts that have begun to
-        deliver recently and still do. A stream of minutes is no success before its end, but it is no silence either.
+        ``draw``, in [0, 1), is the jitter of a pause. ``streaming``: how many streams began recently and are still
+        delivering. They are not successes yet, but they count as traffic that does not fail.
         """
         here = self.ended(began, now)
         if began < here.since or here.state is CircuitState.OPEN:
@@ -133,19 +138,21 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         return here._failed(kind, now, draw, streaming) if RULES[kind].breaks else here
 
     def ended(self, began: float, now: float) -> CircuitBreaker:
-        """After an attempt that says nothing about this breaker's health: a probe releases its slot."""
+        """Return the breaker after an attempt whose result does not count. If it was the probe, its slot is free
+        again.
+        """
         here = self.at(now)
         if here.since <= began and here.probing_since <= began and here.state is CircuitState.HALF_OPEN:
             return msgspec.structs.replace(here, probing_since=-inf)
         return here
 
     def tripped(self, now: float, draw: float, cause: FailureKind | None, evidence: str) -> CircuitBreaker:
-        """A closed one opens because of ``evidence`` from elsewhere."""
+        """Return the closed breaker opened, because of ``evidence`` from other breakers."""
         assert NEXT[self.state, CircuitEvent.TRIPPED] is CircuitState.OPEN
         return msgspec.structs.replace(self, cause=cause)._open(now, draw, evidence)
 
     def restarted(self, now: float) -> CircuitBreaker:
-        """After a crash of the selector: what was open is tried again, by one probe."""
+        """Return the breaker after a crash of the selector: an open one becomes half-open."""
         since = self.since if self.state is CircuitState.CLOSED else now
         return self._to(NEXT[self.state, CircuitEvent.RESTARTED], since, CircuitEvent.RESTARTED.value)
 
@@ -162,7 +169,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         return here if state is self.state else here._open(now, draw, here._why(now))
 
     def _why(self, now: float) -> str:
-        last = f"the last: {self.cause.value}" if self.cause else "of unknown kind"
+        last = f"the last: {self.cause.value}" if self.cause else "of an unknown kind"
         if self.state is CircuitState.HALF_OPEN:
             return f"the probe failed, {last}"
         if self.in_a_row >= FAILURES_IN_A_ROW:
@@ -185,7 +192,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _to(self, state: CircuitState, now: float, evidence: str) -> CircuitBreaker:
-        """In ``state`` since ``now``. Counts are reset, unless the state stays the same."""
+        """Return the breaker in ``state`` since ``now``. If the state changes, the counts are reset."""
         if state is self.state:
             return msgspec.structs.replace(self, since=now, probing_since=-inf)
         return CircuitBreaker(

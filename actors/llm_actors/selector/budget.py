@@ -1,8 +1,8 @@
-"""How many calls may be made beyond the first attempts: retries and hedges.
+"""The budgets of retries and hedges, the calls beyond the first attempt of a request.
 
-If a provider is in trouble, all callers retry, and the retries keep it there. So extra calls are paid for by the
-traffic: each request allows a share of one. Both sides decay alike, so over any longer time the extra calls stay below
-that share of the requests.
+If a provider is in trouble, all callers retry, and the retries prolong the trouble. So each request adds a share of one
+extra call to the budget. Requests and extra calls decay alike, so over any longer time the extra calls stay below that
+share of the requests.
 """
 
 from __future__ import annotations
@@ -12,31 +12,32 @@ from typing import final
 from llm_actors.selector.decay import DecayingCount
 
 RETRY_HALF_LIFE_SECONDS = 10.0
-"""The half-life of a call in the retry budget: the budget must follow the traffic closely."""
+"""The half-life, in seconds, of a call in the retry budget. It is short, because the budget must follow the traffic."""
 
 RETRY_SHARE = 0.2
-"""Extra calls, retries and hedges together, for each request."""
+"""Extra calls for each request, retries and hedges together."""
 
 RETRY_FLOOR = 10.0
-"""Extra calls that are allowed however little traffic there is.
+"""Extra calls that are always allowed, however little traffic there is.
 
 Without a floor, a program with a handful of requests in flight could not recover from one lost connection, and a single
-request could never make its three attempts. Ten lets five concurrent requests make all of theirs. It is harmless under
-load: it refills at less than one call a second, and from fifty recent requests on the share is larger anyway.
+request could never make its three attempts. With ten, five concurrent requests can make all of theirs. It does no harm
+under load: it refills at less than one call a second, and with fifty recent requests the share is larger anyway.
 """
 
 HEDGE_SHARE = 0.05
-"""Hedges for each request: at most one request in twenty is hedged. There is no floor: nothing fails
-without a hedge.
+"""Hedges for each request: at most one in twenty is hedged. There is no floor, because no request fails for lack of a
+hedge.
 """
 
 HEDGE_HALF_LIFE_SECONDS = 600.0
-"""A longer half-life, so that a program with occasional requests can earn a hedge at all."""
+"""The half-life, in seconds, of a call in the hedge budget. It is long, so that occasional requests allow a hedge
+too."""
 
 
 @final
 class CallBudget:
-    """The extra calls to one provider: at most ``share`` of its recent requests, or ``floor`` where that is more."""
+    """The extra calls to one deployment: at most ``share`` of its recent requests, or ``floor`` if that is more."""
 
     def __init__(self, share: float, *, floor: float, half_life: float) -> None:
         self._share = share
@@ -49,12 +50,12 @@ class CallBudget:
         self._requests = self._requests.plus(now)
 
     def room(self, now: float) -> float:
-        """Extra calls that could be made at ``now``."""
+        """Return how many extra calls may be made at ``now``."""
         allowed = max(self._floor, self._share * self._requests.level(now))
         return max(0.0, allowed - self._extra.level(now))
 
     def spend(self, now: float) -> bool:
-        """Take one extra call from the budget; False if there is none left."""
+        """Take one extra call from the budget. Return False if none is left."""
         if self.room(now) < 1.0:
             return False
         self._extra = self._extra.plus(now)
@@ -62,10 +63,10 @@ class CallBudget:
 
 
 def retry_budget() -> CallBudget:
-    """A budget for retries and hedges together."""
+    """Return a new budget for retries and hedges together."""
     return CallBudget(RETRY_SHARE, floor=RETRY_FLOOR, half_life=RETRY_HALF_LIFE_SECONDS)
 
 
 def hedge_budget() -> CallBudget:
-    """A budget for hedges alone, within the other one."""
+    """Return a new budget for hedges alone, which apply in addition to the other one."""
     return CallBudget(HEDGE_SHARE, floor=0.0, half_life=HEDGE_HALF_LIFE_SECONDS)

@@ -1,10 +1,10 @@
-"""Whether a deployment may be called at all: circuit breakers and pauses, of deployments and of whole providers.
+"""Whether a deployment may be called: circuit breakers and pauses of deployments and of whole providers.
 
-What an attempt proves decides whose circuit it concerns (`scope_of`). An overloaded model says nothing about the models
-beside it; a refused connection says something about all of them. So do deployments that fail one after another:
-`OPENED_TOGETHER` of them within `TOGETHER_SECONDS` open their provider.
+`scope_of` decides whose breaker counts a failure. An overloaded model says nothing about the provider's other models,
+so its deployment's breaker counts it. A refused connection concerns all of them, so the provider's breaker counts it.
+The provider's breaker also opens if `OPENED_TOGETHER` of its deployments open within `TOGETHER_SECONDS`.
 
-Callers can invent names of models, so the tables are bounded. Everything here is synchronous; times are monotonic.
+The tables are bounded, because callers can invent names of models. Everything here is synchronous; times are monotonic.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from llm_actors.selector.ranking import Unavailable
 from llm_protocol.failures import RULES, FailureKind, Scope
 
 MAX_CIRCUITS = 1_024
-"""The most deployments with a breaker or pause. Closed breakers are dropped first, the least recently used."""
+"""The most deployments with a breaker or pause. Closed breakers are dropped first, then the least recently used."""
 
 OPENED_TOGETHER = 2
 TOGETHER_SECONDS = 30.0
-"""This many deployments of one provider, opened by 5xx or timeouts within so many seconds, open the provider."""
+"""If this many deployments of one provider open within this many seconds, the breaker of the provider opens too."""
 
 PROBE_HINT_SECONDS = 1.0
-"""The Retry-After while a probe is in progress: it is usually over by then."""
+"""The Retry-After, in seconds, while a probe is in progress. By then it is usually over."""
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 
 class Transition(NamedTuple):
-    """The breaker of a deployment or provider (``of``) changed its state; its evidence says why."""
+    """A change of state of the breaker of ``of``, a deployment or provider. ``breaker.evidence`` says why."""
 
     of: Candidate | str
     before: CircuitState
@@ -44,8 +44,9 @@ class Transition(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """Nothing is called until then, because of a failure of this kind at ``by``. ``guessed``: the vendor did not say
-    for how long, so a request without another candidate may as well try.
+    """A deployment or provider is not called until ``until``, after a failure of this ``kind`` at ``by``.
+
+    ``guessed``: the vendor did not say how long to wait, so a request without another candidate may ignore the pause.
     """
 
     by: Candidate
@@ -63,36 +64,34 @@ class Circuits:
         self._deployments: OrderedDict[Candidate, CircuitBreaker] = OrderedDict()
         self._providers: dict[str, CircuitBreaker] = {}
         self._pauses: OrderedDict[Candidate | str, Pause] = OrderedDict()
-        self._flowing: dict[Candidate, dict[Hashable, float]] = {}
-        """The streams that are delivering, with the time at which they began, in that order. At most as many as
-        attempts.
-        """
+        self._streams: dict[Candidate, dict[Hashable, float]] = {}
+        """The streams that are delivering and when each began to, oldest first. Bounded by the number of attempts."""
         self._opened: dict[str, dict[Candidate, float]] = {}
         """By provider: the deployments that were opened recently, and when."""
 
     # Reading
 
     def provider(self, name: str, now: float) -> CircuitBreaker:
-        """The breaker of a whole provider, as it is now."""
+        """Return the breaker of a provider, as it is at ``now``."""
         return self._providers.get(name, _CLOSED).at(now)
 
     def deployment(self, candidate: Candidate, now: float) -> CircuitBreaker:
-        """The breaker of a deployment alone, as it is now."""
+        """Return the breaker of a deployment alone, as it is at ``now``."""
         return self._deployments.get(candidate, _CLOSED).at(now)
 
     def not_closed(self, now: float) -> Iterator[tuple[Candidate, CircuitState]]:
-        """The deployments whose own breaker is not closed."""
+        """Return the deployments whose own breaker is not closed."""
         for candidate, breaker in self._deployments.items():
             if breaker.state is not CircuitState.CLOSED:
                 yield candidate, breaker.at(now).state
 
     def _is_closed(self, candidate: Candidate) -> bool:
-        """Whether both breakers are closed, as they almost always are."""
+        """Return whether the breakers of the deployment and of its provider are both closed."""
         own = self._deployments.get(candidate, _CLOSED).state
         return own is self._providers.get(candidate.provider, _CLOSED).state is CircuitState.CLOSED
 
     def forget(self, name: str) -> None:
-        """The provider is another one from now on: its breakers and pauses are not held against it."""
+        """Forget the breakers and pauses of a provider, because its configuration has changed."""
         self._providers.pop(name, None)
         self._opened.pop(name, None)
         for candidate in [each for each in self._deployments if each.provider == name]:
@@ -101,7 +100,7 @@ class Circuits:
             del self._pauses[of]
 
     def is_probe(self, candidate: Candidate, now: float) -> bool:
-        """Whether an attempt now would be a probe, of the deployment or of its provider."""
+        """Return whether an attempt now would be a probe, of the deployment or of its provider."""
         if self._is_closed(candidate):
             return False
         both = self.deployment(candidate, now), self.provider(candidate.provider, now)
@@ -110,11 +109,10 @@ class Circuits:
     def unavailable(
         self, candidate: Candidate, now: float, *, alone: bool = False, untried: bool = False
     ) -> Unavailable | None:
-        """Why ``candidate`` may not be called now, and for how long; ``None`` if it may.
+        """Return why ``candidate`` may not be called now, and for how long; ``None`` if it may.
 
-        ``alone``: no other candidate is available either, so a guessed pause of the provider that another of its models
-        caused does not apply. ``untried``: nor does one that it caused itself; for a request that has tried nothing
-        yet.
+        ``alone``: the request has no other available candidate. Then guessed pauses of the provider that another model
+        caused do not apply. ``untried``: the request has made no call yet. Then no guessed pause applies.
         """
         if not self._pauses and self._is_closed(candidate):
             return None
@@ -128,7 +126,7 @@ class Circuits:
         own, provider = self.deployment(candidate, now), self.provider(candidate.provider, now)
         if own.free_in(now) >= provider.free_in(now):
             return _closed_to(own, now, "circuit open")
-        return _closed_to(provider, now, "its provider's circuit open")
+        return _closed_to(provider, now, "circuit of its provider open")
 
     def _pause(self, of: Candidate | str, now: float) -> Pause | None:
         pause = self._pauses.get(of)
@@ -137,39 +135,39 @@ class Circuits:
     # Claiming
 
     def admit(self, candidate: Candidate, now: float) -> None:
-        """Let one attempt at ``candidate``, which is not `unavailable`, through. It is the probe where one is due."""
+        """Let one attempt at ``candidate`` through, which must not be `unavailable`. If a probe is due, this is it."""
         if self._is_closed(candidate):
             return
         own = self._deployments.get(candidate, _CLOSED).admit(now)
         provider = self._providers.get(candidate.provider, _CLOSED).admit(now)
-        assert own is not None, "its breaker lets one through"
-        assert provider is not None, "its provider's breaker lets one through"
+        assert own is not None, "the breaker of the deployment lets it through"
+        assert provider is not None, "the breaker of the provider lets it through"
         if own.state is not CircuitState.CLOSED:
             self._deployments[candidate] = own
         if provider.state is not CircuitState.CLOSED:
             self._providers[candidate.provider] = provider
 
     def stream_began(self, candidate: Candidate, attempt: Hashable, now: float) -> None:
-        """A stream has begun to deliver. `stream_ended` must follow, whatever ends it."""
-        self._flowing.setdefault(candidate, {})[attempt] = now
+        """Record that a stream has begun to deliver. Call `stream_ended` when it ends, for whatever reason."""
+        self._streams.setdefault(candidate, {})[attempt] = now
 
     def stream_ended(self, candidate: Candidate, attempt: Hashable) -> None:
-        """The stream has ended. Does nothing for one that never delivered."""
-        streaming = self._flowing.get(candidate)
+        """Record that a stream has ended. Does nothing if it never delivered."""
+        streaming = self._streams.get(candidate)
         if streaming is not None and streaming.pop(attempt, None) is not None and not streaming:
-            del self._flowing[candidate]
+            del self._streams[candidate]
 
     def streaming(self, of: Candidate | str, now: float) -> int:
-        """How many streams of a deployment, or of all of a provider's, have begun to deliver recently and still do."""
+        """Return how many streams of a deployment, or of a whole provider, began recently and are still delivering."""
         if isinstance(of, str):
-            return sum(self.streaming(each, now) for each in self._flowing if each.provider == of)
-        lately = takewhile(lambda began: now - began <= LATELY_SECONDS, reversed(self._flowing.get(of, {}).values()))
+            return sum(self.streaming(each, now) for each in self._streams if each.provider == of)
+        lately = takewhile(lambda began: now - began <= LATELY_SECONDS, reversed(self._streams.get(of, {}).values()))
         return sum(1 for _ in lately)
 
     # Writing
 
     def confirm_recovery(self, candidate: Candidate, *, began: float, now: float) -> list[Transition]:
-        """A probe that began at ``began`` delivers, so what was half-open is closed. Returns the changes."""
+        """Close the half-open breakers of a candidate whose probe, begun at ``began``, delivers. Return the changes."""
         turns = []
         own, provider = self.deployment(candidate, now), self.provider(candidate.provider, now)
         if own.state is CircuitState.HALF_OPEN and began >= own.since:
@@ -181,13 +179,13 @@ class Circuits:
         return turns
 
     def observe(self, seen: Observed, draw: float) -> list[Transition]:
-        """Record the result of an attempt. ``draw`` in [0, 1) is the jitter of a pause. Returns the changes."""
+        """Record the result of an attempt. ``draw``, in [0, 1), is the jitter of a pause. Return the changes."""
         candidate, failure = seen.candidate, seen.failure
         scope = None if failure is None else scope_of(failure, unsent=seen.unsent)
         self._take_in_pause(seen, scope)
         before, above = self._deployments.get(candidate, _CLOSED), self._providers.get(candidate.provider, _CLOSED)
         own_flow = all_flow = 0
-        if failure is not None:  # a success is weighed against nothing
+        if failure is not None:  # only a failure is compared with the streams that deliver
             own_flow, all_flow = self.streaming(candidate, seen.ended), self.streaming(candidate.provider, seen.ended)
         own = _after(before, seen, draw, counts=scope is not Scope.PROVIDER, streaming=own_flow)
         provider = _after(above, seen, draw, counts=scope is not Scope.DEPLOYMENT, streaming=all_flow)
@@ -205,10 +203,10 @@ class Circuits:
     def _opened_together(
         self, candidate: Candidate, before: CircuitBreaker, after: CircuitBreaker, now: float
     ) -> tuple[Candidate, ...]:
-        """The deployments that were opened recently, if ``candidate`` has just completed the number needed.
+        """Return the deployments that opened recently, if with ``candidate`` there are now enough of them.
 
-        A failed probe opens nothing anew: otherwise two deployments that stay broken would block their provider's
-        others.
+        A deployment that opens again after a failed probe does not count. Otherwise two broken deployments would block
+        the provider's other models for as long as they stay broken.
         """
         if before.state is not CircuitState.CLOSED or after.state is not CircuitState.OPEN:
             return ()
@@ -244,7 +242,7 @@ class Circuits:
             self._pauses.popitem(last=False)
 
     def _end_guesses(self, candidate: Candidate, began: float) -> None:
-        """It works: a guess from before ``began`` was wrong, except for the model that caused it."""
+        """End guessed pauses after a success: they were wrong, except for the model that caused them."""
         for each in (candidate, candidate.provider):
             pause = self._pauses.get(each)
             if pause is not None and pause.guessed and pause.since <= began:
@@ -253,7 +251,9 @@ class Circuits:
                     self._begin(pause.by, pause)
 
     def restart(self, now: float) -> None:
-        """After a crash of the selector actor: an open breaker is half-open, so that one probe can tell."""
+        """Make all open breakers half-open after a crash of the selector's actor, so that the next request is a
+        probe.
+        """
         for each, own in self._deployments.items():
             self._deployments[each] = own.restarted(now)
         for name, breaker in self._providers.items():
@@ -275,11 +275,13 @@ def _closed_to(breaker: CircuitBreaker, now: float, what: str) -> Unavailable | 
     if seconds <= 0:
         return None
     if breaker.state is CircuitState.HALF_OPEN:
-        return Unavailable(FailureKind.OVERLOADED, "one request is probing it now", min(seconds, PROBE_HINT_SECONDS))
+        return Unavailable(
+            FailureKind.OVERLOADED, "circuit half-open: a probe is in progress", min(seconds, PROBE_HINT_SECONDS)
+        )
     return Unavailable(FailureKind.OVERLOADED, f"{what}: {breaker.evidence}", seconds)
 
 
 def _put(table: OrderedDict[K, T], key: K, value: T) -> None:
-    """As the newest entry."""
+    """Put ``value`` into ``table`` as the newest entry."""
     table[key] = value
     table.move_to_end(key)

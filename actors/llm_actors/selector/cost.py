@@ -1,8 +1,8 @@
 """The cost of a request at a candidate: the `CostCalculator` of the selection.
 
-Candidates are compared for the same usage: that of the request if the caller has an estimate, else a typical one of its
-type. The prices are list prices (`llm_protocol.prices`, through `CostOf`); without one, what requests have cost so far.
-Without either, the cost is unknown, which is ``None`` and never 0.
+Candidates are compared for the same usage: the estimate for the request, or one typical of its type. The prices are
+list prices (`llm_protocol.prices`, through `CostOf`). Without a list price, the mean cost of earlier requests is used.
+Without either, the cost is unknown: ``None``, never 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
 CostOf: TypeAlias = Callable[[str, str, Usage], float | None]
-"""Provider, model, usage -> US dollars, or ``None`` if the price is unknown."""
+"""``cost_of(provider, model, usage)`` returns US dollars, or ``None`` if the price is unknown."""
 
 TYPICAL_USAGE: dict[RequestType, Usage] = {
     RequestType.CHAT: Usage(input_tokens=1_000, output_tokens=300),
@@ -27,13 +27,13 @@ TYPICAL_USAGE: dict[RequestType, Usage] = {
     RequestType.EMBEDDING: Usage(input_tokens=500),
     RequestType.IMAGE_GENERATION: Usage(input_tokens=100, output_tokens=1_300, image_tokens=1_300),
 }
-"""Only the proportions matter, since candidates are compared with one another."""
+"""The usage that is typical of each type of request. Only the proportions matter, because candidates are compared."""
 
 
 def expected_cost(cost_of: CostOf, candidate: Candidate, known: Performance, usage: Usage, now: float) -> float | None:
-    """US dollars for ``usage``; ``None`` if unknown.
+    """Return the cost of ``usage`` in US dollars; ``None`` if unknown.
 
-    The cached share of the prompt is assumed to be what the vendor had cached recently.
+    The share of the prompt that the vendor has cached is assumed to be the same as recently.
     """
     cached = round(usage.input_tokens * known.cached_share(now))
     here = msgspec.structs.replace(usage, cached_tokens=cached) if cached else usage

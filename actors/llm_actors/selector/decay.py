@@ -1,7 +1,6 @@
-"""Running averages that decay: each is a small frozen value, and ``plus`` returns the next one.
+"""Counts and averages in which old values lose weight. Each is a small frozen value; ``plus`` returns the next one.
 
-`DecayingCount` decays with time, for counts. `Mean` and `Series` decay with each new value, for sizes that are
-meaningful only with traffic.
+`DecayingCount` decays with time. `Mean` and `Series` decay with each new value.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from math import exp2
 import msgspec
 
 SMOOTHING = 0.1
-"""The weight of the newest value in a `Mean`, once ten values have settled it."""
+"""The weight of the newest value in a `Mean` of ten or more values."""
 
 SAMPLE_SIZE = 64
-"""The number of newest values of a `Series` that are kept for its percentiles."""
+"""How many of its newest values a `Series` keeps for percentiles."""
 
 
 class DecayingCount(msgspec.Struct, frozen=True):
@@ -25,29 +24,29 @@ class DecayingCount(msgspec.Struct, frozen=True):
     at: float = 0.0
 
     def level(self, now: float) -> float:
-        """What is left at ``now``."""
+        """Return what is left at ``now``."""
         if not self.amount:
             return 0.0
         return self.amount * exp2(-max(0.0, now - self.at) / self.half_life)
 
     def plus(self, now: float, amount: float = 1.0) -> DecayingCount:
-        """With ``amount`` added at ``now``."""
+        """Return the count with ``amount`` added at ``now``."""
         return DecayingCount(self.half_life, self.level(now) + amount, max(now, self.at))
 
 
 class Mean(msgspec.Struct, frozen=True):
-    """An exponentially weighted mean that begins as the plain one, so that the first value does not linger."""
+    """An exponentially weighted mean. The first ten values count equally, so that the first one loses weight soon."""
 
     value: float = 0.0
     count: int = 0
 
     @property
     def known(self) -> float | None:
-        """The mean, or ``None`` before the first value."""
+        """Return the mean, or ``None`` before the first value."""
         return self.value if self.count else None
 
     def plus(self, value: float) -> Mean:
-        """With one more value."""
+        """Return the mean with one more value."""
         weight = max(SMOOTHING, 1 / (self.count + 1))
         return Mean(self.value + (value - self.value) * weight, self.count + 1)
 
@@ -59,19 +58,21 @@ class Series(msgspec.Struct, frozen=True):
     sample: tuple[float, ...] = ()
 
     def plus(self, value: float) -> Series:
-        """With one more value."""
+        """Return the series with one more value."""
         return Series(self.mean.plus(value), (*self.sample[1 - SAMPLE_SIZE :], value))
 
     def bounded(self, least: float) -> Series:
-        """With one more value, of which only the lower bound ``least`` is known: it counts for the percentiles, if it
-        is high.
+        """Return the series with one more value of which only the lower bound ``least`` is known. It counts for the
+        percentiles if it is above them.
         """
         if not self.sample or least <= self.mean.value:
             return self
         return Series(self.mean, self.plus(least).sample)
 
     def percentile(self, percent: int, *, least: int = 1) -> float | None:
-        """The value that ``percent`` of the sample do not exceed; ``None`` with fewer than ``least`` values."""
+        """Return the value that ``percent`` % of the values do not exceed; ``None`` with fewer than ``least``
+        values.
+        """
         if len(self.sample) < least:
             return None
         rank = -(-percent * len(self.sample) // 100)  # the nearest rank, rounded up

@@ -1,22 +1,22 @@
-"""When a candidate that is not the best is tried, to learn whether it has become the best.
+"""Exploration: when a candidate that is not the best is tried, to learn whether it has become the best.
 
-An attempt at another candidate costs its excess: by how much longer it takes, or how much more it costs, than the best,
-as a share of that. The total is limited to `SHARE` of what the requests take anyway. A candidate with an excess of
-``c`` is tried once in
+The *excess* of a candidate is how much longer it takes, or how much more it costs, than the best one, as a share of
+what the best one takes or costs. The excess of all exploring attempts together is limited to `SHARE` of what the
+requests take or cost anyway. A candidate with an excess of ``c`` is tried once in
 
     sqrt(c * (1 + c)) * sum over the others of sqrt(c / (1 + c)) / SHARE
 
-requests. So the sum of excess over interval is `SHARE`, whatever the excesses are. Within that limit, nearly equal
-candidates are tried more often: they are the likeliest to become the best, and the cheapest to try.
+requests. With these intervals the total is `SHARE`, whatever the excesses are. Candidates that are nearly as good as
+the best are tried more often: they are the likeliest to become the best, and the cheapest to try.
 
-Three cases are exempt. A new candidate, or one that has just changed, gets its first `TRIALS` attempts at once, one
-after another. One that was faster than expected is tried again at once (`SURPRISED`), to tell a change from luck. And
-for some minutes after a candidate became slower (`EAGER_SECONDS`) its share is up to `EAGERNESS` times as large,
-because a recent problem is likely to be fixed soon. With much traffic a candidate is tried once in `FRESH_SECONDS` at
-most: more would bring nothing new.
+There are three exceptions. A new candidate, or one whose speed has just changed, gets its first `TRIALS` attempts at
+once, one after another. A candidate that was faster than expected is tried again at once (`SURPRISED`), to find out
+whether that was luck. For some minutes after a candidate became slower (`EAGER_SECONDS`), it may use up to `EAGERNESS`
+times as large a share, because a recent problem is likely to be fixed soon. A candidate whose speed is well known is
+tried at most once in `FRESH_SECONDS`.
 
-One attempt at a time explores a candidate. If no candidate was ever measured, requests go to the one with the fewest in
-flight, so that a hundred at once do not all go to one.
+One attempt at a time explores a candidate. If the first candidate was never measured, requests go to the unmeasured one
+with the fewest attempts in flight, so that a hundred simultaneous requests do not all go to the same one.
 """
 
 from __future__ import annotations
@@ -32,37 +32,40 @@ from llm_actors.selector.latency import WELL_KNOWN
 from llm_actors.selector.performance import Key, Performance
 
 SHARE = 0.04
-"""What exploring may cost, as a share of the time, and of the money, that the requests take with the best."""
+"""The limit on the cost of exploring, as a share of the time and money that the requests take with the best one."""
 
 TRIALS = 3
 """Attempts at a new candidate, or one that has changed, before its exploration is limited."""
 
 SURPRISED = 1.0
-"""Responses that are faster than expected by so much, in the CUSUM test's sum (see `latency`), cause another attempt at
-once.
+"""If responses are faster than expected by this much, as the sum of the CUSUM test (see `latency`), another attempt is
+made at once.
 """
 
 FAILED_LATELY = 0.5
-"""With so many failures (they decay, see `Performance`) a candidate has no free attempts: about a minute for one."""
+"""With this many recent failures, a candidate gets no attempts at once. Failures decay, see `Performance`: after one
+failure this lasts about a minute."""
 
 FRESH_SECONDS = 20.0
-"""A candidate that is well known is not explored again sooner."""
+"""Seconds between two explorations of a candidate whose speed is well known."""
 
 EAGER_SECONDS = 600.0
-"""The half-life of the eagerness that a change brings."""
+"""The half-life, in seconds, of the larger share after a candidate became slower."""
 
 EAGERNESS = 5.0
-"""By how many times the share of a candidate is larger just after it has changed."""
+"""How many times larger the share of a candidate is just after it became slower."""
 
 UNANSWERED_SECONDS = 30.0
-"""After this time without a report an exploring attempt may be lost, and another one may go."""
+"""An exploring attempt without a result for this many seconds is taken to be lost, and another one may be made."""
 
-MAX_STANDINGS = 2_048
-"""Candidates whose exploring is kept, by type of request."""
+MAX_STATES = 2_048
+"""The most pairs of candidate and type of request whose state is kept."""
 
 
 class Rival(NamedTuple):
-    """A candidate that is not the best: what trying it would cost, and whether it could be the best at all."""
+    """A candidate that is not the best. ``excess``: the cost of trying it. ``could_win``: it would be the best if its
+    measurements became as good as possible.
+    """
 
     key: Key
     known: Performance
@@ -73,9 +76,9 @@ class Rival(NamedTuple):
 class ExplorationStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """What exploring has cost since the start.
 
-    ``ranked``: requests whose candidates were ordered by measurements. ``explored``: those that went to another than
-    the best, to learn. ``excess``: how many requests' time or money, whichever was more, that was expected to cost;
-    `SHARE` of ``ranked`` bounds it, but for trials and the eagerness after changes.
+    ``ranked``: requests whose candidates were ordered by measurements. ``explored``: those that went to another
+    candidate than the best, to measure it. ``excess``: the sum of their excesses, so 1.0 is the time or money of one
+    request. It stays below `SHARE` of ``ranked``, apart from attempts under the three exceptions.
     """
 
     ranked: int = 0
@@ -85,19 +88,19 @@ class ExplorationStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class _ExplorationState:
-    """One candidate's exploring."""
+    """When one candidate was last explored."""
 
     __slots__ = ("explored_at", "passed")
 
     def __init__(self) -> None:
         self.passed = 0
-        """Requests that went to others since it was explored, or was the best."""
+        """Requests that went to other candidates since this one was explored or was the best."""
         self.explored_at = -inf
 
 
 @final
 class Exploration:
-    """Which candidate is explored next, and what exploring has cost so far."""
+    """Decides which candidate is explored next, and counts what exploring has cost."""
 
     def __init__(self) -> None:
         self._states: OrderedDict[Key, _ExplorationState] = OrderedDict()
@@ -105,11 +108,13 @@ class Exploration:
         self._excess = 0.0
 
     def statistics(self) -> ExplorationStatistics:
-        """What exploring has cost so far."""
+        """Return what exploring has cost so far."""
         return ExplorationStatistics(ranked=self._ranked, explored=self._explored, excess=self._excess)
 
     def next(self, best: Key, rivals: Sequence[Rival], now: float) -> int | None:
-        """Which of ``rivals`` this request explores; ``None``: it goes to the ``best``. Counts it either way."""
+        """Return the index of the rival that this request explores, or ``None`` if it goes to the ``best``. Either way,
+        the request is counted.
+        """
         self._ranked += 1
         self._of(best).passed = 0
         total = sum(sqrt(each.excess / (1 + each.excess)) for each in rivals if each.could_win)
@@ -137,19 +142,19 @@ class Exploration:
         state = self._states.get(key)
         if state is None:
             state = self._states[key] = _ExplorationState()
-            if len(self._states) > MAX_STANDINGS:
+            if len(self._states) > MAX_STATES:
                 self._states.popitem(last=False)
         self._states.move_to_end(key)
         return state
 
 
 def _due(rival: Rival, state: _ExplorationState, total: float, now: float) -> float:
-    """How far exploring it is due: 1.0 or more is now."""
+    """Return how much the rival's exploration is due: at 1.0 or more, now."""
     known, latency = rival.known, rival.known.latency
     unheard = now - known.seen_at
     if state.explored_at >= known.seen_at and now - state.explored_at < UNANSWERED_SECONDS:
         return 0.0
-    # Not one that fails or hangs: that neither ends a trial nor settles a surprise, so every request would explore it.
+    # A candidate that fails or hangs is left out. Its attempts measure nothing, so each request would explore it.
     well = not known.waited and known.bad.level(now) < FAILED_LATELY
     if well and (latency.since_change < TRIALS or latency.faster >= SURPRISED):
         return inf

@@ -1,6 +1,8 @@
-"""The effects of a failure on its deployment and provider: how long they pause, and whose circuit breaker counts it.
+"""The effects of a failure: for how long no requests are sent, and whether the breaker of the deployment or of the
+provider counts it.
 
-`llm_protocol.failures.RULES` has the effects of each kind; the failure itself may have more precise information.
+`llm_protocol.failures.RULES` has the effects of each kind of failure. The failure itself may say more, for example with
+a Retry-After.
 """
 
 from __future__ import annotations
@@ -8,13 +10,14 @@ from __future__ import annotations
 from llm_protocol.failures import AtFault, Failure, FailureKind, Scope
 
 LONGEST_PAUSE_SECONDS = 300.0
-"""The longest Retry-After that excludes a candidate; after it the vendor is tried again and may repeat itself."""
+"""The longest pause, in seconds, that a Retry-After causes. Then the vendor is tried again, and may ask to wait
+again."""
 
 _FORBIDDEN = 403
 
 
 def pause_after(failure: Failure) -> float:
-    """Seconds for which nothing in its scope is called after ``failure``. A vendor's own Retry-After is used."""
+    """Return for how many seconds nothing in the scope of ``failure`` is called. The vendor's Retry-After is used."""
     rule = failure.rule
     if rule.fault is not AtFault.PROVIDER:
         return 0.0
@@ -23,12 +26,12 @@ def pause_after(failure: Failure) -> float:
 
 
 def scope_of(failure: Failure, *, unsent: bool) -> Scope:
-    """The scope of which ``failure`` is evidence. ``unsent``: there was no connection to send the request over."""
+    """Return what ``failure`` is evidence against: its deployment or its provider. ``unsent``: it could not connect."""
     kind, rule = failure.kind, failure.rule
     if kind is FailureKind.NETWORK and not unsent:
-        return Scope.DEPLOYMENT  # there was a connection: the fault may concern this model alone
+        return Scope.DEPLOYMENT  # the connection worked, so the problem may be this model's alone
     if kind is FailureKind.AUTH and failure.upstream_status == _FORBIDDEN:
-        return Scope.DEPLOYMENT  # the key is valid, but not for this model, which any caller may have named
+        return Scope.DEPLOYMENT  # the key works, but not for this model, which is one that a caller may have named
     if rule.limit_owner == "provider" and failure.account_wide is not None:
         return Scope.PROVIDER if failure.account_wide else Scope.DEPLOYMENT
     return rule.scope

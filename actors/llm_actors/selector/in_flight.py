@@ -1,9 +1,9 @@
-"""Attempts that have begun and not ended, and what their age means.
+"""Attempts that have begun and not ended, as evidence that a candidate has become slower.
 
-An attempt that has delivered nothing for longer than its whole response was expected to take is evidence that its
-candidate has become slower, long before it ends. It counts only if it began after all attempts that have delivered
-something: if a later one was answered, an earlier one that is late had bad luck. So a candidate that hangs loses its
-traffic within a few times its usual latency, and gets it back with its next response.
+An attempt is late if it has delivered nothing for longer than its whole response was expected to take. That is evidence
+long before it ends. It counts only if no later attempt has delivered something, since otherwise the earlier one just
+had bad luck. So a candidate that hangs loses its traffic within a few times its usual latency, and gets it back with
+its next response.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from llm_actors.selector.performance import SLOW_SECONDS, Key, Performance
 from llm_protocol.response import Usage
 
 COUNTED = 256
-"""The most attempts of one candidate that are kept, the newest; more make no difference."""
+"""The most attempts of one candidate that are kept. The oldest are dropped."""
 
 LOST_SECONDS = 120.0
-"""An attempt without a report for this long is no longer counted: it may be lost."""
+"""An attempt without a result for this many seconds is taken to be lost, and no longer counted."""
 
 MAX_CANDIDATES = 2_048
-"""Candidates whose attempts are kept, by type of request."""
+"""The most pairs of candidate and type of request whose attempts are kept."""
 
 
 @final
@@ -38,17 +38,17 @@ class _Begun:
 
 @final
 class _Attempts:
-    """The attempts at one candidate, in the order of their beginning."""
+    """The attempts at one candidate, the oldest first."""
 
     __slots__ = ("answered", "begun")
 
     def __init__(self) -> None:
         self.begun: deque[_Begun] = deque(maxlen=COUNTED)
         self.answered = -inf
-        """When the latest attempt began that has delivered something."""
+        """When that attempt began which is the latest to have delivered something."""
 
     def find(self, began: float) -> _Begun | None:
-        """The attempt that began at that time, or last before it: it is admitted a little before it begins."""
+        """Return the latest attempt that was admitted at ``began`` or before: admission is a little earlier."""
         return next((each for each in reversed(self.begun) if each.at <= began), None)
 
 
@@ -60,7 +60,7 @@ class InFlight:
         self._attempts: OrderedDict[Key, _Attempts] = OrderedDict()
 
     def begun(self, key: Key, now: float, expected_s: float | None = None) -> None:
-        """An attempt was admitted, whose response is expected to take so long; ``None`` if unknown."""
+        """Record that an attempt was admitted. ``expected_s``: how long its response should take, if known."""
         attempts = self._attempts.setdefault(key, _Attempts())
         attempts.begun.append(_Begun(now, expected_s))
         self._attempts.move_to_end(key)
@@ -68,7 +68,7 @@ class InFlight:
             self._attempts.popitem(last=False)
 
     def delivers(self, key: Key, began: float) -> None:
-        """The attempt that began then has begun to deliver."""
+        """Record that the attempt that began at ``began`` has begun to deliver."""
         attempts = self._attempts.get(key)
         if attempts is not None:
             attempts.answered = max(attempts.answered, began)
@@ -76,7 +76,7 @@ class InFlight:
                 found.is_silent = False
 
     def ended(self, key: Key, began: float, *, answered: bool) -> None:
-        """The attempt that began then has ended. ``answered``: it had a response."""
+        """Record that the attempt that began at ``began`` has ended. ``answered``: it had a response."""
         attempts = self._attempts.get(key)
         if attempts is not None:
             if answered:
@@ -85,11 +85,13 @@ class InFlight:
                 attempts.begun.remove(found)
 
     def count(self, key: Key, now: float) -> int:
-        """Attempts that have begun and were not reported yet."""
+        """Return how many attempts at a candidate are in flight."""
         return len(self._kept(key, now))
 
     def latency_s(self, key: Key, known: Performance, usage: Usage, now: float) -> float | None:
-        """How long a response of that usage takes, by what is ``known`` and by what is late now."""
+        """Return how long a response should take, in seconds, from the measurements and the attempts that are late
+        now.
+        """
         usual = known.latency_s(usage)
         late = self._oldest_silent(key, now)
         if late is None:

@@ -1,15 +1,16 @@
 """A model of how long a response takes: a fixed part, a part for each prompt token and a part for each output token.
 
-The three parts are fitted to the measured attempts, by least squares of the relative errors. Evidence decays: its
-half-life is `EVIDENCE_SECONDS`. So a deployment with much traffic has a precise estimate, and one without gives its
-next response more weight than its past. A response that does not fit is either bad luck or a change:
+The three parts are fitted to the measured attempts, by least squares of the relative errors. Evidence decays with a
+half-life of `EVIDENCE_SECONDS`. So a deployment with much traffic has a precise estimate. For one with little traffic,
+the next response counts more than all earlier ones. A response that does not fit is either chance or a change:
 
-* If the estimate is old, a much faster response is believed at once: nothing makes a slow deployment fast by chance.
-* All others are clipped to the range of luck, until several in a row are a change (Page's CUSUM test).
+* If the estimate is old, a much faster response is a change: a slow deployment is not fast by chance.
+* Any other response is first taken for chance, and its error is limited. Several in a row are a change (Page's CUSUM
+  test).
 
-After a change, earlier evidence hardly counts. Streamed responses separate the parts, since the first token comes when
-the fixed part and the prompt are done. Unstreamed responses measure only the sum, but many of different lengths
-separate the parts. Parts without any evidence stay as in `TYPICAL_S`.
+After a change, earlier evidence hardly counts. A streamed response measures the parts separately, because the first
+token arrives after the fixed part and the prompt. A complete response measures only the sum, but many of different
+lengths separate the parts too. A part without any evidence stays as in `TYPICAL_S`.
 """
 
 from __future__ import annotations
@@ -19,90 +20,92 @@ from math import exp, exp2, inf, log
 import msgspec
 
 EVIDENCE_SECONDS = 120.0
-"""The half-life of an observation."""
+"""The half-life of an observation, in seconds."""
 
 TYPICAL_S = (0.5, 0.000_2, 0.015)
 """For a deployment without evidence, in seconds: the fixed part, per prompt token, per output token."""
 
 SURPRISING = 2.5
-"""An error of so many standard deviations is bad luck, or a change. Errors are logarithms of a ratio of times."""
+"""Errors of this many standard deviations or more need an explanation. An error is the logarithm of a ratio of
+times."""
 
 CUSUM_THRESHOLD = 5.0
 CUSUM_DRIFT = 1.0
 CUSUM_STEP = 2.0
-"""The CUSUM test, one for slower and one for faster responses: each error in standard deviations, less the drift and at
-most a step, is added up, never below 0. A sum over the threshold is a change: three responses in a row at least.
+"""The CUSUM tests, one for slower and one for faster responses. Of each error, in standard deviations, the drift is
+subtracted; the rest, at most a step, is added to a sum that is never below 0. A sum above the threshold is a change.
+That takes three responses or more.
 """
 
 WELL_KNOWN = 3.0
-"""The number of responses that an estimate must be worth so that it is not old."""
+"""An estimate that is worth fewer responses than this is old."""
 
 KEPT_AT_CHANGE = 0.2
-"""The total weight of all earlier evidence after a change, if the response that revealed it weighs 1."""
+"""The total weight of all earlier evidence after a change; the response that revealed the change has weight 1."""
 
 LEAST_EVIDENCE = 0.5
-"""With less evidence, the estimate's own error is assumed to be no larger."""
+"""The error of the estimate itself is computed as if it were worth at least this many responses."""
 
 STIFFNESS = 0.002
-"""How strongly the parts keep their earlier values if the evidence does not separate them."""
+"""How strongly the parts keep their earlier values where the evidence does not separate them."""
 
 USUAL_SPREAD = 0.3
-"""The standard deviation of the errors before they are known; later it is between the two `SPREAD_LIMITS`."""
+"""The assumed standard deviation of the errors before any are measured. Later it stays within `SPREAD_LIMITS`."""
 
 SPREAD_LIMITS = (0.15, 1.0)
 SPREAD_PRIOR = 8.0
 SPREAD_MEMORY = 50.0
-"""How many errors the prior spread is worth, and over how many newest ones the spread is measured."""
+"""How many errors the assumed spread is worth, and over how many of the newest errors the spread is measured."""
 
 LEAST_WRITING_SECONDS = 0.01
-"""A stream that ended sooner than this after its first token came in one piece: it does not separate the parts."""
+"""A stream that ended sooner than this after its first token came in one piece, and does not separate the parts."""
 
 LEAST_SECONDS = 0.001
-"""Shorter times are rounded up to this, so that ratios are meaningful."""
+"""Shorter times, in seconds, are rounded up to this, so that ratios are meaningful."""
 
 SWEEPS = 12
 CLOSE_ENOUGH = 1e-4
-"""Coordinate descent ends after so many rounds, or when no part changes by more."""
+"""Coordinate descent ends after this many rounds, or when no part changes by more than this."""
 
 Parts = tuple[float, float, float]
 
 
 class LatencyModel(msgspec.Struct, frozen=True):
-    """The knowledge of one deployment's speed. `after` returns the model with one more response."""
+    """The measured speed of one deployment. `after` returns the model with one more response."""
 
     parts: Parts = (1.0, 1.0, 1.0)
-    """As multiples of `TYPICAL_S`."""
+    """The three parts, as multiples of `TYPICAL_S`."""
     squares: tuple[float, float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    """The upper triangle of the weighted sum of each observation's outer product with itself."""
+    """The upper triangle of the weighted sum of the outer products of the observations with themselves."""
     products: Parts = (0.0, 0.0, 0.0)
-    """The weighted sum of the observations times what they took."""
+    """The weighted sum of the observations, each multiplied by the time that it took."""
     evidence: float = 0.0
-    """How many responses all this is worth, at ``at``."""
+    """How many responses the estimate was worth at the time ``at``."""
     at: float = -inf
     spread: float = USUAL_SPREAD * USUAL_SPREAD
     """The variance of the errors."""
     slower: float = 0.0
     faster: float = 0.0
-    """The CUSUM test's sums."""
+    """The sums of the CUSUM tests."""
     slower_since: float = -inf
-    """When it last became slower."""
+    """When the deployment last became slower."""
     since_change: int = 0
-    """Answers since the last change, or since the beginning."""
+    """Responses since the last change, or since the start."""
 
     def seconds(self, input_tokens: float, output_tokens: float) -> float:
-        """How long a response of ``output_tokens`` to a prompt of ``input_tokens`` takes."""
+        """Return how many seconds a response of ``output_tokens`` to a prompt of ``input_tokens`` takes."""
         fixed, prompt, writing = self.parts
         each_in, each_out = TYPICAL_S[1] * input_tokens, TYPICAL_S[2] * output_tokens
         return TYPICAL_S[0] * fixed + each_in * prompt + each_out * writing
 
     def evidence_at(self, now: float) -> float:
-        """How many responses the estimate is worth at ``now``."""
+        """Return how many responses the estimate is worth at ``now``."""
         return self.evidence * _faded(now - self.at)
 
     def after(
         self, now: float, *, input_tokens: int, output_tokens: int, took_s: float, first_token_s: float | None = None
     ) -> LatencyModel:
-        """With a response that was complete at ``now``. ``first_token_s`` is for streamed ones."""
+        """Return the model with a response that was complete at ``now``. ``first_token_s``: for a streamed one."""
         took_s, expected = max(took_s, LEAST_SECONDS), max(self.seconds(input_tokens, output_tokens), LEAST_SECONDS)
         error, spread = log(took_s / expected), self.spread
         kept, scale, believed = _faded(now - self.at), expected, 1.0
@@ -160,8 +163,8 @@ def _add(sums: list[float], row: Parts, took_s: float, weight: float) -> None:
 
 
 def _solved(before: Parts, sums: list[float]) -> Parts:
-    """The parts, none negative, that fit best: coordinate descent from those of ``before``, with a penalty for
-    distance.
+    """Return the parts that fit best. None is negative. Found by coordinate descent from ``before``, with a penalty for
+    the distance from there.
     """
     xx, xy, xz, yy, yz, zz, xt, yt, zt = sums
     x, y, z = before

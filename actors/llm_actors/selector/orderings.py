@@ -1,7 +1,7 @@
 """The orderings of candidates, one small pure function each.
 
-Each takes the choices in their given order, and returns them in the order to try, with reasons. All are stable: equal
-choices stay in the given order. ``draw`` is a number in [0, 1); the same one gives the same result.
+Each takes the choices in their given order and returns them in the order to try, with reasons. All are stable: equal
+choices keep the given order. ``draw`` is a random number in [0, 1); the same number gives the same result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class OrderingInputs(NamedTuple):
-    """What decides an order besides the measurements."""
+    """What an order depends on besides the measurements."""
 
     draw: float = 0.0
     sticky_key: str = ""
@@ -34,24 +34,24 @@ Order: TypeAlias = Callable[[list[RankedCandidate], OrderingInputs], list[Ranked
 
 OrderingFunction: TypeAlias = Callable[[list[RankedCandidate], OrderingInputs], Sequence[RankedCandidate]]
 """``def ordering(choices, inputs)``: an ordering that a program adds. It returns all choices in the order to try, each
-with a ``reason`` if it has one. It is called in the runtime's own thread, once for each request that has more than one
-candidate (and for each model of a strategy), so it must be pure and quick.
+with an optional ``reason``. It is called in the thread of the runtime, once for each request that has more than one
+candidate and for each model of a strategy, so it must be pure and quick.
 """
 
 
 def by_score(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
-    """The lowest weighted score first."""
+    """Return the choices with the lowest weighted score first."""
     ordered = sorted(choices, key=lambda each: each.score)
     return [each._replace(reason=f"place {place} by score") for place, each in enumerate(ordered, 1)]
 
 
 def in_order(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
-    """In the given order."""
+    """Return the choices in the given order."""
     return [each._replace(reason=f"place {place} as configured") for place, each in enumerate(choices, 1)]
 
 
 def cheapest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
-    """The lowest price first, unknown ones last."""
+    """Return the choices with the lowest price first. Unknown prices come last."""
     return [
         each._replace(reason="price unknown" if cost is None else f"${cost:.6f} for such a request")
         for each in sorted(choices, key=lambda each: _or_last(each.figures.cost_usd))
@@ -60,7 +60,7 @@ def cheapest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCa
 
 
 def fastest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
-    """The lowest latency first, unmeasured ones last."""
+    """Return the choices with the lowest latency first. Unmeasured ones come last."""
     return [
         each._replace(reason="not measured yet" if latency is None else f"{latency:.2f} s for such an answer")
         for each in sorted(choices, key=lambda each: _or_last(each.figures.latency_s))
@@ -69,7 +69,7 @@ def fastest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCan
 
 
 def weighted(choices: list[RankedCandidate], inputs: OrderingInputs) -> list[RankedCandidate]:
-    """Drawn at random, each by its share, without replacement."""
+    """Return the choices in a random order, drawn by their shares without replacement."""
     shares = {each.candidate: _share_of(each, inputs) for each in choices}
     everything = sum(shares.values()) or 1.0
     left, draw = list(choices), inputs.draw
@@ -83,9 +83,9 @@ def weighted(choices: list[RankedCandidate], inputs: OrderingInputs) -> list[Ran
 
 
 def sticky(choices: list[RankedCandidate], inputs: OrderingInputs) -> list[RankedCandidate]:
-    """The same conversation goes to the same candidate, as long as that one exists; without a key, `by_score`.
+    """Put the same candidate first for all requests of a conversation; without a key, order `by_score`.
 
-    Rendezvous hashing: when a candidate is added or removed, only its own conversations move.
+    This is rendezvous hashing: when a candidate is added or removed, only its own conversations move.
     """
     if not inputs.sticky_key:
         return by_score(choices, inputs)
@@ -108,12 +108,12 @@ ORDERS: dict[Select, Order] = {
 def by_own(
     name: str, ordering: OrderingFunction, choices: list[RankedCandidate], inputs: OrderingInputs
 ) -> list[RankedCandidate]:
-    """As the program's ``ordering`` says. If it fails, in the given order: no request is lost by that."""
+    """Return the choices as the program's ``ordering`` puts them, or in the given order if it fails."""
     try:
         ordered = list(ordering(list(choices), inputs))
         is_complete = sorted(each.candidate for each in ordered) == sorted(each.candidate for each in choices)
-        why = "" if is_complete else "it did not return what it was given"
-    except Exception as exc:  # the program's own; its text may hold anything
+        why = "" if is_complete else "it did not return the choices that it was given"
+    except Exception as exc:  # raised by the program's function; its text may contain user data
         ordered, why = [], f"it raised {exception_site(exc)}"
     if why:
         log.error("the ordering %s failed: %s", name, why)
@@ -142,7 +142,7 @@ def _pick(shares: list[float], draw: float) -> tuple[int, float]:
             return index, min((draw - below) / share, 1 - 1e-12)
         below += share
     last = max(index for index, share in enumerate(shares) if share == max(shares))
-    return last, 0.0  # the shares' sum was a little less than 1
+    return last, 0.0  # rounding: the sum of the shares is a little less than 1
 
 
 def _affinity(key: str, candidate: Candidate) -> bytes:

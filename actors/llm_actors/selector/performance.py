@@ -1,11 +1,11 @@
-"""Measurements of one candidate for requests of one type: the `PerformanceTracker` of this runtime.
+"""Measurements of one candidate for one type of request: the `PerformanceTracker` of this runtime.
 
-A frozen value; each attempt makes the next one.
+They are a frozen value; each attempt produces the next one.
 
-Only successes measure how fast a candidate is: errors are often quick. The exception is an attempt that was abandoned,
-by its caller, its deadline or in favour of a faster hedge, while nothing had arrived: it took *at least* that long.
-Without it a candidate whose slow responses are all cut off would look fast. Such a bound applies until the next
-success, so a candidate that recovered is not considered slow for long.
+Only successes measure how fast a candidate is, because errors are often quick. There is one exception: an attempt that
+was abandoned before anything arrived (by its caller, at its deadline, or because a hedge was faster) took *at least*
+that long. Without this, a candidate whose slow responses are all abandoned would look fast. Such a lower bound applies
+until the next success.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
 FORGIVEN_SECONDS = 60.0
-"""The half-life of a success or failure in the success rate."""
+"""The half-life, in seconds, of a success or failure in the availability."""
 
 PRIOR_SUCCESSES = 5.0
-"""Successes that a candidate is credited with, so that one early failure is not a rate."""
+"""Successes that each candidate starts with, so that one early failure does not make it look unavailable."""
 
 CACHED_SECONDS = 600.0
-"""The half-life of a prompt in the share that comes from the vendor's cache."""
+"""The half-life, in seconds, of a prompt in the share that came from the vendor's cache."""
 
 SLOW_SECONDS = 5.0
-"""Waiting this long in vain is evidence about a candidate of which nothing else is known."""
+"""An abandoned wait of at least this many seconds is evidence, even if nothing else is known about the candidate."""
 
 LEAST_FOR_MEDIAN = 5
-"""The number of responses from which their median is used."""
+"""With fewer responses than this, their median is not used."""
 
 LEAST_FOR_HEDGE = 20
-"""The number of responses from which their p95 is used: with fewer it is just the slowest."""
+"""With fewer responses than this, their p95 is not used: it would just be the slowest one."""
 
 STALE_SECONDS = 600.0
-"""Percentiles that are older are not used."""
+"""Percentiles that are older than this many seconds are not used."""
 
 Key: TypeAlias = tuple[Candidate, RequestType]
-"""Each type of request is measured separately: an embedding says nothing about a chat."""
+"""A candidate and a type of request. Types are measured separately: an embedding says nothing about a chat."""
 
 
 class Observed(Cast, frozen=True, kw_only=True):
-    """How one attempt at ``candidate`` went, from ``began`` to ``ended`` on the monotonic clock.
+    """The result of one attempt at ``candidate``, from ``began`` to ``ended`` on the monotonic clock.
 
-    ``failure`` is ``None`` for a success. ``unsent``: there was no connection to send it over. ``first_token_s`` is
-    meant only where the answer was streamed. ``usage`` is the vendor's count, or ours where it gave none. ``cost`` is
-    in US dollars, ``None`` where it is not known.
+    ``failure`` is ``None`` for a success. ``unsent``: there was no connection, so the request was not sent.
+    ``first_token_s`` is used only if the response was streamed. ``usage`` is the vendor's count, or our estimate if it
+    gave none. ``cost`` is in US dollars, or ``None`` if unknown.
     """
 
     candidate: Candidate
@@ -69,12 +69,12 @@ class Observed(Cast, frozen=True, kw_only=True):
 
     @property
     def key(self) -> Key:
-        """Whose books it goes into."""
+        """The candidate and the type of request that this result belongs to."""
         return self.candidate, self.request_type
 
     @property
     def duration_s(self) -> float:
-        """The duration of the attempt."""
+        """The duration of the attempt, in seconds."""
         return max(0.0, self.ended - self.began)
 
 
@@ -90,61 +90,63 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     """The measurements of one candidate for one type of request. Times in seconds, costs in US dollars."""
 
     latency: LatencyModel = LatencyModel()
-    """How long a successful response takes."""
+    """A model of how long a successful response takes."""
     first_token: Series = Series()
-    """The first token of streamed responses."""
+    """Seconds until the first token of a streamed response."""
     whole: Series = Series()
-    """Until the response was complete, streamed or not."""
+    """Seconds until a response was complete, streamed or not."""
     cost_per_token: Mean = Mean()
-    """The cost of a whole request, prompt and response together."""
+    """The cost of a request, prompt and response together."""
     prompted: DecayingCount = DecayingCount(CACHED_SECONDS)
     cached: DecayingCount = DecayingCount(CACHED_SECONDS)
-    """Tokens of prompts, and those of them that the vendor had cached."""
+    """Tokens of prompts, and how many of these the vendor had cached."""
     waited: float = 0.0
-    """The longest wait in vain since the last success."""
+    """The longest abandoned wait since the last success, in seconds."""
     good: DecayingCount = DecayingCount(FORGIVEN_SECONDS)
     bad: DecayingCount = DecayingCount(FORGIVEN_SECONDS)
     seen_at: float = -inf
-    """When an attempt last ended with a meaningful result."""
+    """When the last attempt that measured something ended."""
 
     def availability(self, now: float) -> float:
-        """The recent share of attempts that did not fail through the candidate's fault; 1.0 if nothing is known."""
+        """Return the share of recent attempts that did not fail by the candidate's fault; 1.0 if there were none."""
         good = PRIOR_SUCCESSES + self.good.level(now)
         return good / (good + self.bad.level(now))
 
     def latency_s(self, usage: Usage) -> float | None:
-        """How long a response of that usage takes on average; ``None`` before there was one."""
+        """Return how many seconds a response of that usage takes on average; ``None`` before the first one."""
         if not self.latency.since_change:
             return self.waited if self.waited >= SLOW_SECONDS else None
         return max(self.latency.seconds(usage.input_tokens, usage.output_tokens), self.waited)
 
     def cached_share(self, now: float) -> float:
-        """The share of a prompt that the vendor had cached recently; 0.0 if nothing is known."""
+        """Return the share of recent prompts that the vendor had cached; 0.0 if nothing is known."""
         cached = self.cached.level(now)
         return min(1.0, cached / self.prompted.level(now)) if cached else 0.0
 
     def percentile(self, percent: int, now: float, *, stream: bool, least: int) -> float | None:
-        """The percentile of the time to a stream's first token, or to a whole response; ``None`` with too few or old
-        ones.
+        """Return the percentile, in seconds, of the time until the first token of a stream or until a complete
+        response.
+
+        ``None`` if there were fewer than ``least`` responses or they are too old.
         """
         if now - self.seen_at > STALE_SECONDS:
             return None
         return (self.first_token if stream else self.whole).percentile(percent, least=least)
 
     def plus(self, seen: Observed) -> Performance:
-        """The measurements with one more attempt."""
+        """Return the measurements with the result of one more attempt."""
         if seen.failure is None:
             return self._with_success(seen)
         silent = seen.first_token_s is None and not seen.failure.partial
         fault = seen.failure.rule.fault
-        # Timeouts are the candidate's fault and counted as such.
+        # A timeout is the provider's fault, so it is counted as a failure below, not as an abandoned wait.
         changed = self._with_wait(seen) if silent and fault is AtFault.CALLER else self
         if fault is not AtFault.PROVIDER:
             return changed
         return msgspec.structs.replace(changed, bad=self.bad.plus(seen.ended), seen_at=seen.ended)
 
     def forgiven(self) -> Performance:
-        """The measurements without their failures: the trouble that caused them is over."""
+        """Return the measurements without the failures, because the candidate has recovered."""
         return msgspec.structs.replace(self, bad=DecayingCount(FORGIVEN_SECONDS))
 
     def _with_success(self, seen: Observed) -> Performance:
@@ -154,7 +156,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             took_s=seen.duration_s,
-            first_token_s=None if usage.reasoning_tokens else first,  # which may or may not include hidden reasoning
+            first_token_s=None if usage.reasoning_tokens else first,  # the time may or may not include hidden reasoning
         )
         rate = None if seen.cost is None or not usage.total_tokens else seen.cost / usage.total_tokens
         return msgspec.structs.replace(
@@ -171,7 +173,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _with_wait(self, seen: Observed) -> Performance:
-        """With an attempt that was abandoned before anything arrived: it would have taken longer."""
+        """Return the measurements with an attempt that was abandoned before anything arrived."""
         waited = seen.duration_s
         first = self.first_token.bounded(waited) if seen.stream else self.first_token
         whole = self.whole if seen.stream else self.whole.bounded(waited)

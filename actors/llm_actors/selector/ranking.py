@@ -1,5 +1,6 @@
-"""The result of a selection: all candidates in the order to try, with reasons. Shown by `explain`, and part of a
-response's decision record.
+"""The result of a selection: all candidates in the order to try, with reasons.
+
+`llm-runtime explain` prints it, and it is part of a response's decision record.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from llm_protocol.policy import Select
 from llm_protocol.response import Usage
 
 DIGITS = 6
-"""Decimals in a record."""
+"""The number of decimals in a decision record."""
 
 
 class Unavailable(NamedTuple):
-    """A candidate is not called for ``seconds``, as far as is known, because ``why``; callers get an error of this
-    ``kind``.
+    """Why a candidate is not called now: ``why``, for another ``seconds`` as far as is known. Callers get an error of
+    this ``kind``.
 
-    ``by_another``: a guess only, after a failure of another model of its provider.
+    ``by_another``: this is only a guess, after a failure of another model of the same provider.
     """
 
     kind: FailureKind
@@ -33,10 +34,10 @@ class Unavailable(NamedTuple):
     by_another: bool = False
 
     def failure(self, candidate: Candidate) -> Failure:
-        """The failure of an attempt at ``candidate`` now; no call was made."""
+        """Return the failure of an attempt at ``candidate`` that is not made for this reason."""
         return Failure(
             kind=self.kind,
-            message=f"{candidate}: not tried, because {self.why}",
+            message=f"{candidate}: not tried ({self.why})",
             provider=candidate.provider,
             model=candidate.model,
             retry_after=self.seconds,
@@ -44,7 +45,9 @@ class Unavailable(NamedTuple):
 
 
 class RankedCandidate(NamedTuple):
-    """One candidate and its position. ``unavailable`` is ``None`` if it is available; ``score``: lower is better."""
+    """One candidate, with the ``reason`` for its position. A lower ``score`` is better. ``unavailable``: why it
+    cannot be called now, if so.
+    """
 
     candidate: Candidate
     reason: str
@@ -55,7 +58,7 @@ class RankedCandidate(NamedTuple):
     probe: bool = False
 
     def place(self) -> JsonObject:
-        """The candidate and the reason, as plain data."""
+        """Return the candidate and the reason, as JSON data."""
         return {
             "provider": self.candidate.provider,
             "model": self.candidate.model,
@@ -64,7 +67,7 @@ class RankedCandidate(NamedTuple):
         }
 
     def record(self) -> JsonObject:
-        """The same with the measurements. An unknown one is ``None``."""
+        """Return the candidate, the reason and the measurements, as JSON data. ``None``: unknown."""
         return self.place() | {
             "score": round(self.score, DIGITS),
             "terms": {name: round(value, DIGITS) for name, value in self.terms._asdict().items()},
@@ -75,9 +78,10 @@ class RankedCandidate(NamedTuple):
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
-    """All candidates: the available ones, then the unavailable ones in the order of their return. ``warnings`` and
-    ``notes``: other facts about them, one sentence each. If it is not ``is_judged``, there was only one candidate, and
-    no measurements were used.
+    """All candidates: first the available ones, then the others, the one that is available soonest first.
+
+    ``warnings`` and ``notes``: other facts about the candidates, one sentence each. ``is_judged`` is False if there was
+    only one candidate, so that no measurements were used.
     """
 
     select: Select | str
@@ -86,22 +90,22 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     usage: Usage = Usage()
-    """The usage for which times and prices are shown: the expected one, or one typical of its type."""
+    """The usage for which times and prices are shown: the expected one, or one typical of the type of request."""
     is_judged: bool = True
 
     @property
     def candidates(self) -> list[Candidate]:
-        """All of them, in the order to try."""
+        """All candidates, in the order to try."""
         return [choice.candidate for choice in self.choices]
 
     @property
     def ready(self) -> list[Candidate]:
-        """Those that are available now, in the order to try."""
+        """The candidates that are available now, in the order to try."""
         return [choice.candidate for choice in self.choices if choice.unavailable is None]
 
     @property
     def refusal(self) -> Failure | None:
-        """Why no candidate is available, with the time until one is; ``None`` if one is."""
+        """The failure if no candidate is available, with the time until one is; ``None`` if one is available."""
         if any(choice.unavailable is None for choice in self.choices):
             return None
         soonest = self.choices[0]
@@ -112,16 +116,16 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         each = "; ".join(
             f"{choice.candidate}: {choice.unavailable.why}" for choice in self.choices if choice.unavailable
         )
-        return msgspec.structs.replace(failure, message=f"none of {len(self.choices)} candidates can be asked: {each}")
+        return msgspec.structs.replace(failure, message=f"none of {len(self.choices)} candidates is available: {each}")
 
     def best(self) -> Candidate:
-        """The first candidate to try. Raises the `LLMClientError` of `refusal` if there is none."""
+        """Return the first candidate to try. Raises the `LLMClientError` of `refusal` if none is available."""
         if (refusal := self.refusal) is not None:
             raise error_for(refusal)
         return self.choices[0].candidate
 
     def record(self) -> JsonObject:
-        """As plain data, for the decision record."""
+        """Return the ranking as JSON data, for the decision record."""
         if not self.is_judged:
             return {"select": self.select, "candidates": [choice.place() for choice in self.choices]}
         return {
@@ -132,8 +136,8 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def lines(self) -> list[str]:
-        """As text, a line for each candidate, the first to try on top: the reason for its position, then its
-        measurements. Notes and warnings come last.
+        """Return the ranking as text: one line for each candidate, with the reason for its position and its
+        measurements, then the notes and warnings.
         """
         return [
             *self._places(),

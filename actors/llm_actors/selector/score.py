@@ -1,8 +1,8 @@
-"""The weighted score: one number from latency, price and unavailability; lower is better.
+"""The weighted score: one number from latency, price and unavailability. Lower is better.
 
-Each term is the measurement divided by the worst among the candidates, so all are in 0..1, and a difference of one per
-cent in a measurement stays one of one per cent. Unknown values are neutral: a candidate that was never measured gets
-the mean latency of those that were, and an unknown price counts as the highest known one.
+Each term is a measurement divided by the worst value among the candidates. So all terms are in 0..1 and keep their
+proportions. A candidate that was never measured gets the mean latency of those that were. An unknown price counts as
+the highest known one.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import NamedTuple
 import msgspec
 
 LEAST_UNAVAILABILITY = 0.2
-"""Unavailability is compared to this if all candidates are better: small differences are noise."""
+"""The divisor for unavailability is at least this, because small differences are noise."""
 
 LEAST_LATENCY_SECONDS = 0.05
-"""The same for latency."""
+"""The divisor for latency, in seconds, is at least this."""
 
 
 LEAST_SCORE = 0.05
-"""A better score counts as this when scores are divided by each other."""
+"""Scores below this count as this when one is divided by another."""
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much each term matters. Only the proportions do."""
+    """How much each term counts. Only the proportions matter."""
 
     performance: float = 0.5
     cost: float = 0.3
@@ -33,11 +33,11 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         given = (self.performance, self.cost, self.availability)
         if min(given) < 0 or not 0 < sum(given) < float("inf"):
-            raise ValueError(f"weights must not be negative, and one must be more than 0: {given}")
+            raise ValueError(f"weights must not be negative, and at least one must be greater than 0: {given}")
 
 
 class Figures(NamedTuple):
-    """The measurements of a candidate; ``None`` is unknown. ``availability`` is in 0..1."""
+    """The measurements of a candidate. ``None``: unknown. ``availability`` is in 0..1."""
 
     latency_s: float | None
     cost_usd: float | None
@@ -45,18 +45,18 @@ class Figures(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The measurements, normalised to the candidates at hand: 0 is best, 1 is worst."""
+    """The measurements, divided by the worst among the candidates: 0 is best, 1 is worst."""
 
     latency: float
     price: float
     unavailability: float
 
     def at_best(self) -> Terms:
-        """With the best possible latency and availability."""
+        """Return the terms with the best possible latency and availability."""
         return Terms(0.0, self.price, 0.0)
 
     def score(self, weights: Weights) -> float:
-        """The weighted sum. Lower is better."""
+        """Return the weighted sum. Lower is better."""
         return (
             weights.performance * self.latency + weights.cost * self.price + weights.availability * self.unavailability
         )
@@ -67,7 +67,7 @@ AT_BEST = Terms(0.0, 0.0, 0.0)
 
 
 def normalised(candidates: Sequence[Figures]) -> list[Terms]:
-    """The terms of all candidates, in their order."""
+    """Return the terms of all candidates, in their order."""
     latencies = [each.latency_s for each in candidates]
     prices = [each.cost_usd for each in candidates]
     worst_latency = max(_known(latencies), default=0.0)
@@ -85,10 +85,10 @@ def normalised(candidates: Sequence[Figures]) -> list[Terms]:
 
 
 def excess(other: Figures, best: Figures, other_score: float, best_score: float, select: str) -> float:
-    """What an attempt at ``other`` costs beyond one at ``best``, as a share of that.
+    """Return how much more an attempt at ``other`` costs than one at ``best``, as a share of the latter.
 
-    In time or, if the score decides, in money or score, whichever is most. Unknown values cost nothing. The risk that
-    it fails costs the time of an attempt.
+    That is the larger of time and, if the score decides, money and score. Unknown values count as no difference. The
+    risk of a failure counts as the time of one more attempt.
     """
     shares = [_beyond(other.latency_s, best.latency_s)]
     if select == "score":

@@ -1,10 +1,10 @@
 """The selector: which candidate to try first, and whether it is available. The `ModelSelector` of this runtime.
 
-One object with the measurements, circuits and budgets of all deployments. Everything here is synchronous and happens in
-one thread, so the orchestrator can read it (`rank`) and make its claims (`admit`, `may_retry`, `may_hedge`) without a
-message. Results of attempts come in one at a time, through the selector's actor. Measurements and breakers are frozen
-values that are replaced as a whole, so a crash of the actor leaves them as they were before the observation it crashed
-on.
+One object has the measurements, circuits and budgets of all deployments. Everything here is synchronous and runs in one
+thread. So the orchestrator calls it directly, without sending a message: `rank` reads, and `admit`, `may_retry` and
+`may_hedge` make claims. The results of attempts arrive one at a time, through the selector's actor. Measurements and
+breakers are frozen values that are replaced as a whole. If the actor crashes on an observation, they stay as they were
+before it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage
 
 MAX_REMEMBERED = 1_024
-"""The most candidates that are remembered, by type of request; the least recently used is dropped. Callers may name any
-model.
+"""The most pairs of candidate and type of request whose measurements are kept; the least recently used is dropped. The
+number is bounded because callers can name any model.
 """
 
 _MEASURED: frozenset[str] = frozenset({"score", "fastest"})
@@ -50,10 +50,10 @@ _DEFAULT_WEIGHTS = Weights()
 
 @final
 class Selector:
-    """Everything that is known of the candidates. ``now`` is always on the same monotonic clock, in seconds."""
+    """Everything that is known about the candidates. ``now`` is always in seconds on one monotonic clock."""
 
     def __init__(self, cost_of: CostOf, orderings: Mapping[str, OrderingFunction] | None = None) -> None:
-        """``orderings``: those that a program adds, by name."""
+        """``orderings``: the orderings that a program adds, by name."""
         self._cost_of = cost_of
         self._own_orderings = orderings or {}
         self._performance: dict[Key, Performance] = {}
@@ -79,15 +79,15 @@ class Selector:
         usage: Usage | None = None,
         explore: bool = True,
     ) -> Ranking:
-        """Put ``candidates`` in the order to try.
+        """Return ``candidates`` in the order to try.
 
-        ``draw`` in [0, 1) decides what is left to chance. ``usage`` is what the request is expected to use, the same
-        for all; without it, what is typical of its type. Barred candidates come last. If measurements decide, a limited
-        part of the requests explores: another candidate than the best is in front, and its exploration is claimed.
-        Without ``explore`` this only reads. Raises `ModelNotFoundError` if there are no candidates.
+        ``draw``, in [0, 1), decides what is left to chance. ``usage`` is what the request is expected to use; by
+        default, what is typical of its type. Candidates that are unavailable come last. If measurements decide the
+        order, a limited part of the requests explores: another candidate than the best comes first, and is recorded as
+        explored. Without ``explore``, this only reads. Raises `ModelNotFoundError` if there are no candidates.
         """
         if not candidates:
-            raise ModelNotFoundError("there is no candidate to choose from")
+            raise ModelNotFoundError("there are no candidates to choose from")
         usage = usage or TYPICAL_USAGE[request_type]
         choices = self._judge(candidates, request_type, weights, usage, now)
         ready = [choice for choice in choices if choice.unavailable is None]
@@ -102,7 +102,7 @@ class Selector:
         return Ranking(select=select, weights=weights, choices=(*ready, *unavailable), usage=usage)
 
     def rank_only(self, candidate: Candidate, *, now: float, select: Select | str = "score") -> Ranking:
-        """The result of `rank` if there is no choice, without measurements that would change nothing."""
+        """Return what `rank` returns for a single candidate. It is faster, because no measurements are needed."""
         unavailable = self.circuits.unavailable(candidate, now)
         reason = "the only candidate" if unavailable is None else unavailable.why
         choice = RankedCandidate(candidate, reason, 0.0, NOT_JUDGED, AT_BEST, unavailable)
@@ -111,15 +111,15 @@ class Selector:
     def hedge_after(
         self, candidate: Candidate, now: float, *, stream: bool, request_type: RequestType = RequestType.CHAT
     ) -> float | None:
-        """The seconds after which a response is late, the observed p95; ``None`` if too little is known."""
+        """Return after how many seconds a response is late: the measured p95, or ``None`` if too few were measured."""
         return self.known(candidate, request_type).percentile(95, now, stream=stream, least=LEAST_FOR_HEDGE)
 
     def known(self, candidate: Candidate, request_type: RequestType = RequestType.CHAT) -> Performance:
-        """The measurements of ``candidate`` for requests of one type."""
+        """Return the measurements of ``candidate`` for one type of request."""
         return self._performance.get((candidate, request_type), _UNKNOWN)
 
     def exploration(self) -> ExplorationStatistics:
-        """What exploring has cost so far."""
+        """Return what exploring has cost so far."""
         return self._exploration.statistics()
 
     # Claiming
@@ -136,14 +136,14 @@ class Selector:
         request_type: RequestType = RequestType.CHAT,
         usage: Usage | None = None,
     ) -> Failure | None:
-        """Claim an attempt at ``candidate`` now. ``None``: go ahead, and pass its end to `observe`.
+        """Claim an attempt at ``candidate`` now. On ``None``, make the attempt and report its end with `observe`.
 
-        Otherwise the failure to go on with; no call may be made. In a half-open breaker this claims the probe.
-        ``extra``: a retry or hedge, which was paid for with `may_retry` or `may_hedge` and does not itself earn any. A
-        candidate whose usual response takes longer than ``within_s`` is refused: pass what is left of the deadline for
-        fallbacks. ``others`` are the request's other candidates, if known. ``called``: whether the request has made a
-        call (see `Circuits.unavailable`). ``usage`` is what the attempt is expected to use; it shows how late the
-        attempt is while it is in flight.
+        Otherwise this returns a failure, and the attempt must not be made. If a breaker is half-open, the attempt
+        becomes its probe. ``extra``: the attempt is a retry or hedge that `may_retry` or `may_hedge` has allowed; it
+        does not add to those budgets. ``within_s``: refuse a candidate whose usual response takes longer; pass what is
+        left of the deadline for fallbacks. ``others``: the other candidates of the request, if known. ``called``:
+        whether the request has already made a call (see `Circuits.unavailable`). ``usage``: what the attempt is
+        expected to use, from which follows when it is late.
         """
         unavailable = self.circuits.unavailable(candidate, now)
         if unavailable is not None and others is not None and self._none_ready(others, now):
@@ -164,11 +164,11 @@ class Selector:
         return all(self.circuits.unavailable(each, now) is not None for each in candidates)
 
     def may_retry(self, candidate: Candidate, now: float) -> bool:
-        """Spend one retry of the deployment's budget; False if there is none left."""
+        """Take one retry from the deployment's budget. Return False if none is left."""
         return self._retries.of(candidate).spend(now)
 
     def may_hedge(self, candidate: Candidate, now: float) -> bool:
-        """Spend one hedge of the deployment's budgets; False if there is none left."""
+        """Take one hedge from the deployment's budgets. Return False if none is left."""
         hedges = self._hedges.of(candidate)
         return hedges.room(now) >= 1 and self._retries.of(candidate).spend(now) and hedges.spend(now)
 
@@ -181,25 +181,26 @@ class Selector:
         began: float,
         request_type: RequestType = RequestType.CHAT,
     ) -> bool:
-        """The stream of ``attempt``, which began at ``began``, has begun to deliver: whether that is a `StreamBegan`.
-        `stream_ended` must follow.
+        """Record that ``attempt``, which began at ``began``, has begun to deliver a stream. Call `stream_ended` later.
+
+        Return whether the attempt is a probe: then send the actor a `StreamBegan`.
         """
         self._in_flight.delivers((candidate, request_type), began)
         self.circuits.stream_began(candidate, attempt, now)
         return self.circuits.is_probe(candidate, now)
 
     def stream_ended(self, candidate: Candidate, attempt: Hashable) -> None:
-        """The stream of ``attempt`` has ended, if it had begun."""
+        """Record that the stream of ``attempt`` has ended. Does nothing if none had begun."""
         self.circuits.stream_ended(candidate, attempt)
 
     # Writing: only by the actor
 
     def confirm_recovery(self, proof: StreamBegan) -> list[Transition]:
-        """Record that a probe delivers. Returns the breakers that were closed."""
-        return self._forgiving(self.circuits.confirm_recovery(proof.candidate, began=proof.began, now=proof.at))
+        """Close the half-open breakers whose probe has begun to deliver a stream. Return the changes."""
+        return self._forgive_recovered(self.circuits.confirm_recovery(proof.candidate, began=proof.began, now=proof.at))
 
     def observe(self, seen: Observed, draw: float) -> list[Transition]:
-        """Record the result of an attempt. Returns the breakers whose state changed."""
+        """Record the result of an attempt. Return the changes of breakers."""
         transitions = self.circuits.observe(seen, draw)
         self._in_flight.ended(seen.key, seen.began, answered=seen.failure is None or seen.failure.partial)
         performance = self.known(*seen.key).plus(seen)
@@ -207,22 +208,24 @@ class Selector:
         self._performance[seen.key] = performance
         if len(self._performance) > MAX_REMEMBERED:
             del self._performance[next(iter(self._performance))]
-        return self._forgiving(transitions)
+        return self._forgive_recovered(transitions)
 
-    def _forgiving(self, transitions: list[Transition]) -> list[Transition]:
+    def _forgive_recovered(self, transitions: list[Transition]) -> list[Transition]:
         for transition in transitions:
             if transition.breaker.state is CircuitState.CLOSED:
                 self._forgive(transition.of)
         return transitions
 
     def restart(self, now: float) -> None:
-        """Continue after a crash. What happened meanwhile is unknown, so an open breaker is half-open: one
-        probe tells.
+        """Continue after a crash of the actor. Observations may be missing, so open breakers become half-open and the
+        next request is a probe.
         """
         self.circuits.restart(now)
 
     def _forgive(self, of: Candidate | str) -> None:
-        """The trouble is over: drop its failures, which would keep a recovered candidate from being used."""
+        """Forget the failures of a candidate or provider that has recovered: they would keep it at the end of the
+        order.
+        """
         for key, performance in self._performance.items():
             if of in (key[0], key[0].provider):
                 self._performance[key] = performance.forgiven()
@@ -247,7 +250,8 @@ class Selector:
         for candidate, figure, terms in zip(candidates, figures, normalised(figures), strict=True):
             unavailable = self.circuits.unavailable(candidate, now)
             probe = unavailable is None and self.circuits.is_probe(candidate, now)
-            # A probe is ranked as if the candidate were healthy; its failures would keep it last for ever.
+            # A candidate that is due for a probe is ranked as if it were healthy. Its failures would keep it last
+            # forever.
             fair = terms._replace(unavailability=0.0) if probe else terms
             choices.append(RankedCandidate(candidate, "", fair.score(weights), figure, fair, unavailable, probe))
         return choices
@@ -270,7 +274,7 @@ class Selector:
         draw: float,
         now: float,
     ) -> list[RankedCandidate]:
-        """With another candidate than the best in front, if its exploration is due."""
+        """Return ``ready`` with another candidate than the best in front, if its exploration is due."""
         best, *others = ready
         key = best.candidate, request_type
         if best.figures.latency_s is None:
@@ -288,19 +292,19 @@ class Selector:
         if place is None:
             return ready
         heard = rivals[place].known.seen_at
-        why = "never tried" if heard == -inf else f"not heard of for {now - heard:.0f} s"
+        why = "never tried" if heard == -inf else f"last measured {now - heard:.0f} s ago"
         explored = others.pop(place)
         return [explored._replace(reason=f"explored: {why}"), best, *others]
 
     def _spread(
         self, ready: list[RankedCandidate], request_type: RequestType, draw: float, now: float
     ) -> list[RankedCandidate]:
-        """With the one in front that has the fewest attempts in flight, among those that were never measured."""
+        """Return ``ready`` with that unmeasured candidate in front that has the fewest attempts in flight."""
         unmeasured = [place for place, each in enumerate(ready) if each.figures.latency_s is None]
         counts = [self._in_flight.count((ready[place].candidate, request_type), now) for place in unmeasured]
         least = [place for place, count in zip(unmeasured, counts, strict=True) if count == min(counts)]
         place = least[int(draw * len(least))]
-        front = ready[place]._replace(reason="not measured yet, and the fewest attempts in flight")
+        front = ready[place]._replace(reason="not measured yet, with the fewest attempts in flight")
         return [front, *ready[:place], *ready[place + 1 :]]
 
 
@@ -313,7 +317,7 @@ class _Budgets:
         self._budgets: OrderedDict[Candidate, CallBudget] = OrderedDict()
 
     def of(self, candidate: Candidate) -> CallBudget:
-        """The budget of ``candidate``."""
+        """Return the budget of ``candidate``."""
         found = self._budgets.get(candidate)
         if found is None:
             found = self._budgets[candidate] = self._make()
@@ -324,7 +328,9 @@ class _Budgets:
 
 
 def _last_resort(choice: RankedCandidate) -> tuple[bool, float]:
-    """First those that are paused because of another model: they may yet respond. Then by the time of their return."""
+    """Sort key of unavailable candidates: first those paused because of another model, which may still respond; then by
+    the time until they are available.
+    """
     assert choice.unavailable is not None
     return not choice.unavailable.by_another, choice.unavailable.seconds
 

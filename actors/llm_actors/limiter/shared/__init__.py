@@ -1,1 +1,1 @@
-"""Limits shared by several processes through Redis."""
+"""Limits that several processes share through Redis."""

@@ -1,8 +1,8 @@
-"""Connects the local rate limiter and the shared ledger: which grants must be confirmed, and what follows from the
-answers.
+"""Connects the rate limiter of this process to the shared ledger.
 
-Synchronous throughout: the ledger's task calls `_answered`, and everything is consistent before it returns. Without a
-server it does nothing, and the local rate limiter decides alone.
+It claims grants that the ledger must confirm, and applies the replies. Everything here is synchronous: the ledger's
+task calls `_apply_replies`, and the state is consistent when that returns. Without a Redis server this does nothing,
+and the rate limiter decides alone.
 """
 
 from __future__ import annotations
@@ -12,43 +12,46 @@ from typing import NamedTuple, final
 
 import trio
 
+from llm_actors.limiter.decisions import Granted
 from llm_actors.limiter.fair_queue import QueuedRequest
 from llm_actors.limiter.leases import Lease
-from llm_actors.limiter.rate_limiter import Granted, RateLimiter
+from llm_actors.limiter.rate_limiter import RateLimiter
 from llm_actors.limiter.shared.redis import SharedLedger
-from llm_actors.limiter.shared.wire import Claim, LedgerReply, Party, Receipt
+from llm_actors.limiter.shared.wire import Claim, LedgerReply, Receipt, SharedLimit
 from llm_actors.redis import RedisServer
 from llm_protocol.failures import Settlement
 
 PATIENCE_SECONDS = 1.0
-"""How far ahead a request takes a place in the shared queue, plus as long again as it has waited already: a large one
-would never find enough at once. Not more, because a request with a place goes neither elsewhere nor sooner, whatever is
-returned in the meantime; and of estimated tokens, much is.
+"""How many seconds ahead a request may take its place in the shared queue. The time that it has already waited is
+added, because a large request might otherwise never find enough capacity at once. It is short because a request that
+has its place goes neither earlier nor to another provider, even if capacity is returned in the meantime.
 """
 
 AGAIN_SECONDS = 1.0
-"""The longest time until the ledger is asked again for a request that was too large for what was left."""
+"""The most seconds until a request that was too large for the capacity left is claimed again."""
 
 AGAIN_JITTER = 0.5
-"""Delays are extended by up to this share, so that several processes do not ask in step."""
+"""Delays are extended by up to this share at random, so that several processes do not claim together."""
 
 
 MAX_MODEL_LENGTH = 200
-"""The longest model name. Holds of models with longer names, which no vendor has, are not shared."""
+"""The most characters of a model name. Holds of models with longer names are not shared; no vendor has such names."""
 
 
 class Postponed(NamedTuple):
-    """A request that has to wait for ``wait_s`` because other processes use ``party``'s limits."""
+    """A request that must wait for ``wait_s`` seconds, because other processes use up ``limit``."""
 
     waiter: QueuedRequest
     wait_s: float
-    party: Party
+    limit: SharedLimit
 
 
 @final
 class SharedLimits:
-    """``waiter`` returns the request that still wants reservation ``number``; ``confirmed`` is called with those that
-    may go.
+    """The limits that are shared with other processes.
+
+    ``waiter`` returns the queued request that still wants reservation ``number``. ``confirmed`` is called with the
+    grants that the ledger has confirmed.
     """
 
     def __init__(
@@ -71,89 +74,89 @@ class SharedLimits:
             self._ledger = SharedLedger(
                 server,
                 wanted=self._wanted,
-                answered=self._answered,
-                alone=self._alone,
+                answered=self._apply_replies,
+                alone=self._go_on_alone,
                 held=self._held,
                 process=process,
             )
 
     async def start(self, nursery: trio.Nursery) -> None:
-        """Keep the session with the server in a task of ``nursery``. Waits until the server was reached, or was not."""
+        """Start the session with the server in ``nursery``, and wait until the first attempt to connect has ended."""
         if self._ledger is not None:
             nursery.start_soon(self._ledger.run)
             await self._ledger.tried.wait()
 
     @property
     def is_on(self) -> bool:
-        """Whether the limits are shared at the moment."""
+        """Whether the limits are shared now: there is a server, and it responds."""
         return self._ledger is not None and self._ledger.is_open
 
     def claim(self, granted: Granted) -> bool:
-        """Whether the ledger has to confirm what was granted locally."""
+        """Claim a grant in the ledger if that must confirm it. Return whether it must."""
         waiter, ledger = self._waiter(granted.number), self._ledger
         if waiter is None or ledger is None or not ledger.is_open:
             return False
-        parties = tuple(self._parties(ledger, granted, waiter.caller))
-        if not parties:
+        limits = tuple(self._shared_limits(ledger, granted, waiter.caller))
+        if not limits:
             return False
         lease = self._rate_limiter.lease(granted.number)
         model = lease.model if lease.provider.limits.is_limited and len(lease.model) <= MAX_MODEL_LENGTH else ""
-        ledger.claim(Claim(granted.number, parties, waiter.tokens, _patience(waiter, trio.current_time()), model))
+        ledger.claim(Claim(granted.number, limits, waiter.tokens, _patience(waiter, trio.current_time()), model))
         return True
 
-    def _parties(self, ledger: SharedLedger, granted: Granted, caller: str) -> Iterator[Party]:
+    def _shared_limits(self, ledger: SharedLedger, granted: Granted, caller: str) -> Iterator[SharedLimit]:
         lease = self._rate_limiter.lease(granted.number)
         if lease.provider.limits.is_limited:
-            yield ledger.party("provider", lease.name, lease.provider)
+            yield ledger.limit("provider", lease.name, lease.provider)
         if lease.caller is not None:
-            yield ledger.party("caller", caller, lease.caller)
+            yield ledger.limit("caller", caller, lease.caller)
 
     def ended(self, lease: Lease | None, ending: Settlement, tokens: int | None = None) -> None:
-        """A lease has ended: correct what the ledger charged for it."""
+        """Correct what the ledger has charged for a lease that has ended."""
         if self._ledger is None or lease is None or lease.receipt is None:
             return
         self._ledger.settle(lease.receipt, ending, tokens)
-        for account in lease.accounts:  # a request that waits for other processes may use what this one returns
+        for account in lease.accounts:  # what is returned may let a request go that waits for other processes
             limits = account.limits
             if (
                 ending is Settlement.REFUNDED
                 or limits.max_concurrency is not None
                 or limits.tokens_per_minute is not None
             ):
-                account.look_again(trio.current_time())
+                account.end_deferral(trio.current_time())
 
     def paused(self, name: str, now: float) -> None:
-        """A vendor reported something. If that began a pause of the provider ``name``, tell the other processes."""
+        """Report a pause of the provider ``name`` to the other processes, if a vendor's response has just begun one."""
         if self._ledger is None:
             return
         account = self._rate_limiter.account(name)
         if account.held_until > self._pauses.get(name, now):
             self._pauses[name] = account.held_until
-            self._ledger.hold(self._ledger.party("provider", name, account), account.held_until - now)
+            self._ledger.hold(self._ledger.limit("provider", name, account), account.held_until - now)
 
     def held(self, lease: Lease, now: float) -> None:
-        """A vendor reported something for ``lease``. If its model is held, tell the other processes."""
+        """Report to the other processes that the deployment of ``lease`` is held, if it is."""
         seconds = self._rate_limiter.held_s(lease.deployment, now)
         if self._ledger is None or not seconds or len(lease.model) > MAX_MODEL_LENGTH:
             return
         if lease.provider.limits.is_limited:
-            self._ledger.hold(self._ledger.party("provider", lease.name, lease.provider), seconds, lease.model)
+            self._ledger.hold(self._ledger.limit("provider", lease.name, lease.provider), seconds, lease.model)
 
-    def _held(self) -> Iterator[Party]:
+    def _held(self) -> Iterator[SharedLimit]:
         for sort, name, account in self._rate_limiter.accounts():
             if self._ledger is not None and account.in_flight and account.limits.max_concurrency is not None:
-                yield self._ledger.party(sort, name, account)
+                yield self._ledger.limit(sort, name, account)
 
     def _wanted(self, number: int) -> bool:
         return self._waiter(number) is not None
 
-    def _alone(self, claims: Sequence[Claim]) -> None:
-        """The ledger cannot be reached. What was granted locally goes, whether it was charged there or not."""
-        self._rate_limiter.go_alone(trio.current_time())
+    def _go_on_alone(self, claims: Sequence[Claim]) -> None:
+        """Confirm all local grants, because the ledger cannot be reached. It may or may not have charged them."""
+        self._rate_limiter.go_on_alone(trio.current_time())
         numbers = [claim.number for claim in claims if self._wanted(claim.number)]
         self._confirmed([Granted(number, self._rate_limiter.lease(number).name) for number in numbers])
 
-    def _answered(self, answers: Sequence[tuple[Claim, LedgerReply]]) -> None:
+    def _apply_replies(self, answers: Sequence[tuple[Claim, LedgerReply]]) -> None:
         now = trio.current_time()
         confirmed: list[Granted] = []
         postponed: list[Postponed] = []
@@ -162,7 +165,7 @@ class SharedLimits:
             receipt = Receipt(claim, answer.marks)
             if answer.held_s > 0:
                 if waiter is not None:
-                    self._rate_limiter.shut_out(waiter, answer.held_s, now)
+                    self._rate_limiter.refuse_held(waiter, answer.held_s, now)
                 continue
             self._defer(claim, answer, now)
             if answer.charged and waiter is None:
@@ -170,15 +173,17 @@ class SharedLimits:
             elif answer.charged:
                 confirmed.append(self._rate_limiter.confirm(claim.number, receipt, answer.wait_s, now))
             elif waiter is not None:
-                postponed.append(Postponed(waiter, answer.wait_s, claim.parties[answer.last]))
+                postponed.append(Postponed(waiter, answer.wait_s, claim.limits[answer.last]))
         postponed += self._behind(now)
-        for waiter, wait_s, party in reversed(postponed):  # each goes to the head of its queue: the first of them last
-            own = waiter.limited is not None and party.account is waiter.limited.account
+        for waiter, wait_s, limit in reversed(
+            postponed
+        ):  # each goes to the head of its queue, so the first one is put there last
+            own = waiter.limited is not None and limit.account is waiter.limited.account
             self._rate_limiter.postpone(waiter, wait_s, "caller" if own else "provider", now)
         self._confirmed(confirmed)
 
     def _behind(self, now: float) -> Iterator[Postponed]:
-        """Those about to be claimed although a request before them has to wait."""
+        """Withdraw and return the requests whose claims are still to be sent although an earlier request must wait."""
         if self._ledger is None:
             return
         for claim in self._ledger.withdraw(lambda claim: _slowest(claim).account.deferred_until > now):
@@ -187,15 +192,15 @@ class SharedLimits:
                 yield Postponed(waiter, slowest.account.deferred_until - now, slowest)
 
     def _return(self, receipt: Receipt) -> None:
-        """The request that was claimed has left in the meantime."""
+        """Return the charge of a request that has left in the meantime."""
         if self._ledger is not None:
             self._ledger.settle(receipt, Settlement.REFUNDED, None)
 
     def _defer(self, claim: Claim, answer: LedgerReply, now: float) -> None:
-        """The next requests need not ask before there is capacity."""
+        """Let later requests wait until the ledger has capacity, before they are claimed."""
         if answer.wait_s > 0:
             again = 0.0 if answer.charged else min(answer.wait_s, AGAIN_SECONDS) * (1 + self._draw() * AGAIN_JITTER)
-            claim.parties[answer.last].account.defer(max(answer.open_s, again), now)
+            claim.limits[answer.last].account.defer(max(answer.open_s, again), now)
 
 
 def _patience(waiter: QueuedRequest, now: float) -> float:
@@ -203,5 +208,5 @@ def _patience(waiter: QueuedRequest, now: float) -> float:
     return min(waiter.deadline - now, waiter.until - now, PATIENCE_SECONDS + now - waiter.claimed_at)
 
 
-def _slowest(claim: Claim) -> Party:
-    return max(claim.parties, key=lambda party: party.account.deferred_until)
+def _slowest(claim: Claim) -> SharedLimit:
+    return max(claim.limits, key=lambda limit: limit.account.deferred_until)

@@ -1,19 +1,20 @@
--- The books that several processes share: what `ledger.py` asks, in one step for a whole batch.
+-- The ledger of limits that several processes share. One call handles a batch of operations from `redis.py`.
 --
--- KEYS     the clock, a hash: wall (what this server's clock showed last), now (seconds on the clock kept here); then
---          one account each, a hash: r, t (the windows of requests and of tokens), till (nothing goes before),
---          next, paced (after a pause, until paced, one goes no sooner than next), born, and for each process
---          s:ID = "requests it has in progress, until when", and for each model that is held m:MODEL = until when.
--- ARGV[1]  {process, what the clock shows now at the latest by that process (0: it cannot tell),
+-- KEYS     first the clock, a hash: wall (the last reading of this server's clock), now (the ledger's time in seconds);
+--          then one account for each limit, a hash: r, t (the windows of requests and of tokens), till (nothing goes
+--          before), next and paced (after a pause: until paced, nothing goes before next), born (when the account was
+--          created), for each process s:ID = "requests it has in progress, until when", and for each held model m:MODEL = until when.
+-- ARGV[1]  {process, the latest time that the clock can show now, by the clock of the process (0: unknown),
 --          {{requests per minute, tokens per minute, concurrency, requests in progress here, burst}, ...}, {operation, ...}},
 --          where 0 is no limit, and an operation is one of
 --              {"claim", {account, ...}, tokens, patience, model of the first account or ""}
 --              {"end", account, born, second, request back, tokens charged, tokens used}
---              {"hold", account, seconds, model or "" for all of them}
--- returns  {what the clock shows, {answer, ...}}, an answer for each claim: {charged, wait, place of the account that makes it wait, when that one lets anybody go,
---          {{born, second}, ...}, for how long the model is held}
+--              {"hold", account, seconds, model or "" for all models}
+-- returns  {the ledger's time, {reply, ...}}, a reply for each claim: {charged, seconds to wait, index of the account
+--          that it waits for, seconds until that account lets any request go, {{born, second}, ...},
+--          seconds for which the model is held}
 --
--- The arithmetic of a window is window.py's; see there for why.
+-- The arithmetic of a window is that of `window.py`, which explains it.
 
 local KEEP_SECONDS, LAP_SECONDS, LONGEST_PAUSE, PACED_SECONDS = 61.5, 61, 3600, 60
 local HELD_SECONDS, CONCURRENCY_WAIT, KEPT_MS = 15, 0.1, 604800000
@@ -24,8 +25,9 @@ local held_field = 's:' .. said[1]
 
 local function exact(number) return string.format('%.17g', number) end
 
--- This server's clock may be set. Set back, no time has passed; set forth, no more than by the process that asks, which
--- has counted since it was last here. Only one that was never here before believes a clock that was set forth.
+-- Return the ledger's time. This server's clock may be changed. If it was set back, no time has passed. If it was set
+-- forward, no more time has passed than by the clock of the calling process, which has measured since its last call. Only
+-- a process that calls for the first time has to believe the server's clock.
 local function advance(key)
   local time = redis.call('TIME')
   local wall = tonumber(time[1]) + tonumber(time[2]) / 1e6
@@ -92,7 +94,7 @@ local function as_text(w)
   return table.concat(kept, ' ')
 end
 
--- When there is room for `cost` after what is owed. Those that have a place for later may be more than fit now.
+-- When there is capacity for `cost` after the debt. Requests with a later place may be more than the limit allows now.
 local function free_at(w, cost)
   local left, total, owed, at = {}, w.total, w.owed, now
   for _, second in ipairs(w.seconds) do left[#left + 1] = {second, w.used[second]} end
@@ -108,7 +110,7 @@ local function free_at(w, cost)
   end
   local missing = cost + total + owed - w.limit
   if missing <= 0 then return at end
-  local laps = math.ceil(missing / w.limit) - 1 -- only what is owed takes more than one, and then the window is full
+  local laps = math.ceil(missing / w.limit) - 1 -- only a debt takes more than one lap, and then the window is full
   missing = missing - laps * w.limit
   for _, each in ipairs(left) do
     missing, at = missing - each[2], each[1] + laps * LAP_SECONDS + KEEP_SECONDS
@@ -117,7 +119,7 @@ local function free_at(w, cost)
   return at
 end
 
--- Seconds until there is room for so much.
+-- Seconds until there is capacity for so much.
 local function lacks(w, cost)
   if not w then return 0 end
   cost = math.min(cost, w.limit)
@@ -132,7 +134,7 @@ local function charge(w, cost, second)
   local placed = math.min(cost, w.limit)
   add(w, second, placed)
   w.owed = w.owed + cost - placed
-  if second > this_second then return end -- a place for later is beside the bursts: one for each process at most
+  if second > this_second then return end -- a later place does not count as part of a burst; each process has at most one
   if w.burst_second ~= second then w.burst_second, w.burst_used = second, 0 end
   w.burst_used = w.burst_used + cost
 end
@@ -178,7 +180,7 @@ local function open(key, limits)
   return account
 end
 
--- The one that ends first makes room.
+-- Drop the hold that ends first.
 local function hold_model(account, model, seconds)
   local models, count, first = account.models, 0, nil
   models[model] = math.max(models[model] or 0, now + math.min(seconds, LONGEST_HOLD))
@@ -220,7 +222,7 @@ local function has_concurrency(account)
   return account.concurrency == 0 or account.others + account.held < account.concurrency
 end
 
--- After a pause the processes do not all come back at once.
+-- After a pause, pace the requests, so that the processes do not all send at once.
 local function pace(account, at)
   if account.paced <= now or not account.requests then return end
   account.next = math.max(account.next, at) + 60 / account.requests.limit
@@ -229,9 +231,9 @@ end
 local accounts = {}
 for n, limits in ipairs(said[3]) do accounts[n] = open(KEYS[n + 1], limits) end
 
--- A claim that must wait a little is charged at once, and so has its place: a large one is not overtaken for ever by
--- small ones elsewhere. One of a process at a time, for in its own line it is the process that knows who goes first:
--- those of its claims that come after one that must wait do not overtake it.
+-- A claim that must wait a little is charged at once, and so has its place: otherwise small requests of other processes
+-- would overtake a large one forever. Each process has one such claim at a time. Its later claims must not overtake it,
+-- because the process itself decides the order of its requests.
 local function claim(of, tokens, patience, model)
   local held = (accounts[of[1]].models[model] or 0) - now
   if held > 0 then return {false, held, 0, 0, {}, held} end

@@ -1,12 +1,12 @@
 """The shared ledger: the limits of several processes, kept in one Redis.
 
-Each process keeps its own rate limiter, with its queues and limits. What that grants is claimed in the ledger before it
-takes effect, together with everything else that happened meanwhile, in one step on the server (`ledger.lua`). The
-server charges before the request goes, so the sum of all processes keeps to the limit. The requests that a process has
-in progress are reported in absolute numbers and expire, so a process that dies leaves nothing behind for long.
+Each process has its own rate limiter, with its queues and limits. Before a grant takes effect, it is claimed in the
+ledger. Claims and all other news since the last batch are handled in one step on the server (`ledger.lua`). The server
+charges before the request goes, so all processes together keep to the limit. Each process reports how many
+requests it has in progress; the report expires, so a process that dies soon has none.
 
-Redis is optional: while it cannot be reached, each process decides alone. A claim whose answer did not arrive in time
-goes without one, and is never claimed again or returned, since it is unknown whether it was charged.
+Redis is optional: while it cannot be reached, each process decides alone. If the reply to a claim does not arrive in
+time, the request goes without it. Its charge is never returned, because it is unknown whether there was one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from llm_actors.limiter.shared.wire import (
     Held,
     LedgerPause,
     LedgerReply,
-    Party,
     Receipt,
     Settle,
+    SharedLimit,
     decode,
     encode,
 )
@@ -38,20 +38,20 @@ from llm_actors.redis_link import RedisSessions
 from llm_protocol.failures import Settlement
 
 MAX_BATCH = 256
-"""The most entries in one batch. It limits how long the server is busy: well below a millisecond."""
+"""The most entries in one batch, so that the server needs well below a millisecond for it."""
 
 BEAT_SECONDS = 5.0
-"""How often the requests in progress are reported again; the script forgets those that were not reported for 15 s."""
+"""Seconds between two reports of the requests in progress. The script forgets reports that are older than 15 s."""
 
 log = logging.getLogger(__name__)
 
 
 @final
 class SharedLedger:
-    """The limiter's side. Give it to a task that calls `run`; none of its other methods wait.
+    """The client of the ledger. A task must call `run`; no other method waits.
 
-    ``wanted`` tells whether reservation ``number`` is still open. ``answered`` is called with the decided claims,
-    ``alone`` with those that were undecided when the server went away.
+    ``wanted`` returns whether reservation ``number`` is still wanted. ``answered`` is called with claims and their
+    replies, ``alone`` with the claims that had no reply when the connection was lost.
     """
 
     def __init__(
@@ -61,10 +61,12 @@ class SharedLedger:
         wanted: Callable[[int], bool],
         answered: Callable[[Sequence[tuple[Claim, LedgerReply]]], None],
         alone: Callable[[Sequence[Claim]], None],
-        held: Callable[[], Iterable[Party]],
+        held: Callable[[], Iterable[SharedLimit]],
         process: str,
     ) -> None:
-        """``held``: the parties with requests in progress here. ``process``: a name that no other limiter has."""
+        """``held`` returns the limits under which this process has requests in progress. ``process``: a name that no
+        other process has.
+        """
         self._server = server
         self._wanted = wanted
         self._answered = answered
@@ -72,14 +74,13 @@ class SharedLedger:
         self._held = held
         self._process = process
         self._entries: list[Entry] = []
-        """The pending entries: no more than what happens within one command's ``timeout_s``, after which all are
-        dropped.
-        """
+        """The entries to send. They are dropped when a command takes longer than its ``timeout_s``, so they are
+        bounded."""
         self._claims: list[Claim] = []
         self._news = trio.Event()
         self._beat_at = trio.current_time()
         self._ahead_s = -inf
-        """How far the ledger's clock is ahead of ours at most; minus infinity while that is unknown."""
+        """The most seconds that the ledger's clock is ahead of ours; minus infinity while that is unknown."""
         self._sessions = RedisSessions(
             server,
             what="the shared ledger",
@@ -88,20 +89,22 @@ class SharedLedger:
         self.is_open = False
         self.tried = self._sessions.tried
 
-    def party(self, sort: str, name: str, account: LimitState) -> Party:
-        """The provider or caller called ``name``."""
-        return Party(self._key(f"{sort}:{name}"), account)
+    def limit(self, sort: str, name: str, account: LimitState) -> SharedLimit:
+        """Return the shared limit of the provider or caller ``name``."""
+        return SharedLimit(self._key(f"{sort}:{name}"), account)
 
     def _key(self, name: str) -> str:
-        """The braces put all keys into one slot of a Redis cluster: a script can use only one slot."""
+        """Return the key for ``name``. The braces put all keys into one slot of a Redis cluster, as a script
+        requires.
+        """
         return f"{{{self._server.prefix}}}:limits:{name}"
 
     def claim(self, claim: Claim) -> None:
-        """Add a claim."""
+        """Add a claim to the next batch."""
         self._add(claim)
 
     def withdraw(self, hopeless: Callable[[Claim], bool]) -> list[Claim]:
-        """Withdraw the claims of those that are ``hopeless``, unless they were sent already. Returns the withdrawn."""
+        """Withdraw and return the claims that are ``hopeless`` and were not sent yet."""
         withdrawn = [each for each in self._entries if isinstance(each, Claim) and hopeless(each)]
         if withdrawn:
             gone = {each.number for each in withdrawn}
@@ -109,12 +112,12 @@ class SharedLedger:
         return withdrawn
 
     def settle(self, receipt: Receipt, ending: Settlement, tokens: int | None) -> None:
-        """Correct a charge. While the server cannot be reached it stays as it is."""
+        """Correct a charge in the next batch. While the server cannot be reached, the charge stays as it is."""
         self._add(Settle(receipt, ending, tokens))
 
-    def hold(self, party: Party, seconds: float, model: str = "") -> None:
-        """Make the other processes wait, too; with ``model``, for that model of the provider alone."""
-        self._add(LedgerPause(party, seconds, model))
+    def hold(self, limit: SharedLimit, seconds: float, model: str = "") -> None:
+        """Make the other processes pause too, for ``seconds``; with ``model``, only for that model of the provider."""
+        self._add(LedgerPause(limit, seconds, model))
 
     def _add(self, entry: Entry) -> None:
         if self.is_open:
@@ -139,7 +142,7 @@ class SharedLedger:
             await self._exchange(script)
 
     async def _exchange(self, script: RedisScript) -> None:
-        """Send the entries, and handle the answers. Raises `RedisAwayError`."""
+        """Send the entries, and handle the replies. Raises `RedisAwayError`."""
         self._beat()
         entries = [each for each in self._entries if not isinstance(each, Claim) or self._wanted(each.number)]
         sent, self._entries = entries[:MAX_BATCH], entries[MAX_BATCH:]
@@ -151,14 +154,14 @@ class SharedLedger:
         try:
             there, answered = decode(answer, self._claims)
         except ValueError:
-            raise RedisAwayError(RedisProblem("answer", "the response does not fit the question")) from None
-        self._ahead_s = there - now  # it was asked after ``now``
-        self._answered(answered)  # if it crashes, the claims it did not reach go as if the server could not be reached
+            raise RedisAwayError(RedisProblem("answer", "the reply does not match the request")) from None
+        self._ahead_s = there - now  # the server read its clock after ``now``
+        self._answered(answered)  # if this raises, the other claims go as if the server could not be reached
         self._claims = []
 
     def _beat(self) -> None:
-        """At intervals, report again what the server would forget. Without anything to report, the clock is still
-        written.
+        """Add the reports of requests in progress, when they are due. A batch is sent even if there are none, to keep the clock
+        alive.
         """
         now = trio.current_time()
         if now >= self._beat_at:

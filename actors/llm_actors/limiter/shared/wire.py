@@ -1,4 +1,4 @@
-"""The messages to the shared ledger, and its answers. Pure; the other side is `ledger.lua`."""
+"""The messages to the shared ledger, and its replies. Pure. The other side is `ledger.lua`."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ MAX_TIME = 1e12
 """A clock value above this is invalid."""
 
 MAX_WAIT_SECONDS = 1e9
-"""A longer wait is invalid, and so is one that is no number."""
+"""A longer wait, or one that is not a number, is invalid."""
 
 
-class Party(NamedTuple):
-    """The limits of a provider or caller, and their name in the ledger."""
+class SharedLimit(NamedTuple):
+    """The limits of a provider or caller, and their key in the ledger."""
 
     key: str
     account: LimitState
 
 
 class Claim(NamedTuple):
-    """May reservation ``number``, of so many ``tokens``, go? It would wait for ``patience_s`` to have its place."""
+    """Asks whether reservation ``number``, of so many ``tokens``, may go. It can wait for ``patience_s`` seconds."""
 
     number: int
-    parties: tuple[Party, ...]
+    limits: tuple[SharedLimit, ...]
     tokens: int
     patience_s: float
     model: str = ""
-    """The provider's model it is for; the provider is the first party then."""
+    """The vendor's name of its model. If set, the first of ``limits`` is that of the provider."""
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
-    """The second in which the ledger's entry for one party, created at ``born``, counted a charge."""
+    """The second in which a charge was counted, in the ledger's entry for one limit that was created at ``born``."""
 
     born: str
     second: int
@@ -48,9 +48,9 @@ Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)]
 
 
 class LedgerReply(msgspec.Struct, frozen=True, array_like=True):
-    """The answer to a claim. If it is ``charged`` it may go after ``wait_s``; if not, ``wait_s`` is when to ask again.
+    """The reply to a claim. If ``charged``, the request may go after ``wait_s`` seconds; if not, claim it again then.
 
-    ``last`` is the index of the party that makes it wait, and ``open_s`` when that one lets anything go at all.
+    ``last``: the index of the limit that it waits for. ``open_s``: in how many seconds that limit lets any request go.
     """
 
     charged: bool
@@ -59,11 +59,11 @@ class LedgerReply(msgspec.Struct, frozen=True, array_like=True):
     open_s: Seconds
     marks: tuple[Mark, ...]
     held_s: Seconds = 0.0
-    """For how much longer the model is held. If set, that is the only reason for the refusal."""
+    """For how many more seconds the model is held. If set, this is the only reason for the refusal."""
 
 
 class Receipt(NamedTuple):
-    """A claim that was charged, with what is needed to correct the charge."""
+    """A claim that was charged, and where, so that the charge can be corrected."""
 
     claim: Claim
     marks: tuple[Mark, ...]
@@ -71,7 +71,7 @@ class Receipt(NamedTuple):
 
 @final
 class Settle(NamedTuple):
-    """The claim has ended; ``tokens`` is what was really used, if known."""
+    """Corrects the charge of a request that has ended. ``tokens``: what was used, if known."""
 
     receipt: Receipt
     ending: Settlement
@@ -80,27 +80,25 @@ class Settle(NamedTuple):
 
 @final
 class LedgerPause(NamedTuple):
-    """Pause all requests to a provider for so many seconds, in every process; with ``model``, only those for that
-    model.
-    """
+    """Pauses a provider in all processes for ``seconds``; with ``model``, only that model."""
 
-    party: Party
+    limit: SharedLimit
     seconds: float
     model: str = ""
 
 
 @final
 class Held(NamedTuple):
-    """The requests that this process has in progress, reported again."""
+    """Reports how many requests this process has in progress under one limit."""
 
-    party: Party
+    limit: SharedLimit
 
 
 Entry: TypeAlias = Claim | Settle | LedgerPause | Held
 
 
 class LedgerReplies(msgspec.Struct, frozen=True, array_like=True):
-    """The answer to a batch: the ledger's clock in seconds, and the answers to its claims."""
+    """The reply to a batch: the ledger's clock in seconds, and the replies to its claims."""
 
     now: Annotated[float, Meta(ge=0, le=MAX_TIME)]
     answers: tuple[LedgerReply, ...]
@@ -110,27 +108,27 @@ _replies = msgspec.msgpack.Decoder(LedgerReplies)
 
 
 class Batch(NamedTuple):
-    """Keys and argument of one call of the script."""
+    """The keys and the argument of one call of the script."""
 
     keys: list[str]
     argument: bytes
 
 
 def encode(clock: str, process: str, latest: float, entries: Sequence[Entry], waiting: Sequence[Claim]) -> Batch:
-    """One batch. ``clock``: the key of the ledger's clock. ``latest``: the latest value that it can have now, by this
-    process's own clock; 0 if unknown. ``waiting``: all claims without an answer, including these entries: what they
-    hold does not count yet.
+    """Return one batch. ``clock``: the key of the ledger's clock. ``latest``: the latest value that this clock can have
+    now, by the clock of this process; 0 if unknown. ``waiting``: all claims without a reply, also those among
+    ``entries``; the requests that they have in progress do not count yet.
     """
-    open_claims = Counter(each.key for claim in waiting for each in claim.parties)
+    open_claims = Counter(each.key for claim in waiting for each in claim.limits)
     places: dict[str, int] = {}
     accounts: list[tuple[int, int, int, int, float]] = []
 
-    def place(party: Party) -> int:
-        found = places.get(party.key)
+    def place(limit: SharedLimit) -> int:
+        found = places.get(limit.key)
         if found is None:
-            found = places[party.key] = len(accounts)
-            limits = party.account.limits
-            held = max(0, party.account.in_flight - open_claims[party.key])
+            found = places[limit.key] = len(accounts)
+            limits = limit.account.limits
+            held = max(0, limit.account.in_flight - open_claims[limit.key])
             rates = limits.requests_per_minute or 0, limits.tokens_per_minute or 0
             accounts.append((*rates, limits.max_concurrency or 0, held, limits.burst))
         return found
@@ -138,14 +136,14 @@ def encode(clock: str, process: str, latest: float, entries: Sequence[Entry], wa
     operations: list[tuple[object, ...]] = []
     for entry in entries:
         if isinstance(entry, Claim):
-            parties = [place(each) for each in entry.parties]
-            operations.append(("claim", parties, entry.tokens, entry.patience_s, entry.model))
+            limits = [place(each) for each in entry.limits]
+            operations.append(("claim", limits, entry.tokens, entry.patience_s, entry.model))
         elif isinstance(entry, LedgerPause):
-            operations.append(("hold", place(entry.party), entry.seconds, entry.model))
+            operations.append(("hold", place(entry.limit), entry.seconds, entry.model))
         elif isinstance(entry, Held):
-            place(entry.party)
+            place(entry.limit)
         else:
-            operations.extend(_corrections(entry, [place(each) for each in entry.receipt.claim.parties]))
+            operations.extend(_corrections(entry, [place(each) for each in entry.receipt.claim.limits]))
     argument = msgspec.msgpack.encode((process, latest, accounts, operations))
     return Batch([clock, *places], argument)
 
@@ -161,8 +159,8 @@ def _corrections(entry: Settle, places: Sequence[int]) -> list[tuple[object, ...
 
 
 def decode(answer: bytes, claims: Sequence[Claim]) -> tuple[float, list[tuple[Claim, LedgerReply]]]:
-    """Parse the ledger's clock, and the answers to a batch's ``claims``, which are in order. Raises `ValueError` for
-    anything else.
+    """Return the ledger's clock, and the ``claims`` of a batch with their replies. Raises `ValueError` if ``answer`` is
+    not a reply to them.
     """
     try:
         replies = _replies.decode(answer)
@@ -170,9 +168,9 @@ def decode(answer: bytes, claims: Sequence[Claim]) -> tuple[float, list[tuple[Cl
     except (msgspec.MsgspecError, RecursionError) as exc:
         raise ValueError(str(exc)) from None
     for claim, each in answered:
-        parties = len(claim.parties)
-        if not 0 <= each.last < parties or len(each.marks) != parties * each.charged:
-            raise ValueError("a reply about other limits")
+        limits = len(claim.limits)
+        if not 0 <= each.last < limits or len(each.marks) != limits * each.charged:
+            raise ValueError("the reply is about other limits")
         if not each.charged and not each.wait_s:
-            raise ValueError("neither charged nor with a time to ask again")
+            raise ValueError("the reply is neither a charge nor a time to try again")
     return replies.now, answered
