@@ -1,8 +1,8 @@
 """CPU-bound work, off the event loop.
 
-The interpreter runs one thread at a time, but switches between them every five milliseconds. So other tasks go on while
-a large body is decoded in a thread, which they could not while it is decoded on the event loop. A single call into C is
-not interrupted, so the work must consist of short calls (docs/decisions/0007-large-json.md).
+The interpreter runs one thread at a time, but switches between threads every five milliseconds. So other tasks go on
+while a large body is decoded in a thread. On the event loop they would have to wait. A single call into C is not
+interrupted, so the work must consist of short calls (docs/decisions/0007-large-json.md).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import TypeVar, TypeVarTuple
 import trio
 
 LARGE_BYTES = 256 * 1024
-"""Bodies from this size on are processed in a thread. A smaller one takes a few milliseconds; a thread costs a tenth of
-one.
+"""Bodies of at least this many bytes are processed in a thread. A smaller body takes a few milliseconds; starting a
+thread costs a tenth of a millisecond.
 """
 
 LARGE_AT_ONCE = 2
-"""The number of threads for that. More would take the CPU from the event loop more often."""
+"""The most of these threads at once. More would take CPU time from the event loop."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -27,10 +27,10 @@ _threads: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("thr
 
 
 async def run_large(size: int, function: Callable[[*Ts], T], *args: *Ts) -> T:
-    """``function(*args)``, in a thread if the body it processes has many bytes (``size``).
+    """Return ``function(*args)``. If the body that it processes is large (``size`` bytes), call it in a thread.
 
-    Waits for one of `LARGE_AT_ONCE` threads and for the function, which cancellation does not interrupt. Raises what it
-    raises. A small body is processed at once, without a checkpoint.
+    Waits for one of `LARGE_AT_ONCE` threads and for the function, which cancellation does not interrupt. Raises what
+    the function raises. A small body is processed at once, without a checkpoint.
     """
     if size < LARGE_BYTES:
         return function(*args)

@@ -13,7 +13,7 @@ import trio
 
 from llm_actors.provider import KeyRenewer
 from llm_protocol.secret import Secret
-from llm_runtime.config.keys import MAX_KEY_BYTES, KeyReader, checked
+from llm_runtime.config.keys import MAX_KEY_BYTES, KeyReader, checked_key
 
 FILE_SECONDS: Final = 5.0
 """How long a key read from a file is used before it is read again."""
@@ -42,7 +42,7 @@ def _of_file(path: str) -> Secret:
 def _of_function(function: Callable[[], str | Awaitable[str]]) -> Callable[[], Awaitable[Secret]]:
     async def fetch() -> Secret:
         value = function()
-        return checked(await value if inspect.isawaitable(value) else value, "the function for the key")
+        return checked_key(await value if inspect.isawaitable(value) else value, "the function for the key")
 
     return fetch
 
@@ -71,4 +71,4 @@ async def _of_command(command: str) -> Secret:
             await trio.aclose_forcefully(process.stdout)
     if code != 0:
         raise ValueError(f"the command {argv[0]} ended with {code}")
-    return checked(output.decode("ascii", "replace"), f"the command {argv[0]}")
+    return checked_key(output.decode("ascii", "replace"), f"the command {argv[0]}")

@@ -96,7 +96,7 @@ async def test_all_is_well(tmp_path: Path) -> None:
     found = lines(done)
     assert {name: detail for name, (status, detail) in found.items() if status == "failed"} == {}
     assert all(found[f"provider {kind}"] == ("ok", "3 models") for kind in kinds)
-    assert found[f"cache {tmp_path}/new/cache.db"] == ("ok", f"can be made in {tmp_path}")
+    assert found[f"cache {tmp_path}/new/cache.db"] == ("ok", f"can be created in {tmp_path}")
     assert found[f"redis 127.0.0.1:{server.port}"][0] == "ok"
     assert found["route r"] == ("ok", "2 models")
     assert len(asked) == len(kinds)
@@ -149,11 +149,11 @@ async def test_each_trouble_of_a_provider_is_one_line_with_its_cause(tmp_path: P
         "echo": "No key [redacted] is known (HTTP 401); put a key",
         "strange": "certificate refused: unable to get local issuer certificate; if its certificate is its own",
         "garbage": "list cannot be decoded",
-        "silent": "no whole list of models within 0.5 s; is base_url the address of its API",
+        "silent": "no complete list of models within 0.5 s; is base_url the address of its API",
         "elsewhere": "Not here (HTTP 404); is base_url the address of its API, such as https://host/v1?",
-        "unlisted": "Not here (HTTP 404): if it lists no models that is no fault",
+        "unlisted": "Not here (HTTP 404): no problem if it has no model list",
         "busy": "Slow down (HTTP 429); try again later",
-        "good": '2 models; not among them: n-2; did you mean "m-2"?',
+        "good": '2 models; not in the list: n-2; did you mean "m-2"?',
         "gone": f"{gone.url}/v1/models: Connection refused; is base_url right, and can the server be reached",
         "nowhere": "https://no..such.host/v1/models: the name does not resolve",
     }
@@ -186,7 +186,7 @@ async def test_a_route_without_anybody_left_fails_and_others_are_warned_of(tmp_p
         found = lines(await run(file))
     assert found["route both"] == ("warning", "down/m: its provider failed")
     assert found["route lost"] == ("failed", "down/m: its provider failed")
-    assert found["route free"] == ("ok", "the selector chooses")
+    assert found["route free"] == ("ok", "any model")
 
 
 async def test_json_is_one_object_with_the_shape_of_a_providers_result(tmp_path: Path) -> None:
@@ -233,9 +233,9 @@ async def test_offline_nothing_is_touched(tmp_path: Path) -> None:
     assert done.code == 0
     assert lines(done) == {
         f"configuration {file}": ("ok", "2 providers, 1 route"),
-        "prices p": ("warning", "not known for x: no cost is told, and max_cost rules them out"),
+        "prices p": ("warning", "not known for x: responses have no cost, and max_cost excludes them"),
         "prices q": ("ok", "known for 1 model"),
-        "route r": ("ok", "candidates: bare: cannot be told without the models of p"),
+        "route r": ("ok", "candidates: bare: unknown without the model lists of p"),
     }
 
 
@@ -313,7 +313,7 @@ async def test_a_checkouts_missing_model_is_not_installed_but_told(monkeypatch: 
     checks = await check(config, "environment")
     [found] = [each for each in checks if each.what == "local model"]
     assert (found.name, found.status) == ("local", CheckStatus.WARNING)
-    assert found.detail == "not installed; serve installs it, once (about 130 MB)"
+    assert found.detail == "not installed; serve will download it once (about 130 MB)"
 
 
 async def test_nobody_is_waited_for_longer_than_the_bound(autojump_clock: trio.testing.MockClock) -> None:

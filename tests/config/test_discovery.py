@@ -35,7 +35,9 @@ def test_a_key_brings_its_vendor(kind: LLMProvider) -> None:
 def test_a_key_that_cannot_be_one_is_passed_over() -> None:
     config = discover({"OPENAI_API_KEY": "CANARY\n\nX"})
     assert config.providers == {}
-    assert config.notes == ("OPENAI_API_KEY is not a key: it has characters that are not allowed in keys: passed over",)
+    assert config.notes == (
+        "OPENAI_API_KEY is not a key: it contains characters that are not allowed in keys: ignored",
+    )
     assert discover({"OPENAI_API_KEY": " "}).notes == ()
 
 
@@ -55,7 +57,7 @@ async def test_a_server_that_answers_on_this_machine_is_found_where_nothing_else
     async with Peer(reply(b'{"data":[]}')) as peer:
         find = partial(discover, loopback=True, local=True, vendors=table(f"{peer.url}/v1"))
         config = await trio.to_thread.run_sync(find, {})
-        assert (list(config.providers), config.reasons) == (["lama"], {"lama": f"answers at {peer.url}/v1"})
+        assert (list(config.providers), config.reasons) == (["lama"], {"lama": f"responds at {peer.url}/v1"})
         assert (peer.requests[0].method, peer.requests[0].target) == ("GET", "/v1/models")
         keyed = await trio.to_thread.run_sync(find, {"OPENAI_API_KEY": "k"})
         assert list(keyed.providers) == ["openai", "local"], "who has a key means it"

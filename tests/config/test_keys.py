@@ -115,11 +115,11 @@ def test_a_callers_list_names_routes_models_and_providers() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('models = ["primray/a"]', 'keys.me.models: "primray/a" is of no configured provider; did you mean "primary"?'),
-        ('models = ["primray/*"]', 'keys.me.models: "primray/*" is of no configured provider; did you mean "primary"?'),
+        ('models = ["primray/a"]', 'keys.me.models: no configured provider for "primray/a"; did you mean "primary"?'),
+        ('models = ["primray/*"]', 'keys.me.models: no configured provider for "primray/*"; did you mean "primary"?'),
         ('models = ["*"]', 'keys.me.models: the only pattern is "provider/*"; to allow all models, omit models'),
         ('models = ["primary/a*"]', "keys.me.models: the only pattern is"),
-        ('models = ["auto"]', 'keys.me.models: "auto" is not a model: it chooses among these'),
+        ('models = ["auto"]', 'keys.me.models: "auto" is not a model: it chooses among the models in this list'),
         ("models = []", "keys.me.models: expected a list with a length of at least 1"),
         ('models = "a"', "keys.me.models: expected a list, got text"),
         ("modles = []", 'keys.me.modles: unknown key; did you mean "models"?'),

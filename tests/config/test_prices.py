@@ -51,7 +51,7 @@ models = ["m"]
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
-        ('[prices."b/m"]\ninput = 1\noutput = 1', 'prices.b/m: there is no provider "b"; there are: a'),
+        ('[prices."b/m"]\ninput = 1\noutput = 1', 'prices.b/m: there is no provider "b"; known providers: a'),
         ('[prices."m"]\ninput = 1\noutput = 1', 'write a price as [prices."PROVIDER/MODEL"]'),
         ('[prices."a/m"]\ninput = 1', "output"),
         ('[prices."a/m"]\ninput = -1\noutput = 1', "input"),

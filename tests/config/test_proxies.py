@@ -105,7 +105,7 @@ def test_found_providers_have_it_too() -> None:
     assert (reached(found, "groq"), reached(found, "openai")) == (PROXY, None)
     assert found.reasons["groq"] == f"GROQ_API_KEY is set, through the proxy {PROXY} (HTTPS_PROXY)"
     bad = discover({"GROQ_API_KEY": KEY, "OPENAI_API_KEY": KEY, "HTTPS_PROXY": "ftp://u:CANARY@p"})
-    assert bad.notes == ("HTTPS_PROXY: a proxy's address must start with http://, https:// or socks5://: passed over",)
+    assert bad.notes == ("HTTPS_PROXY: a proxy's address must start with http://, https:// or socks5://: ignored",)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_found_providers_have_it_too() -> None:
             'proxy = "http://u:CANARY@p:1"',
             "proxy: a password must not be written here: put user:password into a variable",
         ),
-        ('proxy_auth = "env:P"', "proxy_auth: there is no proxy for it"),
-        ('proxy = "none"\nproxy_auth = "env:P"', "proxy_auth: there is no proxy for it"),
+        ('proxy_auth = "env:P"', "proxy_auth: it needs a proxy"),
+        ('proxy = "none"\nproxy_auth = "env:P"', "proxy_auth: it needs a proxy"),
         ('proxy = "http://p:1"\nproxy_auth = "cmd:x"', 'proxy_auth: write "env:NAME"'),
         ('proxy = "http://p:1"\nproxy_auth = "u:CANARY"', "proxy_auth: a key must not be written here"),
         ('proxy = "http://p:1"\nproxy_auth = "env:K"', "proxy_auth: it does not contain user:password"),
@@ -132,5 +132,5 @@ def test_mistakes_are_told_in_words(lines: str, told: str) -> None:
 
 
 def test_the_local_model_has_none() -> None:
-    with pytest.raises(ConfigError, match='proxy: not for kind "local"'):
+    with pytest.raises(ConfigError, match='proxy: kind "local" does not have this setting'):
         parse(b'[providers.a]\nkind = "local"\nproxy = "http://p:1"', {})

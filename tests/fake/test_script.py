@@ -45,18 +45,18 @@ def test_the_first_rule_that_fits_decides() -> None:
     ],
 )
 def test_a_rule_fits_by_everything_it_says(rule: ScriptRule, fits: bool) -> None:
-    assert rule.fits(OPENAI, HELLO) is fits
+    assert rule.matches(OPENAI, HELLO) is fits
 
 
 def test_a_rule_with_calls_leaves_their_results_to_others() -> None:
     after = ClientRequest(ChatRequest(model="m", messages=(RESULT,)))
-    assert not ScriptRule(tool_calls=(FakeToolCall(name="f"),)).fits(OPENAI, after)
-    assert ScriptRule(tool_calls=(FakeToolCall(name="f"),), after_tool=True).fits(OPENAI, after)
-    assert ScriptRule(contains="4 degrees").fits(OPENAI, after)
+    assert not ScriptRule(tool_calls=(FakeToolCall(name="f"),)).matches(OPENAI, after)
+    assert ScriptRule(tool_calls=(FakeToolCall(name="f"),), after_tool=True).matches(OPENAI, after)
+    assert ScriptRule(contains="4 degrees").matches(OPENAI, after)
 
 
 def test_what_an_embedding_says_is_in_its_inputs() -> None:
-    assert ScriptRule(contains="two").fits(OPENAI, ClientRequest(EmbeddingRequest(model="e", inputs=("one", "two"))))
+    assert ScriptRule(contains="two").matches(OPENAI, ClientRequest(EmbeddingRequest(model="e", inputs=("one", "two"))))
 
 
 def test_the_nth_and_the_first_times() -> None:
@@ -75,7 +75,7 @@ def test_a_header_and_a_models_name_come_before_the_rules() -> None:
     "word", ["", "teapot", "200", "600", "reset@", "reset@x", "4290", "429 ", "\u0664\u0662\u0669"]
 )
 def test_a_fault_that_there_is_not_is_told_with_those_there_are(word: str) -> None:
-    with pytest.raises(BadRequestError, match=r"it is a status .* or truncate, close, reset"):
+    with pytest.raises(BadRequestError, match=r"write 400 to 599, or one of truncate, close, reset"):
         fault_named(word)
 
 

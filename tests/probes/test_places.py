@@ -13,7 +13,7 @@ from llm_runtime.probes import CheckStatus
 from llm_runtime.probes.places import try_address, try_file, try_folder, try_redis
 from support.redis import redis
 
-SHARED = "; meanwhile limits are not shared"
+SHARED = "; until that works, limits are not shared"
 
 
 async def test_a_redis_that_runs_scripts_is_fine_and_keeps_nothing() -> None:
@@ -21,7 +21,7 @@ async def test_a_redis_that_runs_scripts_is_fine_and_keeps_nothing() -> None:
         found = await try_redis(server.server(user=":right@", timeout_s=5))
         assert server.command("HELLO", "2", "AUTH", "default", "right").startswith(b"*")
         wrong = await try_redis(server.server(user=":CANARY@", timeout_s=5))
-    assert found == (CheckStatus.OK, "runs the scripts that limits are shared by")
+    assert found == (CheckStatus.OK, "runs the scripts for shared limits")
     assert wrong[0] is CheckStatus.FAILED
     assert "invalid username-password pair" in wrong[1]
     assert wrong[1].endswith(SHARED)
@@ -49,7 +49,7 @@ async def test_a_redis_that_cannot_be_written_or_is_silent_is_told() -> None:
 
 async def test_a_cache_file_can_be_made_in_a_folder_that_is_still_missing(tmp_path: Path) -> None:
     found = await try_file(f"{tmp_path}/one/two/cache.db")
-    assert found == (CheckStatus.OK, f"can be made in {tmp_path}")
+    assert found == (CheckStatus.OK, f"can be created in {tmp_path}")
     assert os.listdir(tmp_path) == []
 
 
@@ -78,7 +78,7 @@ async def test_a_cache_that_cannot_be_written_is_told_with_the_place(tmp_path: P
 
 async def test_a_folder_is_there_can_be_made_or_cannot_be_written(tmp_path: Path) -> None:
     assert await try_folder(str(tmp_path)) == (CheckStatus.OK, "can be written")
-    assert await try_folder(f"{tmp_path}/one/two") == (CheckStatus.OK, f"can be made in {tmp_path}")
+    assert await try_folder(f"{tmp_path}/one/two") == (CheckStatus.OK, f"can be created in {tmp_path}")
     (tmp_path / "file").touch()
     for path in ("/proc/none/requests", f"{tmp_path}/file/requests", f"{tmp_path}/file"):
         status, detail = await try_folder(path)
@@ -87,10 +87,10 @@ async def test_a_folder_is_there_can_be_made_or_cannot_be_written(tmp_path: Path
 
 
 async def test_an_address_that_is_free_in_use_or_elsewhere() -> None:
-    assert await try_address(Server(port=0)) == (CheckStatus.OK, "can be listened on")
+    assert await try_address(Server(port=0)) == (CheckStatus.OK, "is free")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         in_use = await try_address(Server(port=taken.getsockname()[1]))
-    assert in_use == (CheckStatus.WARNING, "in use: by the daemon if it runs already; if not, serve will not start")
+    assert in_use == (CheckStatus.WARNING, "in use; unless that is the daemon itself, serve will not start")
     status, detail = await try_address(Server(host="203.0.113.7"))
     assert status is CheckStatus.FAILED
     assert "203.0.113.7" in detail

@@ -41,7 +41,7 @@ def test_a_route_whose_models_are_listed_is_fine() -> None:
 
 
 def test_a_route_without_models_is_fine_when_the_selector_has_somebody() -> None:
-    assert told(Policy(strategy="panel", members=2)) == (CheckStatus.OK, "the selector chooses")
+    assert told(Policy(strategy="panel", members=2)) == (CheckStatus.OK, "any model")
     status, detail = told(Policy(), {"a": [], "b": []})
     assert status is CheckStatus.FAILED
     assert "no configured provider offers a model" in detail
@@ -50,14 +50,14 @@ def test_a_route_without_models_is_fine_when_the_selector_has_somebody() -> None
 def test_a_model_that_is_not_on_its_providers_list_is_doubtful() -> None:
     assert told(Policy(candidates=("a/m-x", "b/m-b"))) == (
         CheckStatus.WARNING,
-        'a/m-x: not on its provider\'s list; did you mean "m-a"?',
+        'a/m-x: not in the list of its provider; did you mean "m-a"?',
     )
 
 
 def test_a_model_that_nobody_has_is_a_warning_while_another_can_answer() -> None:
     assert told(Policy(candidates=("nobody", "b/m-b"))) == (
         CheckStatus.WARNING,
-        "candidates: nobody: no enabled provider has it",
+        "candidates: nobody: no enabled provider has this model",
     )
     assert told(Policy(members=("nobody", "gone/m")))[0] is CheckStatus.FAILED
 
@@ -78,7 +78,7 @@ def test_a_route_fails_when_all_of_its_providers_did() -> None:
 def test_what_a_silent_vendor_might_have_cannot_be_told() -> None:
     """When nobody was asked that is no fault of anybody's."""
     policy, lists = Policy(candidates=("elsewhere",)), {"a": ["m-a"]}
-    detail = "candidates: elsewhere: cannot be told without the models of b"
+    detail = "candidates: elsewhere: unknown without the model lists of b"
     assert told(policy, lists) == (CheckStatus.WARNING, detail)
     assert told(policy, lists, offline=True) == (CheckStatus.OK, detail)
     assert told(Policy(), {}, offline=True)[0] is CheckStatus.OK

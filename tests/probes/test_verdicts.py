@@ -45,12 +45,12 @@ def with_models(*models: str, kind: LLMProvider = LLMProvider.OPENAI) -> Provide
 
 def test_a_provider_that_lists_its_models_is_fine() -> None:
     assert told(listed("a")) == (CheckStatus.OK, "1 model")
-    assert told(listed("a", "b"), with_models("b")) == (CheckStatus.OK, "2 models, the configured ones among them")
+    assert told(listed("a", "b"), with_models("b")) == (CheckStatus.OK, "2 models, including the configured ones")
 
 
 def test_a_model_that_the_chat_api_does_not_have_is_a_warning_where_nothing_else_may_be_used() -> None:
     entry = msgspec.structs.replace(with_models("gpt-5-pro", "gpt-5.5"), wire="chat")
-    said = '2 models; only the Responses API has gpt-5-pro: leave wire = "chat" out'
+    said = '2 models; only the Responses API has gpt-5-pro: remove wire = "chat"'
     assert told(listed("gpt-5-pro", "gpt-5.5"), entry) == (CheckStatus.WARNING, said)
     assert told(listed("gpt-5-pro", "gpt-5.5"), with_models("gpt-5-pro", "gpt-5.5"))[0] is CheckStatus.OK
 
@@ -58,16 +58,16 @@ def test_a_model_that_the_chat_api_does_not_have_is_a_warning_where_nothing_else
 def test_a_configured_model_that_is_not_listed_is_a_warning_with_what_was_meant() -> None:
     assert told(listed("gpt-5", "other"), with_models("gtp-5")) == (
         CheckStatus.WARNING,
-        '2 models; not among them: gtp-5; did you mean "gpt-5"?',
+        '2 models; not in the list: gtp-5; did you mean "gpt-5"?',
     )
-    assert told(listed("a"), with_models("x", "a", "y")) == (CheckStatus.WARNING, "1 model; not among them: x, y")
+    assert told(listed("a"), with_models("x", "a", "y")) == (CheckStatus.WARNING, "1 model; not in the list: x, y")
 
 
 def test_a_list_that_is_empty_or_slower_than_the_runtime_waits_is_a_warning() -> None:
-    assert told(listed()) == (CheckStatus.WARNING, "answers, with a list of models that is empty")
+    assert told(listed()) == (CheckStatus.WARNING, "responds, but its list of models is empty")
     status, detail = told(listed("a", seconds=LISTING_SECONDS + 1))
     assert status is CheckStatus.WARNING
-    assert detail.startswith("1 model, but the runtime waits 10 s for a list")
+    assert detail.startswith("1 model, but the runtime waits only 10 s for a list")
     assert told(listed("a", seconds=LISTING_SECONDS + 1), with_models("a"))[0] is CheckStatus.OK
 
 
@@ -114,7 +114,7 @@ def test_every_failure_that_asking_for_a_list_can_have_has_advice() -> None:
 
 def test_a_server_that_wants_a_key_and_has_none_is_told_so() -> None:
     bare = Provider(kind=LLMProvider.OPENAI_COMPATIBLE)
-    assert told(failed(FailureKind.AUTH, "no", 401), bare)[1] == "no (HTTP 401); it wants a key: providers.p.api_key"
+    assert told(failed(FailureKind.AUTH, "no", 401), bare)[1] == "no (HTTP 401); it needs a key: providers.p.api_key"
 
 
 def test_who_is_told_to_slow_down_was_let_in() -> None:

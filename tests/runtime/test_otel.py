@@ -239,7 +239,7 @@ def test_a_key_in_a_header_is_refused_and_other_values_are_not() -> None:
         "dd-otlp-source": "llmobs",
         "dd-api-key": "CANARY",
     }
-    with pytest.raises(ConfigError, match=r"otel\.headers\.Authorization: a key is never written here") as told:
+    with pytest.raises(ConfigError, match=r"otel\.headers\.Authorization: a key must not be written here") as told:
         parse(b'[otel]\nheaders = { Authorization = "Basic CANARY" }\n', {})
     assert "CANARY" not in str(told.value)
 

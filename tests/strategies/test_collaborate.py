@@ -169,9 +169,9 @@ def test_a_route_names_its_members_in_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ('members = ["b/m"]', 'routes.panel.members: "b/m" is of no configured provider'),
-        ('synthesiser = "b/m"', 'routes.panel.synthesiser: "b/m" is of no configured provider'),
-        ('judge = "b/m"', 'routes.panel.judge: "b/m" is of no configured provider'),
+        ('members = ["b/m"]', 'routes.panel.members: no configured provider for "b/m"'),
+        ('synthesiser = "b/m"', 'routes.panel.synthesiser: no configured provider for "b/m"'),
+        ('judge = "b/m"', 'routes.panel.judge: no configured provider for "b/m"'),
         ("members = 99", "routes.panel.members: expected a whole number of at most 16"),
         (
             'strategy = "pannel"',

@@ -142,7 +142,7 @@ async def test_the_last_follower_may_be_at_the_other(jumping_clock: MockClock) -
             await trio.sleep(1)
             assert two.one.engine.open_runs == 1
         await two.one.engine.until(lambda: two.one.engine.open_runs == 0)
-        assert two.one.engine.runs[0].cancelled_because == "nobody follows this response any more"
+        assert two.one.engine.runs[0].cancelled_because == "all clients of this response have left"
 
 
 async def test_a_worker_that_is_gone_takes_its_own_responses_with_it_and_says_so(jumping_clock: MockClock) -> None:

@@ -1,12 +1,12 @@
 """The run log: a response as an append-only list of events.
 
-One writer appends; any number of followers read, each with a cursor of its own, from the start or a later position, at
-their own pace. So a slow follower costs nothing but the log itself, whose size is limited, and the writer never waits
-for anyone.
+One writer appends. Any number of followers read at their own pace, each with its own cursor, from the start or from a
+later position. The writer never waits for a follower. A slow follower needs only the memory of the log, which is
+limited.
 
-The position of an event is the number of events before it, and never changes. Older deltas are joined, independently of
-the followers, because an event costs far more memory than the text of a token. The length of each piece is kept, so a
-position inside a joined delta still leads to exactly the rest of it.
+The position of an event is the number of events before it, and never changes. Older deltas are joined, because an event
+takes far more memory than the text of a token. The length of each piece is kept, so a reader can still begin inside a
+joined delta.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from llm_protocol.content import Image
 from llm_protocol.events import DELTAS, TERMINAL, Event, Failed, FieldsAdded, Finished, ItemDone, Restarted
 
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
-"""The default size limit of a log, in bytes as `weigh` counts them (8 MiB)."""
+"""The default size limit of a log, in bytes as `weigh` counts them: 8 MiB."""
 
 NEWEST_EVENTS = 64
-"""The number of events at the end of a log that are kept unjoined."""
+"""The newest events of a log, as many as this, are not joined."""
 
 JOINED_CHARACTERS = 16 * 1024
-"""The approximate length limit of a joined delta: longer ones would be copied too often while they grow."""
+"""The approximate limit on the length of a joined delta. A longer one would be copied too often while it grows."""
 
 EVENT_BYTES = 160
-"""The memory of an event besides its text: the struct, the headers of its strings, its slot in the log."""
+"""The memory of an event without its text, in bytes: the struct, the headers of its strings, its place in the log."""
 
 
 class LogLimitExceeded(Exception):  # noqa: N818  (it says what happened, as trio's TooSlowError does)
@@ -51,7 +51,7 @@ class LogLimitExceeded(Exception):  # noqa: N818  (it says what happened, as tri
 
 
 def weigh(event: Event) -> int:
-    """The size of an event, in bytes."""
+    """Return the size of an event, in bytes."""
     if isinstance(event, ANY_DELTAS):
         return EVENT_BYTES + _text_bytes(event.text) + len(event.lengths)
     if isinstance(event, ItemDone):
@@ -67,16 +67,16 @@ def weigh(event: Event) -> int:
 
 
 def _text_bytes(text: str) -> int:
-    """The memory of a text's characters: up to four bytes each if it is not ASCII."""
+    """Return the memory of the characters of a text: up to four bytes each if it is not ASCII."""
     return len(text) if text.isascii() else sys.getsizeof(text)
 
 
 @final
 class RunLog:
-    """Append-only, limited in size, ends with exactly one ``Finished`` or ``Failed``.
+    """An append-only list of events, limited in size, that ends with exactly one ``Finished`` or ``Failed``.
 
-    ``on_end`` is called with the end, before the followers are woken, and ``on_late`` once for each event that comes
-    after it.
+    ``on_end`` is called with the end, before the followers are woken. ``on_late`` is called for each event that is
+    appended after the end.
     """
 
     __slots__ = (
@@ -94,14 +94,14 @@ class RunLog:
         self.on_end: Callable[[Finished | Failed], None] | None = None
         self.on_late: Callable[[], None] | None = None
         self.on_append: Callable[[Event], None] | None = None
-        """Called with each event, by who observes the run without following it."""
+        """Called with each event. For code that observes the run without being a follower."""
         self._joined: list[Event] = []
         self._starts: list[int] = []  # the position of each event in _joined
         self._joined_count = 0
-        """The number of events that _joined stands for; the position of the first of _newest."""
+        """How many events were joined into ``_joined``: the position of the first of ``_newest``."""
         self._newest: list[Event] = []
         self._unrepeated = 0
-        """Bytes of deltas that no complete part has repeated yet."""
+        """The bytes of deltas that no complete part has repeated yet."""
         self._on_deserted = on_deserted
         self._grown: trio.Event | None = None
         self._ended: trio.Event | None = None
@@ -113,18 +113,18 @@ class RunLog:
 
     @property
     def events(self) -> list[Event]:
-        """All events, the older ones joined."""
+        """All events. Older deltas are joined."""
         return [*self._joined, *self._newest]
 
     def append(self, event: Event) -> None:
-        """Append an event and wake the followers. An event after the end is dropped, and reported to ``on_late``. A
-        joined delta of another log is one event here.
+        """Append an event and wake the followers. An event after the end is dropped, and passed to ``on_late``. A
+        joined delta of another log counts as one event.
 
         Raises `LogLimitExceeded` if the log is full; the terminal event always fits.
         """
         if self.end is not None:
-            # Not a bug of the writer: a cancelled run is closed at once, and a task that Trio has already scheduled
-            # with data from the network still runs up to its next checkpoint.
+            # This is not a bug of the writer. A cancelled run is closed at once, but a task that Trio has already
+            # scheduled with data from the network still runs up to its next checkpoint.
             if self.on_late is not None:
                 self.on_late()
             return
@@ -153,8 +153,8 @@ class RunLog:
             wake()
 
     def restore(self, events: Iterable[Event]) -> None:
-        """Go on with what another log holds from here on (`read`), at the same positions, and wake the followers. A
-        log that is written so is written in no other way, but for its end.
+        """Append what another log holds from this position on (`read`), and wake the followers. The positions stay the
+        same. A log that is filled in this way must not be appended to, except for its end.
         """
         for event in events:
             self._joined.append(event)
@@ -168,8 +168,8 @@ class RunLog:
         self._wake()
 
     def _charge(self, event: Event) -> None:
-        """Count an event's size. A complete part counts only as far as it exceeds the deltas that it repeats: a
-        response must not fail at its very end, when all of it was delivered.
+        """Count the size of an event. Of a complete part, only what exceeds the deltas that it repeats is counted:
+        otherwise a response could exceed the limit at its end, after all of it was delivered.
         """
         weight = weigh(event)
         repeated = 0
@@ -186,13 +186,13 @@ class RunLog:
             self._unrepeated -= repeated
 
     def _join_oldest(self) -> None:
-        """Join all but the newest events."""
+        """Join the deltas among all but the newest events."""
         moving = self._newest[:-NEWEST_EVENTS]
         del self._newest[:-NEWEST_EVENTS]
         for event in _with_runs_joined(moving):
             last = self._joined[-1] if self._joined else None
             if last is not None and _can_grow(last, event):
-                assert isinstance(last, ANY_DELTAS), "only deltas grow"
+                assert isinstance(last, ANY_DELTAS), "only deltas are joined to"
                 assert isinstance(event, ANY_DELTAS), "only deltas make others grow"
                 grown = self._joined[-1] = join((last, event))
                 self.size += weigh(grown) - weigh(last)
@@ -204,7 +204,9 @@ class RunLog:
         self.size -= sum(weigh(event) for event in moving if isinstance(event, ANY_DELTAS))
 
     def read(self, start: int = 0) -> list[Event]:
-        """The events from position ``start`` on; of a joined delta, the part after that position."""
+        """Return the events from position ``start`` on. If that is inside a joined delta, the first is the rest of
+        it.
+        """
         if start >= self._joined_count:
             return self._newest[start - self._joined_count :]
         at = bisect_right(self._starts, start) - 1
@@ -216,9 +218,9 @@ class RunLog:
         return found
 
     def follow(self, start: int = 0, wake: Callable[[], None] | None = None) -> Follower:
-        """A follower whose next event is the one at ``start``; use it as a context manager, which closes it.
+        """Return a follower whose next event is the one at ``start``. Use it as a context manager, which closes it.
 
-        ``wake`` is called, synchronously, at each append: for a reader that waits for several logs at once.
+        ``wake`` is called synchronously after each append. A reader of several logs at once needs it.
         """
         return Follower(self, start, wake)
 
@@ -232,19 +234,19 @@ class RunLog:
         if wake is not None:
             self._watchers.remove(wake)
         if self.followers == 0 and self._on_deserted is not None:
-            # the reference back to the run would form a cycle for the garbage collector
+            # break the reference cycle through the run, so that no garbage collection is needed
             deserted, self._on_deserted = self._on_deserted, None
             if self.end is None:
                 deserted()
 
     async def wait_ended(self) -> None:
-        """Wait for the terminal event, undisturbed by what comes before it."""
+        """Wait for the terminal event. The events before it do not wake the waiting task."""
         if self.end is None:
             self._ended = self._ended or trio.Event()
             await self._ended.wait()
 
     async def wait_past(self, length: int) -> None:
-        """Wait until the log is longer than ``length``. Cancelling it leaves nothing behind."""
+        """Wait until the log has more than ``length`` events. Cancelling this leaves nothing behind."""
         while len(self) <= length:
             if self._grown is None:  # every waiting follower waits for the same event
                 self._grown = trio.Event()
@@ -252,7 +254,7 @@ class RunLog:
 
 
 def _with_runs_joined(events: Iterable[Event]) -> Iterator[Event]:
-    """The events in order, with adjacent short deltas of one text joined."""
+    """Return the events in order, with adjacent short deltas of one text joined."""
     run: list[AnyDelta] = []
     for event in events:
         if run and _can_grow(run[0], event):
@@ -271,7 +273,7 @@ def _with_runs_joined(events: Iterable[Event]) -> Iterator[Event]:
 
 
 def _can_grow(last: Event, event: Event) -> bool:
-    """Whether ``event`` may be joined to ``last``."""
+    """Return whether ``event`` may be joined to ``last``."""
     return (
         isinstance(last, ANY_DELTAS)
         and isinstance(event, ANY_DELTAS)
@@ -284,9 +286,7 @@ def _can_grow(last: Event, event: Event) -> bool:
 
 @final
 class Follower:
-    """A cursor into a log. While it is open, the run has a follower; when the last one closes, the run may be
-    cancelled.
-    """
+    """A cursor into a log. When the last open follower of a run is closed, the run may be cancelled."""
 
     __slots__ = ("_log", "_open", "_wake", "position")
 
@@ -298,22 +298,20 @@ class Follower:
         log._attach(wake)
 
     def take(self) -> Sequence[Event]:
-        """The events that have arrived and were not taken yet, without waiting; may be empty. Old deltas
-        come joined.
-        """
+        """Return the events that were not taken yet, without waiting. There may be none. Old deltas are joined."""
         events = self._log.read(self.position)
         self.position = max(self.position, len(self._log))
         return events
 
     @property
     def at_end(self) -> bool:
-        """Whether the log has ended and all of it was taken."""
+        """Whether the log has ended and all its events were taken."""
         return self._log.end is not None and self.position >= len(self._log)
 
     async def next(self) -> Sequence[Event]:
-        """Wait for events and take them all; empty only if the log has ended.
+        """Wait for events and return all of them. The result is empty only if the log has ended.
 
-        The wait is limited by the run's own deadline, which always ends the log.
+        The deadline of the run limits the wait, because it ends the log.
         """
         if self.at_end:
             await trio.lowlevel.checkpoint()
@@ -322,11 +320,11 @@ class Follower:
         return self.take()
 
     def close(self) -> None:
-        """Stop following. Closing twice is harmless."""
+        """Stop following. Closing twice does nothing."""
         if self._open:
             self._open = False
             self._log._detach(self._wake)
-            self._wake = None  # it may refer back to this object
+            self._wake = None  # it may refer to this object: break the cycle
 
     def __enter__(self) -> Follower:
         return self

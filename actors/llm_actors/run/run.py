@@ -1,7 +1,7 @@
 """A run: the execution of one request, owned by the orchestrator.
 
-It has one cancel scope and one deadline, whether the request came from a program or over the server. When its last
-follower leaves, it is cancelled, unless it is a background run, which waits for future followers.
+It has one cancel scope and one deadline, whether the request came from a program or over HTTP. When its last follower
+leaves, it is cancelled. A background run is not: it waits for later followers.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse, Usage, new_response_id
 from llm_protocol.trace_context import TraceContext
 
-DESERTED = "nobody follows this response any more"
-"""Why a run was cancelled whose last follower has left."""
+DESERTED = "all clients of this response have left"
+"""The reason why a run is cancelled when its last follower has left."""
 
 Judge: TypeAlias = Callable[[Sequence[LLMResponse]], int | Awaitable[int]]
-"""A program's own choice among several responses: returns the index of the best, directly or as an awaitable."""
+"""A program's function that chooses among several responses: it returns the index of the best, or an awaitable of
+it."""
 
 
 @final
 class Run:
-    """One request in progress. ``started_at`` is when it was accepted, on Trio's clock; its deadline counts from there.
-    ``judge`` chooses for the strategy ``best_of``.
+    """One request in progress. ``started_at`` is when it was accepted, on Trio's clock; the deadline counts from then.
+    ``judge`` chooses the best response for the strategy ``best_of``.
     """
 
     __slots__ = (
@@ -59,20 +60,21 @@ class Run:
         self.response_id = response_id or new_response_id()
         self.started_at = trio.current_time() if started_at is None else started_at
         self.trace: TraceContext | None = None
-        """Its place in a trace; `None`: nobody traces it."""
+        """Its place in a trace; `None`: it is not traced."""
         self.timed: tuple[float, float] | None = None
-        """When it ended, by the wall clock, and how many seconds it took. Set for those who write it down."""
+        """When it ended, by the wall clock, and how many seconds it took. Set when it has ended, for logs and
+        traces."""
         self.scope = trio.CancelScope(deadline=self.started_at + deadline_s)
         self.cancelled_because: str | None = None
         self._cancelled_as = FailureKind.CANCELLED
         self.log = RunLog(limit_bytes=log_limit_bytes, on_deserted=None if background else self._deserted)
 
     def follow(self, start: int = 0, wake: Callable[[], None] | None = None) -> Follower:
-        """A follower of the log from event ``start`` on; see `RunLog.follow`."""
+        """Return a follower of the log from event ``start`` on; see `RunLog.follow`."""
         return self.log.follow(start, wake)
 
     def cancel(self, reason: str, kind: FailureKind = FailureKind.CANCELLED) -> None:
-        """Ask the run to end. Its log then ends with a failure of this ``kind``, unless it has ended already."""
+        """Cancel the run. Its log will end with a failure of this ``kind``, unless it has already ended."""
         if self.log.end is None and self.cancelled_because is None:
             self.cancelled_because, self._cancelled_as = reason, kind
             self.scope.cancel(reason)
@@ -103,7 +105,9 @@ class Run:
         decision: JsonObject | None = None,
         processing_time_ms: float | None = None,
     ) -> LLMResponse:
-        """The response so far. Where there is no clock, in another thread, it needs a time."""
+        """Return the response so far. Outside the thread of the runtime, where there is no clock, pass
+        ``processing_time_ms``.
+        """
         fold = self.fold()
         return fold.response(
             request_id=self.request.request_id,
@@ -116,7 +120,7 @@ class Run:
         )
 
     def fold(self) -> Fold:
-        """The log so far, as a response."""
+        """Return the events so far, folded into one response."""
         return Fold().add_all(self.log.events)
 
     def finish(self, end: Finished, response: LLMResponse) -> None:
@@ -124,7 +128,7 @@ class Run:
         self.log.append(Finished(reason=end.reason, raw_reason=end.raw_reason, response=response))
 
     def fail(self, failure: Failure, response: LLMResponse | None = None) -> None:
-        """Close the log with a failure. Does nothing when it has ended already."""
+        """Close the log with a failure. Does nothing if it has already ended."""
         if self.log.end is None:
             self.log.append(Failed(failure=failure, response=response or self.folded(provider=failure.provider or "")))
 
@@ -136,8 +140,8 @@ class Run:
         usage: Usage | None = None,
         cost: float | None = None,
     ) -> None:
-        """Make sure that the log has an end, whatever ended the run. ``decision`` and ``tried`` describe how far it had
-        come; ``usage`` and ``cost`` what it used.
+        """Close the log with a failure if it has no end yet. ``decision`` and ``tried`` describe what the run has done
+        so far; ``usage`` and ``cost``, what it has used.
         """
         if self.log.end is None:
             message = "; ".join(filter(None, (self._words(), tried)))
@@ -159,5 +163,5 @@ class Run:
 
     @property
     def is_late(self) -> bool:
-        """Whether its deadline has passed."""
+        """Whether the deadline of the run has passed."""
         return trio.current_time() >= self.scope.deadline

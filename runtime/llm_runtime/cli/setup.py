@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
 from llm_runtime.config import Config, ConfigError, discover, installed_vendors, load
-from llm_runtime.config.keys import checked
+from llm_runtime.config.keys import checked_key
 from llm_runtime.config.providers import checked_url
 
 CHECKOUT = "LLM_RUNTIME_CHECKOUT"
@@ -78,7 +78,7 @@ def daemon(url: str | None, file: str | None, environ: Mapping[str, str], ca_fil
         return None
     trusted = ca_file or environ.get("LLM_RUNTIME_CA_FILE")
     try:
-        key = checked(environ["LLM_RUNTIME_KEY"], "LLM_RUNTIME_KEY") if environ.get("LLM_RUNTIME_KEY") else None
+        key = checked_key(environ["LLM_RUNTIME_KEY"], "LLM_RUNTIME_KEY") if environ.get("LLM_RUNTIME_KEY") else None
         return Daemon(checked_url(url).removesuffix("/v1") + "/v1", key, os.path.abspath(trusted) if trusted else None)
     except ConfigError:
         raise ConfigError("the daemon's URL is not an address like http://127.0.0.1:8080") from None

@@ -1,4 +1,6 @@
-"""Whether the budgets limit anything, and whether whom they and the request log name is there."""
+"""Checks of budgets and the request log: each budget has a limit, and the keys, teams and routes that they name
+exist.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +12,21 @@ from llm_runtime.config.model import Config
 
 
 def check_budgets(config: Config) -> None:
-    """Raise `ConfigError` for budgets that cannot be meant so."""
+    """Raise `ConfigError` for budgets that limit nothing or name unknown keys, teams or routes."""
     teams = {key.team for key in config.keys.values() if key.team}
     mistakes = Mistakes()
     for name, budget in config.budgets.items():
         with mistakes.under("budgets", name):
             if budget.usd is None and budget.tokens is None:
-                raise ConfigError("a budget needs usd or tokens: without either it limits nothing")
+                raise ConfigError("a budget needs usd, tokens or both; without them it limits nothing")
             _check(budget.keys, config.keys, "key", "keys")
-            _check(budget.teams, teams, "team of a key", "teams")
+            _check(budget.teams, teams, "team with a key", "teams")
             _check(budget.routes, config.routes, "route", "routes")
     mistakes.raise_any()
 
 
 def check_request_log(config: Config) -> None:
-    """Raise `ConfigError` where the request log is of somebody who is not there."""
+    """Raise `ConfigError` if the request log names unknown keys or routes."""
     if config.request_log is None:
         return
     with under("request_log"):
@@ -35,11 +37,11 @@ def check_request_log(config: Config) -> None:
 def _check(named: Sequence[str], known: Collection[str], what: str, where: str) -> None:
     for name in named:
         if name not in known:
-            there = suggestion(name, known) or f"; there are: {', '.join(sorted(known)) or 'none'}"
-            raise ConfigError(f'"{name}" is no {what}{there}', where)
+            there = suggestion(name, known) or f"; known: {', '.join(sorted(known)) or 'none'}"
+            raise ConfigError(f'there is no {what} "{name}"{there}', where)
 
 
 def kept_in_memory(config: Config) -> Iterator[str]:
-    """A line for whoever has budgets and nothing that remembers them."""
+    """Warn that budgets are in memory only, if there is no store."""
     if config.budgets and config.store is None:
-        yield "budgets are in memory alone, and begin anew with each start: [store] keeps them"
+        yield "budgets are kept in memory and are empty again after a restart; [store] keeps them in a file"

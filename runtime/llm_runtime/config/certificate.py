@@ -1,4 +1,4 @@
-"""The server's certificate: whether its files can be used, and until when."""
+"""Checks the server's certificate: whether its files can be used, and when it expires."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.server import ServerTls
 
 SOON: Final = timedelta(days=14)
-"""An end of the certificate that is as near as this is told."""
+"""A certificate that expires within this time causes a warning."""
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x30, 0x17, 0x18, 0xA0
@@ -23,7 +23,9 @@ _SUBJECT_ALT_NAME = b"\x06\x03\x55\x1d\x11"
 
 
 def server_context(config: ServerTls) -> ssl.SSLContext:
-    """The context that the files make. Blocks; raises `ConfigError` at the field, relative to ``server.tls``."""
+    """Return a TLS context with the configured files. Blocks. Raises `ConfigError` with a path relative to
+    ``server.tls``.
+    """
     until = valid_until(config)
     if until <= datetime.now(UTC):
         raise ConfigError(f"{config.certificate} expired at {until:%Y-%m-%d %H:%M} UTC", "certificate")
@@ -36,7 +38,7 @@ def server_context(config: ServerTls) -> ssl.SSLContext:
     try:
         context.load_cert_chain(config.certificate, config.key, password=_refuse_to_ask)
     except _EncryptedKeyError:
-        raise ConfigError("the key is encrypted, and its password cannot be entered here", where) from None
+        raise ConfigError("the private key is encrypted: use one without a password", where) from None
     except ssl.SSLError as exc:
         if exc.reason == "KEY_VALUES_MISMATCH":
             raise ConfigError(f"the key does not belong to the certificate {config.certificate}", where) from None
@@ -52,7 +54,7 @@ def server_context(config: ServerTls) -> ssl.SSLContext:
 
 
 def valid_until(config: ServerTls) -> datetime:
-    """Until when the certificate can be used. Blocks; raises `ConfigError`."""
+    """Return when the certificate expires. Blocks. Raises `ConfigError`."""
     try:
         return _not_after(_first_certificate(config))
     except (ValueError, IndexError):
@@ -60,7 +62,7 @@ def valid_until(config: ServerTls) -> datetime:
 
 
 def certificate_names(config: ServerTls) -> list[str]:
-    """The host names and IP addresses that the certificate is for. Blocks; raises `ConfigError`."""
+    """Return the host names and IP addresses of the certificate. Blocks. Raises `ConfigError`."""
     der = _first_certificate(config)
     try:
         at = der.index(_SUBJECT_ALT_NAME) + len(_SUBJECT_ALT_NAME)
@@ -105,7 +107,9 @@ def _read(path: str, field: str) -> bytes:
 
 
 def _not_after(der: bytes) -> datetime:
-    """The end of the validity in an X.509 certificate, which `ssl` does not tell of one's own."""
+    """Return the end of the validity of an X.509 certificate. `ssl` has no function for that, for one's own
+    certificate.
+    """
     certificate, _, _ = _element(der, 0, _SEQUENCE)
     at, _, _ = _element(der, certificate, _SEQUENCE)
     if der[at] == _VERSION:
@@ -123,7 +127,7 @@ def _not_after(der: bytes) -> datetime:
 
 
 def _element(der: bytes, at: int, kind: int | None = None) -> tuple[int, int, int]:
-    """Where the content of the element at ``at`` begins and ends, and its kind."""
+    """Return where the content of the DER element at ``at`` begins and ends, and its kind."""
     found, size, at = der[at], der[at + 1], at + 2
     if kind is not None and found != kind:
         raise ValueError("not a certificate")

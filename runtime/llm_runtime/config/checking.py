@@ -1,4 +1,4 @@
-"""A `Config` made in Python, checked as a file is: by the same code, in the same words."""
+"""Checks a `Config` that was created in Python, with the same code and the same messages as a file."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _SECTIONS = (
 
 @final
 class _Given(KeyReader):
-    """Keys that are there already: a table has a reference in place of each."""
+    """Holds keys that are `Secret`s already. In the table, each is replaced by a reference, as in a file."""
 
     def __init__(self) -> None:
         super().__init__({}, Path())
         self._secrets: list[Secret] = []
 
     def table(self, value: object) -> Any:
-        """``value`` as a file would say it: without what is at its default, keys as references."""
+        """Return ``value`` as a table of a file: without default values, and with references to keys."""
         match value:
             case Secret():
                 self._secrets.append(value)
@@ -55,7 +55,7 @@ class _Given(KeyReader):
     def read(self, reference: object) -> Secret:
         name = str(reference).removeprefix("env:")
         if not name.isdecimal() or int(name) >= len(self._secrets):
-            raise ValueError("a key is a Secret: write Secret(...)")
+            raise ValueError("a key must be a Secret: write Secret(...)")
         return self._secrets[int(name)]
 
     def read_provider(self, reference: object) -> Secret:
@@ -67,8 +67,9 @@ def _default(field: msgspec.structs.FieldInfo) -> object:
 
 
 def checked_config(config: Config, own: OwnNames = NO_OWN_NAMES) -> Config:
-    """``config``, completed as a file's would be: addresses without a trailing slash, the vendors' own where none is
-    given. ``own``: the program's strategies and orderings. Raises `ConfigError` with all that is wrong.
+    """Return ``config`` with defaults filled in, as for a file: addresses have no trailing slash, and a provider
+    without one has its vendor's. ``own``: the strategies and orderings of the program. Raises `ConfigError` with all
+    mistakes.
     """
     given = _Given()
     table = {name: given.table(getattr(config, name)) for name in _SECTIONS}

@@ -1,7 +1,7 @@
-"""From a TOML table to a section's struct, with errors that a person can act on.
+"""Converts a TOML table to the struct of a section, with clear error messages.
 
-`msgspec.convert` does the checking. It is called once per named entry, because its messages cannot name the keys of a
-dict; unknown keys are looked for first, to suggest what was meant.
+`msgspec.convert` checks the values. It is called for each named entry, because its messages do not contain the keys of
+a dict. Unknown keys are looked for first, so that the message can suggest the right one.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _KINDS = {**KINDS, "object": "a table"}
 
 
 def convert(table: object, section: type[S], read_secret: ReadSecret) -> S:
-    """``table`` as ``section``, keys read by ``read_secret``. Raises `ConfigError`, its path relative to the table,
-    with all that is wrong in it.
+    """Return ``table`` as a ``section``. ``read_secret`` reads keys. Raises `ConfigError` with all mistakes in the
+    table; its path is relative to the table.
     """
     mistakes: list[ConfigError] = []
     left_out: set[str] = set()
@@ -54,7 +54,7 @@ def convert(table: object, section: type[S], read_secret: ReadSecret) -> S:
             if missing is None or missing["field"] not in left_out:
                 mistakes.append(_explained(str(exc), section))
             if missing or not mistakes[-1].path or not isinstance(table, dict):
-                break  # it is of the whole table
+                break  # the mistake concerns the whole table
             left_out.add(mistakes[-1].path[0])
             continue
         if not mistakes:
@@ -64,7 +64,7 @@ def convert(table: object, section: type[S], read_secret: ReadSecret) -> S:
 
 
 def refuse_unknown(table: object, section: type[msgspec.Struct]) -> None:
-    """Refuse the keys of ``table``, and of sections within it, that do not exist."""
+    """Raise `ConfigError` for unknown keys of ``table`` and of the sections in it."""
     if not isinstance(table, dict):
         raise ConfigError("expected a table")
     mistakes = Mistakes()
@@ -80,7 +80,7 @@ def refuse_unknown(table: object, section: type[msgspec.Struct]) -> None:
 
 
 def _all_of(names: Iterable[str]) -> str:
-    return f"; there are: {', '.join(names)}"
+    return f"; known keys: {', '.join(names)}"
 
 
 def _explained(text: str, section: type[msgspec.Struct]) -> ConfigError:

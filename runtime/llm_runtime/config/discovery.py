@@ -1,4 +1,4 @@
-"""The configuration nobody wrote: providers whose usual key is in the environment, and the local model."""
+"""The configuration without a file: providers whose usual key is in the environment, and the local model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from llm_protocol.vendor import Vendor, VendorTable
 from llm_protocol.vendors import LOCAL_MODEL, VENDORS
 from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback
-from llm_runtime.config.keys import checked
+from llm_runtime.config.keys import checked_key
 from llm_runtime.config.model import Config, Provider
 from llm_runtime.config.providers import completed
 from llm_runtime.config.proxies import with_proxies
 
 LOOPBACK_SECONDS: Final = 0.5
-"""How long a server on this machine is waited for."""
+"""Seconds to wait for a server on this machine."""
 
 
 def discover(
@@ -31,11 +31,12 @@ def discover(
     timeouts: Timeouts | None = None,
     vendors: VendorTable = VENDORS,
 ) -> Config:
-    """A provider, named like its kind, for each vendor whose key is set; with ``local`` also the local model.
+    """Return a configuration with a provider, named like its kind, for each vendor whose key is set. With ``local``, it
+    also has the local model.
 
-    With ``loopback``, where no key is set, servers on this machine are asked whether they are there (an Ollama); this
-    blocks for `LOOPBACK_SECONDS` each at the most. One that answers takes the place of the local model.
-    ``reasons`` says why each is there; ``notes`` names keys that were seen and passed over. Never raises.
+    With ``loopback``, and if no key is set, this looks for model servers on this machine, such as Ollama, and blocks
+    for at most `LOOPBACK_SECONDS` each. A server that is found replaces the local model. ``reasons`` of the result says
+    why each provider is there; ``notes``, which keys were ignored. Never raises.
     """
     timeouts = timeouts or Timeouts()
     providers: dict[str, Provider] = {}
@@ -47,20 +48,20 @@ def discover(
         if variable is None or (vendor.base_url is None and address is None):
             continue
         try:
-            key = checked(environ[variable], variable)
+            key = checked_key(environ[variable], variable)
             entry = Provider(kind=kind, api_key=key, timeouts=timeouts, **_of_account(vendor, environ))
             if address is not None:
                 entry = msgspec.structs.replace(entry, base_url=environ[address].strip())
             providers[kind] = completed(entry, Path(), vendors)
         except (ValueError, ConfigError) as exc:
             what = f"{address}: {exc.message}" if isinstance(exc, ConfigError) else str(exc)
-            notes.append(f"{what}: passed over")
+            notes.append(f"{what}: ignored")
             continue
-        reasons[kind] = f"{variable} is set" + (f", and its address in {address}" if address else "")
+        reasons[kind] = f"{variable} is set" + (f", with the address in {address}" if address else "")
     for kind, vendor in vendors.items() if loopback and not providers else ():
         if vendor.found_on_loopback and vendor.base_url is not None and _answers(vendor.base_url):
             providers[kind] = completed(Provider(kind=kind, timeouts=timeouts), Path(), vendors)
-            reasons[kind] = f"answers at {vendor.base_url}"
+            reasons[kind] = f"responds at {vendor.base_url}"
             local = False
     if local:
         providers["local"] = Provider(kind="local", models=(LOCAL_MODEL,), timeouts=timeouts)
@@ -70,7 +71,7 @@ def discover(
 
 
 def _answers(base_url: str) -> bool:
-    """Whether a server lists models there. Blocks, for `LOOPBACK_SECONDS` at the most for each of its answers."""
+    """Return whether a server lists models at ``base_url``. Blocks for at most `LOOPBACK_SECONDS` per read."""
     from http.client import HTTPConnection, HTTPException
 
     parts = urlsplit(base_url)
@@ -87,6 +88,6 @@ def _answers(base_url: str) -> bool:
 
 
 def _of_account(vendor: Vendor, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Organization and project, as the vendor's SDK reads them."""
+    """Return the organization and project from the variables that the vendor's SDK reads."""
     found = {part: environ.get(header.variable or "", "").strip() for part, header in vendor.account_headers.items()}
     return {part: value for part, value in found.items() if value}

@@ -1,4 +1,4 @@
-"""The one way in which a configuration can be wrong."""
+"""The error for a mistake in the configuration."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import FailureKind
 
 MOST_MISTAKES = 20
-"""Mistakes that are told in one run."""
+"""The most mistakes that are reported at once."""
 
 MAX_ENTRY = 300
-"""Characters of an entry's name in a message."""
+"""The most characters of an entry's name in a message."""
 
 
 class ConfigError(LLMClientError):
-    """The configuration cannot be used. ``str()`` is one line for a person and never holds a key.
+    """The configuration cannot be used. ``str()`` is one line and never contains a key.
 
-    ``file`` and ``line`` (from 1) say where, as far as known; ``path`` is where in the tables. ``more`` are the other
-    mistakes that were found in the same run.
+    ``file`` and ``line`` (from 1) say where the mistake is, if known; ``path`` is the path of the entry in the tables.
+    ``more``: the other mistakes that were found with it.
     """
 
     kind = FailureKind.BAD_REQUEST
@@ -40,23 +40,25 @@ class ConfigError(LLMClientError):
 
     @property
     def all(self) -> tuple[ConfigError, ...]:
-        """All mistakes, itself the first."""
+        """All mistakes, this one first."""
         return (self, *self.more)
 
     def below(self, *path: str) -> ConfigError:
-        """The same, its path and the others' within ``path``."""
+        """Return the same error with ``path`` before its own path and before those of ``more``."""
         more = [each.below(*path) for each in self.more]
         return ConfigError(self.message, *path, *self.path, file=self.file, line=self.line, more=more)
 
 
 def _one_line(text: str) -> str:
-    """``text``, which may quote the configuration, with what would end the line or command a terminal written out."""
+    """Return ``text`` with control characters escaped. It may quote the configuration, and must stay one harmless
+    line.
+    """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @contextmanager
 def under(*path: str) -> Iterator[None]:
-    """A `ConfigError` from the block gets ``path`` before its own."""
+    """Put ``path`` before the path of a `ConfigError` from the block."""
     try:
         yield
     except ConfigError as exc:
@@ -65,27 +67,27 @@ def under(*path: str) -> Iterator[None]:
 
 @final
 class Mistakes:
-    """Collects what is wrong in several places, so that all of it is told in one run."""
+    """Collects the mistakes in several places, so that all are reported at once."""
 
     def __init__(self) -> None:
         self._found: list[ConfigError] = []
 
     @contextmanager
     def under(self, *path: str) -> Iterator[None]:
-        """A `ConfigError` from the block is kept, with ``path`` before its own, and the program goes on behind it."""
+        """Collect a `ConfigError` from the block, with ``path`` before its own path, and continue after the block."""
         try:
             yield
         except ConfigError as exc:
             self._found.append(exc.below(*path))
 
     def raise_any(self) -> None:
-        """Raise the first `ConfigError`, if there was one, with the others as its ``more``."""
+        """Raise the first collected `ConfigError`, if there is one, with the others as its ``more``."""
         if self._found:
             raise together(self._found)
 
 
 def together(mistakes: Sequence[ConfigError]) -> ConfigError:
-    """Several mistakes as one exception."""
+    """Return several mistakes as one exception."""
     first, *others = [alone for each in mistakes for alone in each.all][:MOST_MISTAKES]
     more = [ConfigError(each.message, *each.path, file=each.file, line=each.line) for each in others]
     return ConfigError(first.message, *first.path, file=first.file, line=first.line, more=more)

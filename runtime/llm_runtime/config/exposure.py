@@ -1,4 +1,6 @@
-"""Check who can reach the daemon: loopback needs nothing; any other address needs a key and a decision about TLS."""
+"""Checks who can reach the daemon. Loopback needs nothing; any other address needs a key, and TLS or an explicit
+waiver.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` is reachable only from this machine. A name other than localhost never is: what it resolves to
-    may change.
+    """Return whether ``host`` can be reached only from this machine. A name other than localhost does not count,
+    because it may resolve to another address later.
     """
     if host.lower() == "localhost":
         return True
@@ -24,12 +26,12 @@ def is_loopback(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    # Python 3.13 began to call ::ffff:127.0.0.1 a loopback address. How systems bind it differs, so it is none here.
+    # Python 3.13 counts ::ffff:127.0.0.1 as loopback. Systems bind it differently, so it does not count here.
     return address.is_loopback and getattr(address, "ipv4_mapped", None) is None
 
 
 def check_exposure(config: Config) -> None:
-    """Refuse an address beyond loopback without a key, or without TLS unless the configuration allows it."""
+    """Raise `ConfigError` for an address beyond loopback without a key, or without TLS unless that is allowed."""
     host = config.server.host
     _check_host(host)
     if config.server.unix is not None or is_loopback(host):
@@ -61,7 +63,7 @@ def with_server(
     workers: int | None = None,
     insecure_no_tls: bool = False,
 ) -> Config:
-    """``config`` with the server options of the command line, validated again as a whole."""
+    """Return ``config`` with the server options of the command line, validated again."""
     server = config.server
     server = msgspec.structs.replace(
         server,

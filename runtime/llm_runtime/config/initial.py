@@ -1,4 +1,4 @@
-"""A first configuration file, with what the environment offers in it and the rest to be uncommented."""
+"""A first configuration file: what was found in the environment, and comments with further options."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from llm_runtime.config.model import Config
 
 _SERVER = """\
-# The configuration of llm-runtime. Every key: docs/configuration.md. Try it:
+# The configuration of llm-runtime. All keys: docs/configuration.md. Next steps:
 #   llm-runtime check --config FILE
 #   llm-runtime serve --config FILE
 
 [server]
-host = "127.0.0.1"                # any other address needs a key, [keys.NAME], and TLS
+host = "127.0.0.1"                # any other address needs a key ([keys.NAME]) and TLS
 port = 8080
 # drain_s = 30                    # how long running responses may go on after SIGTERM
 # ready_delay_s = 5               # behind a load balancer: how long /readyz says 503 before
@@ -22,18 +22,18 @@ port = 8080
 # certificate = "fullchain.pem"
 # key = "privkey.pem"
 
-# [keys.app]                      # a caller; without any, everyone on this machine may ask
+# [keys.app]                      # a caller; without one, everyone on this machine may send requests
 # secret = "env:APP_KEY"          # openssl rand -hex 32
-# models = ["openai/*"]           # what it may use; omitted: everything
+# models = ["openai/*"]           # what it may use; omitted: all models
 # [keys.app.limits]
 # requests_per_minute = 600
 # [keys.operator]
 # secret = "env:OPERATOR_KEY"
-# admin = true                    # may read /metrics, and reload
+# admin = true                    # may read /metrics and reload the configuration
 """
 
 _NOBODY = """
-# No key of a provider was found in the environment. One of these, for example:
+# No key of a vendor was found in the environment. Add a provider, for example:
 # [providers.openai]
 # kind = "openai"
 # api_key = "env:OPENAI_API_KEY"
@@ -43,7 +43,7 @@ _NOBODY = """
 """
 
 _REST = """
-# [routes.careful]                # a name to use in place of a model's
+# [routes.careful]                # clients use this name in place of a model
 # candidates = ["openai/some-model", "anthropic/some-model"]
 # strategy = "fallback"
 
@@ -53,7 +53,7 @@ _REST = """
 
 
 def initial_file(found: Config, variables: dict[str, str]) -> str:
-    """The text of a file for what was ``found``. ``variables``: by provider, where its key is."""
+    """Return the text of a file for what was ``found``. ``variables``: by provider, the variable with its key."""
     return "".join((_SERVER, *_providers(found, variables), _REST))
 
 
@@ -69,8 +69,8 @@ def _providers(found: Config, variables: dict[str, str]) -> Iterator[str]:
             lines.append(f"api_key = {json.dumps('env:' + variables[name])}")
         parts = {"organization": each.organization, "project": each.project}
         lines += [f"{part} = {json.dumps(value)}" for part, value in parts.items() if value is not None]
-        if not found.vendors[each.kind].local:  # which has one model
-            lines.append('# models = ["some-model"]        # omitted: the vendor is asked')
+        if not found.vendors[each.kind].local:  # the local model has no other
+            lines.append('# models = ["some-model"]        # omitted: all models of the vendor')
         lines.append(f"# [providers.{name}.limits]")
         lines.append("# requests_per_minute = 500\n")
         yield "\n".join(lines)

@@ -1,4 +1,6 @@
-"""Sources of keys: ``env:NAME``, ``file:PATH`` or ``cmd:COMMAND``, never the configuration itself."""
+"""Reads keys from their sources: ``env:NAME``, ``file:PATH`` or ``cmd:COMMAND``, never from the configuration
+itself.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,16 @@ from pathlib import Path
 from llm_protocol.secret import Secret
 
 MAX_KEY_BYTES = 16 * 1024
-"""The largest key file; a larger one is a mistake."""
+"""The most bytes of a key file. A larger file is a mistake."""
 
 FORMS = 'write "env:NAME" (an environment variable) or "file:PATH"'
 
-COMMAND = '"cmd:COMMAND" (what it writes)'
+COMMAND = '"cmd:COMMAND" (the output of a command)'
 
 
 class KeyReader:
-    """Turns references into `Secret`s. A reference that cannot be resolved is a ``ValueError`` whose text names the
-    variable or file, never the value. ``warnings`` collects what is allowed but unwise.
+    """Resolves references to `Secret`s. If that fails, it raises a ``ValueError`` that names the variable or file,
+    never the value. ``warnings`` collects what is allowed but unsafe.
     """
 
     def __init__(self, environ: Mapping[str, str], folder: Path) -> None:
@@ -29,12 +31,12 @@ class KeyReader:
         self.warnings: list[str] = []
 
     def read(self, reference: object) -> Secret:
-        """The key of ``reference``; relative paths start at the configuration file's folder."""
+        """Return the key of ``reference``. Relative paths start at the folder of the configuration file."""
         scheme, name = split_reference(reference)
         return self.from_environment(name) if scheme == "env" else self._from_file(name)
 
     def read_provider(self, reference: object) -> Secret:
-        """A provider's key, which may change: a file is read again later, and a command is not run yet."""
+        """Return the key of a provider, which may change: a file is read again later, and a command is not run yet."""
         scheme, name = split_reference(reference, ("env", "file", "cmd"))
         if scheme == "env":
             return self.from_environment(name)
@@ -45,15 +47,15 @@ class KeyReader:
         return self._from_file(name, source=f"file:{self._folder / os.path.expanduser(name)}")
 
     def from_environment(self, name: str) -> Secret:
-        """The key in the environment variable ``name``."""
+        """Return the key in the environment variable ``name``."""
         value = self._environ.get(name)
         if value is None:
             raise ValueError(f"the environment variable {name} is not set")
-        return checked(value, f"the environment variable {name}")
+        return checked_key(value, f"the environment variable {name}")
 
     def _from_file(self, name: str, source: str | None = None) -> Secret:
         try:
-            path = self._folder / os.path.expanduser(name)  # a home directory of an unknown user: unchanged
+            path = self._folder / os.path.expanduser(name)  # leaves ``~USER`` unchanged if there is no such user
             with path.open("rb") as file:
                 mode = stat.S_IMODE(path.stat().st_mode)
                 content = file.read(MAX_KEY_BYTES + 1)
@@ -64,11 +66,11 @@ class KeyReader:
             raise ValueError(f"the key file {name!r} is larger than {MAX_KEY_BYTES} bytes")
         if mode & stat.S_IROTH:
             self.warnings.append(f"the key file {name} can be read by every user of this machine; chmod 600 it")
-        return checked(content.decode("ascii", "replace").strip(), f"the key file {name!r}", source)
+        return checked_key(content.decode("ascii", "replace").strip(), f"the key file {name!r}", source)
 
 
 def split_reference(reference: object, schemes: Sequence[str] = ("env", "file")) -> tuple[str, str]:
-    """``env:NAME`` -> ``("env", NAME)``; anything that is not a reference is refused without showing it."""
+    """Split ``env:NAME`` into ``("env", NAME)``. The error for anything else does not contain it: it may be a key."""
     if isinstance(reference, str):
         scheme, colon, name = reference.partition(":")
         if colon and scheme in schemes and name.strip():
@@ -76,11 +78,11 @@ def split_reference(reference: object, schemes: Sequence[str] = ("env", "file"))
     raise ValueError(f"a key must not be written here: {FORMS}" + (f", or {COMMAND}" if "cmd" in schemes else ""))
 
 
-def checked(value: str, where: str, source: str | None = None) -> Secret:
-    """A `Secret` for a value that is valid in a header. ``where`` names the source in error messages."""
+def checked_key(value: str, where: str, source: str | None = None) -> Secret:
+    """Return ``value`` as a `Secret` if it is valid in a header. ``where`` names its source in error messages."""
     value = value.strip()
     if not value:
         raise ValueError(f"{where} is empty")
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError(f"{where} is not a key: it has characters that are not allowed in keys")
+        raise ValueError(f"{where} is not a key: it contains characters that are not allowed in keys")
     return Secret(value, source=source)

@@ -1,7 +1,8 @@
-"""Find the line of an entry in a TOML text.
+"""Finds the line of an entry in a TOML text.
 
-`tomllib` keeps no positions. But an entry begins in the first line without which the text up to there does not contain
-it, so the parser itself can find it, however keys and tables are spelled. Only errors pay for this.
+`tomllib` reports no positions. But the parser itself can find them: an entry begins in the first line with which the
+text up to there contains the entry. This works for all ways to write keys and tables. It is slow, but only done for
+errors.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MAX_TRIES = 200
-"""The most parses for finding one line; beyond that, an error has no line."""
+"""The most parses to find one line. If they are not enough, the error has no line."""
 
 
 def line_of(source: str, path: Sequence[str]) -> int | None:
-    """The line, from 1, in which the entry at ``path`` begins; ``None`` if that cannot be found cheaply."""
+    """Return the line, from 1, in which the entry at ``path`` begins; ``None`` if it was not found."""
     lines = source.split("\n")
     candidates = [number for number, text in enumerate(lines) if _word(path) in text] if path else []
     for number in candidates[: MAX_TRIES // 4]:
@@ -30,7 +31,7 @@ def line_of(source: str, path: Sequence[str]) -> int | None:
 
 
 def _word(path: Sequence[str]) -> str:
-    """The name to look for in the line: the last of the path, or the list's for a member of a list."""
+    """Return the name to look for in a line: the last one of the path, or that of the list for a member of a list."""
     return next((part for part in reversed(path) if not part.startswith("[")), "")
 
 

@@ -1,11 +1,10 @@
-"""Reading a configuration file."""
+"""Reads a configuration file."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,9 @@ from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection
 from llm_runtime.config.naming import check_names, check_policy
+from llm_runtime.config.notes import certificate_notes, expired_keys, short_secrets, unencrypted_keys
 from llm_runtime.config.otel import OtelConfig, otel_section
-from llm_runtime.config.providers import check_cache, check_kind, completed, sends_key_in_clear
+from llm_runtime.config.providers import check_cache, check_kind, completed
 from llm_runtime.config.proxies import with_proxies
 from llm_runtime.config.redis import redis_server
 from llm_runtime.config.request_log import RequestLogConfig, request_log_section
@@ -42,11 +42,8 @@ from llm_runtime.config.workers import check_workers
 
 MAX_FILE_BYTES = 1024 * 1024
 
-SECRET_CHARACTERS = 16
-"""Of a caller's secret that nobody guesses."""
-
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-"""Names of providers and keys: they stand in model names, logs and metrics."""
+"""The form of names of providers and keys, which occur in model names, logs and metrics."""
 
 NAME_RULE = "a name is 1 to 64 letters, digits, - _ or ., the first a letter or digit"
 
@@ -54,7 +51,7 @@ _POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True):
-    """The sections a file may have; what is in them is converted entry by entry."""
+    """The sections that a file may have. Their contents are converted entry by entry."""
 
     server: object = {}
     timeouts: object = {}
@@ -82,9 +79,9 @@ def load(
     own: OwnNames = NO_OWN_NAMES,
     copy: str | None = None,
 ) -> Config:
-    """Read the TOML file, or ``copy``, a copy of it, in its place. Without a provider in it, the providers are those
-    that `discover` finds in ``environ`` (and, with ``local``, the local model). Its routes may use the strategies and
-    orderings that the program adds. Raises `ConfigError`; does blocking file I/O.
+    """Read the TOML ``file``; with ``copy``, read that copy of it instead. If it has no provider, the providers are
+    those that `discover` finds in ``environ`` and, with ``local``, the local model. ``own``: the strategies and
+    orderings that the program adds. Raises `ConfigError`. Does blocking file I/O.
     """
     path = Path(file)
     try:
@@ -107,7 +104,7 @@ def parse(
     vendors: VendorTable = VENDORS,
     own: OwnNames = NO_OWN_NAMES,
 ) -> Config:
-    """The configuration that ``content`` says; see `load`. ``folder`` is where relative paths start."""
+    """Return the configuration in ``content``; see `load`. Relative paths start at ``folder``."""
     source = _decoded(content, file)
     keys = KeyReader(environ, folder or Path())
     try:
@@ -149,17 +146,17 @@ def _decoded(content: bytes, file: str) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"larger than {MAX_FILE_BYTES} bytes", file=file, line=1)
     try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")  # editors on Windows put a mark before it
+        return content.decode("utf-8-sig").replace("\r\n", "\n")  # some editors write a byte order mark
     except UnicodeDecodeError as exc:
         raise ConfigError("not UTF-8", file=file, line=content.count(b"\n", 0, exc.start) + 1) from None
 
 
 def _table(source: str) -> dict[str, Any]:
-    import tomllib  # here and in `lines`: whoever has no file need not pay for it
+    import tomllib  # imported here and in `lines`: without a file, it is not needed
 
     try:
         return tomllib.loads(source)
-    except ValueError as exc:  # TOMLDecodeError, and what int() says of a number with too many digits
+    except ValueError as exc:  # TOMLDecodeError, or the error of int() for a number with too many digits
         position = _POSITION.search(str(exc))
         line = (position and position["line"]) or source.count("\n") + 1
         message = _POSITION.sub("", str(exc)) if isinstance(exc, tomllib.TOMLDecodeError) else "a number is too long"
@@ -167,7 +164,7 @@ def _table(source: str) -> dict[str, Any]:
 
 
 def _line(source: str, path: Sequence[str]) -> int:
-    """The line of the entry, or of the closest table around it (what is missing has no line)."""
+    """Return the line of the entry, or of the closest table around it, because a missing entry has no line."""
     tables = [part for part in path if not part.startswith("[")]
     for length in range(len(tables), 0, -1):
         if line := line_of(source, tables[:length]):
@@ -178,7 +175,7 @@ def _line(source: str, path: Sequence[str]) -> int:
 def from_table(
     table: dict[str, Any], keys: KeyReader, folder: Path, file: str, vendors: VendorTable, own: OwnNames
 ) -> Config:
-    """The configuration in a decoded file. Raises `ConfigError`, with the paths of entries and no lines."""
+    """Return the configuration in a parsed file. Raises `ConfigError` with paths of entries, but without lines."""
     mistakes = Mistakes()
     with mistakes.under():
         refuse_unknown(table, _File)
@@ -191,7 +188,7 @@ def from_table(
         with mistakes.under("server"):
             sections["server"] = _placed(server, folder)
         with mistakes.under("server", "tls"):
-            notes += _certificate_notes(sections["server"].tls)
+            notes += certificate_notes(sections["server"].tls)
     timeouts = table.get("timeouts", {}) if "timeouts" in sections else {}
     providers: dict[str, Provider] = {}
     for name, entry in _named(table, "providers", mistakes):
@@ -222,12 +219,12 @@ def from_table(
         prices=prices,
         vendors=vendors,
         reasons=dict.fromkeys(providers, f"configured in {file}"),
-        notes=(*notes, *_unwise(providers), *_expired(callers), *_guessable(callers)),
+        notes=(*notes, *unencrypted_keys(providers), *expired_keys(callers), *short_secrets(callers)),
     )
 
 
 def _placed(server: Server, folder: Path) -> Server:
-    """The server with the paths in it made absolute."""
+    """Return the server with absolute paths."""
 
     def placed(path: str | None) -> str | None:
         return None if path is None else str(folder / os.path.expanduser(path))
@@ -237,17 +234,6 @@ def _placed(server: Server, folder: Path) -> Server:
         certificate = placed(tls.certificate) or tls.certificate
         tls = ServerTls(certificate=certificate, key=placed(tls.key), client_ca=placed(tls.client_ca))
     return msgspec.structs.replace(server, tls=tls, unix=placed(server.unix))
-
-
-def _certificate_notes(tls: ServerTls | None) -> Iterator[str]:
-    if tls is None:
-        return
-    from llm_runtime.config.certificate import SOON, server_context, valid_until  # ssl costs time
-
-    server_context(tls)
-    left = valid_until(tls) - datetime.now(UTC)
-    if left < SOON:
-        yield f"server.tls.certificate expires in {left.days} days"
 
 
 def _redis(table: dict[str, Any], keys: KeyReader) -> RedisServer | None:
@@ -308,12 +294,12 @@ def _prices(entries: object, providers: Mapping[str, object], mistakes: Mistakes
 
 def _check_provider(name: str, providers: Collection[str], field: str = "") -> None:
     if name not in providers:
-        there = suggestion(name, providers) or f"; there are: {', '.join(providers) or 'none'}"
+        there = suggestion(name, providers) or f"; known providers: {', '.join(providers) or 'none'}"
         raise ConfigError(f'there is no provider "{name}"{there}', *filter(None, (field,)))
 
 
 def _named(table: dict[str, Any], section: str, mistakes: Mistakes) -> Iterator[tuple[str, object]]:
-    """The entries of ``[section.NAME]`` whose names are such."""
+    """Iterate over the entries of ``[section.NAME]`` with valid names."""
     entries = table.get(section, {})
     if not isinstance(entries, dict):
         with mistakes.under(section):
@@ -335,7 +321,7 @@ def _callers(table: dict[str, Any], keys: KeyReader, providers: Collection[str],
             key = callers[name] = convert(entry, Key, keys.read)
             if (owner := owners.setdefault(key.secret, name)) != name:
                 raise ConfigError(f'the same key as "{owner}": each caller needs its own key', "secret")
-            for entry in key.passthrough if providers else ():  # without any in the file they are discovered
+            for entry in key.passthrough if providers else ():  # else they are discovered later
                 _check_provider(PassthroughRule.parse(entry).provider, providers, "passthrough")
     return callers
 
@@ -350,7 +336,7 @@ def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: 
     with mistakes.under("capabilities"):
         _check_capabilities(merged.pop("capabilities", {}))
         merged = {**merged, "capabilities": entry.get("capabilities", {})}
-    # Of a disabled provider's key only the form is checked: the variable need not be set.
+    # The key of a disabled provider is not read: the variable need not be set.
     read = keys.read_provider if entry.get("enabled") is not False else _unread
     provider: Provider | None = None
     with mistakes.under():
@@ -366,7 +352,7 @@ def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: 
 
 
 def _check_capabilities(entry: object) -> None:
-    """One by one, so that a mistake is told with its pattern."""
+    """Check the entries one by one, so that the message names the pattern."""
     if not isinstance(entry, dict):
         raise ConfigError('expected tables [providers.NAME.capabilities."pattern"]')
     for glob, facts in entry.items():
@@ -382,28 +368,6 @@ def _unread(reference: object) -> Secret:
 def _over(defaults: dict[str, Any], entry: dict[str, Any], section: str) -> object:
     own = entry.get(section, {})
     return {**defaults, **own} if isinstance(own, dict) else own
-
-
-def _unwise(providers: Mapping[str, Provider]) -> Iterator[str]:
-    for name, provider in providers.items():
-        if provider.enabled and sends_key_in_clear(provider):
-            yield f"providers.{name}.base_url is http: its key is sent where others can read it"
-
-
-def _guessable(callers: Mapping[str, Key]) -> Iterator[str]:
-    for name, key in callers.items():
-        if key.secret.length < SECRET_CHARACTERS:
-            yield (
-                f"keys.{name}.secret has fewer than {SECRET_CHARACTERS} characters and may be guessed: "
-                "openssl rand -hex 32 makes a good one"
-            )
-
-
-def _expired(callers: Mapping[str, Key]) -> Iterator[str]:
-    now = datetime.now(UTC)
-    for name, key in callers.items():
-        if key.expires is not None and key.expires <= now:
-            yield f"keys.{name} expired at {key.expires.isoformat()}: it is refused like a key that is not known"
 
 
 def _with_discovered(config: Config, environ: Mapping[str, str], local: bool) -> Config:

@@ -1,8 +1,8 @@
 """The sections of the configuration, one frozen struct each.
 
-A new section is a struct here and a field of `Config`; the loader needs no change unless its entries have names of
-their own, like ``[providers.NAME]``. The constructors do not validate (msgspec validates what it converts):
-`checked_config` does, when a runtime is opened with a `Config` made in Python.
+A new section is a struct here and a field of `Config`. The loader needs a change only if the entries have names, as in
+``[providers.NAME]``. The constructors do not validate. Files are validated when they are loaded; a `Config` that was
+created in Python is validated by `checked_config` when a runtime is opened with it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Selection(Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not self.performance_weight + self.cost_weight + self.availability_weight:
-            raise ValueError("one of the weights must be more than 0")
+            raise ValueError("at least one of the weights must be greater than 0")
 
 
 class CrossModel(Section, frozen=True, kw_only=True):
@@ -62,57 +62,59 @@ class Key(Section, frozen=True, kw_only=True):
     limits: Limits = Limits()
     """The rate limits of this caller, across all providers."""
     models: Annotated[tuple[Line, ...], Meta(min_length=1)] | None = None
-    """The models it may use: ``provider/model``, ``provider/*``, a model's bare name, a route's name. ``None``: all."""
+    """What it may use: each entry is ``provider/model``, ``provider/*``, a model's name without provider, or a route.
+    ``None``: everything."""
     expires: Annotated[datetime, Meta(tz=True)] | None = None
-    """When the key expires, by the wall clock; from then on it is like an unknown key."""
+    """When the key expires, by the wall clock. Then it is refused like an unknown key."""
     admin: bool = False
-    """Whether it may see everybody's cost and statistics, read `/metrics`, and have the configuration read again."""
+    """Whether it may see the cost and statistics of all callers, read `/metrics`, and reload the configuration."""
     metrics_only: bool = False
-    """Whether it may read `/metrics` and ask for nothing: for Prometheus."""
+    """Whether it may read `/metrics`, and nothing else. For Prometheus."""
     strict: bool = False
     """Refuse this caller's requests if a parameter would be left out or changed, instead of reporting it."""
     team: Line = ""
     """The team it belongs to, for budgets and the ledger."""
     vendor_ids: tuple[Line, ...] = ()
-    """Patterns of vendor ids (files, containers, vector stores) that it may use besides those it received itself."""
+    """Patterns of vendors' ids (files, containers, vector stores) that it may use. It may always use ids that it
+    received itself."""
     passthrough: tuple[Line, ...] = ()
-    """What it may send to a provider unchanged: ``"METHOD PROVIDER/PATH"``, in which ``*`` is one segment of the path
-    and ``**`` any number. Empty: nothing.
+    """Which requests it may send to a provider unchanged: ``"METHOD PROVIDER/PATH"``. ``*`` matches one segment of the
+    path, ``**`` any number. Empty: none.
     """
 
     def __post_init__(self) -> None:
         if self.admin and self.metrics_only:
-            raise ValueError("admin and metrics_only exclude each other")
+            raise ValueError("admin and metrics_only cannot both be set")
         for entry in self.passthrough:
             PassthroughRule.parse(entry)
 
 
 class ProviderCache(Section, frozen=True, kw_only=True):
-    """``[providers.NAME.cache]``: overrides of ``[cache]`` for this provider's responses; ``None``: nothing."""
+    """``[providers.NAME.cache]``: overrides ``[cache]`` for the responses of this provider."""
 
     enabled: bool | None = None
-    """Whether this provider's responses are cached; omitted: as in `[cache]`."""
+    """Whether the responses of this provider are cached; omitted: as in `[cache]`."""
     ttl_s: CacheSeconds | None = None
-    """The most seconds for which they are used; omitted: as in `[cache]`."""
+    """The most seconds for which a cached response is used; omitted: as in `[cache]`."""
 
 
 class Provider(Section, frozen=True, kw_only=True):
     """``[providers.NAME]``: a configured upstream, addressed as ``NAME/model``.
 
-    After loading, ``base_url`` is set and has no trailing slash; it is ``None`` only for the local model, whose address
-    is known once its process runs. If ``models`` is empty, the vendor is asked for its list.
+    After loading, ``base_url`` is set and has no trailing slash. It is ``None`` only for the local model, whose address
+    is known once its process runs. If ``models`` is empty, the vendor's list is used.
     """
 
     kind: Line
     """The vendor: one of the table above, or one that an installed package or the program adds."""
     enabled: bool = True
-    """Whether it is used. The key of a disabled provider need not exist."""
+    """Whether the provider is used. The key of a disabled provider need not exist."""
     base_url: Line | None = None
-    """The address of the API; omitted: the vendor's own."""
+    """The address of the API; omitted: that of the vendor."""
     api_key: Secret | None = None
     """Your key from the vendor."""
     api_key_age_s: KeySeconds = 3000.0
-    """Seconds for which a key from a command or a function is used before it is requested again."""
+    """Seconds after which a key from a command or a function is fetched again."""
     auth_header: Line | None = None
     """The header for the key, if not the usual one: ``"api-key"``, or ``"authorization: Bearer"``."""
     headers: dict[Line, Line] = field(default_factory=dict)
@@ -120,50 +122,52 @@ class Provider(Section, frozen=True, kw_only=True):
     query: dict[Line, Line] = field(default_factory=dict)
     """Additional query parameters of every URL."""
     api_version: Line | None = None
-    """The version that Anthropic's wire sends; omitted: the newest to Anthropic, 2023-06-01 to other servers."""
+    """The API version that is sent over Anthropic's wire; omitted: the newest for Anthropic, 2023-06-01 for other
+    servers."""
     organization: Line | None = None
-    """The organization that is billed, for vendors that have them: OpenAI."""
+    """The organization that is billed. Only for OpenAI."""
     project: Line | None = None
-    """The project, for vendors that have them: OpenAI and Gemini."""
+    """The project. Only for OpenAI and Gemini."""
     wire: WireSetting = "auto"
-    """The API for chats, for kinds with OpenAI's: ``"responses"`` or ``"chat"``. ``"auto"``: the Responses API if the
-    request came over it or the model needs it; that a server lacks it is learned from its first response.
+    """The API for chats, for kinds that use OpenAI's: ``"responses"`` or ``"chat"``. ``"auto"``: the Responses API if
+    the request came over it or the model needs it. If the first response shows that a server has none, the chat API is
+    used.
     """
     models: tuple[Line, ...] = ()
-    """The models to offer; the first is the default. Omitted: the vendor is asked for its list."""
+    """The models to offer; the first is the default. Omitted: those in the vendor's list."""
     ca_file: Line | None = None
     """Certificates to trust for this provider (and an ``https`` proxy) instead of the system's."""
     proxy: Line | None = None
     """The proxy to use: ``http://host:port``, ``https://…`` or ``socks5://…``; ``"none"``: connect directly. Omitted:
-    as `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
+    the variables `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` apply.
     """
     proxy_auth: Secret | None = None
     """User and password for the proxy, as ``user:password``."""
     http2: bool = False
-    """Speak HTTP/2, over TLS if the server agrees to it. Needs the extra ``http2``. Each request under way has its own
-    connection, as in HTTP/1.1.
+    """Whether to use HTTP/2, over TLS if the server supports it. Needs the extra ``http2``. Each request in progress
+    has its own connection, as with HTTP/1.1.
     """
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     cache: ProviderCache = ProviderCache()
     capabilities: dict[Line, Capabilities] = field(default_factory=dict)
-    """``[providers.NAME.capabilities."pattern"]``: the capabilities of models that the shipped table and the vendor's
-    list lack or have wrong. The pattern is a glob for the model's name; if several match, the first that sets a field
-    wins.
+    """``[providers.NAME.capabilities."pattern"]``: capabilities of models, where the shipped table and the vendor's
+    list are wrong or incomplete. The pattern is a glob for the model's name. If several match, the first that sets a
+    field applies.
     """
     max_answer_mb: AnswerLimits = AnswerLimits()
-    """The size limit of a response that arrives in one piece, by request type."""
+    """The size limit of a response that is not streamed, by request type."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.api_key, str):  # a likely mistake in Python code, and the repr would print the key
-            raise TypeError("api_key is a Secret: write api_key=Secret(...)")
+        if isinstance(self.api_key, str):  # a likely mistake in Python code; its repr would show the key
+            raise TypeError("api_key must be a Secret: write api_key=Secret(...)")
 
 
 class Config(Section, frozen=True, kw_only=True):
     """The whole configuration, validated.
 
-    ``reasons`` says for each provider, by name, why it is there; ``notes`` are lines for the user: what was ignored,
-    and what is allowed but unwise.
+    ``reasons``: for each provider, by name, why it is there. ``notes``: lines for the user about what was ignored, and
+    what is allowed but unsafe.
     """
 
     server: Server = Server()
@@ -173,33 +177,34 @@ class Config(Section, frozen=True, kw_only=True):
     cross_model: CrossModel = CrossModel()
     cache: CachePolicy = CachePolicy()
     redis: RedisServer | None = None
-    """``[redis]``: the server over which processes share limits; ``None``: they do not."""
+    """``[redis]``: the server through which processes share limits; ``None``: they do not."""
     store: StoreConfig | None = None
-    """``[store]``: where responses outlive the process; ``None``: they do not."""
+    """``[store]``: the file in which responses survive a restart; ``None``: they do not."""
     request_log: RequestLogConfig | None = None
-    """``[request_log]``: which requests are written down; ``None``: none is."""
+    """``[request_log]``: which requests are recorded in files; ``None``: none."""
     otel: OtelConfig | None = None
     """``[otel]``: where traces and metrics are sent; ``None``: nowhere."""
     keys: dict[str, Key] = field(default_factory=dict)
     providers: dict[str, Provider] = field(default_factory=dict)
     routes: dict[str, Policy] = field(default_factory=dict)
-    """``[routes.NAME]``: a name to use in place of a model's, and how requests to it are handled."""
+    """``[routes.NAME]``: names that clients use in place of a model, and how requests to them are handled."""
     budgets: dict[str, Budget] = field(default_factory=dict)
-    """``[budgets.NAME]``: what requests may cost together in a calendar window."""
+    """``[budgets.NAME]``: what requests may cost together in a day, week or month."""
     prices: dict[str, OwnPrice] = field(default_factory=dict)
     """``[prices."PROVIDER/MODEL"]``: prices of models, overriding the shipped table."""
     vendors: VendorTable = VENDORS
-    """The known values of ``kind``. Not from the file: from the table, installed packages and the program."""
+    """The vendors that ``kind`` may name. They come from the table, installed packages and the program, not the
+    file."""
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
     def enabled(self) -> dict[str, Provider]:
-        """The providers to start, by name."""
+        """The enabled providers, by name."""
         return {name: provider for name, provider in self.providers.items() if provider.enabled}
 
     @property
     def cached(self) -> frozenset[str]:
-        """The providers whose responses are cached if neither request nor route says otherwise."""
+        """The providers whose responses are cached unless the request or its route says otherwise."""
         enabled = {name: provider.cache.enabled for name, provider in self.enabled.items()}
         return frozenset(name for name, own in enabled.items() if (self.cache.enabled if own is None else own))

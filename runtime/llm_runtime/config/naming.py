@@ -1,7 +1,7 @@
-"""Whether the models that routes and callers' lists name can exist, by all providers, those that were found included.
+"""Checks the model names in routes and in callers' lists, with all providers, also those that were discovered.
 
-A provider must be known; its model may be any, for vendors' lists are often incomplete. Where there are no providers at
-all, that is what is told, when the runtime opens.
+The provider in a name must exist. The model may be any, because vendors' lists are often incomplete. If there are no
+providers at all, nothing is checked here: opening the runtime reports that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llm_runtime.config.model import Config, Key, Provider
 
 
 def check_names(config: Config) -> None:
-    """Raise `ConfigError` for the names that nothing can be meant by."""
+    """Raise `ConfigError` for names that cannot be a model or a route."""
     if not config.providers:
         return
     mistakes = Mistakes()
@@ -33,7 +33,7 @@ def check_names(config: Config) -> None:
 
 
 def check_policy(policy: Policy, own: OwnNames) -> None:
-    """Raise `ConfigError` for a strategy or an ordering that neither the runtime nor the program has."""
+    """Raise `ConfigError` for a strategy or an ordering that neither the runtime nor the program defines."""
     mistakes = Mistakes()
     for field, message in policy.unknown_names(own):
         with mistakes.under(field):
@@ -46,23 +46,23 @@ def _check_list(key: Key, config: Config) -> None:
         if name in config.routes:
             continue
         if name == AUTO:
-            raise ConfigError(f'"{AUTO}" is not a model: it chooses among these', "models")
+            raise ConfigError(f'"{AUTO}" is not a model: it chooses among the models in this list', "models")
         if "*" in name and not name.endswith("/*"):
             raise ConfigError('the only pattern is "provider/*"; to allow all models, omit models', "models")
         _check_model(name, config.providers, "models")
 
 
 def _is_no_model(name: str, providers: Mapping[str, Provider]) -> bool:
-    """Whether nobody has such a model, as far as that is known before the vendors are asked."""
+    """Return whether no provider can have such a model, as far as is known without the vendors' lists."""
     return all(provider.models and name not in provider.models for provider in providers.values())
 
 
 def _near(name: str, providers: Mapping[str, Provider]) -> str:
-    return suggestion(name, providers) or f"; there are: {', '.join(providers)}"
+    return suggestion(name, providers) or f"; known providers: {', '.join(providers)}"
 
 
 def _check_model(model: str, providers: Mapping[str, Provider], where: str) -> None:
     head, slash, _ = model.partition("/")
     listed = any(model in provider.models for provider in providers.values())
     if slash and head not in providers and not listed:
-        raise ConfigError(f'"{model}" is of no configured provider{_near(head, providers)}', where)
+        raise ConfigError(f'no configured provider for "{model}"{_near(head, providers)}', where)

@@ -21,24 +21,24 @@ REQUIREMENTS = ("opentelemetry-sdk>=1.40,<2", "opentelemetry-exporter-otlp-proto
 
 
 class OtelConfig(Section, frozen=True, kw_only=True):
-    """``[otel]``: where traces and metrics are sent. Without the section nowhere. What is omitted here, the SDK's own
-    environment variables (`OTEL_…`) say.
+    """``[otel]``: where traces and metrics are sent; without the section, nowhere. The SDK's environment variables
+    (`OTEL_…`) apply to what is omitted here.
     """
 
     endpoint: Annotated[str, Meta(max_length=1024)] = ""
-    """The receiver's address (OTLP over HTTP), before `/v1/traces`; omitted: `OTEL_EXPORTER_OTLP_ENDPOINT`, or
+    """The address of the collector (OTLP over HTTP), without `/v1/traces`; omitted: `OTEL_EXPORTER_OTLP_ENDPOINT`, or
     `http://localhost:4318`.
     """
     headers: dict[Line, Secret] = msgspec.field(default_factory=dict)
-    """Header fields for the receiver. Keys are read from `env:NAME` or `file:PATH`; other values may be written."""
+    """Header fields for the collector. Write keys as `env:NAME` or `file:PATH`, other values as they are."""
     service_name: Annotated[str, Meta(max_length=1024)] = ""
     """The name of this program there; omitted: `OTEL_SERVICE_NAME`, or `llm-runtime`."""
     traces: bool = True
-    """Whether traces are sent: of each request, its members and its calls."""
+    """Whether traces are sent: a span for each request, each member of a strategy and each call."""
     metrics: bool = True
-    """Whether metrics are sent: durations and tokens of calls."""
+    """Whether metrics are sent: the durations and tokens of calls."""
     content: bool = False
-    """Whether traces hold what was asked and answered."""
+    """Whether traces contain the texts of requests and responses."""
 
 
 def otel_section(table: object, keys: KeyReader) -> OtelConfig:
@@ -47,7 +47,7 @@ def otel_section(table: object, keys: KeyReader) -> OtelConfig:
         for name, value in headers.items():
             if _is_written(value) and any(word in str(name).lower() for word in _OF_KEYS):
                 with under("headers", str(name)):
-                    raise ConfigError(f"a key is never written here: {FORMS}")
+                    raise ConfigError(f"a key must not be written here: {FORMS}")
     found = convert(table, OtelConfig, lambda value: Secret(str(value)) if _is_written(value) else keys.read(value))
     with under("endpoint"):
         _check(found.endpoint)
@@ -58,7 +58,7 @@ def otel_section(table: object, keys: KeyReader) -> OtelConfig:
 
 
 _OF_KEYS = ("auth", "key", "token", "secret", "cookie")
-"""What is in the names of fields that hold keys."""
+"""Words in the names of header fields that contain keys."""
 
 
 def _is_written(value: object) -> bool:
@@ -77,7 +77,7 @@ def _check(endpoint: str) -> None:
     if not is_address:
         raise ConfigError('not an address: expected "http://HOST:PORT" or "https://HOST/PATH"')
     if has_secret:
-        raise ConfigError('a key is never written here: use headers = {NAME = "env:NAME"}')
+        raise ConfigError('a key must not be written here: use headers = {NAME = "env:NAME"}')
 
 
 def _is_installed() -> bool:

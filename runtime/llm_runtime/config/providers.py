@@ -1,4 +1,4 @@
-"""Checks of what a provider's entry says beyond its types: its address, key and files."""
+"""Checks of a provider's entry beyond its types: its address, key and files."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from llm_runtime.config.model import Provider
 from llm_runtime.config.proxies import check_proxy
 
 ENDPOINTS = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings", "/models", "/chat")
-"""How an address ends that was copied with the path of a request."""
+"""Ends of addresses that were copied together with the path of a request."""
 
 REMOTE = (
     "base_url", "api_key", "auth_header", "headers", "query", "organization", "project", "ca_file", "proxy",
     "proxy_auth", "http2",
 )  # fmt: skip
-"""What only a provider on a network has."""
+"""The fields that only a provider on a network has."""
 
 HTTP2_REQUIREMENT = "h2>=4.3,<5"
 """The optional dependency in pyproject.toml."""
@@ -39,12 +39,12 @@ AUTH_HEADER = re.compile(rf"{TOKEN.pattern}(:\s*{TOKEN.pattern})?")
 SECRET_HEADER = re.compile(r"authorization|cookie|(api|access|secret)[-_]?key|token|secret", re.I)
 
 SHARED = frozenset(("memory_mb", "path", "file_mb"))
-"""What ``[cache]`` says for all providers, and no provider for itself."""
+"""The fields of ``[cache]`` that apply to all providers together."""
 
 
 def completed(provider: Provider, folder: Path, vendors: VendorTable = VENDORS) -> Provider:
-    """The provider with its vendor's address where none was given and paths made absolute, or a `ConfigError` at
-    the field.
+    """Return the provider with its vendor's address if it has none, and with absolute paths. Raises `ConfigError` for
+    the first mistake.
     """
     with under("kind"):
         vendor = check_kind(provider.kind, vendors)
@@ -66,7 +66,7 @@ def completed(provider: Provider, folder: Path, vendors: VendorTable = VENDORS) 
 
 
 def check_kind(kind: str, vendors: VendorTable) -> Vendor:
-    """The vendor of this kind. Raises `ConfigError`."""
+    """Return the vendor of this kind. Raises `ConfigError` if there is none."""
     try:
         return vendors[kind]
     except UnknownVendorError as exc:
@@ -74,14 +74,16 @@ def check_kind(kind: str, vendors: VendorTable) -> Vendor:
 
 
 def check_cache(entry: Mapping[str, Any]) -> None:
-    """Refuse a memory or file of one provider's own: there is one of each, for all."""
+    """Raise `ConfigError` for settings of the memory or file of the cache: all providers share one of each."""
     cache = entry.get("cache")
     for key in SHARED & cache.keys() if isinstance(cache, dict) else ():
         raise ConfigError("all providers share one cache: set it in [cache]", "cache", key)
 
 
 def _understood(base_url: str, vendor: Vendor) -> str:
-    """The address as it was meant. Refuses one that has a part of every path already."""
+    """Return the address, completed if it is the vendor's without its path. Raises `ConfigError` if it already ends
+    with part of a path.
+    """
     parts = urlsplit(base_url)
     for path in (*ENDPOINTS, *(("/v1", "/v1beta", "/v2") if vendor.wire.versioned_paths else ())):
         if parts.path.endswith(path):
@@ -90,7 +92,7 @@ def _understood(base_url: str, vendor: Vendor) -> str:
             raise ConfigError(words, "base_url")
     usual = urlsplit(vendor.base_url or "")
     if usual.netloc == parts.netloc and not parts.path:
-        return vendor.base_url or base_url  # https://api.openai.com: there is nothing without its /v1
+        return vendor.base_url or base_url  # https://api.openai.com is short for https://api.openai.com/v1
     if vendor.url_suffix and not parts.path:
         return base_url + vendor.url_suffix
     return base_url
@@ -112,7 +114,7 @@ def _check_headers(provider: Provider, vendor: Vendor) -> None:
         forms = '"api-key", or with a scheme "authorization: Bearer"'
         raise ConfigError(f"not a valid header name: write it as {forms}", "auth_header")
     if provider.api_version is not None and vendor.compatible_api_version is None:
-        words = f'kind "{vendor.kind}" has no api_version; if it is a part of the address, say it in query'
+        words = f'kind "{vendor.kind}" has no api_version; if it is part of the address, set it in query'
         raise ConfigError(words, "api_version")
     if provider.wire == "responses" and not vendor.has_two_wires:
         raise ConfigError(f'kind "{provider.kind}" has no Responses API; omit wire', "wire")
@@ -126,14 +128,14 @@ def _check_headers(provider: Provider, vendor: Vendor) -> None:
 def _local(provider: Provider) -> Provider:
     for field in REMOTE:
         if getattr(provider, field):
-            raise ConfigError('not for kind "local", which has none', field)
+            raise ConfigError('kind "local" does not have this setting', field)
     if any(model != LOCAL_MODEL for model in provider.models):
         raise ConfigError(f'kind "local" has one model: omit models, or write ["{LOCAL_MODEL}"]', "models")
     return msgspec.structs.replace(provider, models=(LOCAL_MODEL,))
 
 
 def checked_url(url: str) -> str:
-    """``url`` without a trailing slash; it must be plain http or https, with nothing hidden in it."""
+    """Return ``url`` without a trailing slash. It must be http or https, without user, password, query and fragment."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -149,7 +151,7 @@ def checked_url(url: str) -> str:
 
 
 def sends_key_in_clear(provider: Provider) -> bool:
-    """Whether the provider's key would cross a network without TLS."""
+    """Return whether the key of the provider would cross a network without TLS."""
     if provider.api_key is None or provider.base_url is None:
         return False
     parts = urlsplit(provider.base_url)
@@ -158,7 +160,7 @@ def sends_key_in_clear(provider: Provider) -> bool:
 
 def _existing(folder: Path, name: str) -> str:
     try:
-        path = folder / os.path.expanduser(name)  # of an unknown user: as it stands
+        path = folder / os.path.expanduser(name)  # leaves ``~USER`` unchanged if there is no such user
         with path.open("rb"):
             return str(path)
     except (OSError, ValueError) as exc:

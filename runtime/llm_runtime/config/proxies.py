@@ -1,4 +1,4 @@
-"""Through whom providers are reached: their own ``proxy``, else what the environment says, as curl reads it."""
+"""The proxies of providers: their own ``proxy``, or else that of the environment variables, as curl reads them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from llm_runtime.config.exposure import is_loopback
 from llm_runtime.config.model import Config, Provider
 
 NONE: Final = "none"
-"""``proxy = "none"``: directly, whatever the environment says."""
+"""``proxy = "none"``: connect directly, whatever the environment says."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 
 
 def check_proxy(provider: Provider) -> None:
-    """Refuse an address that is none, and a password in it. Raises `ConfigError` at the field."""
+    """Raise `ConfigError` for an invalid address, or one with a password in it."""
     secret = provider.proxy_auth
     if secret is not None and (provider.proxy or NONE) == NONE:
-        raise ConfigError("there is no proxy for it: set proxy", "proxy_auth")
+        raise ConfigError("it needs a proxy: set proxy", "proxy_auth")
     if secret is not None and secret.source is not None and str(secret.source).startswith("cmd:"):
         raise ConfigError('write "env:NAME" (an environment variable) or "file:PATH"', "proxy_auth")
     if secret is not None and not is_user_and_password(secret):
@@ -36,12 +36,12 @@ def check_proxy(provider: Provider) -> None:
     except ValueError as exc:
         raise ConfigError(str(exc), "proxy") from None
     if found.credentials is not None:
-        words = 'a password must not be written here: put user:password into a variable and say proxy_auth = "env:NAME"'
+        words = 'a password must not be written here: put user:password into a variable and set proxy_auth = "env:NAME"'
         raise ConfigError(words, "proxy")
 
 
 def proxy_of(provider: Provider) -> Proxy | None:
-    """The proxy of a checked provider."""
+    """Return the proxy of a provider that was checked."""
     if (provider.proxy or NONE) == NONE:
         return None
     found = parse_proxy(provider.proxy or "")
@@ -49,8 +49,9 @@ def proxy_of(provider: Provider) -> Proxy | None:
 
 
 def with_proxies(config: Config, environ: Mapping[str, str]) -> Config:
-    """``config``, where providers that say nothing of a proxy have the environment's: ``HTTPS_PROXY``, ``HTTP_PROXY``,
-    ``ALL_PROXY`` and ``NO_PROXY``, in lower or upper case. Never for loopback. ``reasons`` tells it.
+    """Return ``config`` in which providers without ``proxy`` have that of the environment: ``HTTPS_PROXY``,
+    ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, in lower or upper case. Loopback addresses never have one.
+    ``reasons`` mentions the proxy.
     """
     providers, reasons, notes = dict(config.providers), dict(config.reasons), dict.fromkeys(config.notes)
     for name, provider in config.enabled.items():
@@ -66,7 +67,7 @@ def with_proxies(config: Config, environ: Mapping[str, str]) -> Config:
         try:
             found = parse_proxy(environ[variable].strip())
         except ValueError as exc:
-            notes[f"{variable}: {exc}: passed over"] = None
+            notes[f"{variable}: {exc}: ignored"] = None
             continue
         providers[name] = msgspec.structs.replace(provider, proxy=found.url, proxy_auth=found.credentials)
         reasons[name] = f"{reasons.get(name, '')}, through the proxy {found.url} ({variable})".removeprefix(", ")
@@ -74,7 +75,7 @@ def with_proxies(config: Config, environ: Mapping[str, str]) -> Config:
 
 
 def _variable(base_url: str, environ: Mapping[str, str]) -> str | None:
-    """The variable that names the proxy for ``base_url``; ``None`` when it is reached directly."""
+    """Return the variable with the proxy for ``base_url``; ``None`` if it is connected directly."""
     parts = urlsplit(base_url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     if is_loopback(host) or _is_exempt(host, port, _first(environ, "no_proxy")):
@@ -91,7 +92,7 @@ def _first(environ: Mapping[str, str], name: str) -> str:
 
 
 def _is_exempt(host: str, port: int, exempt: str) -> bool:
-    """Whether a list like ``localhost, .example.com, host:8080, 10.0.0.0/8`` or ``*`` has the host in it."""
+    """Return whether a list such as ``localhost, .example.com, host:8080, 10.0.0.0/8`` or ``*`` contains the host."""
     return any(_covers(entry.lower(), host.lower(), port) for entry in exempt.replace(",", " ").split())
 
 

@@ -1,4 +1,4 @@
-"""``[redis]``: the address of the server. It may be written in the configuration, a password in it may not."""
+"""``[redis]``: the address of the server. It may be written in the configuration, but not with a password."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REQUIREMENT = "coredis>=6.9,<7"
 
 
 def redis_server(table: object, keys: KeyReader) -> RedisServer:
-    """The validated section. Raises `ConfigError`, also if the package that it needs is not installed."""
+    """Return the validated section. Raises `ConfigError`, also if the package that it needs is not installed."""
     server = convert(table, RedisServer, lambda value: _address(value, keys))
     if find_spec("coredis") is None:
         raise ConfigError(f"needs a package that is not installed: {sys.executable} -m pip install '{REQUIREMENT}'")

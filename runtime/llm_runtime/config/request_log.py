@@ -1,4 +1,4 @@
-"""``[request_log]``: which requests are written down whole."""
+"""``[request_log]``: which requests are recorded in files."""
 
 from __future__ import annotations
 
@@ -17,35 +17,37 @@ from llm_runtime.config.section import Line, Section
 from llm_runtime.config.store import read_section, state_folder
 
 FOLDER = "requests"
-"""The folder's name, in that of this program's state."""
+"""The name of the folder, in the state folder of this program."""
 
 
 class RequestLogConfig(Section, frozen=True, kw_only=True):
-    """``[request_log]``: which requests are written down. Without the section none is."""
+    """``[request_log]``: which requests are recorded in files; without the section, none."""
 
     path: Line = ""
-    """The folder of its files, one for each day; omitted: `requests` in `$XDG_STATE_HOME/llm-runtime`."""
+    """The folder of the files, one for each day; omitted: `requests` in `$XDG_STATE_HOME/llm-runtime`."""
     max_mb: Annotated[float, Meta(ge=1, le=1_000_000)] = 1_000.0
-    """How large they may become together; the oldest day makes room."""
+    """The size limit of all files together. The oldest day is deleted first."""
     keep_days: Annotated[int, Meta(ge=1, le=3_650)] = 14
     """How many days are kept."""
     redact: bool = True
-    """Leave out all texts, and keep shapes and numbers. `false` writes down what was asked and answered."""
+    """Leave out all texts; keep structure and numbers. With `false`, requests and responses are recorded completely."""
     keys: tuple[Line, ...] = ()
-    """The callers whose requests are written down; omitted, with `routes`: all."""
+    """The callers whose requests are recorded. If `keys` and `routes` are both omitted: all requests."""
     routes: tuple[Line, ...] = ()
-    """The routes whose requests are written down; omitted, with `keys`: all."""
+    """The routes whose requests are recorded. If `keys` and `routes` are both omitted: all requests."""
 
 
 def request_log_section(table: object, keys: KeyReader, folder: Path, environ: Mapping[str, str]) -> RequestLogConfig:
-    """The section as it is used, with an absolute path. A relative one starts at the configuration file's folder."""
+    """Return the section with an absolute path. A relative path starts at the folder of the configuration file."""
     found = convert(table, RequestLogConfig, keys.read)
     path = folder / os.path.expanduser(found.path) if found.path else state_folder(environ) / FOLDER
     return msgspec.structs.replace(found, path=os.path.abspath(path))
 
 
 def request_log_folder(file: str | None, environ: Mapping[str, str]) -> str:
-    """Where the request log is by the configuration ``file``; without one, the usual place. Raises `ConfigError`."""
+    """Return the folder of the request log for the configuration ``file``, or the usual one without a file. Raises
+    `ConfigError`.
+    """
     table, folder = read_section(file, "request_log")
     with under("request_log"):
         return request_log_section(table, KeyReader(environ, folder), folder, environ).path

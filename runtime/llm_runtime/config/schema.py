@@ -1,4 +1,4 @@
-"""The configuration file as a JSON Schema, made from the structs, for editors and for checks in other languages."""
+"""The JSON Schema of the configuration file, made from the structs. For editors, and for checks in other languages."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from llm_protocol.vendor import VendorTable
 from llm_runtime.config.model import Config
 
 NOT_IN_THE_FILE: Final = frozenset(("vendors", "reasons", "notes"))
-"""Fields of `Config` that the file cannot say."""
+"""Fields of `Config` that are not in the file."""
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema(kinds: VendorTable) -> dict[str, Any]:
-    """The schema of a file whose providers are of one of ``kinds``."""
+    """Return the schema of a file whose providers have one of ``kinds``."""
     fields: list[tuple[str, Any, Any]] = [
         (each.name, each.type, msgspec.field(default_factory=dict))
         for each in msgspec.structs.fields(Config)
@@ -39,12 +39,16 @@ def json_schema(kinds: VendorTable) -> dict[str, Any]:
 
 def _of_custom(kind: type) -> dict[str, Any]:
     if kind is Secret:
-        return {"type": "string", "pattern": "^(env|file|cmd):.+", "description": "Where the secret is, never itself."}
+        return {
+            "type": "string",
+            "pattern": "^(env|file|cmd):.+",
+            "description": "Where the secret is, not the secret.",
+        }
     raise NotImplementedError(kind)
 
 
 def _without_default(field: dict[str, Any]) -> dict[str, Any]:
-    """TOML has no null: a section that may be left out is there as it is, or not at all."""
+    """Remove ``null`` and the default from an optional section, because TOML has no null."""
     found = {name: value for name, value in field.items() if name != "default"}
     if "anyOf" in found:
         choices = [each for each in found["anyOf"] if each != {"type": "null"}]

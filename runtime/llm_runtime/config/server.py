@@ -25,41 +25,41 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     """The limits of the server, as part of ``[server]``. A megabyte is 1,048,576 bytes."""
 
     max_connections: Count = 1_000
-    """Connections at once, HTTP and WebSocket together. One more is answered with 429."""
+    """The most connections at once, HTTP and WebSocket together. One more gets a 429."""
     max_unverified_per_peer: Count = 50
-    """Connections of one address that have not shown a valid key, if keys are configured."""
+    """The most connections from one address without a valid key, if keys are configured."""
     max_runs: Count = 5_000
-    """Requests in progress at once, over any number of connections; one more is answered with 429."""
+    """The most requests in progress at once, over all connections. One more gets a 429."""
     max_body_mb: Megabytes = 16.0
-    """The body of one request, and one WebSocket message."""
+    """The largest body of a request, and the largest WebSocket message."""
     max_body_total_mb: Megabytes = 256.0
-    """All bodies together that are being received or answered; one that exceeds this is answered with 503."""
+    """The limit on all bodies of requests in progress together. One that exceeds it gets a 503."""
     max_json_values: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 1_000_000
-    """Values in the JSON of one request or WebSocket message, counted by commas and opening brackets."""
+    """The most values in the JSON of a request or WebSocket message, counted by commas and opening brackets."""
     log_limit_mb: Annotated[float, Meta(gt=0, le=1_024)] = 8.0
-    """The size of the text of one response, as kept in its run log; a longer response fails with `log_limit`."""
+    """The largest response, as kept in its run log. A larger one fails with `log_limit`."""
     max_body_s: Seconds = 120.0
-    """Time for a body to arrive, however large it is."""
+    """The most seconds for a body to arrive, however large it is."""
     head_s: Seconds = 10.0
-    """Time from the first byte of a request to the end of its head, and for a new connection to send one."""
+    """The most seconds for the head of a request to arrive, and for a new connection to send the first byte."""
     keep_alive_s: Seconds = 75.0
-    """How long an idle HTTP connection is kept open."""
+    """Seconds that an idle HTTP connection is kept open."""
     hold_head_s: Annotated[float, Meta(ge=0, le=600)] = 30.0
-    """How long the head of a streamed response waits for the first event; a failure until then is an HTTP error."""
+    """Seconds that the head of a streamed response waits for the first event. A failure until then is an HTTP error."""
     websocket_lifetime_s: SecondsOrZero = 3_600.0
-    """How long a WebSocket may stay open; 0: no limit."""
+    """Seconds that a WebSocket may stay open; 0: no limit."""
     websocket_responses: Count = 16
-    """Responses in flight on one WebSocket."""
+    """The most responses in progress on one WebSocket."""
     websocket_lanes: Count = 32
-    """Named lanes on one WebSocket, the default lane not counted."""
+    """The most named lanes on one WebSocket. The default lane is not counted."""
     websocket_queue: Count = 64
-    """Requests that wait on one lane."""
+    """The most requests that wait on one lane."""
     websocket_queue_mb: Megabytes = 16.0
-    """All waiting requests of one WebSocket together; a single one may be larger."""
+    """The limit on all waiting requests of one WebSocket together. A single request may be larger."""
     stored_s: Seconds = 600.0
-    """How long a stored response can be retrieved after its end."""
+    """Seconds that a stored response can be retrieved after its end."""
     stored_mb: Megabytes = 64.0
-    """All stored responses together; the oldest are dropped first."""
+    """The limit on all stored responses together. The oldest are dropped first."""
 
     @property
     def max_body_bytes(self) -> int:
@@ -88,14 +88,14 @@ class ServerLimits(Section, frozen=True, kw_only=True):
 
 
 class ServerTls(Section, frozen=True, kw_only=True):
-    """``[server.tls]``: the daemon speaks TLS itself. Files are PEM and are noticed when they change."""
+    """``[server.tls]``: TLS in the daemon itself. The files are PEM. They are read again when they change."""
 
     certificate: Line
-    """The certificate, and behind it those of the authorities in between."""
+    """The certificate, followed by the intermediate certificates."""
     key: Line | None = None
-    """Its private key; omitted: it is in the same file."""
+    """The private key; omitted: it is in the same file."""
     client_ca: Line | None = None
-    """Clients must show a certificate that one of these authorities has signed."""
+    """Certificates of authorities. Clients must present a certificate that one of them has signed."""
 
 
 class Server(ServerLimits, frozen=True, kw_only=True):
@@ -106,26 +106,27 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     port: Port = 8080
     """The port to listen on; 0: any free port."""
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
-    """Processes that share the work, one for each core at most; each has the limits below for itself."""
+    """How many processes share the work; at most one per core. The limits below apply to each of them."""
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
-    """How long running responses may go on after the first SIGTERM."""
+    """Seconds that running responses may continue after the first SIGTERM."""
     allowed_origins: tuple[Line, ...] = ()
-    """Origins of web pages that may connect. By default none may."""
+    """Origins of web pages that may connect. Empty: none."""
     allowed_hosts: tuple[Line, ...] = ()
-    """Host names, besides loopback's, that requests may have in their Host field."""
+    """Host names that requests may have in their Host field, in addition to those of loopback."""
     unix: Line | None = None
-    """A unix socket to listen on, instead of host and port: the permissions of the file say who may connect."""
+    """A unix socket to listen on, instead of host and port. The permissions of the file decide who may connect."""
     unix_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "600"
-    """The permissions of the unix socket, octal."""
+    """The permissions of the unix socket, in octal."""
     tls: ServerTls | None = None
     ready_delay_s: Annotated[float, Meta(ge=0, le=3_600)] = 0.0
-    """How long a daemon that stops still takes requests while `/readyz` says 503, for balancers to notice."""
+    """Seconds that a stopping daemon still accepts requests while `/readyz` says 503, so that load balancers notice."""
     insecure_no_tls: bool = False
     """Listen beyond loopback without TLS, because a proxy in front of the daemon provides it."""
     trusted_proxies: tuple[Line, ...] = ()
-    """Addresses or networks of proxies. Callers behind one share its address, so it has no limit of its own."""
+    """Addresses or networks of proxies in front. Callers behind a proxy share its address, so it has no limit per
+    address."""
     websocket: bool = True
-    """Whether WebSockets are enabled; if not, clients are told to use HTTP."""
+    """Whether WebSockets are enabled. If not, clients that try one get an error that says to use HTTP."""
 
     def __post_init__(self) -> None:
         if self.unix is not None and self.tls is not None:

@@ -1,4 +1,4 @@
-"""``[store]``: the file for what outlives the process."""
+"""``[store]``: the file for what must survive a restart."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from llm_runtime.config.keys import KeyReader
 from llm_runtime.config.section import Line, Section
 
 FILE = "store.sqlite3"
-"""The file's name, in the folder of this program's state."""
+"""The name of the file, in the state folder of this program."""
 
 DAY = 86_400.0
 
 
 class StoreConfig(Section, frozen=True, kw_only=True):
-    """``[store]``: the file for stored responses. Without the section they are in memory."""
+    """``[store]``: the file for stored responses; without the section, they are kept in memory."""
 
     path: Line = ""
     """The file, an SQLite database; omitted: `store.sqlite3` in `$XDG_STATE_HOME/llm-runtime`."""
     max_mb: Annotated[float, Meta(ge=1, le=1_000_000)] = 1_000.0
-    """How large it may become; the responses that ended first make room."""
+    """The size limit of the file. The responses that ended first are deleted first."""
     ttl_s: Annotated[float, Meta(gt=0, le=3650 * DAY)] = 30 * DAY
     """Seconds for which a response is kept after its end."""
     redis: bool = False
@@ -37,22 +37,22 @@ class StoreConfig(Section, frozen=True, kw_only=True):
 
     @property
     def max_bytes(self) -> int:
-        """How large it may become, in bytes."""
+        """The size limit in bytes."""
         return int(self.max_mb * 1_000_000)
 
 
 def store_section(table: object, keys: KeyReader, folder: Path, environ: Mapping[str, str]) -> StoreConfig:
-    """The section as it is used, with an absolute path. A relative one starts at the configuration file's folder."""
+    """Return the section with an absolute path. A relative path starts at the folder of the configuration file."""
     store = convert(table, StoreConfig, keys.read)
     path = folder / os.path.expanduser(store.path) if store.path else state_folder(environ) / FILE
     return msgspec.structs.replace(store, path=os.path.abspath(path))
 
 
 def read_section(file: str | None, name: str) -> tuple[object, Path]:
-    """The section ``name`` of the configuration ``file``, read for this alone, and the file's folder; empty without a
-    file. Raises `ConfigError`.
+    """Read one section of the configuration ``file``, without validating it, and return it with the folder of the file.
+    Without a file, the section is empty. Raises `ConfigError`.
     """
-    import tomllib  # whoever has no file need not pay for it
+    import tomllib  # imported here: without a file, it is not needed
 
     if file is None:
         return {}, Path()
@@ -64,14 +64,16 @@ def read_section(file: str | None, name: str) -> tuple[object, Path]:
 
 
 def store_file(file: str | None, environ: Mapping[str, str]) -> str:
-    """Where the store is by the configuration ``file``; without one, the usual place. Raises `ConfigError`."""
+    """Return the file of the store for the configuration ``file``, or the usual one without a file. Raises
+    `ConfigError`.
+    """
     table, folder = read_section(file, "store")
     with under("store"):
         return store_section(table, KeyReader(environ, folder), folder, environ).path
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
-    """Where this program keeps what is neither configuration nor cache (XDG base directories)."""
+    """Return the state folder of this program, by the XDG base directories."""
     home = environ.get("XDG_STATE_HOME", "")
     base = Path(home) if os.path.isabs(home) else Path(os.path.expanduser("~/.local/state"))
     return base / "llm-runtime"

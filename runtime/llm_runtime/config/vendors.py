@@ -1,4 +1,4 @@
-"""The vendors that a configuration may name: those of llm-runtime, of installed packages, and of the program."""
+"""The vendors that a configuration may use: those of llm-runtime, of installed packages, and of the program."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from llm_protocol.vendors import VENDORS
 from llm_runtime.config.errors import ConfigError
 
 GROUP = "llm_runtime.vendors"
-"""The group of entry points with which a package offers vendors: a `Vendor`, or several in a list or tuple."""
+"""The group of entry points with which a package adds vendors: a `Vendor`, or a list or tuple of them."""
 
 
 def installed_vendors() -> VendorTable:
-    """All known vendors except the program's own. Raises `ConfigError` for a package that offers none, or one that
-    exists already. Does blocking file I/O to find the installed packages, and imports those that offer vendors.
+    """Return the vendors of llm-runtime and of installed packages. Raises `ConfigError` for an entry point that is not
+    a vendor, or whose kind exists already. Blocks: it looks for installed packages, and imports those that add vendors.
     """
     from importlib.metadata import entry_points
 
@@ -33,7 +33,9 @@ def installed_vendors() -> VendorTable:
 
 
 def with_vendors(table: VendorTable, vendors: Iterable[Vendor], where: str = "vendors") -> VendorTable:
-    """``table`` with ``vendors`` added, which come from ``where``. Raises `ConfigError` if a kind exists already."""
+    """Return ``table`` with ``vendors`` added. ``where`` says where they come from, for the `ConfigError` if a kind
+    exists already.
+    """
     added = tuple(vendors)
     try:
         return table.plus(added)
@@ -42,8 +44,8 @@ def with_vendors(table: VendorTable, vendors: Iterable[Vendor], where: str = "ve
 
 
 def _other(table: VendorTable, added: tuple[Vendor, ...]) -> str:
-    """Where the vendor is from whose kind one of ``added`` has too."""
+    """Say where the other vendor of the same kind comes from."""
     taken = next((each.kind for each in added if table.get(each.kind, each) is not each), None)
     if taken is None:
         return ""
-    return "; llm-runtime has the other" if taken in VENDORS else f"; an installed package offers the other, in {GROUP}"
+    return "; the other one is part of llm-runtime" if taken in VENDORS else f"; the other one comes from an installed package ({GROUP})"

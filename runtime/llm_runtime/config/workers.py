@@ -1,4 +1,4 @@
-"""Whether several workers can keep what the configuration limits."""
+"""Checks whether several workers can keep to the limits of the configuration."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.model import Config
 
 WORKER_VARIABLE: Final = "LLM_RUNTIME_WORKER"
-"""Set by the parent of several workers for each of them: what it has to know."""
+"""The variable in which the parent passes each worker what it needs to know."""
 
 
 def check_workers(config: Config) -> None:
-    """Refuse more than one worker with limits that each of them would keep on its own."""
+    """Raise `ConfigError` for limits that several workers could not keep together."""
     limited = next(_limited(config), None)
     if config.server.workers > 1 and config.redis is None and limited is not None:
-        message = f"more than one worker and {limited} need a [redis], over which the workers keep it together"
+        message = f"several workers with {limited} need [redis], through which they share the limit"
         raise ConfigError(message, "server", "workers")
 
 

@@ -1,12 +1,11 @@
-"""A fake provider: all five vendors' wires on one port, with answers and faults by script. For tests of whatever talks
-to a model.
+"""A fake provider: the wires of all vendors on one port, with scripted responses and faults. For tests of programs that
+call a model.
 
     async with FakeProvider(Rule(model="gpt-*", status=429, retry_after=1, times=1)) as fake:
         ...                                             # point any SDK, or a provider of llm-runtime, at fake.url
         assert fake.journal.requests[0].model == "gpt-5"
 
-It is made of the dialects' server sides, so what it says is what our own clients are held to. ``docs/fake-provider.md``
-has the script's fields and the faults.
+It uses the server sides of the dialects. ``docs/fake-provider.md`` describes the fields of the script and the faults.
 """
 
 from llm_runtime.fake.journal import CallState, Journal, Seen

@@ -1,7 +1,8 @@
-"""What the fake answers when its script says nothing else: the same to the same, recognisable, in the form asked for.
+"""The default responses of the fake provider. The same request always gets the same response.
 
-A chat gets its own last words back (``You said: …``), a tool's result too; a tool that must be called is called; JSON
-fits its schema. A token is four characters, so that ``max_output_tokens`` and usage can be checked by hand.
+A chat gets the text of its last message back (``You said: …``), or of the tool's result. A tool that must be called is
+called. JSON fits its schema. A token is four characters, so that ``max_output_tokens`` and usage can be checked by
+hand.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ from llm_runtime.fake.script import FakeToolCall, ScriptRule, asked, follows_too
 TOKEN_CHARACTERS = 4
 IMAGE_TOKENS = 100
 DIMENSIONS = 16
-"""Of a vector, where the request does not say."""
+"""The length of an embedding, if the request does not set it."""
 MAX_DIMENSIONS = 8_192
 MAX_IMAGES = 10
 
 
 def answer(request: AnyRequest, rule: ScriptRule, number: int, dialect: str) -> LLMResponse:
-    """The answer to the ``number``th request, which came over ``dialect``."""
+    """Return the response to request ``number``, which came over ``dialect``."""
     response = LLMResponse(
         request_id=request.request_id, provider="fake", model=request.model, response_id=f"fake-{number}"
     )
@@ -95,13 +96,13 @@ def _parts(request: AnyRequest, rule: ScriptRule, ident: str, dialect: str) -> I
 
 
 def _shown(request: ImageRequest) -> str:
-    """What the pictures are that a request shows, so that an answer tells others from them."""
+    """Describe the images in a request, so that different images get different responses."""
     shown = [*request.images, *([] if request.mask is None else [request.mask])]
     return "".join(hashlib.sha256(each.data or b"").hexdigest() for each in shown)
 
 
 def _forced(request: AnyRequest) -> tuple[FakeToolCall, ...]:
-    """The call that the request insists on."""
+    """Return the tool call that the request requires, if it requires one."""
     if not isinstance(request, ChatRequest) or request.tool_choice is None or follows_tool(request):
         return ()
     names = [tool.name for tool in request.tools if isinstance(tool, Tool)]
@@ -143,7 +144,7 @@ def _bytes_in(part: Image | Document | Audio) -> int:
 
 
 def _cut(parts: list[Part], limit: int | None) -> tuple[list[Part], FinishReason]:
-    """The parts within ``limit`` tokens, and why they end. Calls are never cut."""
+    """Return the parts within ``limit`` tokens, and the finish reason. Tool calls are never cut."""
     if any(isinstance(part, ToolCall) for part in parts):
         return parts, FinishReason.TOOL_CALLS
     if any(isinstance(part, Refusal) for part in parts):
@@ -155,7 +156,7 @@ def _cut(parts: list[Part], limit: int | None) -> tuple[list[Part], FinishReason
 
 
 def tokens(text: str) -> int:
-    """How many tokens ``text`` has here."""
+    """Return how many tokens ``text`` has for the fake."""
     return math.ceil(len(text) / TOKEN_CHARACTERS)
 
 
@@ -189,7 +190,7 @@ def _size(part: Part) -> int:
 
 
 def vector(text: str, size: int) -> Embedding:
-    """A vector of length one that depends on nothing but ``text``, in numbers that float32 holds exactly."""
+    """Return a vector of length one that depends only on ``text``, with numbers that float32 represents exactly."""
     raw = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(2 * size)
     values = [value / 32768 for (value,) in struct.iter_unpack("<h", raw)]
     norm = math.sqrt(sum(value * value for value in values)) or 1.0
@@ -197,7 +198,7 @@ def vector(text: str, size: int) -> Embedding:
 
 
 def picture(text: str) -> bytes:
-    """A valid PNG of one pixel whose colour depends on ``text``."""
+    """Return a valid PNG of one pixel whose colour depends on ``text``."""
     colour = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:3]
     return b"".join((
         b"\x89PNG\r\n\x1a\n",

@@ -1,4 +1,4 @@
-"""One connection to the fake: reads requests, carries out the plans of their answers, and notices who leaves."""
+"""One connection to the fake: reads requests, sends their responses, and notices when the client leaves."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ JOURNAL = "/_fake/journal"
 _RESET = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 KEEP_ALIVE_SECONDS = 75.0
-"""An idle connection is closed after this."""
+"""Seconds after which an idle connection is closed."""
 
 ANSWER_SECONDS = 3600.0
-"""No answer takes longer: a stalled one, or one that nobody reads, ends here."""
+"""The most seconds for a response. A stalled one, or one that the client does not read, ends then."""
 
 
 @final
 class FakeConnection:
-    """Owns ``stream`` until either side has had enough. ``abort`` resets the connection below it."""
+    """Handles the requests on ``stream`` and closes it at the end. ``raw`` is the socket below it, for resets."""
 
     def __init__(self, stream: trio.abc.Stream, raw: trio.SocketStream, replies: Replies, journal: Journal) -> None:
         self._stream = stream
@@ -43,7 +43,7 @@ class FakeConnection:
         self._parser = RequestParser()
 
     async def serve(self) -> None:
-        """Answer one request after the other."""
+        """Handle one request after the other."""
         self._count(1)
         try:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -79,9 +79,9 @@ class FakeConnection:
         return bool(data)
 
     async def _answer(self, request: Request) -> bool:
-        """Answer, and tell whether the connection goes on."""
+        """Send the response. Return whether the connection stays open."""
         if request.path == JOURNAL:
-            body = encode_json(self._journal.told())
+            body = encode_json(self._journal.to_json())
             encoded = encode_response(WireResponse(200, (JSON,), body), (), close=not request.keep_alive, bare=False)
             await self._stream.send_all(encoded)
             return request.keep_alive
@@ -97,7 +97,7 @@ class FakeConnection:
         return end is DeliveryEnd.KEEP and request.keep_alive
 
     async def _watched(self, plan: Iterator[Step]) -> DeliveryEnd | None:
-        """Carry out a plan while the client is there; nothing when it leaves before the end."""
+        """Carry out a plan. Return how it ended, or ``None`` if the client left before the end."""
         end: DeliveryEnd | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, nursery.cancel_scope)
@@ -110,7 +110,7 @@ class FakeConnection:
         return end
 
     async def _watch(self, answering: trio.CancelScope) -> None:
-        """Read on, so that a leaving client is seen, as far as pipelined requests may go."""
+        """Keep reading, to notice when the client leaves. Pipelined requests are buffered up to a limit."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while await self._read():
                 if self._parser.received > PIPELINED_BYTES:
@@ -131,4 +131,4 @@ class FakeConnection:
                     return step
                 case _:
                     await trio.sleep(step)
-        raise AssertionError("a plan ends with an end")
+        raise AssertionError("the last step of a plan is a DeliveryEnd")

@@ -1,4 +1,6 @@
-"""How an answer is put on the wire, well or badly: a plan of bytes to send, seconds to wait, and an end. No I/O."""
+"""Makes the plan of how a response is sent, with or without a fault: bytes to send, seconds to wait, and an end. No
+I/O.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,13 @@ from llm_runtime.fake.script import Fault, ScriptRule
 from llm_runtime.server.http1 import LAST_CHUNK, encode_chunk, encode_head
 
 DEFAULT_EVENTS = 3
-"""Events before a fault, where the rule does not say."""
+"""The number of events before a fault, if the rule does not set it."""
 
 BOMB_PIECE = 64 * 1024
 LINE_BYTES = 1024**3
-"""A line "without end" ends here if nobody has hung up."""
+"""The length of the "endless" line, in bytes, if the client does not close the connection first."""
 GZIP_BYTES = 300 * 1024 * 1024
-"""What the compressed bomb becomes."""
+"""The size of the compressed bomb when it is unpacked, in bytes."""
 BOMB_KEYS = 1_000_000
 BOMB_DEPTH = 100_000
 
@@ -25,7 +27,7 @@ GARBAGE = b"\x00\xff<html>502 Bad Gateway</html>{]"
 
 
 class DeliveryEnd(Enum):
-    """What becomes of the connection."""
+    """What happens to the connection after the response."""
 
     KEEP = "keep"
     CLOSE = "close"
@@ -34,16 +36,16 @@ class DeliveryEnd(Enum):
 
 
 Step: TypeAlias = bytes | float | DeliveryEnd
-"""Bytes to send in one write, seconds to wait, or the end, which comes last."""
+"""One step of a plan: bytes to send in one write, seconds to wait, or the end, which is the last step."""
 
 _BOMBS = frozenset((Fault.BOMB_LINE, Fault.BOMB_GZIP, Fault.BOMB_KEYS, Fault.BOMB_DEPTH))
 _ENDS = {Fault.CLOSE: DeliveryEnd.CLOSE, Fault.RESET: DeliveryEnd.RESET, Fault.STALL: DeliveryEnd.STALL}
 
 
 class DeliveryPlan(NamedTuple):
-    """An answer before its faults. The last ``markers`` of the ``pieces`` tell the end; ``event`` has the place for an
-    event's data. A streamed answer has the vendor's own error in its pieces already: only its encoder knows how to say
-    it there.
+    """A response without its faults. The last ``markers`` of the ``pieces`` mark the end. ``event`` is the form of an
+    event, with a place for its data. In a streamed response, `Fault.ERROR` is already among the pieces, because only
+    the encoder can encode it.
     """
 
     status: int
@@ -55,7 +57,7 @@ class DeliveryPlan(NamedTuple):
 
 
 def deliver(answer: DeliveryPlan, rule: ScriptRule, *, chunked: bool) -> Iterator[Step]:
-    """The plan. Without ``chunked`` (HTTP/1.0) the end of a streamed body is that of the connection."""
+    """Return the plan. Without ``chunked`` (HTTP/1.0), a streamed body ends when the connection is closed."""
     if rule.delay_head_s:
         yield rule.delay_head_s
     if rule.after_bytes is None:
@@ -70,7 +72,7 @@ def _framed(answer: DeliveryPlan, rule: ScriptRule, fault: Fault | None, *, chun
     length = None
     if not (answer.streamed or fault in _BOMBS):
         body = tuple(body)
-        # An answer that is cut off promised all of itself; one that is only wrong is whole as far as HTTP knows.
+        # For HTTP, a truncated response announces its full length. One with other faults is complete.
         length = sum(map(len, body if end is DeliveryEnd.KEEP else answer.pieces))
     bare = length is None and not chunked
     headers = (*answer.headers, *rule.headers.items())
@@ -86,7 +88,7 @@ def _framed(answer: DeliveryPlan, rule: ScriptRule, fault: Fault | None, *, chun
 
 
 def _broken(answer: DeliveryPlan, fault: Fault | None, after: int | None) -> tuple[Iterable[bytes], DeliveryEnd]:
-    """The pieces of the body with what is wrong with them, and how they end."""
+    """Return the pieces of the body with the fault, and how the connection ends."""
     pieces = answer.pieces if answer.streamed else _halves(answer.pieces)
     before_end = max(0, len(pieces) - answer.markers)
     kept = pieces[: min(DEFAULT_EVENTS, before_end) if after is None else after]
@@ -108,7 +110,7 @@ def _broken(answer: DeliveryPlan, fault: Fault | None, after: int | None) -> tup
 
 
 def _halves(pieces: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """A whole body has no events: its middle is where things break."""
+    """Return a complete body as two pieces, because it has no events and a fault in the middle must be possible."""
     body = b"".join(pieces)
     return body[: len(body) // 2], body[len(body) // 2 :]
 
@@ -117,7 +119,7 @@ def _paced(pieces: Iterable[bytes], rule: ScriptRule) -> Iterator[bytes | float]
     delay = rule.delay_first_s
     for piece in pieces:
         if not piece:
-            continue  # as a chunk it would tell the end
+            continue  # an empty chunk would mark the end
         if delay:
             yield delay
         delay = rule.delay_event_s
@@ -127,7 +129,7 @@ def _paced(pieces: Iterable[bytes], rule: ScriptRule) -> Iterator[bytes | float]
 
 
 def _cut(steps: Iterable[Step], room: int, end: DeliveryEnd) -> Iterator[Step]:
-    """The plan up to so many bytes, if it has them."""
+    """Return the plan up to so many bytes, followed by ``end``."""
     for step in steps:
         if isinstance(step, bytes):
             if len(step) >= room:

@@ -1,6 +1,6 @@
-"""Errors as the vendors say them, by HTTP status: their own words, types and codes, which their SDKs' exceptions show.
+"""The vendors' error responses by HTTP status, with the vendors' own texts, types and codes.
 
-(The dialects' ``encode_error`` says *our* failures to a vendor's clients; a fake must say the vendor's own.)
+The dialects' ``encode_error`` cannot be used here: it encodes the failures of this runtime for clients.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ REQUEST_ID = "req_fake"
 
 
 class _Word(NamedTuple):
-    """What a status is called, by `ErrorShape`: in OpenAI's (type, code), Anthropic's, Google's, the flat one (type,
-    code).
+    """The text of a status, and its names in each `ErrorShape`: OpenAI's (type, code), Anthropic's, Google's, and the
+    flat one (type, code).
     """
 
     message: str
@@ -34,7 +34,7 @@ class _Word(NamedTuple):
 
 
 class _Error(NamedTuple):
-    """What an error's body has to say. ``code``: ``None`` where the usual one of its shape will do, empty for none."""
+    """The contents of an error's body. ``code``: ``None`` for the usual one of the shape, empty for none."""
 
     status: int
     word: _Word
@@ -95,7 +95,7 @@ def error(
     param: str | None = None,
     retry_after: float | None = None,
 ) -> WireResponse:
-    """The whole answer. ``code`` replaces the usual one; ``retry_after`` is in seconds."""
+    """Return the response for a status. ``code`` replaces the usual one. ``retry_after`` is in seconds."""
     word = _WORDS.get(status) or _WORDS[400 if status < 500 else 500]
     body = _SHAPES[vendor.error_shape](_Error(status, word, message or word.message, code, param, retry_after))
     headers = [("content-type", "application/json")]
@@ -149,13 +149,13 @@ _SHAPES: dict[ErrorShape, Callable[[_Error], JsonObject]] = {
 
 
 def key_refused(vendor: Vendor, *, given: bool) -> WireResponse:
-    """The answer to a wrong key, or to none."""
+    """Return the response to a wrong key or, with ``given=False``, to a missing one."""
     refusal = vendor.fake.key_wrong if given else vendor.fake.key_missing
     return error(vendor, refusal.status, refusal.message, code=refusal.code)
 
 
 def wrong_api(vendor: Vendor, dialect: str, request: AnyRequest) -> WireResponse | None:
-    """The refusal, over OpenAI's chat API, of what it has over the Responses API only; by the table of models."""
+    """Return OpenAI's error for a chat request that needs the Responses API, by the table of models; else ``None``."""
     if dialect != CHAT or not vendor.has_two_wires or not isinstance(request, ChatRequest):
         return None
     rule = rule_of(vendor.facts_key, request.model)
@@ -172,5 +172,5 @@ def wrong_api(vendor: Vendor, dialect: str, request: AnyRequest) -> WireResponse
 
 
 def nothing_here(vendor: Vendor, path: str) -> WireResponse:
-    """The answer at a path where there is nothing."""
+    """Return the response for an unknown path."""
     return error(vendor, 404, f"There is nothing at {path[:200]}.", code="unknown_url")

@@ -1,4 +1,4 @@
-"""What the fake saw: who asked what and when, and whether they stayed for the answer. No header is kept, so no key."""
+"""The journal: which requests the fake has received, and what became of them. Headers are not kept, so no key is."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from llm_protocol.content import JsonObject
 from llm_protocol.requests import AnyRequest
 
 MAX_REQUESTS = 256
-"""Requests that are remembered; the oldest are forgotten first."""
+"""The most requests that are kept. The oldest are dropped first."""
 
 MAX_BODY_BYTES = 64 * 1024
-"""Of each request's body."""
+"""The most bytes that are kept of each body."""
 
 
 class CallState(StrEnum):
     """How far a request has come."""
 
     OPEN = "open"
-    """It is being answered."""
+    """Its response is being sent."""
     ANSWERED = "answered"
-    """All that was meant to be sent was sent, be it an error or a fault."""
+    """The whole response was sent, including an error or fault."""
     LEFT = "left"
-    """The client left before that."""
+    """The client left before the end."""
 
 
 @dataclass(slots=True)
@@ -45,18 +45,18 @@ class Seen:
     ended_s: float | None = None
     state: CallState = CallState.OPEN
     status: int | None = None
-    """The status answered with; ``None`` while there is none, and when nothing was said at all."""
+    """The status of the response; ``None`` if none was sent yet, or nothing was sent at all."""
     request: AnyRequest | None = None
-    """What was asked, decoded; ``None`` when that was not possible, and for model lists."""
+    """The decoded request; ``None`` if it could not be decoded, and for model lists."""
     stream: bool = False
 
     @property
     def model(self) -> str | None:
-        """The model that was asked."""
+        """The model that was requested."""
         return None if self.request is None else self.request.model
 
-    def told(self) -> JsonObject:
-        """For ``GET /_fake/journal``."""
+    def to_json(self) -> JsonObject:
+        """Return it as JSON data, for ``GET /_fake/journal``."""
         try:
             body = decode_json(self.body) if self.body else None
         except WireError:
@@ -80,37 +80,37 @@ class Seen:
 @final
 @dataclass(slots=True)
 class Journal:
-    """The latest requests, oldest first, and counts of all there were."""
+    """The latest requests, oldest first, and counts of all requests."""
 
     requests: deque[Seen] = field(default_factory=lambda: deque(maxlen=MAX_REQUESTS))
     asked: int = 0
     answered: int = 0
     left: int = 0
-    """Requests whose client left early."""
+    """The number of requests whose client left early."""
     connections: int = 0
-    """Connections that are open now."""
+    """The number of open connections."""
     _started: float = field(default_factory=trio.current_time)
     _changed: trio.Event = field(default_factory=trio.Event)
 
     @property
     def open(self) -> int:
-        """Requests that are being answered now."""
+        """The number of requests whose response is being sent."""
         return self.asked - self.answered - self.left
 
     async def until(self, condition: Callable[[Journal], bool]) -> None:
-        """Wait until ``condition`` is true of this journal. Bound it with a scope."""
+        """Wait until ``condition(journal)`` is true. There is no time limit; use a cancel scope."""
         while not condition(self):
             await self._changed.wait()
 
-    def told(self) -> JsonObject:
-        """For ``GET /_fake/journal``."""
+    def to_json(self) -> JsonObject:
+        """Return it as JSON data, for ``GET /_fake/journal``."""
         counts = ("asked", "answered", "left", "open", "connections")
-        return {name: getattr(self, name) for name in counts} | {"requests": [each.told() for each in self.requests]}
+        return {name: getattr(self, name) for name in counts} | {"requests": [each.to_json() for each in self.requests]}
 
     # -- written by the connections ----------------------------------------------------------------------------------
 
     def begin(self, kind: str, method: str, path: str, body: bytes) -> Seen:
-        """A request has come."""
+        """Record a new request."""
         self.asked += 1
         seen = Seen(self.asked, kind, method, path, body[:MAX_BODY_BYTES], trio.current_time() - self._started)
         self.requests.append(seen)
@@ -118,7 +118,7 @@ class Journal:
         return seen
 
     def end(self, seen: Seen, *, left: bool) -> None:
-        """The answer is over."""
+        """Record the end of a response."""
         seen.ended_s = trio.current_time() - self._started
         seen.state = CallState.LEFT if left else CallState.ANSWERED
         if left:
@@ -128,6 +128,6 @@ class Journal:
         self.changed()
 
     def changed(self) -> None:
-        """Let those who wait look again."""
+        """Wake the tasks in `until`, which check their condition again."""
         self._changed.set()
         self._changed = trio.Event()

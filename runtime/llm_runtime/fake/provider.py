@@ -1,4 +1,4 @@
-"""The fake as a program has it: listening sockets, a script, a journal."""
+"""The fake provider for programs: it has listening sockets, a script and a journal."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ MODELS = tuple(
     ModelInfo(id=name, created=1_767_225_600, owned_by="fake", context_window=128_000, max_output_tokens=16_384)
     for name in ("fake-chat", "fake-embed", "fake-image")
 )
-"""What is listed. A name that is not is answered all the same."""
+"""The models in its list. Requests for other models are answered too."""
 
 MAX_CONNECTIONS = 10_000
-"""Connections at once; one more is closed as soon as it is there."""
+"""The most connections at once. One more is closed at once."""
 
 
 @final
 class FakeProvider:
-    """Serves from ``async with`` on. ``kind`` makes it speak one vendor's wire only; with ``key`` it refuses others.
+    """A fake provider that runs during an ``async with`` block.
 
-    ``vendors`` are those that it can be taken for. Leaving the block closes all connections at once. Raises
-    `UnknownVendorError`, and `CannotListenError` on entering.
+    ``kind``: imitate only this vendor. ``key``: refuse requests with another key. ``vendors``: the vendors that it can
+    imitate. Leaving the block closes all connections at once. The constructor raises `UnknownVendorError`; entering the
+    block raises `CannotListenError`.
     """
 
     def __init__(
@@ -70,26 +71,28 @@ class FakeProvider:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The block's exception goes on by itself, unwrapped; only a bug of the fake comes out of the nursery.
+        # An exception of the block propagates unwrapped. Only a bug of the fake comes out of the nursery.
         self._nursery.cancel_scope.cancel("the fake is stopped")
         await self._manager.__aexit__(None, None, None)
 
     @property
     def url(self) -> str:
-        """Where it listens, without a path."""
+        """The URL that it listens at, without a path."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
 
     def base_url(self, kind: str) -> str:
-        """What a client of ``kind`` takes for its base URL: it names the vendor where paths alone would not."""
+        """Return the base URL for a client of ``kind``. Its path names the vendor."""
         return f"{self.url}/{kind}{'' if self.vendors[kind].wire.versioned_paths else '/v1'}"
 
     def script(self, *rules: ScriptRule) -> None:
-        """Go by these rules from now on, and count from the beginning."""
+        """Replace the rules, and reset their counts."""
         self._replies.script = Script(rules)
 
     async def dial(self, host: str, port: int) -> trio.SocketStream:  # noqa: ARG002
-        """A connection over a socket pair, whatever the address: no network, so it goes with a mocked clock."""
+        """Return a connection to the fake, whatever the address. It is a socket pair, so it works with a mocked
+        clock.
+        """
         await trio.lowlevel.checkpoint()
         ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
         self._nursery.start_soon(self._serve, ours)

@@ -1,4 +1,6 @@
-"""From a request to the plan of its answer: find the wire, check the key, decode, choose a rule, answer. No I/O."""
+"""Turns a request into the plan of its response: finds the wire, checks the key, decodes, and chooses a rule. No
+I/O.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ SSE = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "
 
 @final
 class Replies:
-    """Decides what is answered. ``script`` may be replaced at any time."""
+    """Decides the responses. ``script`` may be replaced at any time."""
 
     def __init__(
         self,
@@ -52,11 +54,11 @@ class Replies:
         self._models = models
 
     def place(self, request: Request) -> Place | Vendor:
-        """Where a request has come to; see `locate`."""
+        """Return what a request is addressed to; see `locate`."""
         return locate(request.method, request.target, request.headers, self._vendors, self.only)
 
     def plan(self, request: Request, place: Place | Vendor, seen: Seen) -> Iterator[Step]:
-        """The plan of the answer, noted in ``seen``."""
+        """Return the plan of the response, and record its status in ``seen``."""
         chosen, rule = self._chosen(request, place, seen)
         seen.status = chosen.status
         vendor = place.vendor if isinstance(place, Place) else place
@@ -80,7 +82,7 @@ class Replies:
                 return self._answer(request, place, seen)
 
     def _refused(self, request: Request, vendor: Vendor) -> WireResponse | None:
-        """What is wrong with the request's key or version, if anything is."""
+        """Return the error for a wrong key or a missing version header, if there is one."""
         required = vendor.fake.required_header
         if required is not None and required not in request.headers:
             return errors.error(vendor, 400, f"{required}: header is required")
@@ -115,7 +117,9 @@ class Replies:
 
 
 def _decoded(place: Place, body: bytes) -> ClientRequest:
-    """The request. Raises `LLMClientError`, also for one that continues a response: none is kept here."""
+    """Return the decoded request. Raises `LLMClientError`, also if it continues an earlier response: none is stored
+    here.
+    """
     if is_form(body):
         body = form_as_json(body)
     if not isinstance(place.dialect, OpenAIResponsesServer):
@@ -128,7 +132,7 @@ def _decoded(place: Place, body: bytes) -> ClientRequest:
 
 
 def presented_key(request: Request) -> str:
-    """The key that came with a request, wherever vendors put it."""
+    """Return the key of a request, in whichever of the vendors' headers it is."""
     for name in ("x-api-key", "x-goog-api-key"):
         if value := request.headers.get(name):
             return value
@@ -145,7 +149,7 @@ def _body(body: bytes) -> DeliveryPlan:
 
 
 def _said(place: Place, inbound: ClientRequest, response: LLMResponse, rule: ScriptRule) -> DeliveryPlan:
-    """An answer as its wire says it."""
+    """Return a response, encoded for its wire."""
     dialect = place.dialect
     if rule.body is not None:
         return _body(rule.body.encode())
@@ -161,8 +165,8 @@ def _said(place: Place, inbound: ClientRequest, response: LLMResponse, rule: Scr
 
 
 def _frames(encoder: ResponseEncoder, response: LLMResponse, rule: ScriptRule) -> tuple[list[Frame], int]:
-    """The frames of a streamed answer, one token each, and how many of the last tell its end. With `Fault.ERROR` the
-    end is the vendor's error.
+    """Return the frames of a streamed response, one token each, and how many of the last ones mark its end. With
+    `Fault.ERROR`, the end is the vendor's error.
     """
     room = DEFAULT_EVENTS if rule.after_events is None else rule.after_events
     frames = encoder.start()
@@ -179,6 +183,6 @@ def _frames(encoder: ResponseEncoder, response: LLMResponse, rule: ScriptRule) -
 
 
 def _array(frames: list[Frame], markers: int) -> DeliveryPlan:
-    """A streamed answer as the members of one JSON array, which is what Gemini sends without ``alt=sse``."""
+    """Return a streamed response as one JSON array, which is what Gemini sends without ``alt=sse``."""
     opened = [(b"[" if at == 0 else b",\r\n") + frame.data for at, frame in enumerate(frames)]
     return DeliveryPlan(200, (JSON,), (*opened, b"]"), streamed=True, markers=markers + 1, event=b",\r\n%b")

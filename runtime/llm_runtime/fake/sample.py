@@ -1,4 +1,4 @@
-"""The smallest value that fits a JSON schema, for the part of JSON Schema that structured output uses."""
+"""Creates a small value that fits a JSON schema. It supports the part of JSON Schema that structured output uses."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from llm_protocol.content import JsonObject
 
 MAX_DEPTH = 32
-"""Nesting past which a value is ``None``: a schema may contain itself."""
+"""The depth below which values are ``None``, because a schema may contain itself."""
 
 MAX_LENGTH = 4_096
-"""Characters of a string and items of a list, whatever the schema wants."""
+"""The most characters of a string and items of a list, whatever the schema requires."""
 
 _FORMATS = {
     "date": "2026-01-01",
@@ -23,8 +23,8 @@ _FORMATS = {
 
 
 def sample(schema: JsonObject, text: str = "fake") -> Any:
-    """A value that fits ``schema``: every property, as few items as allowed, the first of each choice. Strings are
-    ``text`` where nothing else is asked of them.
+    """Return a value that fits ``schema``, with all properties, as few items as allowed, and the first of each choice.
+    Strings are ``text`` unless the schema says otherwise.
     """
     return _value(schema, schema, text, 0)
 
@@ -78,7 +78,7 @@ def _number(schema: JsonObject) -> int | float:
 
 
 def _bound(schema: JsonObject, name: str, default: int) -> int:
-    """A length or count that the schema sets."""
+    """Return a length or count that the schema sets, or ``default``."""
     value = schema.get(name)
     return min(value, MAX_LENGTH) if type(value) is int and value >= 0 else default
 
@@ -89,7 +89,7 @@ def _list(schema: JsonObject, name: str) -> list[Any]:
 
 
 def _merged(parts: list[Any], root: JsonObject) -> JsonObject:
-    """The parts of ``allOf`` as one schema; of what two say, the later counts, but properties add up."""
+    """Return the parts of ``allOf`` as one schema. Properties are combined; of other keywords, the last one counts."""
     whole: JsonObject = {}
     properties: JsonObject = {}
     for part in parts:

@@ -1,6 +1,6 @@
-"""What the fake does otherwise than usual: rules, the first of which that fits a request decides.
+"""The script of the fake: rules for responses other than the default. The first rule that matches a request applies.
 
-A rule says which requests it is for, what to answer, and what goes wrong. In a TOML file each is a ``[[rule]]``.
+A rule says which requests it matches, how to respond, and what goes wrong. In a TOML file, each is a ``[[rule]]``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_SCRIPT_BYTES = 1024 * 1024
 MAX_RULES = 1_000
 
 FAULT_HEADER = "x-fake-fault"
-"""A request's header with this name gets the fault that it names, whatever the rules say."""
+"""The header of a request that names a fault for its response. It takes precedence over the rules."""
 
 _FAULT_MODEL = re.compile(r"(?:.*/)?fault-(.+)")
 _FAULT_WORD = re.compile(r"([a-z0-9_-]+)(?:@(\d{1,6}))?")
@@ -47,26 +47,26 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Fault(StrEnum):
-    """What can go wrong in an answer that has begun with a 200."""
+    """What can go wrong in a response that has begun with a 200."""
 
     TRUNCATE = "truncate"
-    """The answer stops in the middle, and HTTP says that it is whole."""
+    """The response stops in the middle, but is complete for HTTP."""
     CLOSE = "close"
     """The connection is closed in the middle (FIN)."""
     RESET = "reset"
     """The connection is reset in the middle (RST)."""
     STALL = "stall"
-    """Nothing more is said, and the connection stays open."""
+    """Nothing more is sent, and the connection stays open."""
     ERROR = "error"
-    """The vendor's own error, inside the answer that had begun."""
+    """The vendor's own error, in the middle of the response."""
     GARBAGE = "garbage"
-    """Something that is none of the vendor's words."""
+    """Bytes that are no valid part of a response."""
     NO_END = "no-end"
-    """Everything but the vendor's end marker."""
+    """The whole response, but without the vendor's end marker."""
     BOMB_LINE = "bomb-line"
-    """A line that does not end."""
+    """An endless line."""
     BOMB_GZIP = "bomb-gzip"
-    """A little compressed data that becomes very much."""
+    """A little compressed data that unpacks to a lot."""
     BOMB_KEYS = "bomb-keys"
     """A JSON object with a million keys."""
     BOMB_DEPTH = "bomb-depth"
@@ -74,29 +74,29 @@ class Fault(StrEnum):
 
 
 class FakeToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A tool call to answer with. Without ``arguments`` they are made from the tool's schema."""
+    """A tool call to respond with. Without ``arguments``, they are made from the tool's schema."""
 
     name: str
     arguments: JsonObject | None = None
 
 
 class ScriptRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One rule; see the module. What is not set fits every request, and changes nothing."""
+    """One rule. A condition that is not set matches every request; a change that is not set changes nothing."""
 
     kind: str | None = None
-    """The vendor's."""
+    """The kind of the vendor."""
     model: str | None = None
-    """The model's name; ``*`` and ``?`` as in file names."""
+    """The name of the model, with ``*`` and ``?`` as in file names."""
     request_type: RequestType | None = None
     stream: bool | None = None
     contains: str | None = None
-    """A part of the last message's text (or of the prompt, or of an input)."""
+    """A part of the text of the last message, of the prompt or of an input."""
     after_tool: bool | None = None
-    """Whether the last message is a tool's result. A rule with ``tool_calls`` wants false unless this is set."""
+    """Whether the last message is a tool's result. The default in a rule with ``tool_calls`` is false."""
     nth: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Only the nth request, from 1, of those that the fields above fit."""
+    """Match only the nth request, from 1, of those that match the fields above."""
     times: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """At most so many requests."""
+    """Match at most so many requests."""
 
     text: str | None = None
     reasoning: str | None = None
@@ -110,26 +110,26 @@ class ScriptRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     code: str | None = None
     retry_after: Seconds | None = None
     headers: dict[str, str] = {}
-    """Added to the head of the answer, such as rate-limit headers."""
+    """Headers to add to the response, such as rate-limit headers."""
     body: str | None = None
-    """Instead of the whole body."""
+    """The body to send, in place of the usual one."""
     delay_head_s: Seconds = 0.0
-    """Before anything is said."""
+    """Seconds to wait before anything is sent."""
     delay_first_s: Seconds = 0.0
-    """Between the head and the first event."""
+    """Seconds to wait between the head and the first event."""
     delay_event_s: Seconds = 0.0
-    """Before each later event."""
+    """Seconds to wait before each later event."""
     split_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Send the body in pieces of so many bytes."""
     fault: Fault | None = None
     after_events: Count | None = None
-    """Events before the fault; 0: the head alone. By default 3, but never the end marker."""
+    """The number of events before the fault; 0: only the head. Default: 3, but never the end marker."""
     after_bytes: Count | None = None
-    """Bytes on the wire, the head included, before the connection is cut; 0: not even the head. ``fault`` says how
-    it is cut (``close`` if not set)."""
+    """The number of bytes, including the head, after which the connection is cut; 0: not even the head is sent.
+    ``fault`` says how it is cut; default: ``close``."""
 
-    def fits(self, kind: str, inbound: ClientRequest) -> bool:
-        """Whether the rule is for such a request, its counts left aside."""
+    def matches(self, kind: str, inbound: ClientRequest) -> bool:
+        """Return whether the rule matches a request, without regard to its counts."""
         request = inbound.request
         after_tool = False if self.tool_calls and self.after_tool is None else self.after_tool
         return (
@@ -143,11 +143,11 @@ class ScriptRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 USUAL = ScriptRule()
-"""What is done when no rule fits."""
+"""The rule that applies if no other matches: it changes nothing."""
 
 
 def asked(request: AnyRequest) -> str:
-    """What a request asks, in one text: the last message, the prompt, the inputs."""
+    """Return the text of a request: its last message, its prompt or its inputs."""
     match request:
         case ChatRequest():
             parts = last_said(request)
@@ -161,17 +161,17 @@ def asked(request: AnyRequest) -> str:
 
 
 def last_said(request: ChatRequest) -> tuple[Part, ...]:
-    """What the last message holds, if there is any."""
+    """Return the parts of the last message, if there is one."""
     return request.messages[-1].content if request.messages else ()
 
 
 def follows_tool(request: AnyRequest) -> bool:
-    """Whether the last thing said is a tool's result."""
+    """Return whether the last message is a tool's result."""
     return isinstance(request, ChatRequest) and any(isinstance(part, ToolResult) for part in last_said(request))
 
 
 def fault_named(word: str) -> ScriptRule:
-    """The rule that a word such as ``429``, ``reset`` or ``stall@0`` stands for. Raises `BadRequestError`."""
+    """Return the rule for a word such as ``429``, ``reset`` or ``stall@0``. Raises `BadRequestError`."""
     found = _FAULT_WORD.fullmatch(word)
     name, after = found.groups() if found else ("", None)
     events = None if after is None else int(after)
@@ -179,12 +179,12 @@ def fault_named(word: str) -> ScriptRule:
         return ScriptRule(status=int(name))
     if name in list(Fault):
         return ScriptRule(fault=Fault(name), after_events=events)
-    raise bad_request(None, f"there is no fault {word[:50]!r}: it is a status (400 to 599) or {', '.join(Fault)}")
+    raise bad_request(None, f"there is no fault {word[:50]!r}: write 400 to 599, or one of {', '.join(Fault)}")
 
 
 @final
 class Script:
-    """Rules in order, and how often each was met."""
+    """The rules in order, and how many requests each has matched."""
 
     def __init__(self, rules: Sequence[ScriptRule] = ()) -> None:
         self.rules = tuple(rules)
@@ -192,8 +192,8 @@ class Script:
         self._used = [0] * len(self.rules)
 
     def choose(self, kind: str, inbound: ClientRequest, header: str | None) -> ScriptRule:
-        """What to do with the next request: what its header says, else its model's name, else the first rule that
-        fits. Raises `BadRequestError` for a fault that there is not.
+        """Return the rule for the next request: that of its header, else that of its model's name, else the first rule
+        that matches. Raises `BadRequestError` for an unknown fault.
         """
         if header is not None:
             return fault_named(header)
@@ -201,9 +201,9 @@ class Script:
             return fault_named(named[1])
         chosen = USUAL
         for at, rule in enumerate(self.rules):
-            if not rule.fits(kind, inbound):
+            if not rule.matches(kind, inbound):
                 continue
-            self._met[at] += 1  # also behind the rule that decides: the nth is the nth that came
+            self._met[at] += 1  # later rules count too, so that ``nth`` counts all requests that match
             if (
                 chosen is USUAL
                 and rule.nth in (None, self._met[at])
@@ -219,8 +219,8 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def load_script(file: Path, vendors: VendorTable = VENDORS) -> tuple[ScriptRule, ...]:
-    """The rules in a TOML file, whose kinds are those of ``vendors``. Raises `BadRequestError` with one line for a
-    person; does blocking file I/O.
+    """Return the rules in a TOML file. ``vendors``: the kinds that they may name. Raises `BadRequestError` with a
+    message of one line. Does blocking file I/O.
     """
     import tomllib
 

@@ -1,5 +1,5 @@
-"""Which vendor's wire a request speaks. The path tells; where one path serves several vendors, a mount prefix
-(``/cohere/v1/models``), the headers or the query do.
+"""Finds which vendor's wire a request uses, by its path. If several vendors have the same path, a prefix
+(``/cohere/v1/models``), the headers or the query decide.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llm_protocol.wires import WireFormat
 
 
 class Place(NamedTuple):
-    """Where a request has come to. ``path`` is without the mount; ``model`` is set for `Purpose.MODEL`."""
+    """What a request is addressed to. ``path`` is without the prefix; ``model`` is set for `Purpose.MODEL`."""
 
     vendor: Vendor
     purpose: Purpose
@@ -26,18 +26,18 @@ class Place(NamedTuple):
 
 
 def fakeable(vendors: VendorTable) -> VendorTable:
-    """Those that can be faked. The kind of each is also a mount: the first segment of a path."""
+    """Return the vendors that can be imitated. The kind of each can be the first segment of a path."""
     return VendorTable(vendor for vendor in vendors.values() if not vendor.local)
 
 
 def split_mount(path: str, vendors: VendorTable) -> tuple[Vendor | None, str]:
-    """The vendor that the path's first segment names, if it does, and the path below it."""
+    """Return the vendor that the first segment of the path names, if it names one, and the rest of the path."""
     name, slash, rest = path[1:].partition("/")
     return (vendors[name], slash + rest) if name in vendors else (None, path)
 
 
 def guess_vendor(path: str, query: str, headers: Mapping[str, str], vendors: VendorTable) -> Vendor:
-    """The vendor whose client this looks like, whatever the path is for; the first one if it looks like nobody's."""
+    """Return the vendor whose client probably sent the request, by its headers, or the first vendor."""
     parameters = parse_qs(query).keys()
     for vendor in vendors.values():
         traits = vendor.fake
@@ -54,8 +54,8 @@ def guess_vendor(path: str, query: str, headers: Mapping[str, str], vendors: Ven
 def locate(
     method: str, target: str, headers: Mapping[str, str], vendors: VendorTable, only: Vendor | None = None
 ) -> Place | Vendor:
-    """Where a request has come to, or the vendor in whose shape it is to be told that there is nothing. With ``only``
-    there is one vendor.
+    """Return what a request is addressed to; for an unknown path, the vendor in whose form to send the error. ``only``:
+    the only vendor to consider.
     """
     path, _, query = target.partition("?")
     mount, path = split_mount(path, vendors)

@@ -1,7 +1,7 @@
-"""Check whether everything that the configuration names works, for an operator before and after a release.
+"""Checks whether everything that the configuration names works, for operators before and after a release.
 
-`check` tries everything concurrently, each within `CHECK_SECONDS`; `Report` is the result. No prompt is sent to a
-model, since that would cost money.
+`check` tries everything at the same time, each within `CHECK_SECONDS`. `Report` is the result. No prompt is sent to a
+model, because that would cost money.
 """
 
 from llm_runtime.probes.probe import CHECK_SECONDS, check

@@ -1,6 +1,6 @@
-"""What follows from what was found: one check for each thing that the configuration names. Pure.
+"""Turns what was found into one check for each thing that the configuration names. Pure.
 
-Vendors' lists are often incomplete (aliases, fine-tuned models), so a model that is not on one is a warning.
+Vendors' lists are often incomplete (aliases, fine-tuned models), so a model that is not in one is only a warning.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from llm_runtime.config.conversion import suggestion
 from llm_runtime.probes.report import Check, CheckStatus, counted, some
 
 PROVIDER = "provider"
-"""What the check of a provider is of."""
+"""What the check of a provider is called in the report."""
 
 
 class Listing(NamedTuple):
-    """What a vendor said when it was asked for its models, or how that failed."""
+    """A vendor's list of models, or why it could not be had."""
 
     found: Sequence[ModelInfo] | Failure
     seconds: float
@@ -37,7 +37,7 @@ class Listing(NamedTuple):
 
 
 def configuration(config: Config, source: str) -> Iterator[Check]:
-    """What was read, and what is allowed but unwise in it."""
+    """Return a check of the file itself, and one for each note, such as something allowed but unsafe."""
     parts = [counted(len(config.enabled), "provider")]
     parts += [counted(len(found), thing) for thing, found in (("route", config.routes), ("key", config.keys)) if found]
     yield Check("configuration", source, CheckStatus.OK, ", ".join(parts))
@@ -49,24 +49,24 @@ def configuration(config: Config, source: str) -> Iterator[Check]:
 
 
 def provider(name: str, entry: Provider, vendor: Vendor, listing: Listing, url: str) -> Check:
-    """Whether the provider, asked at ``url``, answers, and whether its configured models are on its list."""
+    """Return a check of whether the provider at ``url`` responds and lists its configured models."""
     if isinstance(listing.found, Failure):
         return Check(PROVIDER, name, *_failed(name, entry, vendor, listing.found, url), listing.seconds)
     found, seconds = [model.id for model in listing.found], listing.seconds
     if not found:
-        return Check(PROVIDER, name, CheckStatus.WARNING, "answers, with a list of models that is empty", seconds)
+        return Check(PROVIDER, name, CheckStatus.WARNING, "responds, but its list of models is empty", seconds)
     has = counted(len(found), "model")
     if entry.wire == "chat" and (lost := [each for each in entry.models if _needs_responses(vendor, each)]):
-        message = f'{has}; only the Responses API has {some(lost)}: leave wire = "chat" out'
+        message = f'{has}; only the Responses API has {some(lost)}: remove wire = "chat"'
         return Check(PROVIDER, name, CheckStatus.WARNING, message, seconds)
     if missing := [model for model in entry.models if model not in found]:
         hint = suggestion(missing[0], found) if len(missing) == 1 else ""
-        return Check(PROVIDER, name, CheckStatus.WARNING, f"{has}; not among them: {some(missing)}{hint}", seconds)
+        return Check(PROVIDER, name, CheckStatus.WARNING, f"{has}; not in the list: {some(missing)}{hint}", seconds)
     if not entry.models and seconds > LISTING_SECONDS:
-        slow = f"{has}, but the runtime waits {LISTING_SECONDS:g} s for a list: name the models in the configuration"
+        slow = f"{has}, but the runtime waits only {LISTING_SECONDS:g} s for a list: set models in the configuration"
         return Check(PROVIDER, name, CheckStatus.WARNING, slow, seconds)
     return Check(
-        PROVIDER, name, CheckStatus.OK, f"{has}, the configured ones among them" if entry.models else has, seconds
+        PROVIDER, name, CheckStatus.OK, f"{has}, including the configured ones" if entry.models else has, seconds
     )
 
 
@@ -76,16 +76,16 @@ def _needs_responses(vendor: Vendor, model: str) -> bool:
 
 def _failed(name: str, entry: Provider, vendor: Vendor, failure: Failure, url: str) -> tuple[CheckStatus, str]:
     message = failure.message.removeprefix(f"{name}: ").rstrip(".")
-    message = f"{url}: {message}"  # callers are not told where, so the failure does not say it
+    message = f"{url}: {message}"  # the failure does not contain the URL, because callers must not see it
     if failure.upstream_status is not None and str(failure.upstream_status) not in message:
         message += f" (HTTP {failure.upstream_status})"
     if failure.upstream_status == 404 and vendor.generic and entry.models:
         address = RULES[FailureKind.MODEL_NOT_FOUND].advice
-        return CheckStatus.WARNING, f"{message}: if it lists no models that is no fault; else {address}"
+        return CheckStatus.WARNING, f"{message}: no problem if it has no model list; otherwise {address}"
     advice = failure.rule.advice.format(entry=f"providers.{name}")
     if failure.kind is FailureKind.AUTH and entry.api_key is None:
-        advice = f"it wants a key: providers.{name}.api_key"
-    # Who is told to slow down was let in: nothing is wrong with the provider.
+        advice = f"it needs a key: providers.{name}.api_key"
+    # After "too many requests", the key was accepted: the provider works.
     status = CheckStatus.WARNING if failure.kind is FailureKind.RATE_LIMITED else CheckStatus.FAILED
     return status, f"{message}; {advice}" if advice else message
 
@@ -94,7 +94,7 @@ def _failed(name: str, entry: Provider, vendor: Vendor, failure: Failure, url: s
 
 
 def prices(config: Config) -> Iterator[Check]:
-    """Whether it is known what the models that the configuration names cost."""
+    """Return checks of whether the prices of the configured models are known."""
     own = OwnPrices(config.prices)
     for name, entry in config.enabled.items():
         vendor = config.vendors[entry.kind]
@@ -109,10 +109,10 @@ def prices(config: Config) -> Iterator[Check]:
         if refusing := [each for each, budget in config.budgets.items() if budget.cost(None, 1) is None]:
             yield Check("prices", name, CheckStatus.WARNING, _refused(name, unknown, refusing))
             continue
-        # Servers that are only compatible set their own prices, or none.
+        # Compatible servers have prices of their own, or none.
         status = CheckStatus.OK if vendor.generic else CheckStatus.WARNING
         yield Check(
-            "prices", name, status, f"not known for {some(unknown)}: no cost is told, and max_cost rules them out"
+            "prices", name, status, f"not known for {some(unknown)}: responses have no cost, and max_cost excludes them"
         )
 
 
@@ -123,11 +123,11 @@ def _refused(provider: str, models: Sequence[str], budgets: Sequence[str]) -> st
     return f"not known for {some(models)}: {who} requests for {'it' if len(models) == 1 else 'them'}; {remedy}"
 
 
-# -- how long models live ---------------------------------------------------------------------------------------------
+# -- lifecycle of models ----------------------------------------------------------------------------------------------
 
 
 def lifecycle(config: Config, catalog: Catalog) -> Iterator[Check]:
-    """Which models end soon: a warning for those that the configuration names, a note for those only listed."""
+    """Return checks of which models will be shut down soon: a warning for configured ones, a note for others."""
     listed: dict[str, list[str]] = {}
     for candidate, _ in catalog.all_ending():
         listed.setdefault(candidate.provider, []).append(candidate.model)

@@ -1,6 +1,6 @@
-"""Probe the places besides providers that a configuration names. They leave nothing behind.
+"""Checks of what a configuration names besides providers. They leave nothing behind.
 
-Each function returns a status and a message. None has a time limit of its own; cancelling them is harmless.
+Each function returns a status and a message. None has a time limit; they may be cancelled at any time.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from llm_runtime.server.listener import listen, removed_after
 Finding: TypeAlias = tuple[CheckStatus, str]
 
 PROBE_BYTES: Final = 4096
-"""The content of the file that tests whether the cache file could be written."""
+"""The content of a file that is written to check the folder of the cache file."""
 
-# What the shared limits do on a server. Nothing stays: a hash without fields does not exist.
+# The commands that shared limits need. Nothing is left, because a hash without fields does not exist.
 _SCRIPT: Final = """
 redis.call('HSET', KEYS[1], 'at', redis.call('TIME')[1])
 redis.call('PEXPIRE', KEYS[1], 1000)
@@ -37,25 +37,25 @@ return #kept == 2 and ARGV[1] or ''
 
 
 async def try_address(server: Server) -> Finding:
-    """Whether the daemon could listen there. After a release it does already, so a port in use is only a warning."""
+    """Return whether the daemon can listen at its address. A running daemon already does, so that is only a warning."""
     try:
         for listener in await listen(server):
             with removed_after(server.unix):
                 listener.close()
     except CannotListenError as exc:
         if isinstance(exc.__cause__, OSError) and exc.__cause__.errno == errno.EADDRINUSE:
-            return CheckStatus.WARNING, "in use: by the daemon if it runs already; if not, serve will not start"
+            return CheckStatus.WARNING, "in use; unless that is the daemon itself, serve will not start"
         return CheckStatus.FAILED, str(exc)
-    return CheckStatus.OK, "can be listened on"
+    return CheckStatus.OK, "is free"
 
 
 async def try_file(path: str) -> Finding:
-    """Whether the cache's or the store's file can be written or created."""
+    """Return whether a file, that of the cache or the store, can be written or created."""
     return await _written(_write_beside, path)
 
 
 async def try_folder(path: str) -> Finding:
-    """Whether files can be written into the folder, which may have to be created."""
+    """Return whether files can be written into a folder, which may have to be created."""
     return await _written(_write_into, path)
 
 
@@ -68,54 +68,54 @@ async def _written(write: Callable[[str], str], path: str) -> Finding:
 
 
 def _write_beside(path: str) -> str:
-    """Write a nameless file in the place of the file. Blocks; raises OSError."""
+    """Write a temporary file in the folder of the file. Blocks. Raises OSError."""
     path = os.path.abspath(os.path.expanduser(path))
     exists = os.path.lexists(path)
     if exists:
-        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))  # only to open it: another process may be using it
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))  # open it only: another process may be using it
     folder = _probed(os.path.dirname(path))
-    return "can be written" if exists else f"can be made in {folder}"
+    return "can be written" if exists else f"can be created in {folder}"
 
 
 def _write_into(path: str) -> str:
-    """Write a nameless file in the folder. Blocks; raises OSError."""
+    """Write a temporary file in the folder. Blocks. Raises OSError."""
     folder = _probed(path)
-    return "can be written" if folder == path else f"can be made in {folder}"
+    return "can be written" if folder == path else f"can be created in {folder}"
 
 
 def _probed(folder: str) -> str:
-    """Write a nameless file in the folder, or in the closest one above it that exists. Return which it was."""
+    """Write a temporary file in the folder, or in its closest parent that exists. Return which it was."""
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
             probe.write(bytes(PROBE_BYTES))
     except OSError as exc:
-        exc.filename = folder  # else it may be the probe's own random name
+        exc.filename = folder  # otherwise it may be the random name of the temporary file
         raise
     return folder
 
 
 async def try_redis(server: RedisServer) -> Finding:
-    """Whether the server runs scripts that write, each within its time limit."""
+    """Return whether the server runs scripts that write, within the time limit."""
     key, word = f"{{{server.prefix}}}:limits:check", token_hex(8).encode()
     answers: list[bytes] = []
 
     async def use(script: RedisScript) -> None:
         answers.append(await script.run([key], word))
-        enough.cancel(reason="it has answered")
+        enough.cancel(reason="the server has replied")
 
-    problem = "answers something else"
+    problem = "gives an unexpected reply"
     with trio.CancelScope() as enough:
         problem = (await run_session(server, _SCRIPT, use)).detail
     if answers == [word]:
-        return CheckStatus.OK, "runs the scripts that limits are shared by"
-    return CheckStatus.FAILED, f"{problem.rstrip('.')}; meanwhile limits are not shared"
+        return CheckStatus.OK, "runs the scripts for shared limits"
+    return CheckStatus.FAILED, f"{problem.rstrip('.')}; until that works, limits are not shared"
 
 
 async def try_local_model() -> Finding:
-    """Whether it is installed. Without it nothing starts, except in a checkout, which installs it when needed."""
+    """Return whether the local model is installed. A checkout of the repository installs it when it is needed."""
     file = await trio.to_thread.run_sync(lambda: find_model() if is_installed() else None)
     if file is None:
-        return CheckStatus.WARNING, "not installed; serve installs it, once (about 130 MB)"
+        return CheckStatus.WARNING, "not installed; serve will download it once (about 130 MB)"
     return CheckStatus.OK, f"installed: {file}"

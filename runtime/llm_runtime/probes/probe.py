@@ -1,7 +1,7 @@
-"""Checking a configuration: everything that it names is tried, all at once and each within a bound.
+"""Checks a configuration: tries everything that it names at the same time, each within a time limit.
 
-A provider is asked as the runtime asks it: by its own provider actor under its own supervisor, with the same key, trust
-and timeouts. Only what models are configured for it does not count there, for it is the vendor who is to answer.
+A provider is called as the runtime calls it: by a provider actor under a supervisor, with the same key, certificates
+and timeouts. Only its configured models are ignored, so that the vendor's list is requested.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from llm_runtime.providers import Supervised, provider_spec, supervised
 from llm_runtime.tree import Tree
 
 CHECK_SECONDS: Final = 15.0
-"""How long trying one thing may take; a provider's own timeouts may be shorter."""
+"""The most seconds for one check. The timeouts of a provider may be shorter."""
 
 Attempt: TypeAlias = Callable[[], Awaitable[places.Finding]]
 
 
 async def check(config: Config, source: str, *, offline: bool = False) -> list[Check]:
-    """Check all of ``config``, which was read from ``source``. Takes little more than `CHECK_SECONDS` at the most.
+    """Check all of ``config``, which was read from ``source``. Takes little more than `CHECK_SECONDS`.
 
-    With ``offline`` nothing is tried: only what the configuration alone can tell. Cancelling it leaves nothing behind.
+    With ``offline``, nothing is called: only the configuration itself is checked. Cancelling this leaves nothing
+    behind.
     """
     specs = [provider_spec(name, provider, config.vendors) for name, provider in config.enabled.items()]
     done = list(findings.configuration(config, source))
@@ -56,7 +57,7 @@ async def check(config: Config, source: str, *, offline: bool = False) -> list[C
 
 
 def _known(config: Config, specs: Sequence[ProviderSpec], listings: dict[str, Listing]) -> routes.Known:
-    """The runtime's own catalog and router, with the models that the vendors told."""
+    """Return a catalog and a router as the runtime has them, with the vendors' lists."""
     tree = Tree(config, [supervised(each) for each in specs], lambda _provider, _model, _usage: None)
     lists = {name: listing.found for name, listing in listings.items() if not isinstance(listing.found, Failure)}
     for name in tree.catalog.unlisted:
@@ -67,7 +68,7 @@ def _known(config: Config, specs: Sequence[ProviderSpec], listings: dict[str, Li
 
 async def _try_all(config: Config, specs: Sequence[ProviderSpec]) -> tuple[list[Check], dict[str, Listing]]:
     tries = _tries(config)
-    listed = {each.name: _to_be_asked(each) for each in specs if not each.vendor.local}
+    listed = {each.name: _supervised(each) for each in specs if not each.vendor.local}
     checks: dict[tuple[str, str], Check] = {}
     listings: dict[str, Listing] = {}
 
@@ -87,7 +88,7 @@ async def _try_all(config: Config, specs: Sequence[ProviderSpec]) -> tuple[list[
 
 
 def _tries(config: Config) -> list[tuple[str, str, Attempt]]:
-    """What else there is to try: what it is, its name, and how."""
+    """Return the checks of everything besides providers: what it is, its name, and the function."""
     server, path = config.server, config.cache.path
     tries: list[tuple[str, str, Attempt]] = [
         ("address", server.unix or f"{server.host}:{server.port}", partial(places.try_address, server))
@@ -108,7 +109,7 @@ def _tries(config: Config) -> list[tuple[str, str, Attempt]]:
 
 async def _tried(what: str, name: str, attempt: Attempt) -> Check:
     begun = trio.current_time()
-    finding = CheckStatus.FAILED, f"no answer within {CHECK_SECONDS:g} s"
+    finding = CheckStatus.FAILED, f"no response within {CHECK_SECONDS:g} s"
     with trio.move_on_after(CHECK_SECONDS):
         finding = await attempt()
     return Check(what, name, *finding, _since(begun))
@@ -118,16 +119,16 @@ def _url(spec: ProviderSpec) -> str:
     return spec.url_of(spec.dialect.models_request(None))
 
 
-def _to_be_asked(spec: ProviderSpec) -> Supervised:
+def _supervised(spec: ProviderSpec) -> Supervised:
     return supervised(msgspec.structs.replace(spec, models=()))
 
 
 async def _list_models(each: Supervised) -> Listing:
-    """What the vendor lists, or why it does not."""
+    """Return the vendor's list, or why it could not be had."""
     begun = trio.current_time()
     spec = each.spec
     seconds = min(CHECK_SECONDS, spec.timeouts.total)
-    message = f"no whole list of models within {seconds:g} s"
+    message = f"no complete list of models within {seconds:g} s"
     found: Sequence[ModelInfo] | Failure = Failure(kind=FailureKind.TIMEOUT_TOTAL, message=message)
     with trio.move_on_after(seconds):
         try:

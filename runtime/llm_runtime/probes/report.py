@@ -16,7 +16,7 @@ DETAIL_CHARACTERS = 400
 
 
 class CheckStatus(StrEnum):
-    """The outcome of a check. A warning does not fail the report; a person has to judge it."""
+    """The outcome of a check. A warning does not fail the report, but a person should look at it."""
 
     OK = "ok"
     WARNING = "warning"
@@ -24,7 +24,7 @@ class CheckStatus(StrEnum):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One check. ``detail`` is one printable line; ``seconds`` is how long it took, 0 if nothing had to be tried."""
+    """One check. ``detail`` is one printable line. ``seconds``: how long it took; 0 if nothing had to be called."""
 
     what: str
     name: str
@@ -52,7 +52,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
 
     def lines(self) -> list[str]:
-        """The report for people: a line for each check, in columns, and a summary."""
+        """Return the report as text: a line for each check, in columns, and a summary."""
         checks = self.validation.checks
         rows = [(each.status.value, each.what, _one_line(each.name), _time(each.seconds)) for each in checks]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -62,14 +62,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def report(checks: Sequence[Check], *, id: str, timestamp: str) -> Report:  # noqa: A002 - the field's name
-    """The summary of these checks."""
+    """Return the report on these checks."""
     failed = [f"{each.what} {each.name}" for each in checks if each.status is CheckStatus.FAILED]
     error = f"failed: {', '.join(failed)}" if failed else None
     return Report(success=not failed, id=id, timestamp=timestamp, validation=Validation(tuple(checks)), error=error)
 
 
 def refused(problem: str, source: str, *, id: str, timestamp: str) -> Report:  # noqa: A002 - the field's name
-    """The report on an invalid configuration, for which nothing else was checked."""
+    """Return the report on an invalid configuration, of which nothing else was checked."""
     check = Check("configuration", source, CheckStatus.FAILED, problem)
     return Report(success=False, id=id, timestamp=timestamp, validation=Validation((check,)), error=problem)
 
@@ -81,12 +81,12 @@ def _summary(checks: Sequence[Check]) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """``1 route``, ``2 routes``"""
+    """Return a number with its noun: ``1 route``, ``2 routes``."""
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of several names, and the number of further ones."""
+    """Return the first of several names, and the number of the others."""
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 

@@ -1,6 +1,6 @@
-"""Check whether the models that a route names exist, by the runtime's own catalog and the vendors' lists. Pure.
+"""Checks whether the models of routes exist, by the catalog and the vendors' lists. Pure.
 
-A provider may have models that are not on its list, so a name on no list is only a warning. A route fails if no
+A provider may have models that are not in its list, so a name in no list is only a warning. A route fails if no
 provider can serve it.
 """
 
@@ -20,18 +20,18 @@ from llm_runtime.config.conversion import suggestion
 from llm_runtime.probes.report import Check, CheckStatus, counted, some
 
 HELPING = ("synthesiser", "judge")
-"""Fields whose models serve no request by themselves."""
+"""Fields whose models only help others: they serve no request by themselves."""
 
 
 class Known(NamedTuple):
-    """The models that the runtime knows; what each vendor listed, as far as it did; and the providers that failed."""
+    """What is known: the catalog and the router, the vendors' lists, and the providers that failed."""
 
     catalog: Catalog
     router: Router
     lists: Mapping[str, Collection[str]] = {}
     failed: Collection[str] = ()
     offline: bool = False
-    """Nothing was tried, so unknown models are no failure."""
+    """No vendor was called, so unknown models are not a problem."""
 
 
 class _Severity(IntEnum):
@@ -50,7 +50,7 @@ _GOOD = _Verdict(_Severity.GOOD)
 
 
 def route(name: str, policy: Policy, known: Known) -> Check:
-    """Check one route. A route that names no models passes if the selector has any candidate."""
+    """Check one route. A route without models passes if the selector has any candidate."""
     named = [(field, model) for field, model in policy.models() if model not in WITHOUT_A_MODEL]
     verdicts = [_model(f"{field}: {model}", model, known) for field, model in named]
     answering = [verdict for (field, _), verdict in zip(named, verdicts, strict=True) if field not in HELPING]
@@ -58,7 +58,7 @@ def route(name: str, policy: Policy, known: Known) -> Check:
         answering = [_chosen(name, known)]
         verdicts += answering
     problems = dict.fromkeys(verdict.problem for verdict in verdicts if verdict.problem)
-    shown = counted(len(named), "model") if named else "the selector chooses"
+    shown = counted(len(named), "model") if named else "any model"
     return Check("route", name, _status(answering, verdicts), "; ".join(problems) or shown)
 
 
@@ -72,7 +72,7 @@ def _model(where: str, model: str, known: Known) -> _Verdict:
     try:
         candidates = known.catalog.resolve(ChatRequest(model=model, messages=()))
     except ModelNotFoundError:
-        return _unlisted(where, known) or _Verdict(_Severity.BAD, f"{where}: no enabled provider has it")
+        return _unlisted(where, known) or _Verdict(_Severity.BAD, f"{where}: no enabled provider has this model")
     return min(_candidate(each, known) for each in candidates)
 
 
@@ -80,16 +80,16 @@ def _chosen(name: str, known: Known) -> _Verdict:
     try:
         candidates = known.router.route(ChatRequest(model=name, messages=())).candidates
     except ModelNotFoundError as exc:
-        return _unlisted("the selector chooses", known) or _Verdict(_Severity.BAD, exc.failure.message)
+        return _unlisted("any model", known) or _Verdict(_Severity.BAD, exc.failure.message)
     return min(_candidate(each, known) for each in candidates)
 
 
 def _unlisted(where: str, known: Known) -> _Verdict | None:
-    """An unknown model may exist at a provider whose list is unknown."""
+    """Return the verdict on an unknown model that may exist at a provider whose list is unknown."""
     if not known.catalog.unlisted:
         return None
     severity = _Severity.UNKNOWN if known.offline else _Severity.DOUBTFUL
-    return _Verdict(severity, f"{where}: cannot be told without the models of {some(known.catalog.unlisted)}")
+    return _Verdict(severity, f"{where}: unknown without the model lists of {some(known.catalog.unlisted)}")
 
 
 def _candidate(candidate: Candidate, known: Known) -> _Verdict:
@@ -98,5 +98,5 @@ def _candidate(candidate: Candidate, known: Known) -> _Verdict:
     listed = known.lists.get(candidate.provider)
     if listed and candidate.model not in listed:
         hint = suggestion(candidate.model, listed)
-        return _Verdict(_Severity.DOUBTFUL, f"{candidate}: not on its provider's list{hint}")
+        return _Verdict(_Severity.DOUBTFUL, f"{candidate}: not in the list of its provider{hint}")
     return _GOOD

@@ -238,7 +238,7 @@ class Ensemble:
             return Failure(kind=FailureKind.BUDGET, message="stopped: the request's budget is used up")
         if trio.current_time() >= member.scope.deadline:
             seconds = self.policy.member_deadline_s
-            return Failure(kind=FailureKind.TIMEOUT_TOTAL, message=f"no complete answer within {seconds:g} s")
+            return Failure(kind=FailureKind.TIMEOUT_TOTAL, message=f"no complete response within {seconds:g} s")
         return None
 
     def _report(self, member: Member) -> None:
