@@ -1,11 +1,11 @@
-"""Makes the checkout's own environment, once, with nothing but Python's standard library.
+"""Creates the environment of the checkout, once, with only Python's standard library.
 
-What is wanted is split into stages (the project itself, what the tests need, …), each with a stamp file: a fingerprint
-of what it was made from, written when the stage is complete. A run whose stamps match starts the program at once and
-touches nothing. While something is being installed a `busy` file lies beside the stamps: whoever finds it (and the
-lock free) knows that an installation was cut off, and starts over. A `.venv` somebody else made is used, never removed.
+The installation has stages (the project itself, what the tests need, …). Each has a stamp file, which is written when
+the stage is complete and has a fingerprint of what was installed. If all stamps match, the program is started at once.
+During an installation there is a `busy` file beside the stamps. A run that finds it while the lock is free knows that
+an installation was interrupted, and starts over. A `.venv` that was created in another way is used, but never removed.
 
-Kept to syntax that any Python 3.7 reads, so that an old one can be told what it is.
+The syntax is that of Python 3.7, so that an old Python can print that it is too old.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST = (3, 11)
 PIP_SECONDS = 1800
-"""The most one pip run may take."""
+"""The most seconds that one run of pip may take."""
 
 
 def start(program, stages, argv, environ=None):
@@ -26,7 +26,7 @@ def start(program, stages, argv, environ=None):
 
 
 def prepare(program, stages):
-    """The environment's Python, with ``stages`` installed. Ends the process with one line when that cannot be."""
+    """Return the Python of the environment, with ``stages`` installed. If that fails, print one line and exit."""
     _require_python(program)
     folder = _folder()
     try:
@@ -35,7 +35,7 @@ def prepare(program, stages):
     except KeyboardInterrupt:
         _fail(program, "interrupted; the next run starts the installation over", 130)
     except OSError as exc:
-        _fail(program, f"cannot make {folder}: {exc.strerror or exc}")
+        _fail(program, f"cannot create {folder}: {exc.strerror or exc}")
     return _python(folder)
 
 
@@ -54,7 +54,7 @@ def _require_python(program):
 
 
 def _folder():
-    """``.venv`` in the checkout; for a checkout that cannot be written, a folder of its own in the user's cache."""
+    """Return ``.venv`` in the checkout or, if the checkout is read-only, a folder in the user's cache."""
     folder = os.path.join(ROOT, ".venv")
     if os.path.exists(folder) or os.access(ROOT, os.W_OK):
         return folder
@@ -85,7 +85,9 @@ def _busy(folder):
 
 
 def _fingerprint(folder, stage):
-    """Changes with the interpreter, the place of the checkout and, but for the environment, pyproject.toml."""
+    """Return a fingerprint of the interpreter, the path of the checkout and, except for the environment,
+    pyproject.toml.
+    """
     import hashlib
 
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
@@ -101,8 +103,8 @@ def _install(program, folder, stages):
 
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     begun = time.monotonic()
-    # The lock is on the folder above, which is there already; pip inherits it, so that a pip that outlives us is
-    # waited for.
+    # The lock is on the parent folder, which already exists. pip inherits it, so that the next run waits for a pip
+    # that outlives this process.
     lock = os.open(os.path.dirname(folder), os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,11 +129,11 @@ def _make_environment(program, folder, lock):
         _say(program, "starting over: an earlier installation did not finish, or Python or the checkout has moved")
         shutil.rmtree(folder)
     if not os.path.exists(_python(folder)):
-        _say(program, f"first run: making {folder} with Python {sys.version.split()[0]}")
-        # Marked from the first moment on: a half-made environment looks like a whole one.
+        _say(program, f"first run: creating {folder} with Python {sys.version.split()[0]}")
+        # Create the busy file first: an incomplete environment looks like a complete one.
         os.makedirs(_stamps(folder), exist_ok=True)
         _write(_busy(folder), "")
-        _run(program, [sys.executable, "-m", "venv", folder], folder, lock, "making the environment")
+        _run(program, [sys.executable, "-m", "venv", folder], folder, lock, "creating the environment")
         _stamp(folder, "environment")
     os.makedirs(_stamps(folder), exist_ok=True)
     if _is_ours(folder):
@@ -160,7 +162,7 @@ def _run_pip(program, folder, stage, lock):
 
 
 def _requirements(stage):
-    """What pyproject.toml asks for in a dependency group; read here because older pips do not know groups."""
+    """Return the requirements of a dependency group in pyproject.toml. Older versions of pip cannot read groups."""
     import tomllib
 
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
@@ -175,7 +177,7 @@ def _name(requirement):
 
 
 def _run(program, command, folder, lock, what):
-    """Run ``command``, its output kept in a log file, with the seconds counted on a terminal."""
+    """Run ``command`` with its output in a log file. On a terminal, show the seconds."""
     import subprocess
     import time
 
@@ -198,11 +200,11 @@ def _run(program, command, folder, lock, what):
                 child.kill()
                 child.wait()
     if child.returncode:
-        _fail(program, f"{what} failed: {_reason(log)} (all of it: {log})")
+        _fail(program, f"{what} failed: {_reason(log)} (full log: {log})")
 
 
 def _reason(log):
-    """The line of a log that says most."""
+    """Return the most informative line of a log."""
     with open(log, errors="replace") as file:
         lines = [line.strip() for line in file if line.strip()]
     if any("ensurepip is not" in line for line in lines):
@@ -213,7 +215,7 @@ def _reason(log):
     for telling in ("ERROR: ", "Error: ", ""):
         if found := [line for line in lines if telling in line]:
             return found[-1].removeprefix(telling)
-    return "it said nothing"
+    return "there was no output"
 
 
 def _tick(text):
@@ -227,7 +229,7 @@ def _on_terminal():
 
 
 def _say(program, text):
-    if sys.stderr is None:  # it was closed, as services do
+    if sys.stderr is None:  # closed, as some services do
         return
     sys.stderr.write(f"{program}: {text}\n")
     sys.stderr.flush()

@@ -89,8 +89,9 @@ if TYPE_CHECKING:
         RunFailed,
         RunFinished,
     )
+    from llm_runtime.opening import open_runtime
     from llm_runtime.remote.runtime import RemoteRuntime, connect
-    from llm_runtime.runtime import Runtime, open_runtime
+    from llm_runtime.runtime import Runtime
     from llm_runtime.stream import ResponseStream
     from llm_runtime.tools import FunctionTool, ToolEnded, ToolRun, ToolStarted, tool
     from llm_runtime.typed import ParsedResponse, ResponseTypeError
@@ -211,7 +212,7 @@ _ON_FIRST_USE = {
     "Runtime": "llm_runtime.runtime",
     "Secret": "llm_protocol.secret",
     "connect": "llm_runtime.remote.runtime",
-    "open_runtime": "llm_runtime.runtime",
+    "open_runtime": "llm_runtime.opening",
     "FunctionTool": "llm_runtime.tools",
     "ToolEnded": "llm_runtime.tools",
     "ToolRun": "llm_runtime.tools",

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast, final
 
-import llm_runtime.runtime as trio_host
+import llm_runtime.opening as trio_host
 from llm_actors.cache import CacheStore
 from llm_actors.kernel import TreeNode
 from llm_actors.orchestrator import StrategyFunction
@@ -35,7 +35,9 @@ from llm_runtime.hosts.asyncio_functions import middleware_here, observer_here, 
 from llm_runtime.hosts.asyncio_loop import HostLoop, block
 from llm_runtime.hosts.on_asyncio import AsyncioRequests, AsyncioStream
 from llm_runtime.hosts.portal import Portal
-from llm_runtime.runtime import ConfigSource, Reloaded
+from llm_runtime.opening import ConfigSource
+from llm_runtime.runtime import Reloaded
+from llm_runtime.runtime import Runtime as TrioRuntime
 
 if TYPE_CHECKING:
     from llm_runtime.remote.runtime import RemoteRuntime
@@ -57,7 +59,7 @@ class AsyncioRuntime(AsyncioRequests):
     Methods that do not wait (`tree`, `model_list`, `is_ready`, …) block for one scheduler pass of the runtime's thread.
     """
 
-    def __init__(self, portal: Portal[trio_host.Runtime], loop: HostLoop, config: Config) -> None:
+    def __init__(self, portal: Portal[TrioRuntime], loop: HostLoop, config: Config) -> None:
         super().__init__(portal, loop)
         self._runtime = portal
         self.config = config

@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, final, overload
 
-import llm_runtime.runtime as trio_host
+import llm_runtime.opening as trio_host
 from llm_actors.cache import CacheStore
 from llm_actors.kernel import TreeNode
 from llm_actors.run import Judge
@@ -47,6 +47,7 @@ from llm_runtime.hosts.thread_functions import (
 )
 from llm_runtime.hosts.threads import Box, SyncStream, ThreadCall
 from llm_runtime.hosts.tool_threads import refuse_async_tools, run_in_threads, run_tool
+from llm_runtime.opening import ConfigSource
 from llm_runtime.options import ChatOptions, Messages, Options, ToolOptions, as_messages
 from llm_runtime.requesting import (
     chat_request,
@@ -55,7 +56,7 @@ from llm_runtime.requesting import (
     embedding_request,
     image_request,
 )
-from llm_runtime.runtime import ConfigSource, Reloaded
+from llm_runtime.runtime import Reloaded
 from llm_runtime.runtime import Runtime as TrioRuntime
 from llm_runtime.tools import AnyTool, Approve, ToolLoop, ToolRun, run_call
 from llm_runtime.typed import ParsedResponse, ResponseType, ResponseTypeError

@@ -12,7 +12,7 @@
 Every child of core but the orchestrator has a small supervisor of its own, which parks it if it keeps crashing.
 
 Refs are stable across restarts, so no actor needs a restart because of another. What requests experience while an actor
-is parked is described in docs/architecture.md, "When a service is away".
+is parked is described in docs/architecture.md, "When a service is not running".
 """
 
 from __future__ import annotations

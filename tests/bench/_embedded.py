@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests python -m bench._embedded CONFIG PORT ROUNDS REQUESTS AT_ONCE
 
-One process does all in turns against the fake provider at PORT, and prints the three medians in microseconds.
+One process runs the three in turn against the fake provider at PORT, and prints the medians in microseconds.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""What the daemon is measured against: bare relays without any policy, in a process of their own.
+"""Bare relays without any policy, in a process of their own, that the daemon is compared with.
 
-http       trio and h11: parse the request, send it on over a kept connection, pass every piece of the answer on as it
-           comes, the head with the first one.
-limit      about the least that Trio allows: heads are found with `bytes.find`, and what both sides say is decoded and
-           encoded with msgspec, as a daemon that reads it must.
-websocket  trio-websocket: a message becomes the upstream request, every piece of the answer one message.
+http       trio and h11: parse the request, send it on over a kept connection, pass on each piece of the response as it
+arrives, the head with the first one. limit      about the least that Trio allows: heads are found with `bytes.find`,
+and the bodies of both sides are decoded and encoded with msgspec, as a daemon must do. websocket  trio-websocket: a
+message becomes the upstream request, every piece of the response one message.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The fake provider of the benchmark: as little work per answer as possible, in a process of its own.
+"""The fake provider of the benchmarks: as little work per response as possible, in a process of its own.
 
-Answers a chat completion as a whole, or streams ``CHUNKS`` chunks, one write each, ``GAP`` seconds apart (both are
-arguments). With two more, a median and a 99th percentile in seconds, whole answers take a log-normal time. With the
-word ``stamped`` each chunk says when it was sent, in nanoseconds since the epoch.
+It sends a complete chat completion, or streams ``CHUNKS`` chunks, one write each, ``GAP`` seconds apart (both are
+arguments). With two more, a median and a 99th percentile in seconds, complete responses take a log-normal time. With
+the word ``stamped``, each chunk contains when it was sent, in nanoseconds since the epoch.
 """
 
 from __future__ import annotations

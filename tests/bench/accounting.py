@@ -1,8 +1,8 @@
-"""10,000 random runs over all strategies, with cancels, faults and budgets: is what was told what was billed?
+"""10,000 random runs of all strategies, with cancellations, faults and budgets: do the reports match the bills?
 
     bin/bench accounting [RUNS [SEED]]
 
-On a virtual clock, so it takes CPU and no time. The suite has a short form of it (tests/attempts/test_accounting.py).
+The clock is virtual, so this needs only CPU time. The test suite has a short form (tests/attempts/test_accounting.py).
 """
 
 from __future__ import annotations

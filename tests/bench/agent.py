@@ -1,10 +1,10 @@
-"""bin/bench agent: the agent of docs/examples for minutes on one host, in front of models that fail all the time.
+"""bin/bench agent: the agent of docs/examples for minutes on one host, with models that fail all the time.
 
     bin/bench agent [--minutes 10] [--host trio|asyncio|sync|remote] [--agents 4]
 
-Each request goes to a route in which one model is well; the others reset the connection, stall, cut their answers off,
-say 429 or 500, or talk nonsense, and one of them is usually tried first. What is looked at: whether every report is
-right, whether anything is left in the runtime's books and at the provider, and whether memory grows in the second half.
+Each request goes to a route in which one model works. The others reset the connection, stall, truncate their responses,
+return 429 or 500, or send garbage, and one of them is usually tried first. Checked: whether every report is right,
+whether the runtime or the provider has anything in progress afterwards, and whether memory grows in the second half.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""A thousand attackers without a key beside fifty paying streams: what the streams notice, and what memory it takes.
+"""A thousand attackers without a key beside fifty streams of callers: how late the streams are, and how much memory is
+used.
 
     bin/bench attack [SECONDS]
 
-A quarter of the attackers each: send a body without a key; connect and say nothing; try wrong keys one after another;
-send a head byte by byte. Who is closed comes back a second later. They come from loopback, whose connections have no
-limit per address, and then, where the machine has another address, from that. What is looked at is how late the tokens
-of each paying stream come, whether a new caller is let in, the memory of the daemon, and its share of a core.
+There are four kinds of attackers: those that send a body without a key, connect and send nothing, try wrong keys one
+after another, or send a head byte by byte. An attacker that is disconnected returns a second later. They come from
+loopback, which has no limit per address, and then from another address of the machine, if it has one. Measured: how
+late the tokens of each caller's stream are, whether a new caller is accepted, and the memory and CPU share of the
+daemon.
 
-The daemon has a core; provider, callers and attackers share the other, the attackers with the lowest priority. What is
-late is counted from the moment the provider sent a token, which the token says, to the moment it reached the caller's
-socket, which the kernel says: so a busy provider does not count, and a busy caller hardly. What else the machine does
-still counts: compare with the first row, or run it as ``chrt --rr 5 bin/bench attack``.
+The daemon has one core; provider, callers and attackers share the other, the attackers with the lowest priority. The
+delay of a token is the time from when the provider sent it (the token says when) to when it reached the caller's socket
+(the kernel says when). So a busy provider does not count, and a busy caller hardly. Other load on the machine does
+count: compare with the first row, or run ``chrt --rr 5 bin/bench attack``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Cache hits under load: the same requests from few and from many workers, a quarter of them given up at once.
+"""Cache hits under load: the same requests from few and from many workers, a quarter of them cancelled at once.
 
-A hit must stay one however many ask. The provider answers at once, so that every miss is the cache's fault; the
-budget compares the hits of many workers with those of few, in the same process. What `Runtime.metrics` takes meanwhile
-is shown too, because whoever watches an overloaded runtime needs it most then.
+A hit must stay a hit, however many requests there are at once. The provider responds at once, so every miss is caused
+by the cache. The hits of many workers are compared with those of few, in the same process. The time of
+`Runtime.metrics` under this load is shown too, because it is needed most when a runtime is overloaded.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""The daemon's table: CPU per request and per upstream chunk, beside bare relays; then first tokens, start and memory.
+"""CPU of the daemon per request and per chunk, compared with bare relays; then first tokens, start-up time and memory.
 
-The system under test has one core, the fake provider and the driver another. What is counted is the CPU time of the
-system's process. Rounds are interleaved and the medians compared, because the machine is shared: trust the ratios. The
-daemon has its default settings, the info log to a file included. `docs/performance.md` explains method and table.
+The daemon has one core; the fake provider and the driver have another. The CPU time of the daemon's process is
+measured. Rounds are interleaved and their medians compared, so that other load on the machine hardly changes the
+ratios. The daemon has its default settings, with the info log in a file. `docs/performance.md` explains the method and
+the table.
 
     bin/bench daemon [--json FILE] [WORD…]
 
-With words only the rows of requests and chunks that have one of them in their name.
+With words, only rows of requests and chunks are shown whose name contains one of them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the dialects cost: CPU microseconds per streamed chunk, decoded by the client and encoded by the server side.
 
-Each transcript is made by the dialect's own server side: one answer of many short text deltas, a frame for each, fed
-frame by frame as a socket would give them. Decoding is also measured against the bare minimum: finding the frame's end
-and decoding its JSON into dicts. Rounds are interleaved, so that a busy machine slows all alike.
+The server side of each dialect makes a transcript of one response with many short text deltas, a frame for each. The
+client side decodes it frame by frame, as from a socket. Decoding is also compared with the minimum: finding the end of
+a frame and decoding its JSON into dicts. Rounds are interleaved, so that other load slows all alike.
 """
 
 from __future__ import annotations

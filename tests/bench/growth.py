@@ -1,10 +1,10 @@
-"""Many at once: first tokens of requests that begin together, streams that are open together, and memory.
+"""Many streams at once: the first tokens of requests that begin together, the gaps in open streams, and memory.
 
     bin/bench growth [FIRST [STREAMS [WEBSOCKETS]]]
 
-The daemon has one core, the fake provider and the driver another, as in `bench.daemon`. It may have as many connections
-and runs as there are streams; its other settings are the defaults. First tokens and gaps are compared with the h11
-relay's in the same run. A gap is the time between two chunks of one stream as the client sees it.
+The daemon has one core, the fake provider and the driver another, as in `bench.daemon`. Its limits allow as many
+connections and runs as there are streams; its other settings are the defaults. First tokens and gaps are compared with
+the h11 relay's in the same run. A gap is the time between two chunks of one stream as the client sees it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""bin/bench hosts: what a host costs beside Trio, in processor time, at 50 streams at the same time.
+"""bin/bench hosts: the CPU time that asyncio and threads cost in addition to Trio, with 50 simultaneous streams.
 
-The fake provider runs in a process of its own and sends each chunk 20 ms after the one before, so that every chunk
-comes alone. Two lengths of answers tell the cost of a chunk from that of a request. An asyncio host is to pay at most
-100 µs more for each request and 15 µs more for each chunk.
+The fake provider runs in a process of its own and sends a chunk every 20 ms, so that each chunk arrives alone.
+Responses have two lengths, which separates the cost of a chunk from that of a request. The aim for asyncio is at most
+100 µs more per request and 15 µs more per chunk.
 """
 
 from __future__ import annotations

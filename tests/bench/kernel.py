@@ -1,6 +1,6 @@
-"""What a call costs: an actor's round trip against a bare memory channel with a reply channel, in the same run.
+"""What a call costs: the round trip of an actor, compared with a memory channel and a reply channel in the same run.
 
-Rounds are interleaved, so that a busy machine slows both alike; the ratio of the medians is the result.
+Rounds are interleaved, so that other load slows both alike. The result is the ratio of the medians.
 """
 
 from __future__ import annotations

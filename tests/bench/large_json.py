@@ -1,9 +1,9 @@
-"""How long one large body holds up everybody else.
+"""How long one large body delays everything else.
 
     .venv/bin/python -P tests/bench/large_json.py
 
-A runtime with its server runs here, beside a task that sleeps for two milliseconds again and again: the longest it
-was late is how long another stream would have stood still. Clients and vendor are processes of their own.
+The runtime and its server run in this process, together with a task that sleeps for two milliseconds again and again.
+Its longest delay is how long another stream would have been delayed. Clients and vendor are separate processes.
 """
 
 from __future__ import annotations

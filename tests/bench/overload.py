@@ -1,9 +1,9 @@
-"""Overload: three times as many requests as a provider can answer, each with 5 s to live.
+"""Overload: three times as many requests as a provider can handle, each with a deadline of 5 s.
 
-First the peak: as many workers as the provider has slots ask one request after the other. Then requests come at random,
-three times as many as that, whatever becomes of the others; then half as many, to see how soon all is well again. The
-provider's times are mixed: the median is 0.2 s, the 99th percentile 5 s. Goodput is what is answered before its
-deadline; a call is wasted when the provider was asked and nobody had its answer.
+First the peak is measured: one worker for each slot of the provider sends one request after another. Then requests
+arrive at random times, at three times that rate. Then the rate is halved, to measure the recovery. The provider's
+response times have a median of 0.2 s and a 99th percentile of 5 s. Goodput is the number of requests that complete
+before their deadline. A call is wasted if the provider was called but its response was not used.
 """
 
 from __future__ import annotations

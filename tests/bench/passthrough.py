@@ -1,9 +1,9 @@
-"""A large upload and a large download through ``/passthrough``: how fast, and what memory the daemon takes.
+"""A large upload and a large download through ``/passthrough``: the speed, and the memory of the daemon.
 
     bin/bench passthrough [MEGABYTES]
 
-The daemon is a process of its own with a core; vendor and client share the other. Memory is the daemon's resident set,
-before and at its highest.
+The daemon is a process with a core of its own; vendor and client share another. Memory is the resident set of the
+daemon, before the transfer and at its peak.
 """
 
 from __future__ import annotations

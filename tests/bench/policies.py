@@ -1,8 +1,8 @@
-"""What limiter and cache add to a request: CPU of the daemon with them on, beside the bare provider path, in one run.
+"""What limiter and cache add to a request: the CPU time of the daemon with and without them, in one run.
 
-The same load on two daemons, rounds interleaved. For the misses every request is another one, so that each is
-looked up, limited, asked and stored; for the hits all are the same one. Limits are also measured shared, through a
-Redis of the run's own.
+The same load goes to two daemons, in interleaved rounds. For misses, all requests differ, so each is looked up,
+limited, sent and stored. For hits, all are the same. Shared limits are measured too, with a Redis that this benchmark
+starts.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""What it costs to write down what happens: log and ledger, request log, traces. Then: what it costs when it fails.
+"""What log, ledger, request log and traces cost; then, what it costs when none of them can be written.
 
     bin/bench records [ROUNDS]
 
-The same load goes to daemons that differ in this alone, in turns, each on the same core. What is counted is the CPU of
-the thread that serves requests, by the scheduler's clock. Each is compared with the daemon that writes nothing in the
-same round; shown are the median of the rounds and, in brackets, the middle half of them. The other threads (of SQLite,
-of the request log, of OpenTelemetry's SDK) are shown beside it. Then the same requests go to a daemon that
-cannot write anything: its ledger and request log are on a full disk, nobody reads its log, its collector is away.
+The same load goes to daemons that differ only in these settings, in turn, on the same core. The CPU time of the thread
+that serves requests is measured, by the scheduler's clock, and compared with that of the daemon that writes
+nothing in the same round. The output has the median of the rounds and, in brackets, the middle half of them. The other
+threads (of SQLite, of the request log, of OpenTelemetry's SDK) are shown beside it. Then the same requests go to a
+daemon that cannot write anything: its ledger and request log are on a full disk, its log is a full pipe, and its
+collector is down.
 """
 
 from __future__ import annotations

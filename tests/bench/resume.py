@@ -1,10 +1,10 @@
-"""Responses whose readers are cut off at random bytes and come back: does each have the stream exactly?
+"""Clients that are cut off at random bytes and resume: does each receive the exact stream?
 
     bin/bench resume [CUTS [SEED]]
 
-1,000 cuts by default, over HTTP and WebSocket, in the background and not, of responses that end whole, cut, failed and
-cancelled, with five followers each. The suite has a short form of it (tests/server/test_resuming.py), and the storm's
-long form ends with it.
+There are 1,000 cuts by default, over HTTP and WebSocket, of background and other responses, which end complete,
+truncated, failed or cancelled, with five followers each. The test suite has a short form
+(tests/server/test_resuming.py), and a long storm ends with this.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The selector in simulated worlds: what it loses and how soon it notices, and the plots of ``docs/selection.md``.
+"""The selector with simulated deployments: how much time it loses, how soon it notices changes, and plots of both.
 
-``bin/bench selection`` prints the figures, ``bin/bench selection 20`` those of twenty seeds, and ``bin/bench selection
-plots`` writes the SVG files. Nothing is measured in real time: the worlds and the seeds alone decide what comes out.
+``bin/bench selection`` prints the numbers, ``bin/bench selection 20`` those of twenty seeds, and ``bin/bench selection
+plots`` writes the SVG files of ``docs/selection.md``. Nothing is measured in real time: the results depend only on the
+simulations and the seeds.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""The soak: minutes of mixed load with cancels, faults and a Redis that is killed, and what is left of it.
+"""The soak: minutes of mixed load with cancellations, faults and a Redis that is killed. Then: what is left over.
 
     bin/bench soak [MINUTES]
 
-Whole answers, streams over SSE and over WebSocket, `PER_SECOND` in all; every third is left in the middle, every
-twentieth meets a fault of the provider's. What is looked at: whether memory still grows in the second half, whether
-the last answers take longer than the first, and whether afterwards everything is back where it began.
+The load is `PER_SECOND` requests per second: complete responses, streams over SSE and streams over WebSocket. Every
+third client leaves in the middle, and every twentieth request meets a fault of the provider. Checked: whether memory
+still grows in the second half, whether the last responses take longer than the first, and whether anything is left
+over.
 """
 
 from __future__ import annotations

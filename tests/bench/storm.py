@@ -1,16 +1,16 @@
-"""The storm: streams that are cancelled at any time beside streams that must not notice, at full speed.
+"""The storm: streams that are cancelled at random times, beside streams that must not be disturbed, at full speed.
 
     bin/bench storm [--seconds 600] [--seed N] [--fast 4] [--only daemon|embedded]
 
 200 streams of 20 tokens/s beside ``--fast`` ones of 500 to 1,000 chunks/s. A third of all calls is cancelled by client,
-deadline, disconnect or RST at a random moment, and a twentieth meets a fault of the provider's. Another provider
-crashes its decoder (`bench._storm.sabotage`), one caller floods, and Redis is killed and started again in the middle.
-The daemon has half its streams over HTTP and half over WebSocket; then the same runs in a program that embeds the
-runtime. Whatever happens: a stream that nobody touched is whole, and afterwards everything is back where it began.
-A storm of five minutes or more ends with ``bin/bench resume``: readers that are cut off at random bytes and come back.
+deadline, disconnect or RST at a random moment, and a twentieth meets a fault of the provider. Another provider
+crashes its decoder (`bench._storm.sabotage`), one caller floods, and Redis is killed and restarted in the middle.
+Half of the daemon's streams use HTTP, half WebSocket; then the same load runs in a program that embeds the runtime.
+Checked: streams that were not cancelled are complete, and afterwards nothing is left over. A storm of five minutes or
+more ends with ``bin/bench resume``: clients that are cut off at random bytes and resume.
 
-The program under test has one core; provider, clients and Redis share the other. The table says how late provider and
-clients themselves were; that is taken off the gaps, unless the clients are tasks of the program under test.
+The program under test has one core; provider, clients and Redis share the other. The table shows how late provider and
+clients were. That is subtracted from the gaps, unless the clients are tasks of the program under test.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What each strategy costs beside a single answer, on fake vendors with known delays, prices and answers.
+"""What each strategy costs compared with a single response, with fake vendors of known delays, prices and responses.
 
-Everything is counted, nothing is measured on a wall clock: the clock is virtual and jumps, the fakes count a token for
-four characters. So the table is the same on every machine; ``docs/orchestration.md`` has it, held by a test.
+The clock is virtual, and the fakes count four characters as a token. So the table is the same on every machine. It is
+in ``docs/orchestration.md``, and a test compares them.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""CPU of our transport as a share of httpx2's AsyncClient, both on Trio, against the same bare server.
+"""The CPU time of the transport, compared with httpx2's AsyncClient, both on Trio, with the same bare server.
 
     python tests/bench/transport.py
-    python tests/bench/transport.py --proxy     # and both behind the same proxy (pproxy), with ours without one beside
+    python tests/bench/transport.py --proxy     # both through the same proxy (pproxy), and the transport without one
 
-Two numbers: one plain request (32 in flight, kept connections) and one chunk of a stream (50 streams at once, each
-chunk arriving alone). Rounds alternate between the two clients; the ratio is that of the medians. The server is a
-process of its own, on another core where there is one, and its CPU is not counted.
+There are two numbers: for a plain request (32 in flight, idle connections reused) and for a chunk of a stream (50
+streams at once, each chunk arriving alone). Rounds alternate between the two clients; the ratio is that of the medians.
+The server is a process of its own, on another core if there is one. Its CPU time is not counted.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What a second worker brings: requests and streamed chunks, by the CPU time of the busier worker.
+"""What a second worker gains: requests and streamed chunks, by the CPU time of the busier worker.
 
-With a core for each worker, a load takes as long as the worker that has most of it. So what N workers carry is the load
-over the CPU time of the busiest of them, and no core has to be free of the driver and the fake provider. Even loads and
-no more work per request give N; all that is shared unevenly or done twice is missing. Wall time is not compared: the
-machine that this is written for has two cores, and the driver and the provider need one.
+If each worker has a core, a load takes as long as the worker with the largest part of it. So the capacity of N workers
+is the load divided by the CPU time of the busiest one. It is N times that of one worker if the load is shared evenly
+and no work is done twice. Wall time is not compared, because the development machine has two cores, and the driver and
+the fake provider need one of them.
 
-``SO_REUSEPORT`` is measured beside it: two daemons of one process, each with a listening socket of its own.
+``SO_REUSEPORT`` is measured too: two daemons with one process each, and a listening socket for each.
 
     bin/bench workers [kept] [new] [streams]
 """

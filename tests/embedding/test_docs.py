@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-import llm_runtime.runtime
+import llm_runtime.opening
 from llm_runtime import Config, LLMProvider, Provider, Runtime, Secret, open_runtime
 from llm_runtime.fake import FakeProvider, FakeToolCall, ScriptRule
 
@@ -89,7 +89,7 @@ async def run_whole(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
         await run(source)
     [main] = mains
     async with FakeProvider() as fake:
-        monkeypatch.setattr(llm_runtime.runtime, "_configured", lambda *_: config(fake))
+        monkeypatch.setattr(llm_runtime.opening, "_configured", lambda *_: config(fake))
         await main()
 
 
@@ -185,7 +185,7 @@ async def test_several_models(capsys: pytest.CaptureFixture[str]) -> None:
 async def test_observers_and_middleware(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     names = await run(program("Observers and middleware"))
     async with FakeProvider() as fake:
-        monkeypatch.setattr(llm_runtime.runtime, "_configured", lambda *_: config(fake))
+        monkeypatch.setattr(llm_runtime.opening, "_configured", lambda *_: config(fake))
         await names["main"]()
     assert "gpt-6-luna" in capsys.readouterr().out
 

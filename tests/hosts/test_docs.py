@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import llm_runtime.runtime
+import llm_runtime.opening
 from embedding.test_docs import ROOT, program
 from hosts.adapters import DAEMONS, KEY
 from hosts.conftest import Upstream
@@ -26,7 +26,7 @@ from llm_actors.orchestrator.strategies import own
 def test_the_program_runs(
     heading: str, ends: str, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(llm_runtime.runtime, "_configured", lambda *_: upstream.config)
+    monkeypatch.setattr(llm_runtime.opening, "_configured", lambda *_: upstream.config)
     exec(compile(program(heading), "docs/embedding.md", "exec"), {"__name__": "snippet"})
     said = capsys.readouterr().out
     assert said.startswith("You said: Say hello.")

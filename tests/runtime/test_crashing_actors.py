@@ -1,7 +1,7 @@
 """Each actor in turn crashes, now and then, always, or on start, while 50 streams and 50 requests a second run.
 
-Who does not need it notices nothing; who does gets what docs/architecture.md ("When a service is away") says. When the
-crashes are over, everything works again and every book is at zero.
+Who does not need it notices nothing; who does gets what docs/architecture.md ("When a service is not running") says.
+When the crashes are over, everything works again and every book is at zero.
 """
 
 from __future__ import annotations

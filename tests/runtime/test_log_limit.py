@@ -10,7 +10,8 @@ from llm_protocol.errors import LogLimitError
 from llm_protocol.policy import AnswerLimits
 from llm_protocol.requests import ChatRequest, CodeRequest, EmbeddingRequest, ImageRequest, LLMProvider
 from llm_runtime.config import Config, Provider, Server
-from llm_runtime.runtime import Runtime, open_runtime
+from llm_runtime.opening import open_runtime
+from llm_runtime.runtime import Runtime
 from support.peer import Peer, sse
 from support.upstream import END, chunk, word
 

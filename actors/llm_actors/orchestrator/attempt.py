@@ -2,127 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import NamedTuple, Protocol, Self, final
+from typing import final
 
 import msgspec
 import trio
 
-from llm_actors.catalog import Allowed, Candidate
+from llm_actors.catalog import Candidate
 from llm_actors.kernel import KernelError
-from llm_actors.limiter import Reservation
+from llm_actors.orchestrator.attempt_context import AttemptContext, Reserved
 from llm_actors.orchestrator.attempt_events import AttemptEnded, AttemptStarted
-from llm_actors.orchestrator.decision_record import AttemptRecord, DecisionRecord, UnderWay
-from llm_actors.orchestrator.load import Slot
+from llm_actors.orchestrator.decision_record import AttemptRecord, UnderWay
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.spending import Delivered, booked
 from llm_actors.provider import AttemptResult, Prepared, Sink, failure_of, generate
-from llm_actors.run import LogLimitExceeded, RunLog
+from llm_actors.run import LogLimitExceeded
 from llm_actors.selector import StreamBegan, observe, pause_after, scope_of
 from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.adjustments import Adjustment
-from llm_protocol.budgets import Payer
-from llm_protocol.estimate import Estimate
 from llm_protocol.events import DELTAS, Event, Failed, ItemDone, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind, Scope
 from llm_protocol.needs import without_thinking
 from llm_protocol.parameters.requested import name_of
-from llm_protocol.policy import OnBrokenStream, Policy
 from llm_protocol.requests import AnyRequest, EmbeddingRequest, ImageRequest
 from llm_protocol.response import Usage
-
-
-class Hold(Protocol):
-    """What one attempt may spend."""
-
-    def limit(self, request: AnyRequest) -> AnyRequest:
-        """The request, with the limit for the vendor's output."""
-        ...
-
-    def grow(self, tokens: float) -> None:
-        """Count the tokens delivered so far, by the length of the text."""
-        ...
-
-    def settle(self, usage: Usage | None, cost: float | None) -> None:
-        """The attempt has ended, and used this; ``None`` if unknown."""
-        ...
-
-
-class AttemptBudget(Protocol):
-    """The budget for the attempts of one request, if it has one."""
-
-    def refuses(
-        self, candidate: Candidate, estimate: Estimate, request: AnyRequest, *, is_last: bool = True
-    ) -> Failure | None:
-        """Why an attempt with these expected costs cannot be paid; ``None`` if it can. ``is_last``: there is no other
-        candidate, which might be cheaper, so less than the expectation will do.
-        """
-        ...
-
-    def hold(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> Hold:
-        """Reserve its share. Call this after `refuses`, without a checkpoint in between."""
-        ...
-
-
-NOBODY = Payer("")
-
-
-class AttemptContext(NamedTuple):
-    """What the attempts of one request share: the request, its candidates, its options, and where events go.
-    ``allowed``: the models that may be used besides the candidates; ``None``: any.
-    """
-
-    request: AnyRequest
-    candidates: list[Candidate]
-    policy: Policy
-    on_broken_stream: OnBrokenStream
-    stream: bool
-    log: RunLog
-    until: Callable[[], float]
-    """The current deadline: a shared run gets more time from any request that joins it with more."""
-    record: DecisionRecord
-    budget: AttemptBudget | None = None
-    allowed: Allowed | None = None
-    payer: Payer = NOBODY
-    """Who pays, also for the requests that a strategy makes from one."""
-
-    @property
-    def deadline(self) -> float:
-        """The current deadline, on Trio's clock."""
-        return self.until()
-
-
-@final
-class Reserved:
-    """The permission for one call. Its resources are held until the end of the block, whatever ends it.
-    ``reservation`` is ``None`` if there are no limits.
-    """
-
-    __slots__ = ("_slot", "candidate", "estimate", "reservation")
-
-    def __init__(self, candidate: Candidate, estimate: Estimate, reservation: Reservation | None, slot: Slot) -> None:
-        self.candidate = candidate
-        self.estimate = estimate
-        self.reservation = reservation
-        self._slot = slot
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self.give_back()
-
-    def use(self, now: float) -> None:
-        """Note that the call begins."""
-        self._slot.use(now)
-
-    def give_back(self) -> None:
-        """Release the resources. Releasing twice is harmless."""
-        self._slot.give_back()
-        if self.reservation is not None:
-            self.reservation.leave()
 
 
 def shown_to(candidate: Candidate, request: AnyRequest, services: Services) -> AnyRequest:
@@ -315,19 +218,7 @@ class Attempt:
             usage=usage,
             cost=cost,
         )
-        entry = self._entry(made, never_left=never_left)
-        if self._reservation is not None:
-            if failure is None:
-                self._reservation.settle(usage, outcome.limits, entry=entry)
-            else:
-                self._reservation.refund(
-                    failure.kind,
-                    retry_after=failure.retry_after if pause_after(failure) else None,
-                    of_model=scope_of(failure, unsent=outcome.unsent) is Scope.DEPLOYMENT,
-                    limits=outcome.limits,
-                    unsent=outcome.unsent or not self._is_sent,
-                    entry=entry,
-                )
+        self._end_reservation(outcome, failure, usage, self._entry(made, never_left=never_left))
         observe(
             services.observer,
             candidate,
@@ -352,6 +243,24 @@ class Attempt:
             )
         if not never_left:
             services.metrics.attempt(made, self._context.request.caller, stream=self._context.stream)
+
+    def _end_reservation(
+        self, outcome: AttemptResult, failure: Failure | None, usage: Usage | None, entry: LedgerEntry | None
+    ) -> None:
+        """Settle or refund the limiter's reservation, if there is one."""
+        if self._reservation is None:
+            return
+        if failure is None:
+            self._reservation.settle(usage, outcome.limits, entry=entry)
+            return
+        self._reservation.refund(
+            failure.kind,
+            retry_after=failure.retry_after if pause_after(failure) else None,
+            of_model=scope_of(failure, unsent=outcome.unsent) is Scope.DEPLOYMENT,
+            limits=outcome.limits,
+            unsent=outcome.unsent or not self._is_sent,
+            entry=entry,
+        )
 
     def _entry(self, made: AttemptRecord, *, never_left: bool) -> LedgerEntry | None:
         """The ledger's row for the limiter to write, if budgets pay. Otherwise the row is written here, and the result

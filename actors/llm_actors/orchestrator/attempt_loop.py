@@ -11,7 +11,8 @@ import msgspec
 import trio
 
 from llm_actors.catalog import Candidate
-from llm_actors.orchestrator.attempt import Attempt, AttemptContext, shown_to
+from llm_actors.orchestrator.attempt import Attempt, shown_to
+from llm_actors.orchestrator.attempt_context import AttemptContext
 from llm_actors.orchestrator.candidates import CapableCandidates, ranked
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.hedge import HedgeClaim, hedged

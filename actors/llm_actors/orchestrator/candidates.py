@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from llm_actors.catalog import Candidate
-from llm_actors.orchestrator.attempt import AttemptContext
+from llm_actors.orchestrator.attempt_context import AttemptContext
 from llm_actors.orchestrator.plan import AttemptPlan
 from llm_actors.orchestrator.routing import Router
 from llm_actors.orchestrator.services import Services

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeAlias
 
 from llm_actors.catalog import refresh
 from llm_actors.kernel import KernelError
-from llm_actors.orchestrator.attempt import AttemptContext
+from llm_actors.orchestrator.attempt_context import AttemptContext
 from llm_actors.orchestrator.attempt_loop import AttemptLoop
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.ending import RunResult, close_early, fold

@@ -17,7 +17,7 @@ import trio
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import CallExpired, KernelError
 from llm_actors.limiter import Reservation, reserve
-from llm_actors.orchestrator.attempt import AttemptContext, Reserved
+from llm_actors.orchestrator.attempt_context import AttemptContext, Reserved
 from llm_actors.orchestrator.candidates import CapableCandidates
 from llm_actors.orchestrator.load import Slot, least_time, waiting_for
 from llm_actors.orchestrator.plan import AttemptPlan

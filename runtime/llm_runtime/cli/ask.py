@@ -34,9 +34,9 @@ from llm_runtime.cli.terminal import (
     write_all,
 )
 from llm_runtime.config import Config, ConfigError
+from llm_runtime.opening import open_runtime
 from llm_runtime.options import ChatOptions
 from llm_runtime.requesting import chat_request
-from llm_runtime.runtime import open_runtime
 
 HINT_SECONDS = 2.0
 """How long stdin may be silent before the user is told that the command waits for it."""

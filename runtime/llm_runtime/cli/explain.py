@@ -16,7 +16,7 @@ from llm_runtime.cli.daemon_client import daemon_client, decoded
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import Daemon, configured, daemon
 from llm_runtime.cli.terminal import leaf, print_out, say
-from llm_runtime.runtime import open_runtime
+from llm_runtime.opening import open_runtime
 
 
 class _Explanation(msgspec.Struct):

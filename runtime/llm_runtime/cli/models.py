@@ -13,8 +13,8 @@ from llm_runtime.cli.daemon_client import with_hint
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import Daemon, configured, daemon
 from llm_runtime.cli.terminal import leaf, print_out, say
+from llm_runtime.opening import open_runtime
 from llm_runtime.remote.runtime import connect
-from llm_runtime.runtime import open_runtime
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

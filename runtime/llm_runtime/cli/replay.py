@@ -17,7 +17,7 @@ from llm_runtime.cli.setup import configured
 from llm_runtime.cli.terminal import leaf, print_out, say
 from llm_runtime.cli.trace import look_up
 from llm_runtime.config import ConfigError
-from llm_runtime.runtime import open_runtime
+from llm_runtime.opening import open_runtime
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""The daemon's clients in a storm, on raw sockets: SSE, WebSocket, and one that floods."""
+"""The clients of the daemon in a storm, with raw sockets: SSE, WebSocket, and one that floods."""
 
 from __future__ import annotations
 

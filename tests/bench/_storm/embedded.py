@@ -1,8 +1,8 @@
-"""The storm inside a program that embeds the runtime.
+"""The storm in a program that embeds the runtime.
 
     python -m bench._storm.embedded CONFIG SEED SECONDS FAST
 
-Prints a line when it begins, then one JSON object: the score, and what was there before and after.
+Prints a line when it begins, then one JSON object: the score, and what existed before and after.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the clients of a storm do: from a seed, without any clock, so that a storm can be told by its number."""
+"""What the clients of a storm do. It depends only on a seed, so a storm can be repeated."""
 
 from __future__ import annotations
 

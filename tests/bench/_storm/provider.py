@@ -1,9 +1,9 @@
-"""The fake provider of the storm: thousands of chunks a second from one process, each at its time.
+"""The fake provider of the storm: thousands of chunks a second from one process, each on time.
 
 One task writes to all sockets that are due, with one system call each: a task and a timer for every stream would cost
-more than the daemon that is tested. How late the chunks leave here is counted, because it is in what the clients see.
+more than the daemon under test. It also measures how late chunks are sent, because that delays what the clients see.
 
-``GET /stats`` tells what was seen, as JSON; the first line on stdout is the port.
+``GET /stats`` returns its counters as JSON. The first line on stdout is the port.
 """
 
 from __future__ import annotations

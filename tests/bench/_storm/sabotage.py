@@ -1,8 +1,8 @@
-"""What is done to the program under test: its decoder crashes when told to, and it counts its tasks.
+"""Changes to the program under test: its decoder crashes on request, and it counts its tasks.
 
     python -m bench._storm.sabotage serve …      the daemon, with both
 
-A line on the daemon's stdin is answered with the number of its Trio tasks on stdout.
+For each line on its stdin, the daemon prints the number of its Trio tasks on stdout.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What became of the calls of a storm, and the gaps between their tokens."""
+"""The results of the calls of a storm, and the gaps between their tokens."""
 
 from __future__ import annotations
 

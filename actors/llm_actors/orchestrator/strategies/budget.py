@@ -125,8 +125,8 @@ def _part(left: float, own: float, others: float, calls: int) -> float:
 
 @final
 class MemberHold:
-    """The reservation for one attempt; see `llm_actors.orchestrator.attempt.Hold`. ``most``: the tokens that the vendor
-    may write; ``None``: no limit.
+    """The reservation for one attempt; see `llm_actors.orchestrator.attempt_context.Hold`. ``most``: the tokens that
+    the vendor may write; ``None``: no limit.
     """
 
     def __init__(self, budget: MemberBudget, candidate: Candidate, estimate: Estimate, most: int | None) -> None:
@@ -172,7 +172,7 @@ class MemberHold:
 
 @final
 class MemberBudget:
-    """One member's access to the account; see `llm_actors.orchestrator.attempt.AttemptBudget`."""
+    """One member's access to the account; see `llm_actors.orchestrator.attempt_context.AttemptBudget`."""
 
     def __init__(self, ledger: RequestBudget, on_overrun: Callable[[], None]) -> None:
         self.ledger = ledger

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from llm_actors.orchestrator.attempt import AttemptContext
+from llm_actors.orchestrator.attempt_context import AttemptContext
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.strategies.best_of import best_of
