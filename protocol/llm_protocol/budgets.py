@@ -20,11 +20,11 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     keys: tuple[Name, ...] = ()
-    """The callers whose requests it pays; omitted: all."""
+    """The callers to whose requests the budget applies; omitted: all."""
     teams: tuple[Name, ...] = ()
-    """The teams (`[keys.NAME] team`) whose requests it pays; omitted: all."""
+    """The teams (`[keys.NAME] team`) to whose requests the budget applies; omitted: all."""
     routes: tuple[Name, ...] = ()
-    """The routes whose requests it pays; omitted: all, and those without a route."""
+    """The routes to whose requests the budget applies; omitted: all requests, also those without a route."""
     usd: Annotated[float, msgspec.Meta(gt=0, le=1_000_000_000)] | None = None
     """The most US dollars in one window; omitted: no limit."""
     tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000_000)] | None = None
@@ -47,7 +47,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
     def cost(self, known: float | None, tokens: int) -> float | None:
-        """What counts for so many tokens: what is ``known``, or what is said in its place; ``None``: not to be paid."""
+        """Return the cost that counts for so many tokens: the ``known`` one, or what ``unknown_price`` says;
+        ``None``: refuse.
+        """
         if known is not None:
             return known
         if self.unknown_price == "allow" or self.usd is None:
@@ -56,7 +58,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Payer(NamedTuple):
-    """For whom a request is made. ``run`` is its id; ``team`` and ``route`` are empty where there is none."""
+    """For whom a request is made. ``run`` is its id. ``team`` and ``route`` are empty if there is none."""
 
     run: str
     caller: str = ""
@@ -89,7 +91,7 @@ REMEMBERED_PAYERS = 4_096
 
 @final
 class BudgetTable:
-    """Which budgets pay for whom."""
+    """The budgets, and which of them apply to which requests."""
 
     def __init__(self, budgets: Mapping[str, Budget]) -> None:
         self.budgets = budgets

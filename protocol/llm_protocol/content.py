@@ -30,8 +30,8 @@ class Citation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
-    """Plain text; in a response with the sources that it cites, and the log probabilities of its tokens where they were
-    asked for, in OpenAI's form.
+    """Plain text. In a response, it may have the sources that it cites and, if requested, the log probabilities of its
+    tokens, in OpenAI's form.
     """
 
     text: str

@@ -103,7 +103,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     capabilities: Capabilities | None = None
 
     def facts(self) -> Capabilities:
-        """Everything that the list says about what the model accepts."""
+        """What the list says about what the model accepts."""
         known = self.capabilities or Capabilities()
         window, output = self.context_window or None, self.max_output_tokens or None
         return msgspec.structs.replace(
@@ -211,7 +211,7 @@ class ClientDialect(Protocol):
 
 @runtime_checkable
 class TokenCounter(Protocol):
-    """A `ClientDialect` whose vendor can count the tokens of a request."""
+    """A `ClientDialect` whose vendor has an endpoint that counts the tokens of a request."""
 
     def count_request(self, request: AnyRequest) -> WireRequest:
         """The HTTP request that counts ``request``. Raises what `ClientDialect.encode_request` does."""

@@ -49,7 +49,7 @@ class OverloadedError(LLMClientError):
 
 
 class ServerError(LLMClientError):
-    """The vendor had an error of its own."""
+    """The vendor failed."""
 
     kind = FailureKind.SERVER_ERROR
 
@@ -133,7 +133,7 @@ class BadRequestError(LLMClientError):
 
 
 class ModelNotFoundError(LLMClientError):
-    """There is no such model."""
+    """The model does not exist."""
 
     kind = FailureKind.MODEL_NOT_FOUND
 

@@ -193,4 +193,4 @@ Event: TypeAlias = (
 TERMINAL = (Finished, Failed)
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, RefusalDelta)
 CONTENT = (*DELTAS, ItemDone, Embedded)
-"""The content of a response. ``ItemStarted`` is none: most vendors announce an item before it has content."""
+"""The events with content. ``ItemStarted`` is not one, because most vendors announce an item before it has content."""

@@ -293,7 +293,7 @@ def kind_of_status(status: int) -> FailureKind:
 
 
 MAX_RETRY_AFTER_SECONDS = 3_600.0
-"""The longest Retry-After for clients, whatever a vendor says: some clients sleep for as long as they are told."""
+"""The longest Retry-After for clients, in seconds, because some clients sleep for any time that they are given."""
 
 MESSAGE_LIMIT = 2_000
 """Characters of a vendor's error text that are kept."""
@@ -334,7 +334,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def step(self) -> Step:
-        """What may follow: what the vendor said about trying again, else what the kind permits."""
+        """What may follow: what the vendor said about a retry, or else what the kind of failure permits."""
         usual = self.rule.step
         if self.should_retry is None:
             return usual
@@ -344,8 +344,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def billed(self) -> bool:
-        """Whether the vendor may bill a request that was sent, if nothing of its response came: not where it answered
-        with an error status. A silence or a broken connection may be, because the work may have been done behind it.
+        """Whether the vendor may bill a request without a response. It does not if it sent an error status. After a
+        timeout or a broken connection it may, because the work may have been done.
         """
         refused = self.upstream_status is not None and self.upstream_status >= 400
         return not refused and self.rule.billed

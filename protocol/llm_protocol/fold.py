@@ -140,7 +140,7 @@ class Fold:
         return _with_parts(msgspec.structs.replace(first, choices=choices), self.parts())
 
     def _choice(self, first: LLMResponse, at: int) -> LLMResponse:
-        """Choice ``at`` of the response; what all choices share is told with the first."""
+        """Return choice ``at`` of the response. What all choices share is part of the first one."""
         further = self._further[at]
         response = LLMResponse(
             request_id=first.request_id,

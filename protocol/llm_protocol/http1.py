@@ -87,10 +87,10 @@ class ResponseHead(NamedTuple):
 
 
 def find_head(data: bytearray, start: int = 0, limit: int = HEAD_BYTES) -> int:
-    """The length of the head at the beginning of ``data``, including its blank line; 0 while it is incomplete.
+    """Return the length of the head at the start of ``data``, including its blank line; 0 if it is incomplete.
 
     ``start``: how much of ``data`` was searched before. Raises `BadHttp` for a head over ``limit`` bytes, and for bytes
-    that cannot begin one, so that no reader waits for the end of those.
+    that cannot begin a head, so that no reader waits for the rest of them.
     """
     if data and data[0] <= 0x20:
         raise BadHttp("the message begins with white space or a control character")
@@ -120,8 +120,8 @@ def read_request_head(raw: bytes | bytearray) -> RequestHead:
 
 
 def read_response_head(raw: bytes | bytearray) -> ResponseHead:
-    """Read a whole head, interim ones (1xx) too. Lines may end in LF alone and go on in the next, as RFC 9112 asks of
-    clients. Raises `BadHttp`.
+    """Read a complete head, also an interim one (1xx). As RFC 9112 requires of clients, lines may end in LF alone and
+    may be folded. Raises `BadHttp`.
     """
     text = raw.decode("latin-1")
     if _COMMON_RESPONSE.fullmatch(text, 0, len(text) - 4) and text.endswith("\r\n\r\n"):

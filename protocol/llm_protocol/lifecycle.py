@@ -102,7 +102,7 @@ def is_ending(kind: str, info: ModelInfo, today: date) -> bool:
 
 
 def ending(kind: str, info: ModelInfo, today: date) -> str | None:
-    """The warning, as the end of a sentence about the model; ``None`` if there is none."""
+    """Return the warning, as the end of a sentence about the model; ``None`` if there is none."""
     if not is_ending(kind, info, today):
         return None
     end = shutdown_date(kind, info)

@@ -74,7 +74,7 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     default_effort: Effort | None = None
     """What it does by default."""
     thinking_off: ThinkingOff = "effort"
-    """How reasoning is disabled: by the effort ``none``, if it has that; by an option of its own; not at all."""
+    """How reasoning is disabled: by the effort ``none``, if the model has it; by a separate option; or not at all."""
     thinking_off_up_to: Effort | None = None
     """The highest effort that may be combined with that option; ``None``: any."""
     budgets: Mapping[str, int | None] = {}
@@ -120,7 +120,7 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
         return self.wire in ("any", "chat")
 
     def reasons(self, effort: str | None) -> bool:
-        """Whether the model reasons when it is asked for ``effort``; ``None``: for nothing."""
+        """Return whether the model reasons if the request sets ``effort``; ``None``: it sets none."""
         return (effort or self.default_effort) not in (None, "none")
 
     @property

@@ -29,7 +29,7 @@ FORM = "native"
 """The `ClientRequest.form` of a request that came in this form."""
 
 RESUME_SECONDS = 10.0
-"""How long the daemon keeps an answer whose connection broke, for its client to come back to it."""
+"""Seconds that the daemon keeps a response after its connection broke, so that the client can resume it."""
 
 CREATE = "llm-runtime:create"
 """The ``type`` of the frame with a request."""
@@ -41,7 +41,7 @@ Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^resp_[0-9a-f]{32}$")]
 
 
 class CreateFrame(msgspec.Struct, frozen=True, kw_only=True):
-    """A request. ``stream``: whether its provider is asked for a stream."""
+    """A request. ``stream``: whether the provider is requested to stream."""
 
     type: str = CREATE
     response_id: Id
@@ -73,7 +73,7 @@ class Events(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="l
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="error"):
-    """What was asked in the frame with this ``event_id`` is refused; without one, whatever comes next will be."""
+    """The request in the frame with this ``event_id`` is refused; without an id, all further requests will be."""
 
     event_id: str | None = None
     status: int = 400
@@ -100,7 +100,9 @@ ServerFrame: TypeAlias = Accepted | Events | Refused | Cancelled
 
 
 class Greeting(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client is told first: the daemon's version, its routes by name, and how much one WebSocket takes."""
+    """The first frame to a client: the version of the daemon, its routes by name, and the limit of responses per
+    WebSocket.
+    """
 
     version: str
     routes: dict[str, JsonObject]
@@ -194,8 +196,8 @@ def encode_refused(failure: Failure, event_id: str | None) -> bytes:
 
 @final
 class NativeEncoder:
-    """Encodes one answer; see `llm_protocol.dialect.ResponseEncoder`. The number of an event is its place in the log.
-    With ``starting_after`` the events up to that number are left away.
+    """Encodes one answer; see `llm_protocol.dialect.ResponseEncoder`. The number of an event is its position in the
+    log. With ``starting_after``, the events up to that number are left out.
     """
 
     def __init__(self, response_id: str, starting_after: int = -1) -> None:

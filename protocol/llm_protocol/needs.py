@@ -50,11 +50,13 @@ def needs_of(request: AnyRequest) -> Needs:
 
 
 _SENSES: Final = {"vision": "pictures", "documents": "PDF documents", "audio": "audio"}
-"""The columns of `ModelRule` for what is no text, and what they are about."""
+"""The columns of `ModelRule` for parts other than text, and their names."""
 
 
 def _sense(part: Part) -> str | None:
-    """The column that says whether a model takes ``part``; ``None``: it is text, or not known here."""
+    """Return the column that says whether a model accepts ``part``; ``None``: it is text, or there is no such
+    column.
+    """
     match part:
         case Image():
             return "vision"

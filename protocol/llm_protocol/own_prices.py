@@ -32,7 +32,7 @@ class OwnPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     image: Dollars | None = None
     """Image tokens of the response; omitted: as output."""
     request: Dollars = 0.0
-    """Added for each request, whatever it used."""
+    """US dollars for each request, in addition to its tokens."""
 
     def cost(self, usage: Usage) -> float:
         """What ``usage`` costs."""

@@ -29,8 +29,8 @@ class PassthroughRule(NamedTuple):
 
     @classmethod
     def parse(cls, entry: str) -> PassthroughRule:
-        """Of ``"GET openai/v1/files/*"``. ``*`` is one segment of the path or a part of one, ``**`` any number of them.
-        Raises ValueError that says what would be right.
+        """Parse an entry such as ``"GET openai/v1/files/*"``. ``*`` matches a segment of the path or a part of one,
+        ``**`` any number of segments. Raises a ValueError that says what would be right.
         """
         method, _, rest = entry.strip().partition(" ")
         provider, _, path = rest.strip().partition("/")
@@ -65,7 +65,7 @@ def _is_plain(segment: str) -> bool:
 
 
 def vendor_path(base: str, path: str) -> str:
-    """``path`` in its one spelling, for a provider whose base URL has the path ``base``."""
+    """Return ``path`` in its normal form, for a provider whose base URL has the path ``base``."""
     last = base.rpartition("/")[2]
     return path if not last or path == last or path.startswith(f"{last}/") else f"{last}/{path}"
 
@@ -136,7 +136,9 @@ UPSTREAM_ID: Final = "x-llm-runtime-upstream-request-id"
 
 
 def request_headers(headers: Mapping[str, str], idempotency: str | None) -> tuple[tuple[str, str], ...]:
-    """The headers of a client that go to the vendor. ``idempotency`` stands for the client's own key of that name."""
+    """Return the headers of a client that are sent to the vendor. ``idempotency`` replaces the client's idempotency
+    key.
+    """
     found = _kept(headers.items(), _NOT_SENT.union(_named_in_connection(headers)), _PREFIXES_NOT_SENT)
     return tuple((name, idempotency or value if name == IDEMPOTENCY else value) for name, value in found)
 
@@ -163,7 +165,9 @@ def _kept(
 
 
 def ids_of_created(body: Any) -> Iterator[str]:
-    """The ids in the decoded response to a POST: what it names is the caller's own, such as an uploaded file."""
+    """Return the ids in the decoded response to a POST. What they name, such as an uploaded file, belongs to the
+    caller.
+    """
     if not isinstance(body, dict):
         return
     inner = body.get("file")

@@ -222,7 +222,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     quorum: Members | None = None
     """Stop waiting after this many responses; by default, wait for all."""
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] | None = None
-    """How long the others may go on once enough have responded (0)."""
+    """Seconds that the others may continue once enough have responded (0)."""
     member_deadline_s: Seconds | None = None
     """The time limit of each member."""
     refill: bool | None = None

@@ -12,7 +12,7 @@ _MARKED = r"""
     | \b AIza [a-z0-9_\-*]{10,}
     | [a-z0-9_\-]{0,64} \*{4,} [a-z0-9_\-*]*
 """
-"""Text whose form shows that it is a key, or the rest of one."""
+"""Text that has the form of a key, or of the rest of one."""
 
 _UNMARKED = r"| \b (?=[a-z]*\d)(?=\d*[a-z]) [a-z0-9]{32,} \b"
 """Text that may be a key, or an id."""

@@ -71,12 +71,12 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Deprecated: ``True`` is ``strict = False`` of the request's policy, which is the default."""
     wire: str | None = None
     headers: dict[str, str] = {}
-    """Header fields of the client's wire that belong to what it asks for: `llm_protocol.wire_headers`."""
+    """Header fields of the client's wire that are part of its request: see `llm_protocol.wire_headers`."""
     extra: dict[str, JsonObject] = {}
 
 
 def says_nothing(parameters: Parameters) -> bool:
-    """Whether none is set: nothing but ``wire`` says anything."""
+    """Whether no parameter is set. ``wire`` does not count."""
     return parameters == _silent(parameters.wire)
 
 
@@ -114,8 +114,8 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     forwarded: dict[str, str] = msgspec.field(default_factory=dict)
     """Header fields that are forwarded to a provider of the client's wire, and do not affect the response."""
     one_of: int = 1
-    """How many requests make one response, each with its choice, where no vendor is asked for all. Each has its share
-    of the budgets, and none is cached: equal questions want different answers.
+    """If each choice of a response is a separate request: how many there are. Each has its share of the budgets. None
+    is cached, because equal requests must get different responses.
     """
 
     def to(self, model: str) -> Self:

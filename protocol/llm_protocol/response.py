@@ -112,7 +112,7 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, dict[str, JsonObject]] = msgspec.field(default_factory=dict)
     """Fields that only one dialect knows, by dialect and where they stood: see `llm_protocol.extra_fields`."""
     adjusted: tuple[Adjustment, ...] = ()
-    """What was changed of the request for whoever answered."""
+    """The changes to the request that the provider needed."""
     members: tuple[LLMResponse, ...] = ()
     """The members' responses, if an ensemble produced this one."""
     choices: tuple[LLMResponse, ...] = ()

@@ -9,7 +9,7 @@ from llm_protocol.failures import Failure
 from llm_protocol.response import LLMResponse
 
 _LIFTED = ("limit_owner", "members")
-"""Parts of the decision record that are told beside it."""
+"""Parts of the decision record that are reported separately."""
 
 
 def is_wanted(inbound: ClientRequest) -> bool:
@@ -18,20 +18,22 @@ def is_wanted(inbound: ClientRequest) -> bool:
 
 
 def runtime_fields(body: bytes, response: LLMResponse | None, *, wanted: bool) -> bytes:
-    """``body``, a JSON object, and in it how the response came to be, if that is ``wanted``."""
+    """Return ``body``, a JSON object, with the ``llm_runtime`` object added if it is ``wanted``."""
     if not wanted or response is None:
         return body
     return b'%b,"llm_runtime":%b}' % (body[:-1], encode_json(runtime_object(response)))
 
 
 def limit_fields(body: bytes, failure: Failure) -> bytes:
-    """``body``, the JSON object of an error, and in it whose limit it was, if it was one."""
+    """Return ``body``, the JSON object of an error, with the owner of the limit added, if a limit was the cause."""
     owner = failure.limited_by
     return body if owner is None else b'%b,"llm_runtime":{"limit_owner":"%b"}}' % (body[:-1], owner.encode())
 
 
 def runtime_object(response: LLMResponse, *, answers: bool = False) -> JsonObject:
-    """Who answered, at what cost, and the decision record. ``answers``: what the members said, too."""
+    """Return the ``llm_runtime`` object: deployment, cost and decision record; with ``answers``, also the members'
+    responses.
+    """
     owner = response.decision.get("limit_owner")
     return (
         ({} if owner is None else {"limit_owner": owner})
@@ -50,7 +52,7 @@ def runtime_object(response: LLMResponse, *, answers: bool = False) -> JsonObjec
 
 
 def _members(response: LLMResponse, *, answers: bool) -> JsonObject:
-    """What is told of each member, with its response where that is part of this one."""
+    """Return the report on each member, with its response if that is part of this one."""
     runtime_fields: list[JsonObject] = response.decision.get("members", [])
     texts = {member.request_id: member.content for member in response.members if answers}
     given = [

@@ -13,7 +13,7 @@ BLOCK_CHARACTERS = 16 * 1024
 
 @final
 class TextBuffer:
-    """Collects pieces. A list of them would cost some 60 bytes for each token; here the text costs what it is long."""
+    """Collects pieces of a text. A list of them would take about 60 bytes more for each token."""
 
     __slots__ = ("_blocks", "_recent")
 
@@ -45,5 +45,5 @@ class TextBuffer:
         return "".join((*self._blocks, *self._recent))
 
     def __bool__(self) -> bool:
-        """Whether any piece was added, be it empty."""
+        """Whether any piece was added, even an empty one."""
         return bool(self._recent or self._blocks)

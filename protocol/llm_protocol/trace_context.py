@@ -1,4 +1,4 @@
-"""W3C trace context: the header `traceparent`, which says to which trace a request belongs. Pure."""
+"""W3C trace context: the header `traceparent`, which names the trace of a request. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SAMPLED: Final = 1
 
 
 class TraceContext(NamedTuple):
-    """Where a run stands in a trace: ``span_id`` is its own, ``parent_id`` that of whoever asked, 0 for nobody."""
+    """The place of a run in a trace. ``span_id`` is its own, ``parent_id`` that of the client; 0: there is none."""
 
     trace_id: int
     parent_id: int
@@ -27,8 +27,8 @@ class TraceContext(NamedTuple):
 
 
 def trace_context(header: str | None, draw: Callable[[int], int]) -> TraceContext:
-    """The place of a run whose request came with ``header``: the trace goes on, or begins where there is none that can
-    be read. ``draw`` makes a random number of so many bits.
+    """Return the place of a run whose request has ``header``: in the trace of the client, or in a new one if the header
+    is missing or invalid. ``draw`` returns a random number of so many bits.
     """
     found = _FORM.fullmatch(header or "")
     span_id = draw(64) or 1

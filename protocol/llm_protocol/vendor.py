@@ -83,7 +83,7 @@ class AccountHeader(NamedTuple):
 
 
 class FakeTraits(NamedTuple):
-    """What the fake must know beyond the wire to be taken for this vendor, and to tell its clients from others'."""
+    """What the fake needs, in addition to the wire, to imitate this vendor and to recognise its clients."""
 
     request_id_header: str = "x-request-id"
     required_header: str | None = None
@@ -91,9 +91,9 @@ class FakeTraits(NamedTuple):
     key_missing: KeyRefusal = KeyRefusal()
     key_wrong: KeyRefusal = KeyRefusal()
     says_retry_after: bool = True
-    """Whether a wait is told in ``retry-after``; otherwise only in the body."""
+    """Whether a waiting time is sent in ``retry-after``; otherwise only in the body."""
     client_headers: frozenset[str] = frozenset()
-    """Headers that only its clients send, whatever they say."""
+    """Headers that only its clients send, with any value."""
     client_values: tuple[tuple[str, str], ...] = ()
     """Headers with what only its clients say, or begin with."""
     client_paths: tuple[str, ...] = ()
@@ -116,9 +116,10 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     profile: VendorProfile | None = None
     """Parameters, limits and fields on the wire `openai_chat`; ``None``: what any compatible server takes."""
     responses: bool = True
-    """Whether, beside the wire `openai_chat`, it may have the Responses API; the first answer tells whether it has."""
+    """Whether it may have the Responses API, in addition to the wire `openai_chat`. The first response shows whether
+    it has."""
     base_url: str | None = None
-    """Where its API is; ``None``: each provider of this kind says so itself."""
+    """The address of its API; ``None``: each provider of this kind must set it."""
     key_variables: tuple[str, ...] = ()
     """The environment variables its users put their key in, the usual one first. Empty: it needs no key."""
     url_variables: tuple[str, ...] = ()
@@ -141,8 +142,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     telemetry_name: str | None = None
     """What OpenTelemetry's conventions call it; ``None``: its kind."""
     generic: bool = False
-    """It stands for any server that speaks its wire: each provider is somebody else's, with models, prices and
-    lists of its own or none."""
+    """It represents any server with its wire. Each provider has its own models, prices and lists, or none."""
     local: bool = False
     """The model on this machine, whose process the runtime starts."""
     free: bool = False
@@ -198,7 +198,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self._profile().responses_target
 
     def responses_client(self, rules: ModelRules | None = None) -> ClientDialect | None:
-        """What it is spoken to with over the Responses API, if it may have that beside its usual wire."""
+        """Return the dialect for its Responses API; ``None`` if it has none in addition to its usual wire."""
         if not self.has_two_wires:
             return None
         return RESPONSES.client(self._profile(), rules or rules_of(self.facts_key))
@@ -221,7 +221,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class UnknownVendorError(KeyError):
-    """There is no vendor of this kind. Its text says which there are."""
+    """The vendor does not exist. The message lists those that do."""
 
     def __init__(self, kind: str, known: Iterable[str]) -> None:
         names = list(known)

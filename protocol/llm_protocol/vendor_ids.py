@@ -17,7 +17,7 @@ from llm_protocol.response import LLMResponse
 
 
 class VendorId(NamedTuple):
-    """An id, and the field that it stands in."""
+    """An id, and the field that contains it."""
 
     field: str
     id: str
@@ -53,7 +53,7 @@ _FIELDS: Final = frozenset(
 """Fields that hold one id, or a list of them."""
 
 _OBJECTS: Final = frozenset(("container", "conversation", "audio", "voice"))
-"""Fields that may hold an object instead, whose ``id`` it is."""
+"""Fields that may contain an object with an ``id``, in place of an id."""
 
 _FREE: Final = frozenset(
     map(
@@ -78,7 +78,7 @@ _FREE: Final = frozenset(
         ),
     )
 )
-"""Fields whose content is the caller's or the model's own, whatever the names in it: no vendor looks anything up."""
+"""Fields whose content belongs to the caller or the model. Vendors look up no ids in them, so they are not searched."""
 
 _GOOGLE: Final = ("generativelanguage.googleapis.com", "aiplatform.googleapis.com")
 """Hosts at which an address names something in the account; every other address is a public one."""

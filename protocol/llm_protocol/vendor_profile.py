@@ -10,7 +10,7 @@ from llm_protocol.parameters import COMPATIBLE_RESPONSES, TARGETS, RequestTarget
 from llm_protocol.requests import RequestType
 
 FINGERPRINT = "fp_llm_runtime"
-"""What we say of the system where a client cannot do without and its vendor says nothing."""
+"""The system fingerprint for clients that require one, if the vendor sends none."""
 
 
 class LimitHeaders(NamedTuple):
@@ -31,12 +31,12 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     """One vendor's ways."""
 
     api_version: str | None = None
-    """What the wire's version header says, where it has one and the request does not decide."""
+    """The value of the wire's version header, if it has one and the request does not set it."""
     name: str = "openai_chat"
     """The dialect's name: the key of its fields in ``Parameters.extra``."""
     vendor: str
     kind: str = "openai_compatible"
-    """Whose models these are: `llm_protocol.model_rules` tells what they take."""
+    """The kind whose rules in `llm_protocol.model_rules` apply to its models."""
     request_types: frozenset[RequestType]
     target: RequestTarget
     """The column of the parameter table."""
@@ -46,17 +46,17 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     user_field: str = "user"
     developer_role: bool = False
     reasoning_field: str = "reasoning_content"
-    """Where readable reasoning stands in messages and deltas; both spellings are read, this one is written."""
+    """The field of readable reasoning in messages and deltas. Both names are read; this one is written."""
     prefill_field: str | None = None
-    """The field of a last message of the assistant that says that it is to be gone on with, where it must be said."""
+    """The field that marks the last message of the assistant as one to be continued, if the vendor requires it."""
     sends_reasoning: bool = True
     """Whether earlier turns' reasoning goes back to the vendor."""
     message_fields: frozenset[str] | None = None
-    """The fields beside this wire's own that messages may have; ``None``: any, the server decides."""
+    """Additional fields that messages may have; ``None``: any."""
     signed_calls: bool = False
     """Whether a call's signature goes back as ``extra_content``, where Gemini's compatible endpoint puts it."""
     stream_usage: bool = True
-    """Whether usage in a stream must be asked for with ``stream_options``."""
+    """Whether usage in a stream must be requested with ``stream_options``."""
     embedding_format: str | None = None
     whole_calls: bool = False
     """Whether a streamed call comes in one piece: Cerebras' own clients want its type in every piece."""

@@ -1,5 +1,5 @@
-"""When OpenAI's Responses API is taken instead of its chat API. Pure; who has it, and what was learned of that, is for
-`llm_actors.provider.wires`.
+"""When OpenAI's Responses API is used in place of its chat API. Pure. `llm_actors.provider.wires` knows which servers
+have it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from llm_protocol.requests import ChatRequest
 from llm_protocol.wires.responses.stream import CHAT_COMPLETION
 
 WireSetting: TypeAlias = Literal["auto", "responses", "chat"]
-"""What a provider's ``wire`` says."""
+"""The values of a provider's ``wire``."""
 
 NO_SUCH_PATH: Final = frozenset((404, 405, 501))
 """How servers say that they have no such API; 404 may also mean the model, so chat has the last word."""
@@ -51,12 +51,12 @@ def prefers_responses(request: ChatRequest, rule: ModelRule) -> bool:
 
 
 def wants_responses(failure: Failure) -> bool:
-    """Whether the vendor's chat API says that the model is only to be had over the other one."""
+    """Return whether an error of the chat API says that the model exists only in the Responses API."""
     return failure.kind is FailureKind.UNSUPPORTED and "v1/responses" in failure.message
 
 
 def lacks_responses(failure: Failure) -> bool:
-    """Whether the answer to a request for a response says that the server has no Responses API."""
+    """Return whether an error of the Responses API says that the server does not have it."""
     in_chat_form = failure.kind is FailureKind.PROTOCOL and CHAT_COMPLETION in failure.message
     return in_chat_form or failure.upstream_status in NO_SUCH_PATH
 

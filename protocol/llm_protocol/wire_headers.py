@@ -1,6 +1,5 @@
-"""Header fields of a client's request that go on to the provider, where both speak the same wire.
-
-Keys, cookies and fields of the connection are not among them, whatever a client sends.
+"""Header fields of a client's request that are forwarded to the provider if both use the same wire. Keys, cookies and
+fields of the connection are never forwarded.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ OF_WIRE: Final[Mapping[str, tuple[str, ...]]] = {
     "openai_chat": ("openai-beta",),
     "openai_responses": ("openai-beta",),
 }
-"""Fields that change what the request means, by wire: what they unlock stands in the body."""
+"""Fields that change the meaning of the body, by wire."""
 
 BETAS: Final = frozenset(("anthropic-beta", "openai-beta"))
 TOLD: Final = BETAS | {"anthropic-user-profile-id"}
-"""Those that are told when they are left out."""
+"""Those that are reported if they are left out."""
 
 IDEMPOTENCY: Final = "idempotency-key"
 FORWARDED: Final = ("traceparent", "tracestate", "x-request-id", IDEMPOTENCY)
@@ -29,7 +28,7 @@ _OF_CONNECTION: Final = "responses_websockets="
 
 
 def meaning_of(headers: Mapping[str, str], wire: str | None) -> dict[str, str]:
-    """The fields of a client's ``headers`` that belong to what it asks for."""
+    """Return the fields of a client's ``headers`` that are part of its request."""
     found = {name: headers[name] for name in OF_WIRE.get(wire or "", ()) if name in headers}
     for name in BETAS & found.keys():
         if _OF_CONNECTION in found[name]:

@@ -68,8 +68,8 @@ class Orchestrator:
         self._runs: set[Run] = set()
 
     async def run(self, inbox: Inbox[OrchestratorMessage], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until asked to stop, then wait for the runs in progress. Cancelling ends each of them with a failure,
-        and so does a crash, here or of so many other actors that a supervisor gives up: then the failure says so.
+        """Handle messages until asked to stop, then wait for the runs in progress. If this is cancelled or crashes, or
+        a supervisor above gives up, each run ends with a failure that says so.
         """
         inbox.when_stopping(lambda: self._end_as_crashed() if inbox.failed else None)
         async with trio.open_nursery() as nursery:

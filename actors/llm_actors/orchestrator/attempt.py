@@ -1,4 +1,6 @@
-"""One attempt at one candidate, and the settlement of its result in every account, whatever ended it."""
+"""One attempt at one candidate. However it ends, its result is settled with the limiter, the budget, the selector
+and the estimator.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +108,7 @@ class Attempt:
         self._has_begun = False
         """Whether any content has arrived."""
         self.usage: Usage | None = None
-        """After its end: what it used, ``None`` for nothing."""
+        """What the attempt has used, once it has ended; ``None`` for nothing."""
 
     def hedge_with(self, claim: Reserved) -> Attempt:
         """Another attempt at the same request, to be made concurrently."""
@@ -279,7 +281,7 @@ class Attempt:
         return None
 
     def _lowered(self) -> Adjustment | None:
-        """The adjustment that the client is told of if a budget lowered a limit that it had set itself."""
+        """Return the adjustment to report if a budget has lowered a limit that the client had set."""
         lowered, named = self._lowered_to, _most_tokens(self._question)
         if lowered is None or named is None or isinstance(self._question, EmbeddingRequest | ImageRequest):
             return None

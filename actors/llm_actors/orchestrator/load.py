@@ -68,7 +68,7 @@ def refused_for(wait_s: float, left_s: float, least_s: float | None, *, standing
 
 
 TIMES_KEPT = 256
-"""The number of recent service times whose mean estimates how fast a queue moves."""
+"""How many recent service times are averaged to estimate how fast the queue moves."""
 
 
 @final

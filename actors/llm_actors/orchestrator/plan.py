@@ -154,7 +154,7 @@ class AttemptPlan(Generic[C]):
         self.current, self._here = candidate, None
 
     def drop_unless(self, suits: Callable[[C], bool]) -> bool:
-        """Remove the candidates that are no longer suitable. Returns false if none is left."""
+        """Remove the candidates that are no longer suitable. Return False if none is left."""
         left = [candidate for candidate in (self.current, *self._others) if suits(candidate)]
         if left and left[0] != self.current:
             self._here = None

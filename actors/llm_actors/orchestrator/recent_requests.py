@@ -31,7 +31,7 @@ class RecentCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     called: bool = msgspec.field(default=True, name="asked")
     """False: no call was made."""
     hedge: bool = False
-    """It was started beside another one that was slow."""
+    """Whether it was a hedge, started beside a slow call."""
     member: bool = False
     cost: float | None = None
 

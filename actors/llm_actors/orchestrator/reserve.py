@@ -117,7 +117,7 @@ class Reserving:
                 raise
 
     def _is_limited(self, candidates: Sequence[Candidate]) -> bool:
-        """Whether the limiter has to be asked for a reservation at one of ``candidates``."""
+        """Return whether the limiter limits one of ``candidates`` or the caller."""
         services, context = self._services, self._context
         return (
             context.request.caller in services.caller_limits
@@ -132,7 +132,9 @@ class Reserving:
     # -- queues and slots --------------------------------------------------------------------------------------------
 
     def _avoid_queues(self, plan: AttemptPlan[Candidate]) -> Failure | None:
-        """Take the first candidate whose queue leaves enough time. If there is none, why the first was refused."""
+        """Move to the first candidate whose queue leaves enough time. If there is none, return why the first was
+        refused.
+        """
         if not self._services.loads[plan.current.provider].waiting:
             return None
         now = trio.current_time()
@@ -157,7 +159,7 @@ class Reserving:
         return deadline if least is None or deadline - least <= trio.current_time() else deadline - least
 
     async def _slot(self, plan: AttemptPlan[Candidate]) -> Slot:
-        """One of the slots of the current candidate's provider. Raises `LLMClientError` if there is none in time, or
+        """Wait for a slot of the current candidate's provider. Raises `LLMClientError` if there is none in time, or
         within `wait_s`.
         """
         candidate, begun = plan.current, trio.current_time()

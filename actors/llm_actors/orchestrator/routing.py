@@ -47,8 +47,8 @@ class ResolvedRoute(NamedTuple):
     passed_over: Mapping[str, FailureKind] = {}
 
     def rescue(self, request: AnyRequest, *, stream: bool) -> OnBrokenStream:
-        """What happens if the stream breaks. Followers of a stream must be told of a restart, so they must have asked
-        for it; for others it is an error. A complete response has no followers to tell.
+        """Return what to do if the stream breaks. A restart sends an event that cancels what was sent, so a streamed
+        request must have requested it itself; otherwise a break is an error.
         """
         wanted = self.policy.on_broken_stream or "error"
         asked = request.policy is not None and request.policy.on_broken_stream == "restart"

@@ -43,14 +43,15 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     observer: SelectorRef
     cache: CacheRef
     caches: frozenset[str]
-    """The providers whose responses are cached if the request does not say."""
+    """The providers whose responses are cached unless the request says otherwise."""
     flight_wait_s: float = 0.0
     """How long a request that is not streamed waits for an equal one of another process, in seconds."""
     target_of: Callable[[Candidate], Target]
     """A candidate with everything that its responses depend on."""
     cost_of: CostOf
     has_own_price: Callable[[Candidate], bool] = lambda _: False
-    """Whether the configuration has a price for a candidate: then it applies, whatever model the vendor reports."""
+    """Returns whether the configuration has a price for a candidate. It applies even if the vendor reports another
+    model."""
     timeouts: Mapping[str, Timeouts]
     limits: Mapping[str, Limits]
     caller_limits: Mapping[str, Limits]
@@ -65,7 +66,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     strategies: Mapping[str, StrategyFunction] = msgspec.field(default_factory=dict)
     """The strategies that the program adds, by name."""
     synthesize: bool = True
-    """Whether several answers become one where nothing says how."""
+    """Whether several answers are synthesized into one, if neither request nor route says so."""
     run_logs: tuple[RequestLog, ...] = ()
     """Where requests are written down, if any are."""
     accounting: Accounting = msgspec.field(default_factory=Accounting)
@@ -75,7 +76,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     estimator: TokenEstimator = msgspec.field(default_factory=TokenEstimator)
     draw: Callable[[], float] = random
     listener: AttemptListener = msgspec.field(default_factory=AttemptListener)
-    """Who is told of each attempt, if anybody is."""
+    """The listener for attempts, if there is one."""
 
     def cost(self, candidate: Candidate, reported: str, usage: Usage) -> float | None:
         """The cost in US dollars of what ``candidate`` used. If the vendor ``reported`` another model than the

@@ -34,7 +34,7 @@ class Setup:
             self._idle.set()
 
     async def unused(self) -> None:
-        """Wait until nobody uses it. Only for one that has been replaced: its users become fewer."""
+        """Wait until no run uses it. Call this only after it was replaced, because then it gets no new users."""
         if self._users:
             self._idle = self._idle or trio.Event()
             await self._idle.wait()

@@ -45,9 +45,11 @@ class StreamRecovery:
         self._log = log
         self._mode = mode
         self._held: list[Event] = []
-        """What the present attempt has announced, and nobody needs to know if it fails before it says anything."""
+        """Events of the present attempt that are held until it delivers content: if it fails before, they are
+        dropped."""
         self._buffer = RunLog(limit_bytes=log.limit_bytes) if mode == "buffer" else None
-        """All that it said, where nothing is delivered before the answer is whole: a log keeps it joined."""
+        """The events of the present attempt, if nothing is delivered before the response is complete. A log keeps
+        deltas joined."""
         self._splice: _Continuation | None = None
         self._speaking = False
         """Whether content of the current attempt was delivered."""

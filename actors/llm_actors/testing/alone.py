@@ -1,7 +1,7 @@
-"""One actor alone, its neighbours scripted.
+"""One actor alone, with a script in place of each actor that it calls.
 
-`alone` runs a real actor with the kernel's own guard but no supervisor: it is not restarted, and its crash is yours.
-A `ScriptedPeer` stands for a neighbour: hand its `ref` to the actor, then `expect` the messages and reply to them.
+`alone` runs a real actor without a supervisor: it is not restarted, and the test can read its crash. A `ScriptedPeer`
+replaces another actor: pass its `ref` to the actor, then `expect` messages and reply to them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class LoneActor(Generic[M]):
         return self._life.error
 
     async def stop(self) -> None:
-        """Ask it to stop and wait until it has. Raise what it crashed with, unless that was expected."""
+        """Ask the actor to stop, and wait until it has. Raises the exception of a crash that was not expected."""
         if not await self._life.stop(STOP_SECONDS, final=True):
             raise AssertionError(f"{self.mailbox.name} ignored both the request to stop and its cancellation")
         if self._life.error is not None and not self._expected:

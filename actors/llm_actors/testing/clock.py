@@ -1,7 +1,7 @@
 """A virtual clock that moves.
 
-`trio.testing.MockClock` stands still between two jumps, so two readings of it are equal where two readings of a real
-clock never are. Code that compares such readings (``received_at < pinged_at``) passes every test and fails in real use.
+`trio.testing.MockClock` does not move between two jumps, so two readings of it may be equal, which never happens with a
+real clock. Code that compares such readings (``received_at < pinged_at``) would pass its tests and fail in real use.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 class InjectedCrash(Exception):  # noqa: N818  (it says what happened)
-    """The crash that a test asked for."""
+    """A crash that a test injected."""
 
 
 class Crash(msgspec.Struct, frozen=True):

@@ -22,9 +22,8 @@ _ANSWERS = frozenset(("choices", "candidates", "content", "output", "data", "emb
 
 
 def find_error(body: Any) -> JsonObject | None:
-    """The error object in a decoded body, with ``message`` and ``code`` under these names; ``None`` if it has none.
-
-    A response with an empty or null ``error`` beside it is not an error.
+    """Return the error object in a decoded body, with ``message`` and ``code`` under these names; ``None`` if there is
+    none. A response with an empty or null ``error`` is not an error.
     """
     if isinstance(body, list):  # one compatible server wraps its errors in a list
         body = body[0] if body else None
@@ -60,7 +59,7 @@ def _named(error: Any) -> JsonObject | None:
 
 
 def _outside(body: JsonObject) -> JsonObject:
-    """The fields beside the error object: a code, type or status that the object itself may lack."""
+    """Return the fields next to the error object: a code, type or status that the object itself may lack."""
     return {
         name: value for name, value in body.items() if isinstance(value, str | int) and name not in ("error", "object")
     }

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from llm_protocol.codec.json import WireError
 
 MOST_FIELDS = 64
-"""Fields of a form; OpenAI takes 16 pictures beside a dozen parameters."""
+"""The most fields of a form. OpenAI accepts 16 images and a dozen parameters."""
 
 MOST_HEAD_BYTES = 8 * 1024
 """Of one field's header."""
@@ -36,7 +36,7 @@ class FormField(NamedTuple):
 
     @property
     def text(self) -> str:
-        """A text's characters. Raises `WireError`."""
+        """Return the characters of a text field. Raises `WireError`."""
         try:
             return self.content.decode()
         except UnicodeDecodeError:
@@ -78,7 +78,7 @@ def _field(piece: bytes) -> FormField:
 
 
 def _unquoted(name: str) -> str:
-    """What browsers and `write_form` made of the name, undone."""
+    """Undo the escapes that browsers and `write_form` put into a name."""
     return re.sub(r"\\(.)|%22|%0D|%0A", lambda found: found[1] or _UNQUOTED[found[0]], name)
 
 

@@ -77,7 +77,7 @@ _ESCAPE = re.compile(
 
 
 def without_lone_surrogates(text: str) -> str:
-    """The JSON text with U+FFFD for each half of a pair of surrogates that stands alone, escaped or not."""
+    """Return the JSON text with U+FFFD in place of each lone surrogate, escaped or not."""
     pieces: list[str] = []
     at = 0
     for found in _ESCAPE.finditer(text):

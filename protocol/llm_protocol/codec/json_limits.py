@@ -71,9 +71,8 @@ class CheckedJson(bytes):
 
 
 def check_json(data: bytes | str, limits: JsonLimits = LIMITS) -> None:
-    """Raise `TooLarge` if the JSON text ``data`` has more than ``limits`` allows, and `WireError` where what it has is
-    not an honest sender's: depth, and numbers that nobody writes. Of what is not JSON, as much is counted as a decoder
-    would read.
+    """Raise `TooLarge` if the JSON text ``data`` exceeds ``limits``, and `WireError` for what no honest sender writes:
+    extreme depth or numbers. Of text that is not JSON, only the part that a decoder would read is checked.
     """
     if len(data) <= 2 * limits.depth:
         return

@@ -80,7 +80,7 @@ def read_models(
     *,
     may_be_missing: bool = False,
 ) -> ModelPage:
-    """A page of a list. ``field`` has the models; entries whose ``info`` has no id are skipped. ``next_page`` returns
+    """Read a page of a list. ``field`` contains the models; entries without an id are skipped. ``next_page`` returns
     what the request for the next page needs. Raises `ProtocolError` if the page is not a list.
     """
     try:

@@ -45,7 +45,7 @@ def is_json(text: str) -> bool:
 
 
 def checked_call(call: ToolCall) -> ToolCall:
-    """A call that came whole, its arguments ``{}`` where there are none. Raises `InvalidToolCall`."""
+    """Return a complete call; without arguments, they are ``{}``. Raises `InvalidToolCall`."""
     if call.arguments.strip() in ("", "null"):
         call = msgspec.structs.replace(call, arguments="{}")
     if not call.name:
@@ -93,7 +93,7 @@ class PendingCall:
         self._repeated: str | None = ""
         """The arguments if every piece so far repeats them from the start; ``None`` once one did not."""
         self._pending = ""
-        """Text that is not told yet: it may be a repetition, or ``null``."""
+        """Text that is held back, because it may be a repetition, or ``null``."""
         self._sent = False
 
     @property

@@ -34,7 +34,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def embedding_of(raw: msgspec.Raw) -> Embedding:
-    """An embedding as it stands in a response: numbers, or base64 of little-endian float32. Raises `WireError`."""
+    """Decode an embedding of a response: numbers, or base64 of little-endian float32. Raises `WireError`."""
     text = memoryview(raw)
     if text[0] != ord('"'):
         numbers = bytes(text)

@@ -33,7 +33,7 @@ _STEP = re.compile(r"\.(\w+)|\[(?:\d+|\.\.\.)\]")
 
 
 def in_words(what: str, kinds: Mapping[str, str] = KINDS) -> str:
-    """What msgspec calls ``Expected `float | null` > 0.0``, as it would be said."""
+    """Return a type that msgspec writes as ``Expected `float | null` > 0.0`` in plain words."""
 
     def kind(match: re.Match[str]) -> str:
         return " or ".join(kinds.get(name, name) for name in match[1].split(" | ") if name != "null")

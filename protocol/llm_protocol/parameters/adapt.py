@@ -44,7 +44,8 @@ _PENALTIES: Final = frozenset(("frequency_penalty", "presence_penalty"))
 _TOOL_FIELDS: Final = frozenset(("parallel_tool_calls",))
 
 _WITHOUT_TEXT: Final = frozenset(("user",))
-"""The only parameters of requests whose model writes no text: embeddings, and images of other than chat models."""
+"""The only parameters of requests whose response has no text: embeddings, and images of models that are not chat
+models."""
 
 
 class Adapted(NamedTuple):

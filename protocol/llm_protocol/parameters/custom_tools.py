@@ -58,7 +58,7 @@ def write_tool(tool: CustomTool, wire: str) -> HostedTool:
 
 
 def as_function(tool: CustomTool) -> Tool:
-    """``tool`` as a function with one text argument, whose description says what the text must be."""
+    """Return ``tool`` as a function with one text argument, whose description says what the text must be."""
     words = [tool.description] if tool.description else []
     definition = tool.format.get("definition") if tool.format is not None else None
     if tool.format is not None and isinstance(definition, str):

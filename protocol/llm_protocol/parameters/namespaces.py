@@ -139,7 +139,7 @@ def _free(member: NamespacedTool, taken: Collection[str]) -> str:
 
 
 def _alone(inner: JsonObject, name: str, group: JsonObject) -> Tool | HostedTool:
-    """A tool of ``group`` as a tool of its own. The group's description is added to each."""
+    """Return a tool of ``group`` as a separate tool, with the description of the group added."""
     words = [text for text in (group.get("description"), inner.get("description")) if isinstance(text, str) and text]
     description = "\n\n".join(words) or None
     if inner.get("type") == "custom":

@@ -70,11 +70,11 @@ def tier_of_gemini(value: Any) -> Any:
 EFFORT_BUDGETS: Final = {
     "minimal": 1_024, "low": 2_048, "medium": 8_192, "high": 16_384, "xhigh": 24_576, "max": 31_999,
 }  # fmt: skip
-"""The thinking budget, in tokens, that stands for an effort where nothing else is known of the model."""
+"""The thinking budget, in tokens, for each effort, if nothing else is known about the model."""
 
 
 def effort_of_budget(budget: Any) -> Any:
-    """The least effort whose budget is not below it; 0 is `none`"""
+    """Return the lowest effort whose budget is at least ``budget``; for 0, `none`"""
     if budget <= 0:
         return "none"
     return next((effort for effort, tokens in EFFORT_BUDGETS.items() if tokens >= budget), "max")

@@ -1,6 +1,5 @@
-"""The wires by name. Which vendor speaks which is a column of `llm_protocol.vendors`.
-
-A wire's code is imported when one of its sides is first asked for.
+"""The wires by name. The wire of each vendor is a column of `llm_protocol.vendors`. The code of a wire is imported when
+it is first used.
 """
 
 from __future__ import annotations

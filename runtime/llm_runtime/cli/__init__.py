@@ -1,4 +1,4 @@
-"""The command line. Each command is a module of its own, imported only when that command is run."""
+"""The command line. Each command is a module, which is imported only when the command is run."""
 
 from llm_runtime.cli.main import main
 

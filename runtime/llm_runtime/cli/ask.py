@@ -39,7 +39,7 @@ from llm_runtime.options import ChatOptions
 from llm_runtime.requesting import chat_request
 
 HINT_SECONDS = 2.0
-"""How long stdin may be silent before the user is told that the command waits for it."""
+"""Seconds without input on stdin after which a message says that the command waits for it."""
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

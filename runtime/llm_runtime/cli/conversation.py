@@ -41,7 +41,7 @@ def place(environ: Mapping[str, str]) -> Path:
 
 
 def load(environ: Mapping[str, str]) -> KeptConversation:
-    """The last conversation. Raises `ConfigError` if there is none."""
+    """Return the last conversation. Raises `ConfigError` if there is none."""
     file = place(environ)
     try:
         return msgspec.json.decode(file.read_bytes(), type=KeptConversation)

@@ -80,7 +80,7 @@ class _Held(logging.Filter):
 
 @final
 class StderrHandler(logging.Handler):
-    """Writes to file descriptor 2 what it accepts at once."""
+    """Writes log lines to file descriptor 2 without blocking. Lines that do not fit are dropped and counted."""
 
     def __init__(self, file: int = 2) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class TextFormatter(logging.Formatter):
     """``2026-01-31T12:00:00.000Z INFO llm_runtime.server: message``"""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line, whatever the message contains."""
+        """Return the record as one line. Line breaks in the message are escaped."""
         text = f"{timestamp(record.created)} {record.levelname} {record.name}: {record.getMessage()}"
         if record.exc_info and record.exc_info[1]:
             text += f" ({exception_site(record.exc_info[1])})"

@@ -1,7 +1,7 @@
-"""Show several models at work, in a terminal or a file: each one's text on lines with its name, then the answer.
+"""Shows the members of a strategy in a terminal or a file: the text of each on lines with its name, then the response.
 
-Concurrent streams cannot be told apart token by token, so a member's text is buffered until it fills a line. The answer
-itself streams as it arrives, under a rule.
+Tokens of concurrent streams would be mixed up, so a member's text is buffered until it fills a line. The response is
+streamed as it arrives, below a line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LABEL_COLUMNS = 24
 """Columns for a member's name; of a longer one the end is shown, which distinguishes models best."""
 
 NARROWEST = 16
-"""The minimum of columns for text beside a name, however narrow the terminal is."""
+"""The minimum number of columns for text after a name, also in a narrow terminal."""
 
 
 class Writer(Protocol):
@@ -40,7 +40,7 @@ class Writer(Protocol):
 
 
 def columns() -> int:
-    """The width of the terminal, or `COLUMNS` if stdout is none."""
+    """Return the width of the terminal, or `COLUMNS` if stdout is not a terminal."""
     return shutil.get_terminal_size((COLUMNS, 24)).columns
 
 

@@ -64,10 +64,10 @@ class Daemon(NamedTuple):
 
 
 def daemon(url: str | None, file: str | None, environ: Mapping[str, str], ca_file: str | None = None) -> Daemon | None:
-    """The daemon that ``--url`` names, or LLM_RUNTIME_URL where there is no ``--config``; None: this process answers.
-    ``ca_file`` is what ``--ca-file`` names; without it LLM_RUNTIME_CA_FILE does.
+    """Return the daemon of ``--url`` or, without ``--config``, of LLM_RUNTIME_URL. None: this process runs the request.
+    ``ca_file`` is that of ``--ca-file``, or else of LLM_RUNTIME_CA_FILE.
 
-    Raises `ConfigError` for an address or key that is none, and for ``--url`` together with ``--config``.
+    Raises `ConfigError` for an invalid address or key, and for ``--url`` together with ``--config``.
     """
     if url and file:
         raise ConfigError("--config answers in this process, --url asks a daemon: give only one of them")

@@ -36,7 +36,7 @@ def say(line: str) -> None:
 
 
 def print_out(line: str) -> None:
-    """Print to stdout for a program that may wait for it; it is no failure if none does."""
+    """Print to stdout, for a program that may read it. A closed stdout is not an error."""
     with suppress(OSError):
         write_all(f"{line}\n".encode())
 

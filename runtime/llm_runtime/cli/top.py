@@ -29,9 +29,8 @@ _DRAW, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Show until Ctrl-C, or once where stdout is no terminal, and give the exit code.
-
-    Raises `ConfigError` for an address that is none, `LLMClientError` for a daemon that cannot be looked at.
+    """Show the statistics until Ctrl-C, or once if stdout is not a terminal. Return the exit code. Raises `ConfigError`
+    for an invalid address, and `LLMClientError` if the daemon cannot be reached.
     """
     start_logging(arguments.log_level, arguments.log_format)
     running = daemon(arguments.url or environ.get("LLM_RUNTIME_URL") or DEFAULT_URL, None, environ, arguments.ca_file)

@@ -1,4 +1,4 @@
-"""What ``llm-runtime top`` shows: lines of text, made of one or two moments of a daemon's statistics. Pure."""
+"""The screen of ``llm-runtime top``: lines of text, from one or two snapshots of a daemon's statistics. Pure."""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def look_up(wanted: str, config: str | None, environ: Mapping[str, str]) -> LoggedRequest:
-    """The request of that id: its own, its response's or its client's. Raises `ConfigError` where there is none."""
+    """Return the request with that id, which may be its own, its response's or the client's. Raises `ConfigError` if
+    there is none.
+    """
     folder = request_log_folder(config, environ)
     try:
         found = find(folder, wanted)

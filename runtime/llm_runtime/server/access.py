@@ -61,7 +61,7 @@ class Access:
         self.change(server, keys)
 
     def change(self, server: Server, keys: Mapping[str, Key]) -> None:
-        """Have other rules from now on. A caller that is no more is like one whose key has expired."""
+        """Replace the rules. A caller that was removed is treated like one whose key has expired."""
         self._origins = frozenset(server.allowed_origins)
         self._hosts = frozenset(host.lower() for host in server.allowed_hosts)
         self._keys = tuple((name, _digest(key.secret.reveal())) for name, key in keys.items())
@@ -145,7 +145,9 @@ class Access:
             return False
 
     def owner(self, presented: str) -> str | None:
-        """The caller whose key was ``presented``. It is compared with all keys, so that the timing reveals nothing."""
+        """Return the caller whose key was ``presented``. It is compared with all keys, so that the time reveals
+        nothing.
+        """
         digest, found = _digest(presented), None
         for name, known in self._keys:
             if hmac.compare_digest(digest, known):
@@ -161,7 +163,7 @@ def _is_own_page(origin: str, host: str) -> bool:
 
 
 def _presented(headers: Mapping[str, str]) -> str:
-    """The key in a request, from any header that a vendor's clients use; empty if there is none."""
+    """Return the key in a request, from any header that the vendors' SDKs use; empty if there is none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()

@@ -62,7 +62,7 @@ class ListenAddress(msgspec.Struct, frozen=True):
 
 
 def address_of(config: Server, listener: socket.socket, *, inherited: bool) -> ListenAddress:
-    """Where ``listener`` can be reached; ``inherited``: it need not be where ``config`` says."""
+    """Return the address of ``listener``. ``inherited``: it may differ from that in ``config``."""
     scheme = "http" if config.tls is None else "https"
     if listener.family == socket.AF_UNIX:
         return ListenAddress("", 0, unix=str(listener.getsockname() if inherited else config.unix))

@@ -97,7 +97,7 @@ class ConnectionAdmission(Generic[G]):
             self._verified.add(connection)
 
     def remove(self, connection: G) -> None:
-        """Record that ``connection`` has closed, or was told to."""
+        """Record that ``connection`` has closed or was asked to close."""
         self._verified.discard(connection)
         self._reserved.pop(connection, None)
         if connection in self._unverified:

@@ -27,8 +27,8 @@ from llm_runtime.server.subscription import RunSubscription
 
 
 async def natively(context: RequestContext, inbound: ClientRequest) -> ClientRequest | None:
-    """``inbound`` as one request for all its choices, if every candidate can be told it; else ``None``. The prompt is
-    then paid once.
+    """Return ``inbound`` as one request for all its choices, if every candidate supports that; else ``None``. Then the
+    prompt is paid for only once.
     """
     single = in_one_call(inbound)
     return single if single is not None and await context.server_state.engine.gives_choices(single.request) else None
@@ -57,7 +57,7 @@ async def respond_with_choices(context: RequestContext, dialect: ServerDialect, 
 
 
 def requests_of(inbound: ClientRequest) -> Iterator[AnyRequest]:
-    """One request per choice, each with ids of its own: a vendor serves an idempotency key only once."""
+    """Return one request per choice. Each has its own ids, because a vendor accepts an idempotency key only once."""
     first = inbound.request
     yield first
     for nth, request in enumerate(inbound.choices, start=2):

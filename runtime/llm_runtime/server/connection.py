@@ -172,7 +172,7 @@ class HttpConnection:
         self._deadline = trio.current_time() + seconds
 
     def drain(self) -> None:
-        """Close after the current response, or now if there is none."""
+        """Close the connection after the current response, or now if there is none."""
         self._change(HttpChange.DRAINED)
         self.wakeup.wake()
 
@@ -215,10 +215,10 @@ class HttpConnection:
         return None
 
     async def _next_context(self) -> RequestContext | None:
-        """The next request, checked and complete; ``None`` if the connection has ended or has to.
+        """Return the next request, checked and complete; ``None`` if the connection has ended or must end.
 
-        The head says who the caller is and what they want, so nothing of a body is kept before the key is verified. If
-        a refusal leaves a body unread, the connection closes, since the end of that body is unknown.
+        The key is in the head, so it is verified before any of the body is read. If a request is refused with an unread
+        body, the connection is closed, because the end of that body is unknown.
         """
         context: RequestContext | None = None
         try:

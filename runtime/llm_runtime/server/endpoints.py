@@ -67,7 +67,7 @@ async def _without_form(body: bytes) -> bytes:
 
 
 def _tellable(request: AnyRequest) -> AnyRequest:
-    """The request without the option to be told of a restart, which only the Responses wire can express."""
+    """Return the request without ``on_broken_stream = "restart"``, which only the Responses wire can express."""
     policy = request.policy
     if policy is None or policy.on_broken_stream != "restart":
         return request

@@ -79,7 +79,7 @@ class RequestEngine(Protocol):
         ...
 
     def parked_services(self) -> Sequence[str]:
-        """The parts of the runtime that are parked after repeated crashes; requests go on without them."""
+        """Return the services that are parked after repeated crashes. Requests are served without them."""
         ...
 
     def recent_requests(self, caller: str | None = None) -> Sequence[RecentRequest]:
@@ -144,7 +144,7 @@ def with_headers(
 
 
 def own_key(given: str, caller: str, secret: bytes) -> str:
-    """The idempotency key that stands for a caller's own at the vendor."""
+    """Return the idempotency key to send to the vendor in place of the caller's own."""
     key = f"{caller}\0{given}".encode("utf-8", "surrogateescape")
     return hmac.new(secret, key, "sha256").hexdigest()
 

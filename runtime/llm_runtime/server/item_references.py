@@ -18,7 +18,7 @@ from llm_runtime.server.response_store import Recent, ResponseStore, StoredRespo
 
 _RESPONSES = OpenAIResponsesServer()
 _ID = re.compile(r"[a-z]+_([0-9a-f]{32})\d*_\d+")
-"""An item's id contains that of its response, unless the vendor made it: of its own tools, and of reasoning."""
+"""The id of an item contains that of its response, except for items with vendors' ids: hosted tools and reasoning."""
 
 
 def with_references(create: Create, response_store: ResponseStore, caller: str, recent: Recent | None = None) -> Create:
@@ -50,7 +50,7 @@ def with_references(create: Create, response_store: ResponseStore, caller: str, 
 
 
 def referenced_responses(create: Create) -> tuple[str, ...]:
-    """The ids of the responses whose items the request refers to."""
+    """Return the ids of the responses whose items the request refers to."""
     request = create.inbound.request
     assert isinstance(request, ChatRequest)
     items = (_reference(part) for message in request.messages for part in message.content)

@@ -9,7 +9,7 @@ LOGIN_SECONDS = 60.0
 """The window in which wrong keys are counted together, starting with the first."""
 
 WATCHED_PEERS = 4_096
-"""Peers whose wrong keys are counted; beyond that, the ones with the oldest windows are forgotten."""
+"""The most peers whose wrong keys are counted. With more, those with the oldest windows are forgotten."""
 
 RESERVED_CONNECTIONS = 16
 """Connections beyond `max_connections`, on which only health and metrics are served."""
@@ -18,7 +18,7 @@ RESERVED_SECONDS = 2.0
 """The time in which such a connection must send its request."""
 
 DEPARTING_CONNECTIONS = 64
-"""Connections that were told to make way and are not closed yet."""
+"""The most connections that were asked to close to make room, and have not closed yet."""
 
 UNVERIFIED_SHARE = 4
 """Connections without a valid key may take one part in so many of the connections that are left."""
@@ -36,7 +36,7 @@ BACKLOG = 1_024
 """Connections that the kernel queues until they are accepted."""
 
 UNIX_PROBE_SECONDS = 1.0
-"""How long it is tried whether somebody listens at a unix socket already."""
+"""Seconds to wait for a connection to an existing unix socket, to find out whether another process listens there."""
 
 HEAD_BYTES = 16 * 1024
 """The size of a request line and its header fields together."""
@@ -86,8 +86,8 @@ KEEPALIVE_INTERVAL_SECONDS = 5
 """Time between two such probes (TCP_KEEPINTVL)."""
 
 VANISHED_SECONDS = 40
-"""A peer whose machine or network is gone: how long sent bytes and probes may stay unacknowledged, and how long it may
-accept no bytes, before the kernel ends the connection (TCP_USER_TIMEOUT).
+"""How long a peer may leave sent bytes and probes unacknowledged, or accept no bytes, before the kernel ends the
+connection (TCP_USER_TIMEOUT). That detects peers whose machine or network has failed.
 """
 
 UNSENT_BYTES = 16 * 1024
@@ -143,7 +143,8 @@ ECHOED_INPUT_CHARACTERS = 64 * 1024
 ISSUED_IDS = 10_000
 """Vendor ids remembered for each caller; beyond that, the least recently used are forgotten."""
 LINGERING_RESPONSES = 256
-"""Answers that are kept for clients whose connection broke, for `llm_protocol.native.RESUME_SECONDS` each."""
+"""The most responses that are kept for clients whose connection broke, each for
+`llm_protocol.native.RESUME_SECONDS`."""
 
 RECENT_RESPONSES = 256
 """Responses that a WebSocket connection remembers for ``previous_response_id``."""

@@ -28,15 +28,15 @@ class CannotListenError(Exception):
 
 
 async def listen(server: Server, port: int | None = None) -> list[socket.socket]:
-    """Listening sockets where ``server`` says; on ``port``, where that is given. Raises `CannotListenError`."""
+    """Return listening sockets for the address of ``server``, or for ``port`` if given. Raises `CannotListenError`."""
     if server.unix is not None:
         return [await bind_unix(server.unix, int(server.unix_mode, 8))]
     return await bind(server.host, server.port if port is None else port)
 
 
 async def bind_unix(path: str, mode: int) -> socket.socket:
-    """A listening unix socket at ``path`` with the permissions ``mode``. One that nobody listens at any more, left by a
-    process that was killed, is replaced. Raises `CannotListenError`.
+    """Return a listening unix socket at ``path`` with the permissions ``mode``. An old one that a killed process has
+    left is replaced. Raises `CannotListenError`.
     """
     try:
         found = os.lstat(path)

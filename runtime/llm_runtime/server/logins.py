@@ -1,8 +1,8 @@
 """Count wrong keys by peer.
 
-Only requests with a wrong key are ever refused because of earlier wrong keys. A valid key is accepted whatever else
-came from its address: behind a proxy all callers share one, and nobody must be able to lock the others out. So this
-slows down clients that retry in a loop, and alerts the operator. What protects keys from guessing is their length.
+Only requests with a wrong key are ever refused because of earlier wrong keys. A valid key is always accepted, because
+behind a proxy all callers share one address, and one must not be able to lock out the others. So this slows down
+clients that retry in a loop, and warns the operator. Keys are protected from guessing by their length.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class _Window:
 
 @final
 class FailedLogins:
-    """At most `WATCHED_PEERS` peers, ordered by the start of their windows. ``tell`` is called with the peer of each
-    wrong key that brings the refusal closer, for whoever counts them, too.
+    """At most `WATCHED_PEERS` peers, ordered by the start of their windows. ``tell`` is called with the peer of
+    each wrong key that is counted, so that other workers can count it too.
     """
 
     def __init__(self, tell: Callable[[str], None] | None = None) -> None:

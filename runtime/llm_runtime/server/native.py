@@ -52,7 +52,7 @@ async def begin_native(server_state: ServerState, create: NativeRequest, size: i
 
 
 def check_is_new(server_state: ServerState, response_id: str) -> None:
-    """Raise `HttpError` where there is a response of that id, whoever's it is."""
+    """Raise `HttpError` if there already is a response with that id, of any caller."""
     if server_state.response_store.is_taken(response_id):
         raise HttpError(409, "response_exists", "A response with this id already exists.", param="response_id")
 
@@ -94,7 +94,7 @@ async def list_models(context: RequestContext) -> None:
 
 
 async def rank(context: RequestContext) -> None:
-    """``GET /v1/runtime/ranking?model=…``: what ``/v1/runtime/explain`` tells in words, as a value."""
+    """``GET /v1/runtime/ranking?model=…``: the data that ``/v1/runtime/explain`` returns as text."""
     model = parse_qs(context.request.query).get("model", [AUTO])[-1]
     try:
         ranking = await context.server_state.engine.explain(model, caller=context.caller)

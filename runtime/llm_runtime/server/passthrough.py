@@ -1,7 +1,7 @@
-"""``/passthrough/{provider}/…``: requests that go to a vendor as they are, for the callers whose key allows it.
+"""``/passthrough/{provider}/…``: requests that are sent to a vendor unchanged, if the key of the caller allows it.
 
-The body is not read before the request is allowed, and never as a whole: pieces go on as they arrive, in both
-directions, and whoever is slower decides how fast.
+The body is not read before the request is allowed, and never completely: pieces are passed on as they arrive, in both
+directions, at the pace of the slower side.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COST = ("x-llm-runtime-cost", "unknown")
 
 
 def passing(context: RequestContext) -> Endpoint:
-    """The endpoint for a request below `PREFIX`, whose caller is known. Raises `HttpError`."""
+    """Handle a request below `PREFIX`, whose caller is known. Raises `HttpError`."""
     request, server_state = context.request, context.server_state
     provider, _, rest = request.path.removeprefix(PREFIX).partition("/")
     provider = unquote(provider)

@@ -25,7 +25,7 @@ class ReadableSocket(Protocol):
         ...
 
     def receive_now(self) -> bytes | None:
-        """The bytes that have arrived; empty at the end, ``None`` if there are none yet. Raises
+        """Return the bytes that have arrived; empty at the end, ``None`` if there are none yet. Raises
         `trio.BrokenResourceError`.
         """
         ...

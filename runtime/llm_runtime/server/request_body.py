@@ -49,9 +49,9 @@ class StreamedRequestBody:
         return self._is_paused and not self._socket.closed and self._socket.is_hung_up()
 
     async def next_piece(self) -> bytes:
-        """The next piece, ``b""`` at the end. Waits for the client, who has `BODY_SECONDS` plus what the body takes at
-        `MIN_RATE`, and never longer than `WRITE_STALL_SECONDS` at once. Raises `HttpError`, and
-        `trio.BrokenResourceError` when the connection is broken.
+        """Return the next piece of the body; ``b""`` at the end. Waits for the client, which has `BODY_SECONDS` plus
+        the time that the body takes at `MIN_RATE`, but at most `WRITE_STALL_SECONDS` for each piece. Raises
+        `HttpError`, and `trio.BrokenResourceError` if the connection is broken.
         """
         if not self._begun and self._parser.awaits_continue:
             await self._socket.send(CONTINUE)

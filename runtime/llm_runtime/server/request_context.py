@@ -196,7 +196,7 @@ class RequestContext:
         return PassedBody(self, status, (*headers, *self._own_headers()), length)
 
     def abort(self) -> None:
-        """Break the connection, so that nobody takes what was sent for a complete response."""
+        """Break the connection, so that the client does not take the part that was sent for a complete response."""
         self._connection.socket.abort()
 
     def stream_head(self, content_type: str) -> bytes:

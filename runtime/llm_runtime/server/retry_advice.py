@@ -11,7 +11,7 @@ from llm_protocol.failures import Failure
 from llm_runtime.server.limits import LATER_SECONDS
 
 NO_RETRY = ("x-should-retry", "false")
-"""OpenAI's and Anthropic's SDKs obey this header, whatever the status."""
+"""A header that the SDKs of OpenAI and Anthropic obey for all statuses."""
 
 _BUSY = (429, 503)
 """Statuses of conditions that pass by waiting."""

@@ -119,7 +119,7 @@ async def end_of(context: RequestContext, run: Run) -> Finished | Failed:
 
 
 async def encode_end(dialect: ServerDialect, inbound: ClientRequest, end: Finished | Failed) -> WireResponse:
-    """The complete response to a request whose run has ended."""
+    """Return the complete response to a request whose run has ended."""
     if isinstance(end, Finished):
         assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
         return WireResponse(200, (JSON, *told(end.response)), await encode_body(dialect, inbound, end.response))
@@ -127,7 +127,7 @@ async def encode_end(dialect: ServerDialect, inbound: ClientRequest, end: Finish
 
 
 def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
-    """How the response came about, as header fields, for clients whose wire has no place for it."""
+    """Return the main facts of the decision record as header fields, for wires without a place for it."""
     decision = response.decision
     fields = (
         ("x-llm-runtime-provider", response.provider),

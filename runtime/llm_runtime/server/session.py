@@ -74,7 +74,7 @@ class SocketEnding(NamedTuple):
 
 
 async def serve(server_state: ServerState, context: RequestContext, socket: Socket, left_over: bytes) -> None:
-    """Serve one WebSocket until it ends. An exception propagates, after the client was told."""
+    """Serve one WebSocket until it ends. An exception is reported to the client, then propagates."""
     session = Session(server_state, context.caller, socket, without_idempotency(context.request.headers))
     server_state.join(session)
     try:
@@ -147,8 +147,8 @@ class Session:
         await self._socket.close_gently()
 
     def abandon(self) -> None:
-        """Leave all runs; those that nobody else follows are cancelled. Clients of the runtime's own form may come back
-        for theirs, if the connection broke.
+        """Stop following all runs, which cancels those without other followers. After a broken connection, clients of
+        the native protocol may resume theirs.
         """
         self._turns.abandon()
         if not self._said_goodbye and self._close is None:
@@ -372,7 +372,7 @@ class Session:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def _write(self, socket: WebSocket) -> None:
-        """Write whatever there is to send, until it is time to close."""
+        """Write frames as they become available, until the session is to be closed."""
         while True:
             if self._ping_due:
                 self._ping_due = False

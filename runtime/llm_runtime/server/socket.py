@@ -123,7 +123,9 @@ class Socket:
                 return data
 
     def receive_now(self) -> bytes | None:
-        """The bytes that have arrived; empty at the end, ``None`` if there are none yet. Raises as `receive` does."""
+        """Return the bytes that have arrived; empty at the end, ``None`` if there are none yet. Raises as `receive`
+        does.
+        """
         try:
             data = self._raw.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -147,7 +149,7 @@ class Socket:
         return found
 
     def is_hung_up(self) -> bool:
-        """Whether the peer has closed, which shows here although what it sent before is not received."""
+        """Whether the peer has closed the connection. This is noticed even before all its bytes were received."""
         poll = select.poll()
         poll.register(self._raw, _HUNG_UP)
         return bool(poll.poll(0))
@@ -273,7 +275,7 @@ class Socket:
             self._raw.close()
 
     def _say_goodbye(self) -> None:
-        """With TLS, tell the peer that nothing was cut off behind what it has got."""
+        """With TLS, send the close notification, so that the peer knows that nothing was cut off."""
         if self._tls is not None and not self._torn and not self.is_blocked:
             with suppress(trio.BrokenResourceError):
                 self._send_now(self._unsent + self._tls.farewell())

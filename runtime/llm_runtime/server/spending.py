@@ -43,8 +43,8 @@ def _since(text: str) -> float:
 
 
 def parse_since(text: str) -> float:
-    """Seconds since the epoch of a day or time in ISO 8601, which is UTC unless it says otherwise; of nothing, 0.
-    Raises `ValueError`.
+    """Return the seconds since the epoch for a day or time in ISO 8601, in UTC by default; 0 for an empty text. Raises
+    `ValueError`.
     """
     if not text:
         return 0.0

@@ -48,7 +48,7 @@ class OpenConnection(Ticking, Protocol):
     """A connection, HTTP or WebSocket."""
 
     def drain(self) -> None:
-        """Accept nothing new; end after the active responses, or now if there are none."""
+        """Accept no new requests, and end after the active responses, or now if there are none."""
         ...
 
 
@@ -69,7 +69,7 @@ class ServerState:
         self.config = config
         self.engine = engine
         self.reload = reload
-        """Read the configuration again; ``None`` where that cannot be asked for."""
+        """Reloads the configuration; ``None`` if that is not possible."""
         self.file = file
         """Where the configuration is read from; ``None``: from the environment."""
         engine.on_reload(self.take_over)
@@ -96,7 +96,7 @@ class ServerState:
         self.ticker.add(self)
         self.tls = TlsContext(config.tls) if config.tls is not None else None
         self.leaving = False
-        """Whether the server is about to close: balancers are told, and requests are still taken."""
+        """Whether the server is about to close. Then `/readyz` says so, and requests are still accepted."""
         self.draining = False
         self.passthrough = _passthrough(keys)
         self._lingering = 0

@@ -32,7 +32,7 @@ _DONE = Frame(None, b"[DONE]")
 
 @final
 class _Closed:
-    """An encoder whose stream ends as streams of this API do over HTTP (but not over WebSocket)."""
+    """An encoder that ends a stream as this API does over HTTP, but not over WebSocket."""
 
     def __init__(self, encoder: ResponseEncoder) -> None:
         self._encoder = encoder

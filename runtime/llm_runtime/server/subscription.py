@@ -42,7 +42,7 @@ class Progress(Protocol):
         ...
 
     def unwatch(self, wake: Callable[[], None]) -> None:
-        """Call it no longer."""
+        """Remove a callback of `watch`."""
         ...
 
 
@@ -117,7 +117,7 @@ class RunSubscription:
         return self._progress is not None and not self._progress.begun and self._shut is None
 
     def _but_for_the_end(self, events: Sequence[Event], progress: Progress) -> Sequence[Event]:
-        """Keep the end back while it may not be told."""
+        """Remove the end from ``events`` while it may not be sent."""
         events, self._held = (*self._held, *events), ()
         if events and isinstance(events[-1], (Finished, Failed)) and not progress.ended and self._shut is None:
             events, self._held = events[:-1], events[-1:]

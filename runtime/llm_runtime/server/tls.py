@@ -1,7 +1,7 @@
-"""TLS of the server: one context that is made anew when its files change, and one layer per connection, without I/O.
+"""TLS of the server, without I/O: a context that is renewed when its files change, and a layer for each connection.
 
-The layer is fed with what came from the socket and gives what is to be sent, the handshake included, so a connection
-needs no task of its own for it. Plaintext is never kept back: what has been received is handed on at once.
+The layer receives the bytes from the socket and returns the bytes to send, also during the handshake, so it needs no
+task. Received plaintext is passed on at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger("llm_runtime.server")
 
 
 class TlsBroken(Exception):  # noqa: N818  (it says what happened)
-    """The peer's TLS cannot go on. ``farewell``: what should still be sent to it."""
+    """TLS with the peer has failed. ``farewell``: bytes that should still be sent to it."""
 
     def __init__(self, farewell: bytes = b"") -> None:
         super().__init__("TLS")
@@ -52,8 +52,8 @@ class TlsLayer:
         self._is_open = False
 
     def open(self, data: bytes) -> bytes | None:
-        """The plaintext in what came: ``b""`` at the end, ``None`` when there is none yet. ``data`` is empty at the
-        socket's end. Raises `TlsBroken`.
+        """Return the plaintext of received bytes: ``b""`` at the end, ``None`` if there is none yet. ``data`` is empty
+        at the end of the socket. Raises `TlsBroken`.
         """
         if not data:
             return b""  # without a farewell, too: a request says itself where it ends
@@ -81,8 +81,8 @@ class TlsLayer:
         return bytes(found)
 
     def seal(self, data: bytes | memoryview) -> bytes:
-        """``data`` as it goes on the wire, behind what TLS itself has to say. To be sent in the order of the calls.
-        Raises `TlsBroken` before the end of the handshake: nothing can be said then.
+        """Return the bytes to send for ``data``, after those that TLS itself has to send. They must be sent in the
+        order of the calls. Raises `TlsBroken` before the end of the handshake.
         """
         if not self._is_open:
             raise TlsBroken
@@ -117,8 +117,8 @@ class TlsContext:
         return TlsLayer(self._context)
 
     async def watch(self) -> None:
-        """Take over what changes in the files, until cancelled. What cannot be used is told once, and the old is kept;
-        connections that are there go on as they began.
+        """Apply changes of the files, until cancelled. If new files cannot be used, this is logged once and the old
+        ones are kept. Open connections are not affected.
         """
         while True:
             await trio.sleep(WATCH_SECONDS)

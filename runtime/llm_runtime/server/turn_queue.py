@@ -28,7 +28,7 @@ from llm_runtime.server.turns import LaneTurn, QueueDeadlines
 
 
 def encode_failed(turn: LaneTurn, failure: Failure) -> bytes:
-    """The frame that says that a request was not answered."""
+    """Return the frame for a request that was refused or withdrawn."""
     head = turn.head
     if isinstance(turn.work, NativeRequest):
         return encode_refused(failure, head.event_id)
@@ -53,8 +53,8 @@ class TurnQueue:
         return self._lanes.idle
 
     def admit(self, turn: LaneTurn) -> list[LaneTurn]:
-        """Admit a request. Returns the requests whose turn it is now; the client is told of those that wait. Raises
-        `HttpError` if a limit is reached.
+        """Admit a request, and return the requests whose turn it is now. The client is notified of those that wait.
+        Raises `HttpError` if a limit is reached.
         """
         self._bodies.hold(turn.size)
         try:
@@ -68,7 +68,7 @@ class TurnQueue:
         return started
 
     def start(self) -> list[LaneTurn]:
-        """The requests whose turn it is now. `begun` and `end` must follow for each."""
+        """Return the requests whose turn it is now. Call `begun` and `end` for each of them."""
         started = self._lanes.start()
         for turn in started:
             self._deadlines.discard(turn)
@@ -79,7 +79,7 @@ class TurnQueue:
         self._server_state.response_store.stop_waiting(turn.response_id)
 
     def end(self, turn: LaneTurn) -> list[LaneTurn]:
-        """Its turn has ended. Returns the requests whose turn it is now."""
+        """Record that the turn of a request has ended, and return the requests whose turn it is now."""
         self._bodies.release(turn.size)
         self._lanes.end(turn.head.stream_id)
         return self.start()
@@ -109,7 +109,9 @@ class TurnQueue:
         self._send(RESPONSES.queued_event(inbound, response_id, options, stream_id=turn.head.stream_id))
 
     def _withdraw(self, turn: LaneTurn, inbound: ClientRequest) -> None:
-        """Give up a request that waits. Its end is told on its lane. One whose turn has come is cancelled."""
+        """Withdraw a waiting request, and send its end on its lane. If its turn has come, its run is cancelled
+        instead.
+        """
         assert not isinstance(turn.work, Resume), "a resumed response does not wait for anything"
         lane = turn.head.stream_id
         if not self._lanes.is_queued(lane, turn):

@@ -124,8 +124,8 @@ class Streaming:
         return frames
 
     def _final_error(self) -> Frame | None:
-        """An ``error`` instead of ``response.failed``, if nothing was sent before and a retry cannot help: Codex takes
-        ``response.failed`` for a broken connection, whatever its code, and retries five times.
+        """Return an ``error`` in place of ``response.failed``, if nothing was sent before and a retry cannot help.
+        Codex treats any ``response.failed`` as a broken connection, and retries five times.
         """
         end, head = self.subscription.end, self.turn.head
         if not isinstance(end, Failed) or self.subscription.begun or not isinstance(self.turn.work, Create):

@@ -25,7 +25,9 @@ class WakeupEvent:
             self._task = None
 
     async def wait(self) -> None:
-        """Wait for a call of `wake` since the last return. It has no time limit of its own."""
+        """Wait for a call of `wake`, or return at once if there was one since the last return. There is no time
+        limit.
+        """
         if self._woken:
             await trio.lowlevel.checkpoint()
         else:

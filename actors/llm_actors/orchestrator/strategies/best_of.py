@@ -108,8 +108,8 @@ def _read(log: RunLog, count: int) -> JudgeVerdict:
 
 
 def read_verdict(text: str, count: int) -> JudgeVerdict:
-    """The letter, if it stands alone, at the beginning or in JSON. In a sentence with several letters any of them may
-    be meant, so that is no verdict.
+    """Return the index for the letter in a judge's reply: alone, at the beginning, or in JSON. A sentence with several
+    letters is ambiguous, and is no verdict.
     """
     letters = [letter(at) for at in range(count)]
     value = as_json(text)

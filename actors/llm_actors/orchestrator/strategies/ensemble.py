@@ -180,7 +180,7 @@ class Ensemble:
                 member.refused = too_little(member.seat.candidates[0], needed.tokens, left, ledger)
 
     def _left(self) -> Share:
-        """What nobody is expected to take."""
+        """Return the part of the budget that no planned call is expected to use."""
         ledger = self.ledger
         tokens, cost = (sum(part) for part in zip((0, 0), *ledger.waiting.values(), strict=True))
         return Share(ledger.tokens_left - tokens, ledger.cost_left - cost)

@@ -96,7 +96,7 @@ def named(catalog: Catalog, request: AnyRequest, allowed: Allowed | None, names:
 
 
 def _ranking(services: Services, context: AttemptContext) -> Ranking:
-    """The candidates in the selector's order. Those with an open circuit come last."""
+    """Return the candidates in the selector's order. Those with an open circuit come last."""
     policy = msgspec.structs.replace(context.policy, select=context.policy.select or "score")
     return ranked(services, context.request, context.candidates, policy, draw=services.draw())
 

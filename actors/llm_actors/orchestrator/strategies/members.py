@@ -59,7 +59,7 @@ class Member:
 
     @property
     def text(self) -> str:
-        """Its answer; empty if there is none."""
+        """The text of its answer; empty if there is none."""
         return self.response.content if self.response else ""
 
     @property

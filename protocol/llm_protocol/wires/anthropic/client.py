@@ -33,7 +33,7 @@ class Anthropic:
     request_types = frozenset({RequestType.CHAT})
 
     def __init__(self, rules: ModelRules | None = None, api_version: str | None = None) -> None:
-        """``api_version``: the ``anthropic-version`` to send, whatever a request needs. A client's own version takes
+        """``api_version``: the ``anthropic-version`` to send. A client's own version takes
         precedence.
         """
         self.rules = rules or rules_of(LLMProvider.ANTHROPIC)

@@ -83,7 +83,7 @@ ANSWER_FIELDS = frozenset(("id", "message", "finish_reason", "usage", "error", "
 
 
 def decode_usage(usage: Any) -> Usage | None:
-    """Tokens as the model saw them, beside those that are billed: Cohere does not bill its own templates."""
+    """Return the tokens that the model processed. Cohere bills fewer, because it does not bill its own templates."""
     if not isinstance(usage, dict):
         return None
     tokens, billed = _object(usage, "tokens"), _object(usage, "billed_units")

@@ -62,7 +62,7 @@ class Gemini:
         return adapt(request, TARGETS[NAME], self.rules.of(request.model))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
-        """The HTTP request. Embeddings are never streamed, whatever ``stream`` says."""
+        """Return the HTTP request. Embeddings are never streamed."""
         match request:
             case ChatRequest():
                 body = chat_body(request, self.rules.of(request.model))
@@ -298,7 +298,7 @@ def _format(request: ChatRequest) -> JsonObject:
 
 
 def image_body(request: ImageRequest, rule: ModelRule) -> JsonObject:
-    """The body that asks for an image, or for a change of some.
+    """Return the body of a request to create or edit images.
 
     Image models are chat models whose responses have images; there is no ``n``.
     """

@@ -32,7 +32,7 @@ MOST_CHOICES = 128
 
 
 def with_choices(inbound: ClientRequest, prompts: Sequence[str | None]) -> ClientRequest:
-    """``inbound`` with one more request for each of ``prompts``; ``None`` stands for the same prompt."""
+    """Return ``inbound`` with one more request for each of ``prompts``; ``None``: the same prompt again."""
     first = msgspec.structs.replace(inbound.request, one_of=len(prompts))
     requests = [
         msgspec.structs.replace(first, prompt=prompt) if isinstance(first, CompletionRequest) else first

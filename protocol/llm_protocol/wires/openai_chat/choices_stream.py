@@ -144,7 +144,7 @@ class ChoicesDecoder(AnswerDecoder):
         self._gather(at)
 
     def _gather(self, at: int) -> None:
-        """Tell what choice ``at`` has told, under the indices of the response."""
+        """Return the events of choice ``at``, with the indices of the whole response."""
         for event in self._each[at].told():
             match event:
                 case Started():

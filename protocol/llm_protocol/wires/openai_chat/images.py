@@ -1,7 +1,5 @@
-"""Images that are asked for, and changes of images, both sides.
-
-Responses have base64 or, from older models, a URL; both are read. What is to be changed comes in a form, which is made
-JSON first, and goes to the vendor in a form.
+"""Creating and editing images, both sides. Responses contain base64 or, from older models, a URL; both are read. A
+client sends images to edit in a form. It is converted to JSON, and sent to the vendor as a form.
 """
 
 from __future__ import annotations
@@ -152,7 +150,7 @@ _JSON = frozenset(("stream", "llm_runtime"))
 
 
 def form_as_json(body: bytes) -> bytes:
-    """A form of ``/images/edits`` as the JSON that says the same: its files are data URIs. Raises `BadRequestError`."""
+    """Return a form of ``/images/edits`` as equivalent JSON, with its files as data URIs. Raises `BadRequestError`."""
     found: JsonObject = {}
     try:
         for field in read_form(body):
