@@ -152,7 +152,7 @@ class ClientDialect(Protocol):
 
     @property
     def version(self) -> int:
-        """Counts changes in meaning; part of every cache key."""
+        """A number that changes when the encoding changes its meaning. It is part of every cache key."""
         ...
 
     @property

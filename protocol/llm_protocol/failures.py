@@ -61,7 +61,7 @@ class Step(StrEnum):
 
 
 class AtFault(StrEnum):
-    """Whose fault a failure is."""
+    """Who is at fault for a failure."""
 
     PROVIDER = "provider"
     """The vendor's, or the network's. It lowers the success rate of the deployment."""

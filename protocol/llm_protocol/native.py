@@ -1,8 +1,8 @@
-"""The runtime's own form of requests and answers: the canonical structs as JSON, as the daemon and its own client
-(`llm_runtime.connect`) exchange them over the WebSocket of the Responses API.
+"""The native protocol: the canonical structs as JSON, which the daemon and its client (`llm_runtime.connect`) exchange
+over the WebSocket of the Responses API.
 
-A vendor's form can say only what that vendor has. In this one a request keeps all its parameters and its policy, events
-and errors arrive as the types that they are, and a response has its decision record and its members.
+A vendor's wire has only that vendor's features. In the native protocol a request keeps all parameters and its policy,
+events and errors keep their types, and a response has its decision record and its members.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def test_every_fault_and_base_url_is_told() -> None:
 
 def test_the_numbers_are_those_of_the_code() -> None:
     assert f"endless line ({LINE_BYTES // 1024**3} GiB)" in TEXT
-    assert f"becomes {GZIP_BYTES // 1024**2} MiB" in TEXT
+    assert f"unpacks to {GZIP_BYTES // 1024**2} MiB" in TEXT
     assert f"the latest {MAX_REQUESTS} requests" in TEXT
     assert f"body ({MAX_BODY_BYTES // 1024} KiB)" in TEXT
 

@@ -81,8 +81,8 @@ class AttemptContext(NamedTuple):
 
 @final
 class Reserved:
-    """The permission for one call. Its resources are held until the end of the block, whatever ends it. ``reservation`` is ``None`` if there are
-    no limits.
+    """The permission for one call. Its resources are released at the end of the block, however it ends.
+    ``reservation`` is ``None`` if there are no limits.
     """
 
     __slots__ = ("_slot", "candidate", "estimate", "reservation")

@@ -1,6 +1,6 @@
-"""The end of a run: the one place that folds its events into a response, and the one that closes its log.
+"""The end of a run: folds its events into a response and closes its log. Nothing else does either.
 
-A log is closed once. Whatever comes after that is dropped and counted (`RunLog.on_late`).
+A log is closed once. Events after that are dropped and counted (`RunLog.on_late`).
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class HedgeClaim:
 
 
 class Raced(NamedTuple):
-    """The result of the race."""
+    """The results of an attempt and its hedge."""
 
     winner: Attempt
     outcome: AttemptResult

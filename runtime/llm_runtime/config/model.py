@@ -189,7 +189,7 @@ class Config(Section, frozen=True, kw_only=True):
     routes: dict[str, Policy] = field(default_factory=dict)
     """``[routes.NAME]``: names that clients use in place of a model, and how requests to them are handled."""
     budgets: dict[str, Budget] = field(default_factory=dict)
-    """``[budgets.NAME]``: what requests may cost together in a day, week or month."""
+    """``[budgets.NAME]``: what requests may cost together in a calendar window."""
     prices: dict[str, OwnPrice] = field(default_factory=dict)
     """``[prices."PROVIDER/MODEL"]``: prices of models, overriding the shipped table."""
     vendors: VendorTable = VENDORS

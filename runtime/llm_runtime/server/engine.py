@@ -113,7 +113,7 @@ class RequestEngine(Protocol):
         ...
 
     def on_reload(self, listener: Callable[[Config], None]) -> None:
-        """Have ``listener`` called, synchronously, with each configuration that is taken over."""
+        """Call ``listener``, synchronously, with each configuration that a reload applies."""
         ...
 
     def tree(self) -> object:

@@ -1,4 +1,4 @@
-"""Listening and accepting. Neither a failing connection nor a lack of file descriptors ends the accept loop."""
+"""Listens and accepts connections. Neither a failing connection nor a lack of file descriptors ends the accept loop."""
 
 from __future__ import annotations
 
