@@ -48,4 +48,6 @@ def _other(table: VendorTable, added: tuple[Vendor, ...]) -> str:
     taken = next((each.kind for each in added if table.get(each.kind, each) is not each), None)
     if taken is None:
         return ""
-    return "; the other one is part of llm-runtime" if taken in VENDORS else f"; the other one comes from an installed package ({GROUP})"
+    return (
+        "; llm-runtime has the other one" if taken in VENDORS else f"; an installed package has the other one ({GROUP})"
+    )
