@@ -117,7 +117,7 @@ async def test_a_program_brings_its_vendors(tmp_path: Path) -> None:
 
 
 async def test_a_vendor_that_exists_cannot_be_replaced() -> None:
-    told = 'vendors: there are two vendors of kind "openai"; llm-runtime has the other one'
+    told = 'vendors: there are two vendors of kind "openai"; llm-runtime has the other'
     with pytest.raises(ConfigError, match=told):
         async with open_runtime(Config(), vendors=[Vendor(kind="openai", title="Other")]):
             pass
@@ -143,9 +143,7 @@ def test_a_program_and_a_package_may_bring_the_same_record_but_not_two(offer: Of
     assert with_vendors(table, [MADEUP])["madeup"] is MADEUP
     with pytest.raises(ConfigError) as caught:
         with_vendors(table, [Vendor(kind="madeup", title="Other")])
-    told = (
-        'vendors: there are two vendors of kind "madeup"; an installed package has the other one (llm_runtime.vendors)'
-    )
+    told = 'vendors: there are two vendors of kind "madeup"; an installed package has the other (llm_runtime.vendors)'
     assert str(caught.value) == told
 
 

@@ -48,6 +48,4 @@ def _other(table: VendorTable, added: tuple[Vendor, ...]) -> str:
     taken = next((each.kind for each in added if table.get(each.kind, each) is not each), None)
     if taken is None:
         return ""
-    return (
-        "; llm-runtime has the other one" if taken in VENDORS else f"; an installed package has the other one ({GROUP})"
-    )
+    return "; llm-runtime has the other" if taken in VENDORS else f"; an installed package has the other ({GROUP})"
