@@ -39,7 +39,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     def pays(self, payer: Payer) -> bool:
-        """Whether it pays for this request."""
+        """Return whether the budget applies to a request."""
         return (
             (not self.keys or payer.caller in self.keys)
             and (not self.teams or payer.team in self.teams)

@@ -118,7 +118,7 @@ class Document(Media, frozen=True, kw_only=True, tag="document"):
 
     @property
     def is_text(self) -> bool:
-        """Whether its bytes are text."""
+        """Whether the bytes of the document are text."""
         kind = (self.media_type or _PDF).partition(";")[0]
         return kind.startswith("text/") or kind.endswith(("+json", "+xml")) or kind in _TEXT_TYPES
 
@@ -242,7 +242,9 @@ Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One turn. Tool results stand in messages of role ``tool``, tool calls and reasoning in those of ``assistant``."""
+    """One turn. Tool results are in messages of the role ``tool``, tool calls and reasoning in those of
+    ``assistant``.
+    """
 
     role: Role
     content: tuple[Part, ...]
@@ -251,7 +253,7 @@ class Message(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, role: Role, text: str) -> Message:
-        """A message that is only text."""
+        """Return a message with only a text."""
         return cls(role, (Text(text),))
 
     @property

@@ -170,7 +170,9 @@ def _with_parts(response: LLMResponse, parts: tuple[Part, ...]) -> LLMResponse:
 
 
 def item_events(index: int, part: Part, *, piece: int | None = None) -> Iterator[Event]:
-    """One whole part as its events, its text in deltas of at most ``piece`` characters (default: one delta)."""
+    """Return a complete part as events, with its text in deltas of at most ``piece`` characters (default: one
+    delta).
+    """
     kind, text = kind_of(part), text_of(part)
     call = part if isinstance(part, ToolCall) else None
     ident = part.id if isinstance(part, ToolCall | Reasoning) else None
@@ -185,7 +187,7 @@ def item_events(index: int, part: Part, *, piece: int | None = None) -> Iterator
 
 
 def unfold(response: LLMResponse, *, piece: int | None = None) -> Iterator[Event]:
-    """A whole response as the events that fold into it."""
+    """Return a complete response as the events that fold into it."""
     yield Started(
         model=response.model,
         upstream_id=response.upstream_id,

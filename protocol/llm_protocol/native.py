@@ -175,7 +175,7 @@ _KINDS = {rule.code: kind for kind, rule in reversed(RULES.items())} | {
 
 
 def failure_in(status: int, error: JsonObject) -> Failure:
-    """What an error object of the server means."""
+    """Return the failure for an error object of the server."""
     kind = _KINDS.get(str(error.get("code"))) or kind_of_status(status)
     message, param = error.get("message"), error.get("param")
     wait = str((error.get("headers") or {}).get("retry-after", ""))

@@ -34,7 +34,7 @@ NOTHING = Needs()
 
 
 def needs_of(request: AnyRequest) -> Needs:
-    """What ``request`` needs."""
+    """Return what ``request`` needs of its model."""
     if not isinstance(request, ChatRequest):
         return NOTHING
     parameters, choice = request.parameters, request.tool_choice

@@ -35,7 +35,7 @@ class OwnPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """US dollars for each request, in addition to its tokens."""
 
     def cost(self, usage: Usage) -> float:
-        """What ``usage`` costs."""
+        """Return the cost of ``usage`` in US dollars."""
         price = Price(
             input=self.input,
             output=self.output,

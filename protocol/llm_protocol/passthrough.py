@@ -48,7 +48,7 @@ class PassthroughRule(NamedTuple):
 
 
 def rules_of(callers: Mapping[str, Collection[str]]) -> dict[str, tuple[PassthroughRule, ...]]:
-    """The rules of each caller, by name, of their entries."""
+    """Return the rules of each caller, by name, parsed from its entries."""
     return {name: tuple(map(PassthroughRule.parse, entries)) for name, entries in callers.items()}
 
 

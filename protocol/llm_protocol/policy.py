@@ -152,7 +152,7 @@ class TimeoutsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     total: Seconds | None = None
 
     def over(self, base: Timeouts) -> Timeouts:
-        """``base`` with what is set here."""
+        """Return ``base`` with the values that are set here."""
         given = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
         return msgspec.structs.replace(base, **given)
 

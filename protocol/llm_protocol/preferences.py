@@ -50,7 +50,7 @@ _UNFINISHED = re.compile(r"-(preview|exp|experimental|beta|nightly)\b")
 
 
 def want_of(request: AnyRequest) -> Want:
-    """What ``request`` needs of its model."""
+    """Return what ``request`` needs of its model."""
     return Want(request.request_type, needs_of(request))
 
 

@@ -94,8 +94,8 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class _More(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the generated file lacks: models, prices of input images, and factors: of the input price for long caching,
-    and of all prices for service tiers. ``web_search`` is US dollars for a thousand.
+    """Prices that the generated file does not have: of further models and of input images; factors of the input price
+    for long caching, and of all prices for service tiers; ``web_search`` in US dollars per thousand.
     """
 
     source: str = ""

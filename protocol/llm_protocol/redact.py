@@ -27,7 +27,7 @@ def redact(text: str) -> str:
 
 
 def redact_name(name: str) -> str:
-    """The same for a model's name or an id, which may be as long and as mixed as a key."""
+    """Redact a model's name or an id, which may look like a key."""
     return _KEYS_IN_NAMES.sub("[redacted]", name)
 
 

@@ -32,7 +32,7 @@ class Secret:
 
     @property
     def length(self) -> int:
-        """How many characters the key has."""
+        """The number of characters of the key."""
         return len(self._value)
 
     def matches(self, candidate: str) -> bool:

@@ -170,7 +170,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def facts_key(self) -> str:
-        """Under which kind facts about its models are kept."""
+        """The kind under which facts about its models are kept."""
         return self.models_key or self.kind
 
     @property

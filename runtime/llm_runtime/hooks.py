@@ -118,7 +118,7 @@ class Observers:
         self._more.set()
 
     async def run(self) -> None:
-        """Pass them on, for ever."""
+        """Pass on the events, until cancelled."""
         while True:
             while self._waiting:
                 await self._pass_on(self._waiting.popleft())
@@ -217,7 +217,7 @@ class Hooks:
             nursery.start_soon(self.observers.run)
 
     async def submit(self, request: AnyRequest, submit: Submit) -> Run:
-        """Hand a request in, and have it observed."""
+        """Submit a request, and observe its run."""
         if self.observers is None:
             return await submit(request)
         try:
@@ -254,7 +254,7 @@ class Hooks:
         return outer
 
     async def close(self) -> None:
-        """Tell observers what they were not told yet."""
+        """Pass the remaining events to the observers."""
         if self.observers is not None:
             await self.observers.flush()
 
@@ -278,7 +278,7 @@ class _Passage:
         self.refused: Exception | None = None
 
     async def run(self, answer: Next) -> None:
-        """Pass it on to its end. Raises nothing."""
+        """Pass on the events of the run until its end. Raises nothing."""
         outer = self._outer
         with outer.scope:
             try:

@@ -20,7 +20,7 @@ class Manager(Protocol):
 
     @property
     def notifier(self) -> Notifier:
-        """Told how a reload goes."""
+        """Is notified of the result of a reload."""
         ...
 
     def ready(self, url: str) -> None:
@@ -42,7 +42,7 @@ class Manager(Protocol):
         ...
 
     async def obey(self, reloader: Reloader) -> None:
-        """Reload whenever that is ordered, until cancelled."""
+        """Reload on each request to do so, until cancelled."""
         ...
 
     def asked_to_reload(self, reloader: Reloader) -> Reload:

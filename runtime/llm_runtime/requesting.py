@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class AnyStream(Protocol):
-    """What the streams of all hosts have in common."""
+    """The part that the streams of all hosts share."""
 
     response_type: ResponseType[Any] | None
 
@@ -37,12 +37,12 @@ Stream = TypeVar("Stream", bound=AnyStream)
 
 
 def chat_request(messages: Messages, options: ChatOptions) -> ChatRequest:
-    """A chat. Raises `BadRequestError`, as all of these do."""
+    """Return a chat request. Raises `BadRequestError` for invalid options, as do the functions below."""
     return ChatRequest(messages=as_messages(messages), **split(options))
 
 
 def completion_request(prompt: str, suffix: str | None, options: Options) -> CompletionRequest:
-    """A text to continue."""
+    """Return a completion request."""
     return CompletionRequest(prompt=prompt, suffix=suffix, **split(options))
 
 
@@ -54,7 +54,7 @@ def code_request(
     files: Mapping[str, str] | None,
     options: Options,
 ) -> CodeRequest:
-    """Code to write."""
+    """Return a code request."""
     context = tuple(CodeFile(path, content) for path, content in (files or {}).items())
     return CodeRequest(
         instruction=instruction, language=language, prefix=prefix, suffix=suffix, files=context, **split(options)
@@ -64,7 +64,7 @@ def code_request(
 def embedding_request(
     inputs: str | Sequence[str], dimensions: int | None, input_type: str | None, options: Options
 ) -> EmbeddingRequest:
-    """Texts to embed."""
+    """Return an embedding request."""
     texts = (inputs,) if isinstance(inputs, str) else tuple(inputs)
     return EmbeddingRequest(inputs=texts, dimensions=dimensions, input_type=input_type, **split(options))
 
@@ -80,7 +80,7 @@ def image_request(
     mask: Image | None,
     options: Options,
 ) -> ImageRequest:
-    """Images to make."""
+    """Return a request to create or edit images."""
     return ImageRequest(
         prompt=prompt,
         n=n,
@@ -95,7 +95,9 @@ def image_request(
 
 
 class RequestMethods(ABC, Generic[Stream]):
-    """Every request ends with a complete response or with one `LLMClientError`, by its deadline (``deadline_s``,
+    """The methods that send requests, which are the same on all hosts.
+
+    Every request ends with a complete response or with one `LLMClientError`, by its deadline (``deadline_s``,
     default 600 s). Cancelling a call, or leaving a stream, cancels everything below it, including the vendor's
     connection.
     """
@@ -107,7 +109,7 @@ class RequestMethods(ABC, Generic[Stream]):
 
     @abstractmethod
     async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
-        """The complete response to ``request``. Raises `LLMClientError`."""
+        """Send ``request`` and return the complete response. Raises `LLMClientError`."""
 
     @abstractmethod
     def stream_request(self, request: AnyRequest) -> Stream:

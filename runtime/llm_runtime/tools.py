@@ -53,7 +53,7 @@ class FunctionTool(Generic[P, R]):
 
     @property
     def is_async(self) -> bool:
-        """Whether it returns an awaitable."""
+        """Whether the function returns an awaitable."""
         return inspect.iscoroutinefunction(self.fn)
 
     def arguments(self, call: ToolCall) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from llm_protocol.response import Usage
 
 
 class Hold(Protocol):
-    """What one attempt may spend."""
+    """The part of a budget that one attempt may spend."""
 
     def limit(self, request: AnyRequest) -> AnyRequest:
         """The request, with the limit for the vendor's output."""
@@ -100,7 +100,7 @@ class Reserved:
         self.give_back()
 
     def use(self, now: float) -> None:
-        """Note that the call begins."""
+        """Record that the call begins."""
         self._slot.use(now)
 
     def give_back(self) -> None:

@@ -94,7 +94,7 @@ class UnderWay:
         self._record.under_way.remove(self)
 
     def record(self, now: float) -> AttemptRecord:
-        """The attempt as it is at ``now``."""
+        """Return the record of the attempt at ``now``."""
         usage, cost = self._spent()
         return AttemptRecord(
             provider=self._candidate.provider,

@@ -97,7 +97,7 @@ class HedgeClaim:
         return None
 
     def release(self) -> None:
-        """Release what is held. Releasing twice is harmless."""
+        """Release the resources of the hedge. Releasing twice does nothing."""
         if self._reserved is not None:
             self._reserved.give_back()
         elif self._reservation is not None:

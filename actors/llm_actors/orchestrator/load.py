@@ -87,7 +87,7 @@ class Slot:
         self._since = now
 
     def give_back(self) -> None:
-        """Free it. Doing so twice is harmless."""
+        """Free the slot. Doing so twice does nothing."""
         if self._is_held:
             self._is_held = False
             self._load.give_back(None if self._since is None else trio.current_time() - self._since)

@@ -24,7 +24,7 @@ class Setup:
         self._idle: trio.Event | None = None
 
     def __enter__(self) -> Self:
-        """The block uses it."""
+        """Count a user until the end of the block."""
         self._users += 1
         return self
 

@@ -207,7 +207,7 @@ class SingleFlight:
             store(services.cache, key, whole, fallback=_by_another(whole) or _is_second_best(whole))
 
     async def _embed(self, flying: _Flight, request: EmbeddingRequest, mode: CacheMode, routed: ResolvedRoute) -> None:
-        """Ask only for those inputs that are not known."""
+        """Request only the inputs that are not in the cache."""
         flight, services = flying.run, flying.setup.services
         cache, targets, policy = services.cache, _targets(services, routed), routed.policy
         keys = embedding_keys(request, targets, policy)

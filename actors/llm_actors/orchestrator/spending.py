@@ -1,7 +1,7 @@
 """The usage of attempts: the vendor's final count, else the larger of its last count and what was delivered.
 
-A count in the middle of a response is not the bill: Anthropic begins a stream with one output token, whatever follows.
-If a stream is cut before the final count, what was delivered is billed all the same.
+A count in the middle of a response is not final: Anthropic begins each stream with one output token. If a stream is cut
+off before the final count, the vendor still bills what was delivered.
 """
 
 from __future__ import annotations

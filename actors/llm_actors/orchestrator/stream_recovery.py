@@ -79,7 +79,7 @@ class StreamRecovery:
             raise LogLimitExceeded
 
     def commit(self) -> None:
-        """The attempt is complete: deliver what was held back."""
+        """Deliver the events that were held back, because the attempt is complete."""
         for event in self._forget_held():
             self._append(event)
 

@@ -69,7 +69,7 @@ class Fuse(Protocol):
     """Wrapped around an awaitable, lets it pass or raises instead of it."""
 
     async def __call__(self, awaitable: Awaitable[T], /) -> T:
-        """Await it, or raise."""
+        """Await the function, or raise the planned exception."""
         ...
 
 

@@ -78,7 +78,7 @@ class Crashes:
         self._numbers = count(1)
 
     def stop(self) -> None:
-        """From now on all is well."""
+        """Stop the crashes."""
         self._on = False
 
     def alter(self, spec: ChildSpec[M]) -> ChildSpec[M]:

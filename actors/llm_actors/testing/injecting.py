@@ -34,7 +34,7 @@ class Injector(trio.abc.Instrument):
         self._error: Exception | None = None
 
     def every_point(self, step: int = 1) -> Iterator[int]:
-        """1, 2, 3 and so on, until a block had fewer points than that. `step`: leave some out, to save time."""
+        """Yield 1, 2, 3 and so on, until a block has fewer points. `step`: skip some, to save time."""
         for at in range(1, MAX_POINTS, step):
             yield at
             if self.points < at:

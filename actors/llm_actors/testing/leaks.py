@@ -21,7 +21,7 @@ SETTLE_SECONDS = 1.0
 
 
 class LeakError(AssertionError):
-    """Something outlived its test; the text names it."""
+    """Something was left behind by a test. The message names it."""
 
 
 @asynccontextmanager

@@ -55,7 +55,7 @@ class Proxy(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Its address, without credentials."""
+        """The address of the proxy, without credentials."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
@@ -111,7 +111,7 @@ async def open_tunnel(wire: Wire, proxy: Proxy, origin: Origin) -> None:
 
 
 def credentials_refused(proxy: Proxy, status: int) -> str:
-    """What a status of 407 means."""
+    """Return the exception for a status of 407."""
     return f"{_REFUSED if proxy.credentials else _WANTS} ({status}); only Basic authentication is supported"
 
 

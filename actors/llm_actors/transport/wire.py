@@ -103,7 +103,7 @@ class TlsWire:
 
     @property
     def protocol(self) -> str | None:
-        """What both have agreed to speak (ALPN), after the handshake."""
+        """The protocol that both sides have agreed on (ALPN), after the handshake."""
         return self._tls.selected_alpn_protocol()
 
     async def send_all(self, data: bytes) -> None:

@@ -52,7 +52,7 @@ class CodeFenceDecoder:
         return self._give(tail.start() if tail else len(self._held))
 
     def _begin(self) -> bool:
-        """Whether it is decided how the text begins."""
+        """Return whether it is known how the text begins."""
         head = _HEAD.match(self._held)
         if head is None or head.end() > HOLD_LIMIT:
             self._begun = len(self._held) >= HOLD_LIMIT or _MAYBE_HEAD.fullmatch(self._held) is None

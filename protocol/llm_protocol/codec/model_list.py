@@ -23,7 +23,7 @@ _YEAR_10_000 = 253_402_300_800
 
 @final
 class ModelEntry:
-    """One model of a list, or an object in it."""
+    """An entry of a model list, or an object in it."""
 
     def __init__(self, fields: object) -> None:
         self.fields: JsonObject = fields if isinstance(fields, dict) else {}

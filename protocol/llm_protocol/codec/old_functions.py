@@ -26,7 +26,7 @@ def form_of(body: JsonObject) -> str:
 
 
 def modernised(body: JsonObject) -> JsonObject:
-    """The request in the current form. Malformed fields are left for the decoder to refuse."""
+    """Return the request in the current form. Malformed fields are not changed; the decoder refuses them."""
     found = {name: value for name, value in body.items() if name not in ("functions", "function_call")}
     functions, choice = body.get("functions"), body.get("function_call")
     if functions is not None and "tools" not in found:

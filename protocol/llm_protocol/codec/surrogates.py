@@ -38,7 +38,7 @@ class PairJoiner:
         """The pieces that are held back."""
 
     def feed(self, piece: ServerSentEvent) -> list[ServerSentEvent]:
-        """The pieces that can be decoded now."""
+        """Return the pieces that can be decoded now."""
         ready: list[ServerSentEvent] = []
         if self.held:
             second = _SECOND_HALF.search(piece.data)

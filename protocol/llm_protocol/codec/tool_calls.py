@@ -103,7 +103,7 @@ class PendingCall:
 
     @property
     def has_arguments(self) -> bool:
-        """Whether a piece of them has come."""
+        """Whether a piece of the arguments has arrived."""
         return bool(self._appended)
 
     def is_whole(self) -> bool:

@@ -92,7 +92,7 @@ class _Work:
         self._filters: list[Callable[[], EventFilter]] = []
 
     def adapted(self, request: AnyRequest) -> Adapted:
-        """The result."""
+        """Return ``request`` with what was adjusted and the filters for its response."""
         if request.forwarded and self._wire != self._target.wire:
             request = msgspec.structs.replace(request, forwarded={})
         return Adapted(request, tuple(self._adjusted), tuple(self._filters))

@@ -54,7 +54,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     example: Any = None
 
     def cell(self, target: RequestTarget) -> Cell:
-        """What happens to it at ``target``."""
+        """Return what happens to the parameter at ``target``."""
         known = None if self.name in target.lacks else self.cells.get(target.name)
         return known or DEFAULTS[self.kind]
 

@@ -126,7 +126,7 @@ def wrapped(text: str, room: int) -> list[str]:
 
 
 def _fitting(text: str, room: int) -> int:
-    """The number of characters that fit; at least one."""
+    """Return how many characters of a text fit into the columns; at least one."""
     used = 0
     for at, char in enumerate(text):
         used += 2 if unicodedata.east_asian_width(char) in "WF" else 1

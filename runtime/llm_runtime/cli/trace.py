@@ -34,7 +34,7 @@ def look_up(wanted: str, config: str | None, environ: Mapping[str, str]) -> Logg
 
 
 def timeline(of: LoggedRequest) -> Iterator[str]:
-    """What happened, one line for each step."""
+    """Return the steps of a request, one line for each."""
     decision = of.decision
     yield f"request {of.id}{of.caller and f' of {of.caller}'}, ended at {of.at}"
     if of.client_id:

@@ -50,7 +50,7 @@ ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "D
 
 
 class Movable(Protocol):
-    """What is told where the process listens: an `Endpoint`."""
+    """Receives the address at which the process listens: an `Endpoint`."""
 
     def move(self, base_url: str) -> None: ...
 

@@ -51,11 +51,11 @@ class RemoteRun:
         return self.run.response_id
 
     def send(self) -> None:
-        """It was requested on a connection."""
+        """Record that the run was requested over a connection."""
         self.state = RemoteState.SENT
 
     def accept(self) -> None:
-        """The daemon has accepted it."""
+        """Record that the daemon has accepted the run."""
         self.was_accepted = True
         self._change()
 
@@ -72,7 +72,7 @@ class RemoteRun:
             self._change()
 
     def refuse(self, refused: Refused) -> None:
-        """The daemon has refused it."""
+        """Record that the daemon has refused the run."""
         self.refused, self.refused_code = refused.reason(), refused.code
         self.state = RemoteState.REFUSED
         self._change()
@@ -82,7 +82,7 @@ class RemoteRun:
         self.refused = failure
 
     def cut(self) -> None:
-        """Its connection broke."""
+        """Record that the connection of the run broke."""
         self.state = RemoteState.CUT
         self._change()
 

@@ -41,7 +41,7 @@ _KEY_IN_QUERY = frozenset(("token", "access_token", "api_key", "apikey", "key"))
 
 
 class Role(Enum):
-    """What a request needs of its key."""
+    """The role that a request requires of its key."""
 
     CALLER = "caller"
     """To ask for answers: every key but those for metrics."""
@@ -109,7 +109,7 @@ class Access:
             raise HttpError(403, "not_allowed", "This key is for /metrics only.")
 
     def sees_all(self, caller: str) -> bool:
-        """Whether the caller may know what the others do."""
+        """Return whether the caller may see the requests of other callers."""
         return not self._keys or caller in self._admins
 
     def secret_of(self, caller: str) -> bytes | None:

@@ -147,7 +147,7 @@ def together(responses: list[LLMResponse], inbound: ClientRequest) -> LLMRespons
 
 
 def _adjustment(inbound: ClientRequest) -> Adjustment:
-    """What is reported to the client about it."""
+    """Return the adjustment to report to the client."""
     first, second = inbound.request, inbound.choices[0]
     name = "n"
     if isinstance(first, CompletionRequest) and isinstance(second, CompletionRequest) and first.prompt != second.prompt:

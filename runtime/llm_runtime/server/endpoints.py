@@ -60,7 +60,7 @@ async def ask(context: RequestContext) -> None:
 
 
 async def _without_form(body: bytes) -> bytes:
-    """A body that is a form, as JSON."""
+    """Return a body as JSON; a form is converted."""
     from llm_protocol.wires.openai_chat.images import form_as_json  # only such requests need it
 
     return await run_large(len(body), form_as_json, body)
@@ -134,7 +134,9 @@ async def recent_requests(context: RequestContext) -> None:
 
 
 async def reload(context: RequestContext) -> None:
-    """Read the configuration again, and say what changed. What is wrong with it is a 400, and the old one holds."""
+    """Reload the configuration, and return what has changed. If it has mistakes, respond with 400; the old one
+    stays.
+    """
     if context.server_state.reload is None:
         raise not_found("configuration to read again")
     try:
@@ -147,7 +149,7 @@ async def reload(context: RequestContext) -> None:
 
 
 async def configuration(context: RequestContext) -> None:
-    """Which file the configuration is read from, and what it is now: for who wants to deploy another one."""
+    """Return the file of the configuration, and its present content, for a deployment of another one."""
     try:
         found = await trio.to_thread.run_sync(configuration_file, context.server_state.file)
     except ConfigError as exc:

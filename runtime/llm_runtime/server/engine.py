@@ -23,11 +23,11 @@ from llm_runtime.config import Config
 
 
 class RequestEngine(Protocol):
-    """The runtime, as far as the server needs it."""
+    """The part of the runtime that the server uses."""
 
     @property
     def store(self) -> StoreRef | None:
-        """What outlives the process, where that is configured."""
+        """The store, if it is configured."""
         ...
 
     async def submit(

@@ -32,7 +32,7 @@ class IssuedIds:
         self._issued: defaultdict[str, OrderedDict[bytes, None]] = defaultdict(OrderedDict)
 
     def change(self, keys: Mapping[str, Key]) -> None:
-        """Have other callers from now on."""
+        """Replace the callers."""
         self._allowed = {name: key.vendor_ids for name, key in keys.items()}
 
     def check(self, request: AnyRequest) -> None:
@@ -47,7 +47,7 @@ class IssuedIds:
         return [vendor_id for _, vendor_id in self._unissued(request)]
 
     def _unissued(self, request: AnyRequest) -> Iterator[tuple[str, str]]:
-        """With the names of the fields that have them."""
+        """Return the ids that the caller has not received, with the names of their fields."""
         if not request.caller:
             return
         issued, allowed = self._issued[request.caller], self._allowed.get(request.caller, ())
@@ -58,7 +58,7 @@ class IssuedIds:
                 yield field, vendor_id
 
     def those_of(self, caller: str, ids: Iterable[str]) -> list[str]:
-        """Those of ``ids`` that ``caller`` has received."""
+        """Return those of ``ids`` that ``caller`` has received."""
         issued = self._issued.get(caller) or ()
         return [vendor_id for vendor_id in ids if digest_of(vendor_id) in issued]
 

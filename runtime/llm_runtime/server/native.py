@@ -1,6 +1,6 @@
-"""Requests in the runtime's own form (`llm_protocol.native`), as `llm_runtime.connect` sends them: over the
-WebSocket of the Responses API, with its lanes, its ``response.resume`` and its ``response.cancel``. Beside it a few
-endpoints for what a program asks a runtime apart from requests.
+"""The native protocol (`llm_protocol.native`), which `llm_runtime.connect` uses over the WebSocket of the Responses
+API, with its lanes, ``response.resume`` and ``response.cancel``; and a few endpoints for the other methods of a
+runtime.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ async def greet(context: RequestContext) -> None:
 
 
 async def list_models(context: RequestContext) -> None:
-    """``GET /v1/runtime/models``: with all that is known of them."""
+    """``GET /v1/runtime/models``: the models, with everything that is known about them."""
     await context.reply(WireResponse(200, (JSON,), encode_json(context.server_state.engine.model_list(context.caller))))
 
 

@@ -171,6 +171,6 @@ class _Passing:
 
 
 def _refusal(failure: Failure) -> HttpError:
-    """Why nothing came back, as an error of ours."""
+    """Return the error of this server for a request without a response."""
     advice = with_retry_advice(WireResponse(failure.rule.status), failure).headers
     return HttpError(failure.rule.status, failure.kind.value, failure.message, kind=SERVER_ERROR, headers=advice)

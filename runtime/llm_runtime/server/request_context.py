@@ -29,7 +29,7 @@ class RequestConnection(Protocol):
 
     @property
     def server_state(self) -> ServerState:
-        """What all connections share."""
+        """The state that all connections share."""
         ...
 
     @property

@@ -176,7 +176,7 @@ class FrameSource(Protocol):
 
     @property
     def end(self) -> Finished | Failed | None:
-        """How it ended, once it has."""
+        """How the response ended; ``None`` before its end."""
         ...
 
     @property
@@ -198,7 +198,7 @@ class FrameSource(Protocol):
         ...
 
     def shut(self, kind: FailureKind) -> None:
-        """End it now, as failed."""
+        """End the response now, as failed."""
         ...
 
 

@@ -60,7 +60,7 @@ CRASHED = encode_close(1011, "the connection failed with an internal error")
 
 
 class Close(NamedTuple):
-    """How to close."""
+    """How to close the WebSocket."""
 
     code: int
     reason: str = ""
@@ -199,7 +199,7 @@ class Session:
         self._wakeup.wake()
 
     def _next_close(self) -> Close | None:
-        """How to close now, if it is time."""
+        """Return how to close the WebSocket, if it is time to do so."""
         if self._ending is not None and self._turns.is_idle:
             if self._life.state is SessionState.ANNOUNCING:
                 self._life.change(SessionChange.ANNOUNCED)
@@ -416,7 +416,7 @@ class Session:
             await socket.close(*close)
 
     def _finish(self, streaming: Streaming, subscription: RunSubscription) -> None:
-        """A response has been sent to its end."""
+        """Record that a response was sent completely."""
         del self._streaming[streaming]
         subscription.close()
         if isinstance(subscription.end, Failed):

@@ -74,15 +74,15 @@ class Siblings(Protocol):
         ...
 
     async def metrics(self, own: bytes) -> bytes:
-        """All workers' metrics; ``own`` are this one's."""
+        """Return the metrics of all workers; ``own`` are those of this one."""
         ...
 
     async def statistics(self, own: object, caller: str | None) -> object:
-        """The same for the statistics."""
+        """Return the statistics of all workers; ``own`` are those of this one."""
         ...
 
     async def recent_requests(self, own: Sequence[RecentRequest], caller: str | None) -> Sequence[RecentRequest]:
-        """The same for the requests that ended last."""
+        """Return the requests that ended last at all workers; ``own`` are those of this one."""
         ...
 
     async def tree(self, own: object) -> object:

@@ -232,7 +232,7 @@ class ServerState:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """The block answers a client without a run: a drain waits for it, too."""
+        """A block that serves a client without a run. A drain waits for it too."""
         self._busy += 1
         try:
             yield

@@ -21,16 +21,16 @@ CRASHED = "The runtime crashed; try again."
 
 
 class Progress(Protocol):
-    """How far a response is stored that is told of only as far as that."""
+    """How far a stored response is in the file. No more of it may be sent to the client."""
 
     @property
     def begun(self) -> bool:
-        """Whether anything may be told."""
+        """Whether the beginning may be sent."""
         ...
 
     @property
     def ended(self) -> bool:
-        """Whether the end may be told."""
+        """Whether the end may be sent."""
         ...
 
     def hurry(self) -> None:
@@ -38,7 +38,7 @@ class Progress(Protocol):
         ...
 
     def watch(self, wake: Callable[[], None]) -> None:
-        """Call ``wake`` whenever more may be told."""
+        """Call ``wake`` whenever more may be sent."""
         ...
 
     def unwatch(self, wake: Callable[[], None]) -> None:
@@ -113,7 +113,7 @@ class RunSubscription:
 
     @property
     def is_held(self) -> bool:
-        """Whether nothing may be told yet, not even the id."""
+        """Whether nothing may be sent to the client yet, not even the id."""
         return self._progress is not None and not self._progress.begun and self._shut is None
 
     def _but_for_the_end(self, events: Sequence[Event], progress: Progress) -> Sequence[Event]:
@@ -136,7 +136,7 @@ class RunSubscription:
 
 
 def _nothing() -> None:
-    """Wake nothing."""
+    """Do nothing: the default for ``wake``."""
 
 
 def _reason(kind: FailureKind) -> str:

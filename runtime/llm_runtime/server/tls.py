@@ -93,11 +93,11 @@ class TlsLayer:
         return self._outgoing.read()
 
     def own_words(self) -> bytes:
-        """What TLS itself has to say now."""
+        """Return the bytes that TLS itself has to send."""
         return self._outgoing.read()
 
     def farewell(self) -> bytes:
-        """The end of what we say."""
+        """Return the close notification."""
         if self._is_open:
             with suppress(ssl.SSLError):  # it waits for the peer's farewell; ours is written
                 self._tls.unwrap()
@@ -125,7 +125,7 @@ class TlsContext:
             await trio.to_thread.run_sync(self.refresh, abandon_on_cancel=True)
 
     def refresh(self) -> None:
-        """Look at the files now. Blocks."""
+        """Read the files again if they have changed. Blocks."""
         found = _stamps(self._config)
         if found == self._seen:
             return

@@ -41,13 +41,13 @@ class LaneTurn:
         self._cancelled = False
 
     def begun(self, stored: StoredResponse) -> None:
-        """Its response is running."""
+        """Record that the response of the request is running."""
         self._stored = stored
         if self._cancelled:
             self.cancel()
 
     def cancel(self) -> None:
-        """Stop it, as soon as it has begun."""
+        """Cancel the response as soon as it has begun."""
         self._cancelled = True
         if self._stored is not None:
             self._stored.run.cancel("the client cancelled the response")
@@ -67,7 +67,7 @@ class QueueDeadlines:
         self._next = min(self._next, deadline)
 
     def discard(self, turn: LaneTurn) -> None:
-        """Remove it, if it waits."""
+        """Remove a request, if it waits."""
         if self._deadlines.pop(turn, None) == self._next:
             self._next = min(self._deadlines.values(), default=inf)
 

@@ -174,7 +174,7 @@ class SharedLedger:
         log.info("limits are shared through redis at %s", self._server.name)
 
     def _close(self, _: RedisProblem) -> None:
-        """The server cannot be reached. Nothing waits for it."""
+        """Go on without the server: let all claims go."""
         if self.is_open:
             self.is_open = False
             lost = [*self._claims, *(each for each in self._entries if isinstance(each, Claim))]

@@ -102,7 +102,7 @@ async def _model(ensemble: Ensemble, answered: list[Member]) -> JudgeVerdict:
 
 
 def _read(log: RunLog, count: int) -> JudgeVerdict:
-    """The judge's answer, without its visible reasoning."""
+    """Return the judge's reply without its visible reasoning."""
     text = "".join(part.text for part in Fold().add_all(log.events).parts() if isinstance(part, Text))
     return read_verdict(text, count)
 

@@ -90,7 +90,7 @@ class RequestBudget:
         return out
 
     def allot(self, budget: MemberBudget, own: Share) -> Share:
-        """What ``budget`` may reserve of what is left."""
+        """Return how much of what is left ``budget`` may reserve."""
         others = [share for other, share in self.waiting.items() if other is not budget]
         calls = 1 + len(others) + self.later
         return Share(
@@ -104,13 +104,13 @@ class RequestBudget:
 
     @property
     def tokens_left(self) -> float:
-        """What is neither used nor reserved of ``max_tokens``; negative if estimates were too low."""
+        """The tokens of ``max_tokens`` that are neither used nor reserved; negative if estimates were too low."""
         used = self.total.usage.total_tokens if self.total.usage else 0
         return inf if self.max_tokens is None else self.max_tokens - used - sum(hold.tokens for hold in self.holds)
 
     @property
     def cost_left(self) -> float:
-        """The same of ``max_cost``, in US dollars."""
+        """The US dollars of ``max_cost`` that are neither used nor reserved."""
         spent = self.total.cost or 0.0
         return inf if self.max_cost is None else self.max_cost - spent - sum(hold.cost for hold in self.holds)
 
@@ -153,7 +153,7 @@ class MemberHold:
         return msgspec.structs.replace(request, parameters=parameters)
 
     def grow(self, tokens: float) -> None:
-        """What was delivered may be more than was reserved."""
+        """Reserve more, if more was delivered than was reserved."""
         output = int(tokens)
         if output <= self._output or not self._budget.ledger.bounded:
             return
@@ -212,7 +212,7 @@ class MemberBudget:
         return aside
 
     def _room(self, candidate: Candidate, estimate: Estimate) -> float:
-        """The tokens that its share leaves for the response."""
+        """Return the tokens that the share leaves for the response."""
         ledger = self.ledger
         share = ledger.allot(self, ledger.expected(candidate, estimate))
         room = share.tokens - estimate.input_tokens

@@ -21,7 +21,7 @@ PIECE_CHARACTERS = 4_000
 
 
 class Piece(NamedTuple):
-    """What ``member`` answered."""
+    """An answer of ``member``."""
 
     member: str
     text: str

@@ -37,7 +37,7 @@ class MemberEvents:
 
     @contextmanager
     def passing_on(self, member: Member) -> Iterator[None]:
-        """Within it, what the member writes is passed on."""
+        """During the block, pass on the events of a member."""
 
         def pass_on() -> None:
             for event in follower.take():

@@ -75,7 +75,7 @@ def samples(services: Services, context: AttemptContext, count: int) -> MemberSe
 
 
 def seat_for(services: Services, context: AttemptContext, model: str) -> MemberSeat:
-    """A seat for ``model``, wherever it was named."""
+    """Return a seat for ``model``."""
     return named(services.catalog, context.request, context.allowed, [model])[0]
 
 

@@ -64,12 +64,12 @@ class Member:
 
     @property
     def answer(self) -> LLMResponse:
-        """Its response, which must exist."""
+        """The response of the member, which must exist."""
         assert self.response is not None, f"{self.name} has answered"
         return self.response
 
     def take(self, ending: RunResult) -> None:
-        """It has ended by itself."""
+        """Record that the member has ended by itself."""
         if isinstance(ending.end, Failed):
             self.fail(ending.end.failure)
             return
@@ -101,7 +101,7 @@ class Member:
         return round((self.ended_at - self._began) * 1000, 3)
 
     def last_word(self) -> MemberDone | MemberFailed:
-        """How it ended, for its followers."""
+        """The event for followers that says how the member ended."""
         if self.failure is not None:
             return MemberFailed(member=self.name, failure=self.failure)
         reason, spent = self.answer.finish_reason, self.budget.spent

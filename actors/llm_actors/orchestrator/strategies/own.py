@@ -156,7 +156,7 @@ class TeamCalls:
         return RunResult(Failed(failure=msgspec.structs.replace(failure, partial=self._streamed is not None)), None)
 
     def broken(self, what: str) -> RunResult:
-        """The request fails because the function did ``what``."""
+        """Return the failure of the request because the function did ``what``."""
         return self.failed(Failure(kind=FailureKind.INTERNAL, message=f"the strategy {self._name} {what}"))
 
     def result_of(self, answer: object) -> RunResult:

@@ -37,8 +37,8 @@ FINISH_REASONS: dict[str, FinishReason] = {
         FinishReason.CONTENT_FILTER,
     ),
 }
-"""A reason that is neither here nor in `BROKEN_REASONS` is unknown. It is not an ordinary stop, but the text is kept.
-"""
+"""A reason that is neither here nor in `BROKEN_REASONS` is unknown. It is not an ordinary stop, but the text is
+kept."""
 
 SENT_REASONS = {
     FinishReason.STOP: "STOP",
@@ -171,7 +171,7 @@ class GeminiUsageMetadata(msgspec.Struct, frozen=True, gc=False, rename="camel")
     candidates_tokens_details: list[GeminiModality] | None = None
 
     def usage(self) -> Usage:
-        """The same as a canonical `Usage`."""
+        """Return it as a canonical `Usage`."""
         thoughts = self.thoughts_token_count or 0
         return Usage(
             input_tokens=(self.prompt_token_count or 0) + (self.tool_use_prompt_token_count or 0),

@@ -62,7 +62,7 @@ class GeminiPieceSplitter:
 
     @property
     def surplus(self) -> bytes:
-        """The beginning of a body that is neither."""
+        """The beginning of a body that is neither SSE nor a JSON array."""
         return self._sse.surplus
 
     def feed(self, data: bytes) -> Iterable[ServerSentEvent]:
