@@ -46,7 +46,7 @@ class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class RecentRequests:
-    """Remembers the last `KEPT`."""
+    """The decision records of the last `KEPT` requests."""
 
     def __init__(self) -> None:
         self._ended: deque[tuple[LogFields, float, JsonObject]] = deque(maxlen=KEPT)

@@ -160,8 +160,8 @@ class SharedLedger:
         self._claims = []
 
     def _beat(self) -> None:
-        """Add the reports of requests in progress, when they are due. A batch is sent even if there are none, to keep the clock
-        alive.
+        """Add the reports of requests in progress, when they are due. A batch is sent even if there are none, to keep
+        the clock alive.
         """
         now = trio.current_time()
         if now >= self._beat_at:
