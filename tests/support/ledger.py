@@ -139,5 +139,5 @@ def virtual_ledger(monkeypatch: pytest.MonkeyPatch, *, latency_s: float = 0.001)
             return exc.problem
         raise AssertionError("it ends in trouble only")
 
-    monkeypatch.setattr("llm_actors.redis_link.session", session)
+    monkeypatch.setattr("llm_actors.redis_link.run_session", session)
     return script
