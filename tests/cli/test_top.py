@@ -86,7 +86,7 @@ def test_what_a_key_may_not_see_is_no_zero() -> None:
     before, now = (only_of("me", told(uptime_s=at, callers={"me": use(at)})) for at in (100.0, 110.0))
     lines = screen(now, before, 200)
     assert lines[0] == "up 1 min, 2 connections, limits not shared. This key sees only its own usage."
-    assert lines[1] == "1.0 requests/s, 10 tokens/s, $1.10"
+    assert lines[1] == "110 requests, 1.0 requests/s, 10 tokens/s, $1.10"
     [primary] = [line.split() for line in lines if line.startswith("primary")]
     assert primary == ["primary", "closed", "-", "-", "-", "-", "-", "500ms", "950ms", "-", "-"]
 

@@ -62,9 +62,8 @@ def _head(now: Statistics, before: Statistics) -> Iterator[str]:
     connections = "" if now.connections is None else f"{_counted(now.connections, 'connection')}, "
     own = ". This key sees only its own usage." if now.own_only else ""
     yield f"up {_lasting(now.uptime_s)}, {connections}{_SHARING[now.sharing]}{own}"
-    lasted, parts = now.uptime_s - before.uptime_s, []
-    if not now.own_only:
-        parts.append(f"{now.running} running")
+    lasted = now.uptime_s - before.uptime_s
+    parts = [_counted(_ended(now), "request") if now.own_only else f"{now.running} running"]
     if lasted > 0:
         parts.append(f"{(_ended(now) - _ended(before)) / lasted:.1f} requests/s")
         parts.append(f"{(_tokens(now) - _tokens(before)) / lasted:.0f} tokens/s")
