@@ -19,7 +19,6 @@ CALLS = {FailureKind.RATE_LIMITED: 3, FailureKind.CONTEXT_LENGTH: 1, FailureKind
 
 EVERY_AGENT = pytest.mark.parametrize("agent", AGENTS)
 VENDOR = pytest.mark.parametrize("vendor", CHOSEN)
-ONE_VENDOR = pytest.mark.parametrize("vendor", CHOSEN if FULL else CHOSEN[:1])
 
 pytestmark = pytest.mark.time_limit(900)
 
@@ -65,7 +64,7 @@ async def test_claude_code_reads_what_is_no_text(
 
 
 @EVERY_AGENT
-@ONE_VENDOR
+@VENDOR
 async def test_an_interrupted_turn_ends_at_the_vendor(agent: str, vendor: str, tmp_path: Path) -> None:
     async with lab(agent, vendor, tmp_path) as at:
         engine = at.upstream.engine
@@ -76,7 +75,7 @@ async def test_an_interrupted_turn_ends_at_the_vendor(agent: str, vendor: str, t
 
 
 @EVERY_AGENT
-@ONE_VENDOR
+@VENDOR
 @pytest.mark.parametrize("verb", ["silent", "pause"])
 @pytest.mark.skipif(not FULL, reason=f"takes {SILENT_SECONDS:.0f} s; in the full form only")
 async def test_forty_seconds_of_silence_change_nothing(agent: str, vendor: str, verb: str, tmp_path: Path) -> None:
@@ -88,7 +87,7 @@ async def test_forty_seconds_of_silence_change_nothing(agent: str, vendor: str, 
 
 
 @EVERY_AGENT
-@ONE_VENDOR
+@VENDOR
 @pytest.mark.parametrize("kind", CALLS)
 async def test_a_failure_is_told_and_asked_for_only_so_often(
     agent: str, vendor: str, kind: FailureKind, tmp_path: Path
@@ -103,7 +102,7 @@ async def test_a_failure_is_told_and_asked_for_only_so_often(
 
 
 @EVERY_AGENT
-@ONE_VENDOR
+@VENDOR
 async def test_a_key_of_ours_that_the_vendor_refuses_is_told(agent: str, vendor: str, tmp_path: Path) -> None:
     if "auth" in AGENTS[agent].endless:
         pytest.skip("it repeats this for minutes")
