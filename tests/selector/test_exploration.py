@@ -20,6 +20,7 @@ from llm_actors.selector.exploration import (
     Exploration,
     Rival,
 )
+from llm_actors.selector.in_flight import CHOSEN_SECONDS
 from llm_actors.selector.latency import LatencyModel
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Select
@@ -129,6 +130,27 @@ def test_a_hundred_cold_requests_that_wait_for_a_limit_are_spread_too() -> None:
     made = Selector(cost_of)
     ranked = Counter(made.rank([A, B, C], CHAT, now=1.0, draw=(n + 0.5) / 99).best() for n in range(99))
     assert max(ranked.values()) <= 34
+
+
+@pytest.mark.parametrize("select", ["score", "fastest"])
+@pytest.mark.parametrize("draw", [0.0, 0.5, 0.99])
+def test_a_cold_request_goes_where_explain_says(draw: float, select: Select) -> None:
+    """To the best by score, as nothing else tells them apart."""
+    made = Selector(cost_of)
+    explained = [made.rank([C, A, B], CHAT, now=1.0, draw=draw, select=select, explore=False) for _ in range(2)]
+    asked = made.rank([C, A, B], CHAT, now=1.0, draw=draw, select=select)
+    assert asked.choices == explained[0].choices == explained[1].choices
+    assert asked.best() == min(asked.choices, key=lambda each: each.score).candidate
+    assert asked.choices[0].reason.startswith("not measured yet: the fewest attempts in flight, then ")
+
+
+def test_a_cold_request_that_waits_counts_for_a_while_only() -> None:
+    made = Selector(cost_of)
+    first = made.rank([A, B], CHAT, now=1.0, draw=0.5).best()
+    assert made.rank([A, B], CHAT, now=2.0, draw=0.5, explore=False).best() != first
+    assert made.rank([A, B], CHAT, now=2.0 + CHOSEN_SECONDS, draw=0.5, explore=False).best() == first
+    assert made.admit(first, 3.0) is None
+    assert made.rank([A, B], CHAT, now=4.0, draw=0.5, explore=False).best() != first, "in flight now"
 
 
 def test_with_one_measured_a_hundred_requests_go_there_but_for_the_trials() -> None:

@@ -22,6 +22,9 @@ COUNTED = 256
 LOST_SECONDS = 120.0
 """An attempt without a result for this many seconds is taken to be lost, and no longer counted."""
 
+CHOSEN_SECONDS = 30.0
+"""How long a request counts at the candidate that was chosen for it, if it waits and is not made."""
+
 MAX_CANDIDATES = 2_048
 """The most pairs of candidate and type of request whose attempts are kept."""
 
@@ -40,9 +43,11 @@ class _Begun:
 class _Attempts:
     """The attempts at one candidate, the oldest first."""
 
-    __slots__ = ("answered", "begun")
+    __slots__ = ("answered", "begun", "chosen")
 
     def __init__(self) -> None:
+        self.chosen: deque[float] = deque(maxlen=COUNTED)
+        """When this candidate was chosen for requests that have not begun yet."""
         self.begun: deque[_Begun] = deque(maxlen=COUNTED)
         self.answered = -inf
         """When that attempt began which is the latest to have delivered something."""
@@ -59,13 +64,23 @@ class InFlight:
     def __init__(self) -> None:
         self._attempts: OrderedDict[Key, _Attempts] = OrderedDict()
 
+    def choose(self, key: Key, now: float) -> None:
+        """The candidate was chosen for a request, which may have to wait before its attempt begins."""
+        self._of(key).chosen.append(now)
+
     def begun(self, key: Key, now: float, expected_s: float | None = None) -> None:
         """Record that an attempt was admitted. ``expected_s``: how long its response should take, if known."""
-        attempts = self._attempts.setdefault(key, _Attempts())
+        attempts = self._of(key)
         attempts.begun.append(_Begun(now, expected_s))
+        if attempts.chosen:
+            attempts.chosen.popleft()
+
+    def _of(self, key: Key) -> _Attempts:
+        attempts = self._attempts.setdefault(key, _Attempts())
         self._attempts.move_to_end(key)
         if len(self._attempts) > MAX_CANDIDATES:
             self._attempts.popitem(last=False)
+        return attempts
 
     def delivers(self, key: Key, began: float) -> None:
         """Record that the attempt that began at ``began`` has begun to deliver."""
@@ -85,8 +100,14 @@ class InFlight:
                 attempts.begun.remove(found)
 
     def count(self, key: Key, now: float) -> int:
-        """Return how many attempts at a candidate are in flight."""
-        return len(self._kept(key, now))
+        """Return how many attempts at a candidate are in flight, with the requests for which it was chosen."""
+        begun = len(self._kept(key, now))
+        attempts = self._attempts.get(key)
+        if attempts is None:
+            return begun
+        while attempts.chosen and now - attempts.chosen[0] > CHOSEN_SECONDS:
+            attempts.chosen.popleft()
+        return begun + len(attempts.chosen)
 
     def latency_s(self, key: Key, known: Performance, usage: Usage, now: float) -> float | None:
         """Return how long a response should take, in seconds, from the measurements and the attempts that are late

@@ -92,8 +92,11 @@ class Selector:
         choices = self._judge(candidates, request_type, weights, usage, now)
         ready = [choice for choice in choices if choice.unavailable is None]
         ready = self._ordered(ready, select, OrderingInputs(draw, sticky_key, shares or {}))
-        if explore and select in _MEASURED and len(ready) > 1:
-            ready = self._explore(ready, request_type, select, weights, draw, now)
+        if select in _MEASURED and len(ready) > 1:
+            if ready[0].figures.latency_s is None:
+                ready = self._spread(ready, request_type, now, claim=explore)
+            elif explore:
+                ready = self._explore(ready, request_type, select, weights, now)
         ready = [
             each._replace(reason=f"{each.reason}; a probe of the recovery") if each.probe else each for each in ready
         ]
@@ -271,14 +274,11 @@ class Selector:
         request_type: RequestType,
         select: str,
         weights: Weights,
-        draw: float,
         now: float,
     ) -> list[RankedCandidate]:
         """Return ``ready`` with another candidate than the best in front, if its exploration is due."""
         best, *others = ready
         key = best.candidate, request_type
-        if best.figures.latency_s is None:
-            return self._spread(ready, request_type, draw, now)
         rivals = [
             Rival(
                 (other.candidate, request_type),
@@ -297,14 +297,18 @@ class Selector:
         return [explored._replace(reason=f"explored: {why}"), best, *others]
 
     def _spread(
-        self, ready: list[RankedCandidate], request_type: RequestType, draw: float, now: float
+        self, ready: list[RankedCandidate], request_type: RequestType, now: float, *, claim: bool
     ) -> list[RankedCandidate]:
-        """Return ``ready`` with that unmeasured candidate in front that has the fewest attempts in flight."""
+        """Return ``ready`` with that unmeasured candidate in front that has the fewest attempts in flight; of several,
+        the best. ``claim``: it is chosen for a request.
+        """
         unmeasured = [place for place, each in enumerate(ready) if each.figures.latency_s is None]
-        counts = [self._in_flight.count((ready[place].candidate, request_type), now) for place in unmeasured]
-        least = [place for place, count in zip(unmeasured, counts, strict=True) if count == min(counts)]
-        place = least[int(draw * len(least))]
-        front = ready[place]._replace(reason="not measured yet, with the fewest attempts in flight")
+        place = min(unmeasured, key=lambda place: self._in_flight.count((ready[place].candidate, request_type), now))
+        front = ready[place]._replace(
+            reason=f"not measured yet: the fewest attempts in flight, then {ready[place].reason}"
+        )
+        if claim:
+            self._in_flight.choose((front.candidate, request_type), now)
         return [front, *ready[:place], *ready[place + 1 :]]
 
 
