@@ -65,6 +65,7 @@ async def test_a_request_a_command_and_a_signal(tmp_path: Path) -> None:
             file.write_text("[server]\nprot = 1\n[providers.p]\nkind = 'x'\n")
             done = await commands.run("reload", "--url", url, LLM_RUNTIME_KEY=ADMIN)
             assert done.code == 1
+            assert done.err.count("\nllm-runtime: ") == 1, "a line for each"
             assert "server.prot: unknown key" in done.err
             assert 'providers.p.kind: there is no kind "x"' in done.err
             assert (await ask(url, NEW))[0] == 200, "the old one holds"

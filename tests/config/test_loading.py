@@ -528,3 +528,22 @@ def test_several_workers_keep_limits_over_redis_only(limited: str, what: str) ->
     assert with_server(config, workers=1).server.workers == 1
     redis = '[redis]\nurl = "redis://127.0.0.1:6379/0"\n'
     assert parse(f"{source}{redis}[server]\nworkers = 2\n".encode(), environ).server.workers == 2
+
+
+def test_every_mistake_of_a_route_and_of_a_key_is_told() -> None:
+    text = (
+        b'[providers.p]\nkind = "ollama"\nmodels = ["m"]\n'
+        b'[routes.r]\nstrategy = "falback"\ncandidates = ["x/m", "p/m", "y/m"]\n'
+        b'[keys.k]\nsecret = "env:K"\nmodels = ["a/m", "p/m", "b/m"]\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        parse(text, {"K": "k-0123456789abcdef"}, file="c.toml")
+    told = [(each.line, ".".join(each.path), each.message.partition(" is ")[0]) for each in caught.value.all]
+    assert [each[:2] for each in told] == [
+        (5, "routes.r.strategy"),
+        (6, "routes.r.candidates"),
+        (6, "routes.r.candidates"),
+        (9, "keys.k.models"),
+        (9, "keys.k.models"),
+    ]
+    assert [each[2] for each in told[1:]] == ['"x/m"', '"y/m"', '"a/m"', '"b/m"']

@@ -99,7 +99,7 @@ async def _step(what: str, running: Daemon, client: DaemonClient, method: str, p
     try:
         body = await client.ask(method, path)
     except LLMClientError as exc:
-        return Check(what, where, CheckStatus.FAILED, str(exc))
+        return Check(what, where, CheckStatus.FAILED, "; ".join(str(exc).splitlines()))
     seconds = round(trio.current_time() - begun, 3)
     detail = f"reloaded: {decoded(body, ReloadResult)}" if method == "POST" else "answers"
     return Check(what, where, CheckStatus.OK, detail, seconds)

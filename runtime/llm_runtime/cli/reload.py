@@ -7,17 +7,18 @@ from collections.abc import Mapping
 
 import trio
 
+from llm_protocol.errors import LLMClientError
 from llm_runtime.cli.daemon_client import daemon_client, decoded
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import Daemon, daemon
-from llm_runtime.cli.terminal import leaf, print_out
+from llm_runtime.cli.terminal import FAILED, leaf, print_error, print_out
 from llm_runtime.reloading import ReloadResult
 
 USUAL = "http://127.0.0.1:8080"
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Reload, say what changed, and give the exit code. Raises `LLMClientError` or `ConfigError`."""
+    """Reload, say what changed, and give the exit code. Raises `ConfigError`."""
     start_logging("warning", "text")
     running = daemon(arguments.url or environ.get("LLM_RUNTIME_URL") or USUAL, None, environ, arguments.ca_file)
     assert running is not None
@@ -25,6 +26,10 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         body = trio.run(_ask, running)
     except BaseExceptionGroup as group:
         raise leaf(group) from None
+    except LLMClientError as exc:
+        for line in str(exc).splitlines():  # one for each mistake in the configuration
+            print_error(line, FAILED)
+        return FAILED
     if arguments.json:
         print_out(body.decode())
     else:

@@ -73,8 +73,8 @@ def checked_config(config: Config, own: OwnNames = NO_OWN_NAMES) -> Config:
     """
     given = _Given()
     table = {name: given.table(getattr(config, name)) for name in _SECTIONS}
-    found = from_table(table, given, Path.cwd(), "Python", config.vendors, own)
-    check_names(found)
+    found = from_table(table, given, Path.cwd(), "Python", config.vendors)
+    check_names(found, own)
     check_budgets(msgspec.structs.replace(found, store=config.store))
     check_shared(msgspec.structs.replace(found, redis=config.redis, store=config.store))
     return msgspec.structs.replace(

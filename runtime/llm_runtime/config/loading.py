@@ -28,7 +28,7 @@ from llm_runtime.config.exposure import check_exposure
 from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection
-from llm_runtime.config.naming import check_names, check_policy
+from llm_runtime.config.naming import check_names
 from llm_runtime.config.notes import certificate_notes, expired_keys, short_secrets, unencrypted_keys
 from llm_runtime.config.otel import OtelConfig, otel_section
 from llm_runtime.config.providers import check_cache, check_kind, completed
@@ -109,7 +109,7 @@ def parse(
     keys = KeyReader(environ, folder or Path())
     try:
         table = _table(source)
-        config = from_table(table, keys, folder or Path(), file, vendors, own)
+        config = from_table(table, keys, folder or Path(), file, vendors)
         config = with_proxies(config, environ) if config.providers else _with_discovered(config, environ, local)
         config = msgspec.structs.replace(
             config,
@@ -123,7 +123,7 @@ def parse(
         with mistakes.under():
             check_request_log(config)
         with mistakes.under():
-            check_names(config)
+            check_names(config, own)
         with mistakes.under():
             check_exposure(config)
         with mistakes.under():
@@ -172,9 +172,7 @@ def _line(source: str, path: Sequence[str]) -> int:
     return 1
 
 
-def from_table(
-    table: dict[str, Any], keys: KeyReader, folder: Path, file: str, vendors: VendorTable, own: OwnNames
-) -> Config:
+def from_table(table: dict[str, Any], keys: KeyReader, folder: Path, file: str, vendors: VendorTable) -> Config:
     """Return the configuration in a parsed file. Raises `ConfigError` with paths of entries, but without lines."""
     mistakes = Mistakes()
     with mistakes.under():
@@ -203,7 +201,6 @@ def from_table(
     for name, entry in _named(table, "routes", mistakes):
         with mistakes.under("routes", name):
             routes[name] = convert(entry, Policy, keys.read)
-            check_policy(routes[name], own)
     budgets: dict[str, Budget] = {}
     for name, entry in _named(table, "budgets", mistakes):
         with mistakes.under("budgets", name):

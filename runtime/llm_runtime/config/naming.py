@@ -12,24 +12,33 @@ from llm_protocol.policy import OwnNames, Policy
 from llm_protocol.requests import AUTO
 from llm_runtime.config.conversion import suggestion
 from llm_runtime.config.errors import ConfigError, Mistakes
-from llm_runtime.config.model import Config, Key, Provider
+from llm_runtime.config.model import Config, Provider
 
 
-def check_names(config: Config) -> None:
-    """Raise `ConfigError` for names that cannot be a model or a route."""
-    if not config.providers:
-        return
+def check_names(config: Config, own: OwnNames) -> None:
+    """Raise `ConfigError` for names that cannot be a model or a route, and for strategies and orderings that neither
+    the runtime nor the program (``own``) has.
+    """
     mistakes = Mistakes()
     for name, route in config.routes.items():
         with mistakes.under("routes", name):
-            for where, model in route.models():
+            check_policy(route, own)
+    if config.providers:
+        _check_models(config, mistakes)
+    mistakes.raise_any()
+
+
+def _check_models(config: Config, mistakes: Mistakes) -> None:
+    for name, route in config.routes.items():
+        for where, model in route.models():
+            with mistakes.under("routes", name):
                 if model in config.routes and _is_no_model(model, config.providers):
                     raise ConfigError(f'"{model}" is a route, but a route can only contain models', where)
                 _check_model(model, config.providers, where)
     for name, key in config.keys.items():
-        with mistakes.under("keys", name):
-            _check_list(key, config)
-    mistakes.raise_any()
+        for model in key.models or ():
+            with mistakes.under("keys", name):
+                _check_allowed(model, config)
 
 
 def check_policy(policy: Policy, own: OwnNames) -> None:
@@ -41,15 +50,14 @@ def check_policy(policy: Policy, own: OwnNames) -> None:
     mistakes.raise_any()
 
 
-def _check_list(key: Key, config: Config) -> None:
-    for name in key.models or ():
-        if name in config.routes:
-            continue
-        if name == AUTO:
-            raise ConfigError(f'"{AUTO}" is not a model: it chooses among the models in this list', "models")
-        if "*" in name and not name.endswith("/*"):
-            raise ConfigError('the only pattern is "provider/*"; to allow all models, omit models', "models")
-        _check_model(name, config.providers, "models")
+def _check_allowed(name: str, config: Config) -> None:
+    if name in config.routes:
+        return
+    if name == AUTO:
+        raise ConfigError(f'"{AUTO}" is not a model: it chooses among the models in this list', "models")
+    if "*" in name and not name.endswith("/*"):
+        raise ConfigError('the only pattern is "provider/*"; to allow all models, omit models', "models")
+    _check_model(name, config.providers, "models")
 
 
 def _is_no_model(name: str, providers: Mapping[str, Provider]) -> bool:

@@ -134,15 +134,15 @@ async def recent_requests(context: RequestContext) -> None:
 
 
 async def reload(context: RequestContext) -> None:
-    """Reload the configuration, and return what has changed. If it has mistakes, respond with 400; the old one
-    stays.
+    """Reload the configuration, and return what has changed. If it has mistakes, respond with 400 and a line for each;
+    the old one stays.
     """
     if context.server_state.reload is None:
         raise not_found("configuration to read again")
     try:
         changed = await context.server_state.reload()
     except ConfigError as exc:
-        raise HttpError(400, "invalid_configuration", "; ".join(map(str, exc.all))) from exc
+        raise HttpError(400, "invalid_configuration", "\n".join(map(str, exc.all))) from exc
     except LLMClientError as exc:
         raise HttpError(exc.failure.rule.status, exc.failure.rule.code, str(exc)) from exc
     await context.reply(WireResponse(200, (JSON,), msgspec.json.encode(changed)))
