@@ -95,11 +95,11 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     enabled: bool = False
     """Whether responses are cached if neither request, route nor provider says otherwise."""
     memory_mb: Annotated[float, msgspec.Meta(ge=0, le=65_536)] = 64.0
-    """Millions of bytes in memory; 0: only the file."""
+    """How much is kept in memory; 0: only in the file."""
     path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     """A file that outlives the process and may be shared by several; omitted: memory only."""
     file_mb: Annotated[float, msgspec.Meta(ge=1, le=1_048_576)] = 256.0
-    """Millions of bytes in the file, besides its journal of a few megabytes."""
+    """How large the file may become, besides its journal of a few megabytes."""
     ttl_s: CacheSeconds = 3600.0
     """The oldest cached response that may be used, in seconds."""
     redis: bool = False

@@ -11,6 +11,7 @@ from llm_actors.run import Follower, Run
 from llm_protocol.codec.merging import merged
 from llm_protocol.errors import error_for
 from llm_protocol.events import Event, Failed, TextDelta
+from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import LLMResponse
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ def outcome(run: Run) -> LLMResponse:
     return end.response
 
 
+def part_of(response: LLMResponse, *, is_left: bool) -> LLMResponse:
+    """What has arrived of a response. Raises `RequestCancelledError` if that is nothing, and the block was left."""
+    if is_left and not response.output:
+        message = "the stream was left before anything of the response arrived: iterate it inside the block"
+        raise error_for(Failure(kind=FailureKind.CANCELLED, message=message), response)
+    return response
+
+
 @final
 class ResponseStream:
     """One streamed response: enter it to send the request, iterate for events, leave it to end the request.
@@ -54,6 +63,7 @@ class ResponseStream:
         self._run: Run | None = None
         self._follower: Follower | None = None
         self._waiting: deque[Event] = deque()
+        self._is_left = False
         self.response_type: ResponseType[Any] | None = None
         """The type of the response's value, if one was asked for."""
 
@@ -67,6 +77,7 @@ class ResponseStream:
     ) -> None:
         if self._follower is not None:
             self._follower.close()
+        self._is_left = True
 
     @property
     def request_id(self) -> str:
@@ -75,9 +86,13 @@ class ResponseStream:
 
     @property
     def response(self) -> LLMResponse:
-        """The complete response once the iteration is over; before that, the part received so far."""
+        """The complete response once the iteration is over; before that, the part received so far. Raises
+        `LLMClientError` if the response failed, and if the block was left before any of it arrived.
+        """
         run = self._entered()
-        return run.folded() if run.log.end is None else outcome(run)
+        if run.log.end is not None:
+            return outcome(run)
+        return part_of(run.folded(), is_left=self._is_left)
 
     def cancel(self) -> None:
         """End the response now; the iteration then raises `RequestCancelledError` with the partial response."""

@@ -366,7 +366,7 @@ def _request_log_child(wanted: RequestLogConfig, log: RequestLog) -> ChildSpec[N
     return request_log_child(
         log,
         wanted.path,
-        max_bytes=int(wanted.max_mb * 1_000_000),
+        max_bytes=wanted.max_bytes,
         keep_days=wanted.keep_days,
         redacted=wanted.redact,
     )

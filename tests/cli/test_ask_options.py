@@ -112,7 +112,7 @@ async def test_mistakes_are_one_line(ask: Asked, arguments: tuple[str, ...], say
 
 
 async def test_models_are_listed(ask: Asked) -> None:
-    assert await ask(command="models") == (0, "fake/m\nfake/n\n", "")
+    assert await ask(command="models") == (0, "auto\nfake/m\nfake/n\n", "")
     assert (await ask("--json", command="models")).out == '{"fake":["m","n"]}\n'
 
 
@@ -141,3 +141,14 @@ def test_what_is_too_large_or_damaged_is_told(tmp_path: Path) -> None:
     place(environ).write_text("{")
     with pytest.raises(ConfigError, match="it is damaged"):
         load(environ)
+
+
+async def test_an_option_that_does_not_exist_has_a_hint() -> None:
+    done = await commands.run("ask", "--modle", "x", "hi")
+    assert done.code == 2
+    assert done.err.endswith('unrecognized arguments: --modle; did you mean "--model"?\n')
+
+
+def test_a_schema_file_that_is_missing_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"--schema: there is no file nope\.json"):
+        schema("nope.json")

@@ -153,7 +153,7 @@ async def test_each_trouble_of_a_provider_is_one_line_with_its_cause(tmp_path: P
         "elsewhere": "Not here (HTTP 404); is base_url the address of its API, such as https://host/v1?",
         "unlisted": "Not here (HTTP 404): no problem if it has no model list",
         "busy": "Slow down (HTTP 429); try again later",
-        "good": '2 models; not in the list: n-2; did you mean "m-2"?',
+        "good": 'not on its list of 2 models: n-2; did you mean "m-2"?',
         "gone": f"{gone.url}/v1/models: Connection refused; is base_url right, and can the server be reached",
         "nowhere": "https://no..such.host/v1/models: the name does not resolve",
     }

@@ -78,7 +78,7 @@ async def test_a_certificate_is_trusted_if_its_authority_is_named(tmp_path: Path
             "; --ca-file or LLM_RUNTIME_CA_FILE names the certificates to trust\n"
         )
     assert (asked.code, asked.err, asked.out) == (0, "", "Hello there\n")
-    assert (models.code, models.out) == (0, "p/m\n")
+    assert (models.code, models.out) == (0, "auto\np/m\n")
     assert (reloaded.code, reloaded.err) == (0, "")
     for done in wrong_scheme:
         assert (done.code, done.err.count("\n")) == (1, 1)

@@ -547,3 +547,16 @@ def test_every_mistake_of_a_route_and_of_a_key_is_told() -> None:
         (9, "keys.k.models"),
     ]
     assert [each[2] for each in told[1:]] == ['"x/m"', '"y/m"', '"a/m"', '"b/m"']
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[server]\n[server]\n", "not TOML: Cannot declare server twice"),
+        ("[server.tls]\n[server.tls]\n", "not TOML: Cannot declare server.tls twice"),
+    ],
+)
+def test_a_table_that_is_there_twice_is_named(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text.encode(), {})
+    assert caught.value.message == message

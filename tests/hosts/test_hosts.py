@@ -129,6 +129,16 @@ def test_leaving_a_stream_ends_the_call_at_the_vendor(host: Host, upstream: Upst
     host(scenario, upstream.config)
 
 
+def test_a_stream_that_was_left_without_reading_has_no_response(host: Host, upstream: Upstream) -> None:
+    async def scenario(rt: Any) -> None:
+        async with rt.stream("Hi.", model="fake/slow") as stream:
+            pass
+        with pytest.raises(RequestCancelledError):
+            _ = stream.response
+
+    host(scenario, upstream.config)
+
+
 def test_a_stream_can_be_cancelled_and_tells_what_there_was(host: Host, upstream: Upstream) -> None:
     async def scenario(rt: Any) -> None:
         async with rt.stream("Hi.", model="fake/slow") as stream:

@@ -58,9 +58,9 @@ def test_a_model_that_the_chat_api_does_not_have_is_a_warning_where_nothing_else
 def test_a_configured_model_that_is_not_listed_is_a_warning_with_what_was_meant() -> None:
     assert told(listed("gpt-5", "other"), with_models("gtp-5")) == (
         CheckStatus.WARNING,
-        '2 models; not in the list: gtp-5; did you mean "gpt-5"?',
+        'not on its list of 2 models: gtp-5; did you mean "gpt-5"?',
     )
-    assert told(listed("a"), with_models("x", "a", "y")) == (CheckStatus.WARNING, "1 model; not in the list: x, y")
+    assert told(listed("a"), with_models("x", "a", "y")) == (CheckStatus.WARNING, "not on its list of 1 model: x, y")
 
 
 def test_a_list_that_is_empty_or_slower_than_the_runtime_waits_is_a_warning() -> None:

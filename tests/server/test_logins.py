@@ -52,6 +52,12 @@ async def test_many_wrong_keys_are_told_to_wait_and_hung_up_on(
     assert lines == [*[one] * FAILED_LOGINS, many, one]  # beyond so many it is one line for all
 
 
+async def test_a_missing_key_is_told_apart_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_server(keys=KEYS) as server:
+        assert (await server.request("GET", "/v1/models")).status == 401
+    assert [each.getMessage() for each in caplog.records] == [f"a request without a key from {HERE}"]
+
+
 async def test_a_right_key_from_the_same_address_is_never_locked_out() -> None:
     async with open_server(keys=KEYS) as server:
         for _ in range(5 * FAILED_LOGINS):

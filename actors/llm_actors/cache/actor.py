@@ -40,7 +40,7 @@ from llm_protocol.response import LLMResponse
 FLUSH_SECONDS = 2.0
 """How long queued entries may still be written after the cache is asked to stop."""
 
-MEGABYTE = 1_000_000
+MEGABYTE = 1024 * 1024
 
 log = logging.getLogger(__name__)
 

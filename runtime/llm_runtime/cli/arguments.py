@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+
+from llm_protocol.codec.wording import suggestion
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,6 +33,23 @@ def parser() -> argparse.ArgumentParser:
     )
     _model(commands.add_parser("model", help="install or find the local model", allow_abbrev=False))
     return top
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a command line. Exits with 2, and a hint, for options that do not exist."""
+    top = parser()
+    arguments, unknown = top.parse_known_args(argv)
+    if unknown:
+        of_command = _options(top, arguments.command)
+        hints = filter(None, (suggestion(each, of_command) for each in unknown if each.startswith("-")))
+        top.error(f"unrecognized arguments: {' '.join(unknown)}{next(hints, '')}")
+    return arguments
+
+
+def _options(top: argparse.ArgumentParser, command: str | None) -> list[str]:
+    commands = next(each for each in top._actions if isinstance(each, argparse._SubParsersAction))
+    found: argparse.ArgumentParser = commands.choices.get(command or "", top)
+    return list(found._option_string_actions)
 
 
 def _serve(command: argparse.ArgumentParser) -> None:
@@ -213,6 +233,9 @@ def _fake_provider(command: argparse.ArgumentParser) -> None:
     command.add_argument("--port", type=_port, default=8090, help="port, 0 for any free one (default 8090)")
     command.add_argument("--kind", help="speak only one vendor's wire; by default the path selects it")
     command.add_argument("--script", metavar="FILE", help="rules (TOML): which requests get which responses and faults")
+    command.add_argument(
+        "--model", action="append", default=[], metavar="NAME", help="a further model to list (repeatable)"
+    )
     command.add_argument("--key-env", metavar="NAME", help="refuse requests without the key in this variable")
     command.add_argument("--tls-cert", metavar="FILE", help="certificate chain (PEM): serve https")
     command.add_argument("--tls-key", metavar="FILE", help="the certificate's key (PEM), if it is in its own file")

@@ -68,6 +68,8 @@ def schema(text: str) -> ResponseFormat:
                     text = file.read(1024 * 1024)
             except (OSError, ValueError):
                 raise ConfigError(f"--schema: cannot read {text}") from None
+        elif text.endswith(".json") or os.sep in text:
+            raise ConfigError(f"--schema: there is no file {text}")
         else:
             return ResponseFormat(type="json_schema", name="answer", schema=_of_words(text))
     try:

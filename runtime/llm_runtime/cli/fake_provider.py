@@ -16,6 +16,7 @@ from llm_runtime.cli.terminal import print_out, say
 from llm_runtime.config import ConfigError, installed_vendors
 from llm_runtime.fake import FakeProvider, ScriptRule, load_script
 from llm_runtime.fake.connection import JOURNAL
+from llm_runtime.fake.provider import MODELS, fake_model
 from llm_runtime.fake.vendors import fakeable
 from llm_runtime.server import CannotListenError
 
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         key=_key(arguments.key_env, environ),
         host=arguments.host,
         port=arguments.port,
+        models=(*MODELS, *map(fake_model, arguments.model)),
         tls=_tls(arguments.tls_cert, arguments.tls_key),
     )
     try:

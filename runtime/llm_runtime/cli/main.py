@@ -13,7 +13,7 @@ from importlib import import_module
 
 from llm_actors.kernel import KernelError
 from llm_protocol.errors import LLMClientError
-from llm_runtime.cli.arguments import parser
+from llm_runtime.cli.arguments import parse, parser
 from llm_runtime.cli.terminal import FAILED, INTERRUPTED, UNUSABLE, print_error, reserve_standard_files
 from llm_runtime.config import ConfigError
 
@@ -21,12 +21,11 @@ from llm_runtime.config import ConfigError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Every expected failure is one line on stderr, and so is each mistake in a configuration."""
     reserve_standard_files()
-    top = parser()
-    arguments = top.parse_args(argv)
+    arguments = parse(argv)
     if arguments.version:
         return _print_version()
     if arguments.command is None:
-        top.print_help(sys.stderr)
+        parser().print_help(sys.stderr)
         return UNUSABLE
     try:
         return _run(arguments)

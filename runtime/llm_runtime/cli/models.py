@@ -9,6 +9,7 @@ import msgspec
 import trio
 
 from llm_protocol.errors import LLMClientError
+from llm_protocol.requests import AUTO
 from llm_runtime.cli.daemon_client import with_hint
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import Daemon, configured, daemon
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     start_logging(arguments.log_level, arguments.log_format)
     running = daemon(arguments.url, arguments.config, environ, arguments.ca_file)
     try:
-        found = trio.run(_here, arguments, environ) if running is None else trio.run(_there, running)
+        routes, found = trio.run(_here, arguments, environ) if running is None else trio.run(_there, running)
     except LLMClientError as exc:
         raise (exc if running is None else with_hint(exc)) from None
     except BaseExceptionGroup as group:
@@ -30,6 +31,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if arguments.json:
         print_out(msgspec.json.encode(found).decode())
         return 0
+    for name in (AUTO, *routes):
+        print_out(name)
     for provider, models in found.items():
         for model in models:
             print_out(f"{provider}/{model}")
@@ -38,11 +41,11 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-async def _here(arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, list[str]]:
+async def _here(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[list[str], dict[str, list[str]]]:
     async with open_runtime(configured(arguments.config, environ, say)) as rt:
-        return await rt.models()
+        return list(rt.routes), await rt.models()
 
 
-async def _there(running: Daemon) -> dict[str, list[str]]:
+async def _there(running: Daemon) -> tuple[list[str], dict[str, list[str]]]:
     async with connect(running.base_url, key=running.key, ca_file=running.ca_file) as rt:
-        return await rt.models()
+        return list(rt.routes), await rt.models()

@@ -98,8 +98,7 @@ async def _serve(
 
     if not inherited:
         await daemon.check_address(config)
-    for line in introduction(config):
-        tell(line)
+    _introduce(config, tell)
     manager = SignalManager(Notifier(environ))
     return await daemon.run(config, ready, inherited=inherited, manager=manager, read=read, file=read.file)
 
@@ -114,8 +113,7 @@ async def _serve_with_workers(
 ) -> int:
     from llm_runtime.workers.serving import serve_with_workers
 
-    for line in introduction(config):
-        tell(line)
+    _introduce(config, tell)
     return await serve_with_workers(ready, file=read.file, read=read, inherited=inherited, environ=environ)
 
 
@@ -125,8 +123,13 @@ async def _work(environ: MutableMapping[str, str], read: _Reading) -> int:
     return await run_worker(environ.pop(WORKER_VARIABLE), read, read.file)
 
 
-def introduction(config: Config) -> list[str]:
-    """The providers, and why each is there."""
+def _introduce(config: Config, tell: Callable[[str], None]) -> None:
+    """Tell the providers, and why each is there; and what is allowed but unwise, as warnings."""
     width = max(map(len, config.enabled), default=0)
-    found = [f"llm-runtime: provider {name:<{width}}  ({config.reasons.get(name, '')})" for name in config.enabled]
-    return [*found, *(f"llm-runtime: {note}" for note in config.notes)]
+    for name in config.enabled:
+        tell(f"llm-runtime: provider {name:<{width}}  ({config.reasons.get(name, '')})")
+    for note in config.notes:
+        if tell is _log:
+            log.warning("%s", note)
+        else:
+            tell(f"llm-runtime: warning: {note}")

@@ -19,7 +19,11 @@ from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import Daemon, daemon
 from llm_runtime.cli.terminal import leaf, print_out
 from llm_runtime.config import ConfigError, store_file
+from llm_runtime.probes.report import counted
 from llm_runtime.server.spending import parse_since
+
+LEAST_DOLLARS = 0.0001
+"""The smallest cost that is shown; what is less is shown as less."""
 
 
 class _Told(msgspec.Struct):
@@ -77,9 +81,8 @@ def _as_csv(rows: Sequence[SpendRow], by: str) -> str:
 
 def _as_table(rows: Sequence[SpendRow], by: str) -> str:
     head = (by, "calls", "failed", "tokens in", "out", "cached", "cost")
-    lines = [head, *(_line(row) for row in rows)]
-    total = sum(row.cost for row in rows)
-    lines.append(("total", str(sum(row.calls for row in rows)), "", "", "", "", f"${total:.4f}"))
+    lines = [head, *((row.name or "-", *_cells([row])) for row in rows)]
+    lines.append(("total", *_cells(rows)))
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     shown = [
         "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
@@ -87,12 +90,23 @@ def _as_table(rows: Sequence[SpendRow], by: str) -> str:
     ]
     notes = []
     if unpriced := sum(row.unpriced for row in rows):
-        notes.append(f"{unpriced} calls have no known price and are not in the cost")
+        have, are = ("has", "is") if unpriced == 1 else ("have", "are")
+        notes.append(f"{counted(unpriced, 'call')} {have} no known price and {are} not in the cost")
     if unknown := sum(row.unknown for row in rows):
-        notes.append(f"{unknown} calls have an unknown end and count with what was reserved for them")
+        have, them = ("has", "it") if unknown == 1 else ("have", "them")
+        notes.append(f"{counted(unknown, 'call')} {have} an unknown end: what was reserved for {them} counts")
     return "\n".join([*(line.rstrip() for line in shown), *notes])
 
 
-def _line(row: SpendRow) -> tuple[str, ...]:
-    counts = (row.calls, row.failed, row.input_tokens, row.output_tokens, row.cached_tokens)
-    return (row.name or "-", *(str(each) for each in counts), f"${row.cost:.4f}")
+def _cells(rows: Sequence[SpendRow]) -> tuple[str, ...]:
+    """The sums of these rows, as they are shown."""
+    fields = ("calls", "failed", "input_tokens", "output_tokens", "cached_tokens")
+    counts = [sum(getattr(row, field) for row in rows) for field in fields]
+    cost, unpriced = sum(row.cost for row in rows), sum(row.unpriced for row in rows)
+    return (*map(str, counts), _dollars(cost, is_known=bool(cost) or not unpriced))
+
+
+def _dollars(cost: float, *, is_known: bool) -> str:
+    if not is_known:
+        return "–"
+    return f"${cost:.4f}" if not 0 < cost < LEAST_DOLLARS else f"<${LEAST_DOLLARS}"

@@ -47,6 +47,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 NAME_RULE = "a name is 1 to 64 letters, digits, - _ or ., the first a letter or digit"
 
+_TUPLE, _PART = re.compile(r"\(('[^']*',? ?)+\)"), re.compile(r"'([^']*)'")
+"""How a table's name stands in a message of `tomllib`: ``('server', 'tls')``."""
+
 _POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
 
 
@@ -159,7 +162,9 @@ def _table(source: str) -> dict[str, Any]:
     except ValueError as exc:  # TOMLDecodeError, or the error of int() for a number with too many digits
         position = _POSITION.search(str(exc))
         line = (position and position["line"]) or source.count("\n") + 1
-        message = _POSITION.sub("", str(exc)) if isinstance(exc, tomllib.TOMLDecodeError) else "a number is too long"
+        message = "a number is too long"
+        if isinstance(exc, tomllib.TOMLDecodeError):
+            message = _TUPLE.sub(lambda found: ".".join(_PART.findall(found[0])), _POSITION.sub("", str(exc)))
         raise ConfigError(f"not TOML: {message}", line=int(line)) from None
 
 

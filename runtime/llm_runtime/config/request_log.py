@@ -14,6 +14,7 @@ from llm_runtime.config.conversion import convert
 from llm_runtime.config.errors import under
 from llm_runtime.config.keys import KeyReader
 from llm_runtime.config.section import Line, Section
+from llm_runtime.config.server import MIB
 from llm_runtime.config.store import read_section, state_folder
 
 FOLDER = "requests"
@@ -35,6 +36,11 @@ class RequestLogConfig(Section, frozen=True, kw_only=True):
     """The callers whose requests are recorded. If `keys` and `routes` are both omitted: all requests."""
     routes: tuple[Line, ...] = ()
     """The routes whose requests are recorded. If `keys` and `routes` are both omitted: all requests."""
+
+    @property
+    def max_bytes(self) -> int:
+        """How large they may become together, in bytes."""
+        return int(self.max_mb * MIB)
 
 
 def request_log_section(table: object, keys: KeyReader, folder: Path, environ: Mapping[str, str]) -> RequestLogConfig:

@@ -14,6 +14,7 @@ from llm_runtime.config.conversion import convert
 from llm_runtime.config.errors import ConfigError, under
 from llm_runtime.config.keys import KeyReader
 from llm_runtime.config.section import Line, Section
+from llm_runtime.config.server import MIB
 
 FILE = "store.sqlite3"
 """The name of the file, in the state folder of this program."""
@@ -38,7 +39,7 @@ class StoreConfig(Section, frozen=True, kw_only=True):
     @property
     def max_bytes(self) -> int:
         """The size limit in bytes."""
-        return int(self.max_mb * 1_000_000)
+        return int(self.max_mb * MIB)
 
 
 def store_section(table: object, keys: KeyReader, folder: Path, environ: Mapping[str, str]) -> StoreConfig:

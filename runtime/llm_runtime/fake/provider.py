@@ -21,10 +21,13 @@ from llm_runtime.fake.script import Script, ScriptRule
 from llm_runtime.fake.vendors import fakeable
 from llm_runtime.server.listener import bind
 
-MODELS = tuple(
-    ModelInfo(id=name, created=1_767_225_600, owned_by="fake", context_window=128_000, max_output_tokens=16_384)
-    for name in ("fake-chat", "fake-embed", "fake-image")
-)
+
+def fake_model(name: str) -> ModelInfo:
+    """Return a model for the list of models."""
+    return ModelInfo(id=name, created=1_767_225_600, owned_by="fake", context_window=128_000, max_output_tokens=16_384)
+
+
+MODELS = tuple(map(fake_model, ("fake-chat", "fake-embed", "fake-image")))
 """The models in its list. Requests for other models are answered too."""
 
 MAX_CONNECTIONS = 10_000

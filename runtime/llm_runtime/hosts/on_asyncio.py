@@ -54,6 +54,7 @@ class AsyncioStream(HostStream):
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         call = self._entered()
+        self._is_left = True
         if not self._received.has_ended:  # else the call ends by itself, and nobody has to wait for that
             await call.cancel()
 

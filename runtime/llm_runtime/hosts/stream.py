@@ -12,7 +12,7 @@ from llm_protocol.response import LLMResponse
 from llm_runtime.hosts.actions import Action
 from llm_runtime.hosts.feed import Feed, Received
 from llm_runtime.hosts.portal import Portal
-from llm_runtime.stream import wanted
+from llm_runtime.stream import part_of, wanted
 from llm_runtime.typed import ResponseType
 
 
@@ -25,6 +25,7 @@ class HostStream(ABC):
         self._feed = Feed(request, lambda: post(self._accept), lambda batch: post(lambda: self._receive(batch)))
         self._received = Received(request, lambda count: portal.post(lambda: self._feed.take(count)))
         self._accepted = False
+        self._is_left = False
         self.response_type: ResponseType[Any] | None = None
         """The type of the response's value, if one was asked for."""
 
@@ -39,9 +40,9 @@ class HostStream(ABC):
 
     @property
     def response(self) -> LLMResponse:
-        """The complete response once the iteration is over; before that, the part received so far."""
+        """See `llm_runtime.ResponseStream.response`."""
         self._entered()
-        return self._received.response
+        return part_of(self._received.response, is_left=self._is_left and not self._received.has_ended)
 
     @property
     def parsed(self) -> Any:

@@ -95,6 +95,7 @@ class SyncStream(HostStream):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._is_left = True
         self._entered().cancel()
 
     def __iter__(self) -> SyncStream:

@@ -61,7 +61,7 @@ def provider(name: str, entry: Provider, vendor: Vendor, listing: Listing, url: 
         return Check(PROVIDER, name, CheckStatus.WARNING, message, seconds)
     if missing := [model for model in entry.models if model not in found]:
         hint = suggestion(missing[0], found) if len(missing) == 1 else ""
-        return Check(PROVIDER, name, CheckStatus.WARNING, f"{has}; not in the list: {some(missing)}{hint}", seconds)
+        return Check(PROVIDER, name, CheckStatus.WARNING, f"not on its list of {has}: {some(missing)}{hint}", seconds)
     if not entry.models and seconds > LISTING_SECONDS:
         slow = f"{has}, but the runtime waits only {LISTING_SECONDS:g} s for a list: set models in the configuration"
         return Check(PROVIDER, name, CheckStatus.WARNING, slow, seconds)

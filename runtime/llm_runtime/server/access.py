@@ -93,7 +93,9 @@ class Access:
         if caller is None or self.has_expired(caller):
             refused = self.failed.another(peer_host)
             if refused is None:  # beyond that it is one line for all
-                log.warning("a wrong key from %s", peer_host)
+                log.warning(
+                    "%s from %s", "a wrong key" if _presented(headers) else "a request without a key", peer_host
+                )
             raise refused or wrong_key()
         return caller
 
