@@ -107,6 +107,8 @@ async def test_with_json_every_line_of_stderr_is_an_object(tmp_path: Path) -> No
     assert f"provider p  (configured in {file})" in messages
     assert f'try: LLM_RUNTIME_KEY=… llm-runtime ask --url {url} "Say hello."' in messages
     assert "CANARY" not in err
+    (short,) = [each for each in map(json.loads, err.splitlines()) if "has fewer than" in each["message"]]
+    assert short["level"] == "warning", "as after a reload"
 
 
 async def test_the_providers_found_and_passed_over_are_told() -> None:
