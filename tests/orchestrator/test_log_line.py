@@ -10,8 +10,12 @@ import trio.testing
 
 from llm_actors.orchestrator.log_line import LINES_AT_ONCE, WAIT_SECONDS, WaitingLines, log_end
 from llm_actors.run import Run
+from llm_protocol.budgets import Budget
 from llm_protocol.content import Message
+from llm_protocol.errors import BudgetError
 from llm_protocol.requests import ChatRequest
+from llm_runtime import open_runtime
+from llm_runtime.config import Config, Provider
 from support.server import begin_text, end_text
 
 
@@ -76,3 +80,16 @@ async def test_no_line_waits_that_nobody_wants(caplog: pytest.LogCaptureFixture)
         caplog.set_level("INFO")
         nursery.cancel_scope.cancel()
     assert logged(caplog) == []
+
+
+async def test_who_was_never_called_has_the_reason_beside_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    provider = Provider(kind="openai_compatible", base_url="http://127.0.0.1:9/v1", models=("m",))
+    config = Config(providers={"a": provider}, budgets={"all": Budget(usd=1.0)})
+    async with open_runtime(config) as runtime:
+        with pytest.raises(BudgetError):
+            await runtime.chat("hello CANARY-word", model="a/m")
+    (line,) = [each.getMessage() for each in caplog.records if " failed (budget) " in each.getMessage()]
+    assert 'budget "all": the price of a/m is not known; the configuration needs ' in line
+    assert "by nobody" in line
+    assert "CANARY" not in line

@@ -64,6 +64,8 @@ class LogFields(msgspec.Struct, kw_only=True, omit_defaults=True):
     upstream_status: int | None = None
     upstream_words: str = ""
     """The vendor's message, without keys and without words of the request."""
+    reason: str = ""
+    """The runtime's own message, likewise, if no deployment was called."""
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
@@ -110,6 +112,8 @@ def log_end(run: Run) -> LogFields | None:
     if failure is not None:
         fields.failure, fields.upstream_status = failure.kind.value, failure.upstream_status
         fields.upstream_words = words_of(failure, request)
+        if not fields.deployment:
+            fields.reason = _without_request(failure.message, request)
     if log.isEnabledFor(logging.INFO):
         if _waiting is None:
             _write(fields, time.time())
@@ -183,6 +187,8 @@ class _Line:
         text = (
             f"request {fields.id}{caller} {ended} by {fields.deployment or 'nobody'} in {fields.ms:.0f} ms, {attempts}"
         )
+        if fields.reason:
+            text += f", {fields.reason}"
         if fields.not_called:
             text += f", {fields.not_called} not called"
         if fields.cache:
@@ -217,10 +223,12 @@ def _first_token(response: LLMResponse, made: list[JsonObject]) -> float | None:
 
 def words_of(failure: Failure, request: AnyRequest) -> str:
     """A vendor's message without keys, and without words of the request, which some vendors quote."""
-    if failure.upstream_status is None:
-        return ""
+    return "" if failure.upstream_status is None else _without_request(failure.message, request)
+
+
+def _without_request(message: str, request: AnyRequest) -> str:
     prompt = "\n".join(_texts(request))[:SEARCHED]
-    message = _WORD.sub(lambda found: "…" if found[0] in prompt else found[0], failure.message[: 4 * MAX_WORDS])
+    message = _WORD.sub(lambda found: "…" if found[0] in prompt else found[0], message[: 4 * MAX_WORDS])
     return redact(message)[:MAX_WORDS]
 
 
