@@ -24,7 +24,7 @@ PROMPT = "tell CANARY-prompt-42 to me"
 async def lines(url: str, folder: Path, form: str, *bodies: dict[str, Any], key: str = SECRET) -> list[str]:
     """What a daemon logs of these requests."""
     config = folder / "config.toml"
-    config.write_text(CONFIG.format(folder=folder, url=url) + KEYS)
+    config.write_text(CONFIG.format(folder=folder, url=url, store="") + KEYS)
     arguments = ("serve", "--config", str(config), "--log-format", form)
     async with running(*arguments, stdout=subprocess.PIPE, environ={"ALICE": SECRET}) as process:
         assert process.stdout is not None
