@@ -18,6 +18,8 @@ from typing import Final, NamedTuple, final
 import msgspec
 import trio
 
+from llm_actors.kernel.errors import is_fatal
+from llm_actors.kernel.trace import exception_site
 from llm_actors.run import Run
 from llm_actors.shared_responses import (
     Ending,
@@ -41,6 +43,7 @@ from llm_runtime.server.limits import (
     REPLICA_IDLE_SECONDS,
     REPLICA_START_SECONDS,
     STORE_FLUSH_SECONDS,
+    STORE_REST_SECONDS,
 )
 from llm_runtime.server.packing import PackedRequest, pack_events, pack_head, unpack_events, unpack_head
 from llm_runtime.server.persistence import StoredProgress
@@ -112,10 +115,13 @@ class Replicas:
         progress = self._live.pop(response_id, None)
         try:
             await self._shared.delete(response_id, caller)
-        except RedisAwayError:
+        except BaseException as exc:
             if progress is not None:
                 self._live[response_id] = progress
-            raise _unavailable() from None
+                self.wake()
+            if isinstance(exc, RedisAwayError):
+                raise _unavailable() from None
+            raise
         if progress is not None:
             self._births.pop(response_id, None)
             progress.advance(ended=True)
@@ -168,7 +174,14 @@ class Replicas:
                 await self._shared.link.tried.wait()
             task_status.started()
             while True:
-                await self._exchange()
+                try:
+                    await self._exchange()
+                except Exception as exc:
+                    if is_fatal(exc):
+                        raise
+                    log.error("writing responses to redis crashed: %s", exception_site(exc))  # noqa: TRY400
+                    self._let_nobody_wait()
+                    await trio.sleep(STORE_REST_SECONDS)
                 with trio.move_on_after(STORE_FLUSH_SECONDS if self._live else REPLICA_IDLE_SECONDS):
                     await self._wakeup.wait()
 
@@ -196,10 +209,14 @@ class Replicas:
                 await self._write(all_rows=sessions != self._sessions)
                 self._sessions = sessions
         except RedisAwayError:
-            for progress in tuple(self._live.values()):
-                has_ended = progress.stored.run.log.end is not None
-                if not progress.begun or has_ended > progress.ended:
-                    progress.advance(ended=has_ended)
+            self._let_nobody_wait()
+
+    def _let_nobody_wait(self) -> None:
+        """Redis takes nothing now: clients are told of responses that it does not have."""
+        for progress in tuple(self._live.values()):
+            has_ended = progress.stored.run.log.end is not None
+            if not progress.begun or has_ended > progress.ended:
+                progress.advance(ended=has_ended)
 
     def _obey(self, order: ReplicaOrder, response_id: str) -> None:
         """Do what another replica's client wants."""
@@ -236,6 +253,8 @@ class Replicas:
 
     async def _change(self, progress: StoredProgress, *, is_due: bool) -> _Change | None:
         stored = progress.stored
+        if self._live.get(stored.id) is not progress:  # deleted while an earlier one was packed
+            return None
         if stored.is_gone:  # memory had no room for it while Redis was away
             self._done(progress)
             return None
@@ -254,6 +273,8 @@ class Replicas:
         except _UNPACKABLE:
             log.warning("response %s cannot be written to redis", stored.id)
             end, piece, ending = start, b"", Ending.UNSHARED
+        if self._live.get(stored.id) is not progress:  # deleted while it was packed
+            return None
         birth = self._births[stored.id]
         put = Put(stored.id, stored.caller, birth, not progress.has_row, head, start, end, piece, ending)
         return _Change(progress, put)
@@ -285,7 +306,7 @@ class Replicas:
             self.wake()
 
     def _done(self, progress: StoredProgress) -> None:
-        del self._live[progress.stored.id]
+        self._live.pop(progress.stored.id, None)
         self._births.pop(progress.stored.id, None)
         progress.advance(ended=True)
 

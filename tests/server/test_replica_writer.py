@@ -1,0 +1,169 @@
+"""What a replica writes to Redis, and what it does when Redis is slow, away or full: no socket, and virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from llm_actors.redis import UNREACHABLE, RedisAwayError, RedisProblem, RedisServer
+from llm_actors.redis_link import Argument
+from llm_actors.run import Run
+from llm_actors.shared_responses import SharedResponses
+from llm_protocol.content import Message
+from llm_protocol.dialect import ClientRequest
+from llm_protocol.requests import ChatRequest
+from llm_protocol.secret import Secret
+from llm_protocol.wires.responses import ResponseOptions
+from llm_runtime.config import ServerLimits
+from llm_runtime.server import replicas as module
+from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.replicas import Replicas
+from llm_runtime.server.response_store import ResponseStore, StoredResponse
+from support.server import add_text, begin_text, end_text
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+REQUEST = ChatRequest(model="m", messages=(Message.of("user", "hi"),))
+
+
+class FakeRedis:
+    """Takes the calls of a link, and keeps what was put."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.calls: list[tuple[str, tuple[Argument, ...]]] = []
+        self.rows: dict[str, str] = {}
+        """The ending of each row that was put."""
+        self.before: Callable[[str, Sequence[str]], Any] | None = None
+        """Called, and awaited, before each call."""
+
+    async def call(self, keys: Sequence[str], *arguments: Argument, **_: object) -> list[bytes]:
+        await trio.lowlevel.checkpoint()
+        what = str(arguments[0])
+        if self.before is not None:
+            await self.before(what, keys)
+        if self.is_away:
+            raise RedisAwayError(RedisProblem(UNREACHABLE, "away"))
+        self.calls.append((what, arguments))
+        if what == "put":
+            rows = [key.rpartition(":")[2] for key in keys if ":response:" in key]
+            first = len(arguments) - 8 * len(rows)
+            for number, row in enumerate(rows):
+                self.rows[row] = str(arguments[first + 8 * number + 7])
+            return [b"ok"] * len(rows)
+        return [b"ok"] if what == "order" else []
+
+    def count(self, what: str) -> int:
+        """How often this was called."""
+        return sum(each == what for each, _ in self.calls)
+
+
+class Maker:
+    """A replica and its Redis."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
+        self.redis = FakeRedis()
+        self.store = ResponseStore(ServerLimits(**limits))
+        shared = SharedResponses(RedisServer(url=Secret("redis://127.0.0.1:1/0")), ttl_s=1000.0)
+        monkeypatch.setattr(shared.link, "call", self.redis.call)
+        monkeypatch.setattr(shared.link, "run", trio.sleep_forever)
+        shared.link.tried.set()
+        self.replicas = Replicas(shared, self.store, lambda _: None)
+
+    def begin(self, size: int = 10) -> StoredResponse:
+        """A response of this replica that runs."""
+        run = Run(REQUEST, stream=True)
+        begin_text(run)
+        stored = StoredResponse(run, ClientRequest(REQUEST), ResponseOptions(), REQUEST.messages, size)
+        self.store.put(stored)
+        self.replicas.keep(stored)
+        return stored
+
+    def complete(self, text: str = "text") -> StoredResponse:
+        """One that has ended."""
+        stored = self.begin()
+        add_text(stored.run, text)
+        end_text(stored.run)
+        self.store.tick(trio.current_time())
+        return stored
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: self.replicas.run(task_status=task_status))
+            yield
+            nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def maker(monkeypatch: pytest.MonkeyPatch) -> Maker:
+    return Maker(monkeypatch)
+
+
+async def test_what_is_deleted_while_others_are_packed_is_not_written(
+    maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own packing may be what is waited for, or that of an earlier one."""
+    packing, packed = trio.Event(), trio.Event()
+
+    async def slow(_: int, function: Callable[..., bytes], *args: Any) -> bytes:
+        packing.set()
+        await packed.wait()
+        return function(*args)
+
+    monkeypatch.setattr(module, "run_large", slow)
+    first, second, third = maker.begin(), maker.begin(), maker.begin()
+    async with maker.running():
+        await packing.wait()
+        for stored in first, second:
+            await maker.replicas.forget(stored.id, "")
+            maker.store.drop(stored)
+        packed.set()
+        await trio.sleep(1)
+        assert maker.redis.rows == {third.id: ""}
+
+
+async def test_a_bug_in_one_exchange_is_logged_and_the_next_one_goes_on(
+    maker: Maker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def bug(what: str, _: Sequence[str]) -> None:
+        maker.redis.before = None
+        raise KeyError(what)
+
+    maker.redis.before = bug
+    stored = maker.begin()
+    async with maker.running():
+        await trio.sleep(10)
+        assert maker.redis.rows == {stored.id: ""}
+    assert caplog.text.count("crashed") == 1
+
+
+async def test_a_deletion_that_is_cancelled_leaves_the_response_with_its_writer(maker: Maker) -> None:
+    async def frozen(what: str, _: Sequence[str]) -> None:
+        if what == "order":
+            await trio.sleep_forever()
+
+    stored = maker.begin()
+    async with maker.running():
+        await trio.sleep(1)
+        maker.redis.before = frozen
+        with trio.move_on_after(1):
+            await maker.replicas.forget(stored.id, "")
+        end_text(stored.run)
+        await trio.sleep(1)
+        assert maker.redis.rows == {stored.id: "e"}
+
+
+async def test_a_deletion_while_redis_is_away_is_refused_and_the_response_is_written_later(maker: Maker) -> None:
+    stored = maker.begin()
+    maker.redis.is_away = True
+    async with maker.running():
+        with pytest.raises(HttpError):
+            await maker.replicas.forget(stored.id, "")
+        maker.redis.is_away = False
+        await trio.sleep(1)
+        assert maker.redis.rows == {stored.id: ""}
