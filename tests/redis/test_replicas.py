@@ -33,6 +33,9 @@ ALICE = {"authorization": "Bearer sk-alice-0123456789"}
 BOB = {"authorization": "Bearer sk-bob-0123456789"}
 
 
+HASH, LIST = "{llm-runtime}:response:", "{llm-runtime}:response-log:"
+
+
 class Two(NamedTuple):
     """The replicas, and how to end the first, as a kill would and as a signal does."""
 
@@ -87,17 +90,33 @@ class Gate:
         end_text(run)
 
 
+class Words:
+    """A script that says words when it gets them, and ends when there are no more."""
+
+    def __init__(self) -> None:
+        self.say, self._heard = trio.open_memory_channel[str](10)
+
+    async def __call__(self, run: Run) -> None:
+        begin_text(run)
+        async for word in self._heard:
+            add_text(run, word)
+        end_text(run)
+
+
 async def background(server: OpenServer, **more: object) -> str:
     begun = (await server.request("POST", "/v1/responses", ASK | {"background": True} | more)).json
     return str(begun["id"])
 
 
 async def until(server: OpenServer, path: str, status: str) -> Any:
-    """Retrieve a response until it has this status."""
+    """Retrieve a response until it has this status. It may be unavailable meanwhile."""
     with trio.fail_after(30):
-        while (found := (await server.request("GET", path)).json).get("status") != status:  # noqa: ASYNC110
+        while True:
+            reply = await server.request("GET", path)
+            assert reply.status in (200, 404, 503), reply.body
+            if reply.json.get("status") == status:
+                return reply.json
             await trio.sleep(0.02)
-    return found
 
 
 async def test_what_one_has_made_the_other_knows(server: Redis) -> None:
@@ -416,3 +435,78 @@ async def test_what_has_no_bytes_only_its_replica_has(server: Redis) -> None:
         assert (await two.one.request("GET", path)).status == 200
         refused = await two.other.request("GET", path)
         assert (refused.status, refused.json["error"]["code"]) == (409, "response_elsewhere")
+
+
+# -- Redis loses some of it --------------------------------------------------------------------------------------------
+
+
+async def test_a_response_whose_row_is_lost_goes_on_for_those_who_follow_it_elsewhere(server: Redis) -> None:
+    """Nobody has deleted it. It is there again when its replica writes it the next time."""
+    words = Words()
+    async with two_replicas(server, words) as two, await two.other.connect() as client:
+        path = f"/v1/responses/{await background(two.one)}"
+        await words.say.send("first")
+        await client.begin("GET", f"{path}?stream=true")
+        await client.head()
+        seen = await events_until(client, "first")
+        name = path.rpartition("/")[2]
+        assert server.command("DEL", HASH + name, LIST + name) == b":2\r\n"
+        for _ in range(10):
+            assert (await two.other.request("GET", path)).status == 503
+            await trio.sleep(0.03)
+        assert two.one.engine.runs[0].cancelled_because is None
+        await words.say.send(" second")
+        seen += await events_until(client, " second")
+        words.say.close()
+        seen += await events_until(client, "no more")
+        assert text_of(seen) == "first second"
+        assert seen[-1]["response"] == await until(two.one, path, "completed")
+        assert (await two.other.request("GET", path)).json == seen[-1]["response"]
+
+
+async def test_who_follows_it_elsewhere_misses_nothing_when_redis_falls_behind(server: Redis) -> None:
+    """As when a copy takes over that lacks the latest pieces."""
+    words = Words()
+    async with two_replicas(server, words) as two, await two.other.connect() as client:
+        path = f"/v1/responses/{await background(two.one)}"
+        name = path.rpartition("/")[2]
+        await words.say.send("first")
+        await client.begin("GET", f"{path}?stream=true")
+        await client.head()
+        seen = await events_until(client, "first")
+        count = server.evaluate("return redis.call('HGET', KEYS[1], 'n')", [HASH + name], b"")
+        pieces = server.evaluate("return tostring(redis.call('LLEN', KEYS[1]))", [LIST + name], b"")
+        for word in " second", " third":
+            await words.say.send(word)
+            seen += await events_until(client, word)
+        assert server.command("LTRIM", LIST + name, "0", str(int(pieces) - 1)) == b"+OK\r\n"
+        assert server.command("HSET", HASH + name, "n", count) == b":0\r\n"
+        await words.say.send(" fourth")
+        await words.say.send(" fifth")
+        seen += await events_until(client, " fifth")
+        words.say.close()
+        seen += await events_until(client, "no more")
+        assert text_of(seen) == "first second third fourth fifth"
+        assert seen[-1]["response"] == await until(two.one, path, "completed")
+
+
+async def test_a_response_whose_log_is_lost_is_not_taken_for_a_running_one(server: Redis) -> None:
+    async with two_replicas(server) as two:
+        whole = (await two.one.request("POST", "/v1/responses", ASK)).json
+        path = f"/v1/responses/{whole['id']}"
+        server.command("DEL", LIST + whole["id"])
+        assert (await two.other.request("GET", path)).status == 404
+        assert (await two.one.request("GET", path)).json == whole
+
+
+async def test_a_running_response_whose_log_is_lost_is_written_again(server: Redis) -> None:
+    words = Words()
+    async with two_replicas(server, words) as two:
+        path = f"/v1/responses/{await background(two.one)}"
+        await words.say.send("first")
+        with trio.fail_after(30):
+            while server.command("DEL", LIST + path.rpartition("/")[2]) != b":1\r\n":  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        await words.say.send(" second")
+        words.say.close()
+        assert (await until(two.other, path, "completed"))["output"][0]["content"][0]["text"] == "first second"

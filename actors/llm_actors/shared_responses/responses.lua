@@ -14,8 +14,9 @@
 --                                   KEYS: hash and list of each. begin: "1" or ""; end: "", "e" or "l". Returns for each "ok",
 --                                   the number of events that are there ("from" was another), "gone" (no such row), "lost"
 --                                   (interrupted, or of another replica), "deleted".
---   "load", caller, prefix          KEYS: hash, list. Returns {""} or {state, birth, ended at, head, piece...}. prefix: that of replicas.
---   "tail", birth, first, prefix    KEYS: hash, list. Returns {""} or {state, ended at, piece...}, from the piece number "first" on.
+--   "load", caller, prefix          KEYS: hash, list. Returns {""} or {state, birth, ended at, events, head, piece...}. prefix: that of replicas.
+--   "tail", birth, first, prefix    KEYS: hash, list. Returns {state, or ""} or {state, ended at, events, piece...}, from the piece number
+--                                   "first" on. Only "events" tells whether these are all: Redis may have lost pieces.
 --   "state"                         KEYS: hash. Returns {state or ""}.
 --   "order", caller, c, d or f, id, prefix of orders
 --                                   KEYS: hash, list. Returns {"ok"}, or {""} where there is no such response.
@@ -50,6 +51,7 @@ local function put(hash, list, at, replica, ms)
   local state, owner, count, born = found[1], found[2], tonumber(found[3] or '0'), found[4]
   if state == 'd' then return 'deleted' end
   if state and (state == 'i' or owner ~= replica) then return 'lost' end
+  if begin ~= '1' and count > 0 and redis.call('EXISTS', list) == 0 then return 'gone' end -- Redis has lost the list
   if begin == '1' and born ~= birth then
     redis.call('DEL', hash, list)
     redis.call('HSET', hash, 's', 'r', 'c', caller, 'o', replica, 'h', head, 'n', 0, 'b', birth)
@@ -83,16 +85,16 @@ elseif what == 'put' then
     answer[number] = put(KEYS[2 * number - 1], KEYS[2 * number], 4 + 8 * (number - 1), ARGV[2], ARGV[3])
   end
 elseif what == 'load' then
-  local found = redis.call('HMGET', KEYS[1], 's', 'c', 'b', 'h')
+  local found = redis.call('HMGET', KEYS[1], 's', 'c', 'b', 'h', 'n')
   if not found[1] or found[1] == 'd' or found[2] ~= ARGV[2] then return {''} end
   local state, ended = settled(KEYS[1], ARGV[3])
-  answer = {state, found[3], ended, found[4]}
+  answer = {state, found[3], ended, found[5], found[4]}
   for _, piece in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do answer[#answer + 1] = piece end
 elseif what == 'tail' then
-  local found = redis.call('HMGET', KEYS[1], 's', 'b')
+  local found = redis.call('HMGET', KEYS[1], 's', 'b', 'n')
   if not found[1] or found[1] == 'd' or found[2] ~= ARGV[2] then return {found[1] == 'd' and 'd' or ''} end
   local state, ended = settled(KEYS[1], ARGV[4])
-  answer = {state, ended}
+  answer = {state, ended, found[3]}
   for _, piece in ipairs(redis.call('LRANGE', KEYS[2], ARGV[3], -1)) do answer[#answer + 1] = piece end
 elseif what == 'state' then
   answer = {redis.call('HGET', KEYS[1], 's') or ''}

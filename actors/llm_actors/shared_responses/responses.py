@@ -93,8 +93,8 @@ class SharedResponses:
         if answer == [b""]:
             return None
         try:
-            state, birth, ended_at, head, *pieces = answer
-            return SharedRow(ResponseState(state.decode()), birth.decode(), float(ended_at), head, pieces)
+            state, birth, ended_at, count, head, *pieces = answer
+            return SharedRow(ResponseState(state.decode()), birth.decode(), float(ended_at), int(count), head, pieces)
         except ValueError:
             raise _unreadable() from None
 
@@ -102,9 +102,9 @@ class SharedResponses:
         """The pieces of a response from number ``first`` on, and its state; `MISSING` for another row than before."""
         answer = await self.link.call(self._row(response_id), "tail", birth, first, self._key("replica", ""))
         if len(answer) == 1:
-            return SharedTail(_state(answer[0]), 0.0, [])
+            return SharedTail(_state(answer[0]), 0.0, 0, [])
         try:
-            return SharedTail(_state(answer[0]), float(answer[1]), answer[2:])
+            return SharedTail(_state(answer[0]), float(answer[1]), int(answer[2]), answer[3:])
         except (ValueError, IndexError):
             raise _unreadable() from None
 

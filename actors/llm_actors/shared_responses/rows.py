@@ -95,18 +95,22 @@ class PutResult(NamedTuple):
 
 
 class SharedRow(NamedTuple):
-    """A response in Redis. ``ended_at`` is a wall-clock time."""
+    """A response in Redis. ``ended_at`` is a wall-clock time. ``events``: how many there are; Redis may have lost
+    some of the pieces.
+    """
 
     state: ResponseState
     birth: str
     ended_at: float
+    events: int
     head: bytes
     pieces: list[bytes]
 
 
 class SharedTail(NamedTuple):
-    """How a response has gone on."""
+    """How a response has gone on. ``events``: how many there are, see `SharedRow`."""
 
     state: ResponseState
     ended_at: float
+    events: int
     pieces: list[bytes]

@@ -7,16 +7,18 @@ here cancels it, the replica that makes it is told.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from math import inf
-from typing import final
+from typing import Final, final
 
 import msgspec
 import trio
 
 from llm_actors.kernel.trace import exception_site
-from llm_actors.run import Follower, Run
+from llm_actors.redis import RedisProblem
+from llm_actors.run import Follower, Run, RunLog
 from llm_actors.shared_responses import LEASE_SECONDS, RedisAwayError, ResponseState, SharedResponses, SharedRow
-from llm_protocol.events import Failed
+from llm_protocol.events import Event, Failed
 from llm_protocol.failures import Failure, FailureKind
 from llm_runtime.server.limits import (
     HOLD_SECONDS,
@@ -24,8 +26,10 @@ from llm_runtime.server.limits import (
     ORDER_SECONDS,
     STORE_FLUSH_SECONDS,
 )
-from llm_runtime.server.packing import unpack_events
+from llm_runtime.server.packing import unpack_log
 from llm_runtime.server.response_store import ResponseStore, StoredResponse
+
+_READABLE: Final = (ResponseState.RUNNING, ResponseState.ENDED, ResponseState.INTERRUPTED)
 
 log = logging.getLogger("llm_runtime.server")
 
@@ -106,6 +110,8 @@ class ReplicaMirror:
         heard_at = now
         while run.log.end is None and now - self._needed_at <= MIRROR_UNFOLLOWED_SECONDS:
             await trio.sleep(STORE_FLUSH_SECONDS)
+            if run.log.end is not None:  # somebody else has read it (`refresh`)
+                return
             now = trio.current_time()
             if run.log.followers:
                 self._needed_at = now
@@ -116,7 +122,9 @@ class ReplicaMirror:
                 if now - heard_at > LEASE_SECONDS:
                     self._response_store.unmirror(self._stored)
                     self._stored.is_gone = True
-                    message = "redis is away: this response cannot be followed here, and may still be running"
+                    message = (
+                        "redis is away, or has lost this response: it cannot be followed here, and may still be running"
+                    )
                     run.fail(Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content))
 
     async def _step(self) -> None:
@@ -136,19 +144,43 @@ class ReplicaMirror:
                 await self._read()
 
     async def _read(self) -> None:
-        run, stored = self._run, self._stored
-        tail = await self._shared.tail(stored.id, self._birth, self._pieces)
-        self._pieces += len(tail.pieces)
-        try:
-            run.log.restore(event for piece in tail.pieces for event in unpack_events(piece))
-        except msgspec.MsgspecError as exc:
-            log.error("a response of another replica cannot be read: %s", type(exc).__name__)  # noqa: TRY400
-            tail = tail._replace(state=ResponseState.MISSING)
-        if run.log.end is not None:
-            return
-        if tail.state is ResponseState.INTERRUPTED:
-            end_interrupted(run, tail.ended_at)
-        elif tail.state not in (ResponseState.RUNNING, ResponseState.ENDED):
-            self._response_store.drop(stored)
+        run = self._run
+        tail = await self._shared.tail(self._stored.id, self._birth, self._pieces)
+        if tail.state is ResponseState.DELETED:
+            self._response_store.drop(self._stored)
             run.cancel("the client deleted the response")
             run.close()
+            return
+        more = _log_of(tail.pieces)
+        if tail.state in _READABLE and more is not None and len(run.log) + len(more) == tail.events:
+            self._pieces += len(tail.pieces)
+            self._take(more.events, tail.state, tail.ended_at)
+        else:
+            await self._read_again()
+
+    async def _read_again(self) -> None:
+        """Go on in what there is now: its replica has written it again, or Redis has lost some of it. Raises
+        `RedisAwayError` until all is there that was there before.
+        """
+        row = await self._shared.load(self._stored.id, self._stored.caller)
+        whole = None if row is None or row.state not in _READABLE else _log_of(row.pieces)
+        if row is None or whole is None or not len(self._run.log) <= len(whole) == row.events:
+            raise RedisAwayError(RedisProblem("row", "what was there of a response is not there any more"))
+        self._birth, self._pieces = row.birth, len(row.pieces)
+        self._take(whole.read(len(self._run.log)), row.state, row.ended_at)
+
+    def _take(self, events: Sequence[Event], state: ResponseState, ended_at: float) -> None:
+        self._run.log.restore(events)
+        if state is ResponseState.INTERRUPTED and self._run.log.end is None:
+            end_interrupted(self._run, ended_at)
+
+
+def _log_of(pieces: Sequence[bytes]) -> RunLog | None:
+    """A log with the events of these pieces; ``None`` if they cannot be read."""
+    found = RunLog()
+    try:
+        found.restore(unpack_log(pieces))
+    except msgspec.MsgspecError as exc:
+        log.error("a response of another replica cannot be read: %s", type(exc).__name__)  # noqa: TRY400
+        return None
+    return found

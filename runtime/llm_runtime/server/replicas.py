@@ -20,6 +20,7 @@ import trio
 
 from llm_actors.kernel.errors import is_fatal
 from llm_actors.kernel.trace import exception_site
+from llm_actors.redis import RedisProblem
 from llm_actors.run import Run
 from llm_actors.shared_responses import (
     Ending,
@@ -45,7 +46,7 @@ from llm_runtime.server.limits import (
     STORE_FLUSH_SECONDS,
     STORE_REST_SECONDS,
 )
-from llm_runtime.server.packing import PackedRequest, pack_events, pack_head, unpack_events, unpack_head
+from llm_runtime.server.packing import PackedRequest, pack_events, pack_head, unpack_head, unpack_log
 from llm_runtime.server.persistence import StoredProgress
 from llm_runtime.server.replica_mirror import HeldRuns, ReplicaMirror, end_interrupted
 from llm_runtime.server.response_store import ResponseStore, StoredResponse
@@ -340,6 +341,12 @@ class Replicas:
             return
         run = Run(head.inbound.request, stream=True, background=True, response_id=response_id)
         run.log.restore(events)
+        is_whole = len(run.log) == row.events and (row.state is not ResponseState.ENDED or run.log.end is not None)
+        if not is_whole and row.state is ResponseState.RUNNING:  # its replica writes it again
+            raise RedisAwayError(RedisProblem("row", "redis has lost some of a response"))
+        if not is_whole:
+            log.error("redis has lost some of response %s", response_id)
+            return
         stored = head.response(run)
         stored.is_shared = stored.is_foreign = True
         if row.state is ResponseState.INTERRUPTED:
@@ -361,7 +368,7 @@ class Replicas:
 
 
 def _unpacked(row: SharedRow) -> tuple[PackedRequest, list[Event]]:
-    return unpack_head(row.head), [event for piece in row.pieces for event in unpack_events(piece)]
+    return unpack_head(row.head), unpack_log(row.pieces)
 
 
 def _unavailable(message: str = "Redis is away, which knows of this response. Try again.") -> HttpError:

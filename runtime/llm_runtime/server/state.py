@@ -208,7 +208,9 @@ class ServerState:
             refused = exc
         if self.siblings is not None and response_id is not None and not self.response_store.knows(response_id):
             await self.siblings.bring(response_id, caller)
-        if refused is not None and (response_id is None or not self.response_store.knows(response_id)):
+            if self.response_store.knows(response_id):
+                return
+        if refused is not None:
             raise refused
 
     async def drop(self, response_id: str, caller: str) -> bool:
