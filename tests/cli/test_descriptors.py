@@ -111,6 +111,7 @@ AT_START = {
     "coredis.exceptions",
     "coredis.retry",
     "llm_actors.transport.http2",
+    "llm_actors.cache.redis_tier",
     "llm_actors.cache.tier",
     "llm_actors.store.tier",
     "llm_runtime.config",
