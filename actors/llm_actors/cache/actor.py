@@ -52,7 +52,9 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class SecondTier(Protocol):
-    """What is behind the memory: `Disk` or `RedisTier`. Its waits are short, and nothing of it raises."""
+    """What is behind the memory: `Disk` or `RedisTier`. Its waits are short and can be cancelled; nothing of it raises.
+    A claim that is cancelled is given back.
+    """
 
     async def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]: ...
     async def claim(self, key: CacheKey) -> Claimed: ...
@@ -138,10 +140,10 @@ class CacheActor:
         found: dict[CacheKey, LLMResponse],
         missing: list[CacheKey],
     ) -> None:
-        for key, filed in (await disk.read(missing)).items():
-            if (response := self._remembered(key, filed)) is not None:
-                found[key] = response
-        if not delivery.abandoned:
+        with delivery.scope():
+            for key, filed in (await disk.read(missing)).items():
+                if (response := self._remembered(key, filed)) is not None:
+                    found[key] = response
             delivery.reply(message, _answers(message, found))
 
     def _claim(self, delivery: Delivery[CacheMessage], message: LookUpToMake) -> None:
@@ -153,12 +155,13 @@ class CacheActor:
             delivery.reply(message, _to_make(message, found.get(message.key), is_ours=bool(missing)))
 
     async def _claim_in(self, disk: SecondTier, delivery: Delivery[CacheMessage], message: LookUpToMake) -> None:
-        claimed = await disk.claim(message.key)
-        response = None if claimed.found is None else self._remembered(message.key, claimed.found)
-        if not delivery.abandoned:
-            delivery.reply(message, _to_make(message, response, is_ours=claimed.is_ours))
-        elif claimed.is_ours:
-            disk.release(message.key)
+        with delivery.scope():
+            found, is_ours = await disk.claim(message.key)
+            response = None if found is None else self._remembered(message.key, found)
+            # What was found but has expired, or cannot be read, nobody makes: whoever asks does, without a claim.
+            is_ours = is_ours or (found is not None and response is None)
+            if not delivery.reply(message, _to_make(message, response, is_ours=is_ours)) and is_ours:
+                disk.release(message.key)
 
     def _remembered(self, key: CacheKey, filed: Found) -> LLMResponse | None:
         """Copy what the file had to memory. The file keeps everything for the longest lifetime."""
