@@ -47,7 +47,9 @@ class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     url: Secret
     """`redis://`, `rediss://` (TLS) or `unix://PATH`; with a password in it, use `env:NAME` or `file:PATH`."""
     prefix: Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]{1,64}$")] = "llm-runtime"
-    """The prefix of all keys in Redis. Processes with the same prefix share their limits."""
+    """The prefix of all keys in Redis. Processes with the same prefix share their limits. They also share cached
+    responses, stored responses and vendors' ids by the names of callers, where those are in Redis.
+    """
     timeout_s: Annotated[float, Meta(gt=0, le=5)] = 0.1
     """The time limit of one command: the longest that a request may wait for a server that has just stopped
     responding.

@@ -32,7 +32,7 @@ def server() -> Iterator[Redis]:
 
 @asynccontextmanager
 async def tier(server: Redis, *, ttl_s: float = 100.0) -> AsyncIterator[RedisTier]:
-    made = RedisTier(server.server(timeout_s=PATIENT), ttl_s=ttl_s)
+    made = RedisTier(server.server(timeout_s=PATIENT), ttl_s=ttl_s, read_s=PATIENT)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(made.run)
         await made._link.tried.wait()
@@ -90,6 +90,43 @@ async def test_one_process_makes_what_is_missing_until_it_has_stored_it_or_given
         with trio.fail_after(30):
             while not (await other.claim(key(2))).is_ours:  # noqa: ASYNC110
                 await trio.sleep(0.002)
+
+
+async def test_a_process_does_not_wait_for_itself(server: Redis) -> None:
+    """As for a request and a stream of it, which are two calls without Redis, too."""
+    async with tier(server) as one, tier(server) as other:
+        assert await one.claim(key(1)) == (None, True)
+        assert await one.claim(key(1)) == (None, True)
+        assert await other.claim(key(1)) == (None, False)
+
+
+async def test_many_large_entries_are_found(server: Redis) -> None:
+    names = [key(number) for number in range(300)]
+    async with tier(server) as one:
+        for name in names:
+            one.write(Entry(name, bytes(20_000)))
+        await until_stored(one, len(names))
+        found = await one.read(names)
+        assert list(found) == names
+        assert one._link.sessions == 1
+
+
+async def test_a_full_redis_is_read_and_not_written(server: Redis) -> None:
+    """It evicts nothing: then everybody makes what is missing, over the same connection."""
+    async with tier(server) as one:
+        one.write(Entry(key(1), b"one"))
+        await until_stored(one, 1)
+        assert server.command("CONFIG", "SET", "maxmemory", "1") == b"+OK\r\n"
+        one.write(Entry(key(2), b"two"))
+        with trio.fail_after(30):
+            while not one.statistics().dropped:  # noqa: ASYNC110
+                await trio.sleep(0.002)
+        assert set(await one.read([key(1), key(2)])) == {key(1)}
+        assert await one.claim(key(3)) == (None, True)
+        async with tier(server) as other:
+            assert set(await other.read([key(1)])) == {key(1)}
+    assert one._link.sessions == other._link.sessions == 1
+    assert one.statistics().errors == 0
 
 
 async def test_while_redis_is_away_nothing_is_found_and_everybody_makes_it(

@@ -3,11 +3,12 @@
 -- An entry is a hash, v: the response, packed; t: when it was stored, by this server's clock. A flight is a string, the
 -- process that makes the response. Both expire.
 --
--- KEYS     for "open": a key that shows whether one can write; for "get": entries; for "claim": an entry and its flight;
+-- KEYS     for "open": a key that does not exist; for "get": entries; for "claim": an entry and its flight;
 --          for "put": entries; for "release" and "renew": flights
--- ARGV     "open" | "get" | "claim", process, ms | "put", ms, value, ... | "release", process | "renew", process, ms
--- returns  for "get": age in seconds and value of each, both empty for what is missing; for "claim": the same, and
---          "found", "ours" (make it) or "theirs" (another process makes it); otherwise nothing
+-- ARGV     "open" | "get", bytes | "claim", process, ms | "put", ms, value, ... | "release", process | "renew", process, ms
+-- returns  for "get": age in seconds and value of each, both empty for what is missing, and none for the keys after so
+--          many bytes; for "claim": age and value, and "found", "ours" (make it) or "theirs" (another process makes it);
+--          for "put": "1" for each that is stored, "" if there is no room; otherwise nothing
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -18,26 +19,40 @@ local function entry(key)
   return string.format('%.6f', math.max(0, now - tonumber(found[2]))), found[1]
 end
 
+-- A command that takes memory. Returns nothing if there is none left.
+local function if_room(...)
+  local done = redis.pcall(...)
+  if type(done) ~= 'table' or not done.err then return done end
+  if string.find(done.err, 'OOM', 1, true) then return nil end
+  return redis.call(...)
+end
+
 local what, answer = ARGV[1], {}
 if what == 'open' then
-  redis.call('SET', KEYS[1], '1', 'PX', 60000)
+  redis.call('DEL', KEYS[1])  -- shows whether one can write, and takes no memory
 elseif what == 'get' then
+  local left = tonumber(ARGV[2])
   for _, key in ipairs(KEYS) do
+    if left <= 0 then break end
     local age, value = entry(key)
     answer[#answer + 1] = age
     answer[#answer + 1] = value
+    left = left - #value
   end
 elseif what == 'claim' then
   local age, value = entry(KEYS[1])
   local state = 'found'
   if value == '' then
-    state = redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) and 'ours' or 'theirs'
+    local maker = redis.call('GET', KEYS[2])
+    state = (not maker or maker == ARGV[2]) and 'ours' or 'theirs'
+    if state == 'ours' then if_room('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end
   end
   answer = {age, value, state}
 elseif what == 'put' then
   for place, key in ipairs(KEYS) do
-    redis.call('HSET', key, 'v', ARGV[place + 2], 't', string.format('%.6f', now))
-    redis.call('PEXPIRE', key, ARGV[2])
+    local is_stored = if_room('HSET', key, 'v', ARGV[place + 2], 't', string.format('%.6f', now))
+    if is_stored then redis.call('PEXPIRE', key, ARGV[2]) end
+    answer[place] = is_stored and '1' or ''
   end
 else
   for _, key in ipairs(KEYS) do

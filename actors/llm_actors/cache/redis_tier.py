@@ -2,7 +2,7 @@
 
 A problem with Redis causes misses, not errors. Whoever looks up a response that is missing and may make it holds its
 flight in Redis; other processes wait for it for a while (`lookup_or_wait`). A flight is renewed while it is held, so
-that of a process that has ended expires soon.
+that of a process that has ended expires soon. It is the process that holds it: its other requests do not wait.
 
 Responses are in Redis in plain form.
 """
@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.resources import files
 from secrets import token_hex
 from typing import final
 
+import msgspec
 import trio
 
 from llm_actors.cache.entry import Claimed, Entry, Found
@@ -37,26 +38,44 @@ QUEUE_ENTRIES = 4_096
 BATCH_BYTES = 1_000_000
 """The most bytes written by one command; a larger response is written by itself."""
 
+PIECE_BYTES = 1_000_000
+"""One command reads no further entry after this many bytes."""
+
+PIECE_KEYS = 256
+"""The most entries that one command reads."""
+
+READ_SECONDS = 0.08
+"""How long a lookup takes at most. What it has found by then is returned."""
+
+LEAST_TIMEOUT_SECONDS = 2.0
+"""The least time limit of one command: large entries take their time, and a lookup does not wait for its command."""
+
 FLIGHT_SECONDS = 10.0
 """How long a flight is held that is not renewed."""
 
 RENEW_SECONDS = 3.0
 """How often the flights are renewed."""
 
+FLIGHT_MAX_SECONDS = 600.0
+"""How long a flight is renewed at most: its end may have been lost."""
+
 log = logging.getLogger(__name__)
 
 
 @final
 class RedisTier:
-    """The cached responses under the prefix of ``server``. ``ttl_s``: how long they are kept."""
+    """The cached responses under the prefix of ``server``. ``ttl_s``: how long they are kept. ``read_s``: how long a
+    lookup takes at most.
+    """
 
-    def __init__(self, server: RedisServer, *, ttl_s: float) -> None:
+    def __init__(self, server: RedisServer, *, ttl_s: float, read_s: float = READ_SECONDS) -> None:
         self._count = CacheCounters()
         self._prefix = server.prefix
         self._ttl_ms = int(ttl_s * 1000)
+        self._read_s = read_s
         self._process = token_hex(8)
         self._link = RedisLink(
-            server,
+            msgspec.structs.replace(server, timeout_s=max(server.timeout_s, LEAST_TIMEOUT_SECONDS)),
             _source(),
             what="cached responses are",
             without="until it is back, this process caches on its own",
@@ -65,7 +84,8 @@ class RedisTier:
         self._queue: deque[Entry | CacheKey] = deque()
         """Responses to be written, and keys of flights that have ended."""
         self._queued_bytes = 0
-        self._flights: set[CacheKey] = set()
+        self._flights: dict[CacheKey, float] = {}
+        """The flights of this process, and until when on Trio's clock they are renewed."""
         self._wake = trio.Event()
         self._finishing = False
 
@@ -76,20 +96,33 @@ class RedisTier:
     # -- looking up ----------------------------------------------------------------------------------------------------
 
     async def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]:
-        """The entries for ``keys``; none while Redis is away."""
+        """The entries for ``keys`` that were found in time; none while Redis is away."""
+        found: dict[CacheKey, Found] = {}
         try:
-            answer = await self._link.call([self._key("cache", key.hex()) for key in keys], "get")
-            entries = [_entry(age, value) for age, value in zip(answer[::2], answer[1::2], strict=True)]
-            found = {key: entry for key, entry in zip(keys, entries, strict=True) if entry is not None}
-        except (RedisAwayError, ValueError):
+            with trio.fail_after(self._read_s):
+                await self._read_into(found, list(keys))
+        except (RedisAwayError, ValueError, trio.TooSlowError):
             self._count.errors += 1
-            return {}
+        else:
+            self._count.misses += len(keys) - len(found)
         self._count.hits += len(found)
-        self._count.misses += len(keys) - len(found)
         return found
 
+    async def _read_into(self, found: dict[CacheKey, Found], keys: Sequence[CacheKey]) -> None:
+        """Add what there is of ``keys``. Raises `RedisAwayError`, and `ValueError` for a wrong answer."""
+        while keys:
+            piece = keys[:PIECE_KEYS]
+            answer = await self._link.call([self._key("cache", key.hex()) for key in piece], "get", PIECE_BYTES)
+            entries = [_entry(age, value) for age, value in zip(answer[::2], answer[1::2], strict=True)]
+            if not 0 < len(entries) <= len(piece):
+                raise ValueError("another number of entries than asked for")
+            found.update((key, entry) for key, entry in zip(piece, entries, strict=False) if entry is not None)
+            keys = keys[len(entries) :]
+
     async def claim(self, key: CacheKey) -> Claimed:
-        """The entry for ``key``, or whether this process is to make it: also while Redis is away."""
+        """The entry for ``key``, or whether this process is to make it: also while Redis is away, and if it makes it
+        already.
+        """
         keys = (self._key("cache", key.hex()), self._key("flight", key.hex()))
         try:
             age, value, state = await self._link.call(keys, "claim", self._process, int(FLIGHT_SECONDS * 1000))
@@ -97,10 +130,13 @@ class RedisTier:
         except (RedisAwayError, ValueError):
             self._count.errors += 1
             return Claimed(None, is_ours=True)
+        except trio.Cancelled:
+            self._end(key)  # it may have been claimed
+            raise
         self._count.hits += found is not None
         self._count.misses += found is None
         if state == b"ours":
-            self._flights.add(key)
+            self._flights[key] = trio.current_time() + FLIGHT_MAX_SECONDS
         return Claimed(found, is_ours=state == b"ours")
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -118,10 +154,12 @@ class RedisTier:
 
     def release(self, key: CacheKey) -> None:
         """End a flight of this process, after what was queued before."""
-        if key in self._flights:
-            self._flights.discard(key)
-            if len(self._queue) < QUEUE_ENTRIES:  # otherwise it expires
-                self._queue.append(key)
+        if self._flights.pop(key, None) is not None:
+            self._end(key)
+
+    def _end(self, key: CacheKey) -> None:
+        if len(self._queue) < QUEUE_ENTRIES:  # otherwise it expires
+            self._queue.append(key)
             self._wake.set()
 
     async def run(self) -> None:
@@ -149,23 +187,27 @@ class RedisTier:
         self._queued_bytes -= size
         ended: list[CacheKey] = []
         while not batch and self._queue and not isinstance(key := self._queue[0], Entry):
-            ended.append(key)
             self._queue.popleft()
+            if key not in self._flights:  # it has not been claimed again
+                ended.append(key)
+        stored = 0
         try:
             if batch:
                 keys = [self._key("cache", each.key.hex()) for each in batch]
-                await self._link.call(keys, "put", self._ttl_ms, *(each.value for each in batch))
-            else:
+                answer = await self._link.call(keys, "put", self._ttl_ms, *(each.value for each in batch))
+                stored = answer.count(b"1")
+            elif ended:
                 await self._link.call([self._key("flight", each.hex()) for each in ended], "release", self._process)
         except RedisAwayError:
             self._count.errors += 1
-            self._count.dropped += len(batch)
-        else:
-            self._count.stored += len(batch)
+        self._count.stored += stored
+        self._count.dropped += len(batch) - stored
 
     async def _renew(self) -> None:
         while True:
             await trio.sleep(RENEW_SECONDS)
+            now = trio.current_time()
+            self._flights = {key: until for key, until in self._flights.items() if until > now}
             if self._flights:
                 keys = [self._key("flight", each.hex()) for each in self._flights]
                 try:
