@@ -1,15 +1,16 @@
 """Sessions with Redis that are begun again when they end, for callers who can go on without an answer.
 
 `RedisSessions` keeps them, and logs once that the server is away. `RedisLink` is for calls of one script: one task
-keeps the session (`run`), the others call. Calls are made one after the other. While the server is away they fail at
-once. It is logged once that it is back.
+keeps the session (`run`), the others call. Calls are made one after the other, urgent ones first. While the server is
+away they fail at once. It is logged once that it is back.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from random import random
 from typing import TypeAlias, final
 
@@ -26,6 +27,14 @@ AWAY_SECONDS = 1.0
 
 QUEUE_BYTES = 64_000_000
 """The most bytes of calls that wait. One more call fails."""
+
+QUEUE_CALLS = 256
+"""The most calls that wait. One more call fails, unless it is urgent."""
+
+QUEUE_SECONDS = 5.0
+"""How long a call waits for its answer, unless it is urgent. Then it fails."""
+
+QUEUE = "queue"
 
 Argument: TypeAlias = str | bytes | int | float
 
@@ -80,7 +89,7 @@ class RedisSessions:
 
 @final
 class _Call:
-    __slots__ = ("answer", "arguments", "done", "is_abandoned", "keys", "problem", "size")
+    __slots__ = ("answer", "arguments", "done", "keys", "problem", "size")
 
     def __init__(self, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
         self.keys = keys
@@ -88,8 +97,7 @@ class _Call:
         self.size = sum(len(each) for each in arguments if isinstance(each, (str, bytes)))
         self.done = trio.Event()
         self.answer: list[bytes] | None = None
-        self.problem = RedisProblem(UNREACHABLE, "the connection has ended")
-        self.is_abandoned = False
+        self.problem = RedisProblem(QUEUE, "too many commands wait")
 
 
 @final
@@ -112,7 +120,7 @@ class RedisLink:
         self._what = what
         self._kept = RedisSessions(server, what="the link", without=without)
         self._first = first
-        self._calls: deque[_Call] = deque()
+        self._calls: OrderedDict[_Call, None] = OrderedDict()
         self._bytes = 0
         self._news = trio.Event()
         self._problem: RedisProblem | None = None
@@ -121,24 +129,37 @@ class RedisLink:
         """How often the server has been reached. Between two sessions it may have lost everything."""
         self.tried = self._kept.tried
 
-    async def call(self, keys: Sequence[str], *arguments: Argument) -> list[bytes]:
-        """What the script returns. Waits for the earlier calls, and for each at most the server's ``timeout_s``. Raises
-        `RedisAwayError`: then the script may have run, or not.
+    async def call(self, keys: Sequence[str], *arguments: Argument, is_urgent: bool = False) -> list[bytes]:
+        """What the script returns. Waits for the earlier calls, at most `QUEUE_SECONDS`. An urgent call waits only for
+        the one that is being made; one task at a time may make them. Raises `RedisAwayError`: then the script may have
+        run, or not.
         """
         call = _Call(keys, arguments)
-        if not self.is_open or (self._calls and self._bytes + call.size > QUEUE_BYTES):
+        if not self.is_open or not (is_urgent or self._has_room(call)):
             await trio.lowlevel.checkpoint()
-            raise RedisAwayError(self._problem or RedisProblem("queue", "too many commands wait"))
-        self._calls.append(call)
+            raise RedisAwayError(self._problem or call.problem)
+        self._calls[call] = None
+        if is_urgent:
+            self._calls.move_to_end(call, last=False)
         self._bytes += call.size
         self._news.set()
         try:
-            await call.done.wait()
+            with trio.move_on_after(inf if is_urgent else QUEUE_SECONDS):
+                await call.done.wait()
         finally:
-            call.is_abandoned = True
+            self._take(call)
         if call.answer is None:
             raise RedisAwayError(call.problem)
         return call.answer
+
+    def _has_room(self, call: _Call) -> bool:
+        return not self._calls or (len(self._calls) < QUEUE_CALLS and self._bytes + call.size <= QUEUE_BYTES)
+
+    def _take(self, call: _Call) -> None:
+        """The call waits no longer."""
+        if call in self._calls:
+            del self._calls[call]
+            self._bytes -= call.size
 
     async def run(self) -> None:
         """Keep a session with the server: see `RedisSessions.run`."""
@@ -152,14 +173,12 @@ class RedisLink:
         self._open()
         while True:
             while self._calls:
-                await self._answer(script, self._calls.popleft())
+                await self._answer(script, next(iter(self._calls)))
             self._news = trio.Event()
             await self._news.wait()
 
     async def _answer(self, script: RedisScript, call: _Call) -> None:
-        self._bytes -= call.size
-        if call.is_abandoned:
-            return
+        self._take(call)
         try:
             call.answer = await script.run_list(call.keys, call.arguments)
         except RedisAwayError as exc:
@@ -178,8 +197,8 @@ class RedisLink:
     def _close(self, problem: RedisProblem) -> None:
         self._problem = problem
         self.is_open = False
-        while self._calls:
-            call = self._calls.popleft()
+        for call in self._calls:
             call.problem = problem
             call.done.set()
+        self._calls.clear()
         self._bytes = 0

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import pytest
 import trio
 
 from llm_actors import redis_link
-from llm_actors.redis import RedisAwayError
-from llm_actors.redis_link import RedisLink
+from llm_actors.redis import UNREACHABLE, RedisAwayError, RedisProblem, RedisScript, RedisServer
+from llm_actors.redis_link import QUEUE_CALLS, QUEUE_SECONDS, RedisLink
+from llm_actors.shared_responses import Ending, Put, SharedResponses
+from llm_protocol.secret import Secret
 from support.redis import Redis, redis
 from support.sharing import PATIENT
 
@@ -111,4 +115,95 @@ async def test_more_bytes_than_may_wait_are_refused(server: Redis, monkeypatch: 
                 callers.start_soon(call)
         assert refused >= 3
         assert len((await made.call(("k",), "look", b"x" * 5_000))[0]) == 5_000
+        nursery.cancel_scope.cancel()
+
+
+# -- a slow server, in virtual time ------------------------------------------------------------------------------------
+
+NOWHERE = RedisServer(url=Secret("redis://127.0.0.1:1/0"))
+
+
+@asynccontextmanager
+async def slow_link(monkeypatch: pytest.MonkeyPatch, seconds: float) -> AsyncIterator[RedisLink]:
+    """A link to a server that takes so long for each call. It returns what it is given."""
+
+    class Slow:
+        async def run_list(self, _: Sequence[str], arguments: Sequence[bytes]) -> list[bytes]:
+            await trio.sleep(seconds)
+            return list(arguments)
+
+    async def session(_: RedisServer, __: str, use: Callable[[RedisScript], Awaitable[None]]) -> RedisProblem:
+        await use(cast(RedisScript, Slow()))
+        return RedisProblem(UNREACHABLE, "ended")
+
+    monkeypatch.setattr(redis_link, "run_session", session)
+    made = RedisLink(NOWHERE, "", what="numbers are", without="nobody counts", first=((), ()))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.run)
+        await made.tried.wait()
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+async def call_in_vain(made: RedisLink) -> None:
+    with suppress(RedisAwayError):
+        await made.call((), b"")
+
+
+@pytest.mark.usefixtures("autojump_clock")
+async def test_an_urgent_call_waits_for_one_other_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when no more calls may wait."""
+    async with slow_link(monkeypatch, 1.0) as made, trio.open_nursery() as callers:
+        for _ in range(QUEUE_CALLS + 1):
+            callers.start_soon(call_in_vain, made)
+        await trio.sleep(0.5)
+        before = trio.current_time()
+        assert await made.call((), b"now", is_urgent=True) == [b"now"]
+        assert trio.current_time() - before <= 2.0
+        callers.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("autojump_clock")
+async def test_a_call_waits_for_a_limited_time_and_behind_a_limited_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[tuple[str, float]] = []
+
+    async def call() -> None:
+        began = trio.current_time()
+        try:
+            await made.call((), b"")
+        except RedisAwayError as exc:
+            refused.append((exc.problem.sort, trio.current_time() - began))
+
+    async with slow_link(monkeypatch, 1.0) as made:
+        async with trio.open_nursery() as callers:
+            for _ in range(QUEUE_CALLS + 44):
+                callers.start_soon(call)
+        assert {sort for sort, _ in refused} == {"queue"}
+        assert sum(seconds < 0.5 for _, seconds in refused) in (43, 44), "at once"
+        assert max(seconds for _, seconds in refused) == pytest.approx(QUEUE_SECONDS, abs=0.5)
+        assert await made.call((), b"again") == [b"again"]
+
+
+async def test_what_a_replica_writes_renews_its_lease_and_does_not_bring_it_back(server: Redis) -> None:
+    shared = SharedResponses(server.server(timeout_s=PATIENT), ttl_s=1000.0)
+    put = Put("resp_" + "0" * 32, "", "birth", True, b"head", 0, 1, b"piece", Ending.OPEN)
+
+    async def write() -> None:
+        assert [each.is_done for each in await shared.put([put])] == [True]
+
+    async def issue() -> None:
+        await shared.issue("", [b"digest"], most=10)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shared.link.run)
+        await shared.link.tried.wait()
+        [lease] = [key for key in server.command("KEYS", "*replica:*").decode().split() if "replica:" in key]
+        for use in write, issue:
+            await shared.sync()
+            server.command("PEXPIRE", lease, "5000")
+            await use()
+            assert int(server.command("PTTL", lease)[1:]) > 10_000
+            server.command("DEL", lease)
+            await use()
+            assert int(server.command("PTTL", lease)[1:]) == -2
         nursery.cancel_scope.cancel()

@@ -167,3 +167,16 @@ async def test_a_deletion_while_redis_is_away_is_refused_and_the_response_is_wri
         maker.redis.is_away = False
         await trio.sleep(1)
         assert maker.redis.rows == {stored.id: ""}
+
+
+async def test_the_ids_of_a_vendor_that_one_caller_receives_are_few_commands(maker: Maker) -> None:
+    for number in range(2_500):
+        maker.replicas.issue("alice", [b"%d" % number])
+    maker.replicas.issue("bob", [b"1", b"1"])
+    async with maker.running():
+        await trio.sleep(1)
+    written = [arguments for what, arguments in maker.redis.calls if what == "issue"]
+    assert len(written) == 4
+    assert {each for arguments in written for each in arguments if isinstance(each, bytes)} == {
+        b"%d" % number for number in range(2_500)
+    }

@@ -10,8 +10,8 @@
 -- ARGV[1] is one of
 --   "sync", ms                      KEYS: replica, its orders. Renews the replica. Returns and removes its orders.
 --   "leave"                         KEYS: replica, its orders. Removes both.
---   "put", replica, ms, {begin, birth, caller, head, from, to, piece, end}...
---                                   KEYS: hash and list of each. begin: "1" or ""; end: "", "e" or "l". Returns for each "ok",
+--   "put", replica, ms, lease ms, {begin, birth, caller, head, from, to, piece, end}...
+--                                   KEYS: hash and list of each, replica. Renews the replica if it is there. begin: "1" or ""; end: "", "e" or "l". Returns for each "ok",
 --                                   the number of events that are there ("from" was another), "gone" (no such row), "lost"
 --                                   (interrupted, or of another replica), "deleted".
 --   "load", caller, prefix          KEYS: hash, list. Returns {""} or {state, birth, ended at, events, head, piece...}. prefix: that of replicas.
@@ -21,8 +21,10 @@
 --   "order", caller, c, d or f, id, prefix of orders
 --                                   KEYS: hash, list. Returns {"ok"}, or {""} where there is no such response.
 --
---   "issue", ms, most, digest...    KEYS: the vendor's ids that a caller has received. Adds these; the oldest beyond "most" go.
---   "issued", digest...             KEYS: the same. Returns for each "1" or "".
+--   "issue", ms, most, lease ms, digest...
+--                                   KEYS: the vendor's ids that a caller has received, replica. Renews the replica if it is
+--                                   there. Adds these; the oldest beyond "most" go.
+--   "issued", digest...             KEYS: the vendor's ids. Returns for each "1" or "".
 --
 -- The keys that are made from a prefix are in the same slot of a cluster: the prefix has its braces.
 
@@ -81,8 +83,9 @@ if what == 'sync' then
 elseif what == 'leave' then
   redis.call('DEL', KEYS[1], KEYS[2])
 elseif what == 'put' then
-  for number = 1, #KEYS / 2 do
-    answer[number] = put(KEYS[2 * number - 1], KEYS[2 * number], 4 + 8 * (number - 1), ARGV[2], ARGV[3])
+  redis.call('PEXPIRE', KEYS[#KEYS], ARGV[4])
+  for number = 1, (#KEYS - 1) / 2 do
+    answer[number] = put(KEYS[2 * number - 1], KEYS[2 * number], 5 + 8 * (number - 1), ARGV[2], ARGV[3])
   end
 elseif what == 'load' then
   local found = redis.call('HMGET', KEYS[1], 's', 'c', 'b', 'h', 'n')
@@ -114,7 +117,8 @@ elseif what == 'order' then
   answer = {'ok'}
 elseif what == 'issue' then
   local at = now()
-  for place = 4, #ARGV do redis.call('ZADD', KEYS[1], at, ARGV[place]) end
+  redis.call('PEXPIRE', KEYS[2], ARGV[4])
+  for place = 5, #ARGV do redis.call('ZADD', KEYS[1], at, ARGV[place]) end
   redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
 elseif what == 'issued' then

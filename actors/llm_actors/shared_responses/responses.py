@@ -9,6 +9,7 @@ from secrets import token_hex
 from typing import TypeVar, final
 
 import msgspec
+import trio
 
 from llm_actors.redis import RedisAwayError, RedisProblem, RedisServer
 from llm_actors.redis_link import Argument, RedisLink
@@ -26,6 +27,9 @@ BATCH_BYTES = 1_000_000
 BATCH_CHANGES = 256
 """The most changes of one command."""
 
+FOLLOWED_AT_ONCE = 32
+"""The most responses of others that are read at once. The others wait for their turn."""
+
 T = TypeVar("T")
 
 
@@ -40,7 +44,9 @@ class SharedResponses:
         self._replica = token_hex(8)
         self._base = f"{{{server.prefix}}}:"
         self._own = (self._key("replica", self._replica), self._key("orders", self._replica))
-        self._sync: tuple[Argument, ...] = ("sync", int(LEASE_SECONDS * 1000))
+        self._lease_ms = int(LEASE_SECONDS * 1000)
+        self._sync: tuple[Argument, ...] = ("sync", self._lease_ms)
+        self._following = trio.CapacityLimiter(FOLLOWED_AT_ONCE)
         self.link = RedisLink(
             msgspec.structs.replace(server, timeout_s=max(server.timeout_s, LEAST_TIMEOUT_SECONDS)),
             _source(),
@@ -61,7 +67,7 @@ class SharedResponses:
 
     async def sync(self) -> list[tuple[ReplicaOrder, str]]:
         """Say that this replica is there. Returns the orders of the others, each with the id of a response."""
-        orders = await self.link.call(self._own, *self._sync)
+        orders = await self.link.call(self._own, *self._sync, is_urgent=True)
         try:
             return [(ReplicaOrder(each[:1].decode()), each[1:].decode()) for each in orders]
         except ValueError:
@@ -74,13 +80,13 @@ class SharedResponses:
     async def put(self, puts: Sequence[Put]) -> list[PutResult]:
         """Make these changes, at most a `batch` of them, all in one step."""
         keys: list[str] = []
-        arguments: list[Argument] = ["put", self._replica, self._ttl_ms]
+        arguments: list[Argument] = ["put", self._replica, self._ttl_ms, self._lease_ms]
         for each in puts:
             put = each if each.is_sharable else _without_content(each)
             keys += self._row(put.id)
             begins = "1" if put.begins else ""
             arguments += [begins, put.birth, put.caller, put.head, put.start, put.end, put.piece, put.ending.value]
-        answer = await self.link.call(keys, *arguments)
+        answer = await self.link.call([*keys, self._own[0]], *arguments, is_urgent=True)
         if len(answer) != len(puts):
             raise _unreadable()
         return [_result(each) for each in answer]
@@ -100,7 +106,8 @@ class SharedResponses:
 
     async def tail(self, response_id: str, birth: str, first: int) -> SharedTail:
         """The pieces of a response from number ``first`` on, and its state; `MISSING` for another row than before."""
-        answer = await self.link.call(self._row(response_id), "tail", birth, first, self._key("replica", ""))
+        async with self._following:
+            answer = await self.link.call(self._row(response_id), "tail", birth, first, self._key("replica", ""))
         if len(answer) == 1:
             return SharedTail(_state(answer[0]), 0.0, 0, [])
         try:
@@ -131,7 +138,8 @@ class SharedResponses:
 
     async def issue(self, caller: str, digests: Sequence[bytes], *, most: int) -> None:
         """Note the digests of ids that a caller has received. Of each caller's there are at most ``most``."""
-        await self.link.call((self._key("issued", caller),), "issue", self._ttl_ms, most, *digests)
+        keys = self._key("issued", caller), self._own[0]
+        await self.link.call(keys, "issue", self._ttl_ms, most, self._lease_ms, *digests, is_urgent=True)
 
     async def issued(self, caller: str, digests: Sequence[bytes]) -> list[bool]:
         """For each digest, whether the caller has received the id at any replica."""

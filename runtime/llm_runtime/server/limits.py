@@ -142,6 +142,10 @@ ECHOED_INPUT_CHARACTERS = 64 * 1024
 
 ISSUED_IDS = 10_000
 """Vendor ids remembered for each caller; beyond that, the least recently used are forgotten."""
+
+ISSUED_AT_ONCE = 1_000
+"""Vendor ids that one command writes to Redis."""
+
 LINGERING_RESPONSES = 256
 """The most responses that are kept for clients whose connection broke, each for
 `llm_protocol.native.RESUME_SECONDS`."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import islice
 from secrets import token_hex
 from typing import Final, NamedTuple, final
 
@@ -39,6 +41,7 @@ from llm_protocol.failures import FailureKind
 from llm_runtime.server.http_error import SERVER_ERROR, HttpError
 from llm_runtime.server.issued_ids import digest_of
 from llm_runtime.server.limits import (
+    ISSUED_AT_ONCE,
     ISSUED_IDS,
     LATER_SECONDS,
     REPLICA_IDLE_SECONDS,
@@ -82,8 +85,8 @@ class Replicas:
         self._exchanging = trio.Lock()
         self._mirrors: dict[str, ReplicaMirror] = {}
         self._sessions = 0
-        self._new_ids: list[tuple[str, Sequence[bytes]]] = []
-        """Ids of vendors that Redis does not have yet, with the callers who received them."""
+        self._new_ids: defaultdict[str, dict[bytes, None]] = defaultdict(dict)
+        """Of each caller the ids of vendors that Redis does not have yet, the oldest first."""
         self._held = HeldRuns()
         self._nursery: trio.Nursery | None = None
 
@@ -150,8 +153,10 @@ class Replicas:
         """Have all replicas know that a caller has received these ids of a vendor. They are written before the end of
         the stored response that has them.
         """
-        self._new_ids.append((caller, digests))
-        del self._new_ids[:-ISSUED_IDS]
+        new = self._new_ids[caller]
+        new.update(dict.fromkeys(digests))
+        while len(new) > ISSUED_IDS:
+            del new[next(iter(new))]
         self.wake()
 
     async def issued(self, caller: str, ids: Sequence[str]) -> list[str]:
@@ -202,15 +207,20 @@ class Replicas:
             async with self._exchanging:
                 for order, response_id in await self._shared.sync():
                     self._obey(order, response_id)
-                while self._new_ids:
-                    caller, digests = self._new_ids[0]
-                    await self._shared.issue(caller, digests, most=ISSUED_IDS)
-                    del self._new_ids[:1]
+                for caller, new in tuple(self._new_ids.items()):
+                    await self._issue(caller, new)
                 sessions = self._shared.link.sessions
                 await self._write(all_rows=sessions != self._sessions)
                 self._sessions = sessions
         except RedisAwayError:
             self._let_nobody_wait()
+
+    async def _issue(self, caller: str, new: dict[bytes, None]) -> None:
+        while digests := tuple(islice(new, ISSUED_AT_ONCE)):
+            await self._shared.issue(caller, digests, most=ISSUED_IDS)
+            for each in digests:
+                new.pop(each, None)
+        self._new_ids.pop(caller, None)
 
     def _let_nobody_wait(self) -> None:
         """Redis takes nothing now: clients are told of responses that it does not have."""
