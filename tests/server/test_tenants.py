@@ -10,6 +10,7 @@ import pytest
 
 from llm_actors.run import Run
 from llm_protocol.codec.fields import bad_request
+from llm_protocol.content import HostedTool
 from llm_protocol.errors import BadRequestError
 from llm_protocol.events import Finished
 from llm_protocol.requests import ChatRequest, LLMProvider, Parameters
@@ -173,6 +174,23 @@ async def test_the_least_recently_used_ids_are_forgotten(monkeypatch: pytest.Mon
     with pytest.raises(BadRequestError) as caught:
         issued.check(_asked("two"))
     assert str(caught.value) == str(bad_request("container", "container: 'two' was not issued to this key"))
+
+
+async def test_other_processes_are_asked_once_for_each_id_and_not_for_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def asked(count: int) -> ChatRequest:
+        ids = [f"vs_{number}" for number in range(count)] * 3
+        tool = HostedTool(dialect="openai", value={"type": "file_search", "vector_store_ids": ids})
+        return ChatRequest(messages=(), caller="alice", tools=(tool,))
+
+    monkeypatch.setattr(issued_ids, "UNKNOWN_IDS", 5)
+    issued = IssuedIds({"alice": Key(secret=Secret("sk-alice"))})
+    assert issued.unissued(asked(5)) == [f"vs_{number}" for number in range(5)]
+    with pytest.raises(BadRequestError, match="more than 5 ids"):
+        issued.unissued(asked(6))
+    issued.note("alice", ["vs_3"])
+    assert len(issued.unissued(asked(6))) == 5
 
 
 async def test_a_run_that_has_ended_before_it_is_watched() -> None:

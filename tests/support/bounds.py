@@ -317,6 +317,12 @@ BOUNDS = (
         ("test_the_least_recently_used_ids_are_forgotten",),
     ),
     Bound(
+        "UNKNOWN_IDS",
+        "Vendor ids of one request, not received by its key here, that workers and replicas are asked about; with more "
+        "the request is refused (400).",
+        ("test_other_processes_are_asked_once_for_each_id_and_not_for_too_many",),
+    ),
+    Bound(
         "LINGERING_RESPONSES",
         "Answers kept for `llm_runtime.connect` whose connection broke.",
         ("test_of_answers_that_wait_for_their_clients_the_oldest_make_room",),
@@ -364,8 +370,8 @@ BOUNDS = (
 OTHERS = frozenset(
     (
         "CLOSE_SECONDS", "ECHOED_CHARACTERS", "ECHOED_INPUT_CHARACTERS", "EXHAUSTED_PAUSE_SECONDS",
-        "HOLD_SECONDS", "KEEPALIVE_IDLE_SECONDS", "ISSUED_AT_ONCE", "KEEPALIVE_INTERVAL_SECONDS", "LANE_NAME", "LATER_SECONDS",
-        "LINGER_BYTES", "MIRROR_BEHIND_SECONDS", "MIRROR_UNFOLLOWED_SECONDS", "ORDER_SECONDS",
+        "HOLD_SECONDS", "KEEPALIVE_IDLE_SECONDS", "ISSUED_AT_ONCE", "KEEPALIVE_INTERVAL_SECONDS", "LANE_NAME",
+        "LATER_SECONDS", "LINGER_BYTES", "MIRROR_BEHIND_SECONDS", "MIRROR_UNFOLLOWED_SECONDS", "ORDER_SECONDS",
         "PAGE_ITEMS", "PARTING_SECONDS", "RECEIVE_BYTES", "RECENT_BYTES", "REPLICA_IDLE_SECONDS",
         "REPLICA_START_SECONDS", "SHUTDOWN_SECONDS", "SSE_PING_SECONDS",
         "STORE_FLUSH_SECONDS", "STORE_REST_SECONDS", "STORE_WAIT_SECONDS",

@@ -18,7 +18,7 @@ from llm_protocol.events import Failed, Finished
 from llm_protocol.requests import AnyRequest
 from llm_protocol.vendor_ids import ids_of_request, ids_of_response
 from llm_runtime.config import Key
-from llm_runtime.server.limits import ISSUED_IDS
+from llm_runtime.server.limits import ISSUED_IDS, UNKNOWN_IDS
 
 
 @final
@@ -43,8 +43,16 @@ class IssuedIds:
             raise bad_request(field, f"{field}: {vendor_id[:100]!r} was not issued to this key")
 
     def unissued(self, request: AnyRequest) -> list[str]:
-        """The ids in ``request`` for which `check` would raise."""
-        return [vendor_id for _, vendor_id in self._unissued(request)]
+        """The ids in ``request`` for which `check` would raise, once each. Raises `BadRequestError` for more than
+        `UNKNOWN_IDS`: other processes are to be asked about them.
+        """
+        found: dict[str, None] = {}
+        for field, vendor_id in self._unissued(request):
+            found[vendor_id] = None
+            if len(found) > UNKNOWN_IDS:
+                message = f"{field}: more than {UNKNOWN_IDS} ids in this request were not issued to this key"
+                raise bad_request(field, message)
+        return list(found)
 
     def _unissued(self, request: AnyRequest) -> Iterator[tuple[str, str]]:
         """Return the ids that the caller has not received, with the names of their fields."""

@@ -143,6 +143,9 @@ ECHOED_INPUT_CHARACTERS = 64 * 1024
 ISSUED_IDS = 10_000
 """Vendor ids remembered for each caller; beyond that, the least recently used are forgotten."""
 
+UNKNOWN_IDS = 256
+"""Vendor ids of one request that other processes are asked about."""
+
 ISSUED_AT_ONCE = 1_000
 """Vendor ids that one command writes to Redis."""
 
