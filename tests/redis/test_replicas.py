@@ -379,6 +379,37 @@ async def test_workers_ask_each_other_for_what_is_not_in_redis(server: Redis) ->
 # -- Redis is away -----------------------------------------------------------------------------------------------------
 
 
+async def test_a_copy_of_another_worker_is_not_retrieved_after_a_replica_has_deleted_it(server: Redis) -> None:
+    """The worker has it from its sibling, because Redis was away."""
+    with TemporaryDirectory(prefix="llm-") as folder:
+        async with (
+            open_server(shared=shared(server), siblings=worker(folder, 1)) as one,
+            open_server(shared=shared(server), siblings=worker(folder, 2)) as sibling,
+            open_server(shared=shared(server)) as replica,
+        ):
+            server.kill()
+            path = f"/v1/responses/{(await one.request('POST', '/v1/responses', ASK)).json['id']}"
+            assert (await sibling.request("GET", path)).status == 200
+            server.start()
+            await until(replica, path, "completed")
+            assert (await replica.request("DELETE", path)).status == 200
+            assert (await one.request("GET", path)).status == 404
+            assert (await sibling.request("GET", path)).status == 404
+
+
+async def test_a_websocket_does_not_continue_what_another_replica_has_deleted(server: Redis) -> None:
+    async with two_replicas(server) as two, connected(two.one) as ws:
+        await ws.create()
+        first = ids(await ws.response())
+        await ws.create(previous_response_id=first)
+        assert (await ws.response())[-1]["type"] == "response.completed"
+        assert (await two.other.request("DELETE", f"/v1/responses/{first}")).status == 200
+        await ws.create(previous_response_id=first)
+        assert (await ws.event())["error"]["code"] == "previous_response_not_found"
+        await ws.send({"type": "response.resume", "response_id": first, "starting_after": 0})
+        assert (await ws.event())["error"]["code"] == "response_not_found"
+
+
 async def test_while_redis_is_away_each_answers_for_its_own_and_refuses_the_rest(
     server: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,9 @@ class State:
         self.response_store = ResponseStore(Server())
         self.issued = IssuedIds({})
 
+    def adopt(self, stored: StoredResponse) -> None:
+        self.response_store.adopt(stored, trio.current_time())
+
     @property
     def mirrored(self) -> StoredResponse:
         found = self.response_store.find(ID, "")

@@ -74,7 +74,7 @@ async def _bring(server_state: ServerState, create: Create, caller: str, recent:
     previous = create.options.previous_response_id
     wanted = referenced_responses(create)
     for each in wanted if previous is None else (previous, *wanted):
-        if recent is None or recent.get(each) is None:
+        if recent is None or not recent.is_current(each):
             await server_state.bring(each, caller)
 
 

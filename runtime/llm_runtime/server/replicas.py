@@ -149,6 +149,15 @@ class Replicas:
             if known is None or known.is_foreign:
                 raise _unavailable() from None
 
+    async def is_deleted(self, response_id: str) -> bool:
+        """Whether it is known that a response was deleted lately."""
+        if not _ID.fullmatch(response_id):
+            return False
+        try:
+            return await self._shared.state(response_id) is ResponseState.DELETED
+        except RedisAwayError:
+            return False
+
     def issue(self, caller: str, digests: Sequence[bytes]) -> None:
         """Have all replicas know that a caller has received these ids of a vendor. They are written before the end of
         the stored response that has them.

@@ -121,6 +121,11 @@ class Recent:
         self._kept.move_to_end(response_id)
         return stored
 
+    def is_current(self, response_id: str) -> bool:
+        """Whether a response is remembered that no other replica may have deleted."""
+        stored = self.get(response_id)
+        return stored is not None and not stored.is_shared
+
     def tidy(self) -> None:
         """Drop the ones that are gone."""
         for stored in [each for each in self._kept.values() if each.is_gone]:

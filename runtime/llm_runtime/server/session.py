@@ -345,7 +345,7 @@ class Session:
 
     async def _resumed(self, resume: Resume) -> StoredResponse:
         response_store = self._server_state.response_store
-        if self._recent.get(resume.response_id) is None:
+        if not self._recent.is_current(resume.response_id):
             await self._server_state.bring(resume.response_id, self._caller)
         stored = (
             response_store.find(resume.response_id, self._caller)

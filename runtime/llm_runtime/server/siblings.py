@@ -15,7 +15,7 @@ from llm_actors.run import Run
 from llm_runtime.server.access import Access
 from llm_runtime.server.engine import RequestEngine
 from llm_runtime.server.issued_ids import IssuedIds
-from llm_runtime.server.response_store import ResponseStore
+from llm_runtime.server.response_store import ResponseStore, StoredResponse
 from llm_runtime.server.subscription import RunSubscription
 
 
@@ -26,6 +26,10 @@ class WorkerState(Protocol):
     issued: IssuedIds
     access: Access
     engine: RequestEngine
+
+    def adopt(self, stored: StoredResponse) -> None:
+        """Keep a response of another worker that has ended and is to be stored."""
+        ...
 
     async def drop_own(self, response_id: str, caller: str) -> bool:
         """Delete the caller's response of that id here and from the store. Returns whether there was one."""

@@ -29,7 +29,7 @@ from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS, PART
 from llm_runtime.server.persistence import ResponsePersistence
 from llm_runtime.server.receiver import Receiver
 from llm_runtime.server.replicas import Replicas
-from llm_runtime.server.response_store import ResponseStore
+from llm_runtime.server.response_store import ResponseStore, StoredResponse
 from llm_runtime.server.siblings import Siblings
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.subscription import RunSubscription
@@ -207,11 +207,18 @@ class ServerState:
         except HttpError as exc:
             refused = exc
         if self.siblings is not None and response_id is not None and not self.response_store.knows(response_id):
+            if await replicas.is_deleted(response_id):
+                return  # a worker may not have heard of it yet
             await self.siblings.bring(response_id, caller)
             if self.response_store.knows(response_id):
                 return
         if refused is not None:
             raise refused
+
+    def adopt(self, stored: StoredResponse) -> None:
+        """Keep a response of another worker that has ended and is to be stored. Other replicas may delete it."""
+        stored.is_shared = self.replicas is not None
+        self.response_store.adopt(stored, trio.current_time())
 
     async def drop(self, response_id: str, caller: str) -> bool:
         """Delete the caller's response of that id everywhere. Returns whether there was one. Raises `HttpError` where

@@ -159,7 +159,7 @@ class WorkerSiblings:
         server_state.issued.watch(stored.run)
         mirror = Mirror(stored, frames)
         if mirror.is_whole and stored.outlives_its_end:
-            server_state.response_store.adopt(stored, trio.current_time())
+            server_state.adopt(stored)
             return False
         server_state.response_store.mirror(stored)
         self._nursery.start_soon(self._keep, number, mirror, stream, server_state)
@@ -183,7 +183,7 @@ class WorkerSiblings:
                 not (mirror.is_given_up or stored.is_gone or response_store.knows(stored.id))
                 and stored.outlives_its_end
             ):
-                response_store.adopt(stored, trio.current_time())
+                server_state.adopt(stored)
             await trio.aclose_forcefully(stream)
 
     def _wait(self, number: int, asked: PackedRequest, response_id: str, caller: str) -> None:
