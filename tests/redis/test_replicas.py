@@ -48,7 +48,13 @@ class Two(NamedTuple):
 @pytest.fixture
 def server() -> Iterator[Redis]:
     with redis() as server:
+        settle(server)
         yield server
+
+
+def settle(server: Redis) -> None:
+    """It has been there for long: what it does not have does not exist."""
+    assert server.command("SET", "{llm-runtime}:since", "0") == b"+OK\r\n"
 
 
 def shared(server: Redis, **config: Any) -> SharedResponses:
@@ -109,11 +115,11 @@ async def background(server: OpenServer, **more: object) -> str:
 
 
 async def until(server: OpenServer, path: str, status: str) -> Any:
-    """Retrieve a response until it has this status. It may be unavailable meanwhile."""
+    """Retrieve a response until it has this status. It may be unavailable meanwhile, but it is never missing."""
     with trio.fail_after(30):
         while True:
             reply = await server.request("GET", path)
-            assert reply.status in (200, 404, 503), reply.body
+            assert reply.status in (200, 503), reply.body
             if reply.json.get("status") == status:
                 return reply.json
             await trio.sleep(0.02)
@@ -312,6 +318,7 @@ async def test_what_a_killed_replica_made_is_interrupted_for_all_alike(
     server: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llm_actors.shared_responses.responses.LEASE_SECONDS", 1.5)
+    monkeypatch.setattr("llm_actors.shared_responses.responses.RETURN_SECONDS", 0.3)
     async with two_replicas(server, hanging) as two, open_server(shared=shared(server)) as third:
         path = f"/v1/responses/{await background(two.one)}"
         await until(two.other, path, "in_progress")
@@ -434,6 +441,9 @@ async def test_while_redis_is_away_each_answers_for_its_own_and_refuses_the_rest
         assert during["status"] == "completed"
         server.start()
         assert await until(two.other, f"/v1/responses/{during['id']}", "completed") == during
+        assert (await two.one.request("GET", path)).json == before, "nobody knows whether Redis gets it again"
+        assert (await two.other.request("GET", path)).status == 503
+        settle(server)
         assert (await two.one.request("GET", path)).status == 404, "Redis has lost it"
     assert caplog.text.count("redis at") == 2 * 3, "each says once that it is there, away and back"
 
@@ -451,6 +461,22 @@ async def test_a_running_response_outlives_that_redis_comes_back_empty(
         await until(two.other, path, "in_progress")
         gate.opened.set()
         assert (await until(two.other, path, "completed"))["output"][0]["content"][0]["text"] == "first second"
+
+
+async def test_what_becomes_too_large_only_its_replica_has(server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_actors.shared_responses.rows.LARGEST_BYTES", 10_000)
+    words = Words()
+    async with two_replicas(server, words) as two:
+        path = f"/v1/responses/{await background(two.one)}"
+        await words.say.send("x" * 20_000)
+        with trio.fail_after(30):
+            while (await two.other.request("GET", path)).status != 409:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        await words.say.send("more")
+        words.say.close()
+        assert (await until(two.one, path, "completed"))["output"][0]["content"][0]["text"].endswith("more")
+        refused = await two.other.request("GET", path)
+        assert (refused.status, refused.json["error"]["code"]) == (409, "response_elsewhere")
 
 
 async def test_what_has_no_bytes_only_its_replica_has(server: Redis) -> None:
@@ -541,3 +567,36 @@ async def test_a_running_response_whose_log_is_lost_is_written_again(server: Red
         await words.say.send(" second")
         words.say.close()
         assert (await until(two.other, path, "completed"))["output"][0]["content"][0]["text"] == "first second"
+
+
+async def test_a_silent_response_is_written_again_when_redis_is_emptied(server: Redis) -> None:
+    """Its connections stay, and meanwhile nobody is told that there is no such response."""
+    async with two_replicas(server, Words()) as two:
+        path = f"/v1/responses/{await background(two.one)}"
+        server.command("FLUSHALL")
+        assert (await until(two.other, path, "in_progress"))["id"] == path.rpartition("/")[2]
+
+
+async def test_what_is_followed_elsewhere_goes_on_while_redis_is_away(
+    server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_actors.redis_link.AWAY_SECONDS", 0.1)
+    words = Words()
+    async with two_replicas(server, words) as two, await two.other.connect() as follower:
+        async with await two.one.connect() as client:
+            await client.begin("POST", "/v1/responses", ASK | {"stream": True})
+            await client.head()
+            await words.say.send("first")
+            response_id = ids(await events_until(client, "first"))
+            await follower.begin("GET", f"/v1/responses/{response_id}?stream=true")
+            await follower.head()
+            seen = await events_until(follower, "first")
+            await trio.sleep(0.5)
+        server.kill()
+        await trio.sleep(3.5)
+        assert two.one.engine.runs[0].cancelled_because is None
+        server.start()
+        await words.say.send(" second")
+        words.say.close()
+        seen += await events_until(follower, "no more")
+        assert text_of(seen) == "first second"

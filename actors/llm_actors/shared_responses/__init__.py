@@ -10,7 +10,16 @@ have done its work, or not.
 
 from llm_actors.redis import RedisAwayError
 from llm_actors.shared_responses.responses import LEASE_SECONDS, SharedResponses, batches
-from llm_actors.shared_responses.rows import Ending, Put, PutResult, ReplicaOrder, ResponseState, SharedRow, SharedTail
+from llm_actors.shared_responses.rows import (
+    Ending,
+    Put,
+    PutResult,
+    ReplicaNews,
+    ReplicaOrder,
+    ResponseState,
+    SharedRow,
+    SharedTail,
+)
 
 __all__ = [
     "LEASE_SECONDS",
@@ -18,6 +27,7 @@ __all__ = [
     "Put",
     "PutResult",
     "RedisAwayError",
+    "ReplicaNews",
     "ReplicaOrder",
     "ResponseState",
     "SharedResponses",

@@ -4,20 +4,29 @@
 -- cannot be shared, d deleted), c (caller), o (the replica that makes it), h (its request, packed), n (events in the list),
 -- b (birth: the mark of this row), x (when it ended, by this server's clock). The list: its log in pieces, packed.
 --
--- A replica is a string that expires unless it is renewed, and a list of orders: c, d or f (cancel, delete, go on
--- for a follower) and a response's id.
+-- A replica is a string that expires unless it is renewed (its lease), and a list of orders: c, d or f (cancel, delete, go
+-- on for a follower) and a response's id. A string under "missing" has when a reader has first found that the lease has
+-- run out; the replica's next renewal removes it. So nobody is interrupted who is only second to come back after an outage.
+--
+-- A string under "since" has since when there are responses here. For a while after it, Redis may have lost what replicas
+-- are about to write again: "?" is returned in place of "there is no such response".
 --
 -- ARGV[1] is one of
---   "sync", ms                      KEYS: replica, its orders. Renews the replica. Returns and removes its orders.
---   "leave"                         KEYS: replica, its orders. Removes both.
+--   "here", ms                      KEYS: replica, its orders, missing, since. Renews the replica.
+--   "sync", ms, order...            KEYS: the same. Renews the replica, and removes these orders. Returns {"1" if its lease was
+--                                   there, else "", order...}.
+--   "leave"                         KEYS: the same. The replica ends.
 --   "put", replica, ms, lease ms, {begin, birth, caller, head, from, to, piece, end}...
---                                   KEYS: hash and list of each, replica. Renews the replica if it is there. begin: "1" or ""; end: "", "e" or "l". Returns for each "ok",
+--                                   KEYS: hash and list of each, replica. Renews the replica if it is there.
+--                                   begin: "1" or ""; end: "", "e" or "l". Returns for each "ok",
 --                                   the number of events that are there ("from" was another), "gone" (no such row), "lost"
 --                                   (interrupted, or of another replica), "deleted".
---   "load", caller, prefix          KEYS: hash, list. Returns {""} or {state, birth, ended at, events, head, piece...}. prefix: that of replicas.
---   "tail", birth, first, prefix    KEYS: hash, list. Returns {state, or ""} or {state, ended at, events, piece...}, from the piece number
+--   "load", caller, base, grace     KEYS: hash, list. Returns {"" or "?"} or {state, birth, ended at, events, head, piece...}.
+--                                   base: the prefix of all keys; grace: the seconds for coming back.
+--   "tail", birth, first, base, grace
+--                                   KEYS: hash, list. Returns {"d", "" or "?"} or {state, ended at, events, piece...}, from the piece number
 --                                   "first" on. Only "events" tells whether these are all: Redis may have lost pieces.
---   "state"                         KEYS: hash. Returns {state or ""}.
+--   "state", base, grace            KEYS: hash. Returns {state, "" or "?"}.
 --   "order", caller, c, d or f, id, prefix of orders
 --                                   KEYS: hash, list. Returns {"ok"}, or {""} where there is no such response.
 --
@@ -28,7 +37,7 @@
 --
 -- The keys that are made from a prefix are in the same slot of a cluster: the prefix has its braces.
 
-local ORDERS_MS, DELETED_MS = 60000, 3600000
+local ORDERS_MS, DELETED_MS, MISSING_MS = 60000, 3600000, 86400000
 local what = ARGV[1]
 
 local function now()
@@ -36,10 +45,26 @@ local function now()
   return string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000)
 end
 
+local function is_over(since, grace)
+  return since and tonumber(now()) - tonumber(since) >= tonumber(grace)
+end
+
+-- What is returned for a response that is not there.
+local function nothing(base, grace)
+  return {is_over(redis.call('GET', base .. 'since'), grace) and '' or '?'}
+end
+
+local function has_ended(replica, base, grace)
+  if redis.call('EXISTS', base .. 'replica:' .. replica) == 1 then return false end
+  local missing = base .. 'missing:' .. replica
+  redis.call('SET', missing, now(), 'NX', 'PX', MISSING_MS)
+  return is_over(redis.call('GET', missing), grace)
+end
+
 -- The state, after a running response whose replica has ended is marked as interrupted.
-local function settled(key, prefix)
+local function settled(key, base, grace)
   local found = redis.call('HMGET', key, 's', 'o', 'x')
-  if found[1] == 'r' and redis.call('EXISTS', prefix .. found[2]) == 0 then
+  if found[1] == 'r' and has_ended(found[2], base, grace) then
     found[1], found[3] = 'i', now()
     redis.call('HSET', key, 's', 'i', 'x', found[3])
   end
@@ -76,31 +101,41 @@ local function put(hash, list, at, replica, ms)
 end
 
 local answer = {}
-if what == 'sync' then
+if what == 'sync' or what == 'here' then
+  answer = {redis.call('EXISTS', KEYS[1]) == 1 and '1' or ''}
   redis.call('SET', KEYS[1], '1', 'PX', ARGV[2])
-  answer = redis.call('LRANGE', KEYS[2], 0, -1)
-  redis.call('DEL', KEYS[2])
+  redis.call('SET', KEYS[4], now(), 'NX')
+  redis.call('DEL', KEYS[3])
+  for place = 3, #ARGV do redis.call('LREM', KEYS[2], 1, ARGV[place]) end
+  if what == 'sync' then
+    for _, order in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do answer[#answer + 1] = order end
+  end
 elseif what == 'leave' then
   redis.call('DEL', KEYS[1], KEYS[2])
+  redis.call('SET', KEYS[3], '0', 'PX', MISSING_MS)
 elseif what == 'put' then
   redis.call('PEXPIRE', KEYS[#KEYS], ARGV[4])
   for number = 1, (#KEYS - 1) / 2 do
     answer[number] = put(KEYS[2 * number - 1], KEYS[2 * number], 5 + 8 * (number - 1), ARGV[2], ARGV[3])
   end
 elseif what == 'load' then
-  local found = redis.call('HMGET', KEYS[1], 's', 'c', 'b', 'h', 'n')
-  if not found[1] or found[1] == 'd' or found[2] ~= ARGV[2] then return {''} end
-  local state, ended = settled(KEYS[1], ARGV[3])
+  local found = redis.call('HMGET', KEYS[1], 's', 'c', 'b', 'h', 'n', 'o')
+  if found[1] == 'd' then return {''} end
+  if not found[1] or found[2] ~= ARGV[2] then return nothing(ARGV[3], ARGV[4]) end
+  if found[1] == 'l' and has_ended(found[6], ARGV[3], ARGV[4]) then return {''} end
+  local state, ended = settled(KEYS[1], ARGV[3], ARGV[4])
   answer = {state, found[3], ended, found[5], found[4]}
   for _, piece in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do answer[#answer + 1] = piece end
 elseif what == 'tail' then
   local found = redis.call('HMGET', KEYS[1], 's', 'b', 'n')
-  if not found[1] or found[1] == 'd' or found[2] ~= ARGV[2] then return {found[1] == 'd' and 'd' or ''} end
-  local state, ended = settled(KEYS[1], ARGV[4])
+  if found[1] == 'd' then return {'d'} end
+  if not found[1] or found[2] ~= ARGV[2] then return nothing(ARGV[4], ARGV[5]) end
+  local state, ended = settled(KEYS[1], ARGV[4], ARGV[5])
   answer = {state, ended, found[3]}
   for _, piece in ipairs(redis.call('LRANGE', KEYS[2], ARGV[3], -1)) do answer[#answer + 1] = piece end
 elseif what == 'state' then
-  answer = {redis.call('HGET', KEYS[1], 's') or ''}
+  local state = redis.call('HGET', KEYS[1], 's')
+  answer = state and {state} or nothing(ARGV[2], ARGV[3])
 elseif what == 'order' then
   local found = redis.call('HMGET', KEYS[1], 's', 'c', 'o')
   if not found[1] or found[1] == 'd' or found[2] ~= ARGV[2] then return {''} end

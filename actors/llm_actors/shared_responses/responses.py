@@ -13,13 +13,24 @@ import trio
 
 from llm_actors.redis import RedisAwayError, RedisProblem, RedisServer
 from llm_actors.redis_link import Argument, RedisLink
-from llm_actors.shared_responses.rows import Ending, Put, PutResult, ReplicaOrder, ResponseState, SharedRow, SharedTail
+from llm_actors.shared_responses.rows import (
+    Put,
+    PutResult,
+    ReplicaNews,
+    ReplicaOrder,
+    ResponseState,
+    SharedRow,
+    SharedTail,
+)
 
 LEASE_SECONDS = 15.0
 """How long nothing may be heard of a replica before the responses that it makes are interrupted."""
 
 LEAST_TIMEOUT_SECONDS = 2.0
 """The time limit of one command, unless the server's is longer: responses are larger than claims."""
+
+RETURN_SECONDS = 5.0
+"""How long replicas have to come back after one was missed, or to write again what Redis has lost."""
 
 BATCH_BYTES = 1_000_000
 """The most bytes of one command. A larger change goes by itself."""
@@ -41,9 +52,14 @@ class SharedResponses:
 
     def __init__(self, server: RedisServer, *, ttl_s: float) -> None:
         self._ttl_ms = int(ttl_s * 1000)
-        self._replica = token_hex(8)
+        self.replica = token_hex(8)
+        """The name of this replica."""
         self._base = f"{{{server.prefix}}}:"
-        self._own = (self._key("replica", self._replica), self._key("orders", self._replica))
+        own = tuple(self._key(sort, self.replica) for sort in ("replica", "orders", "missing"))
+        self._own = (*own, f"{self._base}since")
+        self._obeyed: list[bytes] = []
+        """The orders that the last `sync` returned. They stay in Redis until the next one says that they came."""
+        self._grace = (self._base, RETURN_SECONDS)
         self._lease_ms = int(LEASE_SECONDS * 1000)
         self._sync: tuple[Argument, ...] = ("sync", self._lease_ms)
         self._following = trio.CapacityLimiter(FOLLOWED_AT_ONCE)
@@ -52,7 +68,7 @@ class SharedResponses:
             _source(),
             what="stored responses are",
             without="until it is back, replicas know nothing of each other's responses",
-            first=(self._own, ("sync", int(LEASE_SECONDS * 1000))),
+            first=(self._own, ("here", int(LEASE_SECONDS * 1000))),
         )
         """To be run by a task of its own."""
 
@@ -65,11 +81,15 @@ class SharedResponses:
 
     # -- the replica itself --------------------------------------------------------------------------------------------
 
-    async def sync(self) -> list[tuple[ReplicaOrder, str]]:
-        """Say that this replica is there. Returns the orders of the others, each with the id of a response."""
-        orders = await self.link.call(self._own, *self._sync, is_urgent=True)
+    async def sync(self) -> ReplicaNews:
+        """Say that this replica is there. Returns what the others want of it. It is returned again if it is not known
+        whether it came.
+        """
+        is_known, *orders = await self.link.call(self._own, *self._sync, *self._obeyed, is_urgent=True)
+        self._obeyed = orders
         try:
-            return [(ReplicaOrder(each[:1].decode()), each[1:].decode()) for each in orders]
+            found = [(ReplicaOrder(each[:1].decode()), each[1:].decode()) for each in orders]
+            return ReplicaNews(found, is_known == b"1")
         except ValueError:
             raise _unreadable() from None
 
@@ -80,9 +100,8 @@ class SharedResponses:
     async def put(self, puts: Sequence[Put]) -> list[PutResult]:
         """Make these changes, at most a `batch` of them, all in one step."""
         keys: list[str] = []
-        arguments: list[Argument] = ["put", self._replica, self._ttl_ms, self._lease_ms]
-        for each in puts:
-            put = each if each.is_sharable else _without_content(each)
+        arguments: list[Argument] = ["put", self.replica, self._ttl_ms, self._lease_ms]
+        for put in puts:
             keys += self._row(put.id)
             begins = "1" if put.begins else ""
             arguments += [begins, put.birth, put.caller, put.head, put.start, put.end, put.piece, put.ending.value]
@@ -95,8 +114,9 @@ class SharedResponses:
 
     async def load(self, response_id: str, caller: str) -> SharedRow | None:
         """A caller's response, whole or as far as it is."""
-        answer = await self.link.call(self._row(response_id), "load", caller, self._key("replica", ""))
-        if answer == [b""]:
+        answer = await self.link.call(self._row(response_id), "load", caller, *self._grace)
+        if len(answer) == 1:
+            _state(answer[0])
             return None
         try:
             state, birth, ended_at, count, head, *pieces = answer
@@ -107,7 +127,7 @@ class SharedResponses:
     async def tail(self, response_id: str, birth: str, first: int) -> SharedTail:
         """The pieces of a response from number ``first`` on, and its state; `MISSING` for another row than before."""
         async with self._following:
-            answer = await self.link.call(self._row(response_id), "tail", birth, first, self._key("replica", ""))
+            answer = await self.link.call(self._row(response_id), "tail", birth, first, *self._grace)
         if len(answer) == 1:
             return SharedTail(_state(answer[0]), 0.0, 0, [])
         try:
@@ -117,7 +137,7 @@ class SharedResponses:
 
     async def state(self, response_id: str) -> ResponseState:
         """The state of a response."""
-        [state] = await self.link.call(self._row(response_id)[:1], "state")
+        [state] = await self.link.call(self._row(response_id)[:1], "state", *self._grace)
         return _state(state)
 
     async def cancel(self, response_id: str, caller: str) -> bool:
@@ -168,15 +188,13 @@ def batches(changes: Sequence[T], size_of: Callable[[T], int]) -> list[list[T]]:
     return found
 
 
-def _without_content(put: Put) -> Put:
-    return put._replace(head=b"", piece=b"", end=put.start, ending=Ending.UNSHARED)
-
-
 def _result(answer: bytes) -> PutResult:
     return PutResult("at", int(answer)) if answer.isdigit() else PutResult(answer.decode("ascii", "replace"))
 
 
 def _state(answer: bytes) -> ResponseState:
+    if answer == b"?":
+        raise RedisAwayError(RedisProblem("lost", "redis has lost responses a moment ago, which may be written again"))
     try:
         return ResponseState(answer.decode())
     except ValueError:

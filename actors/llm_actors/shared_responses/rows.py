@@ -31,6 +31,15 @@ class ReplicaOrder(StrEnum):
     """Go on for a while: somebody follows it at another replica."""
 
 
+class ReplicaNews(NamedTuple):
+    """What a replica hears of the others: their orders, each with the id of a response. ``is_known``: whether it was
+    known itself; if not, it was not heard of for too long, or Redis has lost what it knew.
+    """
+
+    orders: list[tuple[ReplicaOrder, str]]
+    is_known: bool
+
+
 class Ending(StrEnum):
     """What a `Put` ends with."""
 
@@ -61,10 +70,11 @@ class Put(NamedTuple):
         """Its approximate size in bytes."""
         return len(self.head) + len(self.piece)
 
-    @property
-    def is_sharable(self) -> bool:
-        """Whether it is small enough."""
-        return self.size <= LARGEST_BYTES
+    def within_bounds(self) -> Put:
+        """The same; if it is too large, without content and with an end that says so."""
+        if self.size <= LARGEST_BYTES:
+            return self
+        return self._replace(head=b"", piece=b"", end=self.start, ending=Ending.UNSHARED)
 
 
 class PutResult(NamedTuple):

@@ -113,7 +113,7 @@ class ReplicaMirror:
             if run.log.end is not None:  # somebody else has read it (`refresh`)
                 return
             now = trio.current_time()
-            if run.log.followers:
+            if run.log.followers or run.is_cancelled_by_client:  # until the order to cancel shows
                 self._needed_at = now
             try:
                 await self._step()

@@ -146,7 +146,7 @@ class Replicas:
             if not self._response_store.knows(response_id):
                 await self._load(response_id, caller)
         except RedisAwayError:
-            if known is None or known.is_foreign:
+            if known is None or known.is_foreign or known.is_gone:
                 raise _unavailable() from None
 
     async def is_deleted(self, response_id: str) -> bool:
@@ -211,15 +211,16 @@ class Replicas:
     # -- writing -------------------------------------------------------------------------------------------------------
 
     async def _exchange(self) -> None:
-        self._held.release(trio.current_time())
         try:
             async with self._exchanging:
-                for order, response_id in await self._shared.sync():
+                news = await self._shared.sync()
+                for order, response_id in news.orders:
                     self._obey(order, response_id)
+                self._held.release(trio.current_time())
                 for caller, new in tuple(self._new_ids.items()):
                     await self._issue(caller, new)
                 sessions = self._shared.link.sessions
-                await self._write(all_rows=sessions != self._sessions)
+                await self._write(all_rows=sessions != self._sessions or not news.is_known)
                 self._sessions = sessions
         except RedisAwayError:
             self._let_nobody_wait()
@@ -297,7 +298,7 @@ class Replicas:
             return None
         birth = self._births[stored.id]
         put = Put(stored.id, stored.caller, birth, not progress.has_row, head, start, end, piece, ending)
-        return _Change(progress, put)
+        return _Change(progress, put.within_bounds())
 
     def _note(self, change: _Change, result: PutResult) -> None:
         """Go on from what became of a change."""
@@ -310,7 +311,7 @@ class Replicas:
             if put.ending is Ending.OPEN:
                 progress.advance(ended=False)
             else:
-                stored.is_shared = put.ending is Ending.ENDED and put.is_sharable
+                stored.is_shared = put.ending is Ending.ENDED
                 self._done(progress)
         elif result.is_gone:
             progress.has_row, progress.position = False, 0
