@@ -388,10 +388,11 @@ async def test_workers_ask_each_other_for_what_is_not_in_redis(server: Redis) ->
 
 async def test_a_copy_of_another_worker_is_not_retrieved_after_a_replica_has_deleted_it(server: Redis) -> None:
     """The worker has it from its sibling, because Redis was away."""
+    links = shared(server), shared(server)
     with TemporaryDirectory(prefix="llm-") as folder:
         async with (
-            open_server(shared=shared(server), siblings=worker(folder, 1)) as one,
-            open_server(shared=shared(server), siblings=worker(folder, 2)) as sibling,
+            open_server(shared=links[0], siblings=worker(folder, 1)) as one,
+            open_server(shared=links[1], siblings=worker(folder, 2)) as sibling,
             open_server(shared=shared(server)) as replica,
         ):
             server.kill()
@@ -399,6 +400,9 @@ async def test_a_copy_of_another_worker_is_not_retrieved_after_a_replica_has_del
             assert (await sibling.request("GET", path)).status == 200
             server.start()
             await until(replica, path, "completed")
+            with trio.fail_after(30):
+                while not all(each.link.is_open for each in links):  # noqa: ASYNC110
+                    await trio.sleep(0.02)
             assert (await replica.request("DELETE", path)).status == 200
             assert (await one.request("GET", path)).status == 404
             assert (await sibling.request("GET", path)).status == 404
