@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from llm_protocol.requests import ChatRequest
 from llm_protocol.secret import Secret
 from llm_protocol.wires.responses import ResponseOptions
 from llm_runtime.config import ServerLimits
-from llm_runtime.server import replicas as module
+from llm_runtime.server import unwritten
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.replicas import Replicas
 from llm_runtime.server.response_store import ResponseStore, StoredResponse
@@ -38,14 +38,14 @@ class FakeRedis:
         self.calls: list[tuple[str, tuple[Argument, ...]]] = []
         self.rows: dict[str, str] = {}
         """The ending of each row that was put."""
-        self.before: Callable[[str, Sequence[str]], Any] | None = None
+        self.before: Callable[[str, Sequence[Argument]], Awaitable[None]] | None = None
         """Called, and awaited, before each call."""
 
     async def call(self, keys: Sequence[str], *arguments: Argument, **_: object) -> list[bytes]:
         await trio.lowlevel.checkpoint()
         what = str(arguments[0])
         if self.before is not None:
-            await self.before(what, keys)
+            await self.before(what, arguments)
         if self.is_away:
             raise RedisAwayError(RedisProblem(UNREACHABLE, "away"))
         self.calls.append((what, arguments))
@@ -65,10 +65,10 @@ class FakeRedis:
 class Maker:
     """A replica and its Redis."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, ttl_s: float = 1000.0, **limits: Any) -> None:
         self.redis = FakeRedis()
         self.store = ResponseStore(ServerLimits(**limits))
-        shared = SharedResponses(RedisServer(url=Secret("redis://127.0.0.1:1/0")), ttl_s=1000.0)
+        shared = SharedResponses(RedisServer(url=Secret("redis://127.0.0.1:1/0")), ttl_s=ttl_s)
         monkeypatch.setattr(shared.link, "call", self.redis.call)
         monkeypatch.setattr(shared.link, "run", trio.sleep_forever)
         shared.link.tried.set()
@@ -115,7 +115,7 @@ async def test_what_is_deleted_while_others_are_packed_is_not_written(
         await packed.wait()
         return function(*args)
 
-    monkeypatch.setattr(module, "run_large", slow)
+    monkeypatch.setattr(unwritten, "run_large", slow)
     first, second, third = maker.begin(), maker.begin(), maker.begin()
     async with maker.running():
         await packing.wait()
@@ -130,7 +130,7 @@ async def test_what_is_deleted_while_others_are_packed_is_not_written(
 async def test_a_bug_in_one_exchange_is_logged_and_the_next_one_goes_on(
     maker: Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def bug(what: str, _: Sequence[str]) -> None:
+    async def bug(what: str, _: Sequence[Argument]) -> None:
         maker.redis.before = None
         raise KeyError(what)
 
@@ -143,7 +143,7 @@ async def test_a_bug_in_one_exchange_is_logged_and_the_next_one_goes_on(
 
 
 async def test_a_deletion_that_is_cancelled_leaves_the_response_with_its_writer(maker: Maker) -> None:
-    async def frozen(what: str, _: Sequence[str]) -> None:
+    async def frozen(what: str, _: Sequence[Argument]) -> None:
         if what == "order":
             await trio.sleep_forever()
 
@@ -180,3 +180,57 @@ async def test_the_ids_of_a_vendor_that_one_caller_receives_are_few_commands(mak
     assert {each for arguments in written for each in arguments if isinstance(each, bytes)} == {
         b"%d" % number for number in range(2_500)
     }
+
+
+async def test_what_memory_has_no_room_for_while_redis_is_away_is_written_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    maker = Maker(monkeypatch, stored_mb=0)
+    maker.redis.is_away = True
+    async with maker.running():
+        made = [maker.complete() for _ in range(100)]
+        maker.store.tick(trio.current_time())
+        assert all(each.is_gone for each in made)
+        with pytest.raises(HttpError):
+            await maker.replicas.bring(made[0].id, "")
+        await trio.sleep(10)
+        maker.redis.is_away = False
+        await trio.sleep(1)
+        assert maker.redis.rows == {each.id: "e" for each in made}
+
+
+async def test_beyond_a_limit_of_bytes_the_oldest_are_lost_and_their_rows_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(unwritten, "UNWRITTEN_BYTES", 100_000)
+    maker = Maker(monkeypatch, stored_mb=0)
+    begun = maker.begin()
+    async with maker.running():
+        await trio.sleep(1)
+        maker.redis.is_away = True
+        end_text(begun.run)
+        maker.store.tick(trio.current_time())
+        made = [maker.complete("x" * 10_000) for _ in range(50)]
+        maker.store.tick(trio.current_time())
+        await trio.sleep(1)
+        pending = [each for each in made if maker.replicas.find(each.id) is not None]
+        assert 1 < len(pending) <= 10
+        assert pending == made[-len(pending) :]
+        maker.redis.is_away = False
+        await trio.sleep(1)
+        assert [maker.redis.rows.get(each.id) for each in pending] == ["e"] * len(pending)
+        assert maker.redis.rows[begun.id] == "i"
+    assert caplog.text.count("responses are lost") == 1
+
+
+async def test_what_has_expired_while_redis_was_away_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = Maker(monkeypatch, ttl_s=5.0, stored_mb=0)
+    maker.redis.is_away = True
+    async with maker.running():
+        stored = maker.complete()
+        maker.store.tick(trio.current_time())
+        await trio.sleep(7)
+        maker.redis.is_away = False
+        await trio.sleep(1)
+        assert maker.replicas.find(stored.id) is None
+        assert maker.redis.rows == {stored.id: "i"}

@@ -323,6 +323,12 @@ BOUNDS = (
         ("test_other_processes_are_asked_once_for_each_id_and_not_for_too_many",),
     ),
     Bound(
+        "UNWRITTEN_BYTES",
+        "Bytes of responses that have ended, that memory has no room for, and that wait until Redis is back; the "
+        "oldest are lost.",
+        ("test_beyond_a_limit_of_bytes_the_oldest_are_lost_and_their_rows_ended",),
+    ),
+    Bound(
         "LINGERING_RESPONSES",
         "Answers kept for `llm_runtime.connect` whose connection broke.",
         ("test_of_answers_that_wait_for_their_clients_the_oldest_make_room",),
@@ -370,6 +376,7 @@ BOUNDS = (
 OTHERS = frozenset(
     (
         "CLOSE_SECONDS", "ECHOED_CHARACTERS", "ECHOED_INPUT_CHARACTERS", "EXHAUSTED_PAUSE_SECONDS",
+        "GIVEN_UP_ROWS",
         "HOLD_SECONDS", "KEEPALIVE_IDLE_SECONDS", "ISSUED_AT_ONCE", "KEEPALIVE_INTERVAL_SECONDS", "LANE_NAME",
         "LATER_SECONDS", "LINGER_BYTES", "MIRROR_BEHIND_SECONDS", "MIRROR_UNFOLLOWED_SECONDS", "ORDER_SECONDS",
         "PAGE_ITEMS", "PARTING_SECONDS", "RECEIVE_BYTES", "RECENT_BYTES", "REPLICA_IDLE_SECONDS",

@@ -18,7 +18,7 @@
 --   "leave"                         KEYS: the same. The replica ends.
 --   "put", replica, ms, lease ms, {begin, birth, caller, head, from, to, piece, end}...
 --                                   KEYS: hash and list of each, replica. Renews the replica if it is there.
---                                   begin: "1" or ""; end: "", "e" or "l". Returns for each "ok",
+--                                   begin: "1" or ""; end: "", "e", "i" or "l". Returns for each "ok",
 --                                   the number of events that are there ("from" was another), "gone" (no such row), "lost"
 --                                   (interrupted, or of another replica), "deleted".
 --   "load", caller, base, grace     KEYS: hash, list. Returns {"" or "?"} or {state, birth, ended at, events, head, piece...}.
@@ -94,7 +94,7 @@ local function put(hash, list, at, replica, ms)
     redis.call('RPUSH', list, piece)
     redis.call('HSET', hash, 'n', to)
   end
-  if ending == 'e' then redis.call('HSET', hash, 's', 'e', 'x', now()) end
+  if ending == 'e' or ending == 'i' then redis.call('HSET', hash, 's', ending, 'x', now()) end
   redis.call('PEXPIRE', hash, ms)
   redis.call('PEXPIRE', list, ms)
   return 'ok'

@@ -51,6 +51,7 @@ class SharedResponses:
     """
 
     def __init__(self, server: RedisServer, *, ttl_s: float) -> None:
+        self.ttl_s = ttl_s
         self._ttl_ms = int(ttl_s * 1000)
         self.replica = token_hex(8)
         """The name of this replica."""

@@ -46,6 +46,8 @@ class Ending(StrEnum):
     OPEN = ""
     """More follows."""
     ENDED = "e"
+    INTERRUPTED = "i"
+    """The replica gives up to write it."""
     UNSHARED = "l"
     """No other replica can have it: see `ResponseState`."""
 

@@ -177,6 +177,14 @@ STORE_FLUSH_SECONDS = 0.1
 STORE_REST_SECONDS = 5.0
 """The time without writes after the store failed to take one."""
 
+UNWRITTEN_BYTES = 64 * 1024 * 1024
+"""Bytes of responses that have ended, that memory has no room for, and that wait to be written to Redis. The oldest
+ones beyond that are lost.
+"""
+
+GIVEN_UP_ROWS = 10_000
+"""The most of the lost responses whose rows are ended when Redis is back; others are told that they are running."""
+
 REPLICA_IDLE_SECONDS = 1.0
 """The interval at which a replica that makes no stored response looks for orders of the others."""
 

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import islice
 from secrets import token_hex
-from typing import Final, NamedTuple, final
+from typing import NamedTuple, final
 
 import msgspec
 import trio
@@ -49,16 +49,14 @@ from llm_runtime.server.limits import (
     STORE_FLUSH_SECONDS,
     STORE_REST_SECONDS,
 )
-from llm_runtime.server.packing import PackedRequest, pack_events, pack_head, unpack_head, unpack_log
+from llm_runtime.server.packing import PackedRequest, unpack_head, unpack_log
 from llm_runtime.server.persistence import StoredProgress
 from llm_runtime.server.replica_mirror import HeldRuns, ReplicaMirror, end_interrupted
 from llm_runtime.server.response_store import ResponseStore, StoredResponse
+from llm_runtime.server.unwritten import GivenUpRows, next_put, to_give_up
 from llm_runtime.server.wakeup import WakeupEvent
 
 _ID = re.compile(r"resp_[0-9a-f]{32}")
-
-_UNPACKABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
-"""What packing raises for what has no bytes: a lone surrogate, a number beyond 64 bits."""
 
 log = logging.getLogger("llm_runtime.server")
 
@@ -87,6 +85,7 @@ class Replicas:
         self._sessions = 0
         self._new_ids: defaultdict[str, dict[bytes, None]] = defaultdict(dict)
         """Of each caller the ids of vendors that Redis does not have yet, the oldest first."""
+        self._given_up = GivenUpRows()
         self._held = HeldRuns()
         self._nursery: trio.Nursery | None = None
 
@@ -140,6 +139,8 @@ class Replicas:
         progress = self._live.get(response_id)
         if known is not None and not known.is_shared and (progress is None or not progress.has_row):
             return  # it is in this process only
+        if known is None and progress is not None and progress.stored.caller == caller and not progress.has_row:
+            raise _unavailable()  # it waits to be written, and is not in memory otherwise
         try:
             if known is not None:
                 await self._check(known)
@@ -211,6 +212,7 @@ class Replicas:
     # -- writing -------------------------------------------------------------------------------------------------------
 
     async def _exchange(self) -> None:
+        self._give_up()
         try:
             async with self._exchanging:
                 news = await self._shared.sync()
@@ -224,6 +226,13 @@ class Replicas:
                 self._sessions = sessions
         except RedisAwayError:
             self._let_nobody_wait()
+
+    def _give_up(self) -> None:
+        """Drop what is too much, while Redis does not take it."""
+        before = trio.current_time() - self._shared.ttl_s
+        for progress in to_give_up(tuple(self._live.values()), before=before):
+            self._given_up.add(progress, self._births[progress.stored.id])
+            self._done(progress)
 
     async def _issue(self, caller: str, new: dict[bytes, None]) -> None:
         while digests := tuple(islice(new, ISSUED_AT_ONCE)):
@@ -271,33 +280,20 @@ class Replicas:
                 results = await self._shared.put([each.put for each in batch])
                 for change, result in zip(batch, results, strict=True):
                     self._note(change, result)
+        for puts in batches(self._given_up.puts, lambda each: each.size):
+            await self._shared.put(puts)
+            self._given_up.ended(puts)
 
     async def _change(self, progress: StoredProgress, *, is_due: bool) -> _Change | None:
         stored = progress.stored
         if self._live.get(stored.id) is not progress:  # deleted while an earlier one was packed
             return None
-        if stored.is_gone:  # memory had no room for it while Redis was away
-            self._done(progress)
+        run_log = stored.run.log
+        if progress.has_row and len(run_log) == progress.position and run_log.end is None and not is_due:
             return None
-        run_log, start = stored.run.log, progress.position
-        end, has_ended = len(run_log), run_log.end is not None
-        if progress.has_row and end == start and not has_ended and not is_due:
-            return None
-        ending = Ending.ENDED if has_ended else Ending.OPEN
-        head = piece = b""
-        try:
-            piece = pack_events(run_log.read(start)) if end > start else b""
-            if not progress.has_row:
-                head = await run_large(
-                    stored.asked_bytes, pack_head, stored.inbound, stored.options, stored.asked_bytes
-                )
-        except _UNPACKABLE:
-            log.warning("response %s cannot be written to redis", stored.id)
-            end, piece, ending = start, b"", Ending.UNSHARED
+        put = await next_put(progress, self._births[stored.id])
         if self._live.get(stored.id) is not progress:  # deleted while it was packed
             return None
-        birth = self._births[stored.id]
-        put = Put(stored.id, stored.caller, birth, not progress.has_row, head, start, end, piece, ending)
         return _Change(progress, put.within_bounds())
 
     def _note(self, change: _Change, result: PutResult) -> None:
