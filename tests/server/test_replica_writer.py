@@ -55,7 +55,7 @@ class FakeRedis:
             for number, row in enumerate(rows):
                 self.rows[row] = str(arguments[first + 8 * number + 7])
             return [b"ok"] * len(rows)
-        return [b"ok"] if what == "order" else []
+        return {"order": [b"ok"], "sync": [b"1"]}.get(what, [])
 
     def count(self, what: str) -> int:
         """How often this was called."""
