@@ -234,3 +234,53 @@ async def test_what_has_expired_while_redis_was_away_is_not_written(monkeypatch:
         await trio.sleep(1)
         assert maker.replicas.find(stored.id) is None
         assert maker.redis.rows == {stored.id: "i"}
+
+
+async def test_a_change_that_redis_does_not_take_in_time_stops_no_other(
+    maker: Maker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own replica keeps it."""
+
+    async def too_slow(what: str, arguments: Sequence[Argument]) -> None:
+        if what == "put" and sum(len(each) for each in arguments if isinstance(each, bytes)) > 2_000_000:
+            await trio.sleep(2)
+            raise RedisAwayError(RedisProblem(UNREACHABLE, "no response within 2000 ms"))
+
+    maker.redis.before = too_slow
+    large, small = maker.complete("x" * 3_000_000), maker.complete()
+    async with maker.running():
+        await trio.sleep(4)
+        assert maker.redis.rows == {small.id: "e"}
+        await trio.sleep(10)
+        assert maker.redis.rows == {small.id: "e", large.id: "l"}
+        assert maker.store.find_any(large.id) is large
+        assert not large.is_shared
+    assert caplog.text.count("cannot be written") == 1
+
+
+async def test_an_orderly_end_waits_a_moment_for_redis_to_be_back(maker: Maker) -> None:
+    async with maker.running(), trio.open_nursery() as nursery:
+        await trio.sleep(1)
+        maker.redis.is_away = True
+        stored = maker.complete()
+
+        async def back() -> None:
+            await trio.sleep(1.5)
+            maker.redis.is_away = False
+
+        nursery.start_soon(back)
+        await maker.replicas.flush()
+        assert maker.redis.rows == {stored.id: "e"}
+        assert maker.redis.calls[-1][0] == "leave"
+        maker.replicas.wake()
+        await trio.sleep(5)
+        assert maker.redis.calls[-1][0] == "leave", "it has left"
+
+
+async def test_an_orderly_end_does_not_wait_for_long(maker: Maker) -> None:
+    maker.redis.is_away = True
+    maker.complete()
+    async with maker.running():
+        began = trio.current_time()
+        await maker.replicas.flush()
+        assert trio.current_time() - began < 3

@@ -9,7 +9,7 @@ have done its work, or not.
 """
 
 from llm_actors.redis import RedisAwayError
-from llm_actors.shared_responses.responses import LEASE_SECONDS, SharedResponses, batches
+from llm_actors.shared_responses.responses import BATCH_BYTES, LEASE_SECONDS, SharedResponses, batches
 from llm_actors.shared_responses.rows import (
     Ending,
     Put,
@@ -22,6 +22,7 @@ from llm_actors.shared_responses.rows import (
 )
 
 __all__ = [
+    "BATCH_BYTES",
     "LEASE_SECONDS",
     "Ending",
     "Put",

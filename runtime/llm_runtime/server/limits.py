@@ -185,6 +185,12 @@ ones beyond that are lost.
 GIVEN_UP_ROWS = 10_000
 """The most of the lost responses whose rows are ended when Redis is back; others are told that they are running."""
 
+PUT_FAILURES = 3
+"""How often a large change of one response is tried. If Redis does not take it in time, no other replica gets it."""
+
+REPLICA_FLUSH_SECONDS = 2.0
+"""How long a server that ends tries to write to Redis what has ended. The next session with Redis begins by then."""
+
 REPLICA_IDLE_SECONDS = 1.0
 """The interval at which a replica that makes no stored response looks for orders of the others."""
 

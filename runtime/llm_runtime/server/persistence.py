@@ -70,7 +70,7 @@ class ResponseWriter(Protocol):
 class StoredProgress:
     """How far a response is in the file, or in Redis, for those who tell a client of it."""
 
-    __slots__ = ("_watchers", "_writer", "begun", "ended", "has_row", "position", "stored")
+    __slots__ = ("_watchers", "_writer", "begun", "ended", "failures", "has_row", "position", "stored")
 
     def __init__(self, stored: StoredResponse, writer: ResponseWriter) -> None:
         self.stored = stored
@@ -81,6 +81,8 @@ class StoredProgress:
         self.has_row = False
         self.position = 0
         """How many of its events are in the file."""
+        self.failures = 0
+        """How often in succession Redis did not take a large change of it."""
         self._writer = writer
         self._watchers: list[Callable[[], None]] = []
 

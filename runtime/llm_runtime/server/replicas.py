@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import islice
 from secrets import token_hex
-from typing import NamedTuple, final
+from typing import final
 
 import msgspec
 import trio
@@ -26,7 +26,6 @@ from llm_actors.redis import RedisProblem
 from llm_actors.run import Run
 from llm_actors.shared_responses import (
     Ending,
-    Put,
     PutResult,
     RedisAwayError,
     ReplicaOrder,
@@ -44,6 +43,7 @@ from llm_runtime.server.limits import (
     ISSUED_AT_ONCE,
     ISSUED_IDS,
     LATER_SECONDS,
+    REPLICA_FLUSH_SECONDS,
     REPLICA_IDLE_SECONDS,
     REPLICA_START_SECONDS,
     STORE_FLUSH_SECONDS,
@@ -53,17 +53,12 @@ from llm_runtime.server.packing import PackedRequest, unpack_head, unpack_log
 from llm_runtime.server.persistence import StoredProgress
 from llm_runtime.server.replica_mirror import HeldRuns, ReplicaMirror, end_interrupted
 from llm_runtime.server.response_store import ResponseStore, StoredResponse
-from llm_runtime.server.unwritten import GivenUpRows, next_put, to_give_up
+from llm_runtime.server.unwritten import Change, GivenUpRows, next_put, put_changes, to_give_up
 from llm_runtime.server.wakeup import WakeupEvent
 
 _ID = re.compile(r"resp_[0-9a-f]{32}")
 
 log = logging.getLogger("llm_runtime.server")
-
-
-class _Change(NamedTuple):
-    progress: StoredProgress
-    put: Put
 
 
 @final
@@ -83,6 +78,7 @@ class Replicas:
         self._exchanging = trio.Lock()
         self._mirrors: dict[str, ReplicaMirror] = {}
         self._sessions = 0
+        self._is_leaving = False
         self._new_ids: defaultdict[str, dict[bytes, None]] = defaultdict(dict)
         """Of each caller the ids of vendors that Redis does not have yet, the oldest first."""
         self._given_up = GivenUpRows()
@@ -202,10 +198,16 @@ class Replicas:
                     await self._wakeup.wait()
 
     async def flush(self) -> None:
-        """Write everything that is pending, before the server ends."""
-        await self._exchange()
+        """Write what has ended, before the server ends. Tries again for `REPLICA_FLUSH_SECONDS`."""
+        with trio.move_on_after(REPLICA_FLUSH_SECONDS):
+            await self._exchange()
+            while any(each.stored.run.log.end is not None for each in self._live.values()):
+                await trio.sleep(STORE_FLUSH_SECONDS)
+                await self._exchange()
+        self._is_leaving = True
         try:
-            await self._shared.leave()
+            async with self._exchanging:
+                await self._shared.leave()
         except RedisAwayError:
             log.warning("redis is away: what the other replicas do not have yet is lost")
 
@@ -215,6 +217,8 @@ class Replicas:
         self._give_up()
         try:
             async with self._exchanging:
+                if self._is_leaving:
+                    return
                 news = await self._shared.sync()
                 for order, response_id in news.orders:
                     self._obey(order, response_id)
@@ -271,20 +275,20 @@ class Replicas:
 
     async def _write(self, *, all_rows: bool) -> None:
         """``all_rows``: those without news, too, which Redis may have lost."""
-        live = tuple(self._live.values())
+        live = sorted(self._live.values(), key=lambda each: each.failures)  # the others do not wait for these
         changes = [change for each in live if (change := await self._change(each, is_due=all_rows))]
         for batch in batches(changes, lambda each: each.put.size):
             # What was deleted while this waited must not be written again.
             batch = [each for each in batch if self._live.get(each.put.id) is each.progress]
             if batch:
-                results = await self._shared.put([each.put for each in batch])
+                results = await put_changes(self._shared, batch)
                 for change, result in zip(batch, results, strict=True):
                     self._note(change, result)
         for puts in batches(self._given_up.puts, lambda each: each.size):
             await self._shared.put(puts)
             self._given_up.ended(puts)
 
-    async def _change(self, progress: StoredProgress, *, is_due: bool) -> _Change | None:
+    async def _change(self, progress: StoredProgress, *, is_due: bool) -> Change | None:
         stored = progress.stored
         if self._live.get(stored.id) is not progress:  # deleted while an earlier one was packed
             return None
@@ -294,16 +298,16 @@ class Replicas:
         put = await next_put(progress, self._births[stored.id])
         if self._live.get(stored.id) is not progress:  # deleted while it was packed
             return None
-        return _Change(progress, put.within_bounds())
+        return Change(progress, put.within_bounds())
 
-    def _note(self, change: _Change, result: PutResult) -> None:
+    def _note(self, change: Change, result: PutResult) -> None:
         """Go on from what became of a change."""
         progress, put = change
         stored = progress.stored
         if self._live.get(stored.id) is not progress:
             return
         if result.is_done:
-            progress.has_row, progress.position = True, put.end
+            progress.has_row, progress.position, progress.failures = True, put.end, 0
             if put.ending is Ending.OPEN:
                 progress.advance(ended=False)
             else:

@@ -7,11 +7,11 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
-from llm_actors.shared_responses import Ending, Put
+from llm_actors.shared_responses import BATCH_BYTES, Ending, Put, PutResult, RedisAwayError, SharedResponses
 from llm_actors.threads import run_large
-from llm_runtime.server.limits import GIVEN_UP_ROWS, UNWRITTEN_BYTES
+from llm_runtime.server.limits import GIVEN_UP_ROWS, PUT_FAILURES, UNWRITTEN_BYTES
 from llm_runtime.server.packing import pack_events, pack_head
 from llm_runtime.server.persistence import StoredProgress
 
@@ -21,12 +21,32 @@ _UNPACKABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
 log = logging.getLogger("llm_runtime.server")
 
 
+class Change(NamedTuple):
+    """What is written next of a response."""
+
+    progress: StoredProgress
+    put: Put
+
+
+async def put_changes(shared: SharedResponses, batch: Sequence[Change]) -> list[PutResult]:
+    """Have Redis take a batch. Raises `RedisAwayError`; a large change that was alone in it has failed then."""
+    try:
+        return await shared.put([each.put for each in batch])
+    except RedisAwayError:
+        if len(batch) == 1 and batch[0].put.size > BATCH_BYTES:
+            batch[0].progress.failures += 1
+        raise
+
+
 async def next_put(progress: StoredProgress, birth: str) -> Put:
     """All that Redis does not have yet of a response, as one change of its row."""
     stored, start = progress.stored, progress.position
     run_log = stored.run.log
     end, ending = len(run_log), Ending.OPEN if run_log.end is None else Ending.ENDED
     head = piece = b""
+    if progress.failures >= PUT_FAILURES:
+        log.warning("response %s cannot be written to redis: it takes too long", stored.id)
+        return Put(stored.id, stored.caller, birth, not progress.has_row, b"", start, start, b"", Ending.UNSHARED)
     try:
         piece = pack_events(run_log.read(start)) if end > start else b""
         if not progress.has_row:
