@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from llm_actors.run import Run
 from llm_actors.shared_responses import SharedResponses
@@ -384,6 +385,32 @@ async def test_workers_ask_each_other_for_what_is_not_in_redis(server: Redis) ->
 
 
 # -- Redis is away -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_full_redis_is_read_and_deleted_from(server: Redis) -> None:
+    async with two_replicas(server) as two:
+        path = f"/v1/responses/{(await two.one.request('POST', '/v1/responses', ASK)).json['id']}"
+        assert server.command("CONFIG", "SET", "maxmemory", "1") == b"+OK\r\n"
+        async with open_server(shared=shared(server)) as third:
+            assert (await third.request("GET", path)).status == 200
+            assert (await third.request("DELETE", path)).status == 200
+        assert (await two.one.request("GET", path)).status == 404
+
+
+async def test_what_a_killed_replica_made_is_interrupted_in_a_full_redis_too(server: Redis) -> None:
+    async with two_replicas(server, hanging) as two:
+        path = f"/v1/responses/{await background(two.one)}"
+        assert (await two.other.request("GET", "/v1/responses/resp_none")).status == 404
+        two.end_one.cancel()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert server.command("CONFIG", "SET", "maxmemory", "1") == b"+OK\r\n"
+        server.evaluate(LEAVE, (), b"")
+        async with open_server(shared=shared(server)) as third:
+            await until(third, path, "incomplete")
+
+
+LEAVE = "for _, key in ipairs(redis.call('KEYS', '*:replica:*')) do redis.call('DEL', key) end return ''"
+"""All replicas have not been heard of for too long."""
 
 
 async def test_a_copy_of_another_worker_is_not_retrieved_after_a_replica_has_deleted_it(server: Redis) -> None:

