@@ -116,7 +116,7 @@ async def test_a_redacted_request_cannot_be_replayed_and_a_bad_name_is_told(tmp_
     config.write_text(config.read_text() + 'keys = ["nobody"]\n')
     done = await commands.run("serve", "--config", str(config), **SECRETS)
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert 'request_log.keys: "nobody" is no key' in done.err
+    assert 'request_log.keys: there is no key "nobody"' in done.err
 
 
 def run_of(text: str) -> Run:

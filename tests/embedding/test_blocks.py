@@ -43,7 +43,7 @@ async def test_cancelling_the_nursery_around_a_runtime_ends_the_call_at_the_vend
 
 
 def test_a_key_that_is_no_secret_is_refused_without_being_said() -> None:
-    with pytest.raises(TypeError, match=r"^api_key is a Secret: write api_key=Secret\(...\)$"):
+    with pytest.raises(TypeError, match=r"^api_key must be a Secret: write api_key=Secret\(...\)$"):
         Provider(kind=LLMProvider.OPENAI, api_key="sk-CANARY")  # type: ignore[arg-type]
 
 

@@ -107,7 +107,7 @@ async def test_the_server_asks_for_the_callers_own() -> None:
 
 def test_a_key_is_for_one_of_them() -> None:
     source = '[providers.a]\nkind = "ollama"\n[keys.x]\nsecret = "env:K"\nadmin = true\nmetrics_only = true'
-    with pytest.raises(ConfigError, match=r"keys\.x: admin and metrics_only exclude each other"):
+    with pytest.raises(ConfigError, match=r"keys\.x: admin and metrics_only cannot both be set"):
         parse(source.encode(), {"K": "k" * 32})
 
 

@@ -64,11 +64,10 @@ def as_said(exc: BaseException, model: str, config: Config) -> BaseException:
         return exc
     failure = exc.failure
     said = failure.message.removeprefix(f"{model}: ").removesuffix(f" {WHOSE_KEY}")
-    if failure.kind in _NOT_REACHED:
-        said = f"{str(config.providers[DAEMON].base_url).removesuffix('/v1')}: {said}"
+    match failure.kind:
+        case FailureKind.NETWORK | FailureKind.TLS | FailureKind.TIMEOUT_CONNECT:  # the message has to say where
+            said = f"{str(config.providers[DAEMON].base_url).removesuffix('/v1')}: {said}"
+        case _:
+            pass
     said = hinted(msgspec.structs.replace(failure, message=said))
     return error_for(msgspec.structs.replace(failure, message=said), exc.partial)
-
-
-_NOT_REACHED = frozenset((FailureKind.NETWORK, FailureKind.TLS, FailureKind.TIMEOUT_CONNECT))
-"""Failures whose message has to say where."""
