@@ -18,7 +18,7 @@ pytest_plugins = ["support.time_limit", "support.suite"]
 
 # The one profile of all property tests. No deadline per example: on a busy machine it says nothing about the code.
 # Half of Hypothesis' own number of examples: the suite runs often, and `bin/fuzz` looks longer.
-hypothesis.settings.register_profile("llm-runtime", deadline=None, print_blob=True, max_examples=50)
+hypothesis.settings.register_profile("llm-runtime", deadline=None, print_blob=True, max_examples=35)
 hypothesis.settings.load_profile("llm-runtime")
 
 

@@ -92,7 +92,7 @@ def test_whatever_happens_to_one_request_nothing_else_notices(scenario: str, hap
     options, limits, vendors = SCENARIOS[scenario]
     happen = HAPPENINGS[happening]
     injector = Injector()
-    step = (4 if scenario.startswith("several") else 1) * (1 if order is Order.OLDEST_FIRST else 2)
+    step = (6 if scenario.startswith("several") else 2) * (1 if order is Order.OLDEST_FIRST else 2)
 
     async def main() -> None:
         async with nothing_left(), world(limits=limits, **vendors) as w:

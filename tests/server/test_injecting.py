@@ -116,7 +116,7 @@ def test_whatever_happens_to_one_client_no_other_notices(kind: str, happening: s
             assert text(await ask(bystander)) == ANSWER
             tasks = w.task_count()
             for at in injector.every_point(
-                (2 if kind == "streamed" else 4) * (1 if order is Order.OLDEST_FIRST else 2)
+                (3 if kind == "streamed" else 6) * (1 if order is Order.OLDEST_FIRST else 2)
             ):
                 victim = Victim(server)
                 asking = victim.ask_over_websocket if kind == "websocket" else victim.ask_over_http
