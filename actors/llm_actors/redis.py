@@ -14,6 +14,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, NamedTuple, final
 from urllib.parse import urlsplit
 
@@ -70,6 +72,12 @@ class RedisProblem(NamedTuple):
 
 
 UNREACHABLE = "unreachable"
+
+
+@cache
+def script_of(package: str, file: str) -> str:
+    """The Lua script in a file of ``package``."""
+    return files(package).joinpath(file).read_text()
 
 
 class RedisAwayError(Exception):

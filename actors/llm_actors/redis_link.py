@@ -14,6 +14,7 @@ from math import inf
 from random import random
 from typing import TypeAlias, final
 
+import msgspec
 import trio
 
 from llm_actors.kernel.errors import is_fatal
@@ -34,7 +35,10 @@ QUEUE_CALLS = 256
 QUEUE_SECONDS = 5.0
 """How long a call waits for its answer, unless it is urgent. Then it fails."""
 
-QUEUE = "queue"
+LEAST_TIMEOUT_SECONDS = 2.0
+"""The time limit of one command, unless the server's is longer: responses are larger than claims of limits, and nobody
+waits for a command longer than it wants to.
+"""
 
 Argument: TypeAlias = str | bytes | int | float
 
@@ -97,7 +101,7 @@ class _Call:
         self.size = sum(len(each) for each in arguments if isinstance(each, (str, bytes)))
         self.done = trio.Event()
         self.answer: list[bytes] | None = None
-        self.problem = RedisProblem(QUEUE, "too many commands wait")
+        self.problem = RedisProblem("queue", "too many commands wait")
 
 
 @final
@@ -115,6 +119,7 @@ class RedisLink:
         without: str,
         first: tuple[Sequence[str], Sequence[Argument]],
     ) -> None:
+        server = msgspec.structs.replace(server, timeout_s=max(server.timeout_s, LEAST_TIMEOUT_SECONDS))
         self._server = server
         self._source = source
         self._what = what

@@ -296,7 +296,7 @@ class Tree:
             observer=self._actors.observer,
             cache=self._actors.cache,
             caches=config.cached,
-            flight_wait_s=config.cache.flight_wait_s,
+            flight_wait_s=config.cache.flight_wait_s if config.cache.redis else None,
             target_of=partial(_target_of, specs),
             cost_of=self._cost_of,
             has_own_price=lambda each: own_prices.find(each.provider, each.model) is not None,

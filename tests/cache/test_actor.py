@@ -75,7 +75,7 @@ class SlowTier:
 
 @asynccontextmanager
 async def cache_on(tier: SlowTier) -> AsyncIterator[CacheRef]:
-    actor = CacheActor(Memory(1_000_000), lifetimes=Lifetimes(TTL), disk=Disk(tier))
+    actor = CacheActor(Memory(1_000_000), lifetimes=Lifetimes(TTL), second=Disk(tier))
     async with alone(actor, name="cache", mailbox=CACHE_MAILBOX) as lone:
         yield lone.ref
 
@@ -422,7 +422,7 @@ async def test_what_the_file_keeps_too_long_for_its_provider_is_a_miss(mock_cloc
     for name in ("quick", "slow"):
         tier.kept[key(name)] = pack(msgspec.structs.replace(answer(), provider=name)) or b""
     lifetimes = Lifetimes(TTL, {"quick": 60.0, "slow": 61.0})
-    actor = CacheActor(Memory(1_000_000), lifetimes=lifetimes, disk=Disk(tier))
+    actor = CacheActor(Memory(1_000_000), lifetimes=lifetimes, second=Disk(tier))
     async with alone(actor, name="cache", mailbox=CACHE_MAILBOX) as lone:
         assert await lookup(lone.ref, key("quick")) is None
         assert await lookup(lone.ref, key("slow")) is not None

@@ -70,7 +70,7 @@ class SharedTier:
 
 @asynccontextmanager
 async def cache_on(tier: SharedTier) -> AsyncIterator[CacheRef]:
-    actor = CacheActor(Memory(1_000_000), lifetimes=Lifetimes(TTL), disk=tier)
+    actor = CacheActor(Memory(1_000_000), lifetimes=Lifetimes(TTL), second=tier)
     async with alone(actor, name="cache", mailbox=CACHE_MAILBOX) as lone:
         yield lone.ref
 
@@ -96,7 +96,7 @@ async def test_a_lookup_ends_when_its_caller_has_left(is_claim: bool, autojump_c
     tier.hangs = True
     async with cache_on(tier) as cache:
         with trio.move_on_after(0.01):
-            await (lookup_or_wait(cache, key(1)) if is_claim else lookup(cache, key(1)))
+            await (lookup_or_wait(cache, key(1), wait_s=30.0) if is_claim else lookup(cache, key(1)))
         await trio.testing.wait_all_tasks_blocked()
         assert (tier.hanging, tier.cancelled) == (0, 1)
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_actors.limiter.budget_window import NOTHING, Amount
-from llm_actors.limiter.budget_wire import BudgetQuestion, decode, encode, source
+from llm_actors.limiter.budget_wire import BudgetQuestion, decode, encode
 from llm_actors.limiter.budgets import BudgetRefused, Budgets, SpendAsk
+from llm_actors.redis import script_of
 from llm_protocol.budgets import Budget, Payer
 from support.ledger import VirtualRedis
 
@@ -37,7 +38,7 @@ class World:
     def __init__(self) -> None:
         self.mono = 0.0
         self.wall = NOON
-        self.redis = VirtualRedis(lambda: NOON + self.mono, source())
+        self.redis = VirtualRedis(lambda: NOON + self.mono, script_of("llm_actors.limiter", "budgets.lua"))
         self.billed: dict[float, float] = {}
         self.unheard: dict[tuple[str, float], float] = {}
         self.lost_at = -100.0

@@ -270,7 +270,7 @@ async def test_a_cached_and_limited_request_costs_at_most_four_actor_calls(monke
                 first, calls[:] = list(calls), []
                 await rt.send(chat())
 
-    assert first == ["Accept", "LookUpToMake", "Reserve", "Generate"]
+    assert first == ["Accept", "Lookup", "Reserve", "Generate"]
     assert calls == ["Accept"]  # what is in memory is read there
 
 

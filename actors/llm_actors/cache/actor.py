@@ -68,30 +68,30 @@ class SecondTier(Protocol):
 
 @final
 class CacheActor:
-    """The `ResponseCache`. ``disk``: the second tier, if there is one."""
+    """The `ResponseCache`. ``second``: the tier behind the memory, if there is one."""
 
-    def __init__(self, memory: Memory, *, lifetimes: Lifetimes, disk: SecondTier | None = None) -> None:
+    def __init__(self, memory: Memory, *, lifetimes: Lifetimes, second: SecondTier | None = None) -> None:
         self._memory = memory
         self._lifetimes = lifetimes
-        self._disk = disk
+        self._second = second
 
     async def run(self, inbox: Inbox[CacheMessage], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until asked to stop; then write the queued entries, within `FLUSH_SECONDS`. Starts without the file."""
         inbox.checkpoint(Kept(self._memory))
         try:
             async with trio.open_nursery() as self._nursery:
-                if self._disk is not None:
-                    self._nursery.start_soon(self._disk.run)
+                if self._second is not None:
+                    self._nursery.start_soon(self._second.run)
                 inbox.answer_reads(Lookup, self._read)
                 inbox.answer_reads(GetCacheStatistics, lambda _: self._statistics())
                 task_status.started()
                 await serve_at_once(inbox, self._handle)
-                if self._disk is not None:
-                    self._disk.finish()
+                if self._second is not None:
+                    self._second.finish()
                 self._nursery.cancel_scope.deadline = trio.current_time() + FLUSH_SECONDS
         finally:
-            if self._disk is not None:
-                await self._disk.close()
+            if self._second is not None:
+                await self._second.close()
 
     def _handle(self, delivery: Delivery[CacheMessage]) -> None:
         match delivery.message:
@@ -100,8 +100,8 @@ class CacheActor:
             case LookUpToMake() as message:
                 self._claim(delivery, message)
             case Release(key):
-                if self._disk is not None:
-                    self._disk.release(key)
+                if self._second is not None:
+                    self._second.release(key)
             case Store(answers):
                 for key, response in answers:
                     self._store(key, response)
@@ -126,42 +126,42 @@ class CacheActor:
 
     def _look_up(self, delivery: Delivery[CacheMessage], message: Lookup) -> None:
         missing, found = self._in_memory(message, trio.current_time())
-        if missing and self._disk is not None:
+        if missing and self._second is not None:
             delivery.defer()
-            self._nursery.start_soon(self._look_in_file, self._disk, delivery, message, found, missing)
+            self._nursery.start_soon(self._look_in_second, self._second, delivery, message, found, missing)
         else:
             delivery.reply(message, _answers(message, found))
 
-    async def _look_in_file(
+    async def _look_in_second(
         self,
-        disk: SecondTier,
+        second: SecondTier,
         delivery: Delivery[CacheMessage],
         message: Lookup,
         found: dict[CacheKey, LLMResponse],
         missing: list[CacheKey],
     ) -> None:
         with delivery.scope():
-            for key, filed in (await disk.read(missing)).items():
+            for key, filed in (await second.read(missing)).items():
                 if (response := self._remembered(key, filed)) is not None:
                     found[key] = response
             delivery.reply(message, _answers(message, found))
 
     def _claim(self, delivery: Delivery[CacheMessage], message: LookUpToMake) -> None:
         missing, found = self._in_memory(Lookup((message.key,), message.request_id), trio.current_time())
-        if missing and self._disk is not None:
+        if missing and self._second is not None:
             delivery.defer()
-            self._nursery.start_soon(self._claim_in, self._disk, delivery, message)
+            self._nursery.start_soon(self._claim_in, self._second, delivery, message)
         else:
             delivery.reply(message, _to_make(message, found.get(message.key), is_ours=bool(missing)))
 
-    async def _claim_in(self, disk: SecondTier, delivery: Delivery[CacheMessage], message: LookUpToMake) -> None:
+    async def _claim_in(self, second: SecondTier, delivery: Delivery[CacheMessage], message: LookUpToMake) -> None:
         with delivery.scope():
-            found, is_ours = await disk.claim(message.key)
+            found, is_ours = await second.claim(message.key)
             response = None if found is None else self._remembered(message.key, found)
             # What was found but has expired, or cannot be read, nobody makes: whoever asks does, without a claim.
             is_ours = is_ours or (found is not None and response is None)
             if not delivery.reply(message, _to_make(message, response, is_ours=is_ours)) and is_ours:
-                disk.release(message.key)
+                second.release(message.key)
 
     def _remembered(self, key: CacheKey, filed: Found) -> LLMResponse | None:
         """Copy what the file had to memory. The file keeps everything for the longest lifetime."""
@@ -192,16 +192,16 @@ class CacheActor:
             self._memory.count.errors += 1
             return
         self._memory.put(key, value, expires=trio.current_time() + self._lifetimes.of(response))
-        if self._disk is not None:
-            self._disk.write(Entry(key, value))
+        if self._second is not None:
+            self._second.write(Entry(key, value))
 
     def _statistics(self) -> CacheStatistics:
-        memory, disk = self._memory.statistics(), self._disk
-        if disk is None:
+        memory, second = self._memory.statistics(), self._second
+        if second is None:
             return CacheStatistics(memory=memory)
-        if isinstance(disk, Disk):
-            return CacheStatistics(memory=memory, file=disk.statistics())
-        return CacheStatistics(memory=memory, redis=disk.statistics())
+        if isinstance(second, Disk):
+            return CacheStatistics(memory=memory, file=second.statistics())
+        return CacheStatistics(memory=memory, redis=second.statistics())
 
 
 def _to_make(message: LookUpToMake, response: LLMResponse | None, *, is_ours: bool) -> ToMake:
@@ -239,13 +239,13 @@ def cache_child(
     return ChildSpec(name, make, mailbox=CACHE_MAILBOX)
 
 
-def _cache(policy: CachePolicy, lifetimes: Lifetimes, disk: SecondTier | None, previous: Previous) -> CacheActor:
+def _cache(policy: CachePolicy, lifetimes: Lifetimes, second: SecondTier | None, previous: Previous) -> CacheActor:
     if isinstance(previous, Kept):
         memory = previous.memory
         memory.recount(trio.current_time())
     else:
         memory = Memory(int(policy.memory_mb * MEGABYTE))
-    return CacheActor(memory, lifetimes=lifetimes, disk=disk)
+    return CacheActor(memory, lifetimes=lifetimes, second=second)
 
 
 def _second_tier(

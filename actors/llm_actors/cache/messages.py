@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Iterable, Sequence
-from math import inf
 from typing import NamedTuple, TypeAlias
 
 import trio
@@ -99,7 +98,7 @@ async def lookup_all(cache: CacheRef, keys: Sequence[CacheKey], request_id: str 
         return (None,) * len(keys)
 
 
-async def lookup_or_wait(cache: CacheRef, key: CacheKey, request_id: str = "", *, wait_s: float = inf) -> ToMake:
+async def lookup_or_wait(cache: CacheRef, key: CacheKey, request_id: str = "", *, wait_s: float) -> ToMake:
     """`lookup` for a request that would make what is missing. While another process makes it, this waits, at most
     ``wait_s``. What is ``is_ours`` must be given back with `release`, after `store`.
     """

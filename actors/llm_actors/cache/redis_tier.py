@@ -12,18 +12,15 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Collection, Sequence
-from functools import cache
-from importlib.resources import files
 from secrets import token_hex
 from typing import final
 
-import msgspec
 import trio
 
 from llm_actors.cache.entry import Claimed, Entry, Found
 from llm_actors.cache.key import CacheKey
 from llm_actors.cache.statistics import CacheCounters, TierStatistics, statistics_of
-from llm_actors.redis import RedisAwayError, RedisServer
+from llm_actors.redis import RedisAwayError, RedisServer, script_of
 from llm_actors.redis_link import RedisLink
 
 VALUE_BYTES = 4_000_000
@@ -46,9 +43,6 @@ PIECE_KEYS = 256
 
 READ_SECONDS = 0.08
 """How long a lookup takes at most. What it has found by then is returned."""
-
-LEAST_TIMEOUT_SECONDS = 2.0
-"""The least time limit of one command: large entries take their time, and a lookup does not wait for its command."""
 
 FLIGHT_SECONDS = 10.0
 """How long a flight is held that is not renewed."""
@@ -75,8 +69,8 @@ class RedisTier:
         self._read_s = read_s
         self._process = token_hex(8)
         self._link = RedisLink(
-            msgspec.structs.replace(server, timeout_s=max(server.timeout_s, LEAST_TIMEOUT_SECONDS)),
-            _source(),
+            server,
+            script_of("llm_actors.cache", "cache.lua"),
             what="cached responses are",
             without="until it is back, this process caches on its own",
             first=((self._key("cache", "open"),), ("open",)),
@@ -231,8 +225,3 @@ class RedisTier:
 def _entry(age: bytes, value: bytes) -> Found | None:
     """What Redis has; ``None`` for a missing entry. Raises `ValueError`."""
     return Found(value, float(age)) if value else None
-
-
-@cache
-def _source() -> str:
-    return files("llm_actors.cache").joinpath("cache.lua").read_text()

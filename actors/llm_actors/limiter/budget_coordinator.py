@@ -13,9 +13,9 @@ from typing import final
 
 import trio
 
-from llm_actors.limiter.budget_wire import BudgetQuestion, decode, encode, source
+from llm_actors.limiter.budget_wire import BudgetQuestion, decode, encode
 from llm_actors.limiter.budgets import BudgetHold, Budgets
-from llm_actors.redis import RedisAwayError, RedisProblem, RedisScript, RedisServer
+from llm_actors.redis import RedisAwayError, RedisProblem, RedisScript, RedisServer, script_of
 from llm_actors.redis_link import RedisSessions
 from llm_actors.store import StoreRef, persist
 from llm_actors.store.ledger import DropEntry, Ledger, LedgerEntry, OpenEntry
@@ -78,7 +78,8 @@ class BudgetCoordinator:
         """Run in two tasks of ``nursery``. Waits until the server was reached, or was not."""
         nursery.start_soon(self._run)
         if self._sessions is not None:
-            nursery.start_soon(self._sessions.run, source(), self._hold, self._go_alone)
+            script = script_of("llm_actors.limiter", "budgets.lua")
+            nursery.start_soon(self._sessions.run, script, self._hold, self._go_alone)
             await self._sessions.tried.wait()
 
     def submit(self, number: int) -> None:

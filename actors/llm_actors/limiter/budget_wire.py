@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -120,9 +118,3 @@ def _told(said: _Window) -> Told:
 
 def _amount(said: tuple[int, int]) -> Amount:
     return Amount(said[0] / MICRO, said[1])
-
-
-@cache
-def source() -> str:
-    """The script."""
-    return files("llm_actors.limiter").joinpath("budgets.lua").read_text()

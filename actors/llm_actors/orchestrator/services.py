@@ -44,8 +44,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheRef
     caches: frozenset[str]
     """The providers whose responses are cached unless the request says otherwise."""
-    flight_wait_s: float = 0.0
-    """How long a request that is not streamed waits for an equal one of another process, in seconds."""
+    flight_wait_s: float | None = None
+    """How long a request that is not streamed waits for an equal one of another process, in seconds. ``None``: no other
+    process shares the cache.
+    """
     target_of: Callable[[Candidate], Target]
     """A candidate with everything that its responses depend on."""
     cost_of: CostOf

@@ -20,6 +20,7 @@ from llm_actors.cache import (
     embedded,
     embedding_keys,
     key_of,
+    lookup,
     lookup_all,
     lookup_or_wait,
     merge_embedding,
@@ -188,9 +189,12 @@ class SingleFlight:
         if mode != "read":
             await self._make(flying, key, routed)
             return
-        # A stream would get its first token with the last one of another process, so it does not wait.
-        wait_s = 0.0 if flight.stream else min(services.flight_wait_s, (flying.until - trio.current_time()) / 2)
-        found, is_ours = await lookup_or_wait(cache, key, request.request_id, wait_s=wait_s)
+        if services.flight_wait_s is None:
+            found, is_ours = await lookup(cache, key, request.request_id), False
+        else:
+            # A stream would get its first token with the last one of another process, so it does not wait.
+            wait_s = 0.0 if flight.stream else min(services.flight_wait_s, (flying.until - trio.current_time()) / 2)
+            found, is_ours = await lookup_or_wait(cache, key, request.request_id, wait_s=wait_s)
         if found is not None:
             replay(flight, kept(found, request, response_id=flight.response_id))
             return

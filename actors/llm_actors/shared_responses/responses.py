@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
-from importlib.resources import files
 from secrets import token_hex
 from typing import TypeVar, final
 
-import msgspec
 import trio
 
-from llm_actors.redis import RedisAwayError, RedisProblem, RedisServer
-from llm_actors.redis_link import Argument, RedisLink
+from llm_actors.redis import RedisAwayError, RedisProblem, RedisServer, script_of
+from llm_actors.redis_link import QUEUE_SECONDS, Argument, RedisLink
 from llm_actors.shared_responses.rows import (
     Put,
     PutResult,
@@ -25,9 +22,6 @@ from llm_actors.shared_responses.rows import (
 
 LEASE_SECONDS = 15.0
 """How long nothing may be heard of a replica before the responses that it makes are interrupted."""
-
-LEAST_TIMEOUT_SECONDS = 2.0
-"""The time limit of one command, unless the server's is longer: responses are larger than claims."""
 
 RETURN_SECONDS = 5.0
 """How long replicas have to come back after one was missed, or to write again what Redis has lost."""
@@ -65,11 +59,11 @@ class SharedResponses:
         self._sync: tuple[Argument, ...] = ("sync", self._lease_ms)
         self._following = trio.CapacityLimiter(FOLLOWED_AT_ONCE)
         self.link = RedisLink(
-            msgspec.structs.replace(server, timeout_s=max(server.timeout_s, LEAST_TIMEOUT_SECONDS)),
-            _source(),
+            server,
+            script_of("llm_actors.shared_responses", "responses.lua"),
             what="stored responses are",
             without="until it is back, replicas know nothing of each other's responses",
-            first=(self._own, ("here", int(LEASE_SECONDS * 1000))),
+            first=(self._own, ("here", self._lease_ms)),
         )
         """To be run by a task of its own."""
 
@@ -86,9 +80,10 @@ class SharedResponses:
         """Say that this replica is there. Returns what the others want of it. It is returned again if it is not known
         whether it came.
         """
-        is_known, *orders = await self.link.call(self._own, *self._sync, *self._obeyed, is_urgent=True)
-        self._obeyed = orders
+        answer = await self.link.call(self._own, *self._sync, *self._obeyed, is_urgent=True)
         try:
+            is_known, *orders = answer
+            self._obeyed = orders
             found = [(ReplicaOrder(each[:1].decode()), each[1:].decode()) for each in orders]
             return ReplicaNews(found, is_known == b"1")
         except ValueError:
@@ -126,9 +121,18 @@ class SharedResponses:
             raise _unreadable() from None
 
     async def tail(self, response_id: str, birth: str, first: int) -> SharedTail:
-        """The pieces of a response from number ``first`` on, and its state; `MISSING` for another row than before."""
-        async with self._following:
+        """The pieces of a response from number ``first`` on, and its state; `MISSING` for another row than before.
+        Waits its turn for at most `QUEUE_SECONDS`.
+        """
+        try:
+            with trio.fail_after(QUEUE_SECONDS):
+                await self._following.acquire()
+        except trio.TooSlowError:
+            raise RedisAwayError(RedisProblem("queue", "too many responses are followed")) from None
+        try:
             answer = await self.link.call(self._row(response_id), "tail", birth, first, *self._grace)
+        finally:
+            self._following.release()
         if len(answer) == 1:
             return SharedTail(_state(answer[0]), 0.0, 0, [])
         try:
@@ -204,8 +208,3 @@ def _state(answer: bytes) -> ResponseState:
 
 def _unreadable() -> RedisAwayError:
     return RedisAwayError(RedisProblem("answer", "the response does not fit the question"))
-
-
-@cache
-def _source() -> str:
-    return files("llm_actors.shared_responses").joinpath("responses.lua").read_text()

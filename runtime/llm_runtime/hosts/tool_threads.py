@@ -113,7 +113,11 @@ class _ToolThreads:
             return
         call = partial(copy_context().run, started.function)
         name = f"llm-runtime tool {started.name}"
-        threading.Thread(target=self._call, args=(place, call), name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._call, args=(place, call), name=name, daemon=True).start()
+        except BaseException:
+            _room.release()
+            raise
 
     def _call(self, place: int, function: Callable[[], object]) -> None:
         try:

@@ -151,7 +151,7 @@ async def reload(context: RequestContext) -> None:
 async def configuration(context: RequestContext) -> None:
     """Return the file of the configuration, and its present content, for a deployment of another one."""
     try:
-        found = await trio.to_thread.run_sync(configuration_file, context.server_state.file)
+        found = await trio.to_thread.run_sync(configuration_file, context.server_state.file, abandon_on_cancel=True)
     except ConfigError as exc:
         raise HttpError(400, "invalid_configuration", str(exc)) from exc
     await context.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), msgspec.json.encode(found)))

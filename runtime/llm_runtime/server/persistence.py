@@ -29,15 +29,14 @@ from llm_actors.store import (
     persist,
 )
 from llm_actors.threads import run_large
-from llm_protocol.events import Failed
-from llm_protocol.failures import Failure, FailureKind
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.limits import STORE_FLUSH_SECONDS, STORE_REST_SECONDS, STORE_WAIT_SECONDS
 from llm_runtime.server.packing import pack_events, pack_head, unpack_events, unpack_head
-from llm_runtime.server.response_store import ResponseStore, StoredResponse
+from llm_runtime.server.response_store import ResponseStore, StoredResponse, end_interrupted
 from llm_runtime.server.wakeup import WakeupEvent
 
-_ID = re.compile(r"resp_[0-9a-f]{32}")
+RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
+"""What an id of ours looks like. Others are in no store."""
 
 log = logging.getLogger("llm_runtime.server")
 
@@ -52,9 +51,7 @@ def restored(response_id: str, row: StoredResponseRow, now: float) -> StoredResp
         run.log.restore(unpack_events(piece))
     if run.log.end is None:
         message = "the runtime ended while it made this response; this is what there was of it"
-        failure = Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content)
-        response = msgspec.structs.replace(run.folded(processing_time_ms=0.0), timestamp=row.ended_at or 0.0)
-        run.log.append(Failed(failure=failure, response=response))
+        end_interrupted(run, message, row.ended_at or 0.0)
     return packed.response(run)
 
 
@@ -168,7 +165,7 @@ class ResponsePersistence:
 
     async def forget(self, response_id: str) -> None:
         """Delete a response from the file. Waits for that, at most `STORE_WAIT_SECONDS`."""
-        if self._store() is None or not _ID.fullmatch(response_id):
+        if self._store() is None or not RESPONSE_ID.fullmatch(response_id):
             return
         if (progress := self._live.pop(response_id, None)) is not None:
             progress.advance(ended=True)
@@ -183,7 +180,7 @@ class ResponsePersistence:
         another process is making.
         """
         store = self._store()
-        if store is None or response_id is None or not _ID.fullmatch(response_id):
+        if store is None or response_id is None or not RESPONSE_ID.fullmatch(response_id):
             return
         if self._response_store.knows(response_id):
             return

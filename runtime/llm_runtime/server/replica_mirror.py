@@ -18,7 +18,7 @@ from llm_actors.kernel.trace import exception_site
 from llm_actors.redis import RedisProblem
 from llm_actors.run import Follower, Run, RunLog
 from llm_actors.shared_responses import LEASE_SECONDS, RedisAwayError, ResponseState, SharedResponses, SharedRow
-from llm_protocol.events import Event, Failed
+from llm_protocol.events import Event
 from llm_protocol.failures import Failure, FailureKind
 from llm_runtime.server.limits import (
     HOLD_SECONDS,
@@ -27,19 +27,13 @@ from llm_runtime.server.limits import (
     STORE_FLUSH_SECONDS,
 )
 from llm_runtime.server.packing import unpack_log
-from llm_runtime.server.response_store import ResponseStore, StoredResponse
+from llm_runtime.server.response_store import ResponseStore, StoredResponse, end_interrupted
+
+REPLICA_ENDED: Final = "the replica that made this response has ended; this is what there was of it"
 
 _READABLE: Final = (ResponseState.RUNNING, ResponseState.ENDED, ResponseState.INTERRUPTED)
 
 log = logging.getLogger("llm_runtime.server")
-
-
-def end_interrupted(run: Run, ended_at: float) -> None:
-    """End the log of a response whose replica has ended before it, the same at every replica."""
-    message = "the replica that made this response has ended; this is what there was of it"
-    failure = Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content)
-    response = msgspec.structs.replace(run.folded(), timestamp=ended_at, processing_time_ms=0.0)
-    run.log.append(Failed(failure=failure, response=response))
 
 
 @final
@@ -172,7 +166,7 @@ class ReplicaMirror:
     def _take(self, events: Sequence[Event], state: ResponseState, ended_at: float) -> None:
         self._run.log.restore(events)
         if state is ResponseState.INTERRUPTED and self._run.log.end is None:
-            end_interrupted(self._run, ended_at)
+            end_interrupted(self._run, REPLICA_ENDED, ended_at)
 
 
 def _log_of(pieces: Sequence[bytes]) -> RunLog | None:

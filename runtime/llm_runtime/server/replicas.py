@@ -10,7 +10,6 @@ What another replica makes is followed here as a mirror: a run whose log is fill
 from __future__ import annotations
 
 import logging
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -50,13 +49,11 @@ from llm_runtime.server.limits import (
     STORE_REST_SECONDS,
 )
 from llm_runtime.server.packing import PackedRequest, unpack_head, unpack_log
-from llm_runtime.server.persistence import StoredProgress
-from llm_runtime.server.replica_mirror import HeldRuns, ReplicaMirror, end_interrupted
-from llm_runtime.server.response_store import ResponseStore, StoredResponse
+from llm_runtime.server.persistence import RESPONSE_ID, StoredProgress
+from llm_runtime.server.replica_mirror import REPLICA_ENDED, HeldRuns, ReplicaMirror
+from llm_runtime.server.response_store import ResponseStore, StoredResponse, end_interrupted
 from llm_runtime.server.unwritten import Change, GivenUpRows, next_put, put_changes, to_give_up
 from llm_runtime.server.wakeup import WakeupEvent
-
-_ID = re.compile(r"resp_[0-9a-f]{32}")
 
 log = logging.getLogger("llm_runtime.server")
 
@@ -109,7 +106,7 @@ class Replicas:
 
     async def forget(self, response_id: str, caller: str) -> None:
         """Delete a caller's response for all replicas. Raises `HttpError` while Redis is away."""
-        if not _ID.fullmatch(response_id):
+        if not RESPONSE_ID.fullmatch(response_id):
             return
         progress = self._live.pop(response_id, None)
         try:
@@ -129,7 +126,7 @@ class Replicas:
         """Have the caller's response of that id in memory, if any replica has it, and not if it has been deleted.
         Raises `HttpError` while that cannot be known.
         """
-        if response_id is None or not _ID.fullmatch(response_id):
+        if response_id is None or not RESPONSE_ID.fullmatch(response_id):
             return
         known = self._response_store.find_any(response_id)
         progress = self._live.get(response_id)
@@ -148,7 +145,7 @@ class Replicas:
 
     async def is_deleted(self, response_id: str) -> bool:
         """Whether it is known that a response was deleted lately."""
-        if not _ID.fullmatch(response_id):
+        if not RESPONSE_ID.fullmatch(response_id):
             return False
         try:
             return await self._shared.state(response_id) is ResponseState.DELETED
@@ -370,7 +367,7 @@ class Replicas:
         stored = head.response(run)
         stored.is_shared = stored.is_foreign = True
         if row.state is ResponseState.INTERRUPTED:
-            end_interrupted(run, row.ended_at)
+            end_interrupted(run, REPLICA_ENDED, row.ended_at)
         self._restored(run)
         if row.state is ResponseState.RUNNING:
             self._response_store.mirror(stored)

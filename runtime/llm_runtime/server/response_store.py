@@ -11,13 +11,25 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import NamedTuple, final
 
+import msgspec
+
 from llm_actors.run import Follower, Run
 from llm_protocol.content import Message
 from llm_protocol.dialect import ClientRequest
 from llm_protocol.events import Finished
+from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.wires.responses import ResponseOptions
 from llm_runtime.config import ServerLimits
 from llm_runtime.server.limits import LINGERING_RESPONSES, RECENT_BYTES, RECENT_RESPONSES
+
+
+def end_interrupted(run: Run, message: str, ended_at: float | None = None) -> None:
+    """End the log of a response whose maker has ended before it. With ``ended_at``, a UNIX time, it is the same
+    wherever it is ended. May be called in any thread.
+    """
+    failure = Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content)
+    response = run.folded(processing_time_ms=0.0)
+    run.fail(failure, response if ended_at is None else msgspec.structs.replace(response, timestamp=ended_at))
 
 
 @final

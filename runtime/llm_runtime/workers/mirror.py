@@ -13,9 +13,8 @@ import trio
 from llm_actors.run import Run
 from llm_actors.run.run import DESERTED
 from llm_actors.threads import run_large
-from llm_protocol.failures import Failure, FailureKind
 from llm_runtime.server.packing import unpack_head, unpack_log
-from llm_runtime.server.response_store import StoredResponse
+from llm_runtime.server.response_store import StoredResponse, end_interrupted
 from llm_runtime.workers.messages import ANSWERS, BrokenAnswer, FoundAnswer, FrameReader, PieceAnswer
 
 UNFOLLOWED_SECONDS: Final = 1.0
@@ -111,5 +110,4 @@ class Mirror:
             self._frame = None
 
     def _interrupt(self, message: str) -> None:
-        failure = Failure(kind=FailureKind.INTERRUPTED, message=message, partial=self._run.has_content)
-        self._run.fail(failure, self._run.folded(processing_time_ms=0.0))
+        end_interrupted(self._run, message)

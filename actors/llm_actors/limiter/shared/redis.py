@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
-from importlib.resources import files
 from math import inf
 from typing import final
 
@@ -33,7 +31,7 @@ from llm_actors.limiter.shared.wire import (
     decode,
     encode,
 )
-from llm_actors.redis import RedisAwayError, RedisProblem, RedisScript, RedisServer
+from llm_actors.redis import RedisAwayError, RedisProblem, RedisScript, RedisServer, script_of
 from llm_actors.redis_link import RedisSessions
 from llm_protocol.failures import Settlement
 
@@ -128,7 +126,7 @@ class SharedLedger:
         """Keep a session with the server: see `RedisSessions.run`. A claim waits for no pause, and a bug here does not
         crash the limiter.
         """
-        await self._sessions.run(_source(), self._serve, self._close)
+        await self._sessions.run(script_of("llm_actors.limiter.shared", "ledger.lua"), self._serve, self._close)
 
     async def _serve(self, script: RedisScript) -> None:
         self._beat_at = trio.current_time()
@@ -180,8 +178,3 @@ class SharedLedger:
             lost = [*self._claims, *(each for each in self._entries if isinstance(each, Claim))]
             self._claims, self._entries = [], []
             self._alone(lost)
-
-
-@cache
-def _source() -> str:
-    return files("llm_actors.limiter.shared").joinpath("ledger.lua").read_text()
