@@ -10,6 +10,7 @@ import pytest
 
 from hosts.conftest import Upstream
 from llm_runtime import sync
+from llm_runtime.hosts import tool_threads
 
 WHO: ContextVar[str] = ContextVar("WHO")
 
@@ -130,3 +131,23 @@ def test_an_error_of_approve_ends_the_others(upstream: Upstream) -> None:
 
     with sync.open_runtime(upstream.config) as rt, pytest.raises(LookupError, match="weather"):
         rt.run_tools("The weather?", model="fake/m", tools=[weather, clock], approve=approve)
+
+
+def test_a_thread_that_cannot_be_started_takes_no_place(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    def weather(city: str) -> str:
+        return city
+
+    real = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        if self.name.startswith("llm-runtime tool"):
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    before = tool_threads._room._value
+    with sync.open_runtime(upstream.config) as rt:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            rt.run_tools("The weather?", model="fake/m", tools=[weather])
+        monkeypatch.undo()
+    assert tool_threads._room._value == before

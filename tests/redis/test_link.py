@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from llm_actors import redis_link
 from llm_actors.redis import UNREACHABLE, RedisAwayError, RedisProblem, RedisScript, RedisServer
@@ -150,8 +151,9 @@ async def call_in_vain(made: RedisLink) -> None:
         await made.call((), b"")
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_an_urgent_call_waits_for_one_other_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_urgent_call_waits_for_one_other_at_most(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also when no more calls may wait."""
     async with slow_link(monkeypatch, 1.0) as made, trio.open_nursery() as callers:
         for _ in range(QUEUE_CALLS + 1):
@@ -163,8 +165,9 @@ async def test_an_urgent_call_waits_for_one_other_at_most(monkeypatch: pytest.Mo
         callers.cancel_scope.cancel()
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_a_call_waits_for_a_limited_time_and_behind_a_limited_number(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_waits_for_a_limited_time_and_behind_a_limited_number(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refused: list[tuple[str, float]] = []
 
     async def call() -> None:

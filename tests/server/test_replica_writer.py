@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 
 from llm_actors.redis import UNREACHABLE, RedisAwayError, RedisProblem, RedisServer
-from llm_actors.redis_link import Argument
+from llm_actors.redis_link import QUEUE_SECONDS, Argument
 from llm_actors.run import Run
 from llm_actors.shared_responses import SharedResponses
+from llm_actors.shared_responses.responses import FOLLOWED_AT_ONCE
 from llm_protocol.content import Message
 from llm_protocol.dialect import ClientRequest
 from llm_protocol.requests import ChatRequest
@@ -24,8 +27,6 @@ from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.replicas import Replicas
 from llm_runtime.server.response_store import ResponseStore, StoredResponse
 from support.server import add_text, begin_text, end_text
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 REQUEST = ChatRequest(model="m", messages=(Message.of("user", "hi"),))
 
@@ -105,7 +106,7 @@ def maker(monkeypatch: pytest.MonkeyPatch) -> Maker:
 
 
 async def test_what_is_deleted_while_others_are_packed_is_not_written(
-    maker: Maker, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock, maker: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own packing may be what is waited for, or that of an earlier one."""
     packing, packed = trio.Event(), trio.Event()
@@ -128,7 +129,7 @@ async def test_what_is_deleted_while_others_are_packed_is_not_written(
 
 
 async def test_a_bug_in_one_exchange_is_logged_and_the_next_one_goes_on(
-    maker: Maker, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, maker: Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def bug(what: str, _: Sequence[Argument]) -> None:
         maker.redis.before = None
@@ -142,7 +143,9 @@ async def test_a_bug_in_one_exchange_is_logged_and_the_next_one_goes_on(
     assert caplog.text.count("crashed") == 1
 
 
-async def test_a_deletion_that_is_cancelled_leaves_the_response_with_its_writer(maker: Maker) -> None:
+async def test_a_deletion_that_is_cancelled_leaves_the_response_with_its_writer(
+    autojump_clock: MockClock, maker: Maker
+) -> None:
     async def frozen(what: str, _: Sequence[Argument]) -> None:
         if what == "order":
             await trio.sleep_forever()
@@ -158,7 +161,9 @@ async def test_a_deletion_that_is_cancelled_leaves_the_response_with_its_writer(
         assert maker.redis.rows == {stored.id: "e"}
 
 
-async def test_a_deletion_while_redis_is_away_is_refused_and_the_response_is_written_later(maker: Maker) -> None:
+async def test_a_deletion_while_redis_is_away_is_refused_and_the_response_is_written_later(
+    autojump_clock: MockClock, maker: Maker
+) -> None:
     stored = maker.begin()
     maker.redis.is_away = True
     async with maker.running():
@@ -169,7 +174,9 @@ async def test_a_deletion_while_redis_is_away_is_refused_and_the_response_is_wri
         assert maker.redis.rows == {stored.id: ""}
 
 
-async def test_the_ids_of_a_vendor_that_one_caller_receives_are_few_commands(maker: Maker) -> None:
+async def test_the_ids_of_a_vendor_that_one_caller_receives_are_few_commands(
+    autojump_clock: MockClock, maker: Maker
+) -> None:
     for number in range(2_500):
         maker.replicas.issue("alice", [b"%d" % number])
     maker.replicas.issue("bob", [b"1", b"1"])
@@ -183,6 +190,7 @@ async def test_the_ids_of_a_vendor_that_one_caller_receives_are_few_commands(mak
 
 
 async def test_what_memory_has_no_room_for_while_redis_is_away_is_written_when_it_is_back(
+    autojump_clock: MockClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     maker = Maker(monkeypatch, stored_mb=0)
@@ -200,7 +208,7 @@ async def test_what_memory_has_no_room_for_while_redis_is_away_is_written_when_i
 
 
 async def test_beyond_a_limit_of_bytes_the_oldest_are_lost_and_their_rows_ended(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(unwritten, "UNWRITTEN_BYTES", 100_000)
     maker = Maker(monkeypatch, stored_mb=0)
@@ -223,7 +231,9 @@ async def test_beyond_a_limit_of_bytes_the_oldest_are_lost_and_their_rows_ended(
     assert caplog.text.count("responses are lost") == 1
 
 
-async def test_what_has_expired_while_redis_was_away_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_has_expired_while_redis_was_away_is_not_written(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     maker = Maker(monkeypatch, ttl_s=5.0, stored_mb=0)
     maker.redis.is_away = True
     async with maker.running():
@@ -237,7 +247,7 @@ async def test_what_has_expired_while_redis_was_away_is_not_written(monkeypatch:
 
 
 async def test_a_change_that_redis_does_not_take_in_time_stops_no_other(
-    maker: Maker, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, maker: Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its own replica keeps it."""
 
@@ -258,7 +268,7 @@ async def test_a_change_that_redis_does_not_take_in_time_stops_no_other(
     assert caplog.text.count("cannot be written") == 1
 
 
-async def test_an_orderly_end_waits_a_moment_for_redis_to_be_back(maker: Maker) -> None:
+async def test_an_orderly_end_waits_a_moment_for_redis_to_be_back(autojump_clock: MockClock, maker: Maker) -> None:
     async with maker.running(), trio.open_nursery() as nursery:
         await trio.sleep(1)
         maker.redis.is_away = True
@@ -277,10 +287,48 @@ async def test_an_orderly_end_waits_a_moment_for_redis_to_be_back(maker: Maker) 
         assert maker.redis.calls[-1][0] == "leave", "it has left"
 
 
-async def test_an_orderly_end_does_not_wait_for_long(maker: Maker) -> None:
+async def test_an_orderly_end_does_not_wait_for_long(autojump_clock: MockClock, maker: Maker) -> None:
     maker.redis.is_away = True
     maker.complete()
     async with maker.running():
         began = trio.current_time()
         await maker.replicas.flush()
         assert trio.current_time() - began < 3
+
+
+async def test_who_reads_waits_its_turn_for_a_while_only(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = SharedResponses(RedisServer(url=Secret("redis://none")), ttl_s=1000.0)
+    waiting = 0
+
+    async def call(*_: object, **__: object) -> list[bytes]:
+        nonlocal waiting
+        waiting += 1
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(shared.link, "call", call)
+    async with trio.open_nursery() as nursery:
+        for _ in range(FOLLOWED_AT_ONCE):
+            nursery.start_soon(shared.tail, "resp_", "birth", 0)
+        await trio.testing.wait_all_tasks_blocked()
+        begun = trio.current_time()
+        with pytest.raises(RedisAwayError, match="too many responses are followed"):
+            await shared.tail("resp_", "birth", 0)
+        assert (trio.current_time() - begun, waiting) == (QUEUE_SECONDS, FOLLOWED_AT_ONCE)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_empty_answer_of_redis_is_no_answer(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = SharedResponses(RedisServer(url=Secret("redis://none")), ttl_s=1000.0)
+
+    async def call(*_: object, **__: object) -> list[bytes]:
+        await trio.lowlevel.checkpoint()
+        return []
+
+    monkeypatch.setattr(shared.link, "call", call)
+    with pytest.raises(RedisAwayError, match="does not fit"):
+        await shared.sync()

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 import llm_runtime
-from llm_actors.kernel import ActorMessage, Call, Ref
+from llm_actors.kernel import ActorMessage, Call, Cast, Ref
 from llm_protocol import content
 from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
@@ -249,7 +249,14 @@ async def test_embeddings_are_cached_per_input() -> None:
 async def test_a_cached_and_limited_request_costs_at_most_four_actor_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """submit, cache, limiter, provider."""
     calls: list[str] = []
-    real = Ref.call
+    casts: list[str] = []
+    real, real_cast = Ref.call, Ref.cast
+
+    def counted_cast(self: Ref[ActorMessage], message: Cast) -> None:
+        casts.append(type(message).__name__)
+        real_cast(self, message)
+
+    monkeypatch.setattr(Ref, "cast", counted_cast)
 
     async def counted(self: Ref[ActorMessage], message: Call[object], **more: float) -> object:
         calls.append(type(message).__name__)
@@ -271,6 +278,8 @@ async def test_a_cached_and_limited_request_costs_at_most_four_actor_calls(monke
                 await rt.send(chat())
 
     assert first == ["Accept", "Lookup", "Reserve", "Generate"]
+    assert "Store" in casts
+    assert "Release" not in casts, "no other process waits for it"
     assert calls == ["Accept"]  # what is in memory is read there
 
 

@@ -79,3 +79,9 @@ def test_a_skip_that_nobody_allowed_fails_the_run(tmp_path: Path) -> None:
     assert "test_known: " not in said
     assert run(tmp_path, "--no-unknown-skips", LLM_RUNTIME_WITHOUT="npm,today,")[0] == 0
     assert run(tmp_path, "--no-unknown-skips", LLM_RUNTIME_WITHOUT="npm,")[0] == 1
+
+
+def test_a_virtual_clock_is_an_argument_of_its_test() -> None:
+    """pytest-trio takes it from there alone: with the marker the test runs, and sleeps for real."""
+    marker = re.compile(r"usefixtures\([^)]*(autojump|mock)_clock")
+    assert [str(file) for file in (ROOT / "tests").rglob("test_*.py") if marker.search(file.read_text())] == []
