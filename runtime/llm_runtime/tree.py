@@ -129,14 +129,7 @@ class Tree:
             store, self.store = _parking(_store_child(config.store, self._ledger))
             branches.append(store)
         self._run_logs: tuple[RequestLog, ...] = ()
-        if config.request_log is not None:
-            request_log = RequestLog(config.request_log.keys, config.request_log.routes)
-            self._run_logs += (request_log,)
-            branches.append(_alone(_request_log_child(config.request_log, request_log)))
-        if config.otel is not None:
-            waiting = RequestLog(what="OpenTelemetry's SDK does not take traces")
-            self._run_logs += (waiting,)
-            branches.append(_alone(_otel_child(config.otel, waiting, self._telemetry_name_of)))
+        branches += self._run_log_branches(config)
         limiter, limiter_ref = _parking(self._limiter_child(config))
         self.selector = Selector(cost_of, extensions.orderings)
         selector, selector_ref = _parking(selector_child(self.selector))
@@ -170,6 +163,19 @@ class Tree:
         self.setup = self._new_setup(config, None)
         self.orchestrator: OrchestratorRef = self._core.ref(orchestrator)
         self.root = Supervisor([self._core.as_child(), *servers], name="llm-runtime", intensity=ROOT_INTENSITY)
+
+    def _run_log_branches(self, config: Config) -> list[Supervisor]:
+        """Those that write down the runs that have ended."""
+        branches: list[Supervisor] = []
+        if config.request_log is not None:
+            request_log = RequestLog(config.request_log.keys, config.request_log.routes)
+            self._run_logs += (request_log,)
+            branches.append(_alone(_request_log_child(config.request_log, request_log)))
+        if config.otel is not None:
+            waiting = RequestLog(what="OpenTelemetry's SDK does not take traces")
+            self._run_logs += (waiting,)
+            branches.append(_alone(_otel_child(config.otel, waiting, self._telemetry_name_of)))
+        return branches
 
     def _limiter_child(self, config: Config) -> ChildSpec[LimiterMessage]:
         return limiter_child(
