@@ -187,9 +187,9 @@ async def test_a_call_waits_for_a_limited_time_and_behind_a_limited_number(
         assert await made.call((), b"again") == [b"again"]
 
 
-async def test_what_a_replica_writes_renews_its_lease_and_does_not_bring_it_back(server: Redis) -> None:
+async def test_what_a_replica_writes_renews_its_heartbeat_and_does_not_bring_it_back(server: Redis) -> None:
     shared = SharedResponses(server.server(timeout_s=PATIENT), ttl_s=1000.0)
-    put = Put("resp_" + "0" * 32, "", "birth", True, b"head", 0, 1, b"piece", Ending.OPEN)
+    put = Put("resp_" + "0" * 32, "", "generation", True, b"head", 0, 1, b"piece", Ending.OPEN)
 
     async def write() -> None:
         assert [each.is_done for each in await shared.put([put])] == [True]
@@ -200,13 +200,13 @@ async def test_what_a_replica_writes_renews_its_lease_and_does_not_bring_it_back
     async with trio.open_nursery() as nursery:
         nursery.start_soon(shared.link.run)
         await shared.link.tried.wait()
-        [lease] = [key for key in server.command("KEYS", "*replica:*").decode().split() if "replica:" in key]
+        [heartbeat] = [key for key in server.command("KEYS", "*replica:*").decode().split() if "replica:" in key]
         for use in write, issue:
             await shared.sync()
-            server.command("PEXPIRE", lease, "5000")
+            server.command("PEXPIRE", heartbeat, "5000")
             await use()
-            assert int(server.command("PTTL", lease)[1:]) > 10_000
-            server.command("DEL", lease)
+            assert int(server.command("PTTL", heartbeat)[1:]) > 10_000
+            server.command("DEL", heartbeat)
             await use()
-            assert int(server.command("PTTL", lease)[1:]) == -2
+            assert int(server.command("PTTL", heartbeat)[1:]) == -2
         nursery.cancel_scope.cancel()

@@ -39,11 +39,11 @@ async def session(*replicas: SharedResponses) -> AsyncIterator[None]:
 
 
 def begun(ending: Ending = Ending.OPEN) -> Put:
-    return Put("resp_1", "", "birth", True, b"head", 0, 1, b"piece", ending)
+    return Put("resp_1", "", "generation", True, b"head", 0, 1, b"piece", ending)
 
 
 def forget_replica(server: Redis, replica: SharedResponses) -> None:
-    """Its lease has run out."""
+    """Its heartbeat has run out."""
     assert server.command("DEL", f"{BASE}replica:{replica.replica}") == b":1\r\n"
 
 
@@ -79,7 +79,7 @@ async def test_an_order_is_given_again_when_its_answer_was_lost(server: Redis) -
 
 
 async def test_a_replica_that_comes_back_in_time_is_not_interrupted(server: Redis) -> None:
-    """After an outage that was longer than the lease, the first one back waits for the others."""
+    """After an outage that was longer than the heartbeat, the first one back waits for the others."""
     maker, other = shared(server), shared(server)
     async with session(maker, other):
         await maker.put([begun()])
@@ -101,20 +101,22 @@ async def test_what_a_replica_that_left_did_not_complete_is_interrupted_at_once(
     async with session(maker, other):
         await maker.put([begun()])
         await maker.leave()
-        assert (await other.tail("resp_1", "birth", 0)).state is ResponseState.INTERRUPTED
+        assert (await other.tail("resp_1", "generation", 0)).state is ResponseState.INTERRUPTED
 
 
 async def test_a_redis_that_was_emptied_does_not_know_for_a_while(server: Redis) -> None:
     maker, other = shared(server), shared(server)
     async with session(maker, other):
         for question in (
-            lambda: other.load("resp_1", ""), lambda: other.tail("resp_1", "birth", 0), lambda: other.state("resp_1"),
-        ):  # fmt: skip
+            lambda: other.load("resp_1", ""),
+            lambda: other.tail("resp_1", "generation", 0),
+            lambda: other.state("resp_1"),
+        ):
             with pytest.raises(RedisAwayError):
                 await question()
         server.command("SET", f"{BASE}since", "0")
         assert await other.load("resp_1", "") is None
-        assert (await other.tail("resp_1", "birth", 0)).state is ResponseState.MISSING
+        assert (await other.tail("resp_1", "generation", 0)).state is ResponseState.MISSING
         assert await other.state("resp_1") is ResponseState.MISSING
 
 

@@ -318,7 +318,7 @@ async def test_a_replica_that_drains_cancels_nothing_of_another(server: Redis) -
 async def test_what_a_killed_replica_made_is_interrupted_for_all_alike(
     server: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_actors.shared_responses.responses.LEASE_SECONDS", 1.5)
+    monkeypatch.setattr("llm_actors.shared_responses.responses.HEARTBEAT_SECONDS", 1.5)
     monkeypatch.setattr("llm_actors.shared_responses.responses.RETURN_SECONDS", 0.3)
     async with two_replicas(server, hanging) as two, open_server(shared=shared(server)) as third:
         path = f"/v1/responses/{await background(two.one)}"

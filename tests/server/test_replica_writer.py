@@ -311,11 +311,11 @@ async def test_who_reads_waits_its_turn_for_a_while_only(
     monkeypatch.setattr(shared.link, "call", call)
     async with trio.open_nursery() as nursery:
         for _ in range(FOLLOWED_AT_ONCE):
-            nursery.start_soon(shared.tail, "resp_", "birth", 0)
+            nursery.start_soon(shared.tail, "resp_", "generation", 0)
         await trio.testing.wait_all_tasks_blocked()
         begun = trio.current_time()
         with pytest.raises(RedisAwayError, match="too many responses are followed"):
-            await shared.tail("resp_", "birth", 0)
+            await shared.tail("resp_", "generation", 0)
         assert (trio.current_time() - begun, waiting) == (QUEUE_SECONDS, FOLLOWED_AT_ONCE)
         nursery.cancel_scope.cancel()
 

@@ -1,7 +1,7 @@
 """Stored responses in Redis, for all replicas of a daemon.
 
 A replica writes what it makes (`put`), says that it is there and hears what the others want of it (`sync`); the others
-read (`load`, `tail`) and send orders (`order`). A response whose replica is not heard of for `LEASE_SECONDS` is
+read (`load`, `tail`) and send orders (`order`). A response whose replica is not heard of for `HEARTBEAT_SECONDS` is
 interrupted, once and for all.
 
 Prompts and answers are in Redis in plain form. Every method raises `RedisAwayError` while Redis is away; then it may
@@ -9,7 +9,7 @@ have done its work, or not.
 """
 
 from llm_actors.redis import RedisAwayError
-from llm_actors.shared_responses.responses import BATCH_BYTES, LEASE_SECONDS, SharedResponses, batches
+from llm_actors.shared_responses.responses import BATCH_BYTES, HEARTBEAT_SECONDS, SharedResponses, batches
 from llm_actors.shared_responses.rows import (
     Ending,
     Put,
@@ -23,7 +23,7 @@ from llm_actors.shared_responses.rows import (
 
 __all__ = [
     "BATCH_BYTES",
-    "LEASE_SECONDS",
+    "HEARTBEAT_SECONDS",
     "Ending",
     "Put",
     "PutResult",

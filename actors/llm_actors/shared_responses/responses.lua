@@ -2,10 +2,10 @@
 --
 -- A response is a hash and a list. The hash: s (state: r running, e ended, i interrupted: its replica ended before it, l it
 -- cannot be shared, d deleted), c (caller), o (the replica that makes it), h (its request, packed), n (events in the list),
--- b (birth: the mark of this row), x (when it ended, by this server's clock). The list: its log in pieces, packed.
+-- b (generation: the mark of this row), x (when it ended, by this server's clock). The list: its log in pieces, packed.
 --
--- A replica is a string that expires unless it is renewed (its lease), and a list of orders: c, d or f (cancel, delete, go
--- on for a follower) and a response's id. A string under "missing" has when a reader has first found that the lease has
+-- A replica is a string that expires unless it is renewed (its heartbeat), and a list of orders: c, d or f (cancel, delete, go
+-- on for a follower) and a response's id. A string under "missing" has when a reader has first found that the heartbeat has
 -- run out; the replica's next renewal removes it. So nobody is interrupted who is only second to come back after an outage.
 --
 -- A string under "since" has since when there are responses here. For a while after it, Redis may have lost what replicas
@@ -13,24 +13,24 @@
 --
 -- ARGV[1] is one of
 --   "here", ms                      KEYS: replica, its orders, missing, since. Renews the replica.
---   "sync", ms, order...            KEYS: the same. Renews the replica, and removes these orders. Returns {"1" if its lease was
+--   "sync", ms, order...            KEYS: the same. Renews the replica, and removes these orders. Returns {"1" if its heartbeat was
 --                                   there, else "", order...}.
 --   "leave"                         KEYS: the same. The replica ends.
---   "put", replica, ms, lease ms, {begin, birth, caller, head, from, to, piece, end}...
+--   "put", replica, ms, heartbeat ms, {begin, generation, caller, head, from, to, piece, end}...
 --                                   KEYS: hash and list of each, replica. Renews the replica if it is there.
 --                                   begin: "1" or ""; end: "", "e", "i" or "l". Returns for each "ok",
 --                                   the number of events that are there ("from" was another), "gone" (no such row), "lost"
 --                                   (interrupted, or of another replica), "deleted".
---   "load", caller, base, grace     KEYS: hash, list. Returns {"" or "?"} or {state, birth, ended at, events, head, piece...}.
+--   "load", caller, base, grace     KEYS: hash, list. Returns {"" or "?"} or {state, generation, ended at, events, head, piece...}.
 --                                   base: the prefix of all keys; grace: the seconds for coming back.
---   "tail", birth, first, base, grace
+--   "tail", generation, first, base, grace
 --                                   KEYS: hash, list. Returns {"d", "" or "?"} or {state, ended at, events, piece...}, from the piece number
 --                                   "first" on. Only "events" tells whether these are all: Redis may have lost pieces.
 --   "state", base, grace            KEYS: hash. Returns {state, "" or "?"}.
 --   "order", caller, c, d or f, id, prefix of orders
 --                                   KEYS: hash, list. Returns {"ok"}, or {""} where there is no such response.
 --
---   "issue", ms, most, lease ms, digest...
+--   "issue", ms, most, heartbeat ms, digest...
 --                                   KEYS: the vendor's ids that a caller has received, replica. Renews the replica if it is
 --                                   there. Adds these; the oldest beyond "most" go.
 --   "issued", digest...             KEYS: the vendor's ids. Returns for each "1" or "".
@@ -78,16 +78,16 @@ local function settled(key, base, grace)
 end
 
 local function put(hash, list, at, replica, ms)
-  local begin, birth, caller, head = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local begin, generation, caller, head = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local from, to, piece, ending = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
   local found = redis.call('HMGET', hash, 's', 'o', 'n', 'b')
-  local state, owner, count, born = found[1], found[2], tonumber(found[3] or '0'), found[4]
+  local state, owner, count, known = found[1], found[2], tonumber(found[3] or '0'), found[4]
   if state == 'd' then return 'deleted' end
   if state and (state == 'i' or owner ~= replica) then return 'lost' end
   if begin ~= '1' and count > 0 and redis.call('EXISTS', list) == 0 then return 'gone' end -- Redis has lost the list
-  if begin == '1' and born ~= birth then
+  if begin == '1' and known ~= generation then
     redis.call('DEL', hash, list)
-    redis.call('HSET', hash, 's', 'r', 'c', caller, 'o', replica, 'h', head, 'n', 0, 'b', birth)
+    redis.call('HSET', hash, 's', 'r', 'c', caller, 'o', replica, 'h', head, 'n', 0, 'b', generation)
     count = 0
   elseif not state then
     return 'gone'

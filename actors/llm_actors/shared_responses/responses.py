@@ -20,7 +20,7 @@ from llm_actors.shared_responses.rows import (
     SharedTail,
 )
 
-LEASE_SECONDS = 15.0
+HEARTBEAT_SECONDS = 15.0
 """How long nothing may be heard of a replica before the responses that it makes are interrupted."""
 
 RETURN_SECONDS = 5.0
@@ -55,15 +55,15 @@ class SharedResponses:
         self._obeyed: list[bytes] = []
         """The orders that the last `sync` returned. They stay in Redis until the next one says that they came."""
         self._grace = (self._base, RETURN_SECONDS)
-        self._lease_ms = int(LEASE_SECONDS * 1000)
-        self._sync: tuple[Argument, ...] = ("sync", self._lease_ms)
+        self._heartbeat_ms = int(HEARTBEAT_SECONDS * 1000)
+        self._sync: tuple[Argument, ...] = ("sync", self._heartbeat_ms)
         self._following = trio.CapacityLimiter(FOLLOWED_AT_ONCE)
         self.link = RedisLink(
             server,
             script_of("llm_actors.shared_responses", "responses.lua"),
             what="stored responses are",
             without="until it is back, replicas know nothing of each other's responses",
-            first=(self._own, ("here", self._lease_ms)),
+            first=(self._own, ("here", self._heartbeat_ms)),
         )
         """To be run by a task of its own."""
 
@@ -96,11 +96,11 @@ class SharedResponses:
     async def put(self, puts: Sequence[Put]) -> list[PutResult]:
         """Make these changes, at most a `batch` of them, all in one step."""
         keys: list[str] = []
-        arguments: list[Argument] = ["put", self.replica, self._ttl_ms, self._lease_ms]
+        arguments: list[Argument] = ["put", self.replica, self._ttl_ms, self._heartbeat_ms]
         for put in puts:
             keys += self._row(put.id)
             begins = "1" if put.begins else ""
-            arguments += [begins, put.birth, put.caller, put.head, put.start, put.end, put.piece, put.ending.value]
+            arguments += [begins, put.generation, put.caller, put.head, put.start, put.end, put.piece, put.ending.value]
         answer = await self.link.call([*keys, self._own[0]], *arguments, is_urgent=True)
         if len(answer) != len(puts):
             raise _unreadable()
@@ -115,12 +115,14 @@ class SharedResponses:
             _state(answer[0])
             return None
         try:
-            state, birth, ended_at, count, head, *pieces = answer
-            return SharedRow(ResponseState(state.decode()), birth.decode(), float(ended_at), int(count), head, pieces)
+            state, generation, ended_at, count, head, *pieces = answer
+            return SharedRow(
+                ResponseState(state.decode()), generation.decode(), float(ended_at), int(count), head, pieces
+            )
         except ValueError:
             raise _unreadable() from None
 
-    async def tail(self, response_id: str, birth: str, first: int) -> SharedTail:
+    async def tail(self, response_id: str, generation: str, first: int) -> SharedTail:
         """The pieces of a response from number ``first`` on, and its state; `MISSING` for another row than before.
         Waits its turn for at most `QUEUE_SECONDS`.
         """
@@ -130,7 +132,7 @@ class SharedResponses:
         except trio.TooSlowError:
             raise RedisAwayError(RedisProblem("queue", "too many responses are followed")) from None
         try:
-            answer = await self.link.call(self._row(response_id), "tail", birth, first, *self._grace)
+            answer = await self.link.call(self._row(response_id), "tail", generation, first, *self._grace)
         finally:
             self._following.release()
         if len(answer) == 1:
@@ -164,7 +166,7 @@ class SharedResponses:
     async def issue(self, caller: str, digests: Sequence[bytes], *, most: int) -> None:
         """Note the digests of ids that a caller has received. Of each caller's there are at most ``most``."""
         keys = self._key("issued", caller), self._own[0]
-        await self.link.call(keys, "issue", self._ttl_ms, most, self._lease_ms, *digests, is_urgent=True)
+        await self.link.call(keys, "issue", self._ttl_ms, most, self._heartbeat_ms, *digests, is_urgent=True)
 
     async def issued(self, caller: str, digests: Sequence[bytes]) -> list[bool]:
         """For each digest, whether the caller has received the id at any replica."""

@@ -54,12 +54,12 @@ class Ending(StrEnum):
 
 class Put(NamedTuple):
     """Add to a response the events of its log from position ``start`` up to ``end``, packed in ``piece``. ``begins``:
-    its row is made first. ``birth`` is the same for all that belongs to one row.
+    its row is made first. ``generation`` is the same for all that belongs to one row.
     """
 
     id: str
     caller: str
-    birth: str
+    generation: str
     begins: bool
     head: bytes
     start: int
@@ -112,7 +112,7 @@ class SharedRow(NamedTuple):
     """
 
     state: ResponseState
-    birth: str
+    generation: str
     ended_at: float
     events: int
     head: bytes

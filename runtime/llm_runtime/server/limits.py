@@ -202,7 +202,7 @@ REPLICA_START_SECONDS = 2.0
 
 HOLD_SECONDS = 15.0
 """How long a response goes on for a follower at another replica, unless that says again that it has one: as long as the
-follower waits while Redis is away (`LEASE_SECONDS`)."""
+follower waits while Redis is away (`HEARTBEAT_SECONDS`)."""
 
 MIRROR_BEHIND_SECONDS = 2.0
 """How long a client that has seen more of a response than this replica is kept waiting."""

@@ -17,7 +17,7 @@ import trio
 from llm_actors.kernel.trace import exception_site
 from llm_actors.redis import RedisProblem
 from llm_actors.run import Follower, Run, RunLog
-from llm_actors.shared_responses import LEASE_SECONDS, RedisAwayError, ResponseState, SharedResponses, SharedRow
+from llm_actors.shared_responses import HEARTBEAT_SECONDS, RedisAwayError, ResponseState, SharedResponses, SharedRow
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure, FailureKind
 from llm_runtime.server.limits import (
@@ -66,7 +66,7 @@ class ReplicaMirror:
         self._response_store = response_store
         self._stored = stored
         self._run = stored.run
-        self._birth = row.birth
+        self._generation = row.generation
         self._pieces = len(row.pieces)
         self._cancel_at = -inf
         """When to tell the other replica again that a client here has cancelled it."""
@@ -113,7 +113,7 @@ class ReplicaMirror:
                 await self._step()
                 heard_at = now
             except RedisAwayError:
-                if now - heard_at > LEASE_SECONDS:
+                if now - heard_at > HEARTBEAT_SECONDS:
                     self._response_store.unmirror(self._stored)
                     self._stored.is_gone = True
                     message = (
@@ -139,7 +139,7 @@ class ReplicaMirror:
 
     async def _read(self) -> None:
         run = self._run
-        tail = await self._shared.tail(self._stored.id, self._birth, self._pieces)
+        tail = await self._shared.tail(self._stored.id, self._generation, self._pieces)
         if tail.state is ResponseState.DELETED:
             self._response_store.drop(self._stored)
             run.cancel("the client deleted the response")
@@ -160,7 +160,7 @@ class ReplicaMirror:
         whole = None if row is None or row.state not in _READABLE else _log_of(row.pieces)
         if row is None or whole is None or not len(self._run.log) <= len(whole) == row.events:
             raise RedisAwayError(RedisProblem("row", "what was there of a response is not there any more"))
-        self._birth, self._pieces = row.birth, len(row.pieces)
+        self._generation, self._pieces = row.generation, len(row.pieces)
         self._take(whole.read(len(self._run.log)), row.state, row.ended_at)
 
     def _take(self, events: Sequence[Event], state: ResponseState, ended_at: float) -> None:

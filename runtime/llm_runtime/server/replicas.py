@@ -70,7 +70,8 @@ class Replicas:
         self._restored = restored
         self._live: dict[str, StoredProgress] = {}
         """What is not all in Redis yet. What has ended meanwhile stays, until Redis has it."""
-        self._births: dict[str, str] = {}
+        self._generations: dict[str, str] = {}
+        """What tells the row of each of these responses from an earlier one of the same id."""
         self._wakeup = WakeupEvent()
         self._exchanging = trio.Lock()
         self._mirrors: dict[str, ReplicaMirror] = {}
@@ -88,7 +89,7 @@ class Replicas:
         """Write a response that has begun, if it is to be stored."""
         if stored.outlives_its_end:
             self._live[stored.id] = StoredProgress(stored, self)
-            self._births[stored.id] = token_hex(8)
+            self._generations[stored.id] = token_hex(8)
             self.wake()
 
     def find(self, response_id: str) -> StoredProgress | None:
@@ -119,7 +120,7 @@ class Replicas:
                 raise _unavailable() from None
             raise
         if progress is not None:
-            self._births.pop(response_id, None)
+            self._generations.pop(response_id, None)
             progress.advance(ended=True)
 
     async def bring(self, response_id: str | None, caller: str) -> None:
@@ -232,7 +233,7 @@ class Replicas:
         """Drop what is too much, while Redis does not take it."""
         before = trio.current_time() - self._shared.ttl_s
         for progress in to_give_up(tuple(self._live.values()), before=before):
-            self._given_up.add(progress, self._births[progress.stored.id])
+            self._given_up.add(progress, self._generations[progress.stored.id])
             self._done(progress)
 
     async def _issue(self, caller: str, new: dict[bytes, None]) -> None:
@@ -266,7 +267,7 @@ class Replicas:
         """Others know that the response is no more: here, too, it cannot be retrieved."""
         stored.run.cancel(reason, kind)
         self._response_store.drop(stored)
-        self._births.pop(stored.id, None)
+        self._generations.pop(stored.id, None)
         if (progress := self._live.pop(stored.id, None)) is not None:
             progress.advance(ended=True)
 
@@ -292,7 +293,7 @@ class Replicas:
         run_log = stored.run.log
         if progress.has_row and len(run_log) == progress.position and run_log.end is None and not is_due:
             return None
-        put = await next_put(progress, self._births[stored.id])
+        put = await next_put(progress, self._generations[stored.id])
         if self._live.get(stored.id) is not progress:  # deleted while it was packed
             return None
         return Change(progress, put.within_bounds())
@@ -312,7 +313,7 @@ class Replicas:
                 self._done(progress)
         elif result.is_gone:
             progress.has_row, progress.position = False, 0
-            self._births[stored.id] = token_hex(8)
+            self._generations[stored.id] = token_hex(8)
             self.wake()
         elif result.is_deleted:
             self._drop(stored, "the client deleted the response")
@@ -325,7 +326,7 @@ class Replicas:
 
     def _done(self, progress: StoredProgress) -> None:
         self._live.pop(progress.stored.id, None)
-        self._births.pop(progress.stored.id, None)
+        self._generations.pop(progress.stored.id, None)
         progress.advance(ended=True)
 
     # -- reading -------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ async def put_changes(shared: SharedResponses, batch: Sequence[Change]) -> list[
         raise
 
 
-async def next_put(progress: StoredProgress, birth: str) -> Put:
+async def next_put(progress: StoredProgress, generation: str) -> Put:
     """All that Redis does not have yet of a response, as one change of its row."""
     stored, start = progress.stored, progress.position
     run_log = stored.run.log
@@ -46,7 +46,7 @@ async def next_put(progress: StoredProgress, birth: str) -> Put:
     head = piece = b""
     if progress.failures >= PUT_FAILURES:
         log.warning("response %s cannot be written to redis: it takes too long", stored.id)
-        return Put(stored.id, stored.caller, birth, not progress.has_row, b"", start, start, b"", Ending.UNSHARED)
+        return Put(stored.id, stored.caller, generation, not progress.has_row, b"", start, start, b"", Ending.UNSHARED)
     try:
         piece = pack_events(run_log.read(start)) if end > start else b""
         if not progress.has_row:
@@ -54,7 +54,7 @@ async def next_put(progress: StoredProgress, birth: str) -> Put:
     except _UNPACKABLE:
         log.warning("response %s cannot be written to redis", stored.id)
         end, piece, ending = start, b"", Ending.UNSHARED
-    return Put(stored.id, stored.caller, birth, not progress.has_row, head, start, end, piece, ending)
+    return Put(stored.id, stored.caller, generation, not progress.has_row, head, start, end, piece, ending)
 
 
 def to_give_up(pending: Sequence[StoredProgress], *, before: float) -> list[StoredProgress]:
@@ -85,10 +85,10 @@ class GivenUpRows:
         """What ends them."""
         return list(self._puts.values())
 
-    def add(self, progress: StoredProgress, birth: str) -> None:
+    def add(self, progress: StoredProgress, generation: str) -> None:
         """Have the row of this response ended. Redis may have it or not. Logged once until `ended`."""
         stored, end = progress.stored, progress.position
-        self._puts[stored.id] = Put(stored.id, stored.caller, birth, False, b"", end, end, b"", Ending.INTERRUPTED)
+        self._puts[stored.id] = Put(stored.id, stored.caller, generation, False, b"", end, end, b"", Ending.INTERRUPTED)
         while len(self._puts) > GIVEN_UP_ROWS:
             self._puts.popitem(last=False)
         if not self._is_logged:
