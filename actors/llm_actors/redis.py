@@ -3,10 +3,10 @@
 Every failure (the server is down, loading, frozen or read-only, rejects the password, or sends garbage) ends the
 session with a reason and closes its connection, so a late reply is never read.
 
-The client is coredis, an optional extra, imported on first use. The session works around these of its habits: it
+The client is coredis, an optional extra, imported on first use. The session works around these properties of it: it
 resends a command by itself (which would charge twice), it logs a traceback for every failed connection, it raises an
-ordinary exception out of a cancelled connect, it does not decode a percent-encoded password, and with TLS it accepts a
-certificate of any host.
+ordinary exception out of a cancelled connect, it does not decode a percent-encoded password, and with TLS it accepts
+a certificate of any host.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from coredis import Redis
 
 CONNECT_SECONDS = 1.0
-"""The limit for connecting, including name lookup, TLS and login."""
+"""Seconds for connecting, including name lookup, TLS and login."""
 
 REASON_CHARACTERS = 200
 
@@ -65,7 +65,7 @@ class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class RedisProblem(NamedTuple):
-    """Why a session ended. ``sort`` identifies the kind of trouble; ``detail`` is for people."""
+    """Why a session ended. ``sort`` identifies the kind of problem; ``detail`` is a message for people."""
 
     sort: str
     detail: str
@@ -81,7 +81,7 @@ def script_of(package: str, file: str) -> str:
 
 
 class RedisAwayError(Exception):
-    """The command failed, or it is unknown whether it succeeded."""
+    """Redis is unreachable: a command failed, or it is unknown whether it succeeded."""
 
     def __init__(self, problem: RedisProblem) -> None:
         super().__init__(problem.detail)
@@ -97,8 +97,8 @@ class RedisScript:
         self._timeout_s = timeout_s
 
     async def run(self, keys: Sequence[str], argument: bytes) -> bytes:
-        """Call the script. Raises `RedisAwayError` within the server's ``timeout_s``: the script may have
-        run, or not.
+        """Call the script. Raises `RedisAwayError`, at the latest after the server's ``timeout_s``; then it is
+        unknown whether the script has run.
         """
         answer = await _within(self._timeout_s, lambda: self._script(keys=keys, args=[argument]))
         if not isinstance(answer, bytes):
@@ -106,7 +106,7 @@ class RedisScript:
         return answer
 
     async def run_list(self, keys: Sequence[str], arguments: Sequence[str | bytes | int | float]) -> list[bytes]:
-        """The same for a script that takes several arguments and returns a list of strings."""
+        """Call a script that takes several arguments and returns a list of strings. Raises as `run` does."""
         answer = await _within(self._timeout_s, lambda: self._script(keys=keys, args=list(arguments)))
         if not isinstance(answer, list):
             raise _unexpected(answer)
@@ -176,7 +176,7 @@ def _unexpected(answer: object) -> RedisAwayError:
 
 
 def _problem(exc: BaseException) -> RedisProblem:
-    """The innermost error that has a message, as one line."""
+    """Return the innermost error that has a message, as one line."""
     from coredis.exceptions import ConnectionError as LostError
 
     while isinstance(exc, BaseExceptionGroup):
@@ -194,5 +194,5 @@ _ours: ContextVar[bool] = ContextVar("_ours", default=False)
 
 
 def _of_others(record: logging.LogRecord) -> bool:  # noqa: ARG001 - a filter is given the record
-    """Drops what the client logs about our sessions, and nothing that concerns the host program."""
+    """Drop the client's log records about our sessions, and no record that concerns the host program."""
     return not _ours.get()

@@ -1,8 +1,8 @@
-"""Sessions with Redis that are begun again when they end, for callers who can go on without an answer.
+"""Sessions with Redis that are started again when they end, for users that can continue without a reply.
 
-`RedisSessions` keeps them, and logs once that the server is away. `RedisLink` is for calls of one script: one task
-keeps the session (`run`), the others call. Calls are made one after the other, urgent ones first. While the server is
-away they fail at once. It is logged once that it is back.
+`RedisSessions` keeps a session open, and logs once when Redis becomes unreachable. `RedisLink` calls one script: one
+task keeps the session (`run`), any task may `call`. Calls are made one after another, urgent ones first. While Redis
+is unreachable they fail at once. It is logged once when Redis is reachable again.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from llm_actors.kernel.window import Streak
 from llm_actors.redis import UNREACHABLE, RedisAwayError, RedisProblem, RedisScript, RedisServer, run_session
 
 AWAY_SECONDS = 1.0
-"""The pause between two sessions, plus up to half of that."""
+"""Seconds between two sessions; up to half of that is added at random."""
 
 QUEUE_BYTES = 64_000_000
-"""The most bytes of calls that wait. One more call fails."""
+"""The most bytes of calls that wait. A call that would exceed them fails."""
 
 QUEUE_CALLS = 256
 """The most calls that wait. One more call fails, unless it is urgent."""
 
 QUEUE_SECONDS = 5.0
-"""How long a call waits for its answer, unless it is urgent. Then it fails."""
+"""Seconds that a call waits for its reply. Then it fails, unless it is urgent."""
 
 LEAST_TIMEOUT_SECONDS = 2.0
-"""The time limit of one command, unless the server's is longer: responses are larger than claims of limits, and nobody
-waits for a command longer than it wants to.
+"""The time limit of one command in seconds, unless the server's ``timeout_s`` is longer. Responses are larger than
+claims of limits, and a caller can stop waiting earlier.
 """
 
 Argument: TypeAlias = str | bytes | int | float
@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 
 @final
 class RedisSessions:
-    """Sessions with one server, one after another. ``without`` is what happens while it is away, for the log; ``what``
-    uses them.
+    """Sessions with one server, one after another. For the log: ``what`` uses the sessions, and ``without`` describes
+    what happens while the server is unreachable.
     """
 
     def __init__(self, server: RedisServer, *, what: str, without: str) -> None:
@@ -56,17 +56,17 @@ class RedisSessions:
         self._what = what
         self._without = without
         self._problem: RedisProblem | None = None
-        """Why the last session ended, if the server was not reached since."""
+        """Why the last session ended; ``None`` once the server has been reached again."""
         self.tried = trio.Event()
-        """Set when the first attempt to reach the server is over, successful or not."""
+        """Set when the first attempt to reach the server has ended, successful or not."""
 
     async def run(
         self, source: str, use: Callable[[RedisScript], Awaitable[None]], ended: Callable[[RedisProblem], None]
     ) -> None:
-        """Have ``use`` use the script with this source; when the session ends, call ``ended`` with the reason, and
-        start another after a pause. Until cancelled.
+        """Run ``use`` with the script ``source`` in each session. When a session ends, call ``ended`` with the
+        reason, and start another after a pause. Runs until cancelled.
 
-        A bug in ``use`` is as if the server could not be reached, with growing pauses.
+        A bug in ``use`` counts as an unreachable server; the pauses then grow.
         """
         crashes = Streak(PARK_PAUSES)
         while True:
@@ -86,7 +86,7 @@ class RedisSessions:
             await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
 
     def begun(self) -> None:
-        """The server was reached, and can be used."""
+        """Record that the server was reached and can be used."""
         self._problem = None
         self.tried.set()
 
@@ -106,8 +106,8 @@ class _Call:
 
 @final
 class RedisLink:
-    """Calls of one script. ``what`` is kept there, and ``without`` is what happens while it cannot be; both are for the
-    log. ``first``: the keys and arguments of a call that shows whether the server can be used.
+    """Calls of one script. For the log: ``what`` is stored in Redis, and ``without`` describes what happens while
+    Redis is unreachable. ``first`` has the keys and arguments of a call that shows whether the server can be used.
     """
 
     def __init__(
@@ -131,13 +131,14 @@ class RedisLink:
         self._problem: RedisProblem | None = None
         self.is_open = False
         self.sessions = 0
-        """How often the server has been reached. Between two sessions it may have lost everything."""
+        """The number of times the server has been reached. Between two sessions it may have lost all its data."""
         self.tried = self._kept.tried
 
     async def call(self, keys: Sequence[str], *arguments: Argument, is_urgent: bool = False) -> list[bytes]:
-        """What the script returns. Waits for the earlier calls, at most `QUEUE_SECONDS`. An urgent call waits only for
-        the one that is being made; one task at a time may make them. Raises `RedisAwayError`: then the script may have
-        run, or not.
+        """Call the script and return its result. Waits for the earlier calls, at most `QUEUE_SECONDS`. An urgent call
+        waits only for the call that is being made; only one task at a time may make urgent calls. Raises
+        `RedisAwayError`; then it is unknown whether the script has run. Cancelling this does not undo a call that was
+        sent.
         """
         call = _Call(keys, arguments)
         if not self.is_open or not (is_urgent or self._has_room(call)):
@@ -161,7 +162,7 @@ class RedisLink:
         return not self._calls or (len(self._calls) < QUEUE_CALLS and self._bytes + call.size <= QUEUE_BYTES)
 
     def _take(self, call: _Call) -> None:
-        """The call waits no longer."""
+        """Remove a call from the queue."""
         if call in self._calls:
             del self._calls[call]
             self._bytes -= call.size

@@ -1,4 +1,4 @@
-"""Adjustments: what was changed of a request before it went to its provider, as reported to callers."""
+"""Adjustments: the changes that were made to a request before it went to its provider, as reported to callers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import msgspec
 from llm_protocol.content import JsonObject
 
 Change: TypeAlias = Literal["left_out", "translated", "emulated", "rewritten"]
-"""``left_out``: the provider does not get it. ``translated``: it gets the nearest value that it has. ``emulated``: the
-runtime does it. ``rewritten``: it gets another form with the same meaning.
+"""``left_out``: the provider does not get the parameter. ``translated``: it gets the nearest value that it supports.
+``emulated``: the runtime does the work itself. ``rewritten``: it gets another form with the same meaning.
 """
 
 LOSSY: frozenset[Change] = frozenset(("left_out", "translated"))
-"""Adjustments that ``strict`` refuses. The others keep the meaning."""
+"""The adjustments that ``strict`` refuses. The others keep the meaning."""
 
 HEADER = "x-llm-runtime-adjusted"
 HEADER_BYTES = 2_048
-"""The longest value of the header; the body has what does not fit."""
+"""The longest value of the header, in bytes. The body has the entries that do not fit."""
 
 
 class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -31,7 +31,7 @@ class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def in_words(self) -> str:
-        """For error messages: ``seed (left out)``."""
+        """Return the adjustment as text for error messages: ``seed (left out)``."""
         words = self.action.replace("_", " ")
         return f"{self.parameter} ({words})" if self.to is None else f"{self.parameter} ({words} to {self.to})"
 
@@ -42,8 +42,8 @@ class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def header_value(adjusted: Iterable[Adjustment]) -> str | None:
-    """The value of `HEADER`, a list of RFC 9651: ``"seed";action=left_out, "top_k";action=left_out``. ``None`` if
-    nothing was changed.
+    """Return the value of `HEADER`, a list of RFC 9651: ``"seed";action=left_out, "top_k";action=left_out``. ``None``
+    if nothing was changed.
     """
     items: list[str] = []
     left = HEADER_BYTES
@@ -58,10 +58,12 @@ def header_value(adjusted: Iterable[Adjustment]) -> str | None:
 
 
 _SHOWN = 128
-"""Characters of a name or value that the header shows."""
+"""The most characters of a name or value that the header shows."""
 
 
 def _string(text: str) -> str:
-    """An RFC 9651 string: printable ASCII. Names come from clients, so nothing else may get into a header."""
+    """Return an RFC 9651 string: printable ASCII. Names come from clients, so no other characters may get into a
+    header.
+    """
     plain = "".join(char if " " <= char <= "~" else "?" for char in text[:_SHOWN])
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'

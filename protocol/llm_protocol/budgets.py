@@ -32,10 +32,10 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     per: Per = "month"
     """The window: `minute`, `day` or `month`, by the calendar (UTC)."""
     soft: Fraction | None = None
-    """From this share of it on, answers and the log say so; omitted: they do not."""
+    """The share of the limit, from 0 to 1, from which responses and the log carry a warning; omitted: no warning."""
     unknown_price: Literal["refuse", "allow"] | Price = "refuse"
-    """Of a model without a known price: `refuse`, `allow` (it counts as $0), or what counts instead, in US dollars for
-    a million tokens.
+    """How a model without a known price counts: `refuse` (the request is refused), `allow` (it counts as $0), or a
+    price in US dollars per million tokens.
     """
 
     def pays(self, payer: Payer) -> bool:
@@ -47,8 +47,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
     def cost(self, known: float | None, tokens: int) -> float | None:
-        """Return the cost that counts for so many tokens: the ``known`` one, or what ``unknown_price`` says;
-        ``None``: refuse.
+        """Return the cost that counts: ``known`` if there is one, else the cost of ``tokens`` by ``unknown_price``;
+        ``None`` means that the request is refused.
         """
         if known is not None:
             return known
@@ -58,7 +58,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Payer(NamedTuple):
-    """For whom a request is made. ``run`` is its id. ``team`` and ``route`` are empty if there is none."""
+    """The origin of a request, which decides who pays. ``run`` is its id. ``team`` and ``route`` are empty if there
+    is none.
+    """
 
     run: str
     caller: str = ""
@@ -67,14 +69,14 @@ class Payer(NamedTuple):
 
 
 class CalendarWindow(NamedTuple):
-    """From ``start`` to before ``end``, seconds since the epoch."""
+    """A time span, from ``start`` up to but not including ``end``, in seconds since the epoch."""
 
     start: int
     end: int
 
 
 def window_at(per: Per, wall: float) -> CalendarWindow:
-    """The window that ``wall`` (seconds since the epoch) lies in."""
+    """Return the window that contains ``wall`` (seconds since the epoch)."""
     if per == "minute":
         start = int(wall // 60) * 60
         return CalendarWindow(start, start + 60)
@@ -91,7 +93,7 @@ REMEMBERED_PAYERS = 4_096
 
 @final
 class BudgetTable:
-    """The budgets, and which of them apply to which requests."""
+    """The budgets, with the decision which of them apply to a request."""
 
     def __init__(self, budgets: Mapping[str, Budget]) -> None:
         self.budgets = budgets

@@ -1,9 +1,9 @@
 """Messages, their parts, and tools.
 
-All vendors' formats are converted to and from this canonical form. What a vendor wants back unchanged in the next turn
-is in ``signature`` (a token on a part) or in `Opaque` (a whole block that only that vendor understands). Fields of a
-message, part or tool that mean something to one dialect only, such as marks for its prompt cache, are in ``extra``
-under that dialect's name, as in ``Parameters.extra``. Other dialects leave them out.
+All vendors' formats are converted to and from this canonical form. Data that a vendor wants back unchanged in the
+next turn is in ``signature`` (a token on a part) or in `Opaque` (a whole block that only that vendor understands).
+Fields of a message, part or tool that only one dialect understands, such as marks for its prompt cache, are in
+``extra`` under that dialect's name, as in ``Parameters.extra``. Other dialects leave them out.
 """
 
 from __future__ import annotations
@@ -57,11 +57,12 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
 
 
 class Media(msgspec.Struct, frozen=True, kw_only=True):
-    """What documents and audio have in common: exactly one place where the content is.
+    """The common fields of documents and audio. Exactly one field has the content.
 
-    ``data`` are the bytes, ``base64`` is the same in standard base64: it is passed on without being decoded. A ``url``
-    is fetched by the vendor. ``file_id`` is a file that ``vendor`` (``"openai"``, ``"anthropic"``, ``"gemini"``) keeps;
-    nobody else can be sent it. Raises ValueError for anything else, and for a ``media_type`` of another part.
+    ``data`` has the bytes. ``base64`` has the same in standard base64, which is passed on without decoding. A ``url``
+    is fetched by the vendor. ``file_id`` is a file that ``vendor`` (``"openai"``, ``"anthropic"``, ``"gemini"``)
+    stores; no other vendor can read it. Raises `ValueError` for no or several contents, and for a ``media_type`` of
+    another kind of part.
     """
 
     data: bytes | None = None
@@ -71,7 +72,7 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
     vendor: str | None = None
     media_type: str | None = None
     title: str | None = None
-    """Its name, or the name of its file."""
+    """The title, or the name of the file."""
     extra: dict[str, JsonObject] | None = None
 
     def _check(self, kind: str, more: tuple[str, ...] = ()) -> None:
@@ -88,11 +89,11 @@ _PDF = "application/pdf"
 
 
 class Document(Media, frozen=True, kw_only=True, tag="document"):
-    """A document: a PDF, or one of text. One of text can be given as ``text``; it is ``text/plain`` unless
-    ``media_type`` says what else. That of ``data`` may be left out where it begins as a PDF does.
+    """A document: a PDF or a text document. A text document can be given as ``text``; its type is ``text/plain``
+    unless ``media_type`` says otherwise. The type of ``data`` may be left out if the data begins as a PDF does.
 
-    ``context`` is what the model is told of the document beside its content, ``pages`` how many it has, where that is
-    known. Raises ValueError for contradictions.
+    ``context`` is what the model is told about the document in addition to its content. ``pages`` is the number of
+    pages, if known. Raises `ValueError` for contradictions.
     """
 
     text: str | None = None
@@ -130,8 +131,8 @@ _TEXT_TYPES = frozenset(
 
 
 class Audio(Media, frozen=True, kw_only=True, tag="audio"):
-    """A recording. ``media_type`` may be left out where ``data`` begins as WAV, MP3, FLAC or Ogg does. Raises
-    ValueError for contradictions.
+    """A recording. ``media_type`` may be left out if ``data`` begins as WAV, MP3, FLAC or Ogg does. Raises
+    `ValueError` for contradictions.
     """
 
     def __post_init__(self) -> None:
@@ -167,9 +168,9 @@ _SAME_SOUND = {
 
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
-    """The model's reasoning before its answer.
+    """The model's reasoning before its response.
 
-    ``text`` is readable (it may be a summary, or empty), ``encrypted`` is a payload that only the vendor reads,
+    ``text`` is readable (it may be a summary, or empty). ``encrypted`` is a payload that only the vendor reads.
     ``signature`` proves to the vendor that the text is its own. All three, and ``extra``, are sent back unchanged in
     the next turn, to the vendor that made them: ``dialect`` names it, ``None`` if it is unknown.
     """
@@ -231,7 +232,9 @@ class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
 
 
 class Opaque(msgspec.Struct, frozen=True, kw_only=True, tag="opaque"):
-    """A block that only ``dialect`` understands; sent back to it unchanged, refused by name elsewhere."""
+    """A block that only ``dialect`` understands. It is sent back to that dialect unchanged; other dialects refuse it,
+    with an error that names it.
+    """
 
     dialect: str
     value: JsonObject
@@ -273,8 +276,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, tag="function"):
 
 
 class HostedTool(msgspec.Struct, frozen=True, kw_only=True, tag="hosted"):
-    """A tool that runs at the vendor (web search and the like): ``value`` goes to ``dialect`` unchanged, and nowhere
-    else.
+    """A tool that runs at the vendor (web search and the like). ``value`` is sent to ``dialect`` unchanged, and to no
+    other dialect.
     """
 
     dialect: str
@@ -283,7 +286,7 @@ class HostedTool(msgspec.Struct, frozen=True, kw_only=True, tag="hosted"):
 
 class ToolChoice(msgspec.Struct, frozen=True):
     """Whether the model may, must or must not call tools; with ``named``, which one. Raises `ValueError` for a name
-    without ``named``, and the other way round.
+    without ``named``, and for ``named`` without a name.
     """
 
     mode: Literal["auto", "none", "required", "named"]
@@ -296,8 +299,8 @@ class ToolChoice(msgspec.Struct, frozen=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """The required format of the response's text. Raises `ValueError` for a ``schema`` without ``json_schema``, and the
-    other way round.
+    """The required format of the response's text. Raises `ValueError` for a ``schema`` without ``json_schema``, and
+    for ``json_schema`` without a schema.
     """
 
     type: Literal["text", "json", "json_schema"]

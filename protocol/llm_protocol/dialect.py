@@ -1,7 +1,7 @@
-"""What a dialect is: one wire, translated to and from the canonical model, in both directions.
+"""The interface of a dialect: one wire, translated to and from the canonical model, in both directions.
 
-The **client side** talks to a vendor. The **server side** talks to a vendor's clients; fake providers are made of it.
-Both are pure: bytes and structs in, bytes and structs out. A client-side function raises `UnsupportedError` or
+The **client side** talks to a vendor. The **server side** talks to a vendor's clients, and fake providers consist of
+it. Both are pure: bytes and structs in, bytes and structs out. A client-side function raises `UnsupportedError` or
 `BadRequestError`, naming the field, if the wire cannot express a request. Decoders of a peer's bytes never raise:
 malformed input becomes a ``Failed`` event or a ``Failure`` of kind ``protocol``.
 """
@@ -59,7 +59,7 @@ def post(path: str, body: JsonObject, *headers: tuple[str, str]) -> WireRequest:
 
 
 def refusal(failure: Failure, body: JsonObject, *headers: tuple[str, str]) -> WireResponse:
-    """An error response with a JSON body, and how many whole seconds to wait, if that is known."""
+    """Return an error response with a JSON body, and with Retry-After in whole seconds if the time is known."""
     seconds = failure.told_retry_after
     wait = () if seconds is None else (("retry-after", str(max(0, math.ceil(seconds)))),)
     return WireResponse(failure.rule.status, (_JSON, *headers, *wait), encode_json(body))
@@ -68,7 +68,7 @@ def refusal(failure: Failure, body: JsonObject, *headers: tuple[str, str]) -> Wi
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The limits that a vendor's headers report. Resets are seconds from now.
 
-    ``per_model``: of the limits of the model that answered; otherwise of limits that all the vendor's models share.
+    ``per_model``: the limits are those of the model that responded; otherwise all models of the vendor share them.
     """
 
     requests_limit: int | None = None
@@ -87,8 +87,9 @@ Lifecycle: TypeAlias = Literal["active", "deprecated", "retired"]
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model of a vendor's list. ``created`` is seconds since the epoch; 0 if the vendor does not list it.
 
-    ``deprecated_on`` and ``shutdown_date`` are days in UTC, as the vendor announced them. ``request_types`` is ``None``
-    where the list does not say what the model can be asked. ``capabilities`` is what it says of the model beside that.
+    ``deprecated_on`` and ``shutdown_date`` are days in UTC, as the vendor announced them. ``request_types`` is
+    ``None`` if the list does not say which requests the model supports. ``capabilities`` has the list's other facts
+    about the model.
     """
 
     id: str
@@ -103,7 +104,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     capabilities: Capabilities | None = None
 
     def facts(self) -> Capabilities:
-        """What the list says about what the model accepts."""
+        """Return the list's facts about what the model accepts."""
         known = self.capabilities or Capabilities()
         window, output = self.context_window or None, self.max_output_tokens or None
         return msgspec.structs.replace(
@@ -114,7 +115,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ModelPage(NamedTuple):
-    """One page of a model list; ``next`` is what `ClientDialect.models_request` wants for the next one."""
+    """One page of a model list. ``next`` is the argument of `ClientDialect.models_request` for the next page."""
 
     models: tuple[ModelInfo, ...]
     next: str | None = None
@@ -138,7 +139,7 @@ class StreamDecoder(Protocol):
         ...
 
     def end(self) -> list[Event]:
-        """The body has ended. Without the vendor's end marker before: ``Failed`` with kind ``truncated``."""
+        """End the body. Without an end marker from the vendor before, returns ``Failed`` with kind ``truncated``."""
         ...
 
 
@@ -162,7 +163,7 @@ class ClientDialect(Protocol):
 
     @property
     def rules(self) -> ModelRules:
-        """What the provider's models accept."""
+        """The facts about what the provider's models accept."""
         ...
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
@@ -170,9 +171,9 @@ class ClientDialect(Protocol):
         ...
 
     def adapt(self, request: AnyRequest) -> Adapted:
-        """``request`` in a form that this vendor and its model accept, with the adjustments made for that; its
-        ``model`` is the vendor's own name for it. Raises `UnsupportedError` or `BadRequestError` for what cannot be
-        kept.
+        """Return ``request`` in a form that this vendor and its model accept, with the adjustments made for that. Its
+        ``model`` is the vendor's own name of the model. Raises `UnsupportedError` or `BadRequestError` for a
+        parameter that cannot be kept.
         """
         ...
 
@@ -201,11 +202,11 @@ class ClientDialect(Protocol):
         ...
 
     def models_request(self, page: str | None) -> WireRequest:
-        """The request for a page of the model list; the first with ``None``."""
+        """Return the request for a page of the model list; ``None`` is the first page."""
         ...
 
     def decode_models(self, body: bytes) -> ModelPage:
-        """A page of the model list. Raises `ProtocolError` when it is not one."""
+        """Decode a page of the model list. Raises `ProtocolError` if it is malformed."""
         ...
 
 
@@ -214,22 +215,24 @@ class TokenCounter(Protocol):
     """A `ClientDialect` whose vendor has an endpoint that counts the tokens of a request."""
 
     def count_request(self, request: AnyRequest) -> WireRequest:
-        """The HTTP request that counts ``request``. Raises what `ClientDialect.encode_request` does."""
+        """Return the HTTP request that counts the tokens of ``request``. Raises as `ClientDialect.encode_request`
+        does.
+        """
         ...
 
     def decode_count(self, body: bytes) -> int:
-        """The tokens of the prompt. Raises `ProtocolError` when ``body`` does not tell."""
+        """Return the number of tokens of the prompt. Raises `ProtocolError` if ``body`` does not contain it."""
         ...
 
 
 class ClientRequest(NamedTuple):
     """A client's request, decoded. ``policy`` is its ``llm_runtime`` object, still undecoded.
 
-    With ``json_array`` the frames of a streamed response are the members of one JSON array instead of SSE. ``form`` is
-    the dialect's own note of the form in which the client wants its response.
+    With ``json_array`` the frames of a streamed response are the members of one JSON array instead of SSE. ``form``
+    is the dialect's own note of the form in which the client wants its response.
 
-    A client that wants several choices in one response has a request for each: those after the first are in
-    ``choices``. What is encoded is choice number ``choice``.
+    If a client wants several choices in one response, there is one request per choice: those after the first are in
+    ``choices``. ``choice`` is the number of the choice that is encoded.
     """
 
     request: AnyRequest
@@ -257,7 +260,7 @@ class ResponseEncoder(Protocol):
         ...
 
     def encode(self, events: Iterable[Event]) -> list[Frame]:
-        """The frames for the next events. Adjacent deltas of one item may come as one frame."""
+        """Return the frames for the next events. Adjacent deltas of one item may be joined into one frame."""
         ...
 
 
@@ -270,7 +273,7 @@ class ServerDialect(Protocol):
         ...
 
     def decode_request(self, path: str, body: bytes) -> ClientRequest:
-        """What a client asks for. Raises `BadRequestError` or `UnsupportedError` naming the field at fault."""
+        """Decode a client's request. Raises `BadRequestError` or `UnsupportedError` naming the field at fault."""
         ...
 
     def response_encoder(self, inbound: ClientRequest, response_id: str) -> ResponseEncoder:

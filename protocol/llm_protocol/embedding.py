@@ -24,13 +24,13 @@ _CODES = {4: "f", 8: "d"}
 
 @final
 class Embedding(msgspec.Struct, Sequence[float], metaclass=_EmbeddingMeta, frozen=True, gc=False):
-    """The numbers of one embedding, immutable. Index, slice, iterate and hash it as a tuple of floats; it equals
+    """The numbers of one embedding, immutable. Index, slice, iterate and hash it like a tuple of floats; it equals
     tuples and lists of the same numbers.
 
-    ``data`` are the numbers as little-endian floats of ``size`` bytes: 4 where the provider sent base64, 8 where it
-    sent decimals. ``numpy.frombuffer(embedding.data, f"<f{embedding.size}")`` reads them without a copy.
-    msgspec encodes it as an object of ``data`` (base64 in JSON) and ``size``; `tolist` gives plain numbers.
-    Raises `ValueError` where ``data`` is not a whole number of floats.
+    ``data`` has the numbers as little-endian floats of ``size`` bytes: 4 if the provider sent base64, 8 if it sent
+    decimals. ``numpy.frombuffer(embedding.data, f"<f{embedding.size}")`` reads them without a copy. msgspec encodes
+    it as an object of ``data`` (base64 in JSON) and ``size``; `tolist` returns plain numbers. Raises `ValueError` if
+    ``data`` is not a whole number of floats.
     """
 
     data: bytes
@@ -42,11 +42,11 @@ class Embedding(msgspec.Struct, Sequence[float], metaclass=_EmbeddingMeta, froze
 
     @classmethod
     def of(cls, numbers: Iterable[float]) -> Embedding:
-        """The embedding of ``numbers``, without any loss."""
+        """Return the embedding of ``numbers``, without any loss."""
         return cls(_little_endian(array("d", numbers)), 8)
 
     def float32(self) -> bytes:
-        """The numbers as little-endian float32. What is too large for one becomes infinite."""
+        """Return the numbers as little-endian float32. A number that is too large becomes infinite."""
         return self.data if self.size == 4 else _little_endian(array("f", self._numbers()))
 
     def tolist(self) -> list[float]:

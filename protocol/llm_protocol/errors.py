@@ -211,7 +211,7 @@ class InternalError(LLMClientError):
 
 
 class InterruptedResponseError(LLMClientError):
-    """The runtime ended while it made a stored response."""
+    """The runtime ended while it produced a stored response."""
 
     kind = FailureKind.INTERRUPTED
 

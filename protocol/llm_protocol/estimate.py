@@ -40,58 +40,60 @@ MAX_MODELS = 256
 """The most models whose estimates are kept; the least recently used is dropped."""
 
 ASCII_PER_TOKEN = 4
-"""Characters of English or code in one token."""
+"""Characters of English or code per token."""
 
 BYTES_PER_TOKEN = 3
-"""UTF-8 bytes of other scripts in one token."""
+"""UTF-8 bytes of other scripts per token."""
 
 MESSAGE_TOKENS = 4
-"""The tokens of a message besides its content."""
+"""The tokens of a message in addition to its content."""
 
 TOOL_TOKENS = 8
-"""The tokens of a tool's definition or call besides its JSON."""
+"""The tokens of a tool's definition or call in addition to its JSON."""
 
 IMAGE_TOKENS = 1_000
-"""An image sent at full detail."""
+"""The tokens of an image sent at full detail."""
 
 LOW_DETAIL_TOKENS = 85
-"""An image sent at low detail."""
+"""The tokens of an image sent at low detail."""
 
 PAGE_TOKENS = 2_000
-"""A page of a PDF, of which vendors read the text and a picture."""
+"""The tokens of a page of a PDF, of which vendors read the text and a picture."""
 
 PAGE_BYTES = 64 * 1024
-"""A page, where it is not known how many a PDF has."""
+"""The assumed bytes of a page, if the number of pages of a PDF is unknown."""
 
 UNKNOWN_PAGES = 10
-"""A document whose content is not here."""
+"""The assumed pages of a document whose content is not in the request."""
 
 AUDIO_BYTES_PER_TOKEN = {"audio/wav": 1_500, "audio/aiff": 1_500}
-"""Bytes of 32 tokens a second, uncompressed at 24,000 samples a second, by media type."""
+"""Bytes of uncompressed audio per token, by media type: 32 tokens a second, at 24,000 samples a second."""
 
 COMPRESSED_BYTES_PER_TOKEN = 500
-"""The same of any other audio."""
+"""Bytes of any other audio per token."""
 
 UNKNOWN_AUDIO_TOKENS = 2_000
-"""A minute of audio: one whose content is not here."""
+"""The tokens of audio whose content is not in the request: about a minute."""
 
 PICTURE_OUTPUT_TOKENS = 1_300
-"""An image in a response."""
+"""The tokens of an image in a response."""
 
 DEFAULT_OUTPUT_TOKENS = 500
-"""The response of a model of which nothing is known."""
+"""The tokens of a response if nothing is known about the model."""
 
 PRIOR_TOKENS = 500
 """The weight of the prior estimate, in tokens of experience."""
 
 PRIOR_OUTPUT_TOKENS = 50
-"""The same for output text: responses are shorter than prompts, and consist of text alone."""
+"""The weight of the prior estimate of output text, in tokens: responses are shorter than prompts, and consist of text
+alone.
+"""
 
 DECAY = 0.9
-"""The weight that an earlier response keeps when the next one comes."""
+"""The factor by which the weight of earlier responses shrinks when another arrives."""
 
 MIN_RATIO, MAX_RATIO = 0.25, 4.0
-"""The range within which experience may correct an estimate."""
+"""The range within which earlier responses may correct an estimate."""
 
 
 class Estimate(NamedTuple):
@@ -101,7 +103,7 @@ class Estimate(NamedTuple):
     output_tokens: int
     length: int
     choices: int = 1
-    """How many the response is expected to have."""
+    """The expected number of choices in the response."""
 
     @property
     def total_tokens(self) -> int:
@@ -110,7 +112,7 @@ class Estimate(NamedTuple):
 
     @property
     def usage(self) -> Usage:
-        """As a usage."""
+        """Return the estimate as a usage."""
         return Usage(input_tokens=self.input_tokens, output_tokens=self.output_tokens, estimated=True)
 
 
@@ -129,9 +131,9 @@ class TokenEstimator:
         return Estimate(math.ceil(length * known.ratio), _output(request, known), length, _choices(request))
 
     def expect(self, models: Iterable[str], request: AnyRequest) -> Usage:
-        """The expected usage of ``request`` by the mean over ``models``, for comparing them.
+        """Return the expected usage of ``request`` by the mean over ``models``, for comparing them.
 
-        What is known of each alone depends on which requests it happened to get.
+        The mean is used because the experience with each model depends on which requests it happened to get.
         """
         known = [found for model in models if (found := self._models.get(model)) is not None] or [_NONE]
         length = request_length(request) * sum(each.ratio for each in known) / len(known)
@@ -152,13 +154,13 @@ class TokenEstimator:
         known.add(estimate.length, usage, estimate.choices)
 
     def learn_output(self, model: str, length: float, tokens: int) -> None:
-        """Learn that a response of this ``length`` in tokens by its text used so many ``tokens``."""
+        """Learn that a response whose text has the estimated ``length`` used ``tokens``."""
         known = self._models.get(model)
         if known is not None and length > 0 and tokens > 0:
             known.add_output(length, tokens)
 
     def output_ratio(self, model: str) -> float:
-        """Tokens of a response of ``model`` in one token by the length of its text."""
+        """Return how many tokens of ``model`` one estimated token of a response is."""
         return self._models.get(model, _NONE).output_ratio
 
     def billed_input(self, model: str, estimate: Estimate) -> int | None:
@@ -192,7 +194,7 @@ class _Experience:
 
     @property
     def billed_ratio(self) -> float | None:
-        """The same of what is billed; ``None`` where that is what is counted."""
+        """Return the ratio of billed tokens to the estimate; ``None`` if billed and counted tokens are the same."""
         return None if self._billed == self._taken else min(max(self._billed / self._guessed, MIN_RATIO), MAX_RATIO)
 
     @property
@@ -233,7 +235,7 @@ def _choices(request: AnyRequest) -> int:
 
 
 def text_length(text: str) -> float:
-    """Tokens of a text, by its length alone."""
+    """Return the estimated tokens of a text, by its length alone."""
     if text.isascii():
         return len(text) / ASCII_PER_TOKEN
     plain = len(text.encode("ascii", "ignore"))
@@ -242,12 +244,12 @@ def text_length(text: str) -> float:
 
 
 def parts_length(parts: Iterable[Part]) -> float:
-    """Tokens of parts, by their length alone."""
+    """Return the estimated tokens of parts, by their length alone."""
     return sum(map(_part_length, parts))
 
 
 def request_length(request: AnyRequest) -> int:
-    """Input tokens of a request, by its length alone; at least one."""
+    """Return the estimated input tokens of a request, by its length alone; at least one."""
     return max(1, math.ceil(_length(request)))
 
 

@@ -32,9 +32,9 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
 
 
 class ItemStarted(msgspec.Struct, frozen=True, kw_only=True, tag="item_started"):
-    """Item ``index`` (from 0, in order of appearance) begins. ``id`` is a tool call's, or the vendor's of reasoning;
-    ``name`` and ``extra`` are a tool call's. Of ``extra`` there may be more when it is whole. ``choice`` is the choice
-    that the item belongs to, where a request asked for several.
+    """Item ``index`` (from 0, in order of appearance) begins. ``id`` is the id of a tool call, or the vendor's id of
+    reasoning. ``name`` and ``extra`` belong to a tool call; the complete call may have more ``extra``. If a request
+    asked for several choices, ``choice`` is the one that the item belongs to.
     """
 
     index: int
@@ -48,7 +48,7 @@ class ItemStarted(msgspec.Struct, frozen=True, kw_only=True, tag="item_started")
 class TextDelta(msgspec.Struct, frozen=True, gc=False, tag="text_delta"):
     """More text of item ``index``.
 
-    ``lengths`` is set where a delta stands for several, as run logs keep those of long ago: one byte for the length of
+    ``lengths`` is set if a delta stands for several, as in the older part of a run log: one byte for the length of
     each. The text is the same. This holds for every kind of delta.
     """
 
@@ -95,8 +95,8 @@ class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
 
 
 class UsageReported(msgspec.Struct, frozen=True, tag="usage"):
-    """The vendor's token counts; the last report is the valid one. ``final`` reports cover the whole response. Others
-    come while it is generated, such as the counts at the start of Anthropic's streams.
+    """The vendor's token counts. The last report is the valid one. A report with ``final`` covers the whole response.
+    Others arrive while the response is generated, such as the counts at the start of Anthropic's streams.
     """
 
     usage: Usage
@@ -104,8 +104,9 @@ class UsageReported(msgspec.Struct, frozen=True, tag="usage"):
 
 
 class FieldsAdded(msgspec.Struct, frozen=True, tag="fields"):
-    """Fields of the response that only clients of ``dialect`` understand, by their place in it, or pieces of such: see
-    `llm_protocol.extra_fields`. ``choice``: of which choice, where a request asked for several.
+    """Fields of the response that only clients of ``dialect`` understand, or pieces of such fields, by their place in
+    the response: see `llm_protocol.extra_fields`. If a request asked for several choices, ``choice`` is the one they
+    belong to.
     """
 
     dialect: str
@@ -136,7 +137,7 @@ class MemberDelta(msgspec.Struct, frozen=True, gc=False, tag="member_delta"):
 
 
 class MemberDone(msgspec.Struct, frozen=True, kw_only=True, tag="member_done"):
-    """A member's response is complete. ``cost`` is in US dollars, ``None`` where the price is unknown."""
+    """A member's response is complete. ``cost`` is in US dollars; ``None`` if the price is unknown."""
 
     member: str
     finish_reason: FinishReason | None = None
@@ -152,7 +153,9 @@ class MemberFailed(msgspec.Struct, frozen=True, kw_only=True, tag="member_failed
 
 
 class ChoiceFinished(msgspec.Struct, frozen=True, kw_only=True, tag="choice_finished"):
-    """A choice after the first is complete, for this reason. ``Finished``, which follows, has the first one's."""
+    """A choice after the first is complete, with its finish reason. The ``Finished`` event that follows has the
+    reason of the first choice.
+    """
 
     choice: int
     reason: FinishReason
@@ -160,7 +163,9 @@ class ChoiceFinished(msgspec.Struct, frozen=True, kw_only=True, tag="choice_fini
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """The vendor's own end marker was seen. In a run log ``response`` holds the folded response."""
+    """The response is complete: the vendor's own end marker has arrived. In a run log ``response`` holds the folded
+    response.
+    """
 
     reason: FinishReason
     raw_reason: str | None = None
@@ -168,7 +173,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The response will not be completed. In a run log ``response`` holds the part that exists."""
+    """The response will not be completed. In a run log ``response`` holds the part that was received."""
 
     failure: Failure
     response: LLMResponse | None = None
@@ -193,4 +198,6 @@ Event: TypeAlias = (
 TERMINAL = (Finished, Failed)
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, RefusalDelta)
 CONTENT = (*DELTAS, ItemDone, Embedded)
-"""The events with content. ``ItemStarted`` is not one, because most vendors announce an item before it has content."""
+"""The events with content. ``ItemStarted`` is not among them, because most vendors announce an item before it has
+content.
+"""

@@ -12,16 +12,16 @@ from typing import Any
 from llm_protocol.content import JsonObject
 
 JOINED = frozenset(("data", "text", "summary", "transcript"))
-"""Strings that come in pieces. All others are complete each time: ids, types, names of formats."""
+"""Strings that arrive in pieces. All other strings are complete each time: ids, types, names of formats."""
 
 
 LATEST = frozenset(("groundingMetadata", "citationMetadata", "urlContextMetadata", "safetyRatings"))
-"""Fields that Gemini repeats with each chunk, as far as it knows them by then."""
+"""Fields that Gemini repeats with each chunk, as complete as it knows them at that time."""
 
 
 def merge(into: JsonObject, piece: JsonObject) -> None:
-    """Add ``piece`` to ``into``: lists grow, and strings in `JOINED`; everything else is replaced, including what is in
-    `LATEST`; ``None`` is ignored.
+    """Add ``piece`` to ``into``. Lists grow, and so do strings in `JOINED`. Everything else is replaced, including
+    the fields in `LATEST`. ``None`` is ignored.
 
     Members of lists that have an ``index`` are pieces of the member with that index. ``into`` is changed and shares
     nothing with ``piece``.

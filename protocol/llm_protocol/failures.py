@@ -1,8 +1,8 @@
-"""Everything that can go wrong: a closed set of kinds, and one table of what each kind implies.
+"""All kinds of failures, and one table with the consequences of each kind.
 
 Only a vendor's dialect knows what a status and a body *mean*: its ``decode_error`` returns the kind, starting from
-`kind_of_status`. Only `RULES` knows what a kind *implies*, such as whether to retry. ``docs/failures.md`` is generated
-from it.
+`kind_of_status`. Only `RULES` knows what a kind *implies*, such as whether to retry. ``docs/failures.md`` is
+generated from it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 
 class FailureKind(StrEnum):
-    """What went wrong."""
+    """The kind of a failure."""
 
     AUTH = "auth"
     RATE_LIMITED = "rate_limited"
@@ -50,12 +50,12 @@ class FailureKind(StrEnum):
 
 
 class Step(StrEnum):
-    """What may follow an attempt that failed before any token was delivered."""
+    """The next step after an attempt that failed before any token was delivered."""
 
     RETRY = "retry"
     """The same provider may be tried again after a wait, or another at once."""
     NEXT = "next"
-    """Not here again; another candidate may do better."""
+    """The same candidate is not tried again; another candidate may succeed."""
     STOP = "stop"
     """No other attempt can help, or none is allowed."""
 
@@ -64,40 +64,43 @@ class AtFault(StrEnum):
     """Who is at fault for a failure."""
 
     PROVIDER = "provider"
-    """The vendor's, or the network's. It lowers the success rate of the deployment."""
+    """The vendor or the network. The failure lowers the success rate of the deployment."""
     REQUEST = "request"
-    """The request asks for something impossible or not allowed."""
+    """The request: it asks for something impossible or not allowed."""
     CALLER = "caller"
-    """The caller has given up: cancelled, out of time or out of money."""
+    """The caller: it cancelled, or its time or money is used up."""
     RUNTIME = "runtime"
-    """A limit or a bug of this runtime, or its shutdown."""
+    """This runtime: a limit, a bug, or its shutdown."""
 
 
 class Scope(StrEnum):
-    """What a failure is evidence of: one model at one provider, or everything there."""
+    """The scope of a failure: one model at one provider, or the whole provider."""
 
     DEPLOYMENT = "deployment"
     PROVIDER = "provider"
 
 
 class Settlement(Enum):
-    """What a reserved request is charged. The values are written to Redis."""
+    """The charge for a reserved request. The values are written to Redis."""
 
     REFUNDED = "unsent"
-    """It never reached the vendor: everything is refunded."""
+    """The request never reached the vendor: everything is refunded."""
     REFUNDED_TOKENS = "refused"
-    """The vendor refused it: it counts as a request, its tokens are refunded."""
+    """The vendor refused the request: it counts as a request, and its tokens are refunded."""
     CHARGED = "spent"
-    """It was answered, or may have been processed: it counts, with the tokens it used or else the estimated ones."""
+    """The request was answered, or may have been processed. It counts, with the tokens it used, or with the estimate
+    if these are unknown.
+    """
 
 
 LimitOwner: TypeAlias = Literal["caller", "provider", "server"]
-"""Whose limit a request ran into: its caller's (``[keys.X.limits]``), a provider's (``[providers.X.limits]``, or one
-that the vendor itself has), or this server's own bounds."""
+"""The limit owner: whose limit refused a request. It is the caller (``[keys.X.limits]``), a provider
+(``[providers.X.limits]``, or a limit of the vendor itself), or this server.
+"""
 
 
 class FailureRule(NamedTuple):
-    """Everything that follows from a kind. A failure's own fields take precedence (see `Failure`)."""
+    """The consequences of a kind of failure. A failure's own fields take precedence (see `Failure`)."""
 
     step: Step
     status: int
@@ -107,43 +110,46 @@ class FailureRule(NamedTuple):
     type: str
     """``type`` of the error object."""
     meaning: str
-    """In words, for logs and documentation."""
+    """The kind in words, for logs and documentation."""
     fault: AtFault
     settlement: Settlement
-    """What the limiter refunds for a request that was sent. Without proof that the vendor did no work, nothing."""
+    """The refund of the limiter for a request that was sent. Nothing is refunded unless it is certain that the vendor
+    did no work.
+    """
     client_retry: bool
-    """Whether a client may send the same request again by itself, after ``retry-after`` if there is one. False where
-    it cannot help, where only a person can, and where the work may be done, and billed, already."""
+    """Whether a client may send the same request again by itself, after ``retry-after`` if there is one. False if a
+    retry cannot help, if only a person can solve the problem, and if the work may already be done and billed.
+    """
     breaks: bool = False
-    """Counts towards the circuit breaker of its `scope`."""
+    """Whether the failure counts towards the circuit breaker of its `scope`."""
     scope: Scope = Scope.DEPLOYMENT
-    """Which circuit breaker counts it, and what is paused."""
+    """The scope of the circuit breaker and of a pause."""
     pause_s: float = 0.0
-    """Seconds for which nothing in its scope is called, if the vendor did not say how long."""
+    """Seconds for which nothing in the scope is called, if the vendor did not say how long."""
     needs_operator: bool = False
-    """Only a person can fix it (a key, an account), so how long it lasts is a guess."""
+    """Whether only a person can solve the problem (a key, an account). The duration of a pause is then a guess."""
     limit_owner: LimitOwner | None = None
-    """Whose limit it is, if it is one."""
+    """The limit owner, if the kind is about a limit."""
     of_parameters: bool = False
-    """A parameter of the request may be the cause, so the request may do without it."""
+    """Whether a parameter of the request may be the cause, so that an attempt without it may succeed."""
     actor_down: bool = False
-    """The actor that was called is not available."""
+    """Whether the actor that was called is not available."""
     advice: str = ""
-    """What the operator should do, for ``llm-runtime check``. ``{entry}`` is the provider's table."""
+    """Advice for the operator, shown by ``llm-runtime check``. ``{entry}`` is replaced by the provider's table."""
 
     @property
     def billed(self) -> bool:
-        """Whether the vendor may bill a request that was sent and ended so."""
+        """Whether the vendor may bill a request that was sent and ended in this way."""
         return self.settlement is Settlement.CHARGED
 
     @property
     def client_error(self) -> bool:
-        """Whether the client's request is to blame, or its caller: not a limit, nor the runtime's account or key."""
+        """Whether the client's request or its caller is to blame: not a limit, and not the runtime's account or key."""
         return self.status < 500 and self.limit_owner is None and not self.needs_operator
 
     @property
     def unreached(self) -> bool:
-        """Whether the kind means that the provider cannot be reached at all."""
+        """Whether the kind means that the provider cannot be reached."""
         return self.breaks and self.scope is Scope.PROVIDER
 
 
@@ -284,7 +290,7 @@ _STATUS_KINDS = {
 
 
 def kind_of_status(status: int) -> FailureKind:
-    """The kind for a status alone; a dialect learns more from the body."""
+    """Return the kind for a status alone. A dialect also uses the body."""
     if status in _STATUS_KINDS:
         return _STATUS_KINDS[status]
     if status >= 500:
@@ -296,16 +302,17 @@ MAX_RETRY_AFTER_SECONDS = 3_600.0
 """The longest Retry-After for clients, in seconds, because some clients sleep for any time that they are given."""
 
 MESSAGE_LIMIT = 2_000
-"""Characters of a vendor's error text that are kept."""
+"""The most characters of a vendor's error text that are kept."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """One failure. ``message`` is for people and never holds a key or a prompt.
+    """One failure. ``message`` is for people and never contains a key or a prompt.
 
-    ``retry_after`` is in seconds. ``partial`` says that tokens had been delivered before. ``param`` names the field
-    at fault. ``upstream_status`` and ``upstream_code`` are the vendor's, for the record. ``account_wide``: whether
-    the limit that was hit is the account's, for all its models, or this model's, where the vendor says so.
-    ``should_retry``: whether another attempt at the same place may help, where the vendor says so (`x-should-retry`).
+    ``retry_after`` is in seconds. ``partial``: tokens had been delivered before. ``param`` names the field at fault.
+    ``upstream_status`` and ``upstream_code`` come from the vendor and are only recorded. ``account_wide``: whether
+    the limit that was reached belongs to the account, for all its models, or to this model; ``None`` if the vendor
+    does not say. ``should_retry``: whether another attempt at the same provider may help, if the vendor says so
+    (`x-should-retry`).
     """
 
     kind: FailureKind
@@ -320,21 +327,21 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     account_wide: bool | None = None
     should_retry: bool | None = None
     limit_owner: LimitOwner | None = None
-    """Whose limit refused, where that is not what the kind implies; see `limited_by`."""
+    """The limit owner, if it differs from the one that the kind implies; see `limited_by`."""
 
     @property
     def limited_by(self) -> LimitOwner | None:
-        """Whose limit refused the request; ``None`` if no limit did."""
+        """The limit owner; ``None`` if no limit refused the request."""
         return self.limit_owner or self.rule.limit_owner
 
     @property
     def rule(self) -> FailureRule:
-        """What this failure's kind permits."""
+        """The consequences of this failure's kind."""
         return RULES[self.kind]
 
     @property
     def step(self) -> Step:
-        """What may follow: what the vendor said about a retry, or else what the kind of failure permits."""
+        """The next step: by the vendor's advice about a retry, else by the kind of the failure."""
         usual = self.rule.step
         if self.should_retry is None:
             return usual
@@ -357,9 +364,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def told_retry_after(self) -> float | None:
-        """The ``retry_after`` that clients are sent: at most `MAX_RETRY_AFTER_SECONDS`."""
+        """The ``retry_after`` that clients receive: at most `MAX_RETRY_AFTER_SECONDS`."""
         return None if self.retry_after is None else min(self.retry_after, MAX_RETRY_AFTER_SECONDS)
 
     def at(self, *, provider: str, model: str, partial: bool) -> Failure:
-        """The same failure with where it happened, and whether tokens had been delivered by then."""
+        """Return the same failure with the place where it happened, and with whether tokens had been delivered by
+        then.
+        """
         return msgspec.structs.replace(self, provider=provider, model=self.model or model, partial=partial)

@@ -46,10 +46,10 @@ class Fold:
         self.end: Finished | Failed | None = None
         self._further: dict[int, _Choice] = {}
         self._choice_of: dict[int, int] = {}
-        """By item, the choice that it belongs to, unless that is the first."""
+        """For each item, the choice that it belongs to, unless that is the first."""
 
     def add(self, event: Event) -> None:
-        """Take the next event into account."""
+        """Add the next event."""
         match event:
             case TextDelta() | ReasoningDelta() | ToolCallDelta() | RefusalDelta():
                 item = self._items.get(event.index)
@@ -91,7 +91,7 @@ class Fold:
         return self._further.setdefault(choice, _Choice())
 
     def add_all(self, events: Iterable[Event]) -> Fold:
-        """`add` each, and return self."""
+        """Add each event, and return self."""
         for event in events:
             self.add(event)
         return self
@@ -140,7 +140,7 @@ class Fold:
         return _with_parts(msgspec.structs.replace(first, choices=choices), self.parts())
 
     def _choice(self, first: LLMResponse, at: int) -> LLMResponse:
-        """Return choice ``at`` of the response. What all choices share is part of the first one."""
+        """Return choice ``at`` of the response. Fields that all choices share are part of the first choice only."""
         further = self._further[at]
         response = LLMResponse(
             request_id=first.request_id,
@@ -157,7 +157,7 @@ class Fold:
 
 
 class _Choice:
-    """What a choice after the first has besides its items."""
+    """The state of a choice after the first, in addition to its items."""
 
     def __init__(self) -> None:
         self.extra: dict[str, dict[str, JsonObject]] = {}

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, final
 
 HEAD_BYTES: Final = 64 * 1024
-"""The default size limit of a head, and of the trailer behind a chunked body."""
+"""The default size limit of a head, and of the trailer of a chunked body, in bytes."""
 
 CHUNK_LINE_BYTES: Final = 4096
-"""The size limit of the line before a chunk: its size and extensions."""
+"""The size limit, in bytes, of the line before a chunk: its size and extensions."""
 
 FRAMING_HEADERS: Final = frozenset(
     (
@@ -34,7 +34,7 @@ FRAMING_HEADERS: Final = frozenset(
         "upgrade",
     )
 )
-"""What only the transport may say: where a message ends, and where it goes."""
+"""Fields that only the transport may set, because they decide where a message ends and where it goes."""
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _FIELD = re.compile(rf"({_TOKEN}):[ \t]*((?:[^\0\n\r\x0b\x0c]*[^\0\s])?)[ \t]*")
@@ -138,7 +138,7 @@ def read_response_head(raw: bytes | bytearray) -> ResponseHead:
 
 
 def body_length(headers: Mapping[str, str], version: str) -> int | None:
-    """The length of the body by Content-Length, -1 if it is chunked, ``None`` if neither is given.
+    """Return the length of the body by Content-Length; -1 if it is chunked; ``None`` if neither is given.
 
     Raises `BadHttp` for ambiguous heads: both fields, lengths that differ, an unknown transfer encoding.
     """
@@ -181,7 +181,7 @@ class ChunkedBody:
 
     def __init__(self) -> None:
         self._left = 0
-        """Bytes of the chunk that are to come, its line end included; 0 between two chunks."""
+        """Bytes of the chunk that are still missing, its line end included; 0 between two chunks."""
         self._in_trailer = False
         self._trailer = 0
         self.ended = False
@@ -208,7 +208,7 @@ class ChunkedBody:
         return parts
 
     def _read_piece(self, buffer: bytearray, at: int, parts: list[bytes]) -> int:
-        """Read a line, some content or a chunk's line end; how many bytes that were, 0 when there are too few."""
+        """Read a line, some content or a chunk's line end. Returns the number of bytes read; 0 if there are too few."""
         if self._left == 0:
             return self._read_line(buffer, at)
         size = min(self._left - 2, len(buffer) - at)
@@ -224,7 +224,9 @@ class ChunkedBody:
         return size
 
     def _read_line(self, buffer: bytearray, at: int) -> int:
-        """Read the line of a chunk or of the trailer; its bytes, or 0 while it is incomplete."""
+        """Read the line of a chunk or of the trailer. Returns the number of bytes read; 0 while the line is
+        incomplete.
+        """
         limit = HEAD_BYTES - self._trailer if self._in_trailer else CHUNK_LINE_BYTES
         end = buffer.find(b"\n", at, at + limit) + 1
         if not end:
@@ -248,8 +250,8 @@ class ChunkedBody:
 
 
 def whole_chunks(data: bytes) -> bytes | None:
-    """The content of ``data`` if that is nothing but whole chunks without extensions, the last one of size 0 not among
-    them; ``None`` otherwise. The common case of a stream, without a copy into a buffer.
+    """Return the content of ``data`` if it consists of complete chunks without extensions, none of them the last
+    chunk (size 0); else ``None``. This is the common case of a stream, and needs no copy into a buffer.
     """
     parts: list[bytes] = []
     at = 0

@@ -1,7 +1,7 @@
-"""When models are shut down: what the vendor's list says, and dates that vendors announce elsewhere. Pure.
+"""The shutdown dates of models: from the vendor's list, and dates that vendors announce elsewhere. Pure.
 
-A list's own date wins over the table, because vendors move dates. The table is for lists without dates: Gemini's and
-Cohere's, those of older servers, and models that only the configuration names.
+A list's own date wins over the table, because vendors move dates. The table is for lists without dates (Gemini's,
+Cohere's, and those of older servers), and for models that only the configuration names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from llm_protocol.dialect import ModelInfo
 
 NOTICE: Final = timedelta(days=90)
-"""Models that end within this time cause a warning, and `auto` chooses another one if it can."""
+"""The time before a shutdown. In it a model causes a warning, and `auto` chooses another model if it can."""
 
 _OPENAI: Final = {
     date(2026, 10, 23): (
@@ -61,7 +61,7 @@ SHUTDOWNS: Final[Mapping[str, Mapping[str, date]]] = {
 }
 
 SNAPSHOT: Final = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
-"""The date behind the name of a snapshot."""
+"""The date at the end of a snapshot's name."""
 
 
 def is_same_model(reported: str, model: str) -> bool:

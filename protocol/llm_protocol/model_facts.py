@@ -1,4 +1,4 @@
-"""What may be known of a model: the columns of the table in `llm_protocol.model_rules`."""
+"""The columns of the table in `llm_protocol.model_rules`: facts about a model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Tokens: TypeAlias = Annotated[int, Meta(ge=1)]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Some facts of a model; ``None`` means unknown. The fields are those of `ModelRule`.
+    """Some facts about a model; ``None`` means unknown. The fields are those of `ModelRule`.
 
-    Raises ValueError for efforts that are not in order, from least to most.
+    Raises `ValueError` for efforts that are not in order, from least to most.
     """
 
     wire: Wire | None = None
@@ -58,21 +58,21 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything known of a model. The defaults are those of a model that accepts everything."""
+    """All facts about a model. The defaults are those of a model that accepts everything."""
 
     wire: Wire = "any"
-    """The API of OpenAI that the model needs: Chat Completions (``"chat"``), or Responses: for everything, for function
-    tools, or for function tools while it reasons. Where Chat Completions is the only one that can be had, the last two
-    mean no tools, and no reasoning with them.
+    """The API of OpenAI that the model needs: Chat Completions (``"chat"``), or Responses: for everything, for
+    function tools, or for function tools while it reasons. If only Chat Completions is available, the last two mean
+    no tools, and no reasoning with tools.
     """
     thinking: tuple[Thinking, ...] | None = None
-    """How reasoning is requested: by an effort, by leaving it to the model, by a budget of tokens. Empty: it does not
-    reason. ``None``: unknown.
+    """How reasoning is requested: by an effort, by leaving it to the model, or by a budget of tokens. Empty: the
+    model does not reason. ``None``: unknown.
     """
     efforts: tuple[Effort, ...] = ()
-    """The efforts that it accepts, from least to most; empty: unknown."""
+    """The efforts that the model accepts, from least to most; empty: unknown."""
     default_effort: Effort | None = None
-    """What it does by default."""
+    """The effort that the model uses by default."""
     thinking_off: ThinkingOff = "effort"
     """How reasoning is disabled: by the effort ``none``, if the model has it; by a separate option; or not at all."""
     thinking_off_up_to: Effort | None = None
@@ -80,59 +80,65 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     budgets: Mapping[str, int | None] = {}
     """The token budgets for efforts, on models that have budgets only; ``None``: no limit."""
     tools: bool | None = None
-    """Whether it calls function tools; ``None``: unknown."""
+    """Whether the model calls function tools; ``None``: unknown."""
     parallel_calls: bool | None = None
-    """Whether it calls several tools at once; ``None``: unknown."""
+    """Whether the model calls several tools at once; ``None``: unknown."""
     forced_tools: bool = True
-    """Whether a tool call can be demanded."""
+    """Whether a request can require a tool call."""
     sampling: Sampling = "always"
-    """When it accepts ``temperature``, ``top_p`` and ``top_k``."""
+    """When the model accepts ``temperature``, ``top_p`` and ``top_k``."""
     stop: bool = True
-    """Whether it accepts stop sequences."""
+    """Whether the model accepts stop sequences."""
     prefill: bool = False
-    """Whether it continues a conversation that ends with the beginning of its response."""
+    """Whether the model continues a conversation that ends with the beginning of a response."""
     mid_system: bool = True
-    """Whether system messages may stand among the others."""
+    """Whether system messages may occur between other messages."""
     replay: Replay = "always"
-    """Which models its earlier reasoning may be sent to: every model of the vendor, the same model, none."""
+    """The models to which earlier reasoning of this model may be sent: every model of the vendor, the same model, or
+    none.
+    """
     signed_calls: bool = False
-    """Whether a tool call in the history must bear a signature."""
+    """Whether a tool call in the history must have a signature."""
     vision: bool | None = None
-    """Whether it accepts images."""
+    """Whether the model accepts images; ``None``: unknown."""
     documents: bool | None = None
-    """Whether it accepts documents (PDF)."""
+    """Whether the model accepts documents (PDF); ``None``: unknown."""
     audio: bool | None = None
-    """Whether it accepts audio. ``None``, here and in the two above: unknown."""
+    """Whether the model accepts audio; ``None``: unknown."""
     draws: bool = False
     """Whether its chat responses can contain images."""
     choices: bool | None = None
-    """Whether one chat response can have several choices (``n``). ``None``: as its vendor's usually can."""
+    """Whether one chat response can have several choices (``n``). ``None``: the usual behaviour of its vendor."""
     base64_vectors: bool = True
-    """Whether its embeddings are available in base64, a third of the size, if the vendor has that."""
+    """Whether the model's embeddings are available in base64, a third of the size. This matters only if the vendor
+    has base64 at all.
+    """
     context_window: int | None = None
-    """Its context window: the tokens of prompt and response together."""
+    """The context window: the tokens of prompt and response together."""
     max_output_tokens: int | None = None
     """The most tokens of a response."""
 
     @property
     def reasons_with_tools(self) -> bool:
-        """Whether, over Chat Completions, function tools and reasoning go together."""
+        """Whether function tools and reasoning can be combined over Chat Completions."""
         return self.wire in ("any", "chat")
 
     def reasons(self, effort: str | None) -> bool:
-        """Return whether the model reasons if the request sets ``effort``; ``None``: it sets none."""
+        """Return whether the model reasons if the request sets ``effort``; ``None``: the request sets none."""
         return (effort or self.default_effort) not in (None, "none")
 
     @property
     def can_stop_thinking(self) -> bool:
-        """Whether its reasoning can be disabled, as far as is known."""
+        """Whether the model's reasoning can be disabled, as far as is known."""
         if self.thinking_off == "effort":
             return not self.efforts or "none" in self.efforts
         return self.thinking_off != "never"
 
 
 Row: TypeAlias = tuple[str, ModelRule]
-"""A pattern for the beginning of a model's name in its short form (see `short_name`), and what holds for it."""
+"""A pattern for the beginning of a model's name in its short form (see `short_name`), and the facts about such
+models.
+"""
 
 
 def nearest_effort(effort: str, efforts: Sequence[str]) -> str:

@@ -1,11 +1,12 @@
-"""What a vendor's models accept, as one table per vendor that everything else reads.
+"""The facts about what a vendor's models accept: one table per vendor, which all other code reads.
 
-Three layers, the first that knows a field wins: the configuration (``[providers.NAME.capabilities."pattern"]``), the
-vendor's own model list, and the rows of `llm_protocol.model_table`. A model that no layer knows accepts everything: its
-vendor itself reports what it refuses.
+There are three layers, and the first that has a fact wins: the configuration
+(``[providers.NAME.capabilities."pattern"]``), the vendor's own model list, and the rows of
+`llm_protocol.model_table`. A model that is in no layer counts as accepting everything: its vendor itself reports what
+it refuses.
 
-Request translation, selection, refusals, failover and the continuation of broken streams use `ModelRules.of`. No other
-code tests the name of a model.
+Request translation, selection, refusals, failover and the continuation of broken streams use `ModelRules.of`. No
+other code tests the name of a model.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _FIELDS: Final = tuple(field.name for field in msgspec.structs.fields(Capabiliti
 
 
 def short_name(model: str) -> str:
-    """The name without folders, a cloud's prefixes, or the account of a tuned model."""
+    """Return the name without folders, a cloud's prefixes, or the account of a tuned model."""
     name = model.lower().rpartition("/")[2]
     if name.startswith("ft:"):
         name = name.split(":")[1]
@@ -38,10 +39,10 @@ def short_name(model: str) -> str:
 
 @final
 class ModelRules:
-    """The rules for the models of one provider, whose facts are kept under ``vendor``.
+    """The rules for the models of one provider. Their facts are kept under ``vendor``.
 
-    ``configured`` are facts by glob pattern of the model's whole name, in the order in which they count. `learn` is
-    called by one writer, the catalog; `of` by everybody, synchronously.
+    ``configured`` has facts by glob pattern of the model's whole name; the first match wins. `learn` is called by one
+    writer, the catalog; `of` by any code, synchronously.
     """
 
     __slots__ = ("_configured", "_listed", "_remembered", "_rows", "has_responses", "vendor")
@@ -49,14 +50,14 @@ class ModelRules:
     def __init__(self, vendor: str, configured: Mapping[str, Capabilities] | None = None) -> None:
         self.vendor = vendor
         self.has_responses = False
-        """Whether the provider can also be asked over the Responses API."""
+        """Whether the provider can be called over the Responses API, too."""
         self._configured = [(re.compile(translate(glob)), facts) for glob, facts in (configured or {}).items()]
         self._listed: dict[str, Capabilities] = {}
         self._rows: tuple[tuple[re.Pattern[str], ModelRule], ...] | None = None
         self._remembered: dict[str, ModelRule] = {}
 
     def of(self, model: str) -> ModelRule:
-        """What holds for ``model``, the vendor's own name of it."""
+        """Return the facts about ``model``, the vendor's own name of it."""
         try:
             return self._remembered[model]
         except KeyError:

@@ -1,6 +1,7 @@
-"""The rows of `llm_protocol.model_rules`, as data: the first row whose pattern fits a model's short name counts.
+"""The rows of `llm_protocol.model_rules`, as data. The first row whose pattern matches a model's short name counts.
 
-As the vendors' pages had it on 29 November 2026, and where those are silent, their errors as others report them:
+The facts are from the vendors' pages as of 29 November 2026. If these are silent, they are from the vendors' error
+messages, as others report them:
 
 * developers.openai.com/api/docs/models, /guides/deployment-checklist (tools and sampling); for ``stop``
   github.com/huggingface/smolagents/issues/1893 and github.com/BerriAI/litellm/pull/28650
@@ -9,7 +10,7 @@ As the vendors' pages had it on 29 November 2026, and where those are silent, th
 * ai.google.dev/gemini-api/docs/thinking and whats-new of each model, docs.cloud.google.com/vertex-ai/generative-ai/docs
 * docs.cohere.com/docs/models and the pages of the models; inference-docs.cerebras.ai/models
 
-Compatible servers have hardly a row: what their lists do not tell, they tell by what they refuse.
+Compatible servers have few rows: their lists and their refusals show what their models accept.
 """
 
 from __future__ import annotations
@@ -116,7 +117,9 @@ _CLAUDE_BUDGETS: Final = {
 
 
 def _claude(pattern: str, **facts: Any) -> Row:
-    """A Claude of the present: it thinks as much as it likes, within an effort, and is shown its own thoughts only."""
+    """A row for current Claude models: they choose how much to think, within an effort, and accept only their own
+    earlier reasoning.
+    """
     known = {
         "thinking": ("adaptive", "effort"),
         "efforts": _efforts("low", "max"),
@@ -131,7 +134,7 @@ def _claude(pattern: str, **facts: Any) -> Row:
 
 
 def _old_claude(pattern: str, max_output_tokens: int, **facts: Any) -> Row:
-    """A Claude before 4.6, which thinks when it is given a budget of tokens."""
+    """A row for Claude models before 4.6, which think only if the request has a token budget for it."""
     known = {
         "thinking": ("budget",),
         "thinking_off": "disabled",

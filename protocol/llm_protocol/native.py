@@ -26,10 +26,10 @@ from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
 from llm_protocol.requests import AnyRequest
 
 FORM = "native"
-"""The `ClientRequest.form` of a request that came in this form."""
+"""The `ClientRequest.form` of a request of the native protocol."""
 
 RESUME_SECONDS = 10.0
-"""Seconds that the daemon keeps a response after its connection broke, so that the client can resume it."""
+"""Seconds for which the daemon keeps a response after its connection broke, so that the client can resume it."""
 
 CREATE = "llm-runtime:create"
 """The ``type`` of the frame with a request."""
@@ -37,11 +37,11 @@ CREATE = "llm-runtime:create"
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^resp_[0-9a-f]{32}$")]
-"""A response's id, which the client makes, so that it can come back to an answer before it heard of it."""
+"""A response's id. The client makes it, so that it can resume a response even if no event of it has arrived."""
 
 
 class CreateFrame(msgspec.Struct, frozen=True, kw_only=True):
-    """A request. ``stream``: whether the provider is requested to stream."""
+    """A request. ``stream``: whether to request a stream from the provider."""
 
     type: str = CREATE
     response_id: Id
@@ -59,13 +59,13 @@ class NativeRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="llm-runtime:accepted"):
-    """The request was taken on."""
+    """The request was accepted."""
 
     response_id: str
 
 
 class Events(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="llm-runtime:events"):
-    """Events of an answer, the last of them with this number."""
+    """Events of a response. The last of them has this number."""
 
     response_id: str
     sequence_number: int
@@ -81,17 +81,17 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
     failure: Failure | None = None
 
     def reason(self) -> Failure:
-        """Why."""
+        """Return the reason as a failure."""
         return self.failure or failure_in(self.status, self.error)
 
     @property
     def code(self) -> str:
-        """Why, in the server's word."""
+        """Return the server's error code."""
         return str(self.error.get("code"))
 
 
 class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="llm-runtime:cancelled"):
-    """The answer to ``response.cancel``."""
+    """The reply to ``response.cancel``."""
 
     response_id: str
 
@@ -107,19 +107,19 @@ class Greeting(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     routes: dict[str, JsonObject]
     responses: int
-    """Responses in flight on one WebSocket."""
+    """The most responses in flight on one WebSocket."""
     max_bytes: int
-    """The largest frame that it takes."""
+    """The largest frame that the server accepts, in bytes."""
 
 
 def encode_create(request: bytes, response_id: str, lane: str, *, stream: bool) -> bytes:
-    """The frame of a request, which is JSON already."""
+    """Return the frame of a request that is already encoded as JSON."""
     frame = {"type": CREATE, "response_id": response_id, "stream_id": lane, "event_id": response_id, "stream": stream}
     return encode_json({**frame, "request": msgspec.Raw(request)})
 
 
 def encode_resume(response_id: str, starting_after: int, lane: str) -> bytes:
-    """The frame that asks for the events after a number."""
+    """Return the frame that asks for the events after a number."""
     return encode_json(
         {
             "type": "response.resume",
@@ -132,24 +132,26 @@ def encode_resume(response_id: str, starting_after: int, lane: str) -> bytes:
 
 
 def encode_cancel(response_id: str, lane: str) -> bytes:
-    """The frame that ends the answer on a lane: by its lane, since its id may not be known yet."""
+    """Return the frame that cancels the response on a lane. It names the lane, because the id may not be known yet."""
     return encode_json({"type": "response.cancel", "stream_id": lane, "event_id": response_id})
 
 
 def decode_request(data: bytes | str, caller: str) -> AnyRequest:
-    """A request alone. Raises `BadRequestError`."""
+    """Decode a request without a frame. Raises `BadRequestError`."""
     return _admitted(typed(json_body(data), AnyRequest), caller)  # type: ignore[arg-type]
 
 
 def decode_create(data: bytes | str, caller: str) -> NativeRequest:
-    """The request of ``caller`` in a frame. Raises `BadRequestError` naming the field at fault."""
+    """Decode the request of ``caller`` in a frame. Raises `BadRequestError` naming the field at fault."""
     frame = typed(json_body(data), CreateFrame)
     inbound = ClientRequest(_admitted(frame.request, caller), stream=frame.stream, form=FORM)
     return NativeRequest(inbound=inbound, response_id=frame.response_id)
 
 
 def _admitted(request: AnyRequest, caller: str) -> AnyRequest:
-    """The request without what a client may not say: who it is, and what goes to providers in headers."""
+    """Return the request with the caller's name, and without forwarded header fields, because a client may set
+    neither.
+    """
     if not _ID.fullmatch(request.request_id):
         raise bad_request("request.request_id", "request.request_id: up to 128 letters, digits, dots and dashes")
     parameters = msgspec.structs.replace(request.parameters, wire=None, headers={})
@@ -160,7 +162,7 @@ _FRAMES: JsonDecoder[ServerFrame] = JsonDecoder(ServerFrame, limits=LIMITS._repl
 
 
 def decode_frame(data: bytes | str) -> ServerFrame:
-    """A frame of the daemon. Raises `ProtocolError`."""
+    """Decode a frame of the daemon. Raises `ProtocolError`."""
     try:
         return _FRAMES.decode(data)
     except WireError as exc:
@@ -171,7 +173,7 @@ _KINDS = {rule.code: kind for kind, rule in reversed(RULES.items())} | {
     "invalid_api_key": FailureKind.AUTH,
     "connection_limit": FailureKind.QUEUE_FULL,
 }
-"""Kinds by the codes of error objects. Of several with one code, the first."""
+"""Failure kinds by the codes of error objects. If several kinds share a code, the first."""
 
 
 def failure_in(status: int, error: JsonObject) -> Failure:
@@ -188,7 +190,7 @@ def failure_in(status: int, error: JsonObject) -> Failure:
 
 
 def encode_refused(failure: Failure, event_id: str | None) -> bytes:
-    """The error frame for a request that was not taken on, or was given up while it waited."""
+    """Return the error frame for a request that was refused, or given up while it waited."""
     rule = failure.rule
     error = {"message": failure.message, "code": rule.code, "type": rule.type, "param": failure.param}
     return encode_json(Refused(event_id=event_id, status=rule.status, error=error, failure=failure))
@@ -196,7 +198,7 @@ def encode_refused(failure: Failure, event_id: str | None) -> bytes:
 
 @final
 class NativeEncoder:
-    """Encodes one answer; see `llm_protocol.dialect.ResponseEncoder`. The number of an event is its position in the
+    """Encodes one response; see `llm_protocol.dialect.ResponseEncoder`. The number of an event is its position in the
     log. With ``starting_after``, the events up to that number are left out.
     """
 
@@ -206,11 +208,11 @@ class NativeEncoder:
         self._number = -1
 
     def start(self) -> list[Frame]:
-        """`Accepted`."""
+        """Return the `Accepted` frame."""
         return [Frame(None, encode_json(Accepted(response_id=self._id)))]
 
     def encode(self, events: Iterable[Event]) -> list[Frame]:
-        """One frame with all that is new; none if nothing is."""
+        """Return one frame with all new events; no frame if there are none."""
         fresh = [event for event, _ in merged(self._unseen(events))]
         if not fresh:
             return []
@@ -231,5 +233,5 @@ class NativeEncoder:
 
 
 def last_number(events: Sequence[Event]) -> int:
-    """The number of the last of a log's events."""
+    """Return the number of the last of a log's events."""
     return sum(map(count_pieces, events)) - 1

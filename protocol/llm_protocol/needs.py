@@ -1,7 +1,7 @@
-"""What a request needs of its model, and which of that a model lacks. Pure.
+"""The features that a request needs of its model, and which of them a model lacks. Pure.
 
-Selection uses it to choose, and the provider refuses with it before anything is sent: then the next candidate is tried,
-and if there is none, the client learns which part of its request was at fault.
+Selection uses them to choose. The provider uses them to refuse a request before anything is sent. Then the next
+candidate is tried; if there is none, the client learns which part of its request was at fault.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from llm_protocol.requests import AnyRequest, ChatRequest
 
 
 class Needs(NamedTuple):
-    """``tools``: function tools; ``forced``: one must be called; ``reasoning``: an effort or a budget is asked for;
-    ``vision``: there are images; ``documents``: there are some that are not text; ``audio``: there is audio.
+    """The needed features. ``tools``: function tools. ``forced``: a tool must be called. ``reasoning``: an effort or
+    a budget is set. ``vision``: there are images. ``documents``: there are documents that are not text. ``audio``:
+    there is audio.
     """
 
     tools: bool = False
@@ -34,7 +35,7 @@ NOTHING = Needs()
 
 
 def needs_of(request: AnyRequest) -> Needs:
-    """Return what ``request`` needs of its model."""
+    """Return the features that ``request`` needs of its model."""
     if not isinstance(request, ChatRequest):
         return NOTHING
     parameters, choice = request.parameters, request.tool_choice
@@ -54,7 +55,7 @@ _SENSES: Final = {"vision": "pictures", "documents": "PDF documents", "audio": "
 
 
 def _sense(part: Part) -> str | None:
-    """Return the column that says whether a model accepts ``part``; ``None``: it is text, or there is no such
+    """Return the column that says whether a model accepts ``part``; ``None`` for text, and if there is no such
     column.
     """
     match part:
@@ -79,10 +80,11 @@ def _parts(request: ChatRequest) -> Iterator[Part]:
 
 def refuse_incapable(rule: ModelRule, request: AnyRequest) -> None:
     """Raise `UnsupportedError` at the first image, document or recording in ``request`` if the model is known not to
-    accept it; and at its function tools if it is known to call none.
+    accept it. The same applies to function tools if the model is known to call none.
 
-    What stands in a tool's result is left to the vendor: nobody asked about it, and a refusal of ours would end a
-    conversation that the vendor may go on with. `needs_of` counts it, so a choice of models prefers one that takes it.
+    Media in a tool's result are left to the vendor: the user did not send them, and a refusal here would end a
+    conversation that the vendor might continue. `needs_of` counts them, so selection prefers a model that accepts
+    them.
     """
     if not isinstance(request, ChatRequest):
         return
@@ -99,7 +101,9 @@ def refuse_incapable(rule: ModelRule, request: AnyRequest) -> None:
 
 
 def without_thinking(request: AnyRequest) -> AnyRequest:
-    """The request without a model's reasoning in earlier turns: some models refuse that of any other."""
+    """Return the request without a model's reasoning in earlier turns, because some models refuse the reasoning of
+    other models.
+    """
     if not isinstance(request, ChatRequest):
         return request
     messages = tuple(_spoken(message) for message in request.messages)
@@ -114,8 +118,8 @@ def _spoken(message: Message) -> Message | None:
 
 
 def has(rule: ModelRule, needs: Needs, *, responses: bool = False) -> bool:
-    """Whether a model with this rule has it all, as far as is known. ``responses``: it can be asked over the Responses
-    API, too.
+    """Whether a model with this rule has all needed features, as far as is known. ``responses``: the provider has the
+    Responses API, too.
     """
     if (needs.forced and not rule.forced_tools) or (needs.tools and rule.tools is False):
         return False

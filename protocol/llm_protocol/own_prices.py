@@ -17,20 +17,20 @@ _MILLION = 1_000_000
 
 
 class OwnPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """US dollars for a million tokens, and for a request. An omitted price is that of input or output."""
+    """US dollars per million tokens, and per request. An omitted price is that of input or output."""
 
     input: Dollars
-    """Tokens of the prompt."""
+    """US dollars for a million tokens of the prompt."""
     output: Dollars
-    """Tokens of the response."""
+    """US dollars for a million tokens of the response."""
     cached_input: Dollars | None = None
-    """Tokens of the prompt that the vendor had cached; omitted: as input."""
+    """US dollars for a million tokens of the prompt that the vendor had cached; omitted: as input."""
     cache_write: Dollars | None = None
-    """Tokens of the prompt that it cached; omitted: as input."""
+    """US dollars for a million tokens of the prompt that the vendor wrote to its cache; omitted: as input."""
     reasoning: Dollars | None = None
-    """Reasoning tokens of the response; omitted: as output."""
+    """US dollars for a million reasoning tokens of the response; omitted: as output."""
     image: Dollars | None = None
-    """Image tokens of the response; omitted: as output."""
+    """US dollars for a million image tokens of the response; omitted: as output."""
     request: Dollars = 0.0
     """US dollars for each request, in addition to its tokens."""
 
@@ -51,7 +51,7 @@ class OwnPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @final
 class OwnPrices:
-    """The configured prices, by ``"provider/model"``; the model may be a glob. The first that fits counts."""
+    """The configured prices, by ``"provider/model"``; the model may be a glob. The first match wins."""
 
     def __init__(self, prices: Mapping[str, OwnPrice]) -> None:
         self._exact = dict(prices)

@@ -1,8 +1,7 @@
-"""Requests that go to a vendor as they are: which are allowed, at which path they arrive, and which headers go along.
-Pure.
+"""Passthrough requests: which are allowed, at which path they arrive, and which headers are sent along. Pure.
 
 A path is the vendor's, below the provider's name: ``v1/files``. It begins with the version that ends the provider's
-base URL, whether the client wrote that or not, so the two spellings have one permission.
+base URL, whether the client wrote that or not, so one permission covers both spellings.
 """
 
 from __future__ import annotations
@@ -17,11 +16,13 @@ from llm_protocol.wire_headers import IDEMPOTENCY
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "*"))
 _SEGMENT: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f/\\%]")
-"""What a decoded segment may not have: servers behind proxies may decode it again, or read ``\\`` as ``/``."""
+"""Characters that a decoded segment may not have: servers behind proxies may decode it again, or treat a
+backslash as a slash.
+"""
 
 
 class PassthroughRule(NamedTuple):
-    """What one entry of ``[keys.X] passthrough`` allows."""
+    """The requests that one entry of ``[keys.X] passthrough`` allows."""
 
     method: str
     provider: str
@@ -30,7 +31,7 @@ class PassthroughRule(NamedTuple):
     @classmethod
     def parse(cls, entry: str) -> PassthroughRule:
         """Parse an entry such as ``"GET openai/v1/files/*"``. ``*`` matches a segment of the path or a part of one,
-        ``**`` any number of segments. Raises a ValueError that says what would be right.
+        ``**`` any number of segments. Raises `ValueError` with a message that shows a valid entry.
         """
         method, _, rest = entry.strip().partition(" ")
         provider, _, path = rest.strip().partition("/")
@@ -41,7 +42,7 @@ class PassthroughRule(NamedTuple):
         return cls(method, provider, re.compile(pattern))
 
     def allows(self, method: str, provider: str, path: str) -> bool:
-        """Whether a request may be made. A HEAD is as good as a GET."""
+        """Whether a request may be made. A permission for GET includes HEAD."""
         if provider != self.provider or self.path.fullmatch(unquote(path)) is None:
             return False
         return self.method in ("*", method) or (method, self.method) == ("HEAD", "GET")
@@ -53,7 +54,7 @@ def rules_of(callers: Mapping[str, Collection[str]]) -> dict[str, tuple[Passthro
 
 
 def is_plain(path: str) -> bool:
-    """Whether ``path`` can mean one thing only: no empty segment, ``.`` or ``..``, nor a slash in disguise."""
+    """Whether ``path`` is unambiguous: it has no empty segment, no ``.`` or ``..``, and no encoded slash."""
     return all(_is_plain(segment) for segment in path.split("/"))
 
 
@@ -71,7 +72,7 @@ def vendor_path(base: str, path: str) -> str:
 
 
 def target_of(base: str, path: str) -> str:
-    """Where a `vendor_path` is at the provider's origin."""
+    """Return the path of a `vendor_path` at the provider's origin."""
     last = base.rpartition("/")[2]
     return f"{base.removesuffix(last)}{path}" if last else f"{base}/{path}"
 
@@ -165,8 +166,8 @@ def _kept(
 
 
 def ids_of_created(body: Any) -> Iterator[str]:
-    """Return the ids in the decoded response to a POST. What they name, such as an uploaded file, belongs to the
-    caller.
+    """Return the ids in the decoded response to a POST. The objects with these ids, such as an uploaded file, belong
+    to the caller.
     """
     if not isinstance(body, dict):
         return

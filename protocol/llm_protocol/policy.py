@@ -1,4 +1,4 @@
-"""What a caller or an operator may set: timeouts, limits, attempts. Times are in seconds; limits are on by default."""
+"""Settings of callers and operators: timeouts, limits, attempts. Times are in seconds; limits are on by default."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     connect: Seconds = 10.0
-    """For name lookup, TCP and TLS."""
+    """Seconds for name lookup, TCP and TLS."""
     first_token: Seconds = 60.0
-    """From the start of an attempt to the first content of a streamed response."""
+    """Seconds from the start of an attempt to the first content of a streamed response."""
     idle: Seconds = 60.0
-    """The longest silence between two pieces of content of a stream; pings do not count."""
+    """The longest silence, in seconds, between two pieces of content of a stream; pings do not count."""
     total: Seconds = 600.0
-    """For one whole attempt."""
+    """The longest duration of one whole attempt, in seconds."""
 
 
 PROVIDER_WAIT_SECONDS = 30.0
@@ -47,12 +47,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
     """The most tokens in any 60 seconds, in and out; omitted: no limit."""
     max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
-    """The most requests in flight at once; omitted: 256 for a provider, no limit for a caller."""
+    """The most requests in progress at once; omitted: 256 for a provider, no limit for a caller."""
     burst: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
     """The share of a minute's requests, and of its tokens, that one second may take; one request at least."""
     wait_s: Seconds | None = None
-    """The longest wait for these limits, including a vendor's Retry-After. A request that would wait longer is refused
-    at once. Omitted: 30 for a provider's limits, 1 for a caller's.
+    """The longest wait for these limits, in seconds, including a vendor's Retry-After. A request that would wait
+    longer is refused at once. Omitted: 30 for a provider's limits, 1 for a caller's.
     """
 
     @property
@@ -89,22 +89,22 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Whether complete responses are cached for equal requests, how many bytes of them, and for how long.
 
     Off by default: a caller who asks twice may want two responses. ``path`` adds a file that outlives the process and
-    may be shared by several; its directory is made if it is missing. ``redis`` has Redis in the place of the file.
+    may be shared by several; its directory is made if it is missing. ``redis`` uses Redis in place of the file.
     """
 
     enabled: bool = False
-    """Whether responses are cached if neither request, route nor provider says otherwise."""
+    """Whether responses are cached, unless the request, route or provider says otherwise."""
     memory_mb: Annotated[float, msgspec.Meta(ge=0, le=65_536)] = 64.0
-    """How much is kept in memory; 0: only in the file."""
+    """The most megabytes of responses in memory; 0: only in the file."""
     path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     """A file that outlives the process and may be shared by several; omitted: memory only."""
     file_mb: Annotated[float, msgspec.Meta(ge=1, le=1_048_576)] = 256.0
-    """How large the file may become, besides its journal of a few megabytes."""
+    """The largest size of the file in megabytes, in addition to its journal of a few megabytes."""
     ttl_s: CacheSeconds = 3600.0
-    """The oldest cached response that may be used, in seconds."""
+    """The greatest age of a cached response that may be used, in seconds."""
     redis: bool = False
-    """Whether cached responses are also kept in `[redis]`, readable for all processes with its prefix; in place of
-    `path`.
+    """Whether cached responses are also kept in `[redis]`, where all processes with its prefix can read them; in
+    place of `path`.
     """
     flight_wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 30.0
     """With `redis`: the longest that a request waits for an equal one of another process, in seconds. Streamed requests
@@ -113,16 +113,16 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often one provider is tried, and the waits in between: uniform from a window that starts at ``wait_min_s``
-    and doubles up to ``wait_max_s``. A vendor's Retry-After takes precedence.
+    """How often one provider is tried, and the waits between attempts: uniform from a window that starts at
+    ``wait_min_s`` and doubles up to ``wait_max_s``. A vendor's Retry-After takes precedence.
     """
 
     max: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     """How often one provider is tried, including the first time."""
     wait_min_s: Seconds = 4.0
-    """The shortest wait before a retry. Waits are drawn from a window that starts here and doubles."""
+    """The shortest wait before a retry, in seconds. Waits are drawn from a window that starts here and doubles."""
     wait_max_s: Seconds = 10.0
-    """The longest wait before a retry."""
+    """The longest wait before a retry, in seconds."""
 
     def __post_init__(self) -> None:
         if self.wait_min_s > self.wait_max_s:
@@ -137,7 +137,9 @@ class AttemptsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     wait_max_s: Seconds | None = None
 
     def over(self, base: Attempts) -> Attempts:
-        """``base`` with what is set here. If only one end of the window is set, the other is adjusted."""
+        """Return ``base`` with the values that are set here. If only one end of the window is set, the other is
+        adjusted.
+        """
         least = self.wait_min_s or min(base.wait_min_s, self.wait_max_s or base.wait_min_s)
         most = self.wait_max_s or max(base.wait_max_s, least)
         return Attempts(max=self.max or base.max, wait_min_s=min(least, most), wait_max_s=most)
@@ -184,25 +186,25 @@ PRIORITIES = (0, 9)
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How a request is to be handled, by a route of the configuration or by the request's own ``llm_runtime`` object.
-    What is ``None`` or empty was not set. Where a request is sent (addresses, keys, headers) can never be set by a
+    """How a request is handled, by a route of the configuration or by the request's own ``llm_runtime`` object.
+    ``None`` or empty means not set. The destination of a request (addresses, keys, headers) can never be set by a
     request.
     """
 
     candidates: Annotated[tuple[Name, ...], msgspec.Meta(max_length=32)] = ()
     """Models to choose from, as ``provider/model``."""
     strategy: Strategy | Name | None = None
-    """How models are used: one alone, one after another, or several at once. Omitted: ``fallback``. Text: one that the
-    program adds.
+    """How models are used: one alone, one after another, or several at once. Omitted: ``fallback``. Any other name is
+    a strategy that the program adds.
     """
     select: Select | Name | None = None
-    """How the candidates are put in order. Text: an ordering that the program adds."""
+    """The order of the candidates. Any other name is an ordering that the program adds."""
     shares: dict[Name, Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]] | None = None
     """For ``weighted``: how often each candidate comes first, in proportion to the others; by default, by score."""
     on_broken_stream: OnBrokenStream | None = None
     """What happens if a stream breaks after tokens were delivered."""
     deadline_s: Seconds | None = None
-    """The deadline of the whole request, from its acceptance on; omitted: 600."""
+    """The deadline of the whole request, in seconds from its acceptance; omitted: 600."""
     timeouts: TimeoutsPatch | None = None
     """Replaces some of the providers' timeouts."""
     attempts: AttemptsPatch | None = None
@@ -214,7 +216,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hedge: bool | None = None
     """Try a second provider if the first is slower than usual."""
     priority: Annotated[int, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])] | None = None
-    """Which requests are served first while others wait: 0 before 9; omitted: 5."""
+    """The priority among waiting requests: 0 is served first, 9 last; omitted: 5."""
 
     # The rest is for strategies with several models; see docs/orchestration.md.
     members: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_MEMBERS)] | Members | None = None
@@ -224,9 +226,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] | None = None
     """Seconds that the others may continue once enough have responded (0)."""
     member_deadline_s: Seconds | None = None
-    """The time limit of each member."""
+    """The time limit of each member, in seconds."""
     refill: bool | None = None
-    """Replace a member that failed by another candidate, while there are any."""
+    """Replace a member that failed by another candidate, as long as there are any."""
     rounds: Annotated[int, msgspec.Meta(ge=0, le=4)] | None = None
     """How often the members of a council see the others' drafts and revise their own (1)."""
     samples: Members | None = None
@@ -244,18 +246,18 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     later.
     """
     max_cost: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] | None = None
-    """US dollars for the whole request, all members and the synthesis."""
+    """The most US dollars for the whole request, all members and the synthesis included."""
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
-    """Tokens for the whole request, in and out."""
+    """The most tokens for the whole request, in and out."""
     stream_members: bool | None = None
-    """Stream the members' own output too."""
+    """Stream the members' own output, too."""
 
     def __post_init__(self) -> None:
         if self.template is not None and "{answers}" not in self.template:
             raise ValueError("template must say where the answers go: {answers}")
 
     def models(self) -> list[tuple[str, str]]:
-        """All models that are named, each with its field. A synthesizer may be a method instead of a model."""
+        """Return all models that are named, each with its field. A synthesizer may be a method instead of a model."""
         members = self.members if isinstance(self.members, tuple) else ()
         named = [("candidates", self.candidates), ("members", members)]
         named += [(field, (model,)) for field in ("synthesiser", "judge") if (model := getattr(self, field))]
@@ -263,11 +265,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def order(self) -> Select | str:
-        """How the candidates are put in order: by score, but as written if they are fallbacks."""
+        """Return the order of the candidates: by score, or as written if they are fallbacks."""
         return self.select or ("order" if self.strategy == "fallback" else "score")
 
     def unknown_names(self, own: OwnNames) -> Iterator[tuple[str, str]]:
-        """The fields that name a strategy or an ordering that does not exist, each with what would be right."""
+        """Return the fields that name a strategy or an ordering that does not exist, each with the names that exist."""
         for field, value, known in (
             ("strategy", self.strategy, (*get_args(Strategy), *own.strategies)),
             ("select", self.select, (*get_args(Select), *own.orderings)),
@@ -284,8 +286,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return msgspec.structs.replace(self, max_cost=cost, max_tokens=tokens)
 
     def over(self, base: Policy) -> Policy:
-        """``base`` with what is set here: timeouts and attempts one by one. Of two spending limits the lower one
-        applies.
+        """Return ``base`` with the values that are set here. Timeouts and attempts are replaced one by one. Of two
+        spending limits the lower one applies.
         """
         set_fields = _set_fields(self)
         for patch in ("timeouts", "attempts"):

@@ -1,8 +1,8 @@
-"""Which of a vendor's models `auto` means, by its `Vendor.default_models`. Pure.
+"""Which of a vendor's models `auto` means, by `Vendor.default_models`. Pure.
 
 A row is a pattern for a whole name, so that ``gpt-5`` is not ``gpt-5-codex`` and ``command-a`` not a translator. The
-first row with an available model wins; within a row, the model that lives longest, then the newest version. Models
-without a row come last, and only if their names do not indicate another purpose.
+first row with an available model wins; within a row, the model whose shutdown is latest, then the newest version.
+Models without a row come last, and only if their names do not indicate another purpose.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ _UNFINISHED = re.compile(r"-(preview|exp|experimental|beta|nightly)\b")
 
 
 def want_of(request: AnyRequest) -> Want:
-    """Return what ``request`` needs of its model."""
+    """Return the features that ``request`` needs of its model, for `auto`."""
     return Want(request.request_type, needs_of(request))
 
 
 def choose(
     vendor: Vendor, rules: ModelRules, want: Want, models: Sequence[ModelInfo], today: date, *, in_order: bool = False
 ) -> ModelInfo | None:
-    """The one of ``models`` that `auto` means on ``today``; ``None`` if none of them is suitable.
+    """Return the one of ``models`` that `auto` means on ``today``; ``None`` if none of them is suitable.
 
-    With ``in_order`` their order is deliberate: the first wins that is not gone, not for another purpose, and has what
-    the request needs.
+    With ``in_order`` their order is deliberate: the first suitable one wins. It must not be shut down, must not have
+    another purpose, and must have the features that the request needs.
     """
     kind = vendor.facts_key
     wanted = want.request_type if want.request_type in (_EMBEDDING, _IMAGE) else _CHAT
@@ -77,7 +77,9 @@ def _has(rules: ModelRules, info: ModelInfo, want: Want) -> bool:
 
 
 def _seeing(model: str, want: Want) -> str:
-    """The name as it is judged: for who shows images, a model that sees is for nothing else; and so with audio."""
+    """Return the name by which the purpose of a model is judged. If the request has images, "vision" in a name does
+    not indicate another purpose; the same holds for audio.
+    """
     name = model.replace("-vision", "") if want.needs.vision else model
     return name.replace("-audio", "") if want.needs.audio else name
 
@@ -96,7 +98,7 @@ def _row(vendor: Vendor, wanted: RequestType, model: str) -> int | None:
 
 @lru_cache(maxsize=4096)
 def _purpose(vendor: Vendor, model: str) -> RequestType | None:
-    """What the model is for, as far as its name shows."""
+    """Return the purpose of a model, as far as its name shows it."""
     return next((each for each in (_EMBEDDING, _IMAGE, _CHAT) if _row(vendor, each, model) is not None), None)
 
 
@@ -110,7 +112,7 @@ def _is_foreign(vendor: Vendor, wanted: RequestType, model: str) -> bool:
 def _rank(
     vendor: Vendor, rules: ModelRules, wanted: RequestType, info: ModelInfo, today: date, want: Want
 ) -> tuple[bool, bool, bool, int, int, bool, tuple[int, ...], bool, int] | None:
-    """The lower, the better; ``None`` for a model that is never chosen."""
+    """Return a sort key: the lowest model is chosen. ``None`` for a model that is never chosen."""
     kind, name = vendor.facts_key, _seeing(info.id, want)
     rows, row = _rows(vendor, wanted), _row(vendor, wanted, name)
     foreign = _is_foreign(vendor, wanted, name)

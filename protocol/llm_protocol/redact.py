@@ -12,7 +12,7 @@ _MARKED = r"""
     | \b AIza [a-z0-9_\-*]{10,}
     | [a-z0-9_\-]{0,64} \*{4,} [a-z0-9_\-*]*
 """
-"""Text that has the form of a key, or of the rest of one."""
+"""Text that has the form of a key, or of a part of one."""
 
 _UNMARKED = r"| \b (?=[a-z]*\d)(?=\d*[a-z]) [a-z0-9]{32,} \b"
 """Text that may be a key, or an id."""
@@ -22,7 +22,7 @@ _KEYS_IN_NAMES = re.compile(_MARKED, re.IGNORECASE | re.VERBOSE)
 
 
 def redact(text: str) -> str:
-    """``text`` with everything that looks like a key, or the remains of one, replaced."""
+    """Return ``text`` with everything replaced that looks like a key, or like a part of one."""
     return _KEYS.sub("[redacted]", text)
 
 
@@ -32,6 +32,8 @@ def redact_name(name: str) -> str:
 
 
 def error_message(text: str | None, fallback: str) -> str:
-    """A vendor's error text as it is kept: one line, redacted, limited in length; ``fallback`` if there is none."""
+    """Return a vendor's error text in the form in which it is kept: one line, redacted, limited in length;
+    ``fallback`` if there is none.
+    """
     line = " ".join((text or "")[: 2 * MESSAGE_LIMIT].split())
     return redact(line)[:MESSAGE_LIMIT] or fallback

@@ -1,4 +1,4 @@
-"""The five request types, each a struct of its own with one common part.
+"""The five request types. Each is a struct of its own; they have a common base.
 
 A parameter that is ``None`` was not set by the caller and is not sent: the vendor's default applies.
 """
@@ -44,11 +44,11 @@ class RequestType(StrEnum):
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The parameters of a response. ``extra`` holds vendor fields by dialect name, for example ``{"gemini":
-    {"safetySettings": […]}}``; they are added to that dialect's request body and mean nothing to the others.
+    {"safetySettings": […]}}``. They are added to that dialect's request body, and other dialects ignore them.
 
-    ``wire`` is the dialect of the client that sent the request, if one did. The fields under ``extra`` of that name are
-    what the client asks for, whichever vendor responds: `llm_protocol.parameters` decides what becomes of them
-    elsewhere.
+    ``wire`` is the dialect of the client that sent the request, if one did. The fields under ``extra`` of that name
+    are the client's own, whichever vendor responds: `llm_protocol.parameters` decides how they are handled at other
+    vendors.
     """
 
     temperature: float | None = None
@@ -61,7 +61,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seed: int | None = None
     reasoning_effort: str | None = None
     reasoning_budget: int | None = None
-    """Tokens the model may spend on reasoning, for vendors with budgets instead of efforts."""
+    """The most tokens that the model may spend on reasoning, for vendors with budgets instead of efforts."""
     reasoning_summary: str | None = None
     """Ask for readable reasoning: ``"auto"`` | ``"concise"`` | ``"detailed"``, if the vendor offers it."""
     parallel_tool_calls: bool | None = None
@@ -91,12 +91,12 @@ def new_request_id() -> str:
 
 
 class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_type"):
-    """What every request has.
+    """The common fields of all requests.
 
     ``model`` is ``provider/model``, a bare model name, a route's name, or ``"auto"``. ``timestamp`` is seconds since
-    the epoch (UTC), for records only: no duration is ever computed from it. ``deadline_s`` is the whole request's time
-    limit in seconds. ``caller`` names the key the request came with; cache entries, limits and stored responses never
-    cross callers. ``policy`` says how to handle it, as far as that differs from its route.
+    the epoch (UTC), for records only: no duration is ever computed from it. ``deadline_s`` is the whole request's
+    time limit in seconds. ``caller`` names the key of the request; cache entries, limits and stored responses never
+    cross callers. ``policy`` says how to handle the request, as far as that differs from its route.
     """
 
     request_type: ClassVar[RequestType]
@@ -114,8 +114,8 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     forwarded: dict[str, str] = msgspec.field(default_factory=dict)
     """Header fields that are forwarded to a provider of the client's wire, and do not affect the response."""
     one_of: int = 1
-    """If each choice of a response is a separate request: how many there are. Each has its share of the budgets. None
-    is cached, because equal requests must get different responses.
+    """The number of choices, if each choice of a response is a separate request. Each request has its share of the
+    budgets. None is cached, because equal requests must get different responses.
     """
 
     def to(self, model: str) -> Self:
@@ -124,8 +124,8 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
 
 
 class ChatRequest(LLMRequest, frozen=True, kw_only=True, tag="chat"):
-    """A conversation whose next turn is wanted. With ``n`` as many choices of it, which not every vendor can give in
-    one response; see `llm_protocol.response.LLMResponse.choices`.
+    """A conversation, to be continued by one turn. With ``n``, the response has that many choices of the turn, which
+    not every vendor supports in one response; see `llm_protocol.response.LLMResponse.choices`.
     """
 
     request_type: ClassVar[RequestType] = RequestType.CHAT
@@ -147,12 +147,12 @@ class CompletionRequest(LLMRequest, frozen=True, kw_only=True, tag="completion")
 
 
 EmbeddingInput: TypeAlias = str | tuple[int, ...]
-"""A text, or the ids of its tokens, which only the model that they were made for can read."""
+"""A text, or the ids of its tokens, which only the model they were made for can read."""
 
 
 class EmbeddingRequest(LLMRequest, frozen=True, kw_only=True, tag="embedding"):
-    """Texts that want embeddings, one each, in order. ``input_type`` is a hint such as ``"search_document"`` or
-    ``"search_query"``.
+    """Texts to embed. The response has one embedding per text, in order. ``input_type`` is a hint such as
+    ``"search_document"`` or ``"search_query"``.
     """
 
     request_type: ClassVar[RequestType] = RequestType.EMBEDDING
@@ -163,8 +163,8 @@ class EmbeddingRequest(LLMRequest, frozen=True, kw_only=True, tag="embedding"):
 
 
 class ImageRequest(LLMRequest, frozen=True, kw_only=True, tag="image_generation"):
-    """A description of images. ``size`` is ``"WxH"`` or ``"auto"``. With ``images``, how to change these; where
-    ``mask``, a picture of the first one's size, is transparent.
+    """A description of images to create. ``size`` is ``"WxH"`` or ``"auto"``. With ``images``, it describes how to
+    change these images, at the transparent pixels of ``mask``, an image of the first one's size.
     """
 
     request_type: ClassVar[RequestType] = RequestType.IMAGE_GENERATION
@@ -180,7 +180,7 @@ class ImageRequest(LLMRequest, frozen=True, kw_only=True, tag="image_generation"
 
 
 class CodeFile(msgspec.Struct, frozen=True):
-    """A file that the model should know."""
+    """A file given to the model as context."""
 
     path: str
     content: str
@@ -202,8 +202,8 @@ AnyRequest: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest | Ima
 
 
 def answer_type(request: AnyRequest, *, draws: bool) -> RequestType:
-    """The request type by which the size of the response is judged. ``draws``: whether the model may answer a chat with
-    images.
+    """Return the request type whose size limit applies to the response. ``draws``: whether the model may answer a
+    chat with images.
     """
     draws = draws and isinstance(request, ChatRequest)
     return RequestType.IMAGE_GENERATION if draws else request.request_type

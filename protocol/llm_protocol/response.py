@@ -15,34 +15,34 @@ from llm_protocol.embedding import Embedding
 
 
 class FinishReason(StrEnum):
-    """Why the model stopped, on one set for all vendors. The vendor's own word is kept beside it."""
+    """Why the model stopped: one set for all vendors. The vendor's own reason is kept beside it."""
 
     STOP = "stop"
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
     CONTENT_FILTER = "content_filter"
     UNKNOWN = "unknown"
-    """The vendor gave a reason that we do not know; ``raw_finish_reason`` has it."""
+    """The vendor gave an unknown reason; ``raw_finish_reason`` has it."""
     ERROR = "error"
 
 
 class TokenCount(NamedTuple):
-    """The tokens of a prompt: by its vendor's own count, or ``estimated`` by us."""
+    """The tokens of a prompt, counted by its vendor, or ``estimated`` by the runtime."""
 
     tokens: int
     estimated: bool
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens. ``input_tokens`` and ``output_tokens`` are totals: cached, cache-written and reasoning tokens are
-    inside them.
+    """Token counts. ``input_tokens`` and ``output_tokens`` are totals: they include cached, cache-written and
+    reasoning tokens.
 
-    ``image_tokens`` are those of the output that are images, ``image_input_tokens`` those of the input, which some
-    vendors price apart; ``long_cache_write_tokens`` those written to be cached for longer than usual (an hour at
-    Anthropic, twelve at OpenAI). ``web_searches`` are the vendor's own, which cost apart. ``services`` are the ways of
-    service that the vendor says it used and prices otherwise, in its words.
-    ``estimated`` marks numbers that are ours because the vendor gave no final ones. ``billed_*`` are set only where a
-    vendor bills other numbers than it counts.
+    ``image_tokens`` are the output tokens of images, and ``image_input_tokens`` the input tokens of images; some
+    vendors price these separately. ``long_cache_write_tokens`` were written to be cached for longer than usual (an
+    hour at Anthropic, twelve at OpenAI). ``web_searches`` counts the vendor's own searches, which cost extra.
+    ``services`` has the service tiers that the vendor says it used, if their prices differ, in the vendor's words.
+    ``estimated``: the vendor gave no final counts, so these are the runtime's estimate. ``billed_*`` are set only if
+    a vendor bills other counts than it reports.
     """
 
     input_tokens: int = 0
@@ -66,11 +66,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 MOST_TOKENS = 100_000_000
-"""A count above this is no count: the longest contexts have ten million tokens."""
+"""The largest plausible token count: the longest contexts have ten million tokens."""
 
 
 def is_plausible(usage: Usage) -> bool:
-    """Whether all counts can be true. Limits, budgets and costs must not depend on one that cannot."""
+    """Whether all counts are plausible. Limits, budgets and costs must not depend on an impossible count."""
     counts = (
         usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens,
         usage.image_tokens, usage.web_searches, usage.billed_input_tokens or 0, usage.billed_output_tokens or 0,
@@ -86,11 +86,11 @@ def new_response_id() -> str:
 class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     """One complete response; with ``finish_reason`` ``None``, the part received before it broke off.
 
-    ``content`` is the text alone; ``output`` has every part in order. ``provider`` is the one that answered,
-    ``model`` the model it says it used, ``upstream_id`` the vendor's id. ``cost`` is in US dollars, ``None`` where
-    the price is unknown. ``timestamp`` is seconds since the epoch at the end of the response; ``processing_time_ms``
-    comes from the monotonic clock. ``decision`` records how the response came to be: candidates, attempts, cache. Where
-    several models were asked, ``usage`` and ``cost`` are those of all of them together.
+    ``content`` is the text alone; ``output`` has every part in order. ``provider`` is the one that responded,
+    ``model`` the model name that the vendor reports, ``upstream_id`` the vendor's id. ``cost`` is in US dollars;
+    ``None`` if the price is unknown. ``timestamp`` is the end of the response in seconds since the epoch;
+    ``processing_time_ms`` comes from the monotonic clock. ``decision`` is the decision record: candidates, attempts,
+    cache. If several models were asked, ``usage`` and ``cost`` are the sums over all of them.
     """
 
     request_id: str
@@ -110,25 +110,27 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     processing_time_ms: float = 0.0
     decision: JsonObject = msgspec.field(default_factory=dict)
     extra: dict[str, dict[str, JsonObject]] = msgspec.field(default_factory=dict)
-    """Fields that only one dialect knows, by dialect and where they stood: see `llm_protocol.extra_fields`."""
+    """Fields that only one dialect knows, by dialect and by their place in the response: see
+    `llm_protocol.extra_fields`.
+    """
     adjusted: tuple[Adjustment, ...] = ()
     """The changes to the request that the provider needed."""
     members: tuple[LLMResponse, ...] = ()
     """The members' responses, if an ensemble produced this one."""
     choices: tuple[LLMResponse, ...] = ()
-    """The choices after the first, where several were asked for: this response is the first, with the usage and the
-    cost of all.
+    """The choices after the first, if several were requested. This response is the first choice, with the usage and
+    the cost of all.
     """
 
     @property
     def message(self) -> Message:
-        """The response as a message of the next request, with tool calls, reasoning and signatures."""
+        """Return the response as a message for the next request, with tool calls, reasoning and signatures."""
         extra = {dialect: fields["message"] for dialect, fields in self.extra.items() if "message" in fields}
         return Message("assistant", self.output, extra=extra or None)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls the model asks for."""
+        """The tool calls of the model."""
         return tuple(part for part in self.output if isinstance(part, ToolCall))
 
     @property

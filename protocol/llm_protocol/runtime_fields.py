@@ -9,11 +9,11 @@ from llm_protocol.failures import Failure
 from llm_protocol.response import LLMResponse
 
 _LIFTED = ("limit_owner", "members")
-"""Parts of the decision record that are reported separately."""
+"""Entries of the decision record that are reported separately."""
 
 
 def is_wanted(inbound: ClientRequest) -> bool:
-    """Whether the client spoke of ``llm_runtime`` itself. One that did not may take no field that it does not know."""
+    """Whether the client sent an ``llm_runtime`` object. Other clients may not accept fields that they do not know."""
     return inbound.policy is not None
 
 

@@ -9,15 +9,19 @@ from typing import NoReturn, TypeAlias, final
 Source: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
 
 SHORTEST = 4
-"""Characters of the shortest key that is struck from a text: shorter ones are in every word, and no secret."""
+"""The shortest key, in characters, that is removed from a text. Shorter keys occur in ordinary words, and are no
+secret.
+"""
 
 
 @final
 class Secret:
-    """Holds a key. ``repr``, ``str`` and ``format`` give ``Secret(***)``; pickling and copying into JSON are refused.
+    """Holds a key. ``repr``, ``str`` and ``format`` return ``Secret(***)``; pickling and copying into JSON are
+    refused.
 
     `reveal` is for the one place that writes the key into a header. ``source`` says where a key that may change comes
-    from: ``"file:PATH"``, ``"cmd:COMMAND"``, or a function of the program, which returns a text or an awaitable of one.
+    from: ``"file:PATH"``, ``"cmd:COMMAND"``, or a function of the program, which returns a text or an awaitable of
+    one.
     """
 
     __slots__ = ("_value", "source")
@@ -36,11 +40,11 @@ class Secret:
         return len(self._value)
 
     def matches(self, candidate: str) -> bool:
-        """Whether ``candidate`` is this key, in a time that does not depend on where they differ."""
+        """Whether ``candidate`` is this key. The comparison takes the same time wherever they differ."""
         return hmac.compare_digest(self._value.encode(), candidate.encode("utf-8", "surrogatepass"))
 
     def struck_from(self, text: str) -> str:
-        """``text``, a stranger's, without this key."""
+        """Return ``text``, which comes from a peer, with this key removed."""
         return text.replace(self._value, "[redacted]") if len(self._value) >= SHORTEST else text
 
     def __repr__(self) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import final
 
 RECENT_PIECES = 64
-"""Pieces kept apart before they are joined."""
+"""The number of pieces that are kept apart before they are joined."""
 
 BLOCK_CHARACTERS = 16 * 1024
-"""Joined pieces grow to about this length; a longer text has several blocks."""
+"""The approximate length, in characters, of joined pieces. A longer text has several blocks."""
 
 
 @final
@@ -36,7 +36,7 @@ class TextBuffer:
             self._blocks.append(text)
 
     def clear(self) -> None:
-        """Start anew."""
+        """Remove all pieces."""
         self._blocks.clear()
         self._recent.clear()
 

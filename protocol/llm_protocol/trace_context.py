@@ -13,7 +13,7 @@ _SAMPLED: Final = 1
 
 
 class TraceContext(NamedTuple):
-    """The place of a run in a trace. ``span_id`` is its own, ``parent_id`` that of the client; 0: there is none."""
+    """The place of a run in a trace. ``span_id`` is the run's own; ``parent_id`` is the client's, or 0."""
 
     trace_id: int
     parent_id: int
@@ -27,8 +27,8 @@ class TraceContext(NamedTuple):
 
 
 def trace_context(header: str | None, draw: Callable[[int], int]) -> TraceContext:
-    """Return the place of a run whose request has ``header``: in the trace of the client, or in a new one if the header
-    is missing or invalid. ``draw`` returns a random number of so many bits.
+    """Return the place of a run whose request has ``header``: in the trace of the client, or in a new one if the
+    header is missing or invalid. ``draw`` returns a random number of the given number of bits.
     """
     found = _FORM.fullmatch(header or "")
     span_id = draw(64) or 1

@@ -1,7 +1,7 @@
-"""What is known of a vendor: one record, read by configuration, catalog, prices, ``check``, the fake and the docs.
+"""The facts about a vendor: one record, read by configuration, catalog, prices, ``check``, the fake and the docs.
 
-The records themselves are in `llm_protocol.vendors`. Nothing else branches on vendors: what differs between two of them
-is a column here.
+The records themselves are in `llm_protocol.vendors`. No other code branches on vendors: each difference between two
+vendors is a column here.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from llm_protocol.vendor_profile import COMPATIBLE, VendorProfile
 from llm_protocol.wires import OPENAI_CHAT, RESPONSES, WireFormat
 
 KIND: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-"""What ``kind`` may be: it names discovered providers and is a part of the fake's paths."""
+"""The form of ``kind``: it names discovered providers and is a part of the fake's paths."""
 
 DEFAULT_CONCURRENCY: Final = 256
-"""Requests that one provider works on at once unless its limits or its vendor say otherwise."""
+"""The requests that one provider works on at once, unless its limits or its vendor say otherwise."""
 
 ErrorShape: TypeAlias = Literal["openai", "anthropic", "google", "cohere", "flat"]
-"""How the body of a vendor's error looks. ``flat``: OpenAI's fields without the ``error`` around them."""
+"""The form of the body of a vendor's error. ``flat``: OpenAI's fields without the ``error`` object around them."""
 
 
 class Purpose(StrEnum):
-    """What a vendor's path is for."""
+    """The purpose of a vendor's path."""
 
     ASK = "ask"
     MODELS = "models"
@@ -41,9 +41,10 @@ class Purpose(StrEnum):
 
 
 class VendorRoute(NamedTuple):
-    """One path of a vendor's API: a pattern for the whole of it. With `Purpose.MODEL` its group ``model`` is a name.
+    """One path of a vendor's API: a pattern for the whole path. With `Purpose.MODEL` its group ``model`` is the name
+    of a model.
 
-    ``wire`` is what is spoken there, if it is not the vendor's usual wire.
+    ``wire`` is the wire at this path, if it is not the vendor's usual wire.
     """
 
     method: str
@@ -56,7 +57,7 @@ LIST_ROUTES: Final = (
     VendorRoute("GET", r"/v1/models", Purpose.MODELS),
     VendorRoute("GET", r"/v1/models/(?P<model>.+)", Purpose.MODEL),
 )
-"""The paths of model lists, where they are as OpenAI's."""
+"""The paths of model lists, if they are the same as OpenAI's."""
 
 OPENAI_ROUTES: Final = (
     VendorRoute("POST", r"/v1/(chat/)?completions"),
@@ -68,7 +69,9 @@ OPENAI_ROUTES: Final = (
 
 
 class KeyRefusal(NamedTuple):
-    """How a vendor refuses a key: the status, and the message and code where they are not that status' usual ones."""
+    """How a vendor refuses a key: the status, and the message and code if they differ from the usual ones of the
+    status.
+    """
 
     status: int = 401
     message: str | None = None
@@ -76,81 +79,93 @@ class KeyRefusal(NamedTuple):
 
 
 class AccountHeader(NamedTuple):
-    """A header that names a part of an account, and the environment variable its SDK reads it from."""
+    """A header that names a part of an account, and the environment variable from which the vendor's SDK reads it."""
 
     name: str
     variable: str | None = None
 
 
 class FakeTraits(NamedTuple):
-    """What the fake needs, in addition to the wire, to imitate this vendor and to recognise its clients."""
+    """The data that the fake needs, in addition to the wire, to imitate this vendor and to recognize its clients."""
 
     request_id_header: str = "x-request-id"
     required_header: str | None = None
-    """A header without which every request is a 400."""
+    """A header without which every request gets a 400."""
     key_missing: KeyRefusal = KeyRefusal()
     key_wrong: KeyRefusal = KeyRefusal()
     says_retry_after: bool = True
     """Whether a waiting time is sent in ``retry-after``; otherwise only in the body."""
     client_headers: frozenset[str] = frozenset()
-    """Headers that only its clients send, with any value."""
+    """Headers that only this vendor's clients send, with any value."""
     client_values: tuple[tuple[str, str], ...] = ()
-    """Headers with what only its clients say, or begin with."""
+    """Headers with values, or beginnings of values, that only this vendor's clients send."""
     client_paths: tuple[str, ...] = ()
-    """How paths begin that only it has."""
+    """Beginnings of paths that only this vendor has."""
     client_query: frozenset[str] = frozenset()
-    """Parameters of a query that only its clients use."""
+    """Query parameters that only this vendor's clients use."""
 
 
 class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One vendor. With a ``kind``, a ``title``, a ``base_url`` and ``key_variables`` it is an OpenAI-compatible one.
+    """One vendor. A record with only ``kind``, ``title``, ``base_url`` and ``key_variables`` describes an
+    OpenAI-compatible vendor.
 
-    Raises `ValueError` for a ``kind``, an error shape or a pattern that cannot be one.
+    Raises `ValueError` for an invalid ``kind``, error shape or pattern.
     """
 
     kind: str
-    """Its name in the configuration (``kind = …``). A provider that is discovered bears it too."""
+    """The vendor's name in the configuration (``kind = …``). A discovered provider has the same name."""
     title: str
-    """Its name for people."""
+    """The vendor's name for people."""
     wire: WireFormat = OPENAI_CHAT
     profile: VendorProfile | None = None
-    """Parameters, limits and fields on the wire `openai_chat`; ``None``: what any compatible server takes."""
+    """Parameters, limits and fields on the wire `openai_chat`; ``None``: those of any compatible server."""
     responses: bool = True
-    """Whether it may have the Responses API, in addition to the wire `openai_chat`. The first response shows whether
-    it has."""
+    """Whether the vendor may have the Responses API, in addition to the wire `openai_chat`. The first response shows
+    whether it does.
+    """
     base_url: str | None = None
-    """The address of its API; ``None``: each provider of this kind must set it."""
+    """The address of the vendor's API; ``None``: each provider of this kind must set it."""
     key_variables: tuple[str, ...] = ()
-    """The environment variables its users put their key in, the usual one first. Empty: it needs no key."""
+    """The environment variables in which users have their key, the usual one first. Empty: the vendor needs no key.
+    """
     url_variables: tuple[str, ...] = ()
-    """The environment variables in which its users put another address, as its SDK reads them."""
+    """The environment variables in which users set another address; the vendor's SDK reads them."""
     url_suffix: str = ""
-    """What such an address lacks of a base URL."""
+    """The text to append to such an address to make it a base URL."""
     auth_header: str | None = None
-    """How the key is sent where that is not the wire's way: a header's name, or ``"name: Scheme"``."""
+    """How the key is sent, if not in the usual way of the wire: a header's name, or ``"name: Scheme"``."""
     account_headers: Mapping[str, AccountHeader] = msgspec.field(default_factory=dict)
-    """The headers that name an account's parts: ``organization`` and ``project``, where it has them."""
+    """The headers that name parts of an account: ``organization`` and ``project``, if the vendor has them."""
     compatible_api_version: str | None = None
-    """The version that servers of other people know which speak its wire; ``None``: the wire has no version header."""
+    """The version in the version header that other servers with this wire accept; ``None``: the wire has no version
+    header.
+    """
     max_concurrency: int = DEFAULT_CONCURRENCY
-    """Requests one provider of it works on at once."""
+    """The requests that one provider of this kind works on at once."""
     default_models: Mapping[RequestType, tuple[str, ...]] = msgspec.field(default_factory=dict)
-    """What ``auto`` means, by request type: patterns for whole names, the first that fits a listed model wins.
-    Completions and code go by chat's."""
+    """The models that ``auto`` means, by request type: patterns for whole names, the first that matches a listed
+    model wins. Completions and code use those of chat.
+    """
     models_key: str | None = None
-    """Under which kind the prices, capabilities and shutdown dates of its models are kept; ``None``: its own."""
+    """The kind under which the prices, capabilities and shutdown dates of the vendor's models are kept; ``None``: its
+    own.
+    """
     telemetry_name: str | None = None
-    """What OpenTelemetry's conventions call it; ``None``: its kind."""
+    """The vendor's name in OpenTelemetry's conventions; ``None``: its kind."""
     generic: bool = False
-    """It represents any server with its wire. Each provider has its own models, prices and lists, or none."""
+    """Whether the record represents any server with its wire. Each such provider has its own models, prices and
+    lists, or none.
+    """
     local: bool = False
-    """The model on this machine, whose process the runtime starts."""
+    """Whether this is the model on this machine, whose process the runtime starts."""
     free: bool = False
-    """Answers cost nothing."""
+    """Whether responses cost nothing."""
     found_on_loopback: bool = False
-    """Without a configuration and without any key, it is used where it answers at `base_url`, on this machine."""
+    """Whether the provider is used without a configuration and without any key, if a server responds at `base_url` on
+    this machine.
+    """
     routes: tuple[VendorRoute, ...] = OPENAI_ROUTES
-    """The paths of its API. They begin with ``/v1`` also where `base_url` ends otherwise."""
+    """The paths of the vendor's API. They begin with ``/v1`` even if `base_url` ends otherwise."""
     error_shape: ErrorShape = "openai"
     fake: FakeTraits = FakeTraits()
 
@@ -175,12 +190,12 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def key_variable(self) -> str | None:
-        """The variable to name when a key is missing; ``None``: it needs no key."""
+        """The environment variable to name in the error for a missing key; ``None``: the vendor needs no key."""
         return self.key_variables[0] if self.key_variables else None
 
     def client(self, rules: ModelRules | None = None, api_version: str | None = None) -> ClientDialect:
-        """What it is spoken to with. ``rules``: what the models of one provider take, where more is known;
-        ``api_version``: what to say in the wire's version header, where it has one.
+        """Return the client dialect. ``rules``: the facts about the models of one provider, if more is known.
+        ``api_version``: the value of the wire's version header, if it has one.
         """
         profile = self._profile()
         if api_version is not None:
@@ -189,7 +204,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def has_two_wires(self) -> bool:
-        """Whether it may be spoken to over the Responses API as well."""
+        """Whether the Responses API may be used as well."""
         return self.responses and self.wire is OPENAI_CHAT
 
     @property
@@ -204,11 +219,11 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return RESPONSES.client(self._profile(), rules or rules_of(self.facts_key))
 
     def server(self, wire: WireFormat | None = None) -> ServerDialect:
-        """How it answers, on its usual wire or on another one that it also speaks."""
+        """Return the server dialect, of the vendor's usual wire or of another wire that it has."""
         return (wire or self.wire).server(self._profile())
 
     def _profile(self) -> VendorProfile:
-        """The profile. One that says what any compatible server takes gets this vendor's names."""
+        """Return the profile. A profile for any compatible server gets this vendor's names."""
         profile = self.profile or COMPATIBLE
         if self.profile is COMPATIBLE:
             return profile
@@ -221,7 +236,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class UnknownVendorError(KeyError):
-    """The vendor does not exist. The message lists those that do."""
+    """The vendor does not exist. The message lists the known vendors."""
 
     def __init__(self, kind: str, known: Iterable[str]) -> None:
         names = list(known)
@@ -234,7 +249,7 @@ class UnknownVendorError(KeyError):
 
 @final
 class VendorTable(Mapping[str, Vendor]):
-    """Vendors by kind, in order. It never changes; `plus` makes another one."""
+    """Vendors by kind, in order. The table never changes; `plus` returns another one."""
 
     __slots__ = ("_rows",)
 
@@ -245,7 +260,7 @@ class VendorTable(Mapping[str, Vendor]):
                 raise ValueError(f'there are two vendors of kind "{vendor.kind}"')
 
     def __getitem__(self, kind: str) -> Vendor:
-        """Raises `UnknownVendorError`."""
+        """Return the vendor. Raises `UnknownVendorError`."""
         try:
             return self._rows[kind]
         except KeyError:
@@ -261,5 +276,5 @@ class VendorTable(Mapping[str, Vendor]):
         return len(self._rows)
 
     def plus(self, vendors: Iterable[Vendor]) -> VendorTable:
-        """These and ``vendors``. Raises `ValueError` where a kind exists already."""
+        """Return a table with ``vendors`` added. Raises `ValueError` if a kind exists already."""
         return VendorTable((*self._rows.values(), *vendors))

@@ -1,7 +1,7 @@
-"""Ids of what a vendor keeps in its account: uploaded files, containers, vector stores, cached prompts.
+"""Ids of objects that a vendor keeps in its account: uploaded files, containers, vector stores, cached prompts.
 
-Whoever knows such an id and shares the account can use what it names. `ids_of_request` finds those that a request
-would send on, `ids_of_response` those that a response gives out.
+Whoever knows such an id and shares the account can use the object. `ids_of_request` finds the ids that a request
+would send to the vendor, `ids_of_response` those that a response contains.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class VendorId(NamedTuple):
 
 
 def _plain(name: str) -> str:
-    """A field's name as compared: Gemini takes ``fileUri`` and ``file_uri`` alike."""
+    """Return a field's name for comparison: Gemini accepts both ``fileUri`` and ``file_uri``."""
     return name.replace("_", "").lower()
 
 
@@ -81,7 +81,7 @@ _FREE: Final = frozenset(
 """Fields whose content belongs to the caller or the model. Vendors look up no ids in them, so they are not searched."""
 
 _GOOGLE: Final = ("generativelanguage.googleapis.com", "aiplatform.googleapis.com")
-"""Hosts at which an address names something in the account; every other address is a public one."""
+"""Hosts at which an address names an object in the account. Addresses at all other hosts are public."""
 
 
 def ids_of_request(request: AnyRequest) -> Iterator[VendorId]:
@@ -132,7 +132,7 @@ def _of_extra(extra: dict[str, JsonObject] | None) -> Iterator[VendorId]:
 
 
 def _ids(value: Any) -> Iterator[VendorId]:
-    """The ids in decoded JSON; its depth is bounded where it was decoded."""
+    """Return the ids in decoded JSON. Its depth was limited when it was decoded."""
     if isinstance(value, list):
         for item in value:
             yield from _ids(item)
@@ -162,7 +162,9 @@ def _of_value(field: str, value: Any) -> Iterator[VendorId]:
 
 
 def _named_by(value: str) -> str | None:
-    """What ``value`` names at the vendor: itself, unless it is an address. ``None``: a public address, or data."""
+    """Return the vendor's id in ``value``: ``value`` itself, unless it is an address. ``None`` for a public address,
+    and for data.
+    """
     scheme, colon, _ = value.partition(":")
     if not colon or scheme.lower() not in ("http", "https", "data"):
         return value

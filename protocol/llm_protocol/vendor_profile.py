@@ -1,4 +1,4 @@
-"""How vendors differ that speak the wire `openai_chat`: parameters, limits and fields."""
+"""The differences between vendors with the wire `openai_chat`: parameters, limits and fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FINGERPRINT = "fp_llm_runtime"
 class LimitHeaders(NamedTuple):
     """The headers of responses that have a vendor's rate limits, in lower case; ``""``: it has no such header.
 
-    Limits and what remains of them are numbers. A reset is a number of seconds, or a duration such as ``1m30s``.
+    Limits and remaining amounts are numbers. A reset is a number of seconds, or a duration such as ``1m30s``.
     """
 
     requests_limit: str = "x-ratelimit-limit-requests"
@@ -28,7 +28,7 @@ class LimitHeaders(NamedTuple):
 
 
 class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """One vendor's ways."""
+    """The differences of one vendor from OpenAI on this wire."""
 
     api_version: str | None = None
     """The value of the wire's version header, if it has one and the request does not set it."""
@@ -41,7 +41,7 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     target: RequestTarget
     """The column of the parameter table."""
     responses_target: RequestTarget = COMPATIBLE_RESPONSES
-    """The same, where the vendor is spoken to over the Responses API."""
+    """The column of the parameter table for the vendor's Responses API."""
     max_tokens_field: str = "max_tokens"
     user_field: str = "user"
     developer_role: bool = False
@@ -50,21 +50,21 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     prefill_field: str | None = None
     """The field that marks the last message of the assistant as one to be continued, if the vendor requires it."""
     sends_reasoning: bool = True
-    """Whether earlier turns' reasoning goes back to the vendor."""
+    """Whether reasoning of earlier turns is sent back to the vendor."""
     message_fields: frozenset[str] | None = None
     """Additional fields that messages may have; ``None``: any."""
     signed_calls: bool = False
-    """Whether a call's signature goes back as ``extra_content``, where Gemini's compatible endpoint puts it."""
+    """Whether a call's signature is sent back as ``extra_content``, where Gemini's compatible endpoint has it."""
     stream_usage: bool = True
     """Whether usage in a stream must be requested with ``stream_options``."""
     embedding_format: str | None = None
     whole_calls: bool = False
-    """Whether a streamed call comes in one piece: Cerebras' own clients want its type in every piece."""
+    """Whether a streamed call must be sent in one piece: Cerebras' own clients want its type in every piece."""
     fingerprint: str | None = None
-    """What answers name as the system behind them; Cerebras' own clients do not know a chunk without it."""
+    """The system fingerprint of responses; Cerebras' own clients do not accept a chunk without one."""
     limit_headers: LimitHeaders = LimitHeaders()
     limits_per_model: bool = False
-    """Whether they are of the model that answered, and not of all."""
+    """Whether rate limits belong to the model that responded, and not to all models."""
 
 
 OPENAI = VendorProfile(
@@ -122,7 +122,7 @@ MISTRAL = msgspec.structs.replace(
 )
 
 DEEPSEEK = msgspec.structs.replace(COMPATIBLE, vendor="DeepSeek", kind="deepseek", prefill_field="prefix")
-"""It goes on with a text at ``https://api.deepseek.com/beta`` only, so the configuration has to say that it does."""
+"""DeepSeek continues a text at ``https://api.deepseek.com/beta`` only, so the configuration has to enable that."""
 
 LOCAL = msgspec.structs.replace(
     COMPATIBLE,

@@ -1,8 +1,8 @@
-"""The vendors: one row for each company or API family that a provider can be of.
+"""The vendors: one row for each company or API family that a provider can belong to.
 
 To add one, add a row; see docs/adding-a-vendor.md, also for vendors that come with another package. Facts about their
-models are elsewhere, by the same kinds: prices in ``prices.json``, capabilities in `llm_protocol.model_table`, shutdown
-dates in `llm_protocol.lifecycle`.
+models are elsewhere, by the same kinds: prices in ``prices.json``, capabilities in `llm_protocol.model_table`,
+shutdown dates in `llm_protocol.lifecycle`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOCAL_MODEL: Final = "smollm2"
 """The local model's name: it is addressed as ``local/smollm2``."""
 
 LOCAL_SLOTS: Final = 4
-"""Answers the local model works on at once; what is more waits."""
+"""The requests that the local model works on at once. Further requests wait."""
 
 _CHAT = RequestType.CHAT
 _EMBEDDING = RequestType.EMBEDDING

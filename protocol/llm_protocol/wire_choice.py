@@ -17,15 +17,15 @@ WireSetting: TypeAlias = Literal["auto", "responses", "chat"]
 """The values of a provider's ``wire``."""
 
 NO_SUCH_PATH: Final = frozenset((404, 405, 501))
-"""How servers say that they have no such API; 404 may also mean the model, so chat has the last word."""
+"""Statuses of servers that have no such API. 404 may also mean an unknown model, so the chat API is tried, too."""
 
 RESPONSES: Final = "openai_responses"
 CHAT: Final = "openai_chat"
 
 
 def needs_responses(request: ChatRequest, rule: ModelRule, target: RequestTarget) -> bool:
-    """Whether only the Responses API can do it: because of the model, or of tools that run at the vendor. ``target`` is
-    the provider's Responses API.
+    """Whether only the Responses API can serve the request: because of the model, or of tools that run at the vendor.
+    ``target`` is the provider's Responses API.
     """
     match rule.wire:
         case "chat":
@@ -41,7 +41,7 @@ def needs_responses(request: ChatRequest, rule: ModelRule, target: RequestTarget
 
 
 def prefers_responses(request: ChatRequest, rule: ModelRule) -> bool:
-    """Whether the request came over the Responses API, so that nothing of it is lost there."""
+    """Whether the request came over the Responses API, so that it loses nothing there."""
     if rule.wire == "chat":
         return False
     given = request.parameters
@@ -74,5 +74,5 @@ def _reasons(request: ChatRequest, rule: ModelRule) -> bool:
 
 
 def _is_hosted(tool: Tool | HostedTool) -> bool:
-    """Whether it runs at the vendor, and no chat API has it."""
+    """Whether the tool runs at the vendor, and no chat API has it."""
     return isinstance(tool, HostedTool) and tool.dialect != CHAT and tool.value.get("type") != "custom"

@@ -16,15 +16,15 @@ OF_WIRE: Final[Mapping[str, tuple[str, ...]]] = {
 
 BETAS: Final = frozenset(("anthropic-beta", "openai-beta"))
 TOLD: Final = BETAS | {"anthropic-user-profile-id"}
-"""Those that are reported if they are left out."""
+"""Fields that are reported if they are left out."""
 
 IDEMPOTENCY: Final = "idempotency-key"
 FORWARDED: Final = ("traceparent", "tracestate", "x-request-id", IDEMPOTENCY)
-"""Fields that say nothing of the answer."""
+"""Fields that do not affect the response."""
 
 
 _OF_CONNECTION: Final = "responses_websockets="
-"""How a beta begins that is about the WebSocket between client and server: Codex sends one."""
+"""The beginning of a beta about the WebSocket between client and server. Codex sends one."""
 
 
 def meaning_of(headers: Mapping[str, str], wire: str | None) -> dict[str, str]:
@@ -39,10 +39,10 @@ def meaning_of(headers: Mapping[str, str], wire: str | None) -> dict[str, str]:
 
 
 def without_idempotency(headers: Mapping[str, str]) -> dict[str, str]:
-    """``headers`` of a connection over which several requests come: they cannot all have its idempotency key."""
+    """Return the ``headers`` of a connection without the idempotency key: its requests cannot all have the same key."""
     return {name: value for name, value in headers.items() if name != IDEMPOTENCY}
 
 
 def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
-    """The fields of ``headers`` that accompany the request."""
+    """Return the fields of ``headers`` that are sent along with the request."""
     return {name: headers[name] for name in FORWARDED if name in headers}

@@ -60,13 +60,13 @@ class Reloader:
             done = await self._runtime.reload(config)
         except ConfigError as exc:
             for each in exc.all:
-                log.error("not reloaded, the old configuration stays in effect: %s", each)  # noqa: TRY400
+                log.error("not reloaded; the old configuration stays in effect: %s", each)  # noqa: TRY400
             raise
         except LLMClientError as exc:
-            log.error("not reloaded, the old configuration stays in effect: %s", exc)  # noqa: TRY400
+            log.error("not reloaded; the old configuration stays in effect: %s", exc)  # noqa: TRY400
             raise
         except KernelError as exc:
-            log.error("not reloaded, the old configuration stays in effect: %s", exc)  # noqa: TRY400
+            log.error("not reloaded; the old configuration stays in effect: %s", exc)  # noqa: TRY400
             raise InternalError("a provider of the new configuration did not start; the log says more") from exc
         finally:
             self._notifier.ready()

@@ -89,7 +89,7 @@ async def test_a_request_a_command_and_a_signal(tmp_path: Path) -> None:
         "Bearer vendor-two",
     ]
     assert "reloaded: changed providers.p, keys.app.secret; only after a restart: server.websocket" in err
-    assert err.count("not reloaded, the old configuration stays in effect: ") == 2
+    assert err.count("not reloaded; the old configuration stays in effect: ") == 2
     assert "0123456789" not in err
 
 

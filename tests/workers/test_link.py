@@ -39,7 +39,9 @@ def test_an_other_end_that_does_not_read_is_given_up_and_that_is_logged_once(cap
         link.send(Ready())
         link.send(Ready())
         assert rest(theirs) == b""
-    assert [each.message for each in caplog.records] == ["the other end of a worker's link does not read: it is closed"]
+    assert [each.message for each in caplog.records] == [
+        "the other end of a worker's link does not read: the link is closed"
+    ]
 
 
 def test_what_is_said_every_second_may_be_lost(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,7 +1,7 @@
 """The response cache: complete responses, kept in memory and in a file for later equal requests.
 
 key = key_of(request, targets, policy)
-found = await lookup(cache, key, request.request_id)      # mode "read"; a miss for whatever reason is None
+found = await lookup(cache, key, request.request_id)      # mode "read"; None is a miss, for whatever reason
 if found is not None:
     return replay(found, request)
 …

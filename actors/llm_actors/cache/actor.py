@@ -1,8 +1,8 @@
 """The cache actor: memory first, then the file or Redis, without delaying requests.
 
-Responses in memory are returned at once. Otherwise the file or Redis is read concurrently, so that its slowness delays
-no other request. The memory outlives a crash: it is handed over by reference, and the sizes of its entries are computed
-again. Each entry is checked when it is read, like those from the file.
+Responses in memory are returned at once. Otherwise the file or Redis is read concurrently, so a slow file delays no
+other request. The memory survives a crash: the next incarnation takes it over by reference, and computes the sizes of
+its entries again. Each entry is checked when it is read, as entries of the file are.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from llm_protocol.policy import CachePolicy
 from llm_protocol.response import LLMResponse
 
 FLUSH_SECONDS = 2.0
-"""How long queued entries may still be written after the cache is asked to stop."""
+"""Seconds in which queued entries may still be written after the cache is asked to stop."""
 
 MEGABYTE = 1024 * 1024
 
@@ -52,8 +52,8 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class SecondTier(Protocol):
-    """What is behind the memory: `Disk` or `RedisTier`. Its waits are short and can be cancelled; nothing of it raises.
-    A claim that is cancelled is given back.
+    """The tier behind the memory: `Disk` or `RedisTier`. Its methods wait only briefly, can be cancelled, and do not
+    raise. A cancelled claim is released.
     """
 
     async def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]: ...
@@ -68,7 +68,7 @@ class SecondTier(Protocol):
 
 @final
 class CacheActor:
-    """The `ResponseCache`. ``second``: the tier behind the memory, if there is one."""
+    """The actor of the `ResponseCache`. ``second``: the tier behind the memory, if there is one."""
 
     def __init__(self, memory: Memory, *, lifetimes: Lifetimes, second: SecondTier | None = None) -> None:
         self._memory = memory
@@ -76,7 +76,9 @@ class CacheActor:
         self._second = second
 
     async def run(self, inbox: Inbox[CacheMessage], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until asked to stop; then write the queued entries, within `FLUSH_SECONDS`. Starts without the file."""
+        """Serve until asked to stop; then write the queued entries, for at most `FLUSH_SECONDS`. The start does not
+        wait for the file.
+        """
         inbox.checkpoint(Kept(self._memory))
         try:
             async with trio.open_nursery() as self._nursery:
@@ -111,7 +113,9 @@ class CacheActor:
                 assert_never(never)
 
     def _read(self, message: Lookup) -> tuple[LLMResponse | None, ...] | None:
-        """Answer a read if memory has everything. Otherwise the file may have it, or it is still queued."""
+        """Answer a lookup if memory has all its keys. Otherwise return ``None``: the other keys may be in the file,
+        or queued for writing.
+        """
         now = trio.current_time()
         if not all(self._memory.has(key, now) for key in message.keys):
             return None
@@ -119,7 +123,7 @@ class CacheActor:
         return _answers(message, found)
 
     def _in_memory(self, message: Lookup, now: float) -> tuple[list[CacheKey], dict[CacheKey, LLMResponse]]:
-        """The keys that memory does not have, and the entries it has for the others; nothing for a damaged entry."""
+        """Return the keys that memory lacks, and the responses for the others. A damaged entry counts as missing."""
         kept = {key: value for key in message.keys if (value := self._memory.get(key, now)) is not None}
         found = {key: response for key, value in kept.items() if (response := self._unpacked(key, value)) is not None}
         return [key for key in message.keys if key not in kept], found
@@ -164,7 +168,9 @@ class CacheActor:
                 second.release(message.key)
 
     def _remembered(self, key: CacheKey, filed: Found) -> LLMResponse | None:
-        """Copy what the file had to memory. The file keeps everything for the longest lifetime."""
+        """Unpack an entry from the file and copy it to memory; ``None`` if it has expired or is damaged. The file
+        keeps every entry for the longest lifetime.
+        """
         response = self._unpacked(key, filed.value)
         if response is None:
             return None
@@ -226,9 +232,9 @@ def cache_child(
     server: RedisServer | None = None,
     name: str = "cache",
 ) -> ChildSpec[CacheMessage]:
-    """The spec of a cache, for a supervisor. ``ttls``: lifetimes in seconds for the responses of some providers,
-    instead of the policy's. ``store`` takes the place of the file, and so does ``server`` if the policy says so. The
-    caller must check whether anything is ``enabled``.
+    """Return the spec of a cache, for a supervisor. ``ttls``: lifetimes in seconds for the responses of some
+    providers, instead of the policy's. The tier behind the memory is ``store`` if given, else ``server`` if the
+    policy says so, else the file. Call this only if the policy enables memory or another tier.
     """
     lifetimes = Lifetimes(policy.ttl_s, ttls or {})
     redis = server if policy.redis else None

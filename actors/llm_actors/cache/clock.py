@@ -1,8 +1,8 @@
 """The machine's clocks, for data that outlives a process.
 
-Trio's clock starts anew with each process. The age of an entry in a file is measured by the machine's own clock since
-boot, which nobody sets, and which goes on while the machine sleeps. Only across boots is there nothing but the wall
-clock.
+Trio's clock starts anew with each process. So the age of an entry in a file is measured by the time since the machine
+booted: nobody can set that clock, and it continues while the machine sleeps. Across boots only the wall clock is
+left.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class MachineClock(NamedTuple):
 
 
 def machine_clock() -> MachineClock:
-    """The clocks of this machine."""
+    """Return the clocks of this machine."""
     try:
         boot = _BOOT_ID.read_text("ascii").strip()
     except (OSError, ValueError):

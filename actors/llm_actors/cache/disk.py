@@ -1,8 +1,8 @@
 """The file tier as the actor sees it: bounded waits and bounded queues.
 
-All work on the file is done in one thread at a time. A lookup that is not answered in time is a miss, although its
-thread continues; meanwhile no other lookup waits for the file. Writes are queued and made several at a time, after the
-responses were delivered; what does not fit the queue is dropped.
+All work on the file is done in one thread at a time. A lookup that takes too long is a miss, although its thread
+continues; until that thread ends, other lookups are misses, too. Writes are queued and made in batches, after the
+responses were delivered. Entries that exceed the queue's limits are dropped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llm_actors.cache.key import CacheKey
 from llm_actors.cache.statistics import CacheCounters, TierStatistics
 
 READ_SECONDS = 0.05
-"""How long a request waits for the file; after that it is a miss."""
+"""Seconds that a lookup waits for the file. After that it is a miss."""
 
 READERS = 64
 """The most lookups that wait for the file at once; one more is a miss."""
@@ -30,17 +30,19 @@ QUEUE_ENTRIES = 4_096
 """The most responses that wait to be written."""
 
 BATCH_BYTES = 1_000_000
-"""The most bytes written in one transaction, before lookups get their turn; a larger response is written by itself."""
+"""The most bytes written in one transaction, so that lookups get their turn. A larger response is written alone."""
 
 CLOSE_SECONDS = 0.5
-"""The time limit for closing the file; less than the kernel gives a cancelled actor."""
+"""Seconds for closing the file. Less than the kernel gives a cancelled actor."""
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 
 class DiskTier(Protocol):
-    """What runs in the thread; `FileTier` is the one implementation. Its methods do not raise for a bad file."""
+    """The file's interface, called in a thread. `FileTier` is the one implementation. Its methods do not raise for a
+    bad file.
+    """
 
     count: CacheCounters
 
@@ -67,7 +69,7 @@ class Disk:
         self._finishing = False
 
     async def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]:
-        """The entries for ``keys``; none if that takes more than `READ_SECONDS`."""
+        """Return the entries for ``keys``; none if reading takes more than `READ_SECONDS`."""
         if not self._may_read():
             return {}
         self._readers += 1
@@ -81,12 +83,14 @@ class Disk:
         return {}
 
     async def claim(self, key: CacheKey) -> Claimed:
-        """The entry for ``key``. No other process is asked whether it makes it."""
+        """Return the entry for ``key``. If there is none, the caller may produce the response: other processes are
+        not asked.
+        """
         found = (await self.read((key,))).get(key)
         return Claimed(found, is_ours=found is None)
 
     def release(self, key: CacheKey) -> None:
-        """Nothing: nobody waits for it."""
+        """Do nothing: no other process waits for a response of this one."""
 
     def _may_read(self) -> bool:
         self._late = self._late and self._thread.borrowed_tokens > 0
@@ -135,5 +139,5 @@ class Disk:
         return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True, limiter=self._thread)
 
     def statistics(self) -> TierStatistics:
-        """Counters and gauges."""
+        """Return counters and gauges."""
         return self._tier.statistics()

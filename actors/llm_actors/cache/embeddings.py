@@ -26,9 +26,11 @@ from llm_protocol.response import LLMResponse, Usage
 
 
 class Split(NamedTuple):
-    """The cached part of an embedding request, and the request for the rest; ``None`` if there is no rest.
+    """The cached part of an embedding request, and a request for the rest (``missing``; ``None`` if everything is
+    cached).
 
-    ``known`` are embeddings by input, all made by the model of the response ``example`` (``None``: nothing is cached).
+    ``known`` are embeddings by input, all made by the model of the response ``example`` (``None``: nothing is
+    cached).
     """
 
     known: dict[EmbeddingInput, Embedding]
@@ -37,7 +39,7 @@ class Split(NamedTuple):
 
 
 def embedding_keys(request: EmbeddingRequest, targets: Sequence[Target], policy: Policy) -> tuple[CacheKey, ...] | None:
-    """A key per input, in order; ``None``: this request is not cached."""
+    """Return a key per input, in order; ``None`` if this request is not cached."""
     keys = tuple(
         key
         for text in request.inputs
@@ -47,7 +49,9 @@ def embedding_keys(request: EmbeddingRequest, targets: Sequence[Target], policy:
 
 
 def split_embedding(request: EmbeddingRequest, found: Sequence[LLMResponse | None]) -> Split:
-    """Split ``request`` by what was ``found`` for each of its inputs. Equal inputs are requested once."""
+    """Split ``request`` into inputs that are cached and inputs that are not. ``found`` has a response or ``None`` for
+    each input. Equal inputs are requested once.
+    """
     usable = [answer for answer in found if answer is not None and len(answer.embeddings) == 1]
     example = usable[0] if usable else None
     known = {
@@ -61,10 +65,11 @@ def split_embedding(request: EmbeddingRequest, found: Sequence[LLMResponse | Non
 
 
 def merge_embedding(request: EmbeddingRequest, split: Split, answer: LLMResponse | None) -> LLMResponse | None:
-    """The complete response: the cached embeddings and the ``answer`` to ``split.missing``, in the order of the inputs.
+    """Return the complete response: the cached embeddings and those of ``answer``, the response to ``split.missing``,
+    in the order of the inputs.
 
-    Usage, cost and time are those of ``answer``, and empty if everything was cached. ``None`` if the two do not fit:
-    another model responded, or with another number of embeddings; then request all of ``request``.
+    Usage, cost and time are those of ``answer``, and empty if everything was cached. Returns ``None`` if the two do
+    not fit: another model responded, or the number of embeddings is wrong. Then send all of ``request``.
     """
     if split.missing is None:
         assert split.example is not None
@@ -80,10 +85,10 @@ def merge_embedding(request: EmbeddingRequest, split: Split, answer: LLMResponse
 def embedded(
     request: EmbeddingRequest, answer: LLMResponse, targets: Sequence[Target], policy: Policy
 ) -> Iterator[tuple[CacheKey, LLMResponse]]:
-    """The response to ``request`` split into one per input with its key, to be stored. Empty if it does not have one
-    embedding per input.
+    """Split the response to ``request`` into one response per input, with its key, to be stored. Empty if the number
+    of embeddings is not the number of inputs.
 
-    None of them has a usage or a cost: a vendor counts the whole.
+    The parts have no usage and no cost, because a vendor counts only the whole.
     """
     keys = embedding_keys(request, targets, policy)
     if keys is None or len(answer.embeddings) != len(keys):

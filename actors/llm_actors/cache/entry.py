@@ -1,8 +1,8 @@
-"""Which responses are cached, and what is stored of them.
+"""Which responses are cached, and which of their fields.
 
-The content is stored as bytes: their length is what the tiers' limits count, and nobody can change a response that
-others will receive. What belongs to the first caller alone (ids, metadata, decision record) is not stored, except which
-models contributed, if there were several.
+The content is stored as bytes. Their length is what the limits of the tiers count, and nobody can change a response
+that other callers will receive. Fields that concern only the first caller (ids, metadata, decision record) are not
+stored, except the names of the models that contributed, if there were several.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llm_protocol.response import FinishReason, LLMResponse, new_response_id
 _COMPLETE = frozenset((FinishReason.STOP, FinishReason.TOOL_CALLS))
 
 LARGEST_SHARE = 8
-"""The largest share of a tier that one entry may take, so that no response displaces all others."""
+"""One entry may take one part in this many of a tier, so that no response displaces all others."""
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(LLMResponse)
@@ -39,8 +39,8 @@ class Found(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """What a lookup by somebody who would make a missing response comes to. ``is_ours``: nothing was found, and no
-    other process makes it.
+    """The result of a lookup that may produce a missing response. ``is_ours``: the entry is missing, and no other
+    process produces it.
     """
 
     found: Found | None
@@ -50,8 +50,9 @@ class Claimed(NamedTuple):
 def storable(response: LLMResponse) -> bool:
     """Whether ``response`` may be cached: it is complete, not empty, and will still be valid later.
 
-    A response that was truncated (``length``), failed, or was stopped by a content filter is not cached: the first two
-    are incomplete, and a filter may decide otherwise the next time. Nor is one with images behind URLs, which expire.
+    A response that was truncated (``length``), failed, or was stopped by a content filter is not cached: the first
+    two are incomplete, and a filter may decide differently the next time. A response with images behind URLs is not
+    cached either, because such URLs expire.
     """
     whole = all(each.finish_reason in _COMPLETE for each in (response, *response.choices))
     if not whole or not (response.output or response.embeddings):
@@ -61,7 +62,7 @@ def storable(response: LLMResponse) -> bool:
 
 
 def pack(response: LLMResponse) -> bytes | None:
-    """The bytes to store; ``None`` if it contains something that cannot be packed (a lone surrogate, a number beyond 64
+    """Return the bytes to store; ``None`` for a response that cannot be packed (a lone surrogate, a number beyond 64
     bits).
     """
     contributed = {"members": response.decision["members"]} if "members" in response.decision else {}
@@ -73,7 +74,7 @@ def pack(response: LLMResponse) -> bytes | None:
 
 
 def unpack(value: bytes) -> LLMResponse | None:
-    """The response, a new object each time; ``None`` if these bytes are not one."""
+    """Return the response, a new object each time; ``None`` if the bytes are not a valid response."""
     try:
         return _DECODER.decode(value)
     except (msgspec.DecodeError, ValueError, RecursionError):
@@ -83,9 +84,9 @@ def unpack(value: bytes) -> LLMResponse | None:
 def replay(
     found: LLMResponse, request: LLMRequest, *, response_id: str | None = None, processing_time_ms: float = 0.0
 ) -> LLMResponse:
-    """The cached response, as the response to ``request``.
+    """Return the cached response as the response to ``request``.
 
-    It costs 0, since no provider was called; its usage, and its members' results, are the original ones.
+    Its cost is 0, since no provider was called. Its usage and the results of ensemble members are the original ones.
     """
     return msgspec.structs.replace(
         found,

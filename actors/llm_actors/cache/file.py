@@ -1,17 +1,17 @@
 """The cache file: one SQLite database in WAL mode, which a crash at any time leaves consistent.
 
-Size: the pages in use count. The oldest entries are dropped before one is added, so the file does not exceed its limit;
-freed pages are reused.
+Size: only pages in use count. Before an entry is added, the oldest entries are dropped, so the file does not exceed
+its limit. Freed pages are reused.
 
-Age: the file has a clock of its own that only moves forward. As long as the machine is on, it follows the machine's
-time since boot, so two processes agree on it and a change of the wall clock has no effect. From one boot to the next it
-moves by the difference of the wall clock, and never back. If the wall clock is wrong at a boot, entries expire too
-early (it is ahead) or live for up to one more lifetime (it is behind).
+Age: the file has a clock of its own that only moves forward. As long as the machine is on, this clock follows the
+machine's time since boot, so two processes agree on it and a change of the wall clock has no effect. From one boot to
+the next it moves by the difference of the wall clock, and never back. If the wall clock is wrong at a boot, entries
+expire too early (it is ahead) or live for up to one more lifetime (it is behind).
 
 Integrity: each entry has a digest of its key, value and time. SQLite detects only some kinds of damage; the digest
 detects the others. So a damaged file causes misses and never a wrong response.
 
-Nothing here waits on Trio: it runs in threads, one at a time.
+Nothing in this module waits on Trio. It runs in threads, one at a time.
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ from llm_actors.file_problem import FileProblem, NotOursError
 from llm_actors.sqlite_file import SqliteFile
 
 VERSION = 1
-"""The version of the tables and of their content. A file of another version is set aside."""
+"""The version of the tables and of their content. A file of another version is renamed and replaced."""
 
 BUSY_SECONDS = 0.1
-"""How long a write waits for another process's; a read waits for none."""
+"""Seconds that a write waits for the write of another process. Reads do not wait."""
 
 EVICT_STEP = 4
 """Entries dropped at a time while space is freed."""
 
 EVICT_LIMIT = 1_000
-"""The most entries dropped for one write. If that is not enough (the limit was lowered), the rest is not stored."""
+"""The most entries dropped for one write. If they do not free enough space (the limit was lowered), the new entries
+are not stored.
+"""
 
 EXPIRE_LIMIT = 64
 """This many of the oldest entries are dropped with each write if they have expired."""
@@ -119,7 +121,9 @@ class CacheFile:
         return found
 
     def put(self, entries: Sequence[Entry]) -> int:
-        """Add ``entries`` in one transaction, replacing the oldest. Returns how many there was space for."""
+        """Add ``entries`` in one transaction, dropping the oldest entries to make room. Returns how many entries were
+        stored.
+        """
         now = self._now()
         with self._sqlite.transaction():
             self._drop_expired(now)
@@ -145,7 +149,9 @@ class CacheFile:
         self._db.execute(f"{_DROP_OLDEST} AND born <= ?", (EXPIRE_LIMIT, now - self._ttl_s))
 
     def _make_room(self, needed: int, evictable: int) -> int | None:
-        """Drop the oldest until there is space. Returns how many were dropped; ``None`` if that is not enough."""
+        """Drop the oldest entries until there is space. Returns how many were dropped; ``None`` if the space is still
+        too small.
+        """
         evicted = 0
         while self.bytes_in_use() + needed > self._max_bytes:
             gone = self._db.execute(_DROP_OLDEST, (EVICT_STEP,)).rowcount
@@ -156,7 +162,7 @@ class CacheFile:
         return evicted
 
     def _cost(self, value: bytes) -> int:
-        """The most space that a value takes: its own pages, and a new one in each of the two trees."""
+        """Return the most bytes that a value needs: its own pages, and a new page in each of the two trees."""
         return (len(value) // (self._sqlite.page_bytes - 64) + 3) * self._sqlite.page_bytes
 
     def bytes_in_use(self) -> int:
@@ -164,7 +170,7 @@ class CacheFile:
         return self._sqlite.bytes_in_use()
 
     def close(self) -> None:
-        """Close the file. Errors of the file are ignored: nothing can be done about them."""
+        """Close the file. Errors of the file are ignored."""
         self._sqlite.close()
 
 

@@ -1,8 +1,8 @@
 """The cache key: a hash of everything that the response depends on. Pure.
 
-Everything is in the key except what is named in `LEFT_OUT`, so a field that was overlooked causes a miss and never a
-wrong response. The caller is part of it: no caller receives what another one paid for or said. The order of JSON
-objects is kept, since it reaches the model, and structured responses follow it.
+All fields are in the key except those in `LEFT_OUT`, so an overlooked field causes a miss and never a wrong response.
+The caller is part of the key: no caller receives a response that another caller paid for or prompted. The order of
+JSON objects is kept, because the model sees it, and structured responses follow it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest, LLMRequest
 
 CacheKey = NewType("CacheKey", bytes)
-"""`KEY_BYTES` bytes that reveal nothing of the request."""
+"""`KEY_BYTES` bytes that reveal nothing about the request."""
 
 KEY_BYTES = 32
 
 KEY_VERSION = b"llm-runtime 1"
-"""Changed when the meaning of a request changes: entries from before are no longer found."""
+"""The version of the key. It changes when the meaning of a request changes; then earlier entries are no longer found.
+"""
 
 LEFT_OUT: dict[type[msgspec.Struct], dict[str, Any]] = {
     LLMRequest: {
@@ -50,8 +51,8 @@ LEFT_OUT: dict[type[msgspec.Struct], dict[str, Any]] = {
 class Target(NamedTuple):
     """One candidate: a provider, the vendor's name of the model, and its wire.
 
-    ``address`` is the provider's base URL if that is configured: another server behind the same name gives other
-    responses.
+    ``address`` is the provider's base URL if that is configured: another server under the same provider name returns
+    other responses.
     """
 
     provider: str
@@ -62,10 +63,10 @@ class Target(NamedTuple):
 
 
 def key_of(request: AnyRequest, targets: Sequence[Target], policy: Policy) -> CacheKey | None:
-    """The key for ``request`` if one of ``targets`` may serve it under ``policy``, the effective one.
+    """Return the key for ``request`` if one of ``targets`` may serve it under ``policy``, the effective one.
 
-    ``None``: it is not cached. It contains something without canonical bytes (a lone surrogate, a number beyond 64
-    bits), or the response depends on its conversation's history.
+    Returns ``None`` if the request is not cached: it contains a value without canonical bytes (a lone surrogate, a
+    number beyond 64 bits), or the response depends on the history of its conversation.
     """
     if policy.share_knowledge:
         return None

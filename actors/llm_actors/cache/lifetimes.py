@@ -9,13 +9,15 @@ from llm_protocol.response import LLMResponse
 
 
 class Lifetimes(NamedTuple):
-    """Seconds for each provider that has its own in ``ttls``, and for all others."""
+    """Lifetimes in seconds: in ``ttls`` for some providers, and one for all others."""
 
     ttl_s: float
     ttls: Mapping[str, float] = {}
 
     def of(self, response: LLMResponse) -> float:
-        """The shortest lifetime among the contributors: the model that made the response, and the members behind it."""
+        """Return the shortest lifetime among the contributors: the model that made the response, and the ensemble
+        members behind it.
+        """
         if not self.ttls:
             return self.ttl_s
         return min(self.ttls.get(each.provider, self.ttl_s) for each in (response, *response.members))

@@ -1,7 +1,8 @@
-"""The memory tier: limited in bytes, entries expire, the least recently used is evicted first. Pure.
+"""The memory tier: limited in bytes; entries expire; the least recently used is evicted first. Pure.
 
-Every operation takes constant time (an eviction too; a store evicts as many as it needs). Expired entries are dropped
-when they are looked up, or when it is their turn; until then they count towards the limit.
+Every operation takes constant time, and so does each eviction; a store evicts as many entries as it needs. Expired
+entries are dropped when they are looked up, or when they are the next to be evicted. Until then they count towards
+the limit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from llm_actors.cache.key import CacheKey
 from llm_actors.cache.statistics import CacheCounters, TierStatistics, statistics_of
 
 OVERHEAD_BYTES = 400
-"""The memory of an entry besides its value: key, tuple, float, object headers, its slot in the ordered dict."""
+"""The approximate bytes of memory of an entry besides its value: key, tuple, float, object headers, its slot in the
+ordered dict.
+"""
 
 
 class _Kept(NamedTuple):
@@ -24,7 +27,7 @@ class _Kept(NamedTuple):
 
 @final
 class Memory:
-    """Packed responses by key. ``now`` is any clock that is never set."""
+    """Packed responses by key. ``now`` is the time in seconds on a monotonic clock."""
 
     def __init__(self, max_bytes: int) -> None:
         self.count = CacheCounters()
@@ -33,12 +36,12 @@ class Memory:
         self._bytes = 0
 
     def has(self, key: CacheKey, now: float) -> bool:
-        """Whether `get` would find it. Counts nothing, changes nothing."""
+        """Whether `get` would find the entry. Changes neither counters nor order."""
         kept = self._kept.get(key)
         return kept is not None and kept.expires > now
 
     def get(self, key: CacheKey, now: float) -> bytes | None:
-        """The value, now the last to be evicted."""
+        """Return the value and mark it as the most recently used; ``None`` if it is missing or expired."""
         kept = self._kept.get(key)
         if kept is not None and kept.expires <= now:
             self.remove(key)
@@ -70,7 +73,7 @@ class Memory:
             self._bytes -= len(kept.value) + OVERHEAD_BYTES
 
     def recount(self, now: float) -> None:
-        """After a crash, trust the entries and not the sum: drop expired ones, and add up the sizes of the others."""
+        """Repair the total size after a crash: drop expired entries, and add up the sizes of the others."""
         self._kept = OrderedDict((key, kept) for key, kept in self._kept.items() if kept.expires > now)
         self._bytes = sum(len(kept.value) + OVERHEAD_BYTES for kept in self._kept.values())
         self._make_room()
@@ -82,5 +85,5 @@ class Memory:
             self.count.evicted += 1
 
     def statistics(self) -> TierStatistics:
-        """Counters and gauges."""
+        """Return counters and gauges."""
         return statistics_of(self.count, entries=len(self._kept), size=self._bytes)

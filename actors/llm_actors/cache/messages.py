@@ -1,6 +1,6 @@
 """The messages of the cache, and the client functions that send them.
 
-None of them raises because of a problem with the cache: a request goes on without it.
+No problem of the cache makes these functions raise, except `statistics`: a request continues without the cache.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from llm_actors.kernel import Call, Cast, KernelError, MailboxSpec, Overflow, Re
 from llm_protocol.response import LLMResponse
 
 LOOKUP_SECONDS = 0.1
-"""How long a request waits for the cache, whatever its state; after that it is a miss."""
+"""Seconds that a request waits for the cache, whatever its state. After that the lookup is a miss."""
 
 WAIT_STEP_SECONDS = 0.1
-"""How often a request looks whether another process has made its response."""
+"""Seconds between two checks whether another process has produced the response."""
 
 CACHE_MAILBOX = MailboxSpec(1_024, Overflow.DROP_NEWEST)
-"""If more messages wait than this, lookups are misses and responses are not stored."""
+"""The mailbox of the cache. When it is full, lookups are misses and responses are not stored."""
 
 log = logging.getLogger(__name__)
 
@@ -47,21 +47,23 @@ class Store(Cast, frozen=True):
 
 
 class ToMake(NamedTuple):
-    """The response, or whether to make it as the only one. Neither: another process makes it."""
+    """The cached ``response``, or ``None``. ``is_ours``: the sender may produce it. If neither is set, another
+    process is producing it.
+    """
 
     response: LLMResponse | None
     is_ours: bool
 
 
 class LookUpToMake(Call[ToMake], frozen=True):
-    """Look up ``key``, and have the right to make it if it is missing and nobody makes it."""
+    """Look up ``key``. If it is missing and no other process produces it, the sender gets the right to produce it."""
 
     key: CacheKey
     request_id: str = ""
 
 
 class Release(Cast, frozen=True):
-    """Nobody makes ``key`` any more who had the right to."""
+    """Give up the right to produce ``key``."""
 
     key: CacheKey
 
@@ -75,7 +77,7 @@ CacheRef: TypeAlias = Ref[CacheMessage]
 
 
 async def lookup(cache: CacheRef, key: CacheKey, request_id: str = "") -> LLMResponse | None:
-    """The response under ``key``, without the ids of a request (see `replay`); ``None`` if there is none.
+    """Return the response under ``key``, without the ids of a request (see `replay`); ``None`` if there is none.
 
     Waits at most `LOOKUP_SECONDS`. Raises only `trio.Cancelled`.
     """
@@ -84,13 +86,13 @@ async def lookup(cache: CacheRef, key: CacheKey, request_id: str = "") -> LLMRes
 
 
 def peek(cache: CacheRef, key: CacheKey, request_id: str = "") -> LLMResponse | None:
-    """`lookup` in memory only, without waiting, however busy the cache is."""
+    """Look up ``key`` in memory only, without waiting, however busy the cache is."""
     found = cache.read(Lookup((key,), request_id))
     return None if found is None else found[0]
 
 
 async def lookup_all(cache: CacheRef, keys: Sequence[CacheKey], request_id: str = "") -> tuple[LLMResponse | None, ...]:
-    """`lookup` for several keys in one call."""
+    """Look up several keys in one call; see `lookup`."""
     try:
         return await cache.call(Lookup(tuple(keys), request_id), deadline=trio.current_time() + LOOKUP_SECONDS)
     except KernelError as exc:
@@ -99,8 +101,9 @@ async def lookup_all(cache: CacheRef, keys: Sequence[CacheKey], request_id: str 
 
 
 async def lookup_or_wait(cache: CacheRef, key: CacheKey, request_id: str = "", *, wait_s: float) -> ToMake:
-    """`lookup` for a request that would make what is missing. While another process makes it, this waits, at most
-    ``wait_s``. What is ``is_ours`` must be given back with `release`, after `store`.
+    """Look up ``key`` for a request that would produce a missing response. If another process is producing it, wait
+    for that, at most ``wait_s`` seconds. If the result ``is_ours``, call `release` after `store`. Cancelling this
+    gives up the right.
     """
     until = trio.current_time() + wait_s
     while True:
@@ -115,7 +118,7 @@ async def lookup_or_wait(cache: CacheRef, key: CacheKey, request_id: str = "", *
 
 
 def release(cache: CacheRef, key: CacheKey) -> None:
-    """Whoever waits for ``key`` need not any longer. Does not wait."""
+    """Give up the right to produce ``key``, so that no other process waits for it. Does not wait."""
     cache.cast(Release(key))
 
 
@@ -129,7 +132,7 @@ def store(cache: CacheRef, key: CacheKey, response: LLMResponse, *, fallback: bo
 
 
 def store_all(cache: CacheRef, answers: Iterable[tuple[CacheKey, LLMResponse]]) -> int:
-    """`store` several in one message. Returns how many can be cached."""
+    """Store several responses in one message; see `store`. Returns how many can be cached."""
     kept = tuple((key, response) for key, response in answers if storable(response))
     if kept:
         cache.cast(Store(kept))
@@ -137,10 +140,12 @@ def store_all(cache: CacheRef, answers: Iterable[tuple[CacheKey, LLMResponse]]) 
 
 
 async def statistics(cache: CacheRef) -> CacheStatistics:
-    """The statistics, after all earlier messages. Raises `KernelError` if it does not run."""
+    """Return the statistics, after all earlier messages were handled. Raises `KernelError` if the cache is not
+    running.
+    """
     return await cache.call(GetCacheStatistics())
 
 
 def snapshot(cache: CacheRef) -> CacheStatistics | None:
-    """The current statistics, without waiting; ``None`` if it does not run."""
+    """Return the current statistics without waiting; ``None`` if the cache is not running."""
     return cache.read(GetCacheStatistics())

@@ -1,7 +1,8 @@
-"""A store that a program has for cached responses, in the place of the file. A problem with it causes misses, not
-errors.
+"""The tier for a `CacheStore`: a store that the host program provides in place of the file. A problem with it causes
+misses, not errors.
 
-Each value begins with the time at which it was stored, by the wall clock: the store may be shared by several machines.
+Each value begins with the time at which it was stored, by the wall clock, because several machines may share the
+store.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from llm_actors.cache.statistics import CacheCounters, TierStatistics, statistic
 from llm_actors.kernel.trace import exception_site
 
 RETRY_SECONDS = 5.0
-"""How long a store that failed is not used."""
+"""Seconds for which a store that failed is not used."""
 
 _STORED_AT = struct.Struct(">d")
 
@@ -30,18 +31,19 @@ T = TypeVar("T")
 
 
 class CacheStore(Protocol):
-    """Where a program keeps cached responses. Its methods may block and may raise.
+    """A program's own storage for cached responses. The methods may block and may raise.
 
-    They are called in a thread, one at a time. A `get` that takes longer than 0.05 s is a miss. Keys have 32 bytes that
-    reveal nothing; values are opaque, and contain the responses: whoever can read the store can read those.
+    They are called in a thread, one at a time. A `get` that takes longer than 0.05 s is a miss. Keys have 32 bytes
+    that reveal nothing about the request. Values contain the responses: whoever can read the store can read the
+    responses.
     """
 
     def get(self, key: bytes, /) -> bytes | None:
-        """The value under ``key``, unchanged; ``None`` if there is none."""
+        """Return the value under ``key``, unchanged; ``None`` if there is none."""
         ...
 
     def put(self, key: bytes, value: bytes, ttl_s: float, /) -> None:
-        """Keep ``value`` under ``key``; after ``ttl_s`` seconds it is of no use any more."""
+        """Keep ``value`` under ``key``. The store may delete it after ``ttl_s`` seconds."""
         ...
 
 
@@ -58,7 +60,7 @@ class OwnTier:
         self._is_failing = False
 
     def ready(self) -> bool:
-        """Whether the store is used: not for a while after it failed."""
+        """Whether the store may be used. False for `RETRY_SECONDS` after a failure."""
         return self._clock.since_boot() >= self._rests_until
 
     def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]:
@@ -84,7 +86,7 @@ class OwnTier:
         return Found(value[_STORED_AT.size :], max(0.0, age_s))
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Store ``entries``, or drop them."""
+        """Store ``entries``, or drop them if the store fails."""
         for entry in entries:
             value = _STORED_AT.pack(self._clock.wall()) + entry.value
             if self._try(partial(self._put, entry.key, value)):
@@ -97,10 +99,10 @@ class OwnTier:
         return True
 
     def open(self) -> None:
-        """Nothing: the program has opened it."""
+        """Do nothing: the program has opened the store."""
 
     def close(self) -> None:
-        """Nothing: the program closes it."""
+        """Do nothing: the program closes the store."""
 
     def _try(self, work: Callable[[], T]) -> T | None:
         if not self.ready():
@@ -120,5 +122,5 @@ class OwnTier:
         return done
 
     def statistics(self) -> TierStatistics:
-        """Counters; the size is not known here."""
+        """Return counters. The size is unknown."""
         return statistics_of(self.count, entries=None, size=0)

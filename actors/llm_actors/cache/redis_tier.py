@@ -1,8 +1,10 @@
-"""The Redis tier: cached responses that several processes share, and which of them makes one that is missing.
+"""The Redis tier: cached responses that several processes share, and the coordination of which process produces a
+missing one.
 
-A problem with Redis causes misses, not errors. Whoever looks up a response that is missing and may make it holds its
-flight in Redis; other processes wait for it for a while (`lookup_or_wait`). A flight is renewed while it is held, so
-that of a process that has ended expires soon. It is the process that holds it: its other requests do not wait.
+A problem with Redis causes misses, not errors. A process that may produce a missing response holds a *flight* for its
+key in Redis. Other processes wait for the response for a while (`lookup_or_wait`). A flight is renewed while it is
+held, so the flight of a process that has ended expires soon. The flight belongs to the process: other requests of the
+same process do not wait for it.
 
 Responses are in Redis in plain form.
 """
@@ -24,7 +26,7 @@ from llm_actors.redis import RedisAwayError, RedisServer, script_of
 from llm_actors.redis_link import RedisLink
 
 VALUE_BYTES = 4_000_000
-"""The largest response that is written."""
+"""The largest response in bytes that is written."""
 
 QUEUE_BYTES = 16_000_000
 """The most bytes that wait to be written."""
@@ -33,33 +35,33 @@ QUEUE_ENTRIES = 4_096
 """The most responses and ends of flights that wait to be written."""
 
 BATCH_BYTES = 1_000_000
-"""The most bytes written by one command; a larger response is written by itself."""
+"""The most bytes written by one command. A larger response is written alone."""
 
 PIECE_BYTES = 1_000_000
-"""One command reads no further entry after this many bytes."""
+"""A command reads no further entry after this many bytes."""
 
 PIECE_KEYS = 256
 """The most entries that one command reads."""
 
 READ_SECONDS = 0.08
-"""How long a lookup takes at most. What it has found by then is returned."""
+"""The most seconds of a lookup. The entries that were found by then are returned."""
 
 FLIGHT_SECONDS = 10.0
-"""How long a flight is held that is not renewed."""
+"""Seconds after which a flight expires that is not renewed."""
 
 RENEW_SECONDS = 3.0
-"""How often the flights are renewed."""
+"""Seconds between two renewals of the flights."""
 
 FLIGHT_MAX_SECONDS = 600.0
-"""How long a flight is renewed at most: its end may have been lost."""
+"""The most seconds for which a flight is renewed, in case the message that ends it was lost."""
 
 log = logging.getLogger(__name__)
 
 
 @final
 class RedisTier:
-    """The cached responses under the prefix of ``server``. ``ttl_s``: how long they are kept. ``read_s``: how long a
-    lookup takes at most.
+    """The cached responses under the key prefix of ``server``. ``ttl_s``: seconds for which they are kept.
+    ``read_s``: the most seconds of a lookup.
     """
 
     def __init__(self, server: RedisServer, *, ttl_s: float, read_s: float = READ_SECONDS) -> None:
@@ -79,18 +81,18 @@ class RedisTier:
         """Responses to be written, and keys of flights that have ended."""
         self._queued_bytes = 0
         self._flights: dict[CacheKey, float] = {}
-        """The flights of this process, and until when on Trio's clock they are renewed."""
+        """The flights of this process. Each is renewed until the given time on Trio's clock."""
         self._wake = trio.Event()
         self._finishing = False
 
     def _key(self, sort: str, name: str) -> str:
-        """The braces put all keys into one slot of a Redis cluster, as those of the limits."""
+        """Return a key. The braces put all keys into one slot of a Redis cluster."""
         return f"{{{self._prefix}}}:{sort}:{name}"
 
     # -- looking up ----------------------------------------------------------------------------------------------------
 
     async def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]:
-        """The entries for ``keys`` that were found in time; none while Redis is away."""
+        """Return the entries for ``keys`` that were found in time; none while Redis is unreachable."""
         found: dict[CacheKey, Found] = {}
         try:
             with trio.fail_after(self._read_s):
@@ -103,7 +105,7 @@ class RedisTier:
         return found
 
     async def _read_into(self, found: dict[CacheKey, Found], keys: Sequence[CacheKey]) -> None:
-        """Add what there is of ``keys``. Raises `RedisAwayError`, and `ValueError` for a wrong answer."""
+        """Add the entries for ``keys`` to ``found``. Raises `RedisAwayError`, and `ValueError` for an invalid reply."""
         while keys:
             piece = keys[:PIECE_KEYS]
             answer = await self._link.call([self._key("cache", key.hex()) for key in piece], "get", PIECE_BYTES)
@@ -114,8 +116,8 @@ class RedisTier:
             keys = keys[len(entries) :]
 
     async def claim(self, key: CacheKey) -> Claimed:
-        """The entry for ``key``, or whether this process is to make it: also while Redis is away, and if it makes it
-        already.
+        """Return the entry for ``key``. If there is none, ``is_ours`` is set unless another process produces it. It
+        is also set while Redis is unreachable, and if this process already holds the flight.
         """
         keys = (self._key("cache", key.hex()), self._key("flight", key.hex()))
         try:
@@ -147,7 +149,7 @@ class RedisTier:
         self._wake.set()
 
     def release(self, key: CacheKey) -> None:
-        """End a flight of this process, after what was queued before."""
+        """End a flight of this process, after the entries that were queued before."""
         if self._flights.pop(key, None) is not None:
             self._end(key)
 
@@ -157,7 +159,7 @@ class RedisTier:
             self._wake.set()
 
     async def run(self) -> None:
-        """Write what is queued until `finish` is called and the queue is empty."""
+        """Write queued entries until `finish` is called and the queue is empty."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._link.run)
             nursery.start_soon(self._renew)
@@ -215,13 +217,13 @@ class RedisTier:
         self._wake.set()
 
     async def close(self) -> None:
-        """Nothing: `run` closes the connection."""
+        """Do nothing: `run` closes the connection."""
 
     def statistics(self) -> TierStatistics:
-        """Counters; the size is not known here."""
+        """Return counters. The size is unknown."""
         return statistics_of(self._count, entries=None, size=0)
 
 
 def _entry(age: bytes, value: bytes) -> Found | None:
-    """What Redis has; ``None`` for a missing entry. Raises `ValueError`."""
+    """Return the entry for a reply of Redis; ``None`` if it is missing. Raises `ValueError`."""
     return Found(value, float(age)) if value else None

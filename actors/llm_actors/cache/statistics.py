@@ -6,7 +6,7 @@ import msgspec
 
 
 class CacheCounters(msgspec.Struct):
-    """Events in one tier since it was made."""
+    """Counts of events in one tier since the tier was created."""
 
     hits: int = 0
     misses: int = 0
@@ -18,12 +18,13 @@ class CacheCounters(msgspec.Struct):
 
 
 class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One tier. Counters grow within one incarnation of the cache; ``entries`` and ``bytes`` are gauges (``entries`` is
-    ``None`` for the file, where counting is slow; its ``bytes`` are those when it was last used).
+    """One tier. Counters grow within one incarnation of the cache. ``entries`` and ``bytes`` are gauges. ``entries``
+    is ``None`` for the file, where counting is slow; its ``bytes`` are those of its last use.
 
-    ``expired`` entries were found too old (they are misses too), ``evicted`` ones were displaced, ``dropped`` ones were
-    not stored: too large, or more than the tier could write. ``errors``: for memory, responses without canonical bytes;
-    for the file and Redis, damaged entries, failed reads and writes, and lookups that were not answered in time.
+    ``expired`` entries were found but too old (they count as misses, too). ``evicted`` entries were displaced.
+    ``dropped`` entries were not stored: they were too large, or the tier could not write that many. ``errors``: for
+    memory, responses without canonical bytes; for the file and Redis, damaged entries, failed reads and writes, and
+    lookups that took too long.
     """
 
     entries: int | None
@@ -38,8 +39,8 @@ class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The cache at one time. A lookup asks the file or Redis only for what memory does not have. ``file``, ``redis``:
-    if there is one.
+    """The state of the cache. A lookup asks the file or Redis only for keys that memory lacks. ``file`` and ``redis``
+    are set if the tier exists.
     """
 
     memory: TierStatistics
@@ -48,5 +49,5 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def statistics_of(count: CacheCounters, *, entries: int | None, size: int) -> TierStatistics:
-    """A snapshot of a tier."""
+    """Return a snapshot of a tier."""
     return TierStatistics(entries=entries, bytes=size, **msgspec.structs.asdict(count))

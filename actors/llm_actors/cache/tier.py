@@ -1,8 +1,8 @@
 """The file tier: the cache file and the handling of its failures. A problem with the file causes misses, not errors.
 
-Failures are handled in one place, `_suffer`: a damaged file is set aside and replaced at once; a full disk stops
-writes, not reads; anything else closes the file until it is tried again. There is one log line per state, and one when
-the file works again. Recovery happens on use: nothing runs in the background.
+Failures are handled in one place, `_suffer`. A damaged file is renamed and replaced at once. A full disk stops
+writes, not reads. Any other failure closes the file until it is tried again. There is one log line per state, and one
+when the file works again. Recovery happens on use: nothing runs in the background.
 
 Its methods do I/O and are called in threads, never two at once; `ready` and `statistics` do none.
 """
@@ -23,7 +23,7 @@ from llm_actors.cache.statistics import CacheCounters, TierStatistics, statistic
 from llm_actors.file_problem import ASIDE, Failing, FileProblem, file_problem_of, inode_of, set_aside
 
 RETRY_SECONDS = 5.0
-"""How long a file that failed is not used."""
+"""Seconds for which a file that failed is not used."""
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class FileTier:
         self._bytes = 0
 
     def ready(self) -> bool:
-        """Whether the file can be used: not while it is closed after a failure."""
+        """Whether the file can be used. False while it is closed after a failure."""
         return self._clock.since_boot() >= self._rests_until
 
     def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]:
@@ -58,7 +58,7 @@ class FileTier:
         return found
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Store ``entries``, or drop them."""
+        """Store ``entries``, or drop them if the file fails."""
         fitting = [entry for entry in entries if len(entry.value) * LARGEST_SHARE <= self._max_bytes]
         self.count.dropped += len(entries) - len(fitting)
         if not fitting:
@@ -74,7 +74,7 @@ class FileTier:
             self._reported = None
 
     def open(self) -> None:
-        """Open the file, so that the first lookup does not wait for that."""
+        """Open the file now, so that the first lookup does not have to."""
         self._try(lambda _: None)
 
     def close(self) -> None:
@@ -135,5 +135,5 @@ class FileTier:
         log.error("the cache file %s %s: %s", self._path, problem.value, what)
 
     def statistics(self) -> TierStatistics:
-        """Counters, and the file's size when it was last used."""
+        """Return counters, and the file's size at its last use."""
         return statistics_of(self.count, entries=None, size=self._bytes)

@@ -1,14 +1,14 @@
-"""The limiter's actor: owns the `RateLimiter`, replies to queued requests, and wakes up when the next one may go.
+"""The limiter's actor: owns the `RateLimiter`, replies to queued requests, and wakes up when the next request may go.
 
 There is one timer, a sleeping task whose deadline moves; nothing polls. `RateLimiter` makes all decisions
 synchronously, so a message is handled completely or, in a crash, not at all.
 
-If several processes share the limits, a grant must be confirmed by the shared ledger first (`SharedLimits`). If budgets
-apply, they must confirm it too (`BudgetCoordinator`).
+If several processes share the limits, the shared ledger must confirm a grant first (`SharedLimits`). If budgets
+apply, they must confirm it, too (`BudgetCoordinator`).
 
-The `RateLimiter` survives a restart: the checkpoint is a reference to it, saved at the start, and so never out of date.
-The next incarnation takes over open leases, usage, debts and pauses. The holders' tickets tell it which leases have
-ended in the meantime.
+The `RateLimiter` survives a restart: the checkpoint is a reference to it, saved at the start, and so never out of
+date. The next incarnation takes over open leases, usage, debts and pauses. The holders' tickets tell it which leases
+have ended in the meantime.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ log = logging.getLogger(__name__)
 
 
 class SavedLimits(msgspec.Struct, frozen=True):
-    """What an incarnation inherits. ``process`` is the name of this process among those that share the limits."""
+    """The state that the next incarnation inherits. ``process`` is the name of this process among those that share
+    the limits.
+    """
 
     rate_limiter: RateLimiter
     process: str
@@ -73,7 +75,7 @@ class _PendingRequest(NamedTuple):
 
 @final
 class LimiterActor:
-    """Owns the `RateLimiter`. ``callers`` have limits by name; every other caller has ``other_callers``."""
+    """Owns the `RateLimiter`. ``callers`` have limits by name; every other caller has the limits ``other_callers``."""
 
     def __init__(
         self,
@@ -107,7 +109,7 @@ class LimiterActor:
         self._kept = SavedLimits(self._rate_limiter, process, {}, self._budgets)
         self._pending: dict[int, _PendingRequest] = {}
         self._granted: dict[int, Granted] = {}
-        """Grants that wait for the confirmation of the budgets."""
+        """Grants that wait until the budgets confirm them."""
         self._timer = trio.CancelScope()
         self._sharing = SharedLimits(
             server, self._rate_limiter, waiter=self._waiter, confirmed=self._confirmed, draw=draw, process=process
@@ -145,7 +147,7 @@ class LimiterActor:
         return self._kept
 
     async def _load_budgets(self) -> None:
-        """Load what was spent before from the store, unless this is a restart."""
+        """Load the earlier spending from the store, unless this is a restart."""
         if self._store is None or not self._is_new:
             return
         now = self._wall()
@@ -247,7 +249,7 @@ class LimiterActor:
         self._sharing.ended(self._rate_limiter.leave(message.number, now), Settlement.REFUNDED)
 
     def _release(self, number: int) -> None:
-        """Free what the budgets hold for a reservation that has spent nothing."""
+        """Return the budget hold of a reservation that has spent nothing."""
         if self._budgets.release(number) and self._ledger is not None:
             self._ledger.add(DropEntry(number))
 

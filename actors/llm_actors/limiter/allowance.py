@@ -1,7 +1,7 @@
-"""What a vendor's limit seems to have left, modelled as a token bucket, because most vendors use one. Pure.
+"""The estimate of what a vendor's limit has left, modelled as a token bucket, because most vendors use one. Pure.
 
 An allowance exists only after a vendor has reported that little is left, or has asked to wait. The configured limits
-are separate (`window.py`) and always apply too.
+are separate (`window.py`) and always apply, too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Allowance:
         self._at = at
 
     def level(self, now: float) -> float:
-        """Return the units at ``now``. Negative: a debt."""
+        """Return the units at ``now``. A negative number is a debt."""
         if now > self._at:
             self._level = min(self._capacity, self._level + self._rate * (now - self._at))
             self._at = now
@@ -40,7 +40,7 @@ class Allowance:
         return self.level(now) >= self._capacity
 
     def ready_at(self, cost: float, now: float, ahead: float = 0.0) -> float:
-        """Return when ``cost`` can be taken after ``ahead`` more were taken; ``now`` if that is possible already."""
+        """Return when ``cost`` can be taken after ``ahead`` more were taken; ``now`` if that is possible at once."""
         missing = ahead + min(cost, self._capacity) - self.level(now)
         return now if missing <= SLACK else max(now, self._at) + missing / self._rate
 
@@ -49,10 +49,10 @@ class Allowance:
         self._level = min(self._capacity, self.level(now) - cost)
 
     def lower(self, most: float, now: float) -> None:
-        """Reduce the units to ``most``, if there are more."""
+        """Reduce the units to ``most`` if there are more."""
         self._level = min(self.level(now), most)
 
     def pause(self, until: float, now: float) -> None:
-        """Let the bucket contain one unit at ``until``, and refill only from then on."""
+        """Set the bucket to contain one unit at ``until``, and to refill only from then on."""
         self.lower(1.0, now)
         self._at = max(self._at, until)

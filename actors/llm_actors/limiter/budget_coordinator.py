@@ -1,8 +1,10 @@
-"""Between the limiter's grants and their holders: a call that budgets pay is confirmed by the shared books and has its
-row in the ledger before it is told that it may go. What happens in the meantime goes in one batch.
+"""Confirms the limiter's grants for requests that budgets pay for. Redis must confirm the cost, if the budgets are
+shared. The ledger must have a row for the request. Only then is the holder told that the request may go. Grants that
+arrive meanwhile are confirmed in one batch.
 
-One task does it, and one more keeps the session with Redis, where budgets are shared. Nobody waits for either longer
-than a bound: while Redis is away each process keeps to its share, and while the store is, rows are written later.
+One task confirms the grants. If budgets are shared, another task keeps the session with Redis. Both waits are
+bounded: while Redis is unreachable each process keeps to its share, and while the store does not respond, rows are
+written later.
 """
 
 from __future__ import annotations
@@ -21,24 +23,26 @@ from llm_actors.store import StoreRef, persist
 from llm_actors.store.ledger import DropEntry, Ledger, LedgerEntry, OpenEntry
 
 BEAT_SECONDS = 1.0
-"""How often the shared books are told what this process has, and asked what the others have."""
+"""Seconds between two reports of this process's spending to Redis. The reply has the spending of the other processes.
+"""
 
 START_SECONDS = 5.0
-"""A server that forgot, or was never asked, hears first what all have that share the budgets. A process that starts
-waits so long for it.
+"""The most seconds that a starting process keeps to its shares. In this time every process reports its spending to a
+Redis that is new, or has lost its data.
 """
 
 AGAIN_SECONDS = 0.5
-"""How often such a server is asked then."""
+"""Seconds between two reports during that time."""
 
 MAX_BATCH = 256
-"""Calls confirmed at once."""
+"""The most reservations that are confirmed at once."""
 
 
 @final
 class BudgetCoordinator:
-    """``paid`` is given the numbers of the reservations that may go, ``unpaid`` one that may not, and why. ``wanted``
-    tells whether anybody still waits for it.
+    """Confirms reservations. ``paid`` is called with the numbers of confirmed reservations, ``unpaid`` with the
+    number of a refused one and the reason. ``wanted`` returns whether a reservation still has a holder that waits for
+    it.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class BudgetCoordinator:
             self._sessions = RedisSessions(server, what="the shared budgets", without=without)
 
     async def start(self, nursery: trio.Nursery) -> None:
-        """Run in two tasks of ``nursery``. Waits until the server was reached, or was not."""
+        """Run in two tasks of ``nursery``. Waits until the first attempt to reach Redis has ended."""
         nursery.start_soon(self._run)
         if self._sessions is not None:
             script = script_of("llm_actors.limiter", "budgets.lua")
@@ -83,7 +87,7 @@ class BudgetCoordinator:
             await self._sessions.tried.wait()
 
     def submit(self, number: int) -> None:
-        """Have a reservation confirmed."""
+        """Queue a reservation to be confirmed."""
         self._waiting.append(number)
         self._news.set()
 
@@ -109,7 +113,9 @@ class BudgetCoordinator:
         self._paid([number for number in numbers if self._wanted(number)])
 
     def _pay_alone(self, numbers: Sequence[int]) -> list[int]:
-        """Those that this process can pay without asking anybody. The others are told that they may not go."""
+        """Confirm and return the reservations that this process can pay from its shares, without Redis. Refuses the
+        others.
+        """
         paid: list[int] = []
         for number in numbers:
             if number not in self._budgets.holds:
@@ -123,8 +129,8 @@ class BudgetCoordinator:
         return paid
 
     async def _claim(self, script: RedisScript, numbers: list[int]) -> list[int]:
-        """The reservations of ``numbers`` that the shared books confirm. Should those be away, this process's shares
-        pay.
+        """Confirm reservations through Redis, and return the confirmed ones. If Redis is unreachable, pay them from
+        this process's shares.
         """
         try:
             question, refused = await self._ask(script, numbers)
@@ -151,7 +157,9 @@ class BudgetCoordinator:
     async def _ask(
         self, script: RedisScript, numbers: Sequence[int], *, leaves: bool = False
     ) -> tuple[BudgetQuestion, tuple[int, ...]]:
-        """Ask, and note what is told of the windows. Return what became of the claims. Raises `RedisAwayError`."""
+        """Report to Redis, and apply its reply to the windows. Returns the results of the claims. Raises
+        `RedisAwayError`.
+        """
         assert self._server is not None
         async with self._asking:
             question = encode(
@@ -170,7 +178,7 @@ class BudgetCoordinator:
         return question, refused
 
     async def leave(self) -> None:
-        """Give back what is left of this process's shares. Waits no longer than for one answer of the server."""
+        """Return the unused part of this process's shares to Redis. Waits for at most one reply."""
         script, self._script = self._script, None
         if script is not None:
             with suppress(RedisAwayError):
@@ -179,8 +187,8 @@ class BudgetCoordinator:
     # -- the session -------------------------------------------------------------------------------------------------
 
     async def _hold(self, script: RedisScript) -> None:
-        """Have the other task use the script, from when all have told what they have, until it finds problem. Until
-        then this process keeps to its shares.
+        """Use ``script`` for claims until a call fails. First wait until every process has reported its spending;
+        until then this process keeps to its shares.
         """
         self._remembers = True
         begun = trio.current_time()
@@ -202,7 +210,7 @@ class BudgetCoordinator:
 
 
 def _row(hold: BudgetHold, opened_at: float) -> LedgerEntry:
-    """The row of a call that is not made yet: who pays, and what was reserved."""
+    """Return the ledger row of a request that was not sent yet: who pays, and the reserved amount."""
     ask, provider = hold.ask, hold.names[0]
     usd = max((part.amount.usd for part in hold.parts), default=0.0)
     return LedgerEntry(

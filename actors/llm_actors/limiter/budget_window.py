@@ -1,4 +1,4 @@
-"""One budget in one calendar window: what this process has of it, and what others have."""
+"""One budget in one calendar window: the spending of this process and of the others."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from typing import Literal, NamedTuple, TypeAlias, final
 from llm_protocol.budgets import CalendarWindow
 
 Sharing: TypeAlias = Literal["off", "on", "alone"]
-"""Of the budgets: with nobody; through Redis; or they are, and Redis is away."""
+"""Whether budgets are shared: `off` (not), `on` (through Redis), or `alone` (they are shared, but Redis is
+unreachable).
+"""
 
 
 class Amount(NamedTuple):
-    """US dollars and tokens."""
+    """An amount of US dollars and of tokens."""
 
     usd: float = 0.0
     tokens: int = 0
 
     def plus(self, other: Amount) -> Amount:
-        """Both."""
+        """Return the sum."""
         return Amount(self.usd + other.usd, self.tokens + other.tokens)
 
     def minus(self, other: Amount) -> Amount:
-        """The difference."""
+        """Return the difference."""
         return Amount(self.usd - other.usd, self.tokens - other.tokens)
 
     def least(self, other: Amount) -> Amount:
-        """The smaller of each."""
+        """Return the smaller amount of dollars and the smaller amount of tokens."""
         return Amount(min(self.usd, other.usd), min(self.tokens, other.tokens))
 
     def most(self, other: Amount) -> Amount:
-        """The larger of each."""
+        """Return the larger amount of dollars and the larger amount of tokens."""
         return Amount(max(self.usd, other.usd), max(self.tokens, other.tokens))
 
 
@@ -37,8 +39,9 @@ NOTHING = Amount()
 
 
 class Portion(NamedTuple):
-    """What another process has of a budget in a window. ``own``: spent and reserved; ``share``: what it may have
-    without asking, ``own`` included. ``gone``: it is no more, and this is all that it had.
+    """The part of another process in a budget's window. ``own`` is spent and reserved. ``share`` is the most it may
+    have spent and reserved without asking Redis; ``own`` is included. ``gone``: the process has ended, and ``own`` is
+    final.
     """
 
     own: Amount
@@ -47,10 +50,11 @@ class Portion(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What Redis tells of one budget in one window.
+    """The reply of Redis about one budget in one window.
 
-    ``share``: what this process may have spent and reserved without asking; ``spare``: how much of that it is to keep
-    beyond what it has. ``complete``: all that share the budget have told what they have.
+    ``share`` is the most that this process may have spent and reserved without asking Redis. ``spare`` is the unused
+    part of it that the process may keep. ``complete``: every process that shares the budget has reported its
+    spending.
     """
 
     others: dict[str, Portion]
@@ -70,32 +74,32 @@ class WindowState:
     def __init__(self, window: CalendarWindow) -> None:
         self.window = window
         self.spent = Amount()
-        """By this process."""
+        """The amount that this process has spent."""
         self.reserved = Amount()
-        """By this process, for what is in flight."""
+        """The amount that this process has reserved for requests in flight."""
         self.pending = Amount()
-        """That part of ``reserved`` which nobody has confirmed yet."""
+        """The part of ``reserved`` that Redis has not confirmed yet."""
         self.base: dict[str, Amount] = {}
-        """What others have spent, by their names, as the store's file had it at the start."""
+        """The spending of other processes, by name, as the store's file had it at the start."""
         self.others: dict[str, Portion] = {}
-        """What others have, as last told."""
+        """The parts of other processes, by name, as Redis last reported them."""
         self.asked = 0
-        """The number of the last question about it that was answered; 0: never told."""
+        """The number of the last question about this window that Redis answered; 0 if none was."""
         self.share = Amount()
-        """What this process may have spent and reserved without asking."""
+        """The most that this process may have spent and reserved without asking Redis."""
         self.spare = Amount()
-        """How much of that it keeps, beyond what it has."""
+        """The unused part of ``share`` that this process may keep."""
         self.complete = False
-        """Whether all that share it have told what they have."""
+        """Whether every process that shares the budget has reported its spending."""
         self.warned = False
 
     @property
     def own(self) -> Amount:
-        """What this process has spent and reserved."""
+        """The amount that this process has spent and reserved."""
         return self.spent.plus(self.reserved)
 
     def before(self, sharing: Sharing) -> Amount:
-        """What others have of it."""
+        """Return the amount that other processes have spent and reserved."""
         total = Amount()
         heard = sharing != "off" and self.asked
         for each in (portion.own for portion in self.others.values()) if heard else self.base.values():
@@ -104,7 +108,7 @@ class WindowState:
 
     @property
     def set_aside(self) -> Amount:
-        """What others may still have without asking."""
+        """The unused parts of the shares of other processes: they may still use them without asking."""
         total = Amount()
         for each in self.others.values():
             total = total.plus(each.share.minus(each.own).most(NOTHING))

@@ -1,4 +1,4 @@
-"""What `budgets.lua` is asked, and what it answers. Pure."""
+"""The encoding of questions to `budgets.lua` and of its replies. Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from llm_actors.limiter.budgets import BudgetHold, Budgets
 from llm_actors.redis import RedisAwayError, RedisProblem
 
 EXTRA_SECONDS = 2 * 86_400
-"""How long a window is kept on the server after its end."""
+"""Seconds for which Redis keeps a window after its end."""
 
 MICRO = 1_000_000
-"""Dollars are told in millionths: scripts of Redis have no exact fractions."""
+"""Dollars are sent in millionths, because Redis scripts have no exact fractions."""
 
 Whole = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Window(msgspec.Struct, frozen=True, array_like=True):
-    """Of one budget's window: the others, this process's share and what it keeps of that, and whether all are there."""
+    """The reply about one budget's window: the other processes, this process's share, the unused part that it may
+    keep, and whether all processes have reported.
+    """
 
     others: tuple[tuple[str, tuple[Whole, Whole], tuple[Whole, Whole], int], ...]
     share: tuple[Whole, Whole]
@@ -32,14 +34,14 @@ class _Window(msgspec.Struct, frozen=True, array_like=True):
 class _Answers(msgspec.Struct, frozen=True, array_like=True):
     told: tuple[_Window, ...]
     refused: tuple[Whole, ...]
-    """For each claim: which of the told windows has too little left, from 1 on; 0: it is paid."""
+    """For each claim, the number of the window that has too little left, counted from 1; 0 if the claim is paid."""
 
 
 _answers = msgspec.msgpack.Decoder(_Answers)
 
 
 class BudgetQuestion(NamedTuple):
-    """What is asked at once: of these windows, for so many reservations."""
+    """One question to Redis about ``windows``, with ``claims`` reservations to pay."""
 
     number: int
     keys: list[str]
@@ -51,9 +53,9 @@ class BudgetQuestion(NamedTuple):
 def encode(
     budgets: Budgets, numbers: Sequence[int], *, process: str, prefix: str, wall: float, remembers: bool, leaves: bool
 ) -> BudgetQuestion:
-    """All windows of now and those of the reservations ``numbers``, with what this process has of each and what is
-    asked of it. ``remembers``: say what the others had, too, in case the server forgot. ``leaves``: this process will
-    ask no more.
+    """Encode a question about all current windows and those of the reservations ``numbers``: this process's amounts
+    in each, and the claims. ``remembers``: include the amounts of other processes, in case Redis has lost them.
+    ``leaves``: this process will ask no more.
     """
     windows = {id(state): (name, state) for name, state in budgets.current(wall)}
     holds = [budgets.holds.get(number) for number in numbers]
@@ -70,7 +72,9 @@ def encode(
 
 
 def _key(budgets: Budgets, prefix: str, name: str, state: WindowState) -> str:
-    """The braces put all keys into one slot of a Redis cluster: a script reads and writes in one slot only."""
+    """Return the key of a window. The braces put all keys into one slot of a Redis cluster, because a script can use
+    one slot only.
+    """
     return f"{{{prefix}}}:budget-shares:{name}:{budgets.table.budgets[name].per}:{state.window.start}"
 
 
@@ -98,8 +102,8 @@ def _micro(amount: Amount) -> tuple[int, int]:
 
 
 def decode(answer: bytes, question: BudgetQuestion) -> tuple[list[Told], tuple[int, ...]]:
-    """What is told of each of its windows, and for each claim which window, from 1 on, has too little left. Raises
-    `RedisAwayError`.
+    """Decode the reply: one `Told` per window, and for each claim the number of the window that has too little left,
+    counted from 1, or 0. Raises `RedisAwayError` for an invalid reply.
     """
     try:
         found = _answers.decode(answer)

@@ -1,11 +1,11 @@
-"""The books of the budgets: what is spent and reserved in each calendar window. Pure: the wall clock is a parameter.
+"""The budgets: the amounts spent and reserved in each calendar window. Pure: the wall clock is a parameter.
 
-A reservation counts in the window it was made in, whenever it ends. The last windows are kept, so a wall clock that is
-set forth and back finds them as they were.
+A reservation counts in the window in which it was made, whenever it ends. The latest windows are kept, so a wall
+clock that is set forward and back finds them unchanged.
 
-Where several processes share the budgets (`on`), Redis decides. It also sets a share of each budget aside for each
-process, which counts as spent for all others. While Redis is away (`alone`) a process keeps to its share, so all
-together never have more than there is.
+If several processes share the budgets (`on`), Redis decides. Redis also sets aside a share of each budget for each
+process. A share counts as spent for all other processes. While Redis is unreachable (`alone`), a process keeps to its
+share, so all processes together never spend more than the budget.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from llm_actors.limiter.budget_window import NOTHING, Amount, Sharing, Told, Win
 from llm_protocol.budgets import Budget, BudgetTable, Payer, Per, window_at
 
 KEPT_WINDOWS = 64
-"""Windows of one budget that are remembered."""
+"""The most windows of one budget that are kept."""
 
 WINDOWS_AHEAD: Final[Mapping[Per, int]] = {"minute": 10, "day": 1, "month": 1}
-"""In so many coming windows a process has a share, too: Redis may be away when they begin."""
+"""The number of coming windows in which a process already has a share, because Redis may be unreachable when they
+begin.
+"""
 
 USD_TOLERANCE = 1e-9
-"""US dollars by which sums of floats may be off."""
+"""US dollars by which a sum of floats may be inexact."""
 
 
 class SpendAsk(msgspec.Struct, frozen=True):
-    """What a reservation is to be paid from. ``costs``: what the request would cost at each provider, in US dollars;
-    ``None`` where the price is not known. ``tokens``: what it is expected to take.
+    """The expected cost of a request, and who pays it. ``costs``: US dollars at each provider; ``None`` if the price
+    is unknown. ``tokens``: the expected number of tokens.
     """
 
     payer: Payer
@@ -43,7 +45,7 @@ class SpendAsk(msgspec.Struct, frozen=True):
 
 
 class _Part(NamedTuple):
-    """What one reservation has of one budget."""
+    """The amount that one reservation holds of one budget."""
 
     name: str
     state: WindowState
@@ -51,7 +53,7 @@ class _Part(NamedTuple):
 
 
 class BudgetHold(NamedTuple):
-    """What one reservation has. ``names``: the providers that can be paid."""
+    """The amounts that one reservation holds. ``names``: the providers whose cost the budgets can pay."""
 
     names: tuple[str, ...]
     parts: tuple[_Part, ...]
@@ -60,13 +62,15 @@ class BudgetHold(NamedTuple):
 
 
 class BudgetRefused(NamedTuple):
-    """The request cannot be paid, and why."""
+    """A decision: the budgets cannot pay the request. ``why`` is the reason."""
 
     why: str
 
 
 class BudgetStatistics(msgspec.Struct, frozen=True):
-    """One budget in its window: what is spent and reserved, by all who share it as far as is known."""
+    """One budget in its current window: the amounts spent and reserved, by all processes that share it as far as this
+    one knows.
+    """
 
     usd: float
     tokens: int
@@ -76,7 +80,7 @@ class BudgetStatistics(msgspec.Struct, frozen=True):
 
     @property
     def used(self) -> float:
-        """The larger of the shares that are used of dollars and of tokens."""
+        """The used fraction of the budget: of dollars or of tokens, whichever is larger."""
         usd = self.usd / self.usd_limit if self.usd_limit else 0.0
         return max(usd, self.tokens / self.tokens_limit if self.tokens_limit else 0.0)
 
@@ -86,21 +90,25 @@ class Budgets:
     """All budgets of one process."""
 
     def __init__(self, budgets: Mapping[str, Budget], *, shared: bool = False) -> None:
-        """``shared``: with other processes; until they were heard of, nothing is known to be left."""
+        """``shared``: other processes share the budgets. Until Redis has reported their spending, no budget counts as
+        having anything left.
+        """
         self.table = BudgetTable(budgets)
         self.holds: dict[int, BudgetHold] = {}
         self.sharing: Sharing = "alone" if shared else "off"
         self._states: dict[str, OrderedDict[int, WindowState]] = {name: OrderedDict() for name in budgets}
         self.gone: set[str] = set()
-        """Processes that are no more: the store's file has all that they spent."""
+        """Processes that have ended: the store's file has everything that they spent."""
         self.last: dict[str, Amount] = {}
-        """The last reservation that was confirmed, by budget: a smaller share is of no use."""
+        """The last confirmed reservation, by budget. A share smaller than that is useless."""
         self.question = 0
         """The number of the last question to Redis."""
         self._unconfirmed: set[int] = set()
 
     def current(self, wall: float) -> list[tuple[str, WindowState]]:
-        """The window of each budget at ``wall``, and those that follow as far as they are shared already."""
+        """Return the window of each budget at ``wall``, and the coming windows in which processes already have
+        shares.
+        """
         found = []
         for name, budget in self.table.budgets.items():
             state = self.state(name, wall)
@@ -111,7 +119,7 @@ class Budgets:
         return found
 
     def state(self, name: str, wall: float) -> WindowState:
-        """The budget's window at ``wall``."""
+        """Return the budget's window at ``wall``."""
         states, window = self._states[name], window_at(self.table.budgets[name].per, wall)
         found = states.get(window.start)
         if found is None:
@@ -123,7 +131,9 @@ class Budgets:
     # -- what happens ------------------------------------------------------------------------------------------------
 
     def reserve(self, number: int, ask: SpendAsk, wall: float) -> BudgetHold | BudgetRefused:
-        """Put aside what the dearest provider that can be paid would cost, or say why none can."""
+        """Reserve the cost of the most expensive provider that the budgets can pay. If they can pay none, return the
+        reason.
+        """
         names, why, worst = list[str](), "", dict[str, Amount]()
         paying = self.table.of(ask.payer)
         for provider, cost in ask.costs.items():
@@ -153,7 +163,7 @@ class Budgets:
         return hold
 
     def confirm(self, number: int) -> None:
-        """It may go: the shared books have it, too, or need not."""
+        """Record that the reservation may go: Redis has confirmed it, or need not."""
         if number not in self._unconfirmed:
             return
         self._settle(number)
@@ -162,22 +172,23 @@ class Budgets:
             self.last[name] = Amount(amount.usd or before.usd, amount.tokens or before.tokens)
 
     def _settle(self, number: int) -> None:
-        """Nobody is asked about it any more."""
+        """Record that the reservation no longer waits for a confirmation."""
         if number in self._unconfirmed:
             self._unconfirmed.discard(number)
             for _, state, amount in self.holds[number].parts:
                 state.pending = state.pending.minus(amount)
 
     def release(self, number: int) -> bool:
-        """It was not made. Return whether there was one."""
+        """Return the amounts of a reservation whose request was not sent. Returns whether the reservation existed."""
         there = number in self.holds
         self._settle(number)
         self.end(number, usd=0.0, tokens=0)
         return there
 
     def end(self, number: int, *, usd: float | None, tokens: int | None) -> None:
-        """A reservation is over. ``usd`` and ``tokens``: what it took; ``tokens`` ``None``: not known, so what was
-        reserved; ``usd`` ``None``: the price is not known.
+        """End a reservation and charge ``usd`` and ``tokens``. If ``tokens`` is ``None``, the usage is unknown and
+        the reserved amount is charged. If ``usd`` is ``None``, the price is unknown and the budget's
+        ``unknown_price`` applies; if that refuses such requests, the reserved dollars are charged.
         """
         self.confirm(number)
         hold = self.holds.pop(number, None)
@@ -192,9 +203,9 @@ class Budgets:
     def load(
         self, rows: Iterable[tuple[str, Payer, float, float | None, int]], *, own: str = "", gone: Iterable[str] = ()
     ) -> None:
-        """What the store has: which process spent it, payer, when, cost and tokens of each. ``own``: this process's
-        name there, which is also its name among those that share the budgets, so that nothing counts twice. ``gone``:
-        the names of processes that are no more.
+        """Add the spending in the store: process, payer, time, cost and tokens of each row. ``own`` is the name of
+        this process, there and in Redis, so that nothing counts twice. ``gone`` are the names of processes that have
+        ended.
         """
         self.gone.update(gone)
         for owner, payer, at, cost, tokens in rows:
@@ -209,15 +220,15 @@ class Budgets:
     # -- sharing -----------------------------------------------------------------------------------------------------
 
     def heard(self, state: WindowState, told: Told, question: int) -> None:
-        """The answer to a question, see `ask`."""
+        """Apply the reply to a question to one window; see `ask`."""
         others, state.share, state.spare, state.complete = told
         # A server that has not heard of all since it forgot knows less than this process: what is remembered stays.
         state.others = others if told.complete else {**others, **state.others}
         state.asked = question
 
     def ask(self, states: Iterable[WindowState]) -> int:
-        """A question is going to be asked about these windows: return its number. What a process has too much of its
-        share it gives up before it says so. So it has never more than Redis knows of, should the answer be lost.
+        """Prepare a question about these windows, and return its number. The process gives up the excess of its
+        shares before it reports them. So it never has more than Redis knows of, even if the reply is lost.
         """
         for state in states:
             kept = state.share.least(state.own.plus(state.spare))
@@ -226,16 +237,16 @@ class Budgets:
         return self.question
 
     def join(self) -> None:
-        """The shared books decide from here on."""
+        """Let Redis decide from now on."""
         self.sharing = "on"
 
     def go_alone(self) -> None:
-        """They are out of sight: from here on, this process keeps to its shares."""
+        """Keep to the shares of this process from now on, because Redis is unreachable."""
         if self.sharing == "on":
             self.sharing = "alone"
 
     def pay_alone(self, number: int, wall: float) -> str:
-        """Confirm a reservation, if the shares of this process pay for it; else return why not."""
+        """Confirm a reservation if the shares of this process can pay it; else return the reason."""
         for name, state, amount in self.holds[number].parts:
             if not self._is_within(name, state.own.minus(state.pending).plus(amount), state.share):
                 return self.refusal(name, state, amount, wall, but=amount)
@@ -245,7 +256,7 @@ class Budgets:
     # -- what is left ------------------------------------------------------------------------------------------------
 
     def _lacking(self, name: str, wanted: Amount, wall: float) -> str:
-        """Why so much is not there, in words; empty if it is."""
+        """Return why the budget does not have ``wanted`` left; empty if it has."""
         state = self.state(name, wall)
         total = state.own.plus(wanted)
         if self.sharing == "alone":
@@ -265,8 +276,8 @@ class Budgets:
         )
 
     def refusal(self, name: str, state: WindowState, wanted: Amount, wall: float, *, but: Amount = NOTHING) -> str:
-        """Why the budget does not pay ``wanted``, what is left of it, and when it begins anew. ``but``: this part of
-        what is reserved is what is refused.
+        """Return a message: why the budget does not pay ``wanted``, how much of it is left, and when it resets.
+        ``but`` is the part of the reserved amount that belongs to the refused request itself.
         """
         budget, own = self.table.budgets[name], state.own.minus(but)
         limit, whose = Amount(budget.usd or 0.0, budget.tokens or 0), ""
@@ -303,7 +314,7 @@ class Budgets:
         return f"{name}={share:.2f}" if share >= budget.soft else ""
 
     def newly_warned(self, wall: float) -> Iterator[str]:
-        """The budgets that have passed their soft limit since they were looked at, each once in a window."""
+        """Return the budgets that have newly exceeded their soft limit, each once per window."""
         for name in self.table.budgets:
             state = self.state(name, wall)
             if not state.warned and self._warning(name, wall):
@@ -311,7 +322,7 @@ class Budgets:
                 yield name
 
     def statistics(self, wall: float) -> dict[str, BudgetStatistics]:
-        """How things are, by name."""
+        """Return the state of each budget, by name."""
         found = {}
         for name, budget in self.table.budgets.items():
             state = self.state(name, wall)

@@ -1,4 +1,4 @@
-"""The callers with limits: their state, and which of their requests waits first."""
+"""The callers with limits: their state, and the order of their waiting requests."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class RankedRequest(Protocol):
 
     @property
     def tokens(self) -> int:
-        """The estimated number of tokens."""
+        """The estimated number of tokens of the request."""
         ...
 
     @property
     def rank(self) -> int:
-        """Its position among its caller's requests: the lowest goes first."""
+        """The position of the request among the requests of its caller: the lowest goes first."""
         ...
 
 
@@ -42,8 +42,8 @@ class Caller:
     def allows(self, waiter: RankedRequest, now: float) -> bool:
         """Return whether the limits allow ``waiter`` to go.
 
-        They do not while an older request waits for the same limits. Otherwise small requests would keep using up what
-        a large one needs.
+        They do not while an older request waits for the same limits. Otherwise small requests would keep using up the
+        capacity that a large one needs.
         """
         if not self.account.has_room(waiter.tokens, now):
             return False

@@ -19,10 +19,10 @@ class Granted(NamedTuple):
 
 
 class LimitRefused(NamedTuple):
-    """A decision: the request is refused. ``retry_after``: seconds until its turn would come. ``owner``: whose limit it
-    is.
+    """A decision: the request is refused. ``retry_after``: seconds until its turn would come. ``owner``: the limit
+    owner.
 
-    ``held``: the deployment that is held, if that is why; another deployment may serve the request.
+    ``held``: the deployment that is held, if that is the reason. Another deployment may serve the request.
     """
 
     number: int

@@ -1,4 +1,6 @@
-"""Deployments that are held: the vendor wants no requests for this model until some time, but accepts other models."""
+"""The holds of deployments: the vendor has asked to wait before more requests for this model, but accepts other
+models.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,12 @@ from math import inf
 from typing import NamedTuple, final
 
 MAX_HOLDS = 1_024
-"""The most holds. With more, the one that ends first is dropped. Bounded, because callers can invent model names."""
+"""The most holds. With more, the one that ends first is dropped. The number is bounded because callers can invent
+model names.
+"""
 
 LONGEST_HOLD_SECONDS = 300.0
-"""The longest hold, in seconds. Then the deployment is tried again, and its vendor may ask to wait again."""
+"""The longest hold, in seconds. After it the deployment is tried again, and its vendor may ask to wait again."""
 
 
 class Deployment(NamedTuple):
@@ -30,7 +34,7 @@ class DeploymentHolds:
         return len(self._until)
 
     def hold(self, of: Deployment, seconds: float, now: float) -> None:
-        """Let no request go to ``of`` for ``seconds``. This never shortens a hold."""
+        """Send no request to ``of`` for ``seconds``. This never shortens a hold."""
         self._until[of] = max(self.until(of), now + min(seconds, LONGEST_HOLD_SECONDS))
         if len(self._until) > MAX_HOLDS:
             self._until = {each: until for each, until in self._until.items() if until > now}

@@ -1,10 +1,10 @@
 """The queue of one provider: fair between callers, with priorities that cannot starve a request.
 
-Callers take turns. Each caller has a turn number, which grows by one when a request of it is served. The lowest number
-goes next. A new caller starts at the clock of the queue, the number that a busy caller would have by now. A level of
-priority is worth `PRIORITY_TURNS` turns: a request that has waited that long goes before more important ones that came
-later. The first request is never overtaken because it is large. It is passed over only while it waits for the limits of
-its own caller.
+Callers take turns. Each caller has a turn number, which grows by one when one of its requests is served. The lowest
+number goes next. A new caller starts at the clock of the queue, the number that a busy caller would have by now. A
+level of priority is worth `PRIORITY_TURNS` turns: a request that has waited that long goes before more important
+requests that came later. The first request is never overtaken because it is large. It is passed over only while it
+waits for the limits of its own caller.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class QueuedRequest:
         waited_s: float = 0.0,
         models: tuple[str, ...] = (),
     ) -> None:
-        """``waited_s``: how many seconds it has waited for the same limits before. ``models``: for each of ``names``,
-        the vendor's name of the model; if empty, held deployments do not matter.
+        """``waited_s``: the seconds that the request has already waited for the same limits. ``models``: for each of
+        ``names``, the vendor's name of the model; if empty, held deployments do not matter.
         """
         self.number = number
         self.names = names
@@ -75,45 +75,49 @@ class QueuedRequest:
         self.lease_s = lease_s
         self.waited_s = waited_s
         self.since = inf
-        """When its wait began; earlier waits count as if they had been just before it."""
+        """The time at which the wait began. Earlier waits are counted as if they had ended just before."""
         self.untils: tuple[float, ...] = ()
-        """Until when it may wait for each of ``names``."""
+        """For each of ``names``, the time until which the request may wait."""
         self.caller_until = inf
-        """Until when it may wait for its own caller's limits."""
+        """The time until which the request may wait for its own caller's limits."""
         self.waits_for_caller_since = inf
-        """Since when it has waited for its own caller's limits; infinity if it does not wait for them."""
+        """The time since which the request has waited for its own caller's limits; infinity if it does not wait for
+        them.
+        """
         self.waiting = True
         self.served: Served | None = None
         self.claimed_at = inf
-        """When it was first claimed in the shared ledger."""
+        """The time at which the request was first claimed in the shared ledger."""
 
     @property
     def until(self) -> float:
-        """Until when it may wait for a provider. Its deadline is separate."""
+        """The time until which the request may wait for a provider. Its deadline is separate."""
         return max(self.untils, default=inf)
 
     @property
     def deployments(self) -> Iterator[Deployment]:
-        """The deployments that could serve it, in the order of ``names``."""
+        """Return the deployments that could serve the request, in the order of ``names``."""
         return map(Deployment, self.names, self.models)
 
     def leave_out(self, held: Collection[Deployment]) -> None:
-        """Remove held deployments from the request; at least one must be left. Call this before it is queued."""
+        """Remove held deployments from the request; at least one must be left. Call this before the request is
+        queued.
+        """
         left = [each for each in self.deployments if each not in held]
         self.names, self.models = tuple(each.provider for each in left), tuple(each.model for each in left)
 
     def allowed(self, now: float) -> bool:
-        """Return whether its own caller's limits allow it to go."""
+        """Return whether the limits of the request's own caller allow it to go."""
         return self.limited is None or self.limited.allows(self, now)
 
     def note_wait_for_caller(self, now: float) -> None:
-        """Record since when it has been waiting for its caller's limits, if it does."""
+        """If the request waits for its caller's limits, record since when."""
         self.waits_for_caller_since = inf if self.allowed(now) else min(self.waits_for_caller_since, now)
 
     @property
     def rank(self) -> int:
-        """Its position among the requests of its caller: by age, with a limited advantage for priority. The lowest
-        is first.
+        """The position of the request among the requests of its caller: by age, with a limited advantage for
+        priority. The lowest is first.
         """
         return self.number + self.priority * PRIORITY_TURNS
 
@@ -127,7 +131,7 @@ class Served(NamedTuple):
 
 
 class Ahead(NamedTuple):
-    """An estimate of what goes before a request: how many requests, their tokens, and how many are of the same
+    """An estimate of the requests that go before a request: their number, their tokens, and the number from the same
     caller.
     """
 
@@ -137,8 +141,8 @@ class Ahead(NamedTuple):
 
 
 class _Queue:
-    """The queued requests of one caller, as a heap. Removed ones stay in it until they come to the top or are too
-    many.
+    """The queued requests of one caller, as a heap. Removed requests stay in the heap until they reach the top or
+    become too many.
     """
 
     __slots__ = ("arrivals", "count", "heap", "of_priority", "turn")

@@ -28,12 +28,12 @@ class Lease(NamedTuple):
     taken: tuple[Charges, ...]
     until: float
     receipt: Receipt | None = None
-    """What the shared ledger has charged for it, if limits are shared."""
+    """The charges in the shared ledger, if limits are shared."""
     model: str = ""
-    """The vendor's name of its model, if known."""
+    """The vendor's name of the model, if known."""
 
     def end(self, ending: Settlement, tokens: int | None, now: float) -> None:
-        """Give the concurrency back, and correct the charges to what was used."""
+        """Release the concurrency, and correct the charges to the actual use."""
         used = 0 if ending is not Settlement.CHARGED else None if tokens is None else max(0, tokens)
         for account, charges in zip(self.accounts, self.taken, strict=True):
             account.settle(charges, now, request_back=ending is Settlement.REFUNDED, tokens=used)
@@ -50,7 +50,7 @@ class Lease(NamedTuple):
 
     @property
     def accounts(self) -> tuple[LimitState, ...]:
-        """The limits of the provider and of the caller whose concurrency it uses."""
+        """The limits of the provider and of the caller that the lease counts against."""
         return (self.provider,) if self.caller is None else (self.provider, self.caller)
 
 

@@ -23,14 +23,14 @@ RETRY_AFTER_SECONDS = 3600.0
 """The longest pause, in seconds, after a Retry-After."""
 
 NEWS_SECONDS = 1.0
-"""A reported pause whose end differs by less than this from the present one is the same pause."""
+"""A reported pause whose end differs by less than this from the end of the current pause is the same pause."""
 
 PACE_PER_MINUTE = 600
 """Requests per minute after a pause, if neither the configuration nor the vendor gives a rate."""
 
 
 class Charges(NamedTuple):
-    """What one reservation was charged."""
+    """The charges of one reservation."""
 
     requests: Charge | None
     tokens: Charge | None
@@ -47,12 +47,12 @@ class LimitState:
     )  # fmt: skip
 
     def __init__(self, limits: Limits, usual_wait_s: float = PROVIDER_WAIT_SECONDS) -> None:
-        """``usual_wait_s``: how many seconds a request may wait for these limits if they have no ``wait_s``."""
+        """``usual_wait_s``: the seconds that a request may wait for these limits if they have no ``wait_s``."""
         self.limits = limits
         self.wait_s = usual_wait_s if limits.wait_s is None else limits.wait_s
         self.in_flight = 0
         self.tokens_in_flight = 0
-        """The estimated tokens of requests in flight. Some of them will be returned."""
+        """The estimated tokens of requests in flight. Some of them may be returned."""
         self.held_until = -inf
         self.deferred_until = -inf
         self.requests = _window(limits.requests_per_minute, limits.burst)
@@ -74,7 +74,7 @@ class LimitState:
         return most is None or self.in_flight < most
 
     def ready_at(self, tokens: int, now: float, *, ahead: int = 0, tokens_ahead: float = 0.0) -> float:
-        """Return when the rates allow a request of ``tokens`` after those ahead; ``now`` if they do already."""
+        """Return when the rates allow a request of ``tokens`` after those ahead; ``now`` if they allow it already."""
         self._forget_full_allowances(now)
         at = max(now, self.held_until, self.deferred_until)
         if self.requests is not None:
@@ -88,8 +88,8 @@ class LimitState:
         return at
 
     def expected_at(self, tokens: int, now: float, *, ahead: int = 0, tokens_ahead: float = 0.0) -> float:
-        """Return what `ready_at` would if the requests in flight used none of their tokens: the earliest possible
-        time.
+        """Return the result of `ready_at` as if the requests in flight used none of their tokens: the earliest
+        possible time.
         """
         return self.ready_at(tokens, now, ahead=ahead, tokens_ahead=tokens_ahead - self.tokens_in_flight)
 
@@ -115,8 +115,8 @@ class LimitState:
         return Charges(requests, tokens, estimate)
 
     def settle(self, charges: Charges, now: float, *, request_back: bool, tokens: int | None) -> None:
-        """Settle a request that has ended. ``request_back``: it does not count as a request. ``tokens``: what it used,
-        if known.
+        """Settle a request that has ended. ``request_back``: it does not count as a request. ``tokens``: the tokens
+        it used, if known.
         """
         self.in_flight -= 1
         self.tokens_in_flight -= charges.estimate
@@ -169,7 +169,7 @@ class LimitState:
         return seconds > 0 and self.hold(seconds + jitter, now, reported.requests_limit)
 
     def left(self, now: float) -> tuple[int | None, int | None]:
-        """Return how many requests and tokens may still go in this window. ``None``: no limit."""
+        """Return how many requests and tokens may still go in this window. ``None`` means no limit."""
         return _left(self.requests, self._vendor_requests, now), _left(self.tokens, self._vendor_tokens, now)
 
     def statistics(self, waiting: int, now: float) -> LimitStatistics:
@@ -197,8 +197,8 @@ class LimitState:
 
 
 def exhausted_for(reported: RateLimits) -> float:
-    """Return for how many seconds nothing is left, according to a vendor's headers. 0: something is left, or it is
-    unknown.
+    """Return for how many seconds nothing is left, according to a vendor's headers. Returns 0 if something is left,
+    or if that is unknown.
     """
     requests = reported.requests_remaining, reported.requests_reset_s
     tokens = reported.tokens_remaining, reported.tokens_reset_s

@@ -15,8 +15,8 @@ from llm_protocol.failures import Settlement
 from llm_protocol.policy import Limits
 
 LIMITER_MAILBOX = MailboxSpec(65_536)
-"""A mailbox that casts cannot fill in practice: a run has a few reservations, each with at most one message under way,
-and the limiter handles thousands of messages a second. Unused capacity costs nothing.
+"""The mailbox of the limiter. In practice casts cannot fill it: a run has a few reservations, each with at most one
+message under way, and the limiter handles thousands of messages a second. Unused capacity costs nothing.
 """
 
 
@@ -44,7 +44,7 @@ class Reserve(Call[Granted], frozen=True, kw_only=True):
     waited_s: float = 0.0
     models: tuple[str, ...] = ()
     spend: SpendAsk | None = None
-    """What the budgets must pay for; ``None``: no budget applies."""
+    """The amount that the budgets must pay; ``None`` if no budget applies."""
     ticket: Ticket
 
 
@@ -57,8 +57,8 @@ class Leave(Cast, frozen=True):
 class EndLease(Cast, frozen=True, kw_only=True):
     """Reservation ``number`` has ended.
 
-    ``tokens``: what was used, if known. ``hold_s``: the vendor's Retry-After in seconds; with ``of_model``, for this
-    model alone. ``entry``: what to write into the ledger if budgets apply.
+    ``tokens``: the tokens it used, if known. ``hold_s``: the vendor's Retry-After in seconds; with ``of_model``, for
+    this model only. ``entry``: the row to write to the ledger if budgets apply.
     """
 
     number: int

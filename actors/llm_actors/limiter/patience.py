@@ -23,15 +23,17 @@ _FEW = 64
 
 
 class Turn(NamedTuple):
-    """When a request may go to one provider, as far as is known: by the limits of the provider, and of its caller."""
+    """The expected times at which a request may go to one provider: by the limits of the provider, and by those of
+    its caller.
+    """
 
     provider_at: float
     caller_at: float = -inf
 
 
 def refusal(waiter: QueuedRequest, turns: Sequence[Turn], now: float) -> LimitRefused | None:
-    """Return the refusal of ``waiter`` if its wait would be too long at all its providers, where it has these
-    ``turns``.
+    """Return the refusal of ``waiter`` if the wait would be too long at all its providers. ``turns`` are the expected
+    times there.
     """
     caller_until = min(waiter.deadline, waiter.caller_until)
     hopeful = [turn for turn in turns if turn.caller_at <= caller_until]

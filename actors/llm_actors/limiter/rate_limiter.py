@@ -146,18 +146,18 @@ class RateLimiter:
         return lease
 
     def lease(self, number: int) -> Lease:
-        """Return the open lease with that number."""
+        """Return the open lease with this number."""
         return self._leases.open[number]
 
     def confirm(self, number: int, receipt: Receipt, wait_s: float, now: float) -> Granted:
-        """Record that the shared ledger has charged an open reservation. The request goes in ``wait_s`` seconds."""
+        """Record that the shared ledger has charged an open reservation. The request may go in ``wait_s`` seconds."""
         lease = self.lease(number).move(now + wait_s, now)._replace(receipt=receipt)
         self._leases.replace(number, lease)
         return Granted(number, lease.name, wait_s)
 
     def postpone(self, waiter: QueuedRequest, wait_s: float, owner: LimitOwner, now: float) -> None:
         """Take back a grant, because other processes use up the limit of ``owner`` for ``wait_s`` more seconds. The
-        request returns to the head of its queues, or is refused if that is too late.
+        request returns to the head of its queues, or is refused if the wait would be too long.
         """
         lease = self._take_back(waiter, now)
         if self._refuse_if_held(waiter, now):
@@ -193,7 +193,7 @@ class RateLimiter:
             self._refuse_late_ones(provider.line, now)
 
     def hold(self, name: str, seconds: float, now: float) -> None:
-        """Send nothing to a provider for ``seconds``, because its vendor asked for that."""
+        """Send no request to a provider for ``seconds``, because its vendor asked for that."""
         if not seconds > 0:
             return
         provider = self._provider(name)
@@ -201,8 +201,8 @@ class RateLimiter:
             self._refuse_late_ones(provider.line, now)
 
     def hold_deployment(self, of: Deployment, seconds: float, now: float) -> None:
-        """Send nothing to a deployment for ``seconds``, because its vendor asked for that. Requests that wait for it
-        are refused at once.
+        """Send no request to a deployment for ``seconds``, because its vendor asked for that. Requests that wait for
+        it are refused at once.
         """
         if not of.model or not seconds > 0:
             return
@@ -218,8 +218,8 @@ class RateLimiter:
         return max(0.0, self._holds.until(of) - now)
 
     def go_on_alone(self, now: float) -> None:
-        """Go on without the processes that share the limits, because Redis cannot be reached. Own usage still
-        counts.
+        """Continue without the processes that share the limits, because Redis is unreachable. The usage of this
+        process still counts.
         """
         for _, _, account in self.accounts():
             account.end_deferral(now)
@@ -337,7 +337,7 @@ class RateLimiter:
     # Refusing
 
     def _refuse_if_held(self, waiter: QueuedRequest, now: float) -> bool:
-        """Remove the deployments that are held from a request. If all are, refuse it and return True."""
+        """Remove the held deployments from a request. If all are held, refuse the request and return True."""
         held = [each for each in waiter.deployments if self._holds.until(each) > now]
         if held and len(held) == len(waiter.names):
             self._refuse(held_back(waiter, held[0], self._holds.until(held[0]), now))

@@ -21,7 +21,7 @@ from llm_protocol.failures import RULES, FailureKind, Settlement
 from llm_protocol.response import Usage
 
 LEASE_SECONDS = 900.0
-"""The shortest lease, in seconds. It is longer if its holder has a later deadline."""
+"""The shortest lease, in seconds. A lease is longer if its holder has a later deadline."""
 
 LEASE_GRACE = 60.0
 """Seconds between the holder's deadline and the end of its lease."""
@@ -35,11 +35,11 @@ _numbers = count(1)
 
 @final
 class Reservation:
-    """A reservation for one request at ``provider``. Use it as a context manager around the attempt, and call `settle`
-    or `refund` once; the first call counts.
+    """A reservation for one request at ``provider``. Use it as a context manager around the attempt, and call
+    `settle` or `refund` once; only the first call counts.
 
-    If the block is left without either, everything is returned if `sent` was not called, else only the
-    concurrency. No method waits.
+    If the block is left without either: before `sent`, everything is refunded; after it, only the concurrency. No
+    method waits.
     """
 
     __slots__ = ("_limiter", "_number", "_open", "_sent", "_ticket", "is_budgeted", "provider", "warning")
@@ -48,7 +48,7 @@ class Reservation:
         self.provider = granted.provider
         self.warning = granted.warning
         self.is_budgeted = is_budgeted
-        """Whether budgets apply: then the end must say what was spent (``entry``)."""
+        """Whether budgets apply. If they do, `settle` and `refund` need an ``entry``."""
         self._limiter = limiter
         self._number = granted.number
         self._open = True
@@ -74,8 +74,8 @@ class Reservation:
     def settle(
         self, usage: Usage | None, limits: RateLimits | None = None, *, entry: LedgerEntry | None = None
     ) -> None:
-        """End the reservation after a response. ``usage`` replaces the estimate, if the vendor gave any. ``limits``:
-        what its headers report. ``entry``: what was spent, if budgets apply.
+        """End the reservation after a response. ``usage`` replaces the estimate, if the vendor reported any.
+        ``limits``: the limits in its headers. ``entry``: the spending, if budgets apply.
         """
         self._end(Settlement.CHARGED, None if usage is None else usage.total_tokens, limits, entry=entry)
 
@@ -89,9 +89,9 @@ class Reservation:
         unsent: bool = False,
         entry: LedgerEntry | None = None,
     ) -> None:
-        """End the reservation after a failure. If the request is known to be ``unsent``, everything is returned;
-        otherwise what a failure of this ``kind`` proves to be unused. ``retry_after``: for how many seconds to send
-        nothing to the provider or, with ``of_model``, to this model.
+        """End the reservation after a failure. If the request is known to be ``unsent``, everything is refunded;
+        otherwise only what a failure of this ``kind`` proves to be unused. ``retry_after``: seconds during which no
+        request goes to the provider or, with ``of_model``, to this model.
         """
         ending = Settlement.REFUNDED if unsent else RULES[kind].settlement
         self._end(ending, None, limits, retry_after, of_model, entry=entry)
@@ -122,7 +122,9 @@ class Reservation:
 
 
 def _send(limiter: LimiterRef, message: Cast) -> None:
-    """Send a message without waiting. If the mailbox is full, it is lost; the lease then ends when it expires."""
+    """Send a message without waiting. If the mailbox is full, the message is lost; the lease then ends when it
+    expires.
+    """
     try:
         limiter.cast(message)
     except MailboxFull:
@@ -143,21 +145,22 @@ async def reserve(
 ) -> Reservation:
     """Reserve a request of about ``tokens`` tokens at the first provider of ``names`` that has capacity.
 
-    If none has, this waits until one has, but no longer than any of these: ``deadline`` on Trio's clock, after which it
-    raises `CallExpired`; the deadline of the caller's cancel scope; 30 s if there is neither; the ``wait_s`` of the
-    provider's limits, of which ``waited_s`` seconds have been used before; the ``wait_s`` of the caller's limits.
+    If none has capacity, this waits until one has, but no longer than any of these: ``deadline`` on Trio's clock,
+    after which it raises `CallExpired`; the deadline of the caller's cancel scope; 30 s if there is neither; the
+    ``wait_s`` of the provider's limits, of which ``waited_s`` seconds have been used before; the ``wait_s`` of the
+    caller's limits.
 
-    Raises `RateLimitError`, with ``retry_after`` and ``limit_owner``, when the limits allow no longer wait, or as soon
-    as it is certain that the wait would be too long. Raises `QueueFullError` if too many requests are waiting, and
-    `KernelError` if the limiter is not running: `Parked`, at once, while it is parked. Cancelling this leaves nothing
-    behind. If the limiter crashes on other messages, the request is queued again; if it crashes on this one twice,
-    `ActorCrashed` is raised.
+    Raises `RateLimitError`, with ``retry_after`` and ``limit_owner``, when the limits allow no longer wait, or as
+    soon as it is certain that the wait would be too long. Raises `QueueFullError` if too many requests are waiting,
+    and `KernelError` if the limiter is not running: `Parked`, at once, while it is parked. Cancelling this leaves
+    nothing behind. If the limiter crashes on other messages, the request is queued again; if it crashes on this one
+    twice, `ActorCrashed` is raised.
 
-    ``models``: for each of ``names``, the vendor's name of the model. A deployment that is held is not waited for; if
-    all are, the `RateLimitError` has ``provider`` and ``model``.
+    ``models``: for each of ``names``, the vendor's name of the model. A deployment that is held is not waited for. If
+    all are held, the `RateLimitError` has ``provider`` and ``model``.
 
-    ``spend``: what the budgets must pay for. Raises `BudgetError`, at once, if they do not. When this returns, the
-    spending has its row in the ledger, if there is one.
+    ``spend``: the amount that the budgets must pay. If they cannot, this raises `BudgetError` at once. When this
+    returns, the ledger, if there is one, has a row for the spending.
     """
     if not names:
         raise ValueError("reserve needs at least one provider to choose from")

@@ -10,9 +10,9 @@ from llm_actors.limiter.budgets import BudgetStatistics
 class LimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of one provider or one caller.
 
-    ``waiting``: requests that wait for these limits. A request that waits for its caller's limits is not counted at its
-    providers. ``..._left`` is ``None`` without a limit, and 0 if there is a debt. ``held_s``: for how many more seconds
-    the vendor's Retry-After applies; always 0 for callers.
+    ``waiting``: requests that wait for these limits. A request that waits for its caller's limits is not counted at
+    its providers. ``..._left`` is ``None`` without a limit, and 0 if there is a debt. ``held_s``: for how many more
+    seconds the vendor's Retry-After applies; always 0 for callers.
     """
 
     in_flight: int
@@ -23,8 +23,8 @@ class LimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LimiterStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot of the limiter. ``callers``: those with limits, at most `MAX_CALLERS`. ``shared``: whether the limits
-    are shared with other processes and Redis responds.
+    """A snapshot of the limiter. ``callers``: the callers with limits, at most `MAX_CALLERS`. ``shared``: whether the
+    limits are shared with other processes and Redis is reachable.
 
     ``granted``, ``refused`` and ``expired`` are counters since the start of the actor; the others are gauges.
     """
@@ -38,4 +38,4 @@ class LimiterStatistics(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     expired: int
     budgets: dict[str, BudgetStatistics] = {}
-    """Each budget in its present window."""
+    """Each budget in its current window."""

@@ -1,7 +1,7 @@
 """The queued requests. Each is in the queue of every provider that could serve it, and has a time limit. Pure.
 
-When the turn of a request comes is estimated from the rates and the requests ahead. A request that cannot wait that
-long is refused at once.
+The turn of a request is estimated from the rates and the requests ahead. A request that cannot wait that long is
+refused at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ProviderLine(NamedTuple):
     line: FairQueue
 
     def due(self, now: float) -> float:
-        """Return when the first request may go, or another one becomes the first because its caller's limits allow
+        """Return when the first request may go, or when another becomes the first because its caller's limits allow
         it.
         """
         account, line = self
@@ -91,7 +91,7 @@ class WaitingRequests:
             self._provider(name).line.remove(waiter)
 
     def watch(self, waiter: QueuedRequest, now: float) -> None:
-        """Make `pop_due` return a request when it has waited as long as it may."""
+        """Make `pop_due` return the request at the end of its longest wait."""
         self.look_again(waiter, waiter.until)
         if waiter.limited is not None:
             waiter.note_wait_for_caller(now)

@@ -1,8 +1,8 @@
 """Usage in a sliding window of 60 seconds, kept as one-second counters. Pure: the time is a parameter.
 
 A unit that is used in second ``s`` counts until ``s + KEEP_SECONDS``, so no 60 seconds contain more than the limit.
-Usage beyond an estimate is known only afterwards, and may exceed the limit. It becomes a debt, which takes free
-capacity before any request does. `ledger.lua` does the same arithmetic for several processes.
+Usage beyond an estimate is known only afterwards, and may exceed the limit. The excess becomes a debt, which takes
+free capacity before any request does. `ledger.lua` does the same arithmetic for several processes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import NamedTuple, final
 MINUTE = 60.0
 
 KEEP_SECONDS = 61.5
-"""How long usage counts, from the beginning of its second: that second, the minute after it, and half a second more.
-The half second is needed because a request reaches its vendor some time after it was counted, and one in the next
-window may be faster, for example if it needs no new connection.
+"""Seconds for which usage counts, from the beginning of its second: that second, the minute after it, and half a
+second more. The half second is needed because a request reaches its vendor some time after it was counted, and one in
+the next window may be faster, for example if it needs no new connection.
 """
 
 LAP_SECONDS = int(KEEP_SECONDS)
@@ -70,7 +70,7 @@ class Window:
         return Charge(self, second, placed, cost)
 
     def overrun(self, cost: int, now: float) -> None:
-        """Count units for which there may be no capacity. They delay later requests."""
+        """Count units even if there is no capacity for them. They delay later requests."""
         self._expire(now)
         self._owed += cost
         self._pay(int(now))

@@ -20,8 +20,8 @@ from llm_protocol.response import Usage
 
 @final
 class Accounting:
-    """The accounting of one runtime. ``ledger``: ``None`` if there is none. ``teams``: the teams of callers that have
-    one.
+    """The accounting of one runtime. ``ledger`` is ``None`` if there is no store. ``teams`` maps callers to their
+    teams.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Accounting:
         self._wall = wall
 
     def payer(self, request: AnyRequest) -> Payer:
-        """Who pays for a request; the route is part of that if the request names one."""
+        """Return who pays for a request: its run, caller, team and, if the request names one, route."""
         route = request.model if request.model in self._routes else ""
         return Payer(request.request_id, request.caller, self._teams.get(request.caller, ""), route)
 
@@ -54,14 +54,16 @@ class Accounting:
         estimate: Estimate,
         cost_of: Callable[[str, str, Usage], float | None],
     ) -> SpendAsk | None:
-        """What budgets have to pay for a call to one of ``models``, by provider; ``None`` without budgets."""
+        """Return the expected cost of a call to one of ``models`` (provider to model), for the budgets; ``None``
+        without budgets.
+        """
         if not self._budgets or not self._budgets.of(payer):
             return None
         costs = {provider: cost_of(provider, model, estimate.usage) for provider, model in models.items()}
         return SpendAsk(payer, costs, dict(models), estimate.input_tokens, estimate.total_tokens)
 
     def entry(self, payer: Payer, candidate: Candidate, made: AttemptRecord) -> LedgerEntry:
-        """The row of a call that has ended."""
+        """Return the ledger row of a call that has ended."""
         now, usage = self._wall(), made.usage or _NOTHING
         return LedgerEntry(
             run=payer.run,
@@ -113,8 +115,8 @@ class Accounting:
         )
 
     def note_end(self, run: Run) -> None:
-        """Note that a request has ended. A request without a call (answered from the cache, or refused) gets a row of
-        its own.
+        """Record that a request has ended. A request without a call (answered from the cache, or refused) gets a row
+        of its own.
         """
         end = run.log.end
         if self._ledger is None or end is None or end.response is None:

@@ -1,7 +1,7 @@
 """The orchestrator actor: accepts runs, and drives each to its end.
 
-Each run is a task here, in the run's own cancel scope, with the request's one deadline. Whatever happens, the run's log
-ends with exactly one terminal event: all followers rely on that.
+Each run is a task of the orchestrator, in the run's own cancel scope, with the request's one deadline. Whatever
+happens, the run's log ends with exactly one terminal event: all followers rely on that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Accept(Call[None], frozen=True):
-    """Accept ``run``. The reply is sent when it is accepted; from then on its log reports everything."""
+    """Accept ``run``. The reply is sent when the run is accepted; all later events are in its log."""
 
     run: Run
 
@@ -42,9 +42,9 @@ OrchestratorRef: TypeAlias = Ref[OrchestratorMessage]
 
 
 async def accept(orchestrator: OrchestratorRef, run: Run) -> None:
-    """Submit ``run`` and wait until it is accepted, not until it is answered; no longer than the run's deadline.
+    """Submit ``run`` and wait until it is accepted. Waits at most until the run's deadline, and not for its response.
 
-    Raises `LLMClientError` if it is refused: nothing was done for it then.
+    Raises `LLMClientError` if the run is refused; then nothing was done for it.
     """
     try:
         await orchestrator.call(Accept(run), deadline=run.scope.deadline)
@@ -160,7 +160,7 @@ class Orchestrator:
 
 
 def _fail_as_bug(run: Run, exc: Exception) -> None:
-    """A bug of ours ends this run, not the others."""
+    """End this run as failed because of a bug in the runtime. Other runs are not affected."""
     # No traceback: it may contain parts of the request.
     log.error("request %s crashed: %s", run.request.request_id, exception_site(exc))
     run.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it handled this request"))

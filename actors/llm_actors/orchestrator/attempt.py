@@ -31,14 +31,16 @@ from llm_protocol.response import Usage
 
 
 def shown_to(candidate: Candidate, request: AnyRequest, services: Services) -> AnyRequest:
-    """The request for a candidate after the first: some refuse another model's reasoning."""
+    """Return the request for a candidate after the first. The reasoning of another model is removed, because some
+    models refuse it.
+    """
     return request if services.catalog.accepts_foreign_reasoning(candidate) else without_thinking(request)
 
 
 @final
 class Attempt:
-    """One attempt. ``request`` may differ from the caller's: it may continue where another attempt broke off.
-    ``prepared`` is the request adapted to the candidate, if that was done already.
+    """One attempt. ``request`` may differ from the caller's request: it may continue a response where another attempt
+    broke off. ``prepared`` is the request adapted to the candidate, if it was adapted before.
     """
 
     __slots__ = (
@@ -87,7 +89,7 @@ class Attempt:
         self._reservation = reservation
         self._hold = context.budget.hold(candidate, estimate, request) if context.budget is not None else None
         self._lowered_to: int | None = None
-        """The tokens that the vendor may write, if a budget allows fewer than the request."""
+        """The most tokens that the vendor may write, if a budget allows fewer than the request does."""
         if self._hold is not None:
             self._request = self._hold.limit(request)
             allowed = _most_tokens(self._request)
@@ -108,7 +110,7 @@ class Attempt:
         self._has_begun = False
         """Whether any content has arrived."""
         self.usage: Usage | None = None
-        """What the attempt has used, once it has ended; ``None`` for nothing."""
+        """The usage of the attempt once it has ended; ``None`` if it used nothing."""
 
     def hedge_with(self, claim: Reserved) -> Attempt:
         """Another attempt at the same request, to be made concurrently."""
@@ -116,9 +118,7 @@ class Attempt:
         return Attempt(self._services, self._context, claim, question, hedge=True)
 
     async def run(self, sink: Sink) -> AttemptResult:
-        """Make the call, pass the events to ``sink``, settle. Raises only `trio.Cancelled`, after settling,
-        and bugs.
-        """
+        """Make the call, pass the events to ``sink``, settle. Raises only bugs, and `trio.Cancelled` after that."""
         self._sink = sink
         began = self._began = trio.current_time()
         if (tell := self._services.listener.tell) is not None:
@@ -194,7 +194,7 @@ class Attempt:
         self._sink(event)
 
     def _settle(self, outcome: AttemptResult, began: float) -> None:
-        """Report the result to limiter, selector and estimator, and add it to the decision record. None of it waits."""
+        """Report the result to limiter, selector and estimator, and add it to the decision record. Does not wait."""
         self._services.selector.stream_ended(self.candidate, self)
         services, candidate = self._services, self.candidate
         failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
@@ -265,8 +265,8 @@ class Attempt:
         )
 
     def _entry(self, made: AttemptRecord, *, never_left: bool) -> LedgerEntry | None:
-        """The ledger's row for the limiter to write, if budgets pay. Otherwise the row is written here, and the result
-        is ``None``.
+        """Return the ledger row that the limiter must write, if budgets pay. Otherwise write the row here and return
+        ``None``.
         """
         accounting, is_budgeted = (
             self._services.accounting,
@@ -288,7 +288,7 @@ class Attempt:
         return Adjustment(name_of("max_output_tokens", self._question.parameters.wire), "translated", lowered)
 
     def _spent(self, failure: Failure | None = None) -> tuple[Usage | None, float | None]:
-        """What it has used so far, and the cost in US dollars. ``failure``: how it has failed, if it did."""
+        """Return the usage so far, and its cost in US dollars. ``failure``: the attempt's failure, if it has failed."""
         if not self._is_sent or (failure is not None and not self._has_begun and not failure.billed):
             return None, None
         services, who = self._services, str(self.candidate)
@@ -297,8 +297,8 @@ class Attempt:
         return usage, services.cost(self.candidate, self._reported_model, usage)
 
     def _learn(self, usage: Usage) -> None:
-        """A complete response improves the estimates of prompts and responses. Returns its usage, if the vendor
-        reported none.
+        """Improve the estimates of prompts and responses with the usage of a complete response. If ``usage`` is
+        itself an estimate, report it to the followers instead.
         """
         estimator, who = self._services.estimator, str(self.candidate)
         if usage.estimated:
@@ -310,8 +310,8 @@ class Attempt:
         estimator.learn_output(who, *self._delivered.shown(usage))
 
     def _cancelled(self, began: float) -> AttemptResult:
-        """An attempt that was cancelled during its output was not slow to begin: its first token is reported all the
-        same.
+        """Return the result of a cancelled attempt. If it was cancelled during its output, its first token was not
+        late, so the time of the first token is reported.
         """
         failure = Failure(kind=FailureKind.CANCELLED, message="cancelled", partial=self._first_at is not None)
         first = None if self._first_at is None else self._first_at - began

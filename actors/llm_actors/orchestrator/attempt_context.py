@@ -1,4 +1,4 @@
-"""What the attempts of one request share, and the permission for one of them."""
+"""The data that the attempts of one request share, and the permission for one attempt."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Hold(Protocol):
     """The part of a budget that one attempt may spend."""
 
     def limit(self, request: AnyRequest) -> AnyRequest:
-        """The request, with the limit for the vendor's output."""
+        """Return the request with the limit for the vendor's output."""
         ...
 
     def grow(self, tokens: float) -> None:
-        """Count the tokens delivered so far, by the length of the text."""
+        """Count the tokens delivered so far, estimated from the length of the text."""
         ...
 
     def settle(self, usage: Usage | None, cost: float | None) -> None:
-        """The attempt has ended, and used this; ``None`` if unknown."""
+        """Replace the reservation by the attempt's ``usage`` and ``cost``; ``None`` means unknown."""
         ...
 
 
@@ -41,13 +41,13 @@ class AttemptBudget(Protocol):
     def refuses(
         self, candidate: Candidate, estimate: Estimate, request: AnyRequest, *, is_last: bool = True
     ) -> Failure | None:
-        """Why an attempt with these expected costs cannot be paid; ``None`` if it can. ``is_last``: there is no other
-        candidate, which might be cheaper, so less than the expectation will do.
+        """Return why the budget cannot pay an attempt with this estimate; ``None`` if it can. ``is_last``: there is
+        no other, possibly cheaper candidate, so less than the estimate is enough.
         """
         ...
 
     def hold(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> Hold:
-        """Reserve its share. Call this after `refuses`, without a checkpoint in between."""
+        """Reserve the attempt's share of the budget. Call this after `refuses`, without a checkpoint in between."""
         ...
 
 
@@ -55,8 +55,8 @@ NOBODY = Payer("")
 
 
 class AttemptContext(NamedTuple):
-    """What the attempts of one request share: the request, its candidates, its options, and where events go.
-    ``allowed``: the models that may be used besides the candidates; ``None``: any.
+    """The data that the attempts of one request share: the request, its candidates, its options, and the destination
+    of its events. ``allowed``: the models that may be used besides the candidates; ``None``: any model.
     """
 
     request: AnyRequest
@@ -66,12 +66,12 @@ class AttemptContext(NamedTuple):
     stream: bool
     log: RunLog
     until: Callable[[], float]
-    """The current deadline: a shared run gets more time from any request that joins it with more."""
+    """Returns the current deadline. It moves when a request with a later deadline joins a shared run."""
     record: DecisionRecord
     budget: AttemptBudget | None = None
     allowed: Allowed | None = None
     payer: Payer = NOBODY
-    """Who pays, also for the requests that a strategy makes from one."""
+    """Who pays, also for the further requests that a strategy makes."""
 
     @property
     def deadline(self) -> float:

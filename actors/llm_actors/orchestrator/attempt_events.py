@@ -37,7 +37,7 @@ AttemptEvent: TypeAlias = AttemptStarted | AttemptEnded
 
 @final
 class AttemptListener:
-    """``tell`` is called, synchronously, with each event; it must not raise."""
+    """``tell`` is called synchronously with each event. It must not raise or wait."""
 
     __slots__ = ("tell",)
 

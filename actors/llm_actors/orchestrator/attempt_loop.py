@@ -1,6 +1,6 @@
 """The attempts of one request: rank, reserve, attempt, and after a failure follow the plan.
 
-Strategies with several models run one loop for each. Nothing here waits without the run's deadline around it.
+Strategies with several models run one loop for each model. Every wait in this module ends at the run's deadline.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from llm_protocol.policy import Attempts
 from llm_protocol.requests import AnyRequest, CompletionRequest
 
 WHOSE_KEY = "(The provider refused the API key that this runtime is configured with.)"
-"""Vendors say "your API key", which callers would take for the key that they sent to the runtime."""
+"""Added to the failure. Vendors write "your API key"; callers would take that for the key that they sent to the
+runtime.
+"""
 
 
 @final
 class AttemptLoop:
-    """The attempts of one `AttemptContext`. Created, run once, discarded."""
+    """The attempts of one `AttemptContext`. Create one per context, and call `answer` once."""
 
     __slots__ = ("_called", "_capable", "_context", "_first", "_rescue", "_reserving", "_services", "_speaker")
 
@@ -46,14 +48,16 @@ class AttemptLoop:
         self._reserving = Reserving(services, context, self._capable)
         self._rescue = StreamRecovery(context.log, context.on_broken_stream)
         self._speaker: Candidate | None = None
-        """The candidate whose content the followers have."""
+        """The candidate whose content the followers have received."""
         self._called = False
         """Whether the latest attempt made a call."""
         self._first: Candidate | None = None
         """The candidate that was tried first."""
 
     async def answer(self) -> RunResult:
-        """Attempt until there is a response or nothing more may be tried. Raises only `trio.Cancelled` and bugs."""
+        """Make attempts until there is a response or no further attempt is allowed. Raises only `trio.Cancelled` and
+        bugs.
+        """
         candidates = await self._capable.from_first()
         if not candidates:
             return RunResult(Failed(failure=self._capable.refusal()), None)
@@ -106,7 +110,7 @@ class AttemptLoop:
     # -- one attempt -------------------------------------------------------------------------------------------------
 
     async def _attempt(self, plan: AttemptPlan[Candidate], request: AnyRequest, waited: float) -> RunResult:
-        """One attempt at the first candidate of the plan that is available, settled in all accounts."""
+        """Make one attempt at the first available candidate of the plan, and settle it."""
         if self._context.policy.hedge:
             await self._capable.drop_others(plan)
         claim = await self._reserving.claim(plan, request)
@@ -124,7 +128,7 @@ class AttemptLoop:
             return await self._hedged(plan, attempt, request, delay)
 
     def _not_called(self, why: NotReserved, waited: float) -> RunResult:
-        """The result of an attempt that made no call."""
+        """Return the result of an attempt that made no call."""
         if why.candidate is not None:
             self._called = False
             refused = AttemptResult(end=Failed(failure=why.failure), duration_s=0.0)
@@ -155,15 +159,15 @@ class AttemptLoop:
         return self._services.selector.may_retry(candidate, trio.current_time())
 
     def _has_more_room(self, small: Candidate, other: Candidate) -> bool:
-        """Whether ``other`` may accept a prompt that is too long for ``small``. An unknown context window is worth a
-        try.
+        """Whether ``other`` may accept a prompt that is too long for ``small``. If a context window is unknown, the
+        answer is yes.
         """
         catalog = self._services.catalog
         have, offers = catalog.context_window(small), catalog.context_window(other)
         return have is None or offers is None or offers > have
 
     def _can_go_on(self, plan: AttemptPlan[Candidate]) -> bool:
-        """Whether a candidate is left that can do what the next attempt needs."""
+        """Whether a candidate is left that supports the next attempt."""
         if not self._rescue.continuing or isinstance(self._context.request, CompletionRequest):
             return True
         return plan.drop_unless(self._services.accepts_prefill)

@@ -1,4 +1,4 @@
-"""The candidates in the selector's order, and which of them support the request. The others are skipped."""
+"""The candidates in the selector's order, and the check which of them support the request. The others are skipped."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ranked(
     draw: float,
     asked: bool = True,
 ) -> Ranking:
-    """The candidates in the order to try now. ``draw`` in [0, 1) decides what the policy leaves to chance.
+    """Return the candidates in the order to try now. ``draw`` in [0, 1) decides what the policy leaves to chance.
 
     Without ``asked`` the ranking is only for information: nothing is explored, and a typical request is assumed.
     """
@@ -61,15 +61,15 @@ def ranked(
 
 
 def _shares(candidates: list[Candidate], shares: Mapping[str, float]) -> dict[Candidate, float]:
-    """Each candidate's share, which may be configured for the model alone."""
+    """Return each candidate's share. A share may be configured for the model alone, without its provider."""
     found = {each: shares.get(str(each), shares.get(each.model)) for each in candidates}
     return {each: share for each, share in found.items() if share is not None}
 
 
 def _conversation(request: AnyRequest) -> str:
-    """A key for requests that belong together: the conversation named in the metadata, else the user's first message.
-    Empty if there is neither. The system prompt is not part of it, because it is often the same for all of a program's
-    requests.
+    """Return a key for requests of the same conversation: the conversation named in the metadata, else the user's
+    first message; empty if there is neither. The system prompt is not part of the key, because it is often the same
+    for all requests of a program.
     """
     named = request.metadata.get("conversation_id")
     if isinstance(named, str) and named:
@@ -81,8 +81,8 @@ def _conversation(request: AnyRequest) -> str:
 
 @final
 class CapableCandidates:
-    """Which of ``candidates`` support the request; with ``strict``, without any loss. The others are skipped. Each is
-    checked only when needed, because most requests call only one. Large requests are checked in a thread.
+    """Decides which of ``candidates`` support the request; with ``strict``, without any loss. The others are skipped.
+    Each is checked only when needed, because most requests call only one. Large requests are checked in a thread.
     """
 
     __slots__ = ("_ask", "_candidates", "_prepared", "_refused", "_services", "_strict")
@@ -166,7 +166,7 @@ async def gives_choices(services: Services, router: Router, request: AnyRequest)
 
 
 def _refused_for(services: Services, request: AnyRequest, candidate: Candidate) -> str | None:
-    """The parameter that ``candidate`` does not support; ``None``: it supports all."""
+    """Return the parameter that ``candidate`` does not support; ``None`` if it supports all."""
     try:
         services.adapt(candidate, request.to(candidate.model))
     except LLMClientError as exc:

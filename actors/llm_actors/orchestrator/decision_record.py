@@ -1,4 +1,4 @@
-"""The decision record: how a response came about, part of every response.
+"""The decision record: how a response was produced. It is part of every response.
 
 It has the candidates and the reasons for their order, every attempt with its cost, and the effect of the cache. It
 contains names, numbers and kinds of failures, never a prompt or a key.
@@ -36,11 +36,11 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     model: str
     outcome: str
     called: bool = msgspec.field(default=True, name="asked")
-    """False: no call was made, because the provider's circuit is open, it is too slow for the time left or cannot be
-    paid, or because the attempt was cancelled before its request was sent.
+    """False if no call was made: the provider's circuit is open, it is too slow for the time left, a budget cannot
+    pay it, or the attempt was cancelled before its request was sent.
     """
     began_at: float = 0.0
-    """By the wall clock, in seconds since the epoch."""
+    """The beginning by the wall clock, in seconds since the epoch."""
     duration_ms: float
     waited_ms: float = 0.0
     first_token_ms: float | None = None
@@ -48,7 +48,9 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     wire: str = ""
     """The name of the wire that was used."""
     resent: bool = False
-    """True: it took two calls, because a kept connection had closed before the first was answered."""
+    """True if the attempt took two calls, because a reused connection was closed before the first call got a
+    response.
+    """
     max_output_tokens: int | None = None
     """The output limit to which a budget lowered the request's own."""
     usage: Usage | None = None
@@ -69,9 +71,7 @@ class EnsembleRecord(NamedTuple):
 
 @final
 class UnderWay:
-    """Adds an unfinished attempt to the ``record`` of its request until the end of the block, with what it has
-    ``spent`` so far.
-    """
+    """Adds an unfinished attempt to the ``record`` of its request until the end of the block, with its usage so far."""
 
     __slots__ = ("_began", "_candidate", "_record", "_spent")
 
@@ -185,7 +185,7 @@ class DecisionRecord:
 
     @property
     def attempts(self) -> int:
-        """The number of attempts, as calls that vendors count."""
+        """The number of attempts, counted as the calls that vendors see."""
         others = self.ensemble().attempts if self.ensemble else 0
         return others + sum(1 for one in self._attempts if one.called) + len(self.under_way)
 
@@ -245,19 +245,19 @@ class DecisionRecord:
 
 
 def calls_in(decision: JsonObject) -> list[JsonObject]:
-    """The attempts of a decision record that were calls: without those for which nothing was sent."""
+    """Return the attempts of a decision record that were calls. Attempts for which nothing was sent are left out."""
     return [each for each in decision.get("attempts", ()) if each.get("asked", True)]
 
 
 def count_calls(decision: JsonObject) -> int:
-    """The number of calls that a decision record has, those of members included. It is what ``attempts`` means in log
-    lines and headers.
+    """Return the number of calls in a decision record, including those of ensemble members. Log lines and headers
+    call this number ``attempts``.
     """
     return int(decision.get("calls", len(calls_in(decision))))
 
 
 def about(who: str, message: str) -> str:
-    """``message``, prefixed once with the name of the provider ``who``."""
+    """Return ``message``, prefixed once with the name of the provider ``who``."""
     provider = who.partition("/")[0]
     return f"{who}: {message.removeprefix(f'{who}: ').removeprefix(f'{provider}: ')}"
 

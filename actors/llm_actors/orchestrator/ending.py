@@ -1,6 +1,6 @@
-"""The end of a run: folds its events into a response and closes its log. Nothing else does either.
+"""The end of a run: folds its events into a response and closes its log. Only this module does that.
 
-A log is closed once. Events after that are dropped and counted (`RunLog.on_late`).
+A log is closed once. Later events are dropped and counted (`RunLog.on_late`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llm_protocol.response import LLMResponse
 
 
 class RunResult(NamedTuple):
-    """The result of the attempts: how they ended, and the candidate of the last one; ``None`` if there was none."""
+    """The result of all attempts: their end, and the candidate of the last attempt; ``None`` without attempts."""
 
     end: Finished | Failed
     candidate: Candidate | None
@@ -50,7 +50,7 @@ def fold(services: Services, run: Run, result: RunResult, record: DecisionRecord
 
 
 def with_response(end: Finished | Failed, response: LLMResponse | None) -> Finished | Failed:
-    """``end`` with another response."""
+    """Return ``end`` with another response."""
     return msgspec.structs.replace(end, response=response)
 
 

@@ -28,18 +28,18 @@ from llm_protocol.failures import Step
 from llm_protocol.requests import AnyRequest
 
 HEDGE_CAPACITY_SECONDS = 0.05
-"""How long a hedge waits for capacity; it is useless if it comes late."""
+"""Seconds that a hedge waits for capacity. A hedge that begins late is useless."""
 
 MOST_HELD = 1_000
-"""The number of events before the first content that may be held back for each."""
+"""The most events before the first content that are held back, for each attempt."""
 
 
 @final
 class HedgeClaim:
-    """The resources of a hedge, acquired in two steps: capacity at the limiter, for which it may wait, and the rest
-    only when the call is made.
+    """The resources of a hedge, acquired in two steps. `reserve` gets capacity from the limiter and may wait. `take`
+    gets the rest when the call is made.
 
-    Use it as a context manager, which releases what is held.
+    Use it as a context manager, which releases the resources at the end of the block.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class HedgeClaim:
         self.release()
 
     async def reserve(self, deadline: float) -> bool:
-        """Whether the limiter has capacity. Waits for at most `HEDGE_CAPACITY_SECONDS`."""
+        """Return whether the limiter has capacity. Waits for at most `HEDGE_CAPACITY_SECONDS`."""
         with trio.move_on_after(HEDGE_CAPACITY_SECONDS), suppress(LLMClientError):
             self._reservation = await self._reserving.reserve_at(
                 self._plan, [self._candidate], self._estimate, deadline
@@ -78,8 +78,8 @@ class HedgeClaim:
         return False
 
     def take(self) -> Reserved | None:
-        """Acquire the rest: retry budget, slot, circuit. ``None``: the hedge may not be made, and holds
-        nothing more.
+        """Acquire the rest: retry budget, slot, circuit. Returns ``None`` if the hedge may not be made; then only the
+        capacity of `reserve` is held.
         """
         now, other, selector = trio.current_time(), self._candidate, self._services.selector
         slot: Slot | None = None
@@ -121,10 +121,10 @@ async def hedged(
     *,
     deadline: float,
 ) -> Raced:
-    """Run ``first``; if it has no content after ``delay_s``, acquire a ``second`` call and run that as well.
+    """Run ``first``. If it has no content after ``delay_s`` seconds, acquire a ``second`` call and run that, too.
 
-    What was acquired and is not used is released at once, not at the end of the response. Returns when the response has
-    ended; if both failed, with the failure that came first. Cancelling it cancels both.
+    Resources of a hedge that are not used are released at once, not at the end of the response. Returns when the
+    response has ended; if both failed, returns the failure that came first. Cancelling this cancels both.
     """
     race = _Race(sink)
     async with trio.open_nursery() as nursery:
@@ -152,7 +152,7 @@ class _Race:
         self.decided = trio.Event()
 
     def enter(self, asking: Attempt) -> trio.CancelScope:
-        """The scope for ``asking``; from now on it can lose, although its task has not begun."""
+        """Return the scope for ``asking``. From now on the attempt can lose, although its task has not begun."""
         self._scopes[asking] = trio.CancelScope()
         return self._scopes[asking]
 
@@ -167,7 +167,9 @@ class _Race:
                 self.decided.set()
 
     def lead(self, asking: Attempt) -> bool:
-        """Whether ``asking`` provides the response; the first to call gets it, and the other is stopped."""
+        """Return whether ``asking`` provides the response. The first attempt to call this does, and the other is
+        stopped.
+        """
         if self._leader is None:
             self._leader = asking
             self.decided.set()
@@ -207,7 +209,7 @@ class _Lane:
             raise LogLimitExceeded
 
     def lead(self) -> None:
-        """Become the one that provides the response, unless the other is already."""
+        """Become the lane that provides the response, unless the other one already does."""
         if self._race.lead(self._asking):
             self._leads = True
             held, self._held = self._held, []

@@ -1,20 +1,20 @@
 """The slots of a provider, the queue for them, and the decision which requests need not even join the queue.
 
-A provider works on a limited number of requests at once. The others wait here, in a `FairQueue` like the limiter's:
-callers take turns, and priorities count. They do not wait in the provider actor's mailbox: here their number is known
-before they join, so a request that would wait in vain is refused. Requests that wait for the limiter are counted, too,
-because they are ahead all the same.
+A provider works on a limited number of requests at once. Other requests wait in a `FairQueue` like the limiter's:
+callers take turns, and priorities count. The requests do not wait in the provider actor's mailbox. In the queue their
+number is known before another joins, so a request that would wait in vain is refused. Requests that wait for the
+limiter are counted, too, because they are also ahead.
 
-A request that joins too long a queue is served too late: the vendor is paid for a response that nobody receives, and
-every request behind it waits. Two rules prevent that:
+A request that joins a queue that is too long is served too late: the vendor is paid for a response that nobody
+receives, and every request behind it waits. Two rules prevent that:
 
 * A request is refused if the queue would leave it less than the time in which one in ten comparable responses is
-  complete (`HOPELESS_PERCENT`): it could hardly succeed.
+  complete (`HOPELESS_PERCENT`): it would hardly ever succeed.
 * A *standing* queue, one that has not been empty for `STANDING_SECONDS`, may cost a request no more than `WAIT_SHARE`
-  of its time. A burst makes a queue that empties again and may be long. A queue that stays means that demand exceeds
-  capacity; its length helps nobody, and a short one keeps the slots just as busy.
+  of its time. A burst makes a queue that empties again, and such a queue may be long. A queue that stays means that
+  demand exceeds capacity. Its length helps nobody: a short queue keeps the slots just as busy.
 
-No request is refused at an empty queue, or while too little is known. The estimates are of the mean, not a promise.
+No request is refused at an empty queue, or while too little is known. The estimates are means, not promises.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ WAIT_SHARE = 0.25
 
 
 def expected_wait(waiting: float, serving: int, slots: int, mean_s: float) -> float:
-    """Seconds until a slot is free for a request that joins now, behind ``waiting`` others; 0.0 for an empty queue."""
+    """Return the seconds until a slot is free for a request that joins now, behind ``waiting`` others; 0.0 for an
+    empty queue.
+    """
     ahead = waiting - (slots - serving)
     return 0.0 if ahead < 0 else (ahead + 1) * mean_s / slots
 
 
 def least_time(times: Sequence[float]) -> float | None:
-    """The time within which `HOPELESS_PERCENT` of comparable responses are complete; ``None`` if too little
-    is known.
+    """Return the seconds within which `HOPELESS_PERCENT` % of comparable responses are complete; ``None`` if too
+    little is known.
     """
     if len(times) < LEAST_TIMES:
         return None
@@ -54,10 +56,10 @@ def least_time(times: Sequence[float]) -> float | None:
 
 
 def refused_for(wait_s: float, left_s: float, least_s: float | None, *, standing: bool) -> float | None:
-    """Seconds after which a refused request may retry; ``None``: it may join the queue.
+    """Return the seconds after which a refused request may retry; ``None`` if it may join the queue.
 
-    ``wait_s`` is the expected wait, ``left_s`` the time that the request has, ``least_s`` its `least_time`, and
-    ``standing`` whether the queue has existed for `STANDING_SECONDS`.
+    ``wait_s`` is the expected wait, ``left_s`` the time that the request has left, ``least_s`` its `least_time`.
+    ``standing``: the queue has existed for `STANDING_SECONDS`.
     """
     if wait_s <= 0 or least_s is None:
         return None
@@ -68,12 +70,12 @@ def refused_for(wait_s: float, left_s: float, least_s: float | None, *, standing
 
 
 TIMES_KEPT = 256
-"""How many recent service times are averaged to estimate how fast the queue moves."""
+"""The number of recent service times whose mean tells how fast the queue moves."""
 
 
 @final
 class Slot:
-    """One request's place at a provider, to be given back."""
+    """The right of one request to be served by a provider. Call `give_back` at its end."""
 
     __slots__ = ("_is_held", "_load", "_since")
 
@@ -83,7 +85,7 @@ class Slot:
         self._is_held = True
 
     def use(self, now: float) -> None:
-        """A call begins: from now on, the time that the slot is held counts."""
+        """Record that the call begins: from now on, the time that the slot is held counts."""
         self._since = now
 
     def give_back(self) -> None:
@@ -121,16 +123,16 @@ class ProviderLoad:
         return self._waiting
 
     def take_nowait(self) -> Slot | None:
-        """A slot, if one is free and no request waits for it."""
+        """Return a slot if one is free and no request waits for it; else ``None``."""
         if self._taken >= self._slots or self._queue.count:
             return None
         self._taken += 1
         return Slot(self)
 
     async def take(self, start_by: float, *, caller: str, priority: int) -> Slot | None:
-        """Wait for a slot until ``start_by``, on Trio's clock; ``None`` if there was none.
+        """Wait for a slot until ``start_by``, on Trio's clock. Returns ``None`` if none became free.
 
-        No checkpoint if one is free.
+        This is no checkpoint if a slot is free.
         """
         if (slot := self.take_nowait()) is not None:
             return slot
@@ -169,7 +171,7 @@ class ProviderLoad:
         turn.set()
 
     def give_back(self, seconds: float | None) -> None:
-        """A `Slot` is free again after a call of so many seconds, or without a call."""
+        """Take back a `Slot` after a call of ``seconds``, or ``None`` if there was no call."""
         self._free()
         if seconds is None:
             return
@@ -179,9 +181,9 @@ class ProviderLoad:
         self._total += seconds
 
     def refused_for(self, left_s: float, times: Sequence[float], now: float) -> float | None:
-        """Seconds after which a request that has ``left_s`` may retry; ``None``: it may join. See `overload`.
+        """Return the seconds after which a request that has ``left_s`` may retry; ``None`` if it may join the queue.
 
-        ``times`` are those of comparable responses.
+        ``times`` are the service times of comparable responses.
         """
         if not self._times or not self._waiting:
             return None

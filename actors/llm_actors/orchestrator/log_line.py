@@ -1,7 +1,7 @@
 """The log line of each request, however it ended, to be found by its id.
 
-The text form is short; the JSON form has the fields of `LogFields`. Neither contains a prompt or a key: words that also
-occur in the request are removed from a vendor's message, which may quote it.
+The text form is short; the JSON form has the fields of `LogFields`. Neither contains a prompt or a key. A vendor's
+message may quote the request, so words that also occur in the request are removed from it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ SEARCHED = 262_144
 """The most characters of a request that are searched for words of a vendor's message."""
 
 WAIT_SECONDS = 0.02
-"""How long a line waits for others, see `WaitingLines`."""
+"""The most seconds for which a line waits to be written with others, see `WaitingLines`."""
 
 LINES_AT_ONCE = 64
-"""So many lines do not wait any longer."""
+"""The most lines that wait. With this many, all are written at once."""
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class LogFields(msgspec.Struct, kw_only=True, omit_defaults=True):
     upstream_words: str = ""
     """The vendor's message, without keys and without words of the request."""
     reason: str = ""
-    """The runtime's own message, likewise, if no deployment was called."""
+    """The runtime's own message, without words of the request, if no deployment was called."""
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
@@ -76,9 +76,9 @@ class LogFields(msgspec.Struct, kw_only=True, omit_defaults=True):
     attempts: int
     """The number of calls."""
     not_called: int = 0
-    """How often a candidate was not called: its circuit was open, or a limit or budget refused."""
+    """The number of candidates that were not called: the circuit was open, or a limit or budget refused."""
     cache: str = ""
-    """``hit`` or ``coalesced``."""
+    """``hit`` or ``coalesced``; empty if the cache had no part."""
     adjusted: list[str] = []
     """The parameters that were changed or left out."""
 
@@ -124,8 +124,8 @@ def log_end(run: Run) -> LogFields | None:
 
 @final
 class WaitingLines:
-    """Lines that wait a moment, so that several are written together: each then takes a fraction of the time that it
-    takes between two parts of a request, which displace its code and data from the processor's caches.
+    """Lines that wait a moment, so that several are written together. A line then takes a fraction of the time:
+    written between two parts of a request, it would displace the request's code and data from the processor's caches.
     """
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class WaitingLines:
         self._news = trio.Event()
 
     def add(self, fields: LogFields) -> None:
-        """A request has ended now."""
+        """Add the line of a request that has just ended."""
         self._lines.append((fields, time.time()))
         if len(self._lines) == 1:
             self._news.set()
@@ -141,13 +141,15 @@ class WaitingLines:
             self.write()
 
     def write(self) -> None:
-        """Write all that wait."""
+        """Write all waiting lines."""
         lines, self._lines = self._lines, []
         for fields, ended_at in lines:
             _write(fields, ended_at)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Have the lines of this process wait for up to `WAIT_SECONDS`, until cancelled; then write what is left."""
+        """Let the lines of this process wait for up to `WAIT_SECONDS`, until cancelled; then write the remaining
+        lines.
+        """
         global _waiting
         before, _waiting = _waiting, self
         try:
@@ -172,7 +174,7 @@ def _write(fields: LogFields, ended_at: float) -> None:
 
 
 class _Line:
-    """The line as text, made only if a handler writes it."""
+    """The line as text, formatted only if a handler writes it."""
 
     __slots__ = ("_fields",)
 
@@ -213,7 +215,7 @@ def _deployment(response: LLMResponse, made: list[JsonObject]) -> str:
 
 
 def _first_token(response: LLMResponse, made: list[JsonObject]) -> float | None:
-    """The time to the first token of the last attempt, from the beginning of the request."""
+    """Return the time to the first token of the last attempt, in milliseconds from the beginning of the request."""
     if not made or made[-1].get("first_token_ms") is None:
         return None
     last = made[-1]

@@ -1,7 +1,7 @@
-"""Counters that only grow: a plain object that the orchestrator writes and anyone may read.
+"""Counters that only grow: a plain object that the orchestrator writes and any code may read.
 
-All labels come from the configuration or from a closed set, except models: the first `MAX_MODELS` are counted by name.
-It holds no prompt, no key and no request's id.
+All labels come from the configuration or from a closed set, except models: the first `MAX_MODELS` are counted by
+name. No counter contains a prompt, a key or the id of a request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llm_protocol.events import Finished
 from llm_protocol.failures import Failure, LimitOwner
 
 MAX_MODELS = 200
-"""Models that are counted by name; the others are counted together, as `OTHER`."""
+"""The most models that are counted by name. The others are counted together, as `OTHER`."""
 
 OTHER = "other"
 OK = "ok"
@@ -27,7 +27,7 @@ FIRST_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 3
 
 @final
 class Histogram:
-    """A histogram: the number of values up to each bound, beyond the last one, and their sum."""
+    """A histogram: the number of values up to each bound, the number above the last bound, and the sum of all."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -49,33 +49,33 @@ class Metrics:
     def __init__(self) -> None:
         self.running = 0
         self.refused: Counter[str] = Counter()
-        """By kind of failure: requests that were not accepted."""
+        """Requests that were not accepted, by kind of failure."""
         self.limited: Counter[tuple[str, LimitOwner]] = Counter()
-        """By kind of failure, or the server's error code, and owner of the limit: requests that a limit refused."""
+        """Requests that a limit refused, by kind of failure (or the server's error code) and limit owner."""
         self.server: Counter[str] = Counter()
-        """By error code: requests that the server refused before it read a request for a model."""
+        """Requests that the server refused before it read a request for a model, by error code."""
         self.requests: Counter[tuple[str, str, str]] = Counter()
-        """By type, provider that responded ("" for none), and outcome."""
+        """Requests by type, provider that responded (empty if none did), and outcome."""
         self.request_seconds: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))
-        """By type and provider, for complete responses."""
+        """Durations of complete responses, by type and provider."""
         self.attempts: Counter[tuple[str, str]] = Counter()
-        """By provider and outcome."""
+        """Attempts by provider and outcome."""
         self.wires: Counter[tuple[str, str]] = Counter()
         """Attempts by provider and wire."""
         self.attempt_seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))
-        """By provider, for attempts that succeeded."""
+        """Durations of successful attempts, by provider."""
         self.first_token_seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(FIRST_TOKEN_SECONDS))
-        """By provider, for streamed attempts that had a first token."""
+        """Times to the first token of streamed attempts, by provider."""
         self.tokens: Counter[tuple[str, str, str]] = Counter()
-        """By provider, model, and input or output; including failed attempts."""
+        """Tokens by provider, model, and input or output; failed attempts included."""
         self.cost: defaultdict[tuple[str, str], float] = defaultdict(float)
-        """US dollars, by provider and model, as far as prices are known."""
+        """US dollars by provider and model, as far as prices are known."""
         self.unpriced: Counter[str] = Counter()
         """Attempts that used tokens without a known price, by provider."""
         self.cache: Counter[str] = Counter()
-        """Requests by what the cache did."""
+        """Requests by the effect of the cache."""
         self.passthrough: Counter[tuple[str, str]] = Counter()
-        """Passthrough requests, by provider and outcome: a class of statuses or a failure."""
+        """Passthrough requests, by provider and outcome: a class of statuses or a kind of failure."""
         self.late_events = 0
         """Events that a provider delivered after their attempt or run had ended; they were dropped."""
         self.caller_requests: Counter[str] = Counter()
@@ -124,7 +124,9 @@ class Metrics:
             self.request_seconds[kind, response.provider].add(response.processing_time_ms / 1000)
 
     def attempt(self, made: AttemptRecord, caller: str, *, stream: bool) -> None:
-        """Count an attempt. For a complete response, the first token is also the last, and means nothing."""
+        """Count an attempt. The time to the first token is counted only with ``stream``: a complete response has no
+        meaningful one.
+        """
         provider, usage = made.provider, made.usage
         self.attempts[provider, made.outcome] += 1
         if made.wire:
@@ -151,7 +153,7 @@ class Metrics:
         self.caller_requests[caller] += 1
 
     def label(self, provider: str, model: str) -> str:
-        """The label that ``model`` is counted under."""
+        """Return the label under which ``model`` is counted."""
         if (provider, model) not in self._models:
             if len(self._models) >= MAX_MODELS:
                 return OTHER

@@ -1,5 +1,5 @@
-"""A passthrough request: it is sent to one provider unchanged, under the same limits and circuit breaker as all others.
-It is tried once, counted and logged; its cost is unknown.
+"""A passthrough request: it is sent to one provider unchanged, under the same limits and circuit breaker as all
+others. It is tried once, counted and logged. Its cost is unknown.
 
 For selection and metrics it is an attempt at the deployment `PASSTHROUGH` of its provider. So problems with the
 provider (its key, network or account) affect all requests, and problems with one path do not.
@@ -29,10 +29,10 @@ from llm_protocol.requests import RequestType
 from llm_protocol.response import FinishReason
 
 PASSTHROUGH = "passthrough"
-"""The name in place of a model."""
+"""The name used in place of a model."""
 
 LATE_RETRY_SECONDS = 1.0
-"""The Retry-After if no slot became free in time."""
+"""Seconds in Retry-After if no slot became free in time."""
 
 USUAL_PRIORITY = 5
 
@@ -42,9 +42,9 @@ log = logging.getLogger(__name__)
 async def pass_through(
     services: Services, provider: str, message: PassthroughRequest, *, caller: str, request_id: str
 ) -> PassthroughResponse:
-    """Send ``message`` to ``provider``. Waits for capacity, for the vendor and for the client. Raises `LLMClientError`
-    if it is not sent: no capacity in time, an open circuit, or a provider that is not running. Cancelling it closes the
-    connection to the vendor.
+    """Send ``message`` to ``provider``. Waits for capacity, for the vendor and for the client. Raises
+    `LLMClientError` if the message is not sent: there was no capacity in time, the circuit is open, or the provider
+    is not running. Cancelling this closes the connection to the vendor.
     """
     began, outcome = trio.current_time(), ""
     passed: PassthroughResponse | None = None
@@ -72,7 +72,7 @@ async def pass_through(
 
 
 class PassthroughFields(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The fields of the request's log line."""
+    """The fields of the log line of a passthrough request."""
 
     id: str
     caller: str = ""
@@ -165,7 +165,7 @@ def _settle(
     *,
     began: float,
 ) -> None:
-    """Report the result to the limiter and the selector. None of it waits."""
+    """Report the result to the limiter and the selector. Does not wait."""
     failure = passed.failure
     if reservation is not None and failure is not None:
         retry_after = failure.retry_after if pause_after(failure) else None

@@ -8,8 +8,8 @@
     settle    into limiter, selector and estimator                   attempt.py
     close     the log folded into a response, and closed             ending.py
 
-What comes back through them is a `RunResult`, and then the end of the run. Events do not come back this way: the
-provider writes them into the run's log.
+The stages return a `RunResult`, and finally the end of the run. They do not return the events: the provider writes
+these into the run's log.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ Upstream: TypeAlias = Callable[[Services, Work], Awaitable[Finished | Failed]]
 
 
 async def listed_route(services: Services, router: Router, request: AnyRequest) -> ResolvedRoute:
-    """The candidates for a model that is on no list, after the models of providers without a list were requested.
-    Raises `LLMClientError`.
+    """Return the candidates for a model that is on no list. First fetches the models of providers that have no list
+    yet. Raises `LLMClientError`.
     """
     try:
         await refresh(services.lister, only_unlisted=True)
@@ -60,7 +60,8 @@ async def listed_route(services: Services, router: Router, request: AnyRequest) 
 
 
 async def upstream(services: Services, work: Work) -> Finished | Failed:
-    """Serve a run by calling providers, writing into its log, which is still open at the end. Returns how to close it.
+    """Serve a run by calling providers. Events are written into its log, which is still open at the end. Returns the
+    end with which to close it.
 
     Ends by the run's deadline. Raises only `trio.Cancelled`, with the log closed, and bugs.
     """

@@ -1,15 +1,15 @@
-"""The attempt plan: what follows a failed attempt. The only place that decides on another attempt.
+"""The attempt plan: what to do after a failed attempt. Only the plan decides on another attempt.
 
-`AttemptLoop` may stop without it: when no candidate had capacity in time, and when a delivered text cannot be
-continued. It never goes on without it. What is repeated within an attempt is no other attempt: a provider sends a
-request again over its other wire or with a renewed key (`llm_actors.provider.call`), or over a new connection if a kept
-one had been closed (`llm_actors.transport`), and a call of an actor that has crashed is made again
+`AttemptLoop` may stop without the plan: when no candidate had capacity in time, and when a delivered text cannot be
+continued. It never makes another attempt without the plan. Repetitions within an attempt do not count as attempts: a
+provider sends a request again over its other wire or with a renewed key (`llm_actors.provider.call`), or over a new
+connection if a reused one was closed (`llm_actors.transport`), and a call of an actor that has crashed is made again
 (`llm_actors.kernel.retry_after_crashes`).
 
-The plan does no I/O and reads no clock: the time, the randomness and the retry budget are passed in. It uses tenacity's
-composable ``stop`` and ``wait`` callables. With one candidate it retries there, after a wait from an exponential
-window; with others available it retries at most once, quickly, and then goes on to the next. What a kind of failure
-permits is in `llm_protocol.failures.RULES`.
+The plan does no I/O and reads no clock: the time, the randomness and the retry budget are passed in. It uses
+tenacity's composable ``stop`` and ``wait`` callables. With one candidate it retries that one, after a wait from an
+exponential window. If others are available, it retries at most once, quickly, and then tries the next.
+`llm_protocol.failures.RULES` says what each kind of failure permits.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ from llm_protocol.failures import Failure, FailureKind, Step
 from llm_protocol.policy import PROVIDER_WAIT_SECONDS, Attempts
 
 QUICK_RETRY_SECONDS = 1.0
-"""The longest wait for the one retry before another candidate is tried."""
+"""The most seconds to wait for the one retry before another candidate is tried."""
 
 SHORT_RETRY_AFTER_SECONDS = 3.0
-"""A Retry-After up to this is awaited even if another candidate is available."""
+"""A Retry-After of up to this many seconds is awaited even if another candidate is available."""
 
 RETRY_AFTER_JITTER = 0.1
-"""A Retry-After is extended by up to this share, so that callers do not retry all at once."""
+"""The largest fraction by which a Retry-After is extended, at random, so that callers do not retry all at once."""
 
 TOO_LONG = "the wait would be longer than wait_s"
 
 LEAST_WAIT_SECONDS = 0.05
-"""The shortest wait for a candidate that may not be called yet, so that repeated refusals make no tight loop."""
+"""The fewest seconds to wait for a candidate that may not be called yet, so that repeated refusals make no tight
+loop.
+"""
 
 C = TypeVar("C")
 
@@ -97,12 +99,14 @@ def _failure(state: tenacity.RetryCallState) -> Failure:
 
 @final
 class AttemptPlan(Generic[C]):
-    """One request's attempts. ``current`` is the candidate to try; `after` returns what follows a failure.
+    """The attempts of one request. ``current`` is the candidate to try; `after` returns the next step after a
+    failure.
 
     ``candidates`` are in the order to try. ``deadline``, which may be moved, and the ``now`` of `after` are on one
-    clock, in seconds. ``may_retry`` spends the candidate's retry budget and returns whether there was any. ``fits(one,
-    other)`` tells whether ``other`` may accept a prompt that was too long for ``one``. ``draw`` returns a number in [0,
-    1). ``wait_s`` returns for how many seconds in total the request may wait for a candidate's limits and Retry-Afters.
+    clock, in seconds. ``may_retry`` spends the candidate's retry budget and returns whether there was any.
+    ``fits(one, other)`` tells whether ``other`` may accept a prompt that was too long for ``one``. ``draw`` returns a
+    number in [0, 1). ``wait_s`` returns for how many seconds in total the request may wait for a candidate's limits
+    and Retry-Afters.
     """
 
     def __init__(
@@ -125,7 +129,7 @@ class AttemptPlan(Generic[C]):
         self._draw = draw
         self._wait_s = wait_s
         self.waited_s = 0.0
-        """How long the request has waited for limits and Retry-Afters."""
+        """Seconds that the request has waited for limits and Retry-Afters."""
         self._attempts = attempts
         # created with the first failure, which most requests never have
         self._here: tenacity.RetryCallState | None = None
@@ -163,11 +167,11 @@ class AttemptPlan(Generic[C]):
         return bool(left)
 
     def after(self, failure: Failure, now: float, *, called: bool = True) -> Move:
-        """What follows ``failure`` of ``current``. After `Next`, ``current`` is the next candidate.
+        """Return the next step after ``failure`` of ``current``. After `Next`, ``current`` is the next candidate.
 
-        ``called``: whether a call was made. A candidate that was refused one is waited for only if no other is left;
-        that uses up no attempt and nothing of the retry budget, but all such waits together are limited by ``wait_s``.
-        The reason of the refusal need not apply to the next candidate.
+        ``called``: whether a call was made. If not, the plan waits for this candidate only if no other is left. Such
+        a wait uses up no attempt and no retry budget, but all such waits together are limited by ``wait_s``. The
+        reason of the refusal need not apply to the next candidate.
         """
         if failure.kind is FailureKind.CONTEXT_LENGTH:
             self._others = [other for other in self._others if self._fits(self.current, other)]
@@ -211,7 +215,7 @@ class AttemptPlan(Generic[C]):
         return failure.retry_after is not None and self.waited_s + failure.retry_after > self._wait_s(self.current)
 
     def _state(self) -> tenacity.RetryCallState:
-        """Tenacity's record of the attempts at ``current``; only its counter and outcome are used."""
+        """Return tenacity's record of the attempts at ``current``. Only its counter and outcome are used."""
         if self._here is None:
             self._here = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
         return self._here
@@ -226,7 +230,9 @@ class AttemptPlan(Generic[C]):
         return _RetryAfter(window, self._draw)
 
     def _quick_wait(self, state: tenacity.RetryCallState, failure: Failure) -> float | None:
-        """The wait for the one retry that is made although other candidates are available."""
+        """Return the seconds to wait before the one retry that is made although other candidates are available;
+        ``None`` for no retry.
+        """
         if state.attempt_number > 1 or self._stop(state):
             return None
         if failure.retry_after is None:

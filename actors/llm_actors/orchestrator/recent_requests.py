@@ -1,4 +1,4 @@
-"""The requests that ended last, with caller, deployment and duration. For operators; no prompt is kept."""
+"""The requests that ended most recently, with caller, deployment and duration. For operators; prompts are not kept."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class RecentCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: str
     ms: float
     waited_ms: float = 0.0
-    """How long it waited before that: for a limit, or between attempts."""
+    """Milliseconds that the call waited before it began: for a limit, or between attempts."""
     first_token_ms: float | None = None
     called: bool = msgspec.field(default=True, name="asked")
-    """False: no call was made."""
+    """False if no call was made."""
     hedge: bool = False
     """Whether it was a hedge, started beside a slow call."""
     member: bool = False
@@ -46,19 +46,19 @@ class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class RecentRequests:
-    """The decision records of the last `KEPT` requests."""
+    """The decision records of the `KEPT` requests that ended most recently."""
 
     def __init__(self) -> None:
         self._ended: deque[tuple[LogFields, float, JsonObject]] = deque(maxlen=KEPT)
 
     def add(self, run: Run, fields: LogFields) -> None:
-        """Add a ``run`` that has ended. ``fields`` are those of its log line."""
+        """Add a ``run`` that has ended. ``fields`` are the fields of its log line."""
         end = run.log.end
         if end is not None and end.response is not None:
             self._ended.append((fields, time.time(), end.response.decision))
 
     def latest(self, caller: str | None) -> list[RecentRequest]:
-        """The requests of ``caller`` or of all callers, the last one first."""
+        """Return the requests of ``caller`` or of all callers, the latest first."""
         return [
             RecentRequest(request=fields, ended_at=ended_at, calls=_calls(decision))
             for fields, ended_at, decision in reversed(self._ended)
@@ -67,7 +67,7 @@ class RecentRequests:
 
 
 def _calls(decision: JsonObject) -> list[RecentCall]:
-    """One call of a decision record, without its error: a vendor's message may quote the prompt."""
+    """Return the calls of a decision record, without their errors: a vendor's message may quote the prompt."""
     own = [_call(each, f"{each['provider']}/{each['model']}") for each in decision.get("attempts", ())]
     members = [_call(each, each["member"], member=True) for each in decision.get("members", ())]
     return (members + own)[:SHOWN_CALLS]

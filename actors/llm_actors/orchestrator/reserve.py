@@ -1,7 +1,9 @@
-"""The stage before a call: which candidate is available now, and the resources that must be held during the call.
+"""The stage before a call: choose the candidate that is available now, and acquire the resources that must be held
+during the call.
 
-In this order: a queue that leaves enough time, capacity within the rate limits, a slot of the provider, the request's
-budget, a closed circuit. Resources are released when the attempt's block is left, whatever ends it.
+The resources are, in this order: a queue that leaves enough time, capacity within the rate limits, a slot of the
+provider, the request's budget, a closed circuit. They are released when the attempt's block is left, whatever ends
+it.
 """
 
 from __future__ import annotations
@@ -33,14 +35,16 @@ USUAL_PRIORITY = 5
 """The default priority of a request."""
 
 LATE_RETRY_SECONDS = 1.0
-"""The Retry-After if a wait was in vain and the time of the next capacity is unknown."""
+"""Seconds in Retry-After if a wait was in vain and the time of the next capacity is unknown."""
 
 RETRY_CAPACITY_SECONDS = 1.0
-"""How long a retry waits for capacity while other candidates are available."""
+"""Seconds that a retry waits for capacity while other candidates are available."""
 
 
 class NotReserved(NamedTuple):
-    """No call is made now. ``candidate``: the one candidate this concerns; ``None``: none had capacity in time."""
+    """The result if no call is made now. ``candidate``: the one candidate that was refused; ``None``: none had
+    capacity in time.
+    """
 
     failure: Failure
     candidate: Candidate | None = None
@@ -62,8 +66,8 @@ class Reserving:
 
     async def claim(self, plan: AttemptPlan[Candidate], request: AnyRequest) -> NotReserved | Reserved:
         """Reserve a call to the plan's first candidate with free capacity, which becomes its current one. Waits for
-        capacity and for a slot, at most `wait_s`, and only as long as the call can still succeed. The result must be
-        released. Raises only `trio.Cancelled` and bugs.
+        capacity and for a slot, at most `wait_s`, and only as long as the call can still succeed. The caller must
+        release the result. Raises only `trio.Cancelled` and bugs.
         """
         while True:
             reserved = await self._place(plan, request)
@@ -87,7 +91,7 @@ class Reserving:
         return reserved
 
     async def _place(self, plan: AttemptPlan[Candidate], request: AnyRequest) -> NotReserved | Reserved:
-        """Capacity and a slot at the plan's current candidate, which may have become another."""
+        """Reserve capacity and a slot at the plan's current candidate, which may change during the wait."""
         if (overloaded := self._avoid_queues(plan)) is not None:
             return NotReserved(overloaded)
         estimate = self._services.estimator.estimate(str(plan.current), request)
@@ -106,7 +110,7 @@ class Reserving:
     async def _wait_for_place(
         self, plan: AttemptPlan[Candidate], estimate: Estimate
     ) -> tuple[Reservation | None, Slot]:
-        """Wait for a reservation and for a slot. Raises `LLMClientError`, holding nothing."""
+        """Wait for a reservation and for a slot. Raises `LLMClientError`; then nothing is held."""
         with waiting_for(self._services.loads, tuple(dict.fromkeys(each.provider for each in plan.open))):
             reservation = await self._reserve(plan, estimate)
             try:
@@ -126,7 +130,7 @@ class Reserving:
         )
 
     def wait_s(self, candidate: Candidate) -> float:
-        """How long a request may wait for ``candidate``'s limits and slots, in seconds."""
+        """Return for how many seconds a request may wait for the limits and slots of ``candidate``."""
         return self._services.waits.get(candidate.provider, PROVIDER_WAIT_SECONDS)
 
     # -- queues and slots --------------------------------------------------------------------------------------------
@@ -152,15 +156,15 @@ class Reserving:
         return self._services.selector.known(candidate).whole.sample
 
     def _start_by(self, candidate: Candidate) -> float:
-        """When an attempt at ``candidate`` must begin to have a chance; the deadline itself if there is
-        none any more.
+        """Return when an attempt at ``candidate`` must begin to have a chance; the deadline itself if it has none any
+        more.
         """
         deadline, least = self._context.deadline, least_time(self._times(candidate))
         return deadline if least is None or deadline - least <= trio.current_time() else deadline - least
 
     async def _slot(self, plan: AttemptPlan[Candidate]) -> Slot:
-        """Wait for a slot of the current candidate's provider. Raises `LLMClientError` if there is none in time, or
-        within `wait_s`.
+        """Wait for a slot of the current candidate's provider. Raises `LLMClientError` if no slot becomes free in
+        time, or within `wait_s`.
         """
         candidate, begun = plan.current, trio.current_time()
         load, wait_s = self._services.loads[candidate.provider], self.wait_s(candidate)
@@ -186,12 +190,14 @@ class Reserving:
     # -- budget and circuit breaker ----------------------------------------------------------------------------------
 
     def unpaid(self, candidate: Candidate, estimate: Estimate, *, is_last: bool) -> Failure | None:
-        """Why ``candidate`` cannot be paid, if there is a budget."""
+        """Return why the budget cannot pay ``candidate``; ``None`` if it can, or if there is no budget."""
         budget = self._context.budget
         return None if budget is None else budget.refuses(candidate, estimate, self._context.request, is_last=is_last)
 
     def _admit(self, candidate: Candidate, others: list[Candidate], estimate: Estimate, now: float) -> Failure | None:
-        """Why ``candidate`` is not called now. A fallback that is usually slower than the time left is not."""
+        """Return why ``candidate`` is not called now; ``None`` if it is. A fallback that is usually slower than the
+        time left is not called.
+        """
         first = self._tried is None
         self._tried = candidate
         within = inf if first else self._context.deadline - now
@@ -230,7 +236,9 @@ class Reserving:
         return reservation
 
     def _unlimited(self, plan: AttemptPlan[Candidate]) -> Candidate | None:
-        """The candidates that are not limited."""
+        """Return the first candidate whose provider has no limits; ``None`` if there is none, or if the caller has
+        limits or a budget.
+        """
         services = self._services
         if self._context.request.caller in services.caller_limits:
             return None
@@ -241,8 +249,8 @@ class Reserving:
     async def reserve_at(
         self, plan: AttemptPlan[Candidate], candidates: Sequence[Candidate], estimate: Estimate, start_by: float
     ) -> Reservation | None:
-        """A reservation at the provider of the first of ``candidates`` that has capacity; ``None`` if nothing is
-        limited, which costs no actor call.
+        """Reserve capacity at the provider of the first of ``candidates`` that has any. Returns ``None`` if nothing
+        is limited; that costs no actor call.
 
         Waits until ``start_by``, on Trio's clock, and within `wait_s`. Raises `LLMClientError` if there will be no
         capacity in time.
@@ -278,7 +286,7 @@ class Reserving:
 
 
 def _held(failure: Failure, candidates: Sequence[Candidate]) -> Candidate | None:
-    """Which of ``candidates`` the limiter refused because its vendor holds that model; ``None`` if none."""
+    """Return the candidate that the limiter refused because its deployment is held; ``None`` if there is none."""
     if failure.kind is not FailureKind.RATE_LIMITED:
         return None
     return next((each for each in candidates if each == (failure.provider, failure.model)), None)

@@ -1,10 +1,10 @@
-"""Turn what a request asks for into its policy and candidates. Pure.
+"""Resolve a request into its policy and candidates. Pure.
 
-A request's own policy takes precedence over its route's, and that over the defaults. A route's name is used in place of
-a model's, and takes precedence over everything else a name could mean.
+A request's own policy takes precedence over that of its route, and that over the defaults. A route is addressed like
+a model. Its name takes precedence over all other meanings of that name.
 
-A caller with a list of models can use no others, whether the request names them or a policy chooses them. The list
-allows a route by its name, and with it, in requests to it, the models that the route names.
+A caller with a list of models can use no others, whether the request names them or a policy chooses them. If the list
+contains a route, the caller may use the models of the route, but only through the route.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _NOTHING_SAID = Policy()
 _A_ROUTE = "{!r} is a route, and only models can be candidates"
 
 DEFAULT_DEADLINE_SECONDS = 600.0
-"""The default deadline of a request."""
+"""The default deadline of a request, in seconds."""
 
 
 def is_plain(policy: Policy) -> bool:
-    """Whether one model is tried at a time, with no budget to keep and nothing to share."""
+    """Whether one model is tried at a time, without a budget and without shared work."""
     alone = policy.strategy in (None, "single", "fallback")
     unbounded = policy.max_cost is None and policy.max_tokens is None
     return alone and unbounded and policy.share_context in (None, "none") and not policy.share_knowledge
@@ -38,7 +38,7 @@ def is_plain(policy: Policy) -> bool:
 
 class ResolvedRoute(NamedTuple):
     """The resolved request. ``allowed``: the models it may use; ``None``: all. ``passed_over``: candidates that were
-    named and cannot be used, and why.
+    named but cannot be used, with the reasons.
     """
 
     policy: Policy
@@ -47,8 +47,8 @@ class ResolvedRoute(NamedTuple):
     passed_over: Mapping[str, FailureKind] = {}
 
     def rescue(self, request: AnyRequest, *, stream: bool) -> OnBrokenStream:
-        """Return what to do if the stream breaks. A restart sends an event that cancels what was sent, so a streamed
-        request must have requested it itself; otherwise a break is an error.
+        """Return what to do if the stream breaks. A restart sends an event that cancels the content sent before. So a
+        streamed request must have asked for restarts itself; otherwise a break is an error.
         """
         wanted = self.policy.on_broken_stream or "error"
         asked = request.policy is not None and request.policy.on_broken_stream == "restart"
@@ -57,8 +57,8 @@ class ResolvedRoute(NamedTuple):
 
 @final
 class Router:
-    """The configured routes, over a catalog of models. ``allowed`` contains the callers that may not use everything,
-    ``strict`` those whose requests are refused if a parameter would be left out or changed.
+    """The configured routes, over a catalog of models. ``allowed`` has the callers that may not use everything.
+    ``strict`` has the callers whose requests are refused if a parameter would be left out or changed.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class Router:
         return [name for name in self._routes if allowed is None or allowed.permits_route(name)]
 
     def deadline_s(self, request: AnyRequest) -> float:
-        """The deadline of the whole request in seconds, from its acceptance on. Needs no model list, so it applies
-        while one is fetched.
+        """Return the deadline of the whole request, in seconds from its acceptance. Needs no model list, so the
+        deadline applies while a list is fetched.
         """
         route = self._route_of(request) or _NOTHING_SAID
         asked = request.policy or _NOTHING_SAID
@@ -97,7 +97,7 @@ class Router:
         return DEFAULT_DEADLINE_SECONDS
 
     def _route_of(self, request: AnyRequest) -> Policy | None:
-        """The route that the request names, if its caller may use it."""
+        """Return the route that the request names, if its caller may use it."""
         route, allowed = self._routes.get(request.model), self._allowed.get(request.caller)
         return route if route is None or allowed is None or allowed.permits_route(request.model) else None
 

@@ -1,4 +1,4 @@
-"""What the orchestrator works with: the other actors, and the pure objects it reads."""
+"""The other actors and the pure objects that the orchestrator uses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The actors and objects of one runtime. ``limits`` contains the providers and ``caller_limits`` the callers with
     limits.
 
-    ``waits``: how long a request may wait for a provider, in seconds; `PROVIDER_WAIT_SECONDS` for those not in it.
+    ``waits``: the seconds that a request may wait for a provider; `PROVIDER_WAIT_SECONDS` for providers that are not
+    in it.
     """
 
     catalog: Catalog
@@ -45,11 +46,11 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     caches: frozenset[str]
     """The providers whose responses are cached unless the request says otherwise."""
     flight_wait_s: float | None = None
-    """How long a request that is not streamed waits for an equal one of another process, in seconds. ``None``: no other
+    """Seconds that a request that is not streamed waits for an equal one of another process. ``None``: no other
     process shares the cache.
     """
     target_of: Callable[[Candidate], Target]
-    """A candidate with everything that its responses depend on."""
+    """Returns a candidate together with everything that its responses depend on."""
     cost_of: CostOf
     has_own_price: Callable[[Candidate], bool] = lambda _: False
     """Returns whether the configuration has a price for a candidate. It applies even if the vendor reports another
@@ -60,9 +61,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     waits: Mapping[str, float] = msgspec.field(default_factory=dict)
     accepts_prefill: Callable[[Candidate], bool]
     adapt: Callable[[Candidate, AnyRequest], Prepared]
-    """A request in the form that a candidate supports. Raises `LLMClientError` if there is none."""
+    """Returns a request in the form that a candidate supports. Raises `LLMClientError` if there is none."""
     max_runs: int = 5_000
-    """The most runs in progress at once; one more is refused."""
+    """The most runs in progress at once. One more run is refused."""
     attempts: Attempts = Attempts()
     weights: Weights = Weights()
     strategies: Mapping[str, StrategyFunction] = msgspec.field(default_factory=dict)
@@ -70,7 +71,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     synthesize: bool = True
     """Whether several answers are synthesized into one, if neither request nor route says so."""
     run_logs: tuple[RequestLog, ...] = ()
-    """Where requests are written down, if any are."""
+    """The request logs; empty if requests are not logged."""
     accounting: Accounting = msgspec.field(default_factory=Accounting)
     metrics: Metrics = msgspec.field(default_factory=Metrics)
     recent: RecentRequests = msgspec.field(default_factory=RecentRequests)
@@ -78,11 +79,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     estimator: TokenEstimator = msgspec.field(default_factory=TokenEstimator)
     draw: Callable[[], float] = random
     listener: AttemptListener = msgspec.field(default_factory=AttemptListener)
-    """The listener for attempts, if there is one."""
+    """The listener for attempts. By default it does nothing."""
 
     def cost(self, candidate: Candidate, reported: str, usage: Usage) -> float | None:
-        """The cost in US dollars of what ``candidate`` used. If the vendor ``reported`` another model than the
-        requested one, and that has a price, its price applies: vendors redirect requests for retired models to others.
+        """Return the cost of ``usage`` in US dollars; ``None`` if unknown. If the vendor ``reported`` another model
+        than the requested one, and that model has a price, its price applies: vendors redirect requests for retired
+        models to other models.
         """
         if not is_same_model(reported, candidate.model) and not self.has_own_price(candidate):
             known = self.cost_of(candidate.provider, reported, usage)

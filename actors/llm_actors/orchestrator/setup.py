@@ -1,4 +1,4 @@
-"""What runs are carried out with. A reload replaces it as a whole; a run keeps the one that it began with."""
+"""The setup that runs use. A reload replaces it as a whole; a run keeps the setup with which it began."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from llm_actors.orchestrator.services import Services
 
 @final
 class Setup:
-    """Services and router of one configuration. As a context manager it is in use until the block's end."""
+    """Services and router of one configuration. Used as a context manager, it counts as in use until the end of the
+    block.
+    """
 
     __slots__ = ("_idle", "_users", "router", "services")
 
@@ -34,7 +36,9 @@ class Setup:
             self._idle.set()
 
     async def unused(self) -> None:
-        """Wait until no run uses it. Call this only after it was replaced, because then it gets no new users."""
+        """Wait until no run uses the setup. Call this only after the setup was replaced, because then it gets no new
+        users.
+        """
         if self._users:
             self._idle = self._idle or trio.Event()
             await self._idle.wait()

@@ -1,8 +1,8 @@
 """Shared work: responses from the cache, and requests that equal one in progress.
 
-Equal requests in progress share one upstream call. It is a run of its own, a flight, which the requests follow: each
-copies the flight's events into its own log as they arrive. A request that is cancelled, even the first, only stops
-following; the flight ends with its last follower.
+Equal requests in progress share one upstream call. This call is a run of its own, a *flight*, which the requests
+follow: each copies the flight's events into its own log as they arrive. A request that is cancelled, even the first,
+only stops following. The flight ends with its last follower.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ log = logging.getLogger(__name__)
 
 @final
 class _Flight:
-    """A run that several requests follow. Attempts are planned for the longest deadline among them. One of them is
-    charged for it: the first, or if that has left, another.
+    """A run that several requests follow. Attempts are planned for the longest deadline among them. One of the
+    requests is charged for it: the first, or if that has left, another.
     """
 
     def __init__(self, run: Run, record: DecisionRecord, payer: Run, setup: Setup) -> None:
@@ -63,7 +63,9 @@ class _Flight:
         self._payer: Run | None = payer
 
     def leave(self, run: Run) -> None:
-        """``run`` was stopped. Its record shows how far the flight had come, and the usage unless others go on."""
+        """Remove ``run``, which was stopped. Its record shows the attempts of the flight so far. It has their usage
+        only if no other request follows the flight.
+        """
         if not self.run.log.followers:
             close_early(run, self.record)
             return
@@ -72,7 +74,7 @@ class _Flight:
         run.close(_unpaid(self.record.to_json()), self.record.tried(), cost=0.0)
 
     def close(self, run: Run, end: Finished | Failed) -> None:
-        """``run`` has followed it to its ``end``, and gets that under its own ids."""
+        """Close ``run``, which has followed the flight to its ``end``, with that end under its own ids."""
         assert end.response is not None, "a run's log ends with a response"
         self._payer = self._payer or run
         pays, decision = self._payer is run, end.response.decision
@@ -90,8 +92,8 @@ class _Flight:
 
 
 class _Key(NamedTuple):
-    """What makes two requests share one flight. Options of the stream and of caching and retries matter, too: no
-    request gets another's.
+    """The properties in which requests must be equal to share one flight. Options of the stream, of caching and of
+    retries are included, so that each request is treated as it asked.
     """
 
     key: CacheKey
@@ -105,8 +107,9 @@ class _Key(NamedTuple):
 
 
 def cache_mode(services: Services, run: Run, routed: ResolvedRoute) -> CacheMode:
-    """How ``run`` is cached. Not at all if the response depends on what is not in the key, nor, unless request or route
-    say so, if a provider may serve it whose responses are not cached: which one will is not known yet.
+    """Return how ``run`` is cached. It is not cached if the response depends on something that is not in the key. It
+    is not cached either if a provider may serve it whose responses are not cached, unless request or route say
+    otherwise; which provider will serve it is not known yet.
     """
     if run.judge is not None or routed.policy.share_knowledge or run.request.one_of > 1:
         return "off"
@@ -116,7 +119,7 @@ def cache_mode(services: Services, run: Run, routed: ResolvedRoute) -> CacheMode
 
 @final
 class SingleFlight:
-    """The flights of one orchestrator. ``upstream`` is the next stage, ``nursery`` where flights run."""
+    """The flights of one orchestrator. ``upstream`` is the next stage; flights run in ``nursery``."""
 
     def __init__(self, upstream: Upstream, nursery: trio.Nursery) -> None:
         self._upstream = upstream
@@ -124,7 +127,7 @@ class SingleFlight:
         self._flying: dict[_Key, _Flight] = {}
 
     async def share(self, run: Run, routed: ResolvedRoute, setup: Setup) -> None:
-        """Answer ``run``: from the cache, by a flight under way, or from upstream."""
+        """Serve ``run``: from the cache, by a flight under way, or from upstream."""
         services = setup.services
         mode = cache_mode(services, run, routed)
         key = None if mode == "off" else key_of(run.request, _targets(services, routed), routed.policy)
@@ -154,7 +157,9 @@ class SingleFlight:
     def _join(
         self, run: Run, shared: _Key, mode: CacheMode, routed: ResolvedRoute, setup: Setup
     ) -> tuple[_Flight, int]:
-        """The flight that ``run`` shares, new if there is none, and how many attempts of it have failed by now."""
+        """Return the flight that ``run`` shares, new if there is none, and the number of its attempts that have
+        failed so far.
+        """
         flight = self._flying.get(shared)
         if flight is None or flight.run.scope.cancel_called:  # abandoned or too late, it accepts no more followers
             shared_run = Run(run.request, stream=run.stream, log_limit_bytes=run.log.limit_bytes)
@@ -246,7 +251,9 @@ def _targets(services: Services, routed: ResolvedRoute) -> list[Target]:
 
 
 def _keeps(services: Services, whole: LLMResponse, routed: ResolvedRoute) -> bool:
-    """Whether all who had a part in it are cached, those too that are no candidates, such as a synthesiser."""
+    """Whether the response of every contributor may be cached, including contributors that are no candidates, such as
+    a synthesizer.
+    """
     parts = {each.provider for each in (whole, *whole.members)}
     return routed.policy.cache is not None or parts <= services.caches
 
@@ -272,7 +279,7 @@ def _key(key: CacheKey, mode: CacheMode, run: Run, routed: ResolvedRoute) -> _Ke
 
 
 def _may_ask_again(run: Run, end: Finished | Failed, missed: int) -> bool:
-    """Whether ``run`` has attempts or time left that the flight, which existed before it, had not."""
+    """Whether ``run`` has attempts or time left that the flight, which began before it, did not have."""
     if isinstance(end, Finished) or len(run.log) or run.is_late:
         return False
     kind = end.failure.kind
@@ -309,7 +316,7 @@ def _answer(run: Run) -> LLMResponse | None:
 
 
 def _by_another(response: LLMResponse) -> bool:
-    """Whether another candidate was tried first and failed."""
+    """Whether another candidate was tried before and failed."""
     attempts = [(each["provider"], each["model"], each["outcome"]) for each in response.decision.get("attempts", ())]
     answered = next((each for each in attempts if each[2] == "ok"), None)
     return answered is not None and attempts[0][:2] != answered[:2]

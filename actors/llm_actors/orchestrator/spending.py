@@ -1,7 +1,7 @@
-"""The usage of attempts: the vendor's final count, else the larger of its last count and what was delivered.
+"""The usage of attempts: the vendor's final count, else the larger of its last count and the delivered amount.
 
-A count in the middle of a response is not final: Anthropic begins each stream with one output token. If a stream is cut
-off before the final count, the vendor still bills what was delivered.
+A count in the middle of a response is not final: Anthropic begins each stream with one output token. If a stream is
+cut off before the final count, the vendor still bills what was delivered.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from llm_protocol.response import Usage
 
 @final
 class Delivered:
-    """How much of a response has arrived, in tokens by the length of it."""
+    """The part of a response that has arrived, in tokens estimated from its length."""
 
     __slots__ = ("images", "text", "thought")
 
     def __init__(self) -> None:
         self.text = 0.0
-        """Text, refusals and the arguments of tool calls."""
+        """Tokens of text, refusals and the arguments of tool calls."""
         self.thought = 0.0
-        """Reasoning, as far as it was shown."""
+        """Tokens of reasoning, as far as the vendor showed it."""
         self.images = 0
 
     def add(self, delta: Delta) -> None:
-        """More of an item."""
+        """Count a delta of an item."""
         if type(delta) is ReasoningDelta:
             self.thought += text_length(delta.text)
         else:
             self.text += text_length(delta.text)
 
     def add_item(self, item: ItemDone) -> None:
-        """A complete item. Its text was counted with its deltas; an image has none."""
+        """Count a complete item. Its text was counted with its deltas; an image has no text."""
         if isinstance(item.part, Image):
             self.images += 1
 
     def shown(self, usage: Usage) -> tuple[float, int]:
-        """The length of the visible text, and the tokens that ``usage``, a final count, has for it."""
+        """Return the length of the visible text, and the tokens for it in ``usage``, a final count."""
         hidden = usage.reasoning_tokens
         return self.text + (0.0 if hidden else self.thought), usage.output_tokens - hidden - usage.image_tokens
 
@@ -55,11 +55,12 @@ def booked(
     ratio: float = 1.0,
     billed_input_tokens: int | None = None,
 ) -> Usage:
-    """The usage of an attempt: ``reported`` if that is final, else the larger of it and of what was delivered, marked
-    as an estimate.
+    """Return the usage of an attempt: ``reported`` if that is final, else the larger of it and of the delivered
+    amount, marked as an estimate.
 
-    ``input_tokens`` is the estimate for the prompt, for vendors that reported nothing. ``ratio``: tokens of this model
-    per token by length. ``billed_input_tokens``: how many tokens of the prompt are billed, if that differs.
+    ``input_tokens`` is the estimate for the prompt, for vendors that reported nothing. ``ratio`` is the number of
+    this model's tokens per estimated token. ``billed_input_tokens``: how many tokens of the prompt are billed, if
+    that differs.
     """
     if reported is not None and reported.final:
         return reported.usage
@@ -93,7 +94,7 @@ class Spent:
 
 
 def plus(one: Usage, other: Usage) -> Usage:
-    """Both together."""
+    """Return the sum of two usages."""
     return Usage(
         input_tokens=one.input_tokens + other.input_tokens,
         output_tokens=one.output_tokens + other.output_tokens,
@@ -116,7 +117,7 @@ def plus(one: Usage, other: Usage) -> Usage:
 
 
 def _billed(one: int | None, counted: int, other: int | None, other_counted: int) -> int | None:
-    """The billed tokens of both, if one of them is billed by other numbers than it reports."""
+    """Return the billed tokens of both, if one of them is billed by another number than it reports."""
     if one is None and other is None:
         return None
     return (counted if one is None else one) + (other_counted if other is None else other)

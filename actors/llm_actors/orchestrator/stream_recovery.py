@@ -1,9 +1,9 @@
-"""What followers receive if an attempt may fail in the middle of a response.
+"""The events that followers receive if an attempt may fail in the middle of a response.
 
 All attempts of a request write through one `StreamRecovery`. As long as no content was delivered, a failed attempt
-leaves no trace and another may begin. After that the policy decides: ``error`` gives up; ``buffer`` delivers nothing
-before the response is complete, so another attempt is always possible; ``continue`` lets a model that supports it go on
-where the text broke off; ``restart`` tells the followers to discard what they have.
+leaves no trace and another may begin. After that the policy decides: ``error`` gives up. ``buffer`` delivers nothing
+before the response is complete, so another attempt is always possible. ``continue`` lets a model that supports it
+continue where the text broke off. ``restart`` tells the followers to discard the content they have.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from llm_protocol.policy import OnBrokenStream
 from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest
 
 MOST_ANNOUNCED = 10_000
-"""Events without content that are held back of one attempt."""
+"""The most events without content that are held back for one attempt."""
 
 
 @final
 class StreamRecovery:
-    """Writes a request's attempts into its log. Each attempt's events go to `sink`; a success ends with `commit`, and
-    after a failure `resume` decides what follows.
+    """Writes the attempts of a request into its log. Each attempt's events go to `sink`. A success ends with
+    `commit`; after a failure `resume` decides what follows.
     """
 
     __slots__ = ("_buffer", "_held", "_log", "_mode", "_speaking", "_splice", "delivered")
@@ -45,11 +45,13 @@ class StreamRecovery:
         self._log = log
         self._mode = mode
         self._held: list[Event] = []
-        """Events of the present attempt that are held until it delivers content: if it fails before, they are
-        dropped."""
+        """Events of the current attempt that are held back until it delivers content. If it fails before, they are
+        dropped.
+        """
         self._buffer = RunLog(limit_bytes=log.limit_bytes) if mode == "buffer" else None
-        """The events of the present attempt, if nothing is delivered before the response is complete. A log keeps
-        deltas joined."""
+        """The events of the current attempt, if nothing is delivered before the response is complete. A log keeps
+        deltas joined.
+        """
         self._splice: _Continuation | None = None
         self._speaking = False
         """Whether content of the current attempt was delivered."""
@@ -84,7 +86,9 @@ class StreamRecovery:
             self._append(event)
 
     def resume(self, request: AnyRequest) -> AnyRequest | None:
-        """The request for another attempt after a failed one; ``None`` if what was delivered forbids one."""
+        """Return the request for another attempt after a failed one; ``None`` if the delivered content forbids
+        another.
+        """
         self._forget_held()
         self._speaking = False
         if not self.delivered:
@@ -133,7 +137,7 @@ class _Break(NamedTuple):
 
 
 def _break(events: Sequence[Event]) -> _Break | None:
-    """The place to continue from; ``None`` unless the last item is an unfinished text, and no tool was called."""
+    """Return the place to continue from; ``None`` unless the last item is an unfinished text and no tool was called."""
     kinds: dict[int, str] = {}
     done: set[int] = set()
     pieces: dict[int, list[str]] = {}
@@ -157,7 +161,7 @@ def _break(events: Sequence[Event]) -> _Break | None:
 
 @final
 class _Continuation:
-    """Renumbers the events of an attempt that continues: its first text is the rest of the broken one."""
+    """Renumbers the events of an attempt that continues: its first text is the rest of the broken text."""
 
     def __init__(self, broken: _Break) -> None:
         self._broken = broken
@@ -165,7 +169,7 @@ class _Continuation:
         self._skip_space = broken.text != broken.text.rstrip()
 
     def translate(self, event: Event) -> Event | None:
-        """The event as the log needs it; ``None`` for what the followers have seen already."""
+        """Return the event with the numbers of the log; ``None`` for an event that the followers have seen already."""
         match event:
             case ItemStarted() if event.kind == "text" and self._text is None:
                 self._text = event.index
@@ -181,7 +185,9 @@ class _Continuation:
                 return event
 
     def _fitting(self, text: str) -> str:
-        """The delta without the space that was delivered before the break but not sent back to the vendor."""
+        """Return the delta without the leading space that was delivered before the break but not sent back to the
+        vendor.
+        """
         if not self._skip_space:
             return text
         text = text.lstrip()

@@ -171,8 +171,8 @@ class ProviderCall:
             self._scope.deadline = deadline
 
     async def _exchange(self, request: AnyRequest, stream: bool, prepared: Prepared | None) -> Finished | Failed:
-        """Send the request over the wire that it should take. If the vendor says that it is the wrong one, use the
-        other.
+        """Send the request over the wire that it should take. If the vendor says that the wire is wrong, use the
+        other one.
         """
         wires = self._spec.wires
         first = self._dialect = wires.of(request) if prepared is None else prepared.dialect

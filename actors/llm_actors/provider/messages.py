@@ -76,7 +76,7 @@ def generate(
 ) -> Awaitable[AttemptResult]:
     """Make one attempt at one provider, and wait until it has ended: at most ``timeouts.total`` seconds.
 
-    Every failure of the vendor or the network is part of the result. Raises a `KernelError` if the actor has crashed,
+    Every failure of the vendor or the network is part of the result. Raises `KernelError` if the actor has crashed,
     is parked or is stopping. Cancelling this closes the connection to the vendor.
     """
     return provider.call(
@@ -101,9 +101,9 @@ def count_tokens(provider: ProviderRef, request: AnyRequest) -> Awaitable[int | 
 
 
 def send_passthrough(provider: ProviderRef, message: PassthroughRequest) -> Awaitable[PassthroughResponse]:
-    """Send a request unchanged, and wait until all of the response was passed to ``message.taker``.
+    """Send a request unchanged, and wait until the whole response was passed to ``message.taker``.
 
-    Every failure of the vendor or the network is part of the result. Raises a `KernelError` if the actor has crashed,
+    Every failure of the vendor or the network is part of the result. Raises `KernelError` if the actor has crashed,
     is parked or is stopping. Cancelling this closes the connection to the vendor.
     """
     return provider.call(message)

@@ -60,15 +60,16 @@ class PassthroughRequest(Call["PassthroughResponse"], frozen=True, kw_only=True)
 
 
 class PassthroughResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a passthrough. ``status`` is the vendor's; 0: there was no response. ``failure`` is how the request
-    counts for the provider. The client is sent it as an error if no response has ``begun`` to reach it.
+    """The result of a passthrough. ``status`` is the vendor's status; 0 if there was no response. ``failure`` is how
+    the request counts for the provider. The client receives it as an error if no part of a response has been sent
+    (``begun``).
     """
 
     status: int = 0
     failure: Failure | None = None
     begun: bool = False
     whole: bool = False
-    """Whether all of the response was passed to the client."""
+    """Whether the whole response was passed to the client."""
     duration_s: float = 0.0
     received: int = 0
     unsent: bool = False
@@ -124,7 +125,7 @@ class PassthroughCall:
         )
 
     def _within(self, seconds: float, otherwise: str) -> None:
-        """Set the deadline of the next step. ``otherwise``: what did not happen, if it passes."""
+        """Set the deadline of the next step. ``otherwise``: the message if it passes."""
         self._scope.deadline = min(self._latest, trio.current_time() + seconds)
         self._waiting_for = f"{otherwise} within {seconds:g} s"
 

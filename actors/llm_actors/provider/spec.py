@@ -1,6 +1,4 @@
-"""The specification of a provider, one configured way to reach a vendor: what its actor needs to know, without
-state.
-"""
+"""The specification of a provider: the immutable data that its actor needs to reach a vendor."""
 
 from __future__ import annotations
 
@@ -74,7 +72,7 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def dialect(self) -> ClientDialect:
-        """Its usual wire, which is used for model lists, for keys, and for everything but chats."""
+        """The provider's usual wire, which is used for model lists, for keys, and for everything but chats."""
         return self.wires.usual
 
     @property

@@ -30,13 +30,13 @@ CHAT_SECONDS: Final = 3600.0
 """Seconds until the Responses API is tried again at a server that had none: by then it may have been upgraded."""
 
 MAX_MODELS: Final = 256
-"""The most models of one provider that are remembered to need the Responses API. With one more, all are forgotten."""
+"""The most models of one provider that are remembered to need the Responses API. One more, and all are forgotten."""
 
 
 @final
 class ProviderWires:
-    """The wires of one provider. ``responses`` is the dialect for its Responses API, and ``target`` what that supports;
-    ``None``: it has no such API. ``clock`` is monotonic, in seconds.
+    """The wires of one provider. ``responses`` is the dialect for its Responses API; ``None`` if it has no such API.
+    ``target`` is what that API supports. ``clock`` is monotonic, in seconds.
 
     `of` may be called from any thread, `learn` only by tasks of the provider's actor.
     """

@@ -33,7 +33,7 @@ LEAST_TRAFFIC = 20.0
 """With fewer recent attempts than this, the share of failures does not count. `LATELY_SECONDS` defines "recent"."""
 
 LATELY_SECONDS = 10.0
-"""The half-life of a result in the share of failures, in seconds."""
+"""Seconds after which the weight of a result in the share of failures has halved."""
 
 OPEN_PAUSES = Backoff(first=1.0, base=2.0, factor=2.0, cap=15.0, quiet=30.0)
 """How long the breaker stays open: 1 s, then with jitter up to 2, 4, 8, 15 s. After 30 s without failures, 1 s
@@ -85,7 +85,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
     probing_since: float = -inf
     """While half-open: when the latest probe was let through. ``-inf``: its slot is free."""
     pauses: int = 0
-    """How many times in a row the breaker opened, without a time free of failures in between."""
+    """How many times in a row the breaker has opened without a period free of failures in between."""
     in_a_row: int = 0
     """Failures since the last success."""
     cause: FailureKind | None = None
@@ -106,7 +106,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def free_in(self, now: float) -> float:
-        """Return in how many seconds it lets a request through, as far as is known; 0.0: now."""
+        """Return after how many seconds the breaker lets a request through, as far as is known; 0.0: now."""
         here = self.at(now)
         if here.state is CircuitState.CLOSED:
             return 0.0
@@ -152,7 +152,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, cause=cause)._open(now, draw, evidence)
 
     def restarted(self, now: float) -> CircuitBreaker:
-        """Return the breaker after a crash of the selector: an open one becomes half-open."""
+        """Return the breaker after a crash of the selector: an open breaker becomes half-open."""
         since = self.since if self.state is CircuitState.CLOSED else now
         return self._to(NEXT[self.state, CircuitEvent.RESTARTED], since, CircuitEvent.RESTARTED.value)
 

@@ -26,8 +26,8 @@ under load: it refills at less than one call a second, and with fifty recent req
 """
 
 HEDGE_SHARE = 0.05
-"""Hedges for each request: at most one in twenty is hedged. There is no floor, because no request fails for lack of a
-hedge.
+"""Hedges for each request: at most one request in twenty is hedged. There is no floor, because no request fails for
+lack of a hedge.
 """
 
 HEDGE_HALF_LIFE_SECONDS = 600.0
@@ -68,5 +68,5 @@ def retry_budget() -> CallBudget:
 
 
 def hedge_budget() -> CallBudget:
-    """Return a new budget for hedges alone, which apply in addition to the other one."""
+    """Return a new budget for hedges alone. Hedges must fit both budgets."""
     return CallBudget(HEDGE_SHARE, floor=0.0, half_life=HEDGE_HALF_LIFE_SECONDS)

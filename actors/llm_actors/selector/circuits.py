@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Transition(NamedTuple):
-    """A change of state of the breaker of ``of``, a deployment or provider. ``breaker.evidence`` says why."""
+    """A change of the breaker of ``of``, a deployment or provider. ``breaker.evidence`` says why."""
 
     of: Candidate | str
     before: CircuitState
@@ -65,9 +65,11 @@ class Circuits:
         self._providers: dict[str, CircuitBreaker] = {}
         self._pauses: OrderedDict[Candidate | str, Pause] = OrderedDict()
         self._streams: dict[Candidate, dict[Hashable, float]] = {}
-        """The streams that are delivering and when each began to, oldest first. Bounded by the number of attempts."""
+        """For each candidate, the streams that are delivering and when each began to deliver, oldest first. Bounded
+        by the number of attempts.
+        """
         self._opened: dict[str, dict[Candidate, float]] = {}
-        """By provider: the deployments that were opened recently, and when."""
+        """For each provider, the deployments that were opened recently, and when."""
 
     # Reading
 
@@ -167,7 +169,9 @@ class Circuits:
     # Writing
 
     def confirm_recovery(self, candidate: Candidate, *, began: float, now: float) -> list[Transition]:
-        """Close the half-open breakers of a candidate whose probe, begun at ``began``, delivers. Return the changes."""
+        """Close the half-open breakers of a candidate whose probe, which began at ``began``, delivers. Return the
+        changes.
+        """
         turns = []
         own, provider = self.deployment(candidate, now), self.provider(candidate.provider, now)
         if own.state is CircuitState.HALF_OPEN and began >= own.since:

@@ -24,7 +24,7 @@ class DecayingCount(msgspec.Struct, frozen=True):
     at: float = 0.0
 
     def level(self, now: float) -> float:
-        """Return what is left at ``now``."""
+        """Return the amount at ``now``."""
         if not self.amount:
             return 0.0
         return self.amount * exp2(-max(0.0, now - self.at) / self.half_life)
@@ -62,8 +62,8 @@ class Series(msgspec.Struct, frozen=True):
         return Series(self.mean.plus(value), (*self.sample[1 - SAMPLE_SIZE :], value))
 
     def bounded(self, least: float) -> Series:
-        """Return the series with one more value of which only the lower bound ``least`` is known. It counts for the
-        percentiles if it is above them.
+        """Return the series with one more value of which only the lower bound ``least`` is known. For percentiles it
+        counts only if it exceeds them.
         """
         if not self.sample or least <= self.mean.value:
             return self

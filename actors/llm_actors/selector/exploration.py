@@ -39,8 +39,8 @@ TRIALS = 3
 """Attempts at a new candidate, or one that has changed, before its exploration is limited."""
 
 SURPRISED = 1.0
-"""If responses are faster than expected by this much, as the sum of the CUSUM test (see `latency`), another attempt is
-made at once.
+"""If a response is faster than expected by this much, as the sum of the CUSUM test (see `latency`), another attempt
+is made at once.
 """
 
 FAILED_LATELY = 0.5
@@ -95,7 +95,7 @@ class _ExplorationState:
 
     def __init__(self) -> None:
         self.passed = 0
-        """Requests that went to other candidates since this one was explored or was the best."""
+        """The number of requests that went to other candidates since this one was explored or was the best."""
         self.explored_at = -inf
 
 

@@ -1,9 +1,9 @@
 """Attempts that have begun and not ended, as evidence that a candidate has become slower.
 
-An attempt is late if it has delivered nothing for longer than its whole response was expected to take. That is evidence
-long before it ends. It counts only if no later attempt has delivered something, since otherwise the earlier one just
-had bad luck. So a candidate that hangs loses its traffic within a few times its usual latency, and gets it back with
-its next response.
+An attempt is late if it has delivered nothing for longer than its whole response was expected to take. That is
+evidence long before the attempt ends. It counts only if no later attempt has delivered anything; otherwise the
+earlier attempt was only unlucky. So a candidate that hangs loses its traffic within a few times its usual latency,
+and gets it back with its next response.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOST_SECONDS = 120.0
 """An attempt without a result for this many seconds is taken to be lost, and no longer counted."""
 
 CHOSEN_SECONDS = 30.0
-"""How long a request counts at the candidate that was chosen for it, if it waits and is not made."""
+"""Seconds for which a request counts at the candidate that was chosen for it, if its attempt does not begin."""
 
 MAX_CANDIDATES = 2_048
 """The most pairs of candidate and type of request whose attempts are kept."""
@@ -47,13 +47,13 @@ class _Attempts:
 
     def __init__(self) -> None:
         self.chosen: deque[float] = deque(maxlen=COUNTED)
-        """When this candidate was chosen for requests that have not begun yet."""
+        """The times at which this candidate was chosen for requests that have not begun yet."""
         self.begun: deque[_Begun] = deque(maxlen=COUNTED)
         self.answered = -inf
-        """When that attempt began which is the latest to have delivered something."""
+        """The begin of the latest-begun attempt that has delivered anything."""
 
     def find(self, began: float) -> _Begun | None:
-        """Return the latest attempt that was admitted at ``began`` or before: admission is a little earlier."""
+        """Return the latest attempt that was admitted at ``began`` or before, because admission is a little earlier."""
         return next((each for each in reversed(self.begun) if each.at <= began), None)
 
 
@@ -65,7 +65,7 @@ class InFlight:
         self._attempts: OrderedDict[Key, _Attempts] = OrderedDict()
 
     def choose(self, key: Key, now: float) -> None:
-        """The candidate was chosen for a request, which may have to wait before its attempt begins."""
+        """Record that the candidate was chosen for a request, which may have to wait before its attempt begins."""
         self._of(key).chosen.append(now)
 
     def begun(self, key: Key, now: float, expected_s: float | None = None) -> None:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class OrderingInputs(NamedTuple):
-    """What an order depends on besides the measurements."""
+    """The inputs of an order besides the measurements."""
 
     draw: float = 0.0
     sticky_key: str = ""

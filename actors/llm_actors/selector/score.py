@@ -37,7 +37,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Figures(NamedTuple):
-    """The measurements of a candidate. ``None``: unknown. ``availability`` is in 0..1."""
+    """The measurements of a candidate. ``None`` means unknown. ``availability`` is in 0..1."""
 
     latency_s: float | None
     cost_usd: float | None

@@ -299,8 +299,8 @@ class Selector:
     def _spread(
         self, ready: list[RankedCandidate], request_type: RequestType, now: float, *, claim: bool
     ) -> list[RankedCandidate]:
-        """Return ``ready`` with that unmeasured candidate in front that has the fewest attempts in flight; of several,
-        the best. ``claim``: it is chosen for a request.
+        """Return ``ready`` with the unmeasured candidate in front that has the fewest attempts in flight; of several,
+        the best. ``claim``: count it as chosen for a request.
         """
         unmeasured = [place for place, each in enumerate(ready) if each.figures.latency_s is None]
         place = min(unmeasured, key=lambda place: self._in_flight.count((ready[place].candidate, request_type), now))

@@ -1,11 +1,12 @@
 """Stored responses in Redis, for all replicas of a daemon.
 
-A replica writes what it makes (`put`), says that it is there and hears what the others want of it (`sync`); the others
-read (`load`, `tail`) and send orders (`order`). A response whose replica is not heard of for `HEARTBEAT_SECONDS` is
-interrupted, once and for all.
+A replica writes the responses that it produces (`put`). It renews its heartbeat and reads the orders of the other
+replicas (`sync`). The other replicas read responses (`load`, `tail`) and send orders (`cancel`, `hold`, `delete`). A
+replica whose heartbeat is not renewed for `HEARTBEAT_SECONDS` counts as ended: its running responses become
+interrupted and stay so.
 
-Prompts and answers are in Redis in plain form. Every method raises `RedisAwayError` while Redis is away; then it may
-have done its work, or not.
+Prompts and responses are in Redis in plain form. Every method raises `RedisAwayError` while Redis is unreachable.
+Then it is unknown whether the method had its effect.
 """
 
 from llm_actors.redis import RedisAwayError

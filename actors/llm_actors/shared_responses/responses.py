@@ -1,4 +1,4 @@
-"""The calls of the script, see `responses.lua`."""
+"""The client of the script `responses.lua`: one method for each of its commands."""
 
 from __future__ import annotations
 
@@ -21,39 +21,41 @@ from llm_actors.shared_responses.rows import (
 )
 
 HEARTBEAT_SECONDS = 15.0
-"""How long nothing may be heard of a replica before the responses that it makes are interrupted."""
+"""Seconds after which a heartbeat expires. Then the running responses of its replica are interrupted."""
 
 RETURN_SECONDS = 5.0
-"""How long replicas have to come back after one was missed, or to write again what Redis has lost."""
+"""Seconds that a replica has to renew an expired heartbeat before its responses are interrupted. Replicas have the
+same time to write responses again that Redis has lost.
+"""
 
 BATCH_BYTES = 1_000_000
-"""The most bytes of one command. A larger change goes by itself."""
+"""The most bytes of one command. A larger change is sent alone."""
 
 BATCH_CHANGES = 256
-"""The most changes of one command."""
+"""The most changes in one command."""
 
 FOLLOWED_AT_ONCE = 32
-"""The most responses of others that are read at once. The others wait for their turn."""
+"""The most responses of other replicas that are read at the same time. Other reads wait for their turn."""
 
 T = TypeVar("T")
 
 
 @final
 class SharedResponses:
-    """The responses under the prefix of ``server``, as one replica sees them. ``ttl_s``: how long they are kept after
-    the last change.
+    """The stored responses under the key prefix of ``server``, as one replica sees them. ``ttl_s``: how many seconds
+    they are kept after the last change.
     """
 
     def __init__(self, server: RedisServer, *, ttl_s: float) -> None:
         self.ttl_s = ttl_s
         self._ttl_ms = int(ttl_s * 1000)
         self.replica = token_hex(8)
-        """The name of this replica."""
+        """The name of this replica: random, so a restarted replica has another."""
         self._base = f"{{{server.prefix}}}:"
         own = tuple(self._key(sort, self.replica) for sort in ("replica", "orders", "missing"))
         self._own = (*own, f"{self._base}since")
         self._obeyed: list[bytes] = []
-        """The orders that the last `sync` returned. They stay in Redis until the next one says that they came."""
+        """The orders that the last `sync` returned. They stay in Redis until the next `sync` confirms them."""
         self._grace = (self._base, RETURN_SECONDS)
         self._heartbeat_ms = int(HEARTBEAT_SECONDS * 1000)
         self._sync: tuple[Argument, ...] = ("sync", self._heartbeat_ms)
@@ -65,10 +67,10 @@ class SharedResponses:
             without="until it is back, replicas know nothing of each other's responses",
             first=(self._own, ("here", self._heartbeat_ms)),
         )
-        """To be run by a task of its own."""
+        """The link to Redis. A task must call its `run`."""
 
     def _key(self, sort: str, name: str) -> str:
-        """The braces put all keys into one slot of a Redis cluster."""
+        """Return a key. The braces in the prefix put all keys into one slot of a Redis cluster."""
         return f"{self._base}{sort}:{name}"
 
     def _row(self, response_id: str) -> tuple[str, str]:
@@ -77,8 +79,8 @@ class SharedResponses:
     # -- the replica itself --------------------------------------------------------------------------------------------
 
     async def sync(self) -> ReplicaNews:
-        """Say that this replica is there. Returns what the others want of it. It is returned again if it is not known
-        whether it came.
+        """Renew the heartbeat. Returns the orders of other replicas. If the reply was lost, the next call returns
+        them again.
         """
         answer = await self.link.call(self._own, *self._sync, *self._obeyed, is_urgent=True)
         try:
@@ -90,11 +92,11 @@ class SharedResponses:
             raise _unreadable() from None
 
     async def leave(self) -> None:
-        """Say that this replica ends: what it has not completed is interrupted."""
+        """End the heartbeat: responses that this replica has not completed become interrupted at once."""
         await self.link.call(self._own, "leave")
 
     async def put(self, puts: Sequence[Put]) -> list[PutResult]:
-        """Make these changes, at most a `batch` of them, all in one step."""
+        """Apply the changes of one batch (see `batches`) in one step. Returns a result for each."""
         keys: list[str] = []
         arguments: list[Argument] = ["put", self.replica, self._ttl_ms, self._heartbeat_ms]
         for put in puts:
@@ -109,7 +111,7 @@ class SharedResponses:
     # -- the responses of others ---------------------------------------------------------------------------------------
 
     async def load(self, response_id: str, caller: str) -> SharedRow | None:
-        """A caller's response, whole or as far as it is."""
+        """Return a caller's response, complete or up to its latest event; ``None`` if there is none."""
         answer = await self.link.call(self._row(response_id), "load", caller, *self._grace)
         if len(answer) == 1:
             _state(answer[0])
@@ -123,8 +125,8 @@ class SharedResponses:
             raise _unreadable() from None
 
     async def tail(self, response_id: str, generation: str, first: int) -> SharedTail:
-        """The pieces of a response from number ``first`` on, and its state; `MISSING` for another row than before.
-        Waits its turn for at most `QUEUE_SECONDS`.
+        """Return the state of a response, and its pieces from number ``first`` on. The state is `MISSING` if
+        ``generation`` is not the generation of the row. Waits for its turn for at most `QUEUE_SECONDS`.
         """
         try:
             with trio.fail_after(QUEUE_SECONDS):
@@ -143,33 +145,37 @@ class SharedResponses:
             raise _unreadable() from None
 
     async def state(self, response_id: str) -> ResponseState:
-        """The state of a response."""
+        """Return the state of a response."""
         [state] = await self.link.call(self._row(response_id)[:1], "state", *self._grace)
         return _state(state)
 
     async def cancel(self, response_id: str, caller: str) -> bool:
-        """Tell the replica that makes a caller's response to cancel it. Returns whether there is such a response."""
+        """Order the replica that produces a caller's response to cancel it. Returns whether the response exists."""
         return await self._order(response_id, caller, ReplicaOrder.CANCEL)
 
     async def hold(self, response_id: str, caller: str) -> bool:
-        """Tell the replica that makes a caller's response to go on with it for a while, because somebody follows it
-        here. Returns whether there is such a response.
+        """Order the replica that produces a caller's response to continue it for a while, because it has a follower
+        here. Returns whether the response exists.
         """
         return await self._order(response_id, caller, ReplicaOrder.HOLD)
 
     async def delete(self, response_id: str, caller: str) -> bool:
-        """Delete a caller's response; the replica that makes it is to cancel it. Returns whether there was one."""
+        """Delete a caller's response, and order the replica that produces it to cancel it. Returns whether the
+        response existed.
+        """
         return await self._order(response_id, caller, ReplicaOrder.DELETE)
 
     # -- the vendor's ids ----------------------------------------------------------------------------------------------
 
     async def issue(self, caller: str, digests: Sequence[bytes], *, most: int) -> None:
-        """Note the digests of ids that a caller has received. Of each caller's there are at most ``most``."""
+        """Record the digests of vendor ids that a caller has received. Redis keeps at most ``most`` per caller; the
+        oldest are removed.
+        """
         keys = self._key("issued", caller), self._own[0]
         await self.link.call(keys, "issue", self._ttl_ms, most, self._heartbeat_ms, *digests, is_urgent=True)
 
     async def issued(self, caller: str, digests: Sequence[bytes]) -> list[bool]:
-        """For each digest, whether the caller has received the id at any replica."""
+        """Return for each digest whether the caller has received its id from any replica."""
         answer = await self.link.call((self._key("issued", caller),), "issued", *digests)
         if len(answer) != len(digests):
             raise _unreadable()
@@ -183,7 +189,7 @@ class SharedResponses:
 
 
 def batches(changes: Sequence[T], size_of: Callable[[T], int]) -> list[list[T]]:
-    """The changes in batches, each for one `SharedResponses.put`."""
+    """Split the changes into batches, each for one call of `SharedResponses.put`."""
     found: list[list[T]] = []
     size = 0
     for each in changes:

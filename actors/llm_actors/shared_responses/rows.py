@@ -1,4 +1,4 @@
-"""What is written of a response, and what is read."""
+"""The types of the changes that are written to a response in Redis, and of the rows that are read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 LARGEST_BYTES = 32_000_000
-"""The largest change. A response with a larger one is not shared."""
+"""The largest change in bytes. A response with a larger change is not shared."""
 
 
 class ResponseState(StrEnum):
@@ -15,25 +15,25 @@ class ResponseState(StrEnum):
     RUNNING = "r"
     ENDED = "e"
     INTERRUPTED = "i"
-    """The replica that made it has ended before it."""
+    """The replica that produced the response has ended before the response was complete."""
     UNSHARED = "l"
-    """Only the replica that made it has it: it is too large, or has no bytes."""
+    """Only the replica that produces the response has its content: it is too large, or cannot be packed."""
     DELETED = "d"
     MISSING = ""
 
 
 class ReplicaOrder(StrEnum):
-    """What the replica that makes a response is to do with it."""
+    """An order to the replica that produces a response."""
 
     CANCEL = "c"
     DELETE = "d"
     HOLD = "f"
-    """Go on for a while: somebody follows it at another replica."""
+    """Continue the response for a while: it has a follower at another replica."""
 
 
 class ReplicaNews(NamedTuple):
-    """What a replica hears of the others: their orders, each with the id of a response. ``is_known``: whether it was
-    known itself; if not, it was not heard of for too long, or Redis has lost what it knew.
+    """The result of `SharedResponses.sync`: the orders of other replicas, each with the id of a response.
+    ``is_known``: whether the heartbeat was still in Redis. If not, it has expired, or Redis has lost its data.
     """
 
     orders: list[tuple[ReplicaOrder, str]]
@@ -41,20 +41,21 @@ class ReplicaNews(NamedTuple):
 
 
 class Ending(StrEnum):
-    """What a `Put` ends with."""
+    """The state of a response after a `Put`."""
 
     OPEN = ""
-    """More follows."""
+    """More events follow."""
     ENDED = "e"
     INTERRUPTED = "i"
-    """The replica gives up to write it."""
+    """The replica gives up writing the response."""
     UNSHARED = "l"
-    """No other replica can have it: see `ResponseState`."""
+    """No other replica can read the response: see `ResponseState`."""
 
 
 class Put(NamedTuple):
-    """Add to a response the events of its log from position ``start`` up to ``end``, packed in ``piece``. ``begins``:
-    its row is made first. ``generation`` is the same for all that belongs to one row.
+    """A change of a response's row: append the events of its log from position ``start`` up to ``end``, packed in
+    ``piece``. ``begins``: create the row first. ``generation`` identifies the row: an earlier row of the same id has
+    another.
     """
 
     id: str
@@ -69,25 +70,27 @@ class Put(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Its approximate size in bytes."""
+        """The approximate size of the change in bytes."""
         return len(self.head) + len(self.piece)
 
     def within_bounds(self) -> Put:
-        """The same; if it is too large, without content and with an end that says so."""
+        """Return this change. If it is too large, return one without content that marks the response as `UNSHARED`."""
         if self.size <= LARGEST_BYTES:
             return self
         return self._replace(head=b"", piece=b"", end=self.start, ending=Ending.UNSHARED)
 
 
 class PutResult(NamedTuple):
-    """What became of a `Put`. ``there``, if it was not made: how many events are there already."""
+    """The result of a `Put`. If its ``start`` did not match, ``there`` is the number of events that the row already
+    has.
+    """
 
     status: str
     there: int = 0
 
     @property
     def is_done(self) -> bool:
-        """Whether it was made."""
+        """Whether the change was applied."""
         return self.status == "ok"
 
     @property
@@ -97,7 +100,7 @@ class PutResult(NamedTuple):
 
     @property
     def is_lost(self) -> bool:
-        """Whether others have been told that the response was interrupted."""
+        """Whether the row is interrupted: other replicas may have reported that to clients."""
         return self.status == "lost"
 
     @property
@@ -107,8 +110,8 @@ class PutResult(NamedTuple):
 
 
 class SharedRow(NamedTuple):
-    """A response in Redis. ``ended_at`` is a wall-clock time. ``events``: how many there are; Redis may have lost
-    some of the pieces.
+    """The row of a response in Redis. ``ended_at`` is a UNIX time. ``events`` is the number of events that were
+    written. Fewer events in ``pieces`` mean that Redis has lost some.
     """
 
     state: ResponseState
@@ -120,7 +123,9 @@ class SharedRow(NamedTuple):
 
 
 class SharedTail(NamedTuple):
-    """How a response has gone on. ``events``: how many there are, see `SharedRow`."""
+    """The end of a row: its pieces from a given number on. ``events`` is the number of all events that were written,
+    see `SharedRow`.
+    """
 
     state: ResponseState
     ended_at: float

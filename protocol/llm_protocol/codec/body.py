@@ -1,8 +1,8 @@
-"""Read a JSON object field by field. Each reader names the field at fault and says what would be right.
+"""Read a JSON object field by field. Each reader names the field at fault and the value it should have.
 
 The server side of every wire reads client bodies with `Body`. Fields that are never read belong to the vendor and are
-forwarded. Call `Body.rest` last: it returns them. `ResponseObject` reads the parts of a vendor's response that have the
-same form in requests.
+forwarded. Call `Body.rest` last: it returns them. `ResponseObject` reads the parts of a vendor's response that have
+the same form in requests.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Body:
         return f"{where}.{name}" if (where := self.where) else name
 
     def wrong(self, name: str, right: str) -> BadRequestError:
-        """The error for a field that should have been ``right``."""
+        """Return the error for a field that should have been ``right``."""
         where = self.path(name)
         return bad_request(where, f"{where} must be {right}")
 
@@ -75,14 +75,14 @@ class Body:
         raise self.wrong(name, "a string")
 
     def required_string(self, name: str) -> str:
-        """The field as a string. Required."""
+        """Return the field as a string. Raises `BadRequestError` if it is missing."""
         value = self.string(name)
         if value is None:
             raise self.wrong(name, "a string; it is missing")
         return value
 
     def kind(self) -> str:
-        """The field ``type``. Required."""
+        """Return the field ``type``. Raises `BadRequestError` if it is missing."""
         value = self.string("type")
         if not value:
             raise self.wrong("type", "a string; it is missing")
@@ -93,7 +93,7 @@ class Body:
         return None if self.take(name) is None else self.required_word(name, words)
 
     def required_word(self, name: str, words: Collection[Word]) -> Word:
-        """The field as one of ``words``. Required."""
+        """Return the field as one of ``words``. Raises `BadRequestError` if it is missing."""
         value: Any = self.take(name)
         if not isinstance(value, str) or value not in words:
             missing = "; it is missing" if value is None else ""
@@ -149,7 +149,7 @@ class Body:
         return None if value is None else type(self)(value, self.path(name))
 
     def required_object(self, name: str) -> Self:
-        """The field as an object. Required."""
+        """Return the field as an object. Raises `BadRequestError` if it is missing."""
         value = self.object(name)
         if value is None:
             raise self.wrong(name, "an object; it is missing")
@@ -176,7 +176,7 @@ class Body:
         return [] if self.take(name) is None else self.required_text_or_objects(name)
 
     def required_text_or_objects(self, name: str) -> str | list[Self]:
-        """The field as a string or a list of objects. Required."""
+        """Return the field as a string or a list of objects. Raises `BadRequestError` if it is missing."""
         value = self.take(name)
         if isinstance(value, str):
             return value
@@ -194,12 +194,12 @@ class Body:
         return found
 
     def put_back(self, name: str, value: Any) -> None:
-        """Treat ``name`` as not read, with the remainder ``value`` of the object in it."""
+        """Treat ``name`` as not read. ``value`` is the unread remainder of the object in it."""
         self._fields = {**self._fields, name: value or None}
         self._known.discard(name)
 
     def model(self) -> str:
-        """The field ``model``; without it the runtime chooses."""
+        """Return the field ``model``; empty if it is missing, and then the runtime chooses."""
         return self.string("model") or AUTO
 
     def policy(self) -> msgspec.Raw | None:
@@ -229,7 +229,7 @@ class Body:
 
 class ResponseObject(Body):
     """An object within a vendor's response. It differs from a client's `Body` in two ways: a number in place of a
-    string is converted to one, and `rest` returns all fields that were not read, transport fields among them.
+    string is converted to a string, and `rest` returns all fields that were not read, transport fields included.
     """
 
     __slots__ = ()
@@ -248,7 +248,9 @@ class ResponseObject(Body):
 
 @contextmanager
 def reading_response() -> Iterator[None]:
-    """Raise `WireError` instead: an invalid field of a response is not the client's fault."""
+    """Raise `WireError` instead of `BadRequestError` in the block: an invalid field of a response is not the client's
+    fault.
+    """
     try:
         yield
     except BadRequestError as exc:

@@ -36,7 +36,9 @@ _FILES = "Files that matter are in <file> elements; use what they define, and do
 
 
 def offered(types: frozenset[RequestType]) -> frozenset[RequestType]:
-    """The request types that a vendor with ``types`` serves: those, and the ones that `spoken` converts to chat."""
+    """Return the request types that a vendor with ``types`` can serve: these, and the ones that `spoken` converts to
+    chat.
+    """
     over_chat = {RequestType.COMPLETION, RequestType.CODE_GENERATION} if RequestType.CHAT in types else set()
     return types | over_chat
 
@@ -55,14 +57,14 @@ def spoken(request: AnyRequest, types: Collection[RequestType]) -> AnyRequest:
 
 
 def completion_as_chat(request: CompletionRequest) -> ChatRequest:
-    """A chat that asks for the text's continuation, or for what fills its gap."""
+    """Return a chat that asks the model to continue the text, or to fill its gap."""
     if request.suffix is None:
         return _chat(request, _CONTINUE, request.prompt)
     return _chat(request, _FILL, _gap(request.prompt, request.suffix))
 
 
 def code_as_chat(request: CodeRequest) -> ChatRequest:
-    """A chat that asks for code and nothing else."""
+    """Return a chat that asks for code only."""
     gap = request.prefix is not None or request.suffix is not None
     rules = [_CODE]
     if request.language:

@@ -1,7 +1,7 @@
 """Convert citations between the formats of the five wires and `llm_protocol.content.Citation`.
 
-A client that uses the provider's own wire gets the provider's own format back, from ``extra``. These conversions serve
-clients of other wires. Providers may send any shape: what is not understood is left out, and nothing here raises.
+A client that uses the provider's own wire gets the provider's own format back, from ``extra``. These conversions
+serve clients of other wires. Providers may send any shape: unknown shapes are left out, and nothing here raises.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ NOTHING = Citation()
 
 
 def from_annotations(annotations: Any, text: str, offset: int = 0) -> tuple[Citation, ...]:
-    """OpenAI's annotations, of Chat Completions and of Responses; ``text`` begins at ``offset`` of what they count."""
+    """Read OpenAI's annotations, of Chat Completions and of Responses. ``text`` begins at ``offset`` of the text
+    whose characters they count.
+    """
     found: list[Citation] = []
     for each in _objects(annotations):
         inner = each.get("url_citation")
@@ -27,12 +29,12 @@ def from_annotations(annotations: Any, text: str, offset: int = 0) -> tuple[Cita
 
 
 def from_urls(urls: Any) -> tuple[Citation, ...]:
-    """Perplexity's list of sources."""
+    """Read Perplexity's list of sources."""
     return tuple(Citation(url=url) for url in urls if isinstance(url, str)) if isinstance(urls, list) else ()
 
 
 def from_anthropic(citations: Any) -> tuple[Citation, ...]:
-    """A text block's citations: of pages, or of documents in the prompt, which have no URL."""
+    """Read the citations of a text block: of pages, or of documents in the prompt, which have no URL."""
     found = (
         Citation(
             url=_text(each.get("url")) or _text(each.get("source")),
@@ -45,7 +47,7 @@ def from_anthropic(citations: Any) -> tuple[Citation, ...]:
 
 
 def from_cohere(citations: Any, text: str) -> tuple[Citation, ...]:
-    """A message's citations: a piece of the text, and the documents that say it."""
+    """Read the citations of a message: each has a piece of the text, and the documents that support it."""
     found: list[Citation] = []
     for each in _objects(citations):
         start, end = _range(each.get("start"), each.get("end"), 0, len(text))
@@ -59,7 +61,7 @@ def from_cohere(citations: Any, text: str) -> tuple[Citation, ...]:
 
 
 def from_gemini(candidate: JsonObject, text: str) -> tuple[Citation, ...]:
-    """A candidate's grounding and its citations, whose places count bytes of UTF-8."""
+    """Read a candidate's grounding and its citations, whose positions count bytes of UTF-8."""
     places = _Places(text)
     found: list[Citation] = []
     grounding = _object(candidate.get("groundingMetadata"))
@@ -88,7 +90,9 @@ def _page(page: JsonObject, start: int | None, end: int | None) -> Citation:
 
 
 def to_responses(citations: Iterable[Citation], text: str, offset: int = 0) -> list[JsonObject]:
-    """Annotations of the Responses wire; ``text`` begins at ``offset`` of what they count."""
+    """Return annotations of the Responses wire. ``text`` begins at ``offset`` of the text whose characters they
+    count.
+    """
     return [
         {
             "type": "url_citation",
@@ -113,7 +117,7 @@ UNSEALED: JsonObject = {"type": "web_search_result_location", "encrypted_index":
 
 
 def to_anthropic(citations: Iterable[Citation]) -> list[JsonObject]:
-    """Citations of a text block, each source once: the wire does not say where in the block."""
+    """Return the citations of a text block, each source once: the wire has no positions within the block."""
     sources = {each.url: each for each in reversed(tuple(citations)) if each.url}
     return [
         {**UNSEALED, "url": each.url, "title": each.title or None, "cited_text": each.quote}
@@ -162,7 +166,7 @@ def to_gemini(texts: Sequence[tuple[str, Sequence[Citation]]]) -> JsonObject | N
 
 
 class _Places:
-    """Convert positions in a text from bytes to characters."""
+    """Converts positions in a text from bytes to characters."""
 
     def __init__(self, text: str) -> None:
         self._bytes = text.encode("utf-8", "replace")

@@ -1,8 +1,9 @@
 """Remove the Markdown fence around streamed code.
 
-If a text begins with a fence line (three or more backticks or tildes, and a language), that line and the closing fence
-are removed. Fences in between stay, as does any text that does not begin with a fence. Text that might be a fence is
-held back, at most `HOLD_LIMIT` characters, until that is clear. How the text was split into deltas makes no difference.
+If a text begins with a fence line (three or more backticks or tildes, and a language), that line and the closing
+fence are removed. Other fences stay, and so does any text that does not begin with a fence. Text that might be a
+fence is held back, at most `HOLD_LIMIT` characters, until that is clear. The result does not depend on how the text
+was split into deltas.
 """
 
 from __future__ import annotations

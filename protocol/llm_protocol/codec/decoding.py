@@ -83,7 +83,7 @@ class AnswerDecoder(ABC):
         self.fail(Failure(kind=FailureKind.TRUNCATED, message=f"the stream ended without {missing}"))
 
     def told(self) -> list[Event]:
-        """The events since the last call."""
+        """Return the events since the last call."""
         out, self._out = self._out, []
         return out
 
@@ -137,7 +137,9 @@ class AnswerDecoder(ABC):
         self.over = True
 
     def _tell(self, part: Part, *, cut: bool = False) -> None:
-        """Report an item that arrived in one piece; of a truncated one, only its start. Raises `InvalidToolCall`."""
+        """Report an item that arrived in one piece. If it was ``cut``, report only its start. Raises
+        `InvalidToolCall`.
+        """
         if isinstance(part, ToolCall) and not cut:
             part = checked_call(part)
         events = item_events(self._items, part)
@@ -163,7 +165,7 @@ class PieceSplitter(Protocol):
 
 
 BLANK = b"\xef\xbb\xbf \t\r\n"
-"""What may stand before JSON: white space and a byte order mark."""
+"""The bytes that may precede JSON: white space and a byte order mark."""
 
 _SSE_LINES = (b"data:", b"event:", b"id:", b"retry:", b":")
 
@@ -187,7 +189,7 @@ class BodyDecoder:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the body is one JSON object, which is kept in memory until its end."""
+        """Whether the body is one JSON object. Such a body is kept in memory until its end."""
         return self._whole is not None
 
     @property

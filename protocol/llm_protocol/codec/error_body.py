@@ -13,12 +13,12 @@ from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers
 
 TEXT_BYTES = 1000
-"""Of a body that is plain text, as much is looked at."""
+"""The most bytes of a plain-text body that are searched for an error."""
 
 _MESSAGES = ("message", "msg", "error_msg", "error_message", "status_msg", "detail", "title")
 _CODES = ("code", "error_code", "status_code", "status")
 _ANSWERS = frozenset(("choices", "candidates", "content", "output", "data", "embeddings", "message", "text"))
-"""Fields that only a response has. A ``message`` that is a string belongs to an error."""
+"""Fields that only a response has. A ``message`` that is a string occurs only in an error."""
 
 
 def find_error(body: Any) -> JsonObject | None:

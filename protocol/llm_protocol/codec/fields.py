@@ -98,7 +98,7 @@ def typed(value: Any, type_: type[T], where: str = "") -> T:
 
 
 def typed_policy(value: Any, where: str, own: OwnNames = NO_OWN_NAMES) -> Policy:
-    """Decoded JSON as a policy, in which the names of strategies and orderings exist. Raises as `typed` does."""
+    """Return decoded JSON as a policy. The names of strategies and orderings must exist. Raises as `typed` does."""
     policy = value if isinstance(value, Policy) else typed(value, Policy, where)
     for field, message in policy.unknown_names(own):
         raise bad_request(f"{where}.{field}", f"{where}.{field}: {message}")

@@ -1,4 +1,4 @@
-"""Forms with files (``multipart/form-data``, RFC 7578), as some of OpenAI's endpoints take them, both ways."""
+"""Forms with files (``multipart/form-data``, RFC 7578), which some of OpenAI's endpoints use. Both directions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MOST_FIELDS = 64
 """The most fields of a form. OpenAI accepts 16 images and a dozen parameters."""
 
 MOST_HEAD_BYTES = 8 * 1024
-"""Of one field's header."""
+"""The most bytes of the header of one field."""
 
 MOST_BOUNDARY_BYTES = 72
-"""By RFC 2046, with the two dashes before it."""
+"""The longest boundary, in bytes: 70 by RFC 2046, and the two dashes before it."""
 
 _NAME = re.compile(r'[;\s]name="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 _FILE = re.compile(r'[;\s]filename="', re.IGNORECASE)
@@ -44,12 +44,14 @@ class FormField(NamedTuple):
 
 
 def is_form(body: bytes) -> bool:
-    """Whether a body is a form and not JSON, by its first bytes: clients' labels are not always right."""
+    """Whether a body is a form and not JSON. The first bytes decide, because clients' content types are not always
+    right.
+    """
     return body.startswith(b"--")
 
 
 def is_media_type(text: str) -> bool:
-    """Whether ``text`` is a media type and nothing else; a client may write what it likes in a data URI."""
+    """Whether ``text`` is a media type and nothing else. A client may write anything in a data URI."""
     return _MEDIA_TYPE.fullmatch(text) is not None
 
 
@@ -83,8 +85,8 @@ def _unquoted(name: str) -> str:
 
 
 def write_form(fields: Iterable[FormField]) -> tuple[str, bytes]:
-    """The content type and the body of a form. The boundary is random, so that no content can have it; names are quoted
-    as browsers do, so that none ends its header. What is not a media type is left out.
+    """Return the content type and the body of a form. The boundary is random, so that no content can contain it.
+    Names are quoted as in browsers, so that none ends its header. Media types that are not valid are left out.
     """
     boundary = os.urandom(16).hex()
     out: list[bytes] = []

@@ -20,8 +20,8 @@ def int_header(headers: Headers, name: str) -> int | None:
 
 
 def wall_clock(headers: Headers) -> float:
-    """The current time in seconds since the epoch, by the peer's ``date`` field if it sent one. Then the peer's clock
-    need not agree with ours.
+    """Return the current time in seconds since the epoch, by the peer's ``date`` field if it sent one. Then a
+    difference between the clocks does not matter.
     """
     stamp = http_date(header(headers, "date"))
     return time.time() if stamp is None else stamp

@@ -1,7 +1,7 @@
 """An item of a response while it streams: the text so far, and the part it becomes.
 
-Every stream decoder, and the fold of events, keeps its state of an item in an `OpenItem`. Wires that track more derive
-from it. Tool calls arrive in more ways than text does: see `codec.tool_calls`.
+Every stream decoder, and the fold of events, keeps its state of an item in an `OpenItem`. Wires with more state use
+subclasses. Tool calls arrive in more forms than text: see `codec.tool_calls`.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class OpenItem:
                 raise AssertionError(f"an item of kind {self.kind} has no text for a part")
 
     def readable_part(self) -> Part | None:
-        """The part that a truncated item becomes: the text so far. ``None`` for a tool call or image, which is useless
-        if incomplete.
+        """Return the part that a truncated item becomes: the text so far. ``None`` for a tool call or image, because
+        an incomplete one is useless.
         """
         return self.part() if self.kind in ("text", "reasoning", "refusal") and self.pieces.text() else None
 

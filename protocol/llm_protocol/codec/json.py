@@ -126,8 +126,8 @@ def encode_json(value: object) -> bytes:
 
 
 def encode_around(body: JsonObject, name: str, pieces: Iterable[bytes]) -> bytes:
-    """The JSON of ``body``, with ``pieces`` as the content of the empty list ``name`` anywhere in it. Joined, the
-    pieces are the JSON of its items with commas between them. They are copied once, while other threads can run.
+    """Return the JSON of ``body``, with ``pieces`` as the content of the empty list ``name``, at any depth. Joined,
+    the pieces are the JSON of its items with commas between them. They are copied once, while other threads can run.
     """
     # No string in the body can look like the mark, because quotes in strings are escaped.
     before, mark, after = encode_json(body).partition(f'"{name}":[]'.encode())

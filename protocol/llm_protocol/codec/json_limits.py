@@ -20,26 +20,30 @@ class WireError(ValueError):
 
 
 class TooLarge(WireError):  # noqa: N818  (it says what is wrong, as its base does)
-    """A peer's bytes exceed a limit. As far as they were decoded, they were valid."""
+    """A peer's bytes exceed a limit. The part that was decoded is valid."""
 
 
 class JsonLimits(NamedTuple):
     """The limits for one JSON text."""
 
     values: int = 1_000_000
-    """Values of any kind, counted by commas and opening brackets."""
+    """The most values of any kind, counted by commas and opening brackets."""
     keys: int = 50_000
-    """Members of all objects: each costs over a hundred bytes of memory. Long lists of models are within the limit."""
+    """The most members of all objects together: each costs over a hundred bytes of memory. Long lists of models are
+    within the limit.
+    """
     containers: int = 100_000
-    """Lists and objects: each costs time in garbage collection."""
+    """The most lists and objects: each costs time in garbage collection."""
     depth: int = 256
-    """The nesting depth of lists and objects: code that walks or encodes the value has fewer stack frames than the
+    """The deepest nesting of lists and objects: code that walks or encodes the value has fewer stack frames than the
     decoder.
     """
     digits: int = 400
-    """Digits of one number. Decoding takes time proportional to the square of its length."""
+    """The most digits of one number. Decoding takes time proportional to the square of its length."""
     slow_numbers: int = 2_000
-    """Numbers with 23 digits or a three-digit exponent, which may take a hundred times longer to decode than others."""
+    """The most numbers with 23 digits or a three-digit exponent. Each may take a hundred times longer to decode than
+    others.
+    """
 
 
 LIMITS = JsonLimits()
@@ -52,14 +56,18 @@ _MARKS = bytes(48 if mark in b"0123456789." else 101 if mark in b"eE" else mark 
 _DROPPED = bytes(mark for mark in range(256) if mark not in _KEPT + b"0123456789.eE")
 
 _NUMBERS = _MARKS.replace(b"+", b"0").replace(b"-", b"0")
-"""The same with signs as digits. Then e-30 looks like e300, which is precise enough to rule out most texts."""
+"""The bytes of numbers with signs as digits. Then e-30 looks like e300, which is precise enough to rule out most
+texts.
+"""
 
 _NOT_BRACKETS = b",:0e"
 _STEPS = bytes(1 if mark in b"[{" else 255 for mark in range(256))
 """1 for an opening bracket, -1 as a signed byte for a closing one."""
 
 _MANY_DIGITS = b"0" * 23
-"""A double has 17 significant digits; with ``0.000`` before them and a two-digit exponent it has 22."""
+"""A number this long may have to be decoded slowly. A double has 17 significant digits; with ``0.000`` before them
+and a two-digit exponent it has 22.
+"""
 _EXTREME = b"e000"
 _SLOW = re.compile(rb"(?:%b|%b)[0e]*+" % (_MANY_DIGITS, _EXTREME))
 
@@ -71,8 +79,9 @@ class CheckedJson(bytes):
 
 
 def check_json(data: bytes | str, limits: JsonLimits = LIMITS) -> None:
-    """Raise `TooLarge` if the JSON text ``data`` exceeds ``limits``, and `WireError` for what no honest sender writes:
-    extreme depth or numbers. Of text that is not JSON, only the part that a decoder would read is checked.
+    """Raise `TooLarge` if the JSON text ``data`` exceeds ``limits``. Raise `WireError` for extreme depth or extreme
+    numbers, which no honest sender writes. If the text is not JSON, only the part that a decoder would read is
+    checked.
     """
     if len(data) <= 2 * limits.depth:
         return
@@ -82,7 +91,9 @@ def check_json(data: bytes | str, limits: JsonLimits = LIMITS) -> None:
 
 
 def _is_surely_within(text: bytes, limits: JsonLimits) -> bool:
-    """Whether the size of a text, and what can be counted without finding its strings, tell that it is within."""
+    """Whether the text is within the limits, as far as its size and simple counts can tell. These counts do not
+    distinguish strings from other text.
+    """
     if len(text) > SLICE_BYTES or text.count(b"[") + text.count(b"{") > limits.depth:
         return False
     if len(text) > 2 * min(limits.values, limits.keys, limits.containers):

@@ -1,7 +1,7 @@
 """Keep the fields of a response that only its own wire knows, and return them to clients of that wire.
 
-All wires use this one mechanism. A decoder keeps the unread fields of each object, by the place of the object, and
-reports them in `FieldsAdded`. The encoder of the same wire adds them to what it writes; its own fields win. Other wires
+All wires use this mechanism. A decoder keeps the unread fields of each object, by the place of the object, and
+reports them in `FieldsAdded`. The encoder of the same wire adds them to its output; its own fields win. Other wires
 ignore them. `llm_protocol.extra_fields` joins fields that arrive in pieces.
 """
 
@@ -27,7 +27,7 @@ def rest_of(value: Any, known: Container[str]) -> JsonObject:
 
 
 Shape: TypeAlias = Mapping[str, "Shape | None"]
-"""The fields that are read of an object, and of objects within it."""
+"""The names of the fields that are read, of an object and of objects within it."""
 
 
 def beyond(value: Any, shape: Shape) -> JsonObject:
@@ -46,7 +46,7 @@ def shape_of(*names: str, **inner: tuple[str, ...]) -> Shape:
 
 @final
 class KeptFields:
-    """The fields that a decoder has kept of one response. A field is reported again only if its value has changed."""
+    """The unread fields of one response. A field is reported again only if its value has changed."""
 
     __slots__ = ("_dialect", "_kept", "_new")
 
@@ -63,7 +63,7 @@ class KeptFields:
                 self._new.setdefault(place, {})[name] = inner
 
     def take_events(self) -> list[FieldsAdded]:
-        """An event with the fields that were kept since the last call, if there are any."""
+        """Return an event with the fields that were kept since the last call; no event if there are none."""
         new, self._new = self._new, {}
         return [FieldsAdded(self._dialect, new)] if new else []
 

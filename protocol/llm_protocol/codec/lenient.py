@@ -1,7 +1,8 @@
-"""Decode JSON that does not fit the expected types: keep what can be read, leave out what is not needed.
+"""Decode JSON that does not fit the expected types: keep the readable fields, and leave out fields that are not
+needed.
 
 Servers send numbers as strings, ids as numbers, and objects where others send strings. A field that the response does
-not need (usage, ids, dates) must not cost the response. A field that holds content must not be lost silently.
+not need (usage, ids, dates) must not make the response fail. A field that holds content must not be lost silently.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def read_object(data: bytes | str) -> JsonObject:
 
 
 MAX_NAN_CHARACTERS = 1_000_000
-"""Longer texts are not searched for NaN and Infinity, because that needs Python's slow decoder."""
+"""The longest text, in characters, that is searched for NaN and Infinity, because the search needs Python's slow
+decoder.
+"""
 
 
 def fit(value: Any, shape: type[S], essential: frozenset[str], ignored: set[str]) -> S:

@@ -1,7 +1,7 @@
 """Log probabilities of tokens in the forms of the wires that have them.
 
 `Text.logprobs` has OpenAI's form, which Chat Completions and Responses share: ``token``, ``logprob``, ``bytes``, and
-``top_logprobs``. What a provider sends may have any shape: what is not understood is left out, and nothing here raises.
+``top_logprobs``. A provider may send any shape: unknown shapes are left out, and nothing here raises.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from llm_protocol.content import JsonObject
 
 
 def from_openai(value: Any) -> tuple[JsonObject, ...]:
-    """The entries of a list in OpenAI's form."""
+    """Return the entries of a list in OpenAI's form."""
     entries = value if isinstance(value, list) else ()
     return tuple(
         each for each in entries if isinstance(each, dict) and _is_token(each.get("token"), each.get("logprob"))
@@ -21,7 +21,7 @@ def from_openai(value: Any) -> tuple[JsonObject, ...]:
 
 
 def from_gemini(result: Any) -> tuple[JsonObject, ...]:
-    """A candidate's ``logprobsResult``."""
+    """Read a candidate's ``logprobsResult``."""
     if not isinstance(result, dict):
         return ()
     chosen, tops = result.get("chosenCandidates"), result.get("topCandidates")
@@ -37,7 +37,7 @@ def from_gemini(result: Any) -> tuple[JsonObject, ...]:
 
 
 def to_gemini(logprobs: Iterable[JsonObject]) -> JsonObject:
-    """A candidate's ``logprobsResult``."""
+    """Return a candidate's ``logprobsResult``."""
     entries = tuple(logprobs)
     chosen = [_candidate(each) for each in entries]
     tops = [{"candidates": [_candidate(one) for one in from_openai(each.get("top_logprobs"))]} for each in entries]

@@ -12,7 +12,7 @@ from llm_protocol.codec.json import WireError, decode_json
 from llm_protocol.content import Audio, Document, Image, JsonObject
 
 _SLICE = 3 * 4 * 64 * 1024
-"""Bytes that are encoded or decoded in one step: a multiple of 3 and of 4."""
+"""The bytes that are encoded or decoded in one step: a multiple of 3 and of 4."""
 
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
@@ -89,7 +89,7 @@ _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 def standard_base64(text: str) -> str:
-    """Base64 text in its standard form: standard letters, padded. It is not decoded. Raises `WireError`."""
+    """Return base64 text in its standard form: standard alphabet, padded. It is not decoded. Raises `WireError`."""
     bare = text.rstrip("=")
     if "-" in bare or "_" in bare:
         bare = bare.replace("-", "+").replace("_", "/")

@@ -1,7 +1,7 @@
-"""Join deltas that have piled up.
+"""Join deltas that a slow reader has not taken yet.
 
-A client that is slower than the model has many small deltas waiting. Sent one by one, each takes a frame; joined, they
-take one. Every encoder uses this, so a slow reader is treated the same on every wire. The run log uses it too: it keeps
+A client that is slower than the model has many small deltas waiting. Each would take a frame; joined, they take one.
+Every encoder uses this module, so a slow reader is treated the same on every wire. The run log uses it, too: it keeps
 old deltas joined, with the length of each, so that a reader can still resume between them.
 """
 
@@ -17,7 +17,7 @@ AnyDelta: TypeAlias = Delta | MemberDelta
 ANY_DELTAS = (*DELTAS, MemberDelta)
 
 MAX_PIECE = 255
-"""The longest delta, in characters, that can be joined with its length kept: one byte stores the length."""
+"""The longest delta, in characters, whose length is kept when it is joined, because one byte stores the length."""
 
 
 def merged(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
@@ -50,17 +50,17 @@ def is_continued_by(first: AnyDelta, second: AnyDelta) -> bool:
 
 
 def count_pieces(event: Event) -> int:
-    """The number of the log's events that this one stands for."""
+    """Return the number of the log's events that this event stands for."""
     return (len(event.lengths) or 1) if isinstance(event, ANY_DELTAS) else 1
 
 
 def keeps_lengths(delta: AnyDelta) -> bool:
-    """Whether `join` may be given this delta."""
+    """Whether this delta may be passed to `join`."""
     return bool(delta.lengths) or len(delta.text) <= MAX_PIECE
 
 
 def join(deltas: Sequence[AnyDelta]) -> AnyDelta:
-    """Join deltas of one text into one that keeps the length of each. `keeps_lengths` must be true for each."""
+    """Join deltas of one text into one delta that keeps the length of each. `keeps_lengths` must be true for each."""
     if len(deltas) == 1:
         return deltas[0]
     lengths = b"".join(delta.lengths or bytes((len(delta.text),)) for delta in deltas)
@@ -75,7 +75,7 @@ def cut(delta: AnyDelta, pieces: int) -> tuple[AnyDelta, AnyDelta]:
 
 
 def without_lengths(delta: AnyDelta) -> AnyDelta:
-    """The delta as if it had arrived in one piece."""
+    """Return the delta as if it had arrived in one piece."""
     return _made(delta, delta.text, b"") if delta.lengths else delta
 
 

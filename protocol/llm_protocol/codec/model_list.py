@@ -1,7 +1,7 @@
 """Read a vendor's model list. Wires differ only in the names of the fields.
 
-A field that is missing or has an unexpected type is left out. An entry without a name is skipped, unless no entry has
-one. A list with something new in it therefore remains usable.
+A field that is missing or has an unexpected type is left out. An entry without a name is skipped, unless all entries
+lack one. So a list with unknown additions remains usable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llm_protocol.errors import ProtocolError
 from llm_protocol.requests import RequestType
 
 _YEAR_10_000 = 253_402_300_800
-"""The earliest time that counts, in seconds since the epoch. Earlier values are errors."""
+"""The largest valid time, in seconds since the epoch: the year 10,000. Larger values are errors."""
 
 
 @final
@@ -65,7 +65,7 @@ class ModelEntry:
         return ModelEntry(self.fields.get(name))
 
     def request_types(self, name: str, meaning: Mapping[str, Collection[RequestType]]) -> frozenset[RequestType] | None:
-        """The request types of the model, from a list of the vendor's terms. ``None`` if none of them is known."""
+        """Return the request types of the model, from a list of the vendor's terms. ``None`` if no term is known."""
         words: Any = self.fields.get(name)
         if not isinstance(words, list) or not words:
             return None
@@ -81,7 +81,7 @@ def read_models(
     may_be_missing: bool = False,
 ) -> ModelPage:
     """Read a page of a list. ``field`` contains the models; entries without an id are skipped. ``next_page`` returns
-    what the request for the next page needs. Raises `ProtocolError` if the page is not a list.
+    the argument for the request of the next page. Raises `ProtocolError` if the page is not a list.
     """
     try:
         page = decode_object(body)

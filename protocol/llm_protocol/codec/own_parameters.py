@@ -21,7 +21,7 @@ from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest, Pa
 R = TypeVar("R", bound=AnyRequest)
 
 _OTHER_NAMES: Final = {CHAT: {"max_completion_tokens": "max_output_tokens"}}
-"""Names beside those in the table."""
+"""Names that wires use in addition to those in the table."""
 
 
 def _names(wire: str, inside: str = "") -> Mapping[str, str]:
@@ -37,7 +37,7 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
     **{wire: _names(wire) for wire in (CHAT, RESPONSES, ANTHROPIC, COHERE)},
     "cerebras": _names(CHAT),
 }
-"""By dialect: its own names of our parameters. Gemini's are inside ``generationConfig``."""
+"""The wire's own names of our parameters, by dialect. Gemini's are inside ``generationConfig``."""
 
 _GEMINI: Final = _names(GEMINI, "generationConfig.")
 _THINKING: Final = (("thinkingLevel", "reasoning_effort"), ("thinkingBudget", "reasoning_budget"))
@@ -72,8 +72,8 @@ def _with(parameters: Parameters, found: JsonObject, dialect: str, rest: JsonObj
 
 
 def _of_gemini(extra: JsonObject, parameters: Parameters) -> tuple[JsonObject, JsonObject]:
-    """Most of Gemini's parameters are inside ``generationConfig``. Only one of a level and a budget for thinking may be
-    set.
+    """Move Gemini's parameters, most of which are inside ``generationConfig``. A thinking level and a thinking budget
+    exclude each other.
     """
     config = extra.get("generationConfig")
     if not isinstance(config, dict):

@@ -1,7 +1,7 @@
-"""What the client sides of all wires share when they encode a request.
+"""The parts of request encoding that the client sides of all wires share.
 
-``dialect`` is the name of the wire, the key of its fields in ``extra``. ``vendor`` is the recipient's name in messages.
-`codec.fields` checks the parameters.
+``dialect`` is the name of the wire, the key of its fields in ``extra``. ``vendor`` is the recipient's name in
+messages. `codec.fields` checks the parameters.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from llm_protocol.requests import Parameters, says_nothing
 
 
 def own_fields(extra: Mapping[str, JsonObject] | None, dialect: str) -> JsonObject:
-    """The ``extra`` fields of a part, tool or message for ``dialect``. Not a copy."""
+    """Return the ``extra`` fields of a part, tool or message for ``dialect``. The result is not a copy."""
     return extra.get(dialect, {}) if extra else {}
 
 
 def own_value(block: Opaque | HostedTool, where: str, dialect: str, vendor: str) -> JsonObject:
-    """A block or hosted tool, unchanged. Raises `UnsupportedError` if it belongs to another dialect."""
+    """Return a block or hosted tool unchanged. Raises `UnsupportedError` if it belongs to another dialect."""
     if block.dialect == dialect:
         return block.value
     what = "a hosted tool" if isinstance(block, HostedTool) else "a block"

@@ -1,4 +1,4 @@
-"""What the server sides of all wires share when they stream a response to a client."""
+"""The parts of response streaming that the server sides of all wires share."""
 # ruff: noqa: B027  (hooks that most wires leave empty)
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class StreamEncoder(ABC):
 
     @abstractmethod
     def _delta(self, event: Delta, count: int) -> None:
-        """Hook: more of an item's text, which stands for ``count`` deltas of the run."""
+        """Hook: more text of an item. The delta stands for ``count`` deltas of the run."""
 
     @abstractmethod
     def _item_done(self, event: ItemDone) -> None:

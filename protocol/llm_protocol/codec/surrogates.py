@@ -1,8 +1,8 @@
 r"""Characters that are cut in two: half of a surrogate pair at the end of one piece of a stream, half in the next.
 
-Tokenisers split an emoji into tokens, and servers that write JSON in ASCII send ``"\ud83d"`` and then ``"\ude00"``.
-Neither half is a character. `PairJoiner` moves the first half to the second in the JSON text, so that no wire's decoder
-ever sees half a pair.
+Tokenizers split an emoji into tokens, and servers that write JSON in ASCII send ``"\ud83d"`` and then ``"\ude00"``.
+Neither half is a character. `PairJoiner` moves the first half to the second in the JSON text, so that no wire's
+decoder ever sees half a pair.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Ask a vendor how many tokens a request has: the ordinary request body, reduced to what is counted."""
+"""Ask a vendor how many tokens a request has. The question is the ordinary request body, reduced to the fields that
+are counted.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from llm_protocol.errors import ProtocolError
 
 
 def counted_fields(wire: WireRequest, names: Container[str]) -> dict[str, msgspec.Raw]:
-    """Of the JSON body of ``wire`` the fields called ``names``: those that a vendor counts."""
+    """Return the fields of ``wire``'s JSON body that are called ``names``: those that a vendor counts."""
     body = msgspec.json.decode(wire.body, type=dict[str, msgspec.Raw])
     return {name: value for name, value in body.items() if name in names}
 

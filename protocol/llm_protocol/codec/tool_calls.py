@@ -1,9 +1,9 @@
 """Assemble streamed tool calls: which piece belongs to which call, and what the arguments are.
 
-One accumulator serves every wire. Pieces are joined by index, else by id, else by order. Real servers leave out any of
-these, send ids or names again, and repeat arguments, in full or from the start each time. All of that is handled here
-and nowhere else. A call whose arguments are not one JSON value ends the response with `InvalidToolCall`: two texts
-glued together are never taken for arguments.
+One accumulator serves every wire. Pieces are joined by index, else by id, else by order. Real servers leave out any
+of these, send ids or names again, and repeat arguments, in full or from the start each time. Only this module handles
+that. A call whose arguments are not one JSON value ends the response with `InvalidToolCall`: two concatenated texts
+are never taken for arguments.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class InvalidToolCall(WireError):  # noqa: N818  (it says what is wrong, as its 
 
 
 def is_json(text: str) -> bool:
-    """Whether ``text`` is exactly one JSON value; NaN and lone surrogates are let pass, as elsewhere."""
+    """Whether ``text`` is exactly one JSON value. NaN and lone surrogates are accepted, as elsewhere."""
     try:
         msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError):
@@ -45,7 +45,7 @@ def is_json(text: str) -> bool:
 
 
 def checked_call(call: ToolCall) -> ToolCall:
-    """Return a complete call; without arguments, they are ``{}``. Raises `InvalidToolCall`."""
+    """Return the call if it is valid. Missing arguments become ``{}``. Raises `InvalidToolCall`."""
     if call.arguments.strip() in ("", "null"):
         call = msgspec.structs.replace(call, arguments="{}")
     if not call.name:
@@ -56,7 +56,7 @@ def checked_call(call: ToolCall) -> ToolCall:
 
 
 class CallPiece(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What one event contains of one call. Empty strings mean nothing.
+    """The piece of one call that an event contains. Empty strings mean that the event has no such field.
 
     ``is_alone`` is false for a piece that came together with other calls' pieces, in one list.
     """
@@ -70,7 +70,7 @@ class CallPiece(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @final
 class PendingCall:
-    """One call, as far as it came. A custom call's input is free text; a function's arguments are JSON."""
+    """One call, as far as it has arrived. A custom call's input is free text; a function's arguments are JSON."""
 
     __slots__ = (
         "_appended", "_dialect", "_pending", "_repeated", "_sent", "custom", "fields", "id", "is_done", "is_indexed",
@@ -86,19 +86,19 @@ class PendingCall:
         self.name = ""
         self.signature: str | None = None
         self.fields: JsonObject = {}
-        """Those that only clients of this wire know."""
+        """The fields that only clients of this wire know."""
         self.item: int | None = None
-        """The item that followers know it by, once it is announced."""
+        """The index of the call's item, once followers know of it."""
         self._appended = TextBuffer()
         self._repeated: str | None = ""
-        """The arguments if every piece so far repeats them from the start; ``None`` once one did not."""
+        """The arguments if every piece so far repeats them from the start; ``None`` once a piece did not."""
         self._pending = ""
         """Text that is held back, because it may be a repetition, or ``null``."""
         self._sent = False
 
     @property
     def extra(self) -> CallExtra | None:
-        """The fields that only clients of this wire know, as a part has them."""
+        """Return the fields that only clients of this wire know, in the form of a part's ``extra``."""
         return {self._dialect: dict(self.fields)} if self.fields else None
 
     @property
@@ -107,11 +107,11 @@ class PendingCall:
         return bool(self._appended)
 
     def is_whole(self) -> bool:
-        """Whether the arguments are one JSON value as they stand."""
+        """Whether the arguments so far are one JSON value."""
         return not self.custom and self._final() is not None and self.has_arguments
 
     def add(self, text: str) -> None:
-        """Take a piece of the arguments into account."""
+        """Add a piece of the arguments."""
         if not text:
             return
         if not self.custom and self._repeated is not None:
@@ -121,7 +121,7 @@ class PendingCall:
         self._pending += text
 
     def tellable(self) -> str:
-        """The text that followers can be sent now. It is returned once."""
+        """Return the text that followers can receive now. Each text is returned once."""
         text = self._pending
         if self.custom or not text:
             return ""
@@ -143,7 +143,7 @@ class PendingCall:
         return again if again is not None and is_json(again) else None
 
     def finish(self) -> tuple[str, str]:
-        """The whole arguments, and the part of them that was not reported yet. Raises `InvalidToolCall`."""
+        """Return the complete arguments, and the part of them that was not reported yet. Raises `InvalidToolCall`."""
         whole = self._final()
         if whole is None:
             raise InvalidToolCall("the arguments of a tool call are not one JSON value")
@@ -153,12 +153,12 @@ class PendingCall:
 
     @property
     def text(self) -> str:
-        """The arguments, or a custom call's input, as far as they came."""
+        """Return the arguments, or a custom call's input, as far as they have arrived."""
         return self._appended.text()
 
 
 PartOfCall: TypeAlias = Callable[[PendingCall, str], ToolCall | Opaque]
-"""Makes the whole part of a call from it and its arguments."""
+"""Returns the complete part of a call, from the call and its arguments."""
 
 
 @final
@@ -166,7 +166,7 @@ class ToolCalls:
     """The calls of one response, in order.
 
     ``begin`` starts an item and returns its index; ``emit`` takes an event. ``prefix`` begins the ids of calls that
-    came without one.
+    arrived without one.
     """
 
     __slots__ = ("_begin", "_by_id", "_by_index", "_dialect", "_emit", "_prefix", "made")
@@ -189,7 +189,7 @@ class ToolCalls:
     def add(
         self, piece: CallPiece, *, custom: bool = False, signature: str | None = None, extra: JsonObject | None = None
     ) -> PendingCall:
-        """Take a piece into account and tell followers what is certain of its call by now. Returns that call."""
+        """Add a piece, and report the part of its call that is certain now. Returns the call."""
         call = self._find(piece) or self._make(piece, custom=custom)
         if call.is_done:
             return call  # a repetition of what was told whole
@@ -234,7 +234,9 @@ class ToolCalls:
         return None if not piece.is_alone or _begins_anew(last, piece, is_indexed=False) else last
 
     def announce(self) -> None:
-        """Something else begins: a name may come in pieces, but not past that."""
+        """Announce the calls whose names are complete, because something else begins: a name may arrive in pieces,
+        but not after that.
+        """
         for call in self.made:
             self._announce(call)
 
@@ -250,11 +252,11 @@ class ToolCalls:
             self._emit(ToolCallDelta(call.item, text))
 
     def close(self, part: PartOfCall, *, cut: bool, drop_last: bool = False) -> None:
-        """End all calls. ``part`` makes the whole part of a call from it and its arguments.
+        """End all calls. ``part`` returns the complete part of a call from the call and its arguments.
 
-        ``cut``: the response hit a length limit. Then calls that are not whole are left out: half a call is never
-        handed over as one. Else they raise `InvalidToolCall`. ``drop_last``: on this wire a call that was cut looks
-        whole, so the last one is left out of a cut response.
+        ``cut``: the response hit a length limit. Then incomplete calls are left out, because half a call is never
+        reported as one. Otherwise they raise `InvalidToolCall`. ``drop_last``: on this wire a truncated call looks
+        complete, so the last call of a truncated response is left out.
         """
         for call in self.made:
             is_doubtful = drop_last and call is self.made[-1]
@@ -278,9 +280,9 @@ class ToolCalls:
 
 
 def _begins_anew(call: PendingCall, piece: CallPiece, *, is_indexed: bool) -> bool:
-    """Whether a piece with ``call``'s index, or right behind it, opens another call.
+    """Whether a piece with the index of ``call``, or right behind it, begins another call.
 
-    Servers repeat a name, change an id from piece to piece, or count all their calls 0.
+    Servers repeat a name, change an id from piece to piece, or give all their calls the index 0.
     """
     if not piece.name:
         return bool(piece.id) and not is_indexed and call.is_whole()

@@ -1,7 +1,7 @@
 """Read and write embeddings in JSON one by one, so that no step takes long however many there are.
 
-One call of the decoder for a 60 MB response would block the event loop for a fifth of a second, and encoding it for the
-client would block as long again. Embeddings are therefore declared as ``msgspec.Raw``, which the decoder skips.
+One call of the decoder for a 60 MB response would block the event loop for a fifth of a second, and encoding it for
+the client would block as long again. So embeddings are declared as ``msgspec.Raw``, which the decoder skips.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from llm_protocol.content import JsonObject
 from llm_protocol.embedding import Embedding
 
 MAX_NUMBERS = 16_000_000
-"""Numbers of all embeddings of a response: more than 64 MB of base64 have. OpenAI's largest answer, 2,048 times 3,072,
-has six million."""
+"""The most numbers in all embeddings of a response: more than 64 MB of base64 contain. OpenAI's largest response,
+2,048 embeddings of 3,072 numbers, has six million.
+"""
 
 VECTOR_LIMITS = LIMITS._replace(values=MAX_NUMBERS)
-"""What the JSON of such a response may have."""
+"""The JSON limits of such a response."""
 
 MAX_DIMENSIONS = 100_000
-"""Numbers of one embedding."""
+"""The most numbers of one embedding."""
 
 _LONGEST = MAX_DIMENSIONS * 4 * 4 // 3 + 6
-"""Bytes of its base64, with quotes."""
+"""The most bytes of one embedding in base64, with quotes."""
 
 _DECODER: JsonDecoder[list[float]] = JsonDecoder(list[float])
 _ENCODER = msgspec.json.Encoder()
@@ -50,9 +51,9 @@ def embedding_of(raw: msgspec.Raw) -> Embedding:
 
 
 def encode_with_list(body: JsonObject, name: str, items: Iterable[object]) -> bytes:
-    """The JSON of ``body`` in which the empty list called ``name``, wherever it stands, has ``items``.
+    """Return the JSON of ``body``, in which the empty list ``name``, at any depth, is replaced by ``items``.
 
-    Each is encoded by itself, in a loop in Python on purpose: between its steps another thread may run.
+    Each item is encoded by itself, in a loop in Python on purpose: another thread may run between the steps.
     """
     pieces: list[bytes] = []
     for item in items:

@@ -16,7 +16,7 @@ from llm_protocol.response import FinishReason, Usage
 
 @final
 class WholeBody:
-    """Collects the body, at most ``max_bytes``, and decodes it at its end. Half a body fails as ``truncated`` or
+    """Collects the body, at most ``max_bytes``, and decodes it at its end. A truncated body fails as ``truncated`` or
     ``protocol``, as the dialect decides.
     """
 
@@ -29,16 +29,16 @@ class WholeBody:
 
     @property
     def is_whole(self) -> bool:
-        """Always: nothing is reported before the end."""
+        """Always true: nothing is reported before the end."""
         return True
 
     @property
     def ignored(self) -> set[str]:
-        """None: these bodies are read as they are, or not at all."""
+        """Always empty: these bodies are decoded strictly."""
         return set()
 
     def feed(self, data: bytes) -> list[Event]:
-        """Nothing yet, or the failure of a body that is too long."""
+        """Return no events, or the failure of a body that is too long."""
         if self._over:
             return []
         if len(self._body) + len(data) > self._max_bytes:
@@ -59,7 +59,7 @@ class WholeBody:
 def embedded(
     request: EmbeddingRequest, vectors: tuple[Embedding, ...], *, started: Started, usage: Usage | None
 ) -> list[Event]:
-    """The events of embeddings, one for each text and in order. Any other number of embeddings is an error."""
+    """Return the events of embeddings, one for each text and in order. A wrong number of embeddings is an error."""
     found = sum(map(bool, vectors))
     if not found == len(vectors) == len(request.inputs):
         return [misread(f"{len(request.inputs)} texts were sent, {found} embeddings came back")]

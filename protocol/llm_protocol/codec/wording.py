@@ -1,4 +1,4 @@
-"""Rephrase msgspec's validation errors for people: what is wrong, and what would be right."""
+"""Rephrase msgspec's validation errors for people: the mistake, and the value that would be right."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def in_words(what: str, kinds: Mapping[str, str] = KINDS) -> str:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """``; did you mean "x"?`` when something known looks like ``word``, else the empty text."""
+    """Return ``; did you mean "x"?`` if a known word looks like ``word``, else an empty text."""
     import difflib
 
     close = difflib.get_close_matches(word[:64], list(known), n=1)
@@ -54,18 +54,18 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def not_one_of(value: str, type_: Any, path: str) -> str:
-    """Which words may stand at ``path`` (``.a.b[0]``) of ``type_`` instead of ``value``."""
+    """Return the words that are allowed at ``path`` (``.a.b[0]``) of ``type_`` in place of ``value``, as text."""
     names = list(dict.fromkeys(name for kind in _at(type_, path) for name in _choices(kind)))
     return f"not one of {', '.join(names)}{suggestion(value, names)}"
 
 
 def fields_at(type_: Any, path: str) -> list[str]:
-    """The names that the object at ``path`` of ``type_`` may have."""
+    """Return the field names that the object at ``path`` of ``type_`` may have."""
     return [field.encode_name for kind in _at(type_, path) for field in _fields(kind)]
 
 
 def _at(type_: Any, path: str) -> list[Any]:
-    """What may stand at ``path``, unions taken apart."""
+    """Return the types that are allowed at ``path``, with unions taken apart."""
     found = _apart(type_)
     for step in _STEP.finditer(path):
         found = [inner for kind in found for inner in _inside(kind, step[1])]
@@ -73,7 +73,7 @@ def _at(type_: Any, path: str) -> list[Any]:
 
 
 def _inside(kind: Any, name: str | None) -> list[Any]:
-    """What may stand in the field ``name``, or at an index where it is ``None``."""
+    """Return the types that are allowed in the field ``name``; for ``None``, at an index."""
     if name is not None:
         return [inner for field in _fields(kind) if field.encode_name == name for inner in _apart(field.type)]
     kinds = [inner for inner in get_args(kind) if inner is not ...]
@@ -93,7 +93,7 @@ def _apart(kind: Any) -> list[Any]:
 
 
 def _choices(kind: Any) -> list[str]:
-    """The words that a type allows: an enumeration's, or a literal's."""
+    """Return the words that a type allows: the values of an enumeration or a literal."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return [str(choice.value) for choice in kind]
     return [str(word) for word in get_args(kind)] if get_origin(kind) is Literal else []

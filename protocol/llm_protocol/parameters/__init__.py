@@ -1,4 +1,4 @@
-"""What happens to parameters that a target does not support: one table, and the functions that apply it."""
+"""The handling of parameters that a target does not support: one table, and the functions that apply it."""
 
 from llm_protocol.parameters.adapt import Adapted, adapt, refuse_lossy
 from llm_protocol.parameters.models import stops_reasoning

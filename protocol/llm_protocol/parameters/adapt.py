@@ -1,7 +1,8 @@
-"""What becomes of a request at a target: the adjusted request, what was changed, and how its answer is put right. Pure.
+"""Adapt a request to a target: the adjusted request, the list of changes, and the filters that undo them in the
+response. Pure.
 
-Everything is looked up in `llm_protocol.parameters.table`. What cannot be kept raises `UnsupportedError` with the
-parameter's name, before anything is sent.
+Everything is looked up in `llm_protocol.parameters.table`. A parameter that cannot be kept raises `UnsupportedError`
+with its name, before anything is sent.
 """
 
 from __future__ import annotations
@@ -45,12 +46,13 @@ _TOOL_FIELDS: Final = frozenset(("parallel_tool_calls",))
 
 _WITHOUT_TEXT: Final = frozenset(("user",))
 """The only parameters of requests whose response has no text: embeddings, and images of models that are not chat
-models."""
+models.
+"""
 
 
 class Adapted(NamedTuple):
-    """``request`` is what is sent to the target. ``filters`` create the filters for the events of its response; a
-    filter serves one response only.
+    """``request`` is sent to the target. ``filters`` create the filters for the events of its response; a filter
+    serves one response only.
     """
 
     request: AnyRequest
@@ -92,7 +94,7 @@ class _Work:
         self._filters: list[Callable[[], EventFilter]] = []
 
     def adapted(self, request: AnyRequest) -> Adapted:
-        """Return ``request`` with what was adjusted and the filters for its response."""
+        """Return ``request`` with its adjustments and the filters for its response."""
         if request.forwarded and self._wire != self._target.wire:
             request = msgspec.structs.replace(request, forwarded={})
         return Adapted(request, tuple(self._adjusted), tuple(self._filters))
@@ -129,7 +131,7 @@ class _Work:
         return [row for row in CANONICAL if getattr(self._given, row.name) not in (None, ())]
 
     def _betas(self, changed: JsonObject) -> None:
-        """Header fields of another wire are removed, as are the body fields that they enable."""
+        """Remove the header fields of another wire, and the body fields that they enable."""
         headers = self._given.headers
         if headers and self._wire != self._target.wire:
             changed["headers"] = {}
@@ -171,8 +173,8 @@ class _Work:
             self._note(row, Adjustment(row.name, "rewritten", "its SHA-256"))
 
     def _stop(self, row: Parameter, stops: tuple[str, ...], changed: JsonObject) -> None:
-        """Send as many stop sequences as the target accepts. If there are more, the runtime ends the response at all of
-        them.
+        """Send as many stop sequences as the target accepts. If there are more, the runtime itself ends the response
+        at any of them.
         """
         limits = self._target.limits
         if row.cell(self._target).action != "send" or not self._takes.stops:
@@ -356,8 +358,8 @@ class _Work:
 
 
 def _is_plain(request: ChatRequest) -> bool:
-    """Whether there is nothing but text and functions: nothing of a hosted, custom or grouped tool, which only some
-    vendors have, and for which the conversation is searched several times.
+    """Whether the request has only text and functions. Otherwise the conversation is searched several times for
+    hosted, custom and grouped tools, which only some vendors have.
     """
     if not all(isinstance(tool, Tool) for tool in request.tools):
         return False
@@ -372,7 +374,7 @@ def _check_inputs(request: EmbeddingRequest, target: RequestTarget) -> None:
 
 
 def _taken(request: LLMRequest, target: RequestTarget) -> frozenset[str] | None:
-    """The parameters that such a request may have at the target; ``None``: all."""
+    """Return the parameters that a request of this type may have at the target; ``None``: all."""
     match request.request_type:
         case RequestType.EMBEDDING:
             return _WITHOUT_TEXT

@@ -1,6 +1,6 @@
-"""The conversation in the form that a vendor accepts. Pure; the content of the messages does not change. Results are
-moved directly behind the turn whose calls they answer. Names and ids are rewritten in accepted characters. Empty texts
-are removed if the vendor refuses them.
+"""Put the conversation into the form that a vendor accepts. Pure; the content of the messages does not change.
+Results are moved directly behind the turn whose calls they answer. Names and ids are rewritten in accepted
+characters. Empty texts are removed if the vendor refuses them.
 
 For images, documents and audio see `llm_protocol.parameters.media`.
 """
@@ -21,7 +21,7 @@ from llm_protocol.parameters.targets import FormLimits, RequestTarget
 
 
 class Fitted(NamedTuple):
-    """The messages, and the changes that are reported to the caller."""
+    """The fitted messages, and the changes that are reported to the caller."""
 
     messages: tuple[Message, ...]
     adjusted: tuple[Adjustment, ...] = ()
@@ -35,8 +35,9 @@ def fit_messages(
     is_own: bool = False,
     reads_documents: bool = True,
 ) -> Fitted:
-    """The conversation within the limits of ``target``; ``names`` are the tools' names that were rewritten. ``is_own``
-    and ``reads_documents``: see `fit_media`. Raises `UnsupportedError` if nothing remains of it.
+    """Return the conversation within the limits of ``target``. ``names`` are the tools' names that were rewritten.
+    ``is_own`` and ``reads_documents``: see `fit_media`. Raises `UnsupportedError` if nothing remains of the
+    conversation.
     """
     limits = target.limits
     adjusted: list[Adjustment] = []
@@ -57,8 +58,8 @@ def fit_messages(
 
 
 def without_hosted(messages: tuple[Message, ...], wire: str) -> Fitted:
-    """The conversation without the blocks of another vendor's hosted tools: no other model can read them, and the text
-    that resulted remains. What the user sent is not changed.
+    """Return the conversation without the blocks of another vendor's hosted tools. No other model can read them; the
+    text that the model wrote from them remains. Content of the user is not changed.
     """
     if not any(isinstance(part, Opaque) for message in messages for part in message.content):
         return Fitted(messages)
@@ -77,7 +78,8 @@ def without_hosted(messages: tuple[Message, ...], wire: str) -> Fitted:
 
 
 _MEANT: Final = frozenset(("compaction", "compaction_summary", "context_compaction", "item_reference"))
-"""Blocks that replace part of the conversation. A vendor that cannot read one does not get the request."""
+"""Blocks that replace part of the conversation. If the vendor cannot read such a block, it does not get the request.
+"""
 
 
 def _is_hosted(message: Message, part: Part, wire: str, calls: set[object]) -> bool:

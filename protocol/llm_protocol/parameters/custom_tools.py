@@ -18,7 +18,7 @@ RESPONSES: Final = "openai_responses"
 WIRES: Final = (CHAT, RESPONSES)
 
 INPUT: Final = "input"
-"""The function's one argument."""
+"""The name of the function's one argument."""
 
 
 class CustomTool(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +79,7 @@ def as_function(tool: CustomTool) -> Tool:
 
 
 def read_call(part: Part) -> tuple[str, str, str] | None:
-    """Id, name and input of a custom call of an earlier turn."""
+    """Return the id, name and input of a custom call of an earlier turn; ``None`` for another part."""
     if not isinstance(part, Opaque):
         return None
     value = part.value
@@ -94,7 +94,7 @@ def read_call(part: Part) -> tuple[str, str, str] | None:
 
 
 def write_call(id_: str, name: str, text: str, wire: str) -> Opaque:
-    """A custom call in the form of one of the two wires."""
+    """Return a custom call in the form of one of the two wires."""
     if wire == CHAT:
         return Opaque(dialect=CHAT, value={"id": id_, "type": "custom", "custom": {"name": name, "input": text}})
     item = {"type": "custom_tool_call", "id": f"ctc_{id_}", "call_id": id_, "name": name, "input": text}
@@ -119,7 +119,9 @@ def _read_result(part: Part) -> ToolResult | None:
 
 
 def fit_custom_calls(messages: tuple[Message, ...], wire: str) -> tuple[Message, ...]:
-    """The conversation with custom calls and their results in the target's form: its own, or a function's."""
+    """Return the conversation with custom calls and their results in the target's form: its own, or that of a
+    function.
+    """
     return tuple(_fit(message, wire) if message.role in ("assistant", "tool") else message for message in messages)
 
 

@@ -1,4 +1,4 @@
-"""Tools, tool choice and response format: how they are adapted to a target, which depends on their values."""
+"""Adapt tools, tool choice and response format. Their values decide how."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ JSON_ORDER: Final = (
 
 
 class Tools(NamedTuple):
-    """``custom``: names of functions that stand for custom tools. ``names``: the client's name of each tool that was
-    renamed -> the name that it was given.
+    """The adapted tools. ``custom``: names of functions that stand for custom tools. ``names``: the client's name of
+    each renamed tool -> its new name.
     """
 
     tools: tuple[Tool | HostedTool, ...]
@@ -136,7 +136,9 @@ def _is_custom(tool: Tool | HostedTool, name: str | None) -> bool:
 def _alike(
     tools: list[Tool | HostedTool], target: RequestTarget, adjusted: list[Adjustment]
 ) -> list[Tool | HostedTool]:
-    """Some vendors have one setting for all tools: whether calls must match their schemas."""
+    """Give all tools the same strictness, for vendors with one setting for all: whether calls must match their
+    schemas.
+    """
     strictness = {tool.strict for tool in tools if isinstance(tool, Tool)} - {None}
     if target.limits.strict_apart or len(strictness) < 2:
         return tools
@@ -194,7 +196,9 @@ def _renamed(tool: Tool | HostedTool, names: Mapping[str, str]) -> Tool | Hosted
 
 
 class Format(NamedTuple):
-    """``is_emulated``: the model is only instructed to write JSON, and the response has to be checked."""
+    """The adapted format. ``is_emulated``: the model is only instructed to write JSON, and the response has to be
+    checked.
+    """
 
     form: ResponseFormat | None
     is_emulated: bool = False

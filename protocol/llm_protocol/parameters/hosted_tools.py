@@ -19,8 +19,8 @@ GEMINI: Final = "gemini"
 
 
 class WebSearch(msgspec.Struct, frozen=True, kw_only=True):
-    """``location`` is in the form that OpenAI and Anthropic share. ``is_live``: it may fetch pages; otherwise it reads
-    the vendor's own copies.
+    """A web search. ``location`` is in the form that OpenAI and Anthropic share. ``is_live``: the search may fetch
+    pages; otherwise it reads the vendor's own copies.
     """
 
     allowed: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
 """Images, documents and audio in a conversation, in the form and the place that a vendor accepts. Pure.
 
-A text document becomes text if the vendor does not accept documents. Media that it accepts in a user's turn only are
-moved there from a tool's result. Any other media are refused by name. On its own wire a part is sent unchanged: the
-vendor decides.
+A text document becomes text if the vendor does not accept documents. Media that the vendor accepts only in a user's
+turn are moved there from a tool's result. Any other media are refused, with an error that names them. On its own wire
+a part is sent unchanged: the vendor decides.
 """
 
 from __future__ import annotations
@@ -121,12 +121,14 @@ class _Fit:
 
 
 def _kind(part: Document | Audio, plain: str) -> str:
-    """The media type, unless the general word describes it."""
+    """Return the media type; for a plain type, return ``plain``."""
     return plain if part.media_type in (None, "application/pdf") else f"{part.media_type}"
 
 
 def as_text(document: Document, where: str) -> Text:
-    """A text document as a text with marks for its beginning and end. Raises `UnsupportedError`."""
+    """Convert a text document to a text with marks at its beginning and end. Raises `UnsupportedError` if its bytes
+    are not text.
+    """
     text = text_of_document(document)
     if text is None:
         raise unsupported(where, f"{where}: the document is not text in UTF-8")

@@ -1,4 +1,4 @@
-"""Which parameters one model accepts at a target, and the nearest values to those requested."""
+"""The parameters that one model accepts at a target, and the nearest values to those requested."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from llm_protocol.requests import ChatRequest, LLMRequest, Parameters
 
 
 class ModelTakes(NamedTuple):
-    """``efforts``: those that it can be told, from least to most; empty where it is not graded, ``None``: any word.
-    ``budgets``: the least and the most thinking tokens that it can be told; ``None``: it does not count.
-    ``budget_of``: what stands for an effort where it counts only. ``zero_is_off``: whether the wire says "do not think"
-    by a budget of 0, whatever the model counts. ``within_output``: whether a budget must leave room
-    in ``max_output_tokens``. ``both``: whether it can be told an effort beside a budget. ``has_off``: whether thinking
-    can be turned off. ``samples``: whether it takes ``temperature``, ``top_p`` and ``top_k``;
-    ``only_samples_unthinking``: only while it does not think, which ``default_effort`` says it does unasked.
-    ``stops``: whether it takes stop sequences. ``documents``: whether it takes documents, as far as is known.
-    ``parallel_calls``: the same of several tool calls at once. ``choices``: whether it gives several in one response.
+    """The settings that a model accepts.
+
+    ``efforts``: the efforts, from least to most; empty if the model has none, ``None`` if it accepts any word.
+    ``budgets``: the least and the most thinking tokens; ``None`` if it has no budget. ``budget_of``: the budget for
+    an effort, if it has budgets only. ``zero_is_off``: whether the wire turns thinking off by a budget of 0, whatever
+    budgets the model has. ``within_output``: whether a budget must leave room in ``max_output_tokens``. ``both``:
+    whether an effort and a budget can be combined. ``has_off``: whether thinking can be turned off. ``samples``:
+    whether the model accepts ``temperature``, ``top_p`` and ``top_k``; ``only_samples_unthinking``: only while it
+    does not think, and ``default_effort`` says whether it thinks by default. ``stops``: whether it accepts stop
+    sequences. ``documents``: whether it accepts documents, as far as is known. ``parallel_calls``: whether it can
+    make several tool calls at once, as far as is known. ``choices``: whether one response can have several choices.
     """
 
     efforts: tuple[str, ...] | None = None
@@ -47,7 +49,7 @@ _ANY_BUDGET: Final = 1_000_000
 
 
 def takes_of(rule: ModelRule, target: RequestTarget, request: LLMRequest) -> ModelTakes:
-    """What the request's model accepts at ``target``."""
+    """Return the settings that the request's model accepts at ``target``."""
     thinking = rule.thinking
     has_efforts = not target.limits.only_budgets and "reasoning_effort" not in target.lacks
     graded = has_efforts and (thinking is None or "effort" in thinking or "adaptive" in thinking)
@@ -103,7 +105,7 @@ def stops_reasoning(rule: ModelRule, target: RequestTarget, request: LLMRequest)
 
 
 class FittedReasoning(NamedTuple):
-    """How much to think, in the form that the model accepts."""
+    """How much the model shall think, in the form that it accepts."""
 
     effort: str | None
     budget: int | None
@@ -111,8 +113,8 @@ class FittedReasoning(NamedTuple):
 
 
 def fit_reasoning(given: Parameters, takes: ModelTakes, *, own: bool = False) -> FittedReasoning:
-    """The nearest settings that the model has to those requested, and the changes. ``own``: the client speaks the
-    target's wire, so its budget is not adjusted to its other parameters.
+    """Return the nearest settings that the model has to those requested, and the changes. ``own``: the client uses
+    the target's wire, so its budget is not adjusted to its other parameters.
     """
     effort, budget, output = given.reasoning_effort, given.reasoning_budget, given.max_output_tokens
     if budget is not None and takes.budgets is not None:

@@ -20,7 +20,7 @@ class Used(NamedTuple):
 
 
 CANONICAL: Final = tuple(row for row in ROWS if row.field in Parameters.__struct_fields__)
-"""The rows of the fields of `Parameters`."""
+"""The rows of the table for the fields of `Parameters`."""
 
 
 def name_of(parameter: str, wire: str | None) -> str:

@@ -1,9 +1,9 @@
-"""The table: every parameter of every wire, and what happens to it at every target.
+"""The table: every parameter of every wire, and its handling at every target.
 
 A row is one parameter, with its name on each wire that has it. A cell is one of *send*, *translate*, *leave out* and
-*emulate*, or *refuse*. For targets that a row does not name, its kind decides: a **hint** is left out and reported;
-**meaning** is refused. A field without a row is meaning. `docs/parameters.md` shows the table, and a test sends every
-cell.
+*emulate*, or *refuse*. For targets that a row does not name, its kind decides: a **hint** is left out and reported; a
+parameter with **meaning** is refused. A field without a row counts as having meaning. `docs/parameters.md` shows the
+table, and a test sends every cell.
 
 To add a parameter, add a row; to add a target, name it in the rows whose parameters it supports.
 """
@@ -32,7 +32,7 @@ COHERE: Final = "cohere"
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """What happens to a parameter at one target. ``how`` translates its value; ``words`` describe the change."""
+    """The handling of a parameter at one target. ``how`` translates its value; ``words`` describe the change."""
 
     action: Action
     how: Translation | None = None
@@ -54,7 +54,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     example: Any = None
 
     def cell(self, target: RequestTarget) -> Cell:
-        """Return what happens to the parameter at ``target``."""
+        """Return the handling of the parameter at ``target``."""
         known = None if self.name in target.lacks else self.cells.get(target.name)
         return known or DEFAULTS[self.kind]
 
@@ -398,7 +398,7 @@ _FORM: Final = (
         wires={CHAT: "tools", RESPONSES: "tools", ANTHROPIC: "tools", GEMINI: "tools", COHERE: "tools"},
     ),
 )  # fmt: skip
-"""The response format and the tools, whose values decide; see `llm_protocol.parameters.forms`."""
+"""The response format and the tools. Their values decide; see `llm_protocol.parameters.forms`."""
 
 TOKEN_IDS: Final = _row(
     "input: token ids", "meaning", field="inputs", send="openai responses compatible", wires={CHAT: "input"},
@@ -464,4 +464,4 @@ BY_TYPE: Final = {RequestType.EMBEDDING: _VECTORS, RequestType.IMAGE_GENERATION:
 ROWS: Final = tuple(row for section in SECTIONS.values() for row in section)
 
 LACKABLE: Final = frozenset(row.name for row in ROWS if row not in _FORM)
-"""What `RequestTarget.lacks` may name. For formats and tools a target has fields of its own."""
+"""The names that `RequestTarget.lacks` may contain. Formats and tools have fields of their own in a target."""

@@ -1,7 +1,7 @@
 """The columns of the table: the targets of requests, and their limits.
 
-A vendor's record names its target by one of the keys of `TARGETS`. Lengths are characters. Sources: the vendors'
-documentation and SDK types as of 29 November 2026; a limit that is not documented was seen in the vendor's error.
+A vendor's record names its target by one of the keys of `TARGETS`. Lengths are in characters. Sources are the
+vendors' documentation and SDK types as of 29 November 2026; undocumented limits were seen in vendors' errors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import msgspec
 
 
 class NameLimit(NamedTuple):
-    """The form of a name or id: at most ``length`` characters, each matching ``letters``, the first ``first``."""
+    """The form of a name or id: at most ``length`` characters, each matching ``letters``, the first matching
+    ``first``.
+    """
 
     length: int
     letters: str = "a-zA-Z0-9_-"
@@ -30,9 +32,9 @@ class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
     """A vendor's limits for the form of a request; ``None``: no limit is known."""
 
     user: int | None = None
-    """The most characters of an end user's id; a longer one is sent as its SHA-256."""
+    """The most characters of an end user's id. A longer id is sent as its SHA-256."""
     cache_key: int | None = None
-    """The same for a prompt cache key."""
+    """The most characters of a prompt cache key. A longer key is sent as its SHA-256."""
     tool_name: NameLimit | None = None
     """The form of tool names. Other names are rewritten, and mapped back in the response."""
     schema_name: NameLimit | None = None
@@ -59,21 +61,21 @@ class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
     pictures_in_results: bool = False
     """Whether a tool result may contain images; otherwise they are moved to a user turn after the results."""
     documents_in_results: bool = False
-    """The same for documents."""
+    """Whether a tool result may contain documents; otherwise they are moved to a user turn after the results."""
     documents: frozenset[str] | None = frozenset()
-    """The media types of documents that it accepts; ``None``: the server decides."""
+    """The media types of documents that the target accepts; ``None``: the server decides."""
     text_documents: bool = False
-    """Whether it accepts text documents; otherwise their text replaces them."""
+    """Whether the target accepts text documents; otherwise their text replaces them."""
     document_urls: bool = False
-    """Whether it accepts documents by URL."""
+    """Whether the target accepts documents by URL."""
     audio: frozenset[str] | None = frozenset()
-    """The media types of audio that it accepts; ``None``: the server decides."""
+    """The media types of audio that the target accepts; ``None``: the server decides."""
     audio_urls: bool = False
-    """Whether it accepts audio by URL."""
+    """Whether the target accepts audio by URL."""
     empty_texts: bool = True
     """Whether a text, and a user's turn, may be empty."""
     input_types: frozenset[str] | None = None
-    """The purposes of an embedding that it accepts."""
+    """The purposes of an embedding that the target accepts; ``None``: no limit is known."""
     names_one_tool: bool = True
     """Whether a call of one particular tool can be required; otherwise only that tool is offered."""
     strict_apart: bool = True
@@ -89,22 +91,22 @@ class RequestTarget(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     who: str
-    """Its name in error messages."""
+    """The target's name in error messages."""
     wire: str
     """The dialect's name, the key of its fields in ``extra``."""
     is_open: bool = False
     """Whether fields of its own wire that the table does not have are forwarded, for the server to decide."""
     lacks: frozenset[str] = frozenset()
-    """The parameters that it does not have although its column has them, by the names of their rows."""
+    """The parameters that this target lacks although its column has them, by the names of their rows."""
     has_custom_tools: bool = False
-    """Whether it supports custom tools, whose input is free text."""
+    """Whether the target supports custom tools, whose input is free text."""
     has_namespaces: bool = False
-    """Whether it supports functions in namespaces."""
+    """Whether the target supports functions in namespaces."""
     has_hosted_tools: bool = True
-    """Whether hosted tools of its own wire are forwarded."""
+    """Whether hosted tools of the target's own wire are forwarded."""
     has_choices: bool | None = None
-    """Whether a chat's response can have several choices, if nothing is known of the model. ``None``: the wire has no
-    such thing.
+    """Whether a chat's response can have several choices, if nothing is known about the model. ``None``: the wire has
+    no choices.
     """
     files: str | None = None
     """The vendor that stores the files which can be sent by id: `Media.vendor`."""

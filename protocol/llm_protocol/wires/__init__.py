@@ -13,15 +13,15 @@ from llm_protocol.vendor_profile import VendorProfile
 
 
 class WireFormat(NamedTuple):
-    """An HTTP API format. ``client`` and ``server`` make its two sides, after a vendor's profile where the wire has
-    several speakers.
+    """An HTTP API format. ``client`` and ``server`` return its two sides, adapted to a vendor's profile if several
+    vendors use the wire.
     """
 
     name: str
     client: Callable[[VendorProfile, ModelRules], ClientDialect]
     server: Callable[[VendorProfile], ServerDialect]
     versioned_paths: bool = False
-    """Whether a version begins every path, so that a base URL must not end in one."""
+    """Whether every path begins with a version, so that a base URL must not end in one."""
 
 
 def _openai_chat_client(profile: VendorProfile, rules: ModelRules) -> ClientDialect:

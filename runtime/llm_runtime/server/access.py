@@ -35,7 +35,7 @@ KEY_PROTOCOL = "openai-insecure-api-key."
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
-"""The usual names of it; `Access.is_our_host` knows all addresses."""
+"""The usual names of the loopback interface. `Access.is_our_host` also accepts every loopback address."""
 
 _KEY_IN_QUERY = frozenset(("token", "access_token", "api_key", "apikey", "key"))
 
@@ -44,9 +44,9 @@ class Role(Enum):
     """The role that a request requires of its key."""
 
     CALLER = "caller"
-    """To ask for answers: every key but those for metrics."""
+    """Send requests. Every key has this role, unless it is for metrics only."""
     METRICS = "metrics"
-    """To read what all callers did: an admin's, or one for metrics."""
+    """Read the metrics of all callers. A key with ``admin`` or ``metrics_only`` has this role."""
     ADMIN = "admin"
 
 
@@ -86,13 +86,13 @@ class Access:
             raise HttpError(400, "key_in_query", message, close=True)
 
     def check_key(self, headers: Mapping[str, str], peer_host: str) -> str:
-        """The name of the caller; empty if no keys are configured. Raises `HttpError`."""
+        """Return the name of the caller; empty if no keys are configured. Raises `HttpError`."""
         if not self._keys:
             return ""
         caller = self.owner(_presented(headers))
         if caller is None or self.has_expired(caller):
             refused = self.failed.another(peer_host)
-            if refused is None:  # beyond that it is one line for all
+            if refused is None:  # refused ones are logged as one line, see `FailedLogins`
                 log.warning(
                     "%s from %s", "a wrong key" if _presented(headers) else "a request without a key", peer_host
                 )
@@ -100,7 +100,7 @@ class Access:
         return caller
 
     def check_role(self, caller: str, role: Role) -> None:
-        """Raise `HttpError` where the caller's key is not for this."""
+        """Raise `HttpError` if the caller's key does not have ``role``."""
         if not self._keys or caller in self._admins:
             return
         if role is Role.ADMIN:
@@ -115,11 +115,11 @@ class Access:
         return not self._keys or caller in self._admins
 
     def secret_of(self, caller: str) -> bytes | None:
-        """A secret that only this caller and the runtime know; ``None`` if no keys are configured."""
+        """Return a secret that only this caller and the runtime know; ``None`` if no keys are configured."""
         return next((digest for name, digest in self._keys if name == caller), None)
 
     def has_expired(self, caller: str) -> bool:
-        """Whether the caller's key has expired by the wall clock, which is the clock that ``expires`` is written in."""
+        """Whether the caller's key has expired. Compares ``expires`` with the wall clock."""
         if all(name != caller for name, _ in self._keys) and (self._keys or caller):
             return True
         expires = self._expires.get(caller)
@@ -130,8 +130,8 @@ class Access:
         return origin is not None and origin in self._origins
 
     def is_our_host(self, host: str, local_host: str) -> bool:
-        """Whether ``host`` (a Host field) is loopback, the address itself that was connected to, or configured. No web
-        page can reach a unix socket, so there it may be any.
+        """Whether ``host`` (a Host field) is loopback, the local address of the connection, or configured. On a unix
+        socket any ``host`` is accepted, because no web page can reach it.
         """
         if local_host == UNIX:
             return True
@@ -147,8 +147,8 @@ class Access:
             return False
 
     def owner(self, presented: str) -> str | None:
-        """Return the caller whose key was ``presented``. It is compared with all keys, so that the time reveals
-        nothing.
+        """Return the caller whose key was ``presented``. The key is compared with all configured keys, so that the
+        response time reveals nothing.
         """
         digest, found = _digest(presented), None
         for name, known in self._keys:

@@ -54,7 +54,7 @@ class ListenAddress(msgspec.Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        """The address as a URL; of a unix socket ``unix:PATH``, as curl and nginx have it."""
+        """The address as a URL. A unix socket is ``unix:PATH``, the notation of nginx."""
         if self.unix is not None:
             return f"unix:{self.unix}"
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -62,7 +62,9 @@ class ListenAddress(msgspec.Struct, frozen=True):
 
 
 def address_of(config: Server, listener: socket.socket, *, inherited: bool) -> ListenAddress:
-    """Return the address of ``listener``. ``inherited``: it may differ from that in ``config``."""
+    """Return the address of ``listener``. If the socket was ``inherited``, its address may differ from the one in
+    ``config``.
+    """
     scheme = "http" if config.tls is None else "https"
     if listener.family == socket.AF_UNIX:
         return ListenAddress("", 0, unix=str(listener.getsockname() if inherited else config.unix))
@@ -82,14 +84,14 @@ def server_child(
     siblings: Siblings | None = None,
     shared: SharedResponses | None = None,
 ) -> tuple[ChildSpec[Never], ChildSpec[Never]]:
-    """The two branches of the tree that form the server, in the order they start. Without ``keys``, anyone who can
-    reach the port may send requests.
+    """Return the two branches of the tree that form the server, in the order in which they start. Without ``keys``,
+    anyone who can reach the port may send requests.
 
-    ``on_listening`` is called synchronously each time the listener has started accepting connections. A start fails
-    with `CannotListenError`. ``inherited``: sockets that listen already, in place of ``config``'s address; they are
-    left open. ``reload`` is what ``POST /v1/runtime/reload`` does, ``file`` what it reads. ``siblings``: the other
-    workers, if the process is one of several. ``shared``: where stored responses are that other replicas know, too.
-    Raises `ConfigError` if the certificate is not usable.
+    ``on_listening`` is called synchronously each time the listener has started to accept connections. A start fails
+    with `CannotListenError`. ``inherited`` are sockets that already listen and replace the address in ``config``;
+    they are left open. ``reload`` serves ``POST /v1/runtime/reload``, and ``file`` is the file that it reads.
+    ``siblings`` are the other workers, if there are any. ``shared`` is the Redis storage of responses that all
+    replicas can read. Raises `ConfigError` if the certificate is not usable.
     """
     server_state = ServerState(config, keys, engine, reload, file, siblings, shared)
     sessions = Supervisor(
@@ -124,9 +126,10 @@ class ServerActor:
         self._inherited = inherited
 
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
-        """Accept until asked to stop; then drain, see `ServerState.drain`."""
+        """Accept connections until asked to stop; then drain, see `ServerState.drain`."""
         config = self._server_state.config
-        # Closing a duplicate leaves the socket listening: who comes during a restart waits for the next process.
+        # Closing a duplicate leaves the socket listening: a client that connects during a restart waits for the next
+        # process.
         listeners = [each.dup() for each in self._inherited] or await listen(config, self._port)
         acceptors = [Acceptor(each, self._admit, self._start, self._acceptable_at_once) for each in listeners]
         stopping = trio.Event()
@@ -162,11 +165,11 @@ class ServerActor:
 
     def _acceptable_at_once(self) -> int:
         if self._server_state.siblings is not None:
-            return 1  # all are woken: whoever took all that wait would have all the work
+            return 1  # all workers are woken: the first to accept all waiting connections would get all the work
         return self._server_state.admission.acceptable_at_once
 
     def _admit(self, accepted: socket.socket) -> HttpConnection:
-        """Register a connection, if the connection limit allows one more."""
+        """Register a connection. Raises `HttpError` if the connection limit is reached."""
         tls = self._server_state.tls.layer() if self._server_state.tls is not None else None
         connection = HttpConnection(Socket(accepted, self._server_state.receiver, tls), self._server_state)
         admission = self._server_state.admission
@@ -176,7 +179,9 @@ class ServerActor:
         return connection
 
     async def _start(self, connection: HttpConnection) -> None:
-        """Start the child of a connection. A request that arrived with it has been checked when this returns."""
+        """Start the child of a connection. If a request arrived together with the connection, its key has been
+        checked when this returns.
+        """
         connected, admission = connection.socket, self._server_state.admission
         name = f"connection-{next(_numbers)}"  # never a name that the listener used before a crash
         spec: ChildSpec[Never] = ChildSpec(
@@ -199,7 +204,9 @@ class ServerActor:
 
 
 async def _turn_away(connected: Socket, refused: HttpError) -> None:
-    """Send the reason if it fits into the kernel's buffer. Nothing waits for the client: there are too many already."""
+    """Send the reason if it fits into the kernel's buffer, and close. Does not wait for the client, because too many
+    connections are open already.
+    """
     try:
         await connected.send(encode_response(refused.response(), (NO_SNIFFING,), close=True, bare=False))
     except trio.BrokenResourceError:

@@ -22,7 +22,7 @@ from llm_runtime.server.logins import network_of
 
 
 class AdmittedConnection(Protocol):
-    """A connection, as far as the connection limit is concerned."""
+    """The part of a connection that the connection limit uses."""
 
     @property
     def peer_host(self) -> str:
@@ -30,7 +30,7 @@ class AdmittedConnection(Protocol):
         ...
 
     def evict(self) -> None:
-        """Close now to make way for another connection. Must neither wait nor raise."""
+        """Close now to make way for another connection. Must not wait or raise."""
         ...
 
 
@@ -56,8 +56,8 @@ class ConnectionAdmission(Generic[G]):
 
     @property
     def acceptable_at_once(self) -> int:
-        """How many connections may be admitted before the earlier ones have been served: with more, one could have to
-        make way before it had a chance to show a key.
+        """Return how many connections may be admitted before the earlier ones are served. If more were admitted, one
+        of them could be evicted before it had a chance to show a key.
         """
         if not self.has_keys:
             return max(1, self._limits.max_connections - len(self._verified))
@@ -65,11 +65,11 @@ class ConnectionAdmission(Generic[G]):
 
     @property
     def unverified(self) -> int:
-        """The connections that are not verified yet."""
+        """The number of connections that are not verified yet."""
         return len(self._unverified)
 
     def admit(self, connection: G) -> None:
-        """Admit a connection; another may have to make way for it."""
+        """Admit a connection. If the limit is reached, the oldest unverified connection is evicted."""
         peer = self._counted_peer(connection.peer_host)
         of_peer = self._by_peer.get(peer, {})
         if peer and len(of_peer) >= self._limits.max_unverified_per_peer:

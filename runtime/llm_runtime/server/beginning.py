@@ -1,4 +1,4 @@
-"""Start a response of the Responses API, for HTTP and WebSocket alike: look up its parent, start its run, store it."""
+"""Start a response of the Responses API, for HTTP and WebSocket: look up its parent, start its run, store it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ async def begin(
     since: float | None = None,
     response_id: str | None = None,
 ) -> StoredResponse:
-    """Start a response. ``size`` is the size of its request in bytes, ``headers`` those that came with it or with its
-    connection, ``since`` the time at which it was accepted (default: now), and ``response_id`` the id that it was given
-    then. Raises `LLMClientError` and `HttpError`.
+    """Start a response. ``size`` is the size of its request in bytes. ``headers`` are the header fields of the
+    request, or of the WebSocket handshake. ``since`` is the time at which the request was accepted (Trio's clock;
+    default: now), and ``response_id`` the id that the response got at that time. Raises `LLMClientError` and
+    `HttpError`.
 
     The run waits for its first follower, so the caller must attach one without an intervening checkpoint.
     """
@@ -62,7 +63,7 @@ async def begin(
 
 
 async def after_parent(server_state: ServerState, create: Create, caller: str) -> ClientRequest:
-    """The request with the preceding conversation before its own input. Raises `HttpError`."""
+    """Return the request with the preceding conversation before its own input. Raises `HttpError`."""
     await _bring(server_state, create, caller, None)
     create = with_references(create, server_state.response_store, caller)
     parent = _parent(server_state, create.options.previous_response_id, caller, None)
@@ -70,7 +71,7 @@ async def after_parent(server_state: ServerState, create: Create, caller: str) -
 
 
 async def _bring(server_state: ServerState, create: Create, caller: str, recent: Recent | None) -> None:
-    """Have what the request refers to in memory."""
+    """Load the stored responses to which the request refers into memory. Raises `HttpError`."""
     previous = create.options.previous_response_id
     wanted = referenced_responses(create)
     for each in wanted if previous is None else (previous, *wanted):
@@ -79,7 +80,9 @@ async def _bring(server_state: ServerState, create: Create, caller: str, recent:
 
 
 def check_calls_are_answered(before: Sequence[Message], added: Sequence[Message]) -> None:
-    """Raise `BadRequestError`, worded as OpenAI does, if ``added`` lacks the output of a tool that ``before`` calls."""
+    """Raise `BadRequestError`, worded as OpenAI does, if ``before`` contains a tool call whose output is not in
+    ``added``.
+    """
     calls = [part.id for message in before for part in message.content if isinstance(part, ToolCall)]
     if not calls:
         return
@@ -93,7 +96,9 @@ def check_calls_are_answered(before: Sequence[Message], added: Sequence[Message]
 def _parent(
     server_state: ServerState, response_id: str | None, caller: str, recent: Recent | None
 ) -> tuple[tuple[Message, ...], int] | None:
-    """The conversation that a response continues, with its size in bytes."""
+    """Return the conversation that a response continues, with its size in bytes; ``None`` without ``response_id``.
+    Raises `HttpError` if the response does not exist.
+    """
     if response_id is None:
         return None
     stored = (recent.get(response_id) if recent else None) or server_state.response_store.find(response_id, caller)
@@ -105,8 +110,8 @@ def _parent(
 
 
 def warmed_up(request: AnyRequest, response_id: str | None = None) -> Run:
-    """The run of a ``generate: false`` request: an empty response, available at once. A later request can
-    continue it.
+    """Return the run of a ``generate: false`` request: an empty response that is complete at once. A later request
+    can continue it.
     """
     run = Run(request, stream=True, background=True, response_id=response_id)
     response = LLMResponse(

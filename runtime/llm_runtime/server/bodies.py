@@ -19,8 +19,8 @@ from llm_runtime.server.http_error import SERVER_ERROR, HttpError
 
 @final
 class BodyBudget:
-    """Counts the bytes of all bodies, from their arrival until their response is complete, for as long as the bytes or
-    the values decoded from them are in memory. ``limit`` is in bytes.
+    """Counts the bytes of all bodies. A body counts from its arrival until its response is complete, as long as its
+    bytes or the values decoded from them are in memory. ``limit`` is in bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -28,7 +28,7 @@ class BodyBudget:
         self.held = 0
 
     def hold(self, size: int) -> None:
-        """Count ``size`` more bytes. Raises `HttpError` if that exceeds the limit, and then counts nothing."""
+        """Count ``size`` more bytes. Raises `HttpError` and counts nothing if the limit would be exceeded."""
         if self.held + size > self._limit:
             message = "The requests in progress use all the memory reserved for bodies; try again soon."
             headers = (("retry-after", "1"),)
@@ -64,7 +64,7 @@ class HeldBodies:
         self.size -= size
 
     def release_all(self) -> None:
-        """Release everything that is held."""
+        """Release all bytes that the connection holds."""
         self.release(self.size)
 
 
@@ -77,8 +77,8 @@ _NUMBER_BYTES = 20
 
 
 async def read_body(limits: JsonLimits, body: bytes | str, decode: Callable[[CheckedJson], T]) -> T:
-    """Decode a client's JSON with ``decode``, after checking it against ``limits``. A large body is decoded in a
-    thread. Raises `BadRequestError`, and what ``decode`` raises.
+    """Check a client's JSON against ``limits`` and decode it with ``decode``. A large body is decoded in a thread.
+    Raises `BadRequestError` and the exceptions of ``decode``.
     """
     return await run_large(len(body), _decoded, body, limits, decode)
 
@@ -90,7 +90,7 @@ def _decoded(body: bytes | str, limits: JsonLimits, decode: Callable[[CheckedJso
 
 
 def is_utf8(data: bytes) -> bool:
-    """Whether ``data`` is UTF-8. Checked in slices, so that no second copy of the whole is made."""
+    """Whether ``data`` is UTF-8. The data is checked in slices, so that no second copy of the whole is made."""
     if data.isascii():
         return True
     decoder = getincrementaldecoder("utf-8")()
@@ -104,7 +104,7 @@ def is_utf8(data: bytes) -> bool:
 
 
 async def encode_body(dialect: ServerDialect, inbound: ClientRequest, response: LLMResponse) -> bytes:
-    """The body of a complete response; a large one is encoded in a thread."""
+    """Return the body of a complete response. A large body is encoded in a thread."""
     return await run_large(_size_of(response), dialect.encode_response, inbound, response)
 
 

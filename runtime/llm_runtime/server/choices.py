@@ -1,5 +1,5 @@
-"""Several choices in one response: of one run where the vendors have that, else of a run for each, executed
-concurrently, and sent to the client as one response.
+"""Several choices in one response. One run produces all of them if the vendor supports that. Otherwise one run per
+choice is executed, concurrently, and the client receives one combined response.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from llm_runtime.server.subscription import RunSubscription
 
 
 async def natively(context: RequestContext, inbound: ClientRequest) -> ClientRequest | None:
-    """Return ``inbound`` as one request for all its choices, if every candidate supports that; else ``None``. Then the
-    prompt is paid for only once.
+    """Return ``inbound`` as one request for all its choices if every candidate supports that; else ``None``. One
+    request pays for the prompt only once.
     """
     single = in_one_call(inbound)
     return single if single is not None and await context.server_state.engine.gives_choices(single.request) else None
@@ -36,7 +36,7 @@ async def natively(context: RequestContext, inbound: ClientRequest) -> ClientReq
 
 async def respond_with_choices(context: RequestContext, dialect: ServerDialect, inbound: ClientRequest) -> None:
     """Start a run for each choice, and send the combined response. The first failure ends the response and the other
-    runs; so does a disconnect of the client. Raises `LLMClientError` if a run is not accepted.
+    runs. A disconnect of the client ends them, too. Raises `LLMClientError` if a run is not accepted.
     """
     with ExitStack() as following:
         subscriptions: list[RunSubscription] = []
@@ -130,7 +130,7 @@ class ChoicesSource:
 
 
 def together(responses: list[LLMResponse], inbound: ClientRequest) -> LLMResponse:
-    """The combined response: the first choice's, with the usage of all."""
+    """Return the combined response: the fields of the first choice's response, with the usage of all."""
     spent = Spent()
     for each in responses:
         spent.add(each.usage, each.cost)

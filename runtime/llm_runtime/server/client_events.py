@@ -17,7 +17,7 @@ EXAMPLES = {
     "response.cancel": '{"type": "response.cancel", "response_id": "resp_…"}',
     "response.resume": '{"type": "response.resume", "response_id": "resp_…", "starting_after": 7}',
 }
-"""Examples for those types; all others get `EXAMPLE`."""
+"""Examples for these types. For all other types the example is `EXAMPLE`."""
 KNOWN = ("response.create", "response.cancel", "response.resume")
 
 _LANE = re.compile(LANE_NAME)
@@ -33,7 +33,7 @@ class ClientEventHead(msgspec.Struct, frozen=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``response.cancel``: a response by id, or the active one of a lane."""
+    """``response.cancel``: cancel a response by its id, or the active response of a lane."""
 
     type: str
     response_id: str | None = None
@@ -42,7 +42,7 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``response.resume``: the events of a response after ``starting_after``."""
+    """``response.resume``: send the events of a response after ``starting_after``."""
 
     type: str
     response_id: str
@@ -62,7 +62,9 @@ _HEAD = msgspec.json.Decoder(ClientEventHead)
 
 
 def read_head(text: str) -> ClientEventHead:
-    """The head of a frame, without an ``event_id`` that is too long to repeat. Raises `HttpError` if it is not one."""
+    """Return the head of a frame. An ``event_id`` that is too long to repeat is removed. Raises `HttpError` if the
+    frame is not valid.
+    """
     try:
         head = _HEAD.decode(text)
     except msgspec.ValidationError as exc:
@@ -75,7 +77,7 @@ def read_head(text: str) -> ClientEventHead:
 
 
 def read(text: str, kind: type[T]) -> T:
-    """The whole frame as a ``kind``. Raises `HttpError`."""
+    """Decode the whole frame as a ``kind``. Raises `HttpError`."""
     frame: JsonObject = {}
     try:
         frame = decode_object(text)
@@ -111,13 +113,13 @@ def encode_refusal(refused: HttpError, stream_id: str | None, event_id: str | No
 
 
 def encode_cancelled(head: ClientEventHead, response_id: str) -> bytes:
-    """The reply to ``response.cancel``: the response has ended for everyone who follows it."""
+    """Return the reply to ``response.cancel``: the response has ended for all its followers."""
     return _encode("llm-runtime:cancelled", {"response_id": response_id}, head.stream_id, head.event_id)
 
 
 def encode_steer_failed(head: ClientEventHead, steer: Steer) -> bytes:
-    """The reply to ``response.steer``, with the input, so that the client can send it in another request. It belongs to
-    no response's stream, so its sequence number is the one before the first.
+    """Return the reply to ``response.steer``. It includes the input, so that the client can send it in another
+    request. The reply belongs to no response's stream, so its sequence number is the one before the first.
     """
     error = {"type": "invalid_request_error", "code": "steering_not_supported", "message": "Steering is not supported."}
     known = {"input": steer.input, "previous_response_id": steer.previous_response_id}

@@ -1,4 +1,4 @@
-"""Which wire a client speaks: by the path, and if several wires share a path, by the headers its SDK sends."""
+"""Choose the wire that a client uses: by the path, and if several wires share a path, by the headers of its SDK."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def openai() -> ServerDialect:
 
 @cache
 def cerebras() -> ServerDialect:
-    """The same for Cerebras' own SDK, which reads some of it elsewhere: ``reasoning``, whole calls, a fingerprint."""
+    """OpenAI's dialect with the differences that Cerebras' SDK expects: ``reasoning``, tool calls in one piece, a
+    fingerprint.
+    """
     import msgspec
 
     from llm_protocol.wires.openai_chat import CEREBRAS as PROFILE

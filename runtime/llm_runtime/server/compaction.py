@@ -1,4 +1,4 @@
-"""``POST /v1/responses/compact``: a conversation made short, by a summary that the named model writes."""
+"""``POST /v1/responses/compact``: replace a conversation by a summary that the named model writes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EMPTY = "the model wrote no summary"
 
 
 async def compact(context: RequestContext) -> None:
-    """The endpoint. The conversation before ``previous_response_id`` is part of what is compacted."""
+    """Handle the request. The conversation before ``previous_response_id`` is included in the summary."""
     context.end_with_client()
     server_state = context.server_state
     try:

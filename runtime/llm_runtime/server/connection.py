@@ -125,7 +125,7 @@ class HttpConnection:
 
     @property
     def body(self) -> StreamedRequestBody:
-        """The body of the current request, if it is passed on as it arrives."""
+        """The body of the current request, if the endpoint reads it piece by piece."""
         assert self._body is not None, "the request's body was read as a whole"
         return self._body
 
@@ -134,7 +134,7 @@ class HttpConnection:
         self._change(HttpChange.BOUND, "the client has disconnected")
 
     def _change(self, change: HttpChange, reason: str = "") -> None:
-        """Apply a transition. If it cuts the connection off, cancel its task for ``reason``."""
+        """Apply a transition. If the new state cuts the connection off, cancel its task for ``reason``."""
         was = self._life.state
         if self._life.change(change) is HttpState.CUT and was is not HttpState.CUT:
             self._cancel(reason)
@@ -177,7 +177,7 @@ class HttpConnection:
         self.wakeup.wake()
 
     def _go_on(self, change: HttpChange, seconds: float) -> None:
-        """Apply a transition of our own. The new state times out after ``seconds``."""
+        """Apply a transition that the connection itself causes. The new state times out after ``seconds``."""
         was = self._life.state
         self._change(change)
         if self._life.state is was:
@@ -191,7 +191,7 @@ class HttpConnection:
     # -- answering ---------------------------------------------------------------------------------------------------
 
     async def _serve_requests(self) -> RequestContext | None:
-        """Serve requests until the last. Returns the request that becomes a WebSocket, if there is one."""
+        """Serve requests until the last. Returns the request that upgrades to a WebSocket, if there is one."""
         while (context := await self._next_context()) is not None:
             self._go_on(HttpChange.ARRIVED, inf)
             self._context = context
@@ -258,7 +258,9 @@ class HttpConnection:
         return False
 
     async def _arrival(self, read: Callable[[], Request | None]) -> Request | None:
-        """Wait for the result of ``read``; ``None`` if the connection has ended or has to. Raises `HttpError`."""
+        """Wait for the result of ``read``. Returns ``None`` if the connection has ended or must end. Raises
+        `HttpError`.
+        """
         while True:
             # another connection has taken its place, so it is too late to serve a request
             if self._life.state is HttpState.EVICTED:
@@ -275,7 +277,7 @@ class HttpConnection:
             await self._progress()
 
     async def _progress(self) -> None:
-        """Wait for more of a request."""
+        """Wait until more bytes of a request have arrived."""
         if self._parser.is_busy:
             await trio.lowlevel.checkpoint()
             return
@@ -319,7 +321,9 @@ class HttpConnection:
             raise
 
     def _next_whole(self) -> Request | None:
-        """The next request if it is complete; what has arrived of its body is counted. Raises `HttpError`."""
+        """Return the next request if it is complete. The bytes of its body that have arrived are counted. Raises
+        `HttpError`.
+        """
         request = self._parser.next()
         here = self._parser.body_bytes if request is None else len(request.body)
         self._bodies.hold(here - self._bodies.size)

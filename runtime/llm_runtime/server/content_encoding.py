@@ -1,4 +1,4 @@
-"""Decompress request bodies (gzip, deflate, zstd). A decompressed body is limited as an uncompressed one is."""
+"""Decompress request bodies (gzip, deflate, zstd). The size limit of a body applies after decompression, too."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class _Decompressor(Protocol):
 
 
 async def plain_body(context: RequestContext) -> bytes:
-    """The decompressed body of the request, without a byte order mark. May be called once. The growth of the body
-    counts towards the bytes of all bodies in memory. Raises `HttpError`: 415 for an unknown encoding, 413 if the result
-    is too large, 400 if the body is corrupt.
+    """Return the decompressed body of the request, without a byte order mark. Call this once. The additional bytes
+    count towards the bytes of all bodies in memory. Raises `HttpError`: 415 for an unknown encoding, 413 if the
+    result is too large, 400 if the body is corrupt.
     """
     body = context.take_body()
     encodings = context.request.headers.get("content-encoding", "")
@@ -48,9 +48,7 @@ async def plain_body(context: RequestContext) -> bytes:
 
 
 def decoded(body: bytes, encodings: str, limit: int) -> bytes:
-    """Undo ``encodings``, the last of which was applied last. Never produces more than ``limit`` bytes. Raises
-    `HttpError`.
-    """
+    """Undo ``encodings``, starting with the last. Never produces more than ``limit`` bytes. Raises `HttpError`."""
     names = [name for each in encodings.split(",") if (name := each.strip().lower()) not in ("", "identity")]
     if len(names) > CONTENT_ENCODINGS:
         raise _unknown(encodings)
@@ -65,14 +63,16 @@ def _inflated(body: bytes, start: Callable[[bytes], _Decompressor], limit: int) 
     except Exception as exc:  # zlib and zstd raise different exceptions
         raise _broken(str(exc)) from None
     if found is None:
-        raise _broken("it ends too early")
+        raise _broken("it is truncated")
     if len(found) > limit:
         raise body_too_large(limit)
     return bytes(found)
 
 
 def _members(body: bytes, start: Callable[[bytes], _Decompressor], limit: int) -> bytearray | None:
-    """The content of all members of ``body``, up to one byte more than ``limit``; ``None`` if the last is truncated."""
+    """Return the content of all members of ``body``, cut off one byte above ``limit``; ``None`` if the last member is
+    truncated.
+    """
     found = bytearray()
     while body and len(found) <= limit:
         member = start(body)

@@ -1,5 +1,5 @@
-"""Choose the endpoint of a request by its head: find the route, then check Host, Origin and key as the
-route demands.
+"""Choose the endpoint of a request by its head: find the route, then check Host, Origin and key as the route
+requires.
 """
 
 from __future__ import annotations

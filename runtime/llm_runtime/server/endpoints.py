@@ -25,11 +25,11 @@ from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.run_response import encode_failure, respond
 
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
-"""Prometheus' text format."""
+"""The content type of Prometheus' text format."""
 
 
 async def ask(context: RequestContext) -> None:
-    """Requests for the model's work, in the wire that the client speaks."""
+    """Handle a request to a model, in the wire that the client uses."""
     dialect = context.wire.dialect()
     context.end_with_client()
     inbound: ClientRequest | None = None
@@ -67,7 +67,9 @@ async def _without_form(body: bytes) -> bytes:
 
 
 def _tellable(request: AnyRequest) -> AnyRequest:
-    """Return the request without ``on_broken_stream = "restart"``, which only the Responses wire can express."""
+    """Return the request without ``on_broken_stream = "restart"``: only the Responses wire can tell a client that a
+    response starts again.
+    """
     policy = request.policy
     if policy is None or policy.on_broken_stream != "restart":
         return request
@@ -112,7 +114,7 @@ async def metrics(context: RequestContext) -> None:
 
 
 async def statistics(context: RequestContext) -> None:
-    """The same as JSON, grouped by provider and caller; the dashboard reads it. If keys are configured, a caller
+    """Return the metrics as JSON, grouped by provider and caller, for the dashboard. If keys are configured, a caller
     without ``admin`` gets its own usage only.
     """
     caller = None if context.server_state.access.sees_all(context.caller) else context.caller
@@ -124,7 +126,9 @@ async def statistics(context: RequestContext) -> None:
 
 
 async def recent_requests(context: RequestContext) -> None:
-    """The requests that ended last. If keys are configured, a caller without ``admin`` gets its own only."""
+    """Return the requests that ended most recently. If keys are configured, a caller without ``admin`` gets its own
+    only.
+    """
     caller = None if context.server_state.access.sees_all(context.caller) else context.caller
     found, siblings = context.server_state.engine.recent_requests(caller), context.server_state.siblings
     if siblings is not None:
@@ -134,11 +138,11 @@ async def recent_requests(context: RequestContext) -> None:
 
 
 async def reload(context: RequestContext) -> None:
-    """Reload the configuration, and return what has changed. If it has mistakes, respond with 400 and a line for each;
-    the old one stays.
+    """Reload the configuration, and return the changes. If the new configuration has mistakes, respond with 400 and
+    one line for each; the old configuration stays in effect.
     """
     if context.server_state.reload is None:
-        raise not_found("configuration to read again")
+        raise not_found("configuration to reload")
     try:
         changed = await context.server_state.reload()
     except ConfigError as exc:
@@ -149,7 +153,7 @@ async def reload(context: RequestContext) -> None:
 
 
 async def configuration(context: RequestContext) -> None:
-    """Return the file of the configuration, and its present content, for a deployment of another one."""
+    """Return the path of the configuration file and its current content. ``llm-runtime deploy`` reads them."""
     try:
         found = await trio.to_thread.run_sync(configuration_file, context.server_state.file, abandon_on_cancel=True)
     except ConfigError as exc:

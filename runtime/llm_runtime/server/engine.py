@@ -39,8 +39,8 @@ class RequestEngine(Protocol):
         since: float | None = None,
         response_id: str | None = None,
     ) -> Run:
-        """Start a request. Raises `LLMClientError` if it is not accepted; from then on, the run's log reports
-        everything. Its deadline counts from ``since`` (Trio's clock; default: now). ``response_id`` is the id of its
+        """Start a request. Raises `LLMClientError` if the request is not accepted. All later failures are in the
+        run's log. The deadline counts from ``since`` (Trio's clock; default: now). ``response_id`` is the id of the
         response.
         """
         ...
@@ -51,11 +51,13 @@ class RequestEngine(Protocol):
         ...
 
     def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
-        """Forget what was kept of a conversation of ``caller``, or of all of them. Returns how many there were."""
+        """Forget what was kept for one conversation of ``caller``, or for all its conversations. Returns the number
+        of conversations.
+        """
         ...
 
     def deadline_s(self, request: AnyRequest) -> float:
-        """The deadline of a request, in seconds."""
+        """The deadline of a request: seconds from its arrival."""
         ...
 
     def model_list(self, caller: str = "") -> Sequence[ModelInfo]:
@@ -67,7 +69,7 @@ class RequestEngine(Protocol):
         ...
 
     async def count_tokens(self, request: AnyRequest) -> TokenCount:
-        """The number of tokens of a prompt. Raises `LLMClientError` for an unknown model."""
+        """Return the number of tokens of a prompt. Raises `LLMClientError` for an unknown model."""
         ...
 
     async def gives_choices(self, request: AnyRequest) -> bool:
@@ -83,17 +85,19 @@ class RequestEngine(Protocol):
         ...
 
     def recent_requests(self, caller: str | None = None) -> Sequence[RecentRequest]:
-        """The requests that ended last, of everyone or of ``caller``, the last one first."""
+        """Return the requests that ended most recently, of all callers or of ``caller``, the latest first."""
         ...
 
     async def explain(self, model: str, *, caller: str = "") -> Ranking:
-        """The candidates for ``model`` when ``caller`` asks for it, and why. Raises `LLMClientError`."""
+        """Return the candidates for a request of ``caller`` to ``model``, in order, with the reasons. Raises
+        `LLMClientError`.
+        """
         ...
 
     async def pass_through(
         self, provider: str, message: PassthroughRequest, *, caller: str, request_id: str
     ) -> PassthroughResponse:
-        """Send a request to a provider as it is. Raises `LLMClientError` if it is not sent."""
+        """Send a request to a provider unchanged. Raises `LLMClientError` if it is not sent."""
         ...
 
     def upstream_base(self, provider: str) -> str | None:
@@ -109,7 +113,9 @@ class RequestEngine(Protocol):
         ...
 
     async def statistics(self, caller: str | None = None) -> object:
-        """The same for the dashboard, as a value that msgspec can encode; for a ``caller``, without others' usage."""
+        """Return the metrics for the dashboard, as a value that msgspec can encode. With ``caller``, the usage of
+        other callers is left out.
+        """
         ...
 
     def on_reload(self, listener: Callable[[Config], None]) -> None:
@@ -127,10 +133,10 @@ _POLICY = msgspec.json.Decoder(Policy)
 def with_headers(
     inbound: ClientRequest, headers: Mapping[str, str], caller: str, secret: bytes | None
 ) -> ClientRequest:
-    """The request with the header fields that are forwarded to a provider of the client's wire.
+    """Return the request with the header fields that are forwarded to a provider of the client's wire.
 
-    ``secret`` is the caller's, if keys are configured. The vendor sees one account for all callers, so two callers with
-    the same idempotency key must not receive each other's responses.
+    ``secret`` is the caller's secret, if keys are configured. All callers share one account at the vendor, so two
+    callers with the same idempotency key must not receive each other's responses.
     """
     parameters = inbound.request.parameters
     own, more = meaning_of(headers, parameters.wire), forwarded(headers)
@@ -150,8 +156,8 @@ def own_key(given: str, caller: str, secret: bytes) -> str:
 
 
 def admitted(caller: str, inbound: ClientRequest) -> ClientRequest:
-    """The request with the caller's name and the policy in its ``llm_runtime`` object. Raises `BadRequestError`, also
-    for an unknown field there.
+    """Return the request with the caller's name and with the policy from its ``llm_runtime`` object. Raises
+    `BadRequestError`, also for an unknown field of that object.
     """
     policy = None if inbound.policy is None else _policy(inbound.policy)
     if not caller and policy is None:

@@ -1,4 +1,4 @@
-"""Check whether a request is a WebSocket handshake (RFC 6455, 4.2.1), so that a refusal can say what is wrong."""
+"""Check whether a request is a WebSocket handshake (RFC 6455, 4.2.1). A refusal names the mistake."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _KEY_BYTES = 16
 
 
 def check_handshake(request: Request, *, enabled: bool, draining: bool) -> None:
-    """Raise `HttpError` unless ``request`` is a valid opening handshake. Status 426 tells clients to use
-    HTTP instead.
+    """Raise `HttpError` unless ``request`` is a valid opening handshake. Status 426 tells clients to use HTTP
+    instead.
     """
     if draining:
         raise shutting_down()

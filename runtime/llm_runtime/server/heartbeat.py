@@ -13,7 +13,7 @@ from llm_runtime.server.limits import MIN_RATE, WRITE_STALL_SECONDS, WS_PING_SEC
 
 
 class Traffic(Protocol):
-    """What a heartbeat needs to know of a socket; see `Socket`."""
+    """The properties of a socket that a heartbeat reads; see `Socket`."""
 
     @property
     def received(self) -> int:
@@ -41,9 +41,12 @@ class Beat(Enum):
 
 @final
 class Heartbeat:
-    """A peer that sends bytes, or reads while a write waits for it, is alive. A peer that has sent nothing for
-    `WS_PING_SECONDS` is pinged, and has as long again to send something, but never less than the stall rule allows for
-    reading what was written before the ping. While a write waits, only the stall rule applies (see `Socket.send`).
+    """Decides when to ping a peer and when to give it up.
+
+    A peer is alive if it sends bytes, or if it reads while a write waits for it. A peer that has sent nothing for
+    `WS_PING_SECONDS` is pinged. It then has the same time to send something, and never less than the stall rule
+    allows for reading the bytes that were written before the ping. While a write waits, only the stall rule applies
+    (see `Socket.send`).
     """
 
     def __init__(self, traffic: Traffic, now: float) -> None:

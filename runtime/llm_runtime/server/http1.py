@@ -1,6 +1,6 @@
-"""HTTP/1.1 for the server, without I/O: bytes to requests, responses to bytes.
+"""HTTP/1.1 for the server, without I/O: parses requests and encodes responses.
 
-`llm_protocol.http1` parses heads and chunks. Writing is simple: a status, a few fields, and a body or chunks.
+`llm_protocol.http1` parses heads and chunks. A response is a status, a few fields, and a body or chunks.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Request:
 
 @final
 class RequestParser:
-    """Parses requests from the bytes it is fed. Ask for the head of the next request, then for the whole. A body of
-    more than ``max_body`` bytes is refused.
+    """Parses requests from received bytes. Call `next_head` for the head of the next request, then `next` for the
+    whole. A body of more than ``max_body`` bytes is refused.
     """
 
     __slots__ = ("_body", "_max_body", "_request", "_searched", "_unread", "is_busy", "received")
@@ -84,12 +84,12 @@ class RequestParser:
 
     @property
     def in_body(self) -> bool:
-        """Whether a head is complete and its body is not."""
+        """Whether the head of a request is complete and its body is not."""
         return self._request is not None
 
     @property
     def body_bytes(self) -> int:
-        """The bytes of the body that have arrived."""
+        """The number of bytes of the current body that have arrived."""
         request = self._request
         if request is None:
             return 0
@@ -109,7 +109,7 @@ class RequestParser:
         self._unread += data
 
     def left_over(self) -> bytes:
-        """Bytes received after the last request."""
+        """Return the bytes received after the last request."""
         return bytes(self._unread)
 
     def discard(self) -> None:
@@ -119,8 +119,8 @@ class RequestParser:
         self._request = None
 
     def next_head(self) -> Request | None:
-        """The head of the next request, once it is complete; its body is still unread. Raises `HttpError`, after which
-        the connection cannot be read any further.
+        """Return the head of the next request once it is complete; else ``None``. The body is still unread. Raises
+        `HttpError`; after that the parser can read nothing more from the connection.
         """
         if self._request is None and self._unread:
             try:
@@ -131,12 +131,12 @@ class RequestParser:
 
     @property
     def unread(self) -> int:
-        """Bytes that were received and not parsed."""
+        """The number of bytes that were received and not parsed."""
         return len(self._unread)
 
     def next_piece(self) -> bytes | None:
-        """What has arrived of the body of the current request, which is not kept: ``b""`` if nothing has, ``None``
-        after its end. For a body of any size that is passed on as it arrives. Raises `HttpError` as `next_head` does.
+        """Return the bytes of the current request's body that have arrived: ``b""`` if there are none yet, ``None``
+        after the end. They are not kept, so the body may have any size. Raises `HttpError` as `next_head` does.
         """
         request = self._request
         if request is None:
@@ -158,8 +158,8 @@ class RequestParser:
         return None if is_whole and not piece else piece
 
     def next(self) -> Request | None:
-        """The next request, once it is complete. Raises `HttpError` as `next_head` does, and for a body
-        over the limit.
+        """Return the next request once it is complete; else ``None``. Raises `HttpError` as `next_head` does, and for
+        a body over the limit.
         """
         request = self.next_head()
         if request is None or not self._read_body(request):
@@ -187,8 +187,9 @@ class RequestParser:
         return True
 
     def _read_chunks(self, request: Request, chunks: ChunkedBody) -> bool:
-        """Whether the body is complete. A client may send chunks of one byte each, and parsing thousands of them would
-        block other connections: after `CHUNKS_AT_ONCE`, `is_busy` is set, and the next call continues.
+        """Return whether the body is complete. A client may send chunks of one byte each, and parsing thousands of
+        them would block other connections. So after `CHUNKS_AT_ONCE` chunks `is_busy` is set, and the next call
+        continues.
         """
         try:
             parts = chunks.read(self._unread, CHUNKS_AT_ONCE)
@@ -222,8 +223,8 @@ def _date(second: int) -> bytes:
 
 
 def encode_head(status: int, headers: Iterable[tuple[str, str]], *, close: bool, length: int | None) -> bytes:
-    """The status line and fields. Without ``length`` the body is chunked, or with ``close`` ends with the
-    connection; a status without a body has neither.
+    """Return the status line and fields. Without ``length`` the body is chunked, or with ``close`` it ends with the
+    connection. A status without a body has neither length nor chunks.
     """
     lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode(), _date(int(time()))]
     lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in headers]
@@ -244,5 +245,5 @@ def encode_response(response: WireResponse, extra: Iterable[tuple[str, str]], *,
 
 
 def encode_chunk(data: bytes) -> bytes:
-    """One chunk of a chunked body."""
+    """Return ``data`` as one chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)

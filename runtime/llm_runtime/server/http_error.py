@@ -1,6 +1,6 @@
 """Errors of the server itself: about connections and callers, not about requests to a model.
 
-Errors about a request come from the wire's dialect, which also has the error body used here.
+Errors about a request come from the wire's dialect. The format of the body is the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from llm_protocol.dialect import WireResponse
 
 JSON = ("content-type", "application/json")
 NO_SNIFFING = ("x-content-type-options", "nosniff")
-"""Keeps browsers from guessing another content type than the one declared."""
+"""Keeps browsers from guessing a content type other than the declared one."""
 
 LIMIT_OWNER = "x-llm-runtime-limit-owner"
 """The header that names the limit's owner."""
@@ -26,7 +26,7 @@ SERVER_ERROR = "server_error"
 @final
 class HttpError(Exception):
     """A refusal by the server. ``headers`` are sent with the response; ``close`` ends the connection after it.
-    ``is_limit``: one of this server's own limits was reached, which clients are told.
+    ``is_limit``: the request reached a limit of this server, which the response reports to the client.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class HttpError(Exception):
         self.close = close
 
     def error(self) -> dict[str, str | None]:
-        """The error object."""
+        """The error object, as in OpenAI's format."""
         return {"message": self.message, "type": self.kind, "code": self.code, "param": self.param}
 
     def response(self, shape: Shape | None = None) -> WireResponse:
@@ -119,7 +119,7 @@ def wrong_key() -> HttpError:
 
 
 def too_many_wrong_keys(seconds: int) -> HttpError:
-    """The error for one wrong key after many."""
+    """The error for a wrong key from a peer that has sent too many wrong keys. ``seconds``: when to try again."""
     message = f"Too many incorrect API keys from this address; try again in {seconds} s."
     headers = (("retry-after", str(seconds)),)
     return HttpError(429, "too_many_incorrect_keys", message, kind="rate_limit_error", headers=headers, close=True)

@@ -16,7 +16,7 @@ from llm_runtime.server.stored import found
 
 
 async def list_input_items(context: RequestContext) -> None:
-    """The items, latest first unless ``order=asc``, starting after the item ``after``, at most ``limit``."""
+    """Return at most ``limit`` items that follow the item ``after``, latest first unless ``order=asc``."""
     stored = await found(context)
     query = parse_qs(context.request.query)
     items = input_items(stored.input, stored.id)
@@ -52,7 +52,9 @@ _PREFIXES = {
 
 
 def input_items(messages: Sequence[Message], response_id: str) -> list[JsonObject]:
-    """The items of ``messages`` with the fields that clients' types require. The ids denote positions."""
+    """Return the items of ``messages`` with the fields that clients' types require. The id of an item contains its
+    position.
+    """
     owner = response_id.removeprefix("resp_")
     return [_listed(item, f"{owner}_{at}") for at, item in enumerate(encode_input(messages, 0))]
 

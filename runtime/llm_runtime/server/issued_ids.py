@@ -1,4 +1,5 @@
-"""The vendor ids that each caller has received. Callers may use only those, since all share one vendor account.
+"""The vendor ids that each caller has received. A caller may use only these, because all callers share one account at
+the vendor.
 
 The ids are kept in memory. After a restart, a caller has to receive an id again before using it.
 """
@@ -23,7 +24,9 @@ from llm_runtime.server.limits import ISSUED_IDS, UNKNOWN_IDS
 
 @final
 class IssuedIds:
-    """One per server. Without configured keys there is one tenant, and nothing is checked."""
+    """The vendor ids of all callers of one server. Without configured keys all clients count as one caller, and
+    nothing is checked.
+    """
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
         self.change(keys)
@@ -43,8 +46,8 @@ class IssuedIds:
             raise bad_request(field, f"{field}: {vendor_id[:100]!r} was not issued to this key")
 
     def unissued(self, request: AnyRequest) -> list[str]:
-        """The ids in ``request`` for which `check` would raise, once each. Raises `BadRequestError` for more than
-        `UNKNOWN_IDS`: other processes are to be asked about them.
+        """Return the ids in ``request`` for which `check` would raise, each once. Raises `BadRequestError` for more
+        than `UNKNOWN_IDS`, because other processes are asked about each of them.
         """
         found: dict[str, None] = {}
         for field, vendor_id in self._unissued(request):
@@ -99,5 +102,5 @@ class IssuedIds:
 
 
 def digest_of(vendor_id: str) -> bytes:
-    """A digest, so that every id takes the same amount of memory."""
+    """Return a digest of the id, so that every id takes the same amount of memory."""
     return hashlib.blake2b(vendor_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,5 +1,5 @@
 """Resolve ``item_reference``: an item of a stored response, given by its id alone. The AI SDK sends all earlier items
-so.
+in this form.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from llm_runtime.server.response_store import Recent, ResponseStore, StoredRespo
 
 _RESPONSES = OpenAIResponsesServer()
 _ID = re.compile(r"[a-z]+_([0-9a-f]{32})\d*_\d+")
-"""The id of an item contains that of its response, except for items with vendors' ids: hosted tools and reasoning."""
+"""The id of an item, which contains the id of its response. Items of hosted tools and reasoning have vendors' ids
+instead.
+"""
 
 
 def with_references(create: Create, response_store: ResponseStore, caller: str, recent: Recent | None = None) -> Create:
-    """The request with the referenced items in place of the references. Raises `HttpError` if the caller has no such
-    item.
+    """Return the request with the referenced items in place of the references. Raises `HttpError` if the caller has
+    no such item.
     """
     request = create.inbound.request
     assert isinstance(request, ChatRequest)
@@ -79,7 +81,7 @@ def _items(item_id: str, response_store: ResponseStore, caller: str, recent: Rec
 
 
 def _has_vendors_item(stored: StoredResponse, item_id: str) -> bool:
-    """Whether the response has an item that the vendor called so."""
+    """Whether the response has an item with this vendor's id."""
     end = stored.run.log.end
     output = end.response.output if end is not None and end.response is not None else ()
     return any(

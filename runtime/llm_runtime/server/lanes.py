@@ -21,7 +21,7 @@ class _Lane(Generic[T]):
 
 @final
 class Lanes(Generic[T]):
-    """Queues of ``T`` by lane name; ``None`` is the default lane. ``size_of`` is in bytes."""
+    """Queues of ``T`` by lane name; ``None`` is the default lane. ``size_of`` returns the size of an item in bytes."""
 
     def __init__(self, limits: ServerLimits, size_of: Callable[[T], int] = lambda _: 0) -> None:
         self._limits = limits
@@ -38,7 +38,7 @@ class Lanes(Generic[T]):
         return self._active == 0 and not self._waiting
 
     def admit(self, name: str | None, item: T) -> None:
-        """Queue an item on a lane. Raises `HttpError`."""
+        """Queue an item on a lane. Raises `HttpError` if a limit of the connection is reached."""
         lane = self._lanes.get(name)
         if lane is None:
             if len(self._lanes) > self._limits.websocket_lanes:

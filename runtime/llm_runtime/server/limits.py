@@ -1,4 +1,6 @@
-"""The limits of the server that are not options, each with its unit. Options: `llm_runtime.config.ServerLimits`."""
+"""The limits of the server that are not options, each with its unit. The limits that are options are in
+`llm_runtime.config.ServerLimits`.
+"""
 
 from __future__ import annotations
 
@@ -12,65 +14,68 @@ WATCHED_PEERS = 4_096
 """The most peers whose wrong keys are counted. With more, those with the oldest windows are forgotten."""
 
 RESERVED_CONNECTIONS = 16
-"""Connections beyond `max_connections`, on which only health and metrics are served."""
+"""The number of connections beyond `max_connections` that are accepted to serve health and metrics only."""
 
 RESERVED_SECONDS = 2.0
-"""The time in which such a connection must send its request."""
+"""Seconds in which a connection of the reserve must send its request."""
 
 DEPARTING_CONNECTIONS = 64
-"""The most connections that were asked to close to make room, and have not closed yet."""
+"""The most connections that were asked to close to make way for others, and have not closed yet."""
 
 UNVERIFIED_SHARE = 4
-"""Connections without a valid key may take one part in so many of the connections that are left."""
+"""Unverified connections may take one part in this many of the connections that verified ones leave."""
 
 EXHAUSTED_PAUSE_SECONDS = 0.1
-"""How long accepting pauses when the process has no file descriptor left."""
+"""Seconds for which accepting pauses when the process has no file descriptor left."""
 
 ACCEPTED_AT_ONCE = 16
 """Connections accepted before existing connections get their turn."""
 
 LINGERING_CONNECTIONS = 32
-"""Refused connections that are read from until the client has read the error; further ones are reset."""
+"""The most refused connections from which bytes are read until the client has read the error. Further ones are reset.
+"""
 
 BACKLOG = 1_024
-"""Connections that the kernel queues until they are accepted."""
+"""Connections that the kernel queues until the server accepts them."""
 
 UNIX_PROBE_SECONDS = 1.0
 """Seconds to wait for a connection to an existing unix socket, to find out whether another process listens there."""
 
 HEAD_BYTES = 16 * 1024
-"""The size of a request line and its header fields together."""
+"""The largest size in bytes of a request line and its header fields together."""
 
 CHUNKS_AT_ONCE = 256
 """Chunks of a body that are parsed before other connections get their turn."""
 
 CONTENT_ENCODINGS = 3
-"""Encodings of one body, applied one after another."""
+"""The most encodings of one body, applied one after another."""
 
 ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
-"""The largest zstd window, as RFC 9659 has it: the memory that a few bytes of a body can claim."""
+"""The largest zstd window in bytes, the limit of RFC 9659. A few bytes of a body can claim this much memory."""
 
 PIPELINED_BYTES = 64 * 1024
 """Bytes of further requests that a client may send during a response; with more, its connection is closed."""
 
 PASSTHROUGH_BYTES = 256 * 1024
-"""Bytes of a body that is passed on, in memory until the provider has taken them."""
+"""The most bytes of one passthrough body in memory. While there are more, nothing is received from the client."""
 
 PASSTHROUGH_WHOLE_BYTES = 64 * 1024
-"""A body up to this size is read before it is passed on, so that it can go over a kept connection."""
+"""A passthrough body up to this size is read completely before it is sent, so that it can be sent again if a reused
+connection was closed.
+"""
 
 CREATED_BYTES = 64 * 1024
-"""The response to a POST that is passed on is searched for ids up to this size."""
+"""The response to a passthrough POST is searched for ids up to this size."""
 
 RECEIVE_BYTES = 64 * 1024
 """Bytes read from a socket at once."""
 
 BODY_SECONDS = 10.0
-"""The time for a body to arrive, plus its size divided by `MIN_RATE`."""
+"""Seconds for a body to arrive, plus its size divided by `MIN_RATE`."""
 
 WRITE_STALL_SECONDS = 30.0
-"""How far a slow reader may fall behind `MIN_RATE` before its socket is aborted: a write of n bytes may take this long
-plus n / `MIN_RATE`. This is the stall rule; it is the same for HTTP and WebSocket.
+"""Seconds by which a slow reader may fall behind `MIN_RATE` before its socket is aborted: a write of n bytes may take
+this long plus n / `MIN_RATE`. This is the stall rule; it is the same for HTTP and WebSocket.
 """
 
 MIN_RATE = 16 * 1024
@@ -80,14 +85,14 @@ WRITE_PIECE_BYTES = 64 * 1024
 """The stall rule applies to each piece of this size, so it does not depend on how a response is split into writes."""
 
 KEEPALIVE_IDLE_SECONDS = 15
-"""The kernel probes a connection that has received nothing for this long (TCP_KEEPIDLE)."""
+"""Seconds without received bytes after which the kernel probes a connection (TCP_KEEPIDLE)."""
 
 KEEPALIVE_INTERVAL_SECONDS = 5
-"""Time between two such probes (TCP_KEEPINTVL)."""
+"""Seconds between two such probes (TCP_KEEPINTVL)."""
 
 VANISHED_SECONDS = 40
-"""How long a peer may leave sent bytes and probes unacknowledged, or accept no bytes, before the kernel ends the
-connection (TCP_USER_TIMEOUT). That detects peers whose machine or network has failed.
+"""Seconds for which a peer may leave sent bytes and probes unacknowledged, or accept no bytes, before the kernel ends
+the connection (TCP_USER_TIMEOUT). This detects peers whose machine or network has failed.
 """
 
 UNSENT_BYTES = 16 * 1024
@@ -96,46 +101,47 @@ overtake data.
 """
 
 SSE_PING_SECONDS = 15.0
-"""The interval of keep-alives on an idle event stream: see `stream_format`."""
+"""Seconds between keep-alives on an idle event stream: see `KEEP_ALIVES`."""
 
 WS_PING_SECONDS = 20.0
-"""A WebSocket whose peer has sent nothing for this long is pinged, and aborted if it sends nothing for as long again.
-It gets more time if it has to read what was written before the ping: see `Heartbeat`.
+"""Seconds without bytes from its peer after which a WebSocket is pinged. It is aborted if the peer sends nothing for
+the same time again. The peer gets more time if it has to read bytes that were written before the ping: see
+`Heartbeat`.
 """
 
 CLOSE_SECONDS = 2.0
-"""The time for any closing handshake, and for a peer to read the last bytes."""
+"""Seconds for any closing handshake, and for a peer to read the last bytes."""
 
 SHUTDOWN_SECONDS = 2 * CLOSE_SECONDS + 1.0
-"""The time that stopping the server may take beyond `drain_s`."""
+"""Seconds that stopping the server may take beyond `drain_s`."""
 
 PARTING_SECONDS = 0.5
-"""The time for telling all connections that they are cut off. Less than the kernel gives a cancelled actor."""
+"""Seconds for telling all connections that they are cut off. Less than the kernel gives a cancelled actor."""
 
 LINGER_BYTES = 1024 * 1024
-"""Bytes discarded from a peer that still sends while the connection closes."""
+"""The most bytes that are discarded from a peer that still sends while the connection closes."""
 
 LANE_NAME = r"[A-Za-z0-9_.-]{1,256}"
 """The pattern of lane names."""
 
 MESSAGE_FRAGMENTS = 16_384
-"""Frames of one WebSocket message."""
+"""The most frames of one WebSocket message."""
 
 UNSAID_FRAMES = 256
-"""Frames about requests (errors, queued, withdrawn) that may be pending for a client that does not read. With one more,
-the connection is closed with 1008.
+"""The most frames about requests (errors, queued, withdrawn) that may be pending for a client that does not read.
+With one more, the connection is closed with 1008.
 """
 
 UNSAID_BYTES = 32 * 1024 * 1024
-"""Bytes of those frames, which may repeat parts of a request; a single one may be larger."""
+"""The most bytes of these frames together. They may repeat parts of a request. A single frame may be larger."""
 
 WRITE_BATCH_BYTES = 16 * 1024
-"""WebSocket messages are written together up to this size, and a larger one in fragments of it. Pings and pongs are
-written in between.
+"""WebSocket messages are written together up to this size in bytes. A larger message is written in fragments of this
+size. Pings and pongs are written between them.
 """
 
 ECHOED_CHARACTERS = 256
-"""The longest id of a client that an error repeats."""
+"""The longest id sent by a client that an error repeats."""
 
 ECHOED_INPUT_CHARACTERS = 64 * 1024
 """The longest ``response.steer`` message whose ids an error repeats."""
@@ -144,20 +150,21 @@ ISSUED_IDS = 10_000
 """Vendor ids remembered for each caller; beyond that, the least recently used are forgotten."""
 
 UNKNOWN_IDS = 256
-"""Vendor ids of one request that other processes are asked about."""
+"""The most vendor ids of one request that other processes are asked about."""
 
 ISSUED_AT_ONCE = 1_000
 """Vendor ids that one command writes to Redis."""
 
 LINGERING_RESPONSES = 256
-"""The most responses that are kept for clients whose connection broke, each for
-`llm_protocol.native.RESUME_SECONDS`."""
+"""The most responses that are kept for clients whose connection broke. Each is kept for
+`llm_protocol.native.RESUME_SECONDS`.
+"""
 
 RECENT_RESPONSES = 256
-"""Responses that a WebSocket connection remembers for ``previous_response_id``."""
+"""The most responses that a WebSocket connection remembers for ``previous_response_id``."""
 
 RECENT_BYTES = 16 * 1024 * 1024
-"""Bytes of the conversations it remembers with them."""
+"""The most bytes of the conversations of these responses."""
 
 PAGE_ITEMS = 20
 """Input items on one page, if the client gives no limit."""
@@ -166,49 +173,56 @@ MAX_PAGE_ITEMS = 100
 """The largest page of input items that a client may ask for."""
 
 LATER_SECONDS = 1
-"""Retry-After if waiting helps and no other value is known."""
+"""Seconds in Retry-After if waiting helps and no other value is known."""
 
 TICK_SECONDS = 1.0
-"""The interval at which deadlines that need no precision are checked."""
+"""Seconds between two checks of deadlines that need no precision."""
 
 STORE_FLUSH_SECONDS = 0.1
-"""The interval at which new events of running responses are written to the store."""
+"""Seconds between two writes of new events of running responses to the store."""
 
 STORE_REST_SECONDS = 5.0
-"""The time without writes after the store failed to take one."""
+"""Seconds without writes after a write to the store failed."""
 
 UNWRITTEN_BYTES = 64 * 1024 * 1024
-"""Bytes of responses that have ended, that memory has no room for, and that wait to be written to Redis. The oldest
-ones beyond that are lost.
+"""The most bytes of ended responses that the response store has dropped and that still wait to be written to Redis.
+Beyond that, the oldest are lost.
 """
 
 GIVEN_UP_ROWS = 10_000
-"""The most of the lost responses whose rows are ended when Redis is back; others are told that they are running."""
+"""The most lost responses whose rows are marked as interrupted when Redis is reachable again. Any others look as if
+they were still running.
+"""
 
 PUT_FAILURES = 3
-"""How often a large change of one response is tried. If Redis does not take it in time, no other replica gets it."""
+"""How often writing a large change of one response is tried. After that, other replicas cannot read the response."""
 
 REPLICA_FLUSH_SECONDS = 2.0
-"""How long a server that ends tries to write to Redis what has ended. The next session with Redis begins by then."""
+"""Seconds for which a server that ends tries to write its ended responses to Redis. The link to Redis reconnects
+within this time.
+"""
 
 REPLICA_IDLE_SECONDS = 1.0
-"""The interval at which a replica that makes no stored response looks for orders of the others."""
+"""Seconds between two checks for orders of other replicas, while this replica produces no stored response."""
 
 ORDER_SECONDS = 1.0
-"""The interval at which an order to another replica is repeated, until it shows: one may be lost with a connection."""
+"""Seconds after which an order to another replica is repeated, until its effect is visible. An order may be lost with
+a connection.
+"""
 
 REPLICA_START_SECONDS = 2.0
-"""How long the server's start waits for Redis to be reached."""
+"""Seconds for which the start of the server waits for the first connection to Redis."""
 
 HOLD_SECONDS = 15.0
-"""How long a response goes on for a follower at another replica, unless that says again that it has one: as long as the
-follower waits while Redis is away (`HEARTBEAT_SECONDS`)."""
+"""Seconds for which a response continues for a follower at another replica. That replica renews this time as long as
+it has a follower. It is as long as a follower waits while Redis is unreachable (`HEARTBEAT_SECONDS`).
+"""
 
 MIRROR_BEHIND_SECONDS = 2.0
-"""How long a client that has seen more of a response than this replica is kept waiting."""
+"""Seconds for which a client waits that has seen more events of a response than this replica has."""
 
 MIRROR_UNFOLLOWED_SECONDS = 1.0
-"""How long a response of another replica is followed for nobody."""
+"""Seconds for which a mirror is kept up to date while it has no follower."""
 
 STORE_WAIT_SECONDS = 5.0
-"""The longest wait for the row of a new response, or for a deletion; longer than one write takes at most."""
+"""The most seconds to wait for the row of a new response, or for a deletion. One write never takes that long."""

@@ -1,4 +1,4 @@
-"""Listens and accepts connections. Neither a failing connection nor a lack of file descriptors ends the accept loop."""
+"""Listen and accept connections. Neither a failing connection nor a lack of file descriptors ends the accept loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
 class CannotListenError(Exception):
-    """The address cannot be listened on; the message is one line with the reason."""
+    """The server cannot listen on its address. The message is one line with the reason."""
 
 
 async def listen(server: Server, port: int | None = None) -> list[socket.socket]:
@@ -35,13 +35,13 @@ async def listen(server: Server, port: int | None = None) -> list[socket.socket]
 
 
 async def bind_unix(path: str, mode: int) -> socket.socket:
-    """Return a listening unix socket at ``path`` with the permissions ``mode``. An old one that a killed process has
-    left is replaced. Raises `CannotListenError`.
+    """Return a listening unix socket at ``path`` with the permissions ``mode``. A socket that a killed process has
+    left there is replaced. Raises `CannotListenError`.
     """
     try:
         found = os.lstat(path)
     except OSError:
-        pass  # it is not there, or binding says what is wrong
+        pass  # there is no file, or `bind` reports the problem
     else:
         if not stat.S_ISSOCK(found.st_mode):
             raise CannotListenError(f"{path} exists and is not a socket: remove it, or choose another server.unix")
@@ -55,7 +55,7 @@ async def bind_unix(path: str, mode: int) -> socket.socket:
         with suppress(FileNotFoundError):
             os.unlink(new)
         listener.bind(new)
-        os.chmod(new, mode)  # before anybody can find it
+        os.chmod(new, mode)  # before a client can connect
         listener.listen(BACKLOG)
         os.rename(new, path)
     except OSError as exc:
@@ -92,7 +92,7 @@ def removed_after(path: str | None) -> Iterator[None]:
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets on every address of ``host``, all on one port. Raises `CannotListenError`."""
+    """Return listening sockets on every address of ``host``, all on one port. Raises `CannotListenError`."""
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as exc:
@@ -136,9 +136,9 @@ def _why(host: str, port: int, exc: OSError) -> str:
 class Acceptor(Generic[C]):
     """Accepts from one listening socket until it is closed.
 
-    ``admit`` makes a connection of each socket, in the order in which the clients connected, and must not wait;
-    ``start`` starts it. ``at_once`` returns how many connections, at most `ACCEPTED_AT_ONCE`, may be admitted before
-    the first of them is started.
+    ``admit`` turns each socket into a connection, in the order in which the clients connected, and must not wait.
+    ``start`` starts the connection. ``at_once`` returns how many connections, at most `ACCEPTED_AT_ONCE`, may be
+    admitted before the first of them is started.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class Acceptor(Generic[C]):
         except OSError as exc:
             if exc.errno in EXHAUSTED and not self._exhausted:
                 self._exhausted = True
-                log.error("no file descriptor for another connection; waiting clients are accepted as others leave")  # noqa: TRY400
+                log.error("no file descriptor is left: waiting clients are accepted when others disconnect")  # noqa: TRY400
             return None  # otherwise that one client has disconnected already
         self._exhausted = False
         return accepted

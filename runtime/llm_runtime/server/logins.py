@@ -1,8 +1,8 @@
 """Count wrong keys by peer.
 
-Only requests with a wrong key are ever refused because of earlier wrong keys. A valid key is always accepted, because
-behind a proxy all callers share one address, and one must not be able to lock out the others. So this slows down
-clients that retry in a loop, and warns the operator. Keys are protected from guessing by their length.
+Only requests with a wrong key are ever refused because of earlier wrong keys. A valid key is always accepted: behind
+a proxy all callers share one address, and no caller may be able to lock out the others. So the count slows down
+clients that retry in a loop, and warns the operator. The length of the keys protects them from guessing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from llm_runtime.server.limits import FAILED_LOGINS, LOGIN_SECONDS, WATCHED_PEER
 log = logging.getLogger("llm_runtime.server")
 
 _IPV6_NETWORK_BITS = 64
-"""A client with one IPv6 address usually has all that begin with the same bits, so they count as one peer."""
+"""The bits of an IPv6 address that count as one peer: a client usually has all addresses with the same first 64 bits.
+"""
 
 
 @dataclass(slots=True)
@@ -34,8 +35,8 @@ class _Window:
 
 @final
 class FailedLogins:
-    """At most `WATCHED_PEERS` peers, ordered by the start of their windows. ``tell`` is called with the peer of
-    each wrong key that is counted, so that other workers can count it too.
+    """Counts wrong keys of at most `WATCHED_PEERS` peers, ordered by the start of their windows. ``tell`` is called
+    with the peer of each wrong key that is counted, so that other workers can count it, too.
     """
 
     def __init__(self, tell: Callable[[str], None] | None = None) -> None:
@@ -43,7 +44,7 @@ class FailedLogins:
         self._windows: OrderedDict[str, _Window] = OrderedDict()
 
     def another(self, host: str) -> HttpError | None:
-        """Count a wrong key from ``host``. Returns the refusal if there were too many before it."""
+        """Count a wrong key from ``host``. Returns the error if the peer has sent too many before."""
         now, peer = trio.current_time(), network_of(host)
         window = self._count(peer, now)
         if self._tell is not None and window.failures <= FAILED_LOGINS + 1:
@@ -74,7 +75,7 @@ class FailedLogins:
 
 
 def network_of(host: str) -> str:
-    """The key under which a peer is counted: its address, or its IPv6 network."""
+    """Return the key under which a peer is counted: its IPv4 address, or its IPv6 network."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -19,7 +19,7 @@ OWNER = "llm-runtime"
 
 
 class _Page(msgspec.Struct):
-    """A list of any wire."""
+    """A page of the model list, in any wire's format."""
 
     data: list[msgspec.Raw] = []
     models: list[msgspec.Raw] = []
@@ -32,7 +32,7 @@ async def list_models(context: RequestContext) -> None:
 
 
 async def get_model(context: RequestContext) -> None:
-    """One model of the list, by its full id, or by its bare name if that is unambiguous."""
+    """Return one model of the list, by its full id, or by its bare name if only one provider has it."""
     wanted, dialect = context.params["id"].removeprefix("models/"), context.wire.dialect()
     known = _known(context)
     found = [each for each in known if each.id == wanted] or [

@@ -33,11 +33,11 @@ from llm_runtime.server.response_store import StoredResponse
 from llm_runtime.server.state import ServerState
 
 OPTIONS = ResponseOptions(store=False)
-"""Of every request in this form: its answer belongs to its connection."""
+"""The options of every native request. Its response is not stored: it belongs to its connection."""
 
 
 def is_native(inbound: ClientRequest) -> bool:
-    """Whether the request came in this form."""
+    """Whether the request came over the native protocol."""
     return inbound.form == FORM
 
 
@@ -58,7 +58,7 @@ def check_is_new(server_state: ServerState, response_id: str) -> None:
 
 
 def encoder(stored: StoredResponse, starting_after: int) -> ResponseEncoder:
-    """The encoder for a response, from after an event that its client has seen."""
+    """Return the encoder for a response. It starts after the event ``starting_after``, which the client has seen."""
     return NativeEncoder(stored.id, starting_after)
 
 
@@ -74,7 +74,7 @@ def _failed(failure: Failure) -> WireResponse:
 
 
 async def greet(context: RequestContext) -> None:
-    """``GET /v1/runtime``: what a client needs to know first."""
+    """``GET /v1/runtime``: the facts that a client needs before its first request."""
     server_state = context.server_state
     names = set(server_state.engine.route_names(context.caller))
     routes = {name: msgspec.to_builtins(policy) for name, policy in server_state.engine.routes.items() if name in names}
@@ -89,7 +89,7 @@ async def greet(context: RequestContext) -> None:
 
 
 async def list_models(context: RequestContext) -> None:
-    """``GET /v1/runtime/models``: the models, with everything that is known about them."""
+    """``GET /v1/runtime/models``: the models, with all known facts about each."""
     await context.reply(WireResponse(200, (JSON,), encode_json(context.server_state.engine.model_list(context.caller))))
 
 
@@ -105,7 +105,7 @@ async def rank(context: RequestContext) -> None:
 
 
 async def count_tokens(context: RequestContext) -> None:
-    """``POST /v1/runtime/count_tokens``: of the request in the body."""
+    """``POST /v1/runtime/count_tokens``: count the tokens of the request in the body."""
     try:
         body = await plain_body(context)
         request = await read_body(
@@ -120,7 +120,9 @@ async def count_tokens(context: RequestContext) -> None:
 
 
 async def forget(context: RequestContext) -> None:
-    """``DELETE /v1/runtime/knowledge?conversation=…``: of one conversation of the caller's, or of all."""
+    """``DELETE /v1/runtime/knowledge?conversation=…``: forget what was kept for one conversation of the caller, or
+    for all of them.
+    """
     conversation = parse_qs(context.request.query).get("conversation", [None])[-1]
     count = context.server_state.engine.forget(conversation, caller=context.caller)
     if context.server_state.siblings is not None:

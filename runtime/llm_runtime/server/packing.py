@@ -1,4 +1,6 @@
-"""A response as bytes: what was asked and how, and pieces of its log. The store keeps it so, and workers pass it on."""
+"""Convert a stored response to bytes and back: its request and options (the head), and pieces of its log. The store
+keeps responses in this form, and workers exchange them in it.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,13 @@ from llm_protocol.wires.responses import Create, ResponseOptions
 from llm_runtime.server.response_store import StoredResponse
 
 EVENTS_AT_ONCE: Final = 1_000
-"""How many events are packed or unpacked in one call: nothing else runs meanwhile, not even another thread."""
+"""The most events that are packed or unpacked in one call. Nothing else in the process runs during that call, not
+even another thread.
+"""
 
 
 class _Head(msgspec.Struct, array_like=True):
-    """What was asked and how, as it is stored. ``policy`` is JSON."""
+    """The request of a stored response and its options. ``policy`` is JSON."""
 
     request: AnyRequest
     options: ResponseOptions
@@ -35,22 +39,23 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class PackedRequest(NamedTuple):
-    """What was asked and how."""
+    """The request of a stored response and its options, unpacked."""
 
     inbound: ClientRequest
     options: ResponseOptions
     asked_bytes: int
 
     def response(self, run: Run) -> StoredResponse:
-        """The response to it that ``run`` makes."""
+        """Return the stored response whose events are in the log of ``run``."""
         return StoredResponse(
             run, self.inbound, self.options, Create(self.inbound, self.options).input, self.asked_bytes
         )
 
 
 def pack_head(inbound: ClientRequest, options: ResponseOptions, asked_bytes: int) -> bytes:
-    """What a response needs to be read again, beside its log. Raises what msgspec does for what has no bytes: a lone
-    surrogate, a number beyond 64 bits.
+    """Pack the request and its options. With these and the log a response can be restored. Raises TypeError,
+    ValueError, OverflowError or RecursionError for a value that msgspec cannot encode: a lone surrogate, or a number
+    beyond 64 bits.
     """
     policy = None if inbound.policy is None else bytes(inbound.policy)
     request = msgspec.structs.replace(inbound.request, forwarded={})  # header fields of its client
@@ -58,7 +63,7 @@ def pack_head(inbound: ClientRequest, options: ResponseOptions, asked_bytes: int
 
 
 def unpack_head(data: bytes) -> PackedRequest:
-    """The same again. Raises `msgspec.MsgspecError`."""
+    """Undo `pack_head`. Raises `msgspec.MsgspecError`."""
     head = _HEADS.decode(data)
     policy = None if head.policy is None else msgspec.Raw(head.policy)
     return PackedRequest(
@@ -67,20 +72,20 @@ def unpack_head(data: bytes) -> PackedRequest:
 
 
 def pack_events(events: Sequence[Event]) -> bytes:
-    """A piece of a log. Raises as `pack_head` does."""
+    """Pack events of a log into one piece. Raises as `pack_head` does."""
     return _ENCODER.encode(events)
 
 
 def unpack_events(data: bytes) -> list[Event]:
-    """The same again. Raises `msgspec.MsgspecError`."""
+    """Undo `pack_events`. Raises `msgspec.MsgspecError`."""
     return _EVENTS.decode(data)
 
 
 def pack_log(events: Sequence[Event]) -> list[bytes]:
-    """A piece of a log of any length. Raises as `pack_head` does."""
+    """Pack any number of events into pieces. Raises as `pack_head` does."""
     return [pack_events(events[at : at + EVENTS_AT_ONCE]) for at in range(0, len(events), EVENTS_AT_ONCE)]
 
 
 def unpack_log(pieces: Sequence[bytes]) -> list[Event]:
-    """The same again. Raises `msgspec.MsgspecError`."""
+    """Undo `pack_log`. Raises `msgspec.MsgspecError`."""
     return [event for piece in pieces for event in unpack_events(piece)]

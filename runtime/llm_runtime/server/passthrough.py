@@ -1,7 +1,7 @@
-"""``/passthrough/{provider}/…``: requests that are sent to a vendor unchanged, if the key of the caller allows it.
+"""``/passthrough/{provider}/…``: requests that are sent to a vendor unchanged, if the caller's key allows that.
 
-The body is not read before the request is allowed, and never completely: pieces are passed on as they arrive, in both
-directions, at the pace of the slower side.
+No byte of the body is read before the request is allowed. A large body is never in memory as a whole: its pieces are
+passed on as they arrive, in both directions, at the pace of the slower side.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COST = ("x-llm-runtime-cost", "unknown")
 
 
 def passing(context: RequestContext) -> Endpoint:
-    """Handle a request below `PREFIX`, whose caller is known. Raises `HttpError`."""
+    """Return the endpoint for a request below `PREFIX`. The caller must be known. Raises `HttpError`."""
     request, server_state = context.request, context.server_state
     provider, _, rest = request.path.removeprefix(PREFIX).partition("/")
     provider = unquote(provider)
@@ -59,7 +59,7 @@ def passing(context: RequestContext) -> Endpoint:
 
 @final
 class _Passing:
-    """One request. It is also where its answer goes: see `llm_actors.provider.ResponseSink`."""
+    """One passthrough request. It also receives the provider's response: see `llm_actors.provider.ResponseSink`."""
 
     def __init__(self, context: RequestContext, provider: str, path: str) -> None:
         self._context = context
@@ -73,8 +73,8 @@ class _Passing:
         """The response to a POST, for the ids in it."""
 
     async def run(self) -> None:
-        """Carry it out. Raises `HttpError` while nothing was answered, and `trio.BrokenResourceError` when the client
-        is gone or the answer was cut.
+        """Send the request and pass the response on. Raises `HttpError` as long as no part of the response was sent,
+        and `trio.BrokenResourceError` if the client has disconnected or the response was truncated.
         """
         context = self._context
         context.end_with_client()
@@ -113,7 +113,7 @@ class _Passing:
         )
 
     async def _body(self) -> bytes | StreamedBody:
-        """A small body whole, so that it can be sent again; else where its pieces come from."""
+        """Return a small body as bytes, so that it can be sent again, and a larger one as a stream of pieces."""
         request = self._context.request
         if request.chunks is not None:
             return StreamedBody(self._next_piece)
@@ -137,7 +137,7 @@ class _Passing:
         is_json = any(name == "content-type" and value.startswith("application/json") for name, value in headers)
         if context.request.method == "POST" and status < 300 and is_json:
             self._created = bytearray()
-        # What still comes of the request behind an early answer is not wanted.
+        # After an early response the rest of the request is not read.
         context.close = context.close or not context.body.is_read
         self._subscription = context.passed_on(status, (*headers, COST), length)
         with self._giving():
@@ -162,7 +162,7 @@ class _Passing:
             raise ClientGone from None
 
     def _note_created(self) -> None:
-        """What the vendor made for this caller is the caller's to use."""
+        """Record the ids that the vendor created for this caller: the caller may use them in later requests."""
         context = self._context
         if self._created and context.caller:
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
@@ -171,6 +171,6 @@ class _Passing:
 
 
 def _refusal(failure: Failure) -> HttpError:
-    """Return the error of this server for a request without a response."""
+    """Return this server's error for a request that received no response."""
     advice = with_retry_advice(WireResponse(failure.rule.status), failure).headers
     return HttpError(failure.rule.status, failure.kind.value, failure.message, kind=SERVER_ERROR, headers=advice)

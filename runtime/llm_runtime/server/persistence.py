@@ -1,8 +1,9 @@
-"""Stored responses in the store's file: written while they are made, and read when somebody asks for them later.
+"""Write stored responses to the store's file while they are produced, and read them when a client asks for them
+later.
 
-What a client is told of a stored response waits for the file: its id until there is a row for it, and its end until all
-of it is there. In between the file is up to `STORE_FLUSH_SECONDS` behind. Where the file does not take it, nobody waits
-any longer: the response is in memory alone.
+A client receives the id of a stored response only when the file has a row for it, and its end only when the file has
+all of it. Between these the file is up to `STORE_FLUSH_SECONDS` behind. If a write to the file fails, clients no
+longer wait: the response is in memory only.
 """
 
 from __future__ import annotations
@@ -36,36 +37,36 @@ from llm_runtime.server.response_store import ResponseStore, StoredResponse, end
 from llm_runtime.server.wakeup import WakeupEvent
 
 RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
-"""What an id of ours looks like. Others are in no store."""
+"""The form of this server's response ids. No store contains other ids."""
 
 log = logging.getLogger("llm_runtime.server")
 
 
 def restored(response_id: str, row: StoredResponseRow, now: float) -> StoredResponse:
-    """A response as the file has it. One that was cut off by the end of its process has an end that says so. May be
-    called in any thread; ``now`` is the time on Trio's clock.
+    """Return the response in ``row``. If its process ended before it was complete, its last event is the failure
+    `interrupted`. May be called in any thread; ``now`` is the time on Trio's clock.
     """
     packed = unpack_head(row.head)
     run = Run(packed.inbound.request, stream=True, background=True, response_id=response_id, started_at=now)
     for piece in row.events:
         run.log.restore(unpack_events(piece))
     if run.log.end is None:
-        message = "the runtime ended while it made this response; this is what there was of it"
+        message = "the runtime ended while it produced this response; the response is incomplete"
         end_interrupted(run, message, row.ended_at or 0.0)
     return packed.response(run)
 
 
 class ResponseWriter(Protocol):
-    """Who writes responses."""
+    """Writes responses to a file or to Redis."""
 
     def wake(self) -> None:
-        """There is something to be written now."""
+        """Write soon: there is something new."""
         ...
 
 
 @final
 class StoredProgress:
-    """How far a response is in the file, or in Redis, for those who tell a client of it."""
+    """How much of a response is in the file or in Redis, and so may be sent to clients."""
 
     __slots__ = ("_watchers", "_writer", "begun", "ended", "failures", "has_row", "position", "stored")
 
@@ -84,20 +85,20 @@ class StoredProgress:
         self._watchers: list[Callable[[], None]] = []
 
     def watch(self, wake: Callable[[], None]) -> None:
-        """Call ``wake`` whenever more may be told."""
+        """Call ``wake`` whenever more of the response may be sent."""
         self._watchers.append(wake)
 
     def unwatch(self, wake: Callable[[], None]) -> None:
-        """Call it no longer."""
+        """Remove a callback of `watch`."""
         if wake in self._watchers:
             self._watchers.remove(wake)
 
     def hurry(self) -> None:
-        """Somebody waits for the end to be written."""
+        """Write soon: a client waits for the end of the response."""
         self._writer.wake()
 
     async def wait_begun(self) -> None:
-        """Wait until the id may be told, at most `STORE_WAIT_SECONDS`."""
+        """Wait until the id may be sent to clients, for at most `STORE_WAIT_SECONDS`."""
         if self.begun:
             return
         begun = trio.Event()
@@ -107,7 +108,7 @@ class StoredProgress:
         self.unwatch(begun.set)
 
     def advance(self, *, ended: bool) -> None:
-        """More may be told."""
+        """Allow sending the id and, with ``ended``, the end. Calls all callbacks of `watch`."""
         self.begun, self.ended = True, self.ended or ended
         for wake in tuple(self._watchers):
             wake()
@@ -116,7 +117,9 @@ class StoredProgress:
 class _Batch(NamedTuple):
     writes: list[Write]
     reached: list[tuple[StoredProgress, int, bool]]
-    """Whose log is in the file how far by it, and whether that is all of it."""
+    """For each response in the batch: the number of its events that are in the file after the batch, and whether
+    these are all.
+    """
     deleted: list[_Deletion]
 
 
@@ -127,10 +130,10 @@ class _Deletion(NamedTuple):
 
 @final
 class ResponsePersistence:
-    """Writes the stored responses of one server. ``store``: where; ``None``: there is no store, and none of it waits.
-    ``restored`` is called for each response that comes back from the file.
+    """Writes the stored responses of one server to ``store``. If ``store`` is ``None``, nothing is written, and no
+    client waits. ``restored`` is called for each response that is read from the file.
 
-    One task does the writing, one batch after the other (`run`).
+    One task writes one batch after another (`run`).
     """
 
     def __init__(
@@ -145,26 +148,26 @@ class ResponsePersistence:
         self._rests_until = 0.0
 
     def keep(self, stored: StoredResponse) -> None:
-        """Write a response that has begun, if it is to be stored."""
+        """Begin to write a response, if it is to be stored."""
         if stored.outlives_its_end and self._store() is not None:
             self._live[stored.id] = StoredProgress(stored, self)
             self._wakeup.wake()
 
     def find(self, response_id: str) -> StoredProgress | None:
-        """How far a response is that is being written."""
+        """Return the progress of a response that is being written; else ``None``."""
         return self._live.get(response_id)
 
     def wake(self) -> None:
-        """There is something to be written now."""
+        """Write soon: there is something new."""
         self._wakeup.wake()
 
     async def begun(self, response_id: str) -> None:
-        """Wait until the id of a response may be told; see `StoredProgress.wait_begun`."""
+        """Wait until the id of a response may be sent to clients; see `StoredProgress.wait_begun`."""
         if (progress := self._live.get(response_id)) is not None:
             await progress.wait_begun()
 
     async def forget(self, response_id: str) -> None:
-        """Delete a response from the file. Waits for that, at most `STORE_WAIT_SECONDS`."""
+        """Delete a response from the file. Waits until it is deleted, for at most `STORE_WAIT_SECONDS`."""
         if self._store() is None or not RESPONSE_ID.fullmatch(response_id):
             return
         if (progress := self._live.pop(response_id, None)) is not None:
@@ -176,8 +179,8 @@ class ResponsePersistence:
             await deletion.done.wait()
 
     async def bring(self, response_id: str | None, caller: str) -> None:
-        """Have the caller's response of that id in memory, if it is in the file only. Raises `HttpError` for one that
-        another process is making.
+        """Load the caller's response with this id into memory, if it is in the file only. Raises `HttpError` if
+        another process is still producing it.
         """
         store = self._store()
         if store is None or response_id is None or not RESPONSE_ID.fullmatch(response_id):
@@ -234,7 +237,9 @@ class ResponsePersistence:
             deletion.done.set()
 
     def _give_up(self) -> None:
-        """The file takes nothing: nobody waits for it. What still runs is tried again with all that it has."""
+        """A write to the file failed: let no client wait any longer. Responses that still run are written at a later
+        try.
+        """
         for progress in tuple(self._live.values()):
             self._advance(progress, ended=progress.stored.run.log.end is not None)
         for deletion in self._deletions:
@@ -253,7 +258,7 @@ class ResponsePersistence:
             try:
                 await self._add(progress, batch)
             except (TypeError, ValueError, OverflowError, RecursionError):
-                # It holds what has no bytes: a lone surrogate, a number beyond 64 bits.
+                # It contains a value that msgspec cannot encode: a lone surrogate, or a number beyond 64 bits.
                 log.warning("response %s cannot be written to the store", progress.stored.id)
                 self._live.pop(progress.stored.id, None)
                 progress.advance(ended=True)

@@ -1,8 +1,8 @@
 """Receive for all HTTP connections in one task.
 
-A client may disconnect at any moment, usually while it waits for a response, so every connection is read from for as
-long as it exists. One task per connection would use more memory than a typical response, and would cost a scheduler
-pass per request.
+A client may disconnect at any moment, usually while it waits for a response. So the server reads from every
+connection as long as it exists. One task per connection would use more memory than a typical response, and would cost
+a scheduler pass per request.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias, final
 import trio
 
 Take: TypeAlias = Callable[[bytes], None]
-"""Called with received bytes, and with ``b""`` at the end. Must neither wait nor raise."""
+"""Called with received bytes, and with ``b""`` at the end of the connection. Must not wait or raise."""
 
 
 class ReadableSocket(Protocol):
@@ -33,17 +33,19 @@ class ReadableSocket(Protocol):
 
 @final
 class Receiver:
-    """Receives for its members while it runs. What arrives between two runs is buffered in the kernel."""
+    """Receives for its members while `run` runs. Bytes that arrive between two calls of `run` are buffered in the
+    kernel.
+    """
 
     def __init__(self) -> None:
         self._members: dict[ReadableSocket, Take] = {}
         self._selector: selectors.BaseSelector | None = None
 
     def add(self, socket: ReadableSocket, take: Take) -> None:
-        """Pass everything received from ``socket`` to ``take``, until its end. Nothing else may receive from it
-        meanwhile.
+        """Pass everything received from ``socket`` to ``take``, until the socket's end. Nothing else may receive from
+        it meanwhile.
 
-        What has already arrived is passed before this returns.
+        Bytes that have already arrived are passed before this returns.
         """
         self._members[socket] = take
         if self._selector is not None:

@@ -1,7 +1,7 @@
-"""A response that another replica makes, followed here: a run whose log is filled from Redis.
+"""A mirror: the local copy of a response that another replica produces. Its run is filled from Redis.
 
-Clients follow it as they would the response. When nobody has followed it for a while, it is given up; when a client
-here cancels it, the replica that makes it is told.
+Clients follow it like a response of this replica. When it has had no follower for a while, it is dropped. When a
+client here cancels it, the other replica is told to cancel the response.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from llm_runtime.server.limits import (
 from llm_runtime.server.packing import unpack_log
 from llm_runtime.server.response_store import ResponseStore, StoredResponse, end_interrupted
 
-REPLICA_ENDED: Final = "the replica that made this response has ended; this is what there was of it"
+REPLICA_ENDED: Final = "the replica that produced this response has ended; the response is incomplete"
 
 _READABLE: Final = (ResponseState.RUNNING, ResponseState.ENDED, ResponseState.INTERRUPTED)
 
@@ -38,18 +38,18 @@ log = logging.getLogger("llm_runtime.server")
 
 @final
 class HeldRuns:
-    """Runs of this replica that go on because somebody follows them at another one."""
+    """Runs of this replica that continue because a client follows them at another replica."""
 
     def __init__(self) -> None:
         self._held: dict[Run, tuple[Follower, float]] = {}
 
     def hold(self, run: Run) -> None:
-        """Have a run go on for `HOLD_SECONDS` more."""
+        """Keep a run alive for `HOLD_SECONDS` from now."""
         follower, _ = self._held.get(run) or (run.follow(), 0.0)
         self._held[run] = (follower, trio.current_time() + HOLD_SECONDS)
 
     def release(self, now: float) -> None:
-        """Follow no longer what has ended, or is followed nowhere else any more."""
+        """Stop holding the runs that have ended, or whose time is over at ``now``."""
         for run in [run for run, (_, until) in self._held.items() if run.log.end is not None or until <= now]:
             follower, _ = self._held.pop(run)
             follower.close()
@@ -57,7 +57,9 @@ class HeldRuns:
 
 @final
 class ReplicaMirror:
-    """``stored`` has what ``row`` has; more comes from ``shared``. It is a mirror of ``response_store`` already."""
+    """Copies a response from Redis (``shared``) into the log of ``stored``. At the start ``stored`` has the events of
+    ``row``, and ``response_store`` has it as a mirror.
+    """
 
     def __init__(
         self, shared: SharedResponses, response_store: ResponseStore, stored: StoredResponse, row: SharedRow
@@ -69,11 +71,11 @@ class ReplicaMirror:
         self._generation = row.generation
         self._pieces = len(row.pieces)
         self._cancel_at = -inf
-        """When to tell the other replica again that a client here has cancelled it."""
+        """When to repeat the order to cancel the response."""
         self._reading = trio.Lock()
         self._needed_at = trio.current_time()
         self._hold_at = -inf
-        """When to tell it again that somebody follows it here."""
+        """When to tell the other replica again that the response has a follower here."""
 
     @property
     def id(self) -> str:
@@ -81,12 +83,14 @@ class ReplicaMirror:
         return self._stored.id
 
     async def refresh(self) -> None:
-        """Have what is new of it, for somebody who may follow it now. Raises `RedisAwayError`."""
+        """Read the new events from Redis, because a client may follow the response now. Raises `RedisAwayError`."""
         self._needed_at = trio.current_time()
         await self._read_alone()
 
     async def follow(self) -> None:
-        """Fill the log to its end, or until nobody needs it here. Then it is a mirror no longer."""
+        """Read events until the response ends, or until it has had no follower for `MIRROR_UNFOLLOWED_SECONDS`. Then
+        remove the mirror.
+        """
         stored, run = self._stored, self._run
         try:
             await self._follow()
@@ -104,10 +108,10 @@ class ReplicaMirror:
         heard_at = now
         while run.log.end is None and now - self._needed_at <= MIRROR_UNFOLLOWED_SECONDS:
             await trio.sleep(STORE_FLUSH_SECONDS)
-            if run.log.end is not None:  # somebody else has read it (`refresh`)
+            if run.log.end is not None:  # `refresh` has read the end
                 return
             now = trio.current_time()
-            if run.log.followers or run.is_cancelled_by_client:  # until the order to cancel shows
+            if run.log.followers or run.is_cancelled_by_client:  # followed until the other replica has cancelled it
                 self._needed_at = now
             try:
                 await self._step()
@@ -116,9 +120,7 @@ class ReplicaMirror:
                 if now - heard_at > HEARTBEAT_SECONDS:
                     self._response_store.unmirror(self._stored)
                     self._stored.is_gone = True
-                    message = (
-                        "redis is away, or has lost this response: it cannot be followed here, and may still be running"
-                    )
+                    message = "redis is unreachable or has lost this response: it may still be running elsewhere"
                     run.fail(Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content))
 
     async def _step(self) -> None:
@@ -153,13 +155,13 @@ class ReplicaMirror:
             await self._read_again()
 
     async def _read_again(self) -> None:
-        """Go on in what there is now: its replica has written it again, or Redis has lost some of it. Raises
-        `RedisAwayError` until all is there that was there before.
+        """Read the whole row again: its replica has written it anew, or Redis has lost a part of it. Raises
+        `RedisAwayError` as long as Redis has fewer events than this mirror.
         """
         row = await self._shared.load(self._stored.id, self._stored.caller)
         whole = None if row is None or row.state not in _READABLE else _log_of(row.pieces)
         if row is None or whole is None or not len(self._run.log) <= len(whole) == row.events:
-            raise RedisAwayError(RedisProblem("row", "what was there of a response is not there any more"))
+            raise RedisAwayError(RedisProblem("row", "redis has lost a part of a response"))
         self._generation, self._pieces = row.generation, len(row.pieces)
         self._take(whole.read(len(self._run.log)), row.state, row.ended_at)
 
@@ -170,7 +172,7 @@ class ReplicaMirror:
 
 
 def _log_of(pieces: Sequence[bytes]) -> RunLog | None:
-    """A log with the events of these pieces; ``None`` if they cannot be read."""
+    """Return a log with the events in ``pieces``; ``None`` if they cannot be read."""
     found = RunLog()
     try:
         found.restore(unpack_log(pieces))

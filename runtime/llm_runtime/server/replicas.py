@@ -1,10 +1,11 @@
-"""Stored responses in Redis, written while they are made, so that any replica can answer for them.
+"""Write stored responses to Redis while they are produced, so that any replica can serve them.
 
-What a client is told of a stored response waits for Redis, as `ResponsePersistence` has it wait for the file. While
-Redis is away nobody waits: this replica answers for what it has made itself, and writes that when Redis is back. For
-everything else it refuses to answer (503), because it cannot know.
+A client receives the id of a stored response only when Redis has it, and its end only when Redis has all of it; see
+`ResponsePersistence`. While Redis is unreachable, clients do not wait: this replica serves its own responses from
+memory, and writes them when Redis is reachable again. Requests for all other ids are refused with 503, because this
+replica cannot know whether they exist.
 
-What another replica makes is followed here as a mirror: a run whose log is filled from Redis.
+A response of another replica is followed through a mirror: a run whose log is filled from Redis.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ log = logging.getLogger("llm_runtime.server")
 
 @final
 class Replicas:
-    """The stored responses of one server, shared with other replicas. ``restored`` is called for each response that
-    comes from Redis.
+    """The stored responses of one server, shared with other replicas through Redis. ``restored`` is called with the
+    run of each response that is read from Redis.
     """
 
     def __init__(self, shared: SharedResponses, response_store: ResponseStore, restored: Callable[[Run], None]) -> None:
@@ -69,16 +70,20 @@ class Replicas:
         self._response_store = response_store
         self._restored = restored
         self._live: dict[str, StoredProgress] = {}
-        """What is not all in Redis yet. What has ended meanwhile stays, until Redis has it."""
+        """Responses that Redis does not have completely, the oldest first. An ended response stays until Redis has
+        all of it.
+        """
         self._generations: dict[str, str] = {}
-        """What tells the row of each of these responses from an earlier one of the same id."""
+        """The generation of the row of each response in `_live`. It distinguishes the row from an earlier row of the
+        same id.
+        """
         self._wakeup = WakeupEvent()
         self._exchanging = trio.Lock()
         self._mirrors: dict[str, ReplicaMirror] = {}
         self._sessions = 0
         self._is_leaving = False
         self._new_ids: defaultdict[str, dict[bytes, None]] = defaultdict(dict)
-        """Of each caller the ids of vendors that Redis does not have yet, the oldest first."""
+        """For each caller, the vendor ids that Redis does not have yet, the oldest first."""
         self._given_up = GivenUpRows()
         self._held = HeldRuns()
         self._nursery: trio.Nursery | None = None
@@ -86,27 +91,27 @@ class Replicas:
     # -- for the server ------------------------------------------------------------------------------------------------
 
     def keep(self, stored: StoredResponse) -> None:
-        """Write a response that has begun, if it is to be stored."""
+        """Begin to write a response, if it is to be stored."""
         if stored.outlives_its_end:
             self._live[stored.id] = StoredProgress(stored, self)
             self._generations[stored.id] = token_hex(8)
             self.wake()
 
     def find(self, response_id: str) -> StoredProgress | None:
-        """How far a response is that is being written."""
+        """Return the progress of a response that is being written; else ``None``."""
         return self._live.get(response_id)
 
     def wake(self) -> None:
-        """There is something to be written now."""
+        """Write soon: there is something new."""
         self._wakeup.wake()
 
     async def begun(self, response_id: str) -> None:
-        """Wait until the id of a response may be told; see `StoredProgress.wait_begun`."""
+        """Wait until the id of a response may be sent to clients; see `StoredProgress.wait_begun`."""
         if (progress := self._live.get(response_id)) is not None:
             await progress.wait_begun()
 
     async def forget(self, response_id: str, caller: str) -> None:
-        """Delete a caller's response for all replicas. Raises `HttpError` while Redis is away."""
+        """Delete a caller's response for all replicas. Raises `HttpError` while Redis is unreachable."""
         if not RESPONSE_ID.fullmatch(response_id):
             return
         progress = self._live.pop(response_id, None)
@@ -124,17 +129,17 @@ class Replicas:
             progress.advance(ended=True)
 
     async def bring(self, response_id: str | None, caller: str) -> None:
-        """Have the caller's response of that id in memory, if any replica has it, and not if it has been deleted.
-        Raises `HttpError` while that cannot be known.
+        """Load the caller's response with this id into memory if any replica has it, or drop it if it was deleted.
+        Raises `HttpError` while Redis is unreachable.
         """
         if response_id is None or not RESPONSE_ID.fullmatch(response_id):
             return
         known = self._response_store.find_any(response_id)
         progress = self._live.get(response_id)
         if known is not None and not known.is_shared and (progress is None or not progress.has_row):
-            return  # it is in this process only
+            return  # the response is in this process only
         if known is None and progress is not None and progress.stored.caller == caller and not progress.has_row:
-            raise _unavailable()  # it waits to be written, and is not in memory otherwise
+            raise _unavailable()  # the response waits to be written, and the response store has dropped it
         try:
             if known is not None:
                 await self._check(known)
@@ -145,7 +150,7 @@ class Replicas:
                 raise _unavailable() from None
 
     async def is_deleted(self, response_id: str) -> bool:
-        """Whether it is known that a response was deleted lately."""
+        """Whether Redis knows that the response was deleted. ``False`` while Redis is unreachable."""
         if not RESPONSE_ID.fullmatch(response_id):
             return False
         try:
@@ -154,8 +159,8 @@ class Replicas:
             return False
 
     def issue(self, caller: str, digests: Sequence[bytes]) -> None:
-        """Have all replicas know that a caller has received these ids of a vendor. They are written before the end of
-        the stored response that has them.
+        """Record for all replicas that a caller has received these ids of a vendor. They are written to Redis before
+        the end of the stored response that contains them.
         """
         new = self._new_ids[caller]
         new.update(dict.fromkeys(digests))
@@ -164,19 +169,19 @@ class Replicas:
         self.wake()
 
     async def issued(self, caller: str, ids: Sequence[str]) -> list[str]:
-        """Those of the vendor's ids that the caller has received from any replica. Raises `HttpError` while that cannot
-        be known.
+        """Return the vendor ids among ``ids`` that the caller has received from any replica. Raises `HttpError` while
+        Redis is unreachable.
         """
         try:
             are_known = await self._shared.issued(caller, [digest_of(each) for each in ids])
         except RedisAwayError:
-            message = "Redis is away, which knows of the vendor's ids in this request. Try again."
+            message = "Redis is unreachable, so the vendor's ids in this request cannot be checked. Try again."
             raise _unavailable(message) from None
         return [each for each, is_known in zip(ids, are_known, strict=True) if is_known]
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Write, and do what the others order, until cancelled. It has started when Redis has been tried, or after
-        `REPLICA_START_SECONDS`.
+        """Write responses, and carry out the orders of other replicas, until cancelled. The start waits for the first
+        attempt to connect to Redis, for at most `REPLICA_START_SECONDS`.
         """
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._shared.link.run)
@@ -196,7 +201,9 @@ class Replicas:
                     await self._wakeup.wait()
 
     async def flush(self) -> None:
-        """Write what has ended, before the server ends. Tries again for `REPLICA_FLUSH_SECONDS`."""
+        """Write the ended responses to Redis before the server ends. Tries for at most `REPLICA_FLUSH_SECONDS`, then
+        leaves.
+        """
         with trio.move_on_after(REPLICA_FLUSH_SECONDS):
             await self._exchange()
             while any(each.stored.run.log.end is not None for each in self._live.values()):
@@ -207,7 +214,7 @@ class Replicas:
             async with self._exchanging:
                 await self._shared.leave()
         except RedisAwayError:
-            log.warning("redis is away: what the other replicas do not have yet is lost")
+            log.warning("redis is unreachable: responses that it does not have yet are lost for the other replicas")
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -230,7 +237,7 @@ class Replicas:
             self._let_nobody_wait()
 
     def _give_up(self) -> None:
-        """Drop what is too much, while Redis does not take it."""
+        """Drop responses that have waited too long, or need too much memory, while Redis is unreachable."""
         before = trio.current_time() - self._shared.ttl_s
         for progress in to_give_up(tuple(self._live.values()), before=before):
             self._given_up.add(progress, self._generations[progress.stored.id])
@@ -244,14 +251,14 @@ class Replicas:
         self._new_ids.pop(caller, None)
 
     def _let_nobody_wait(self) -> None:
-        """Redis takes nothing now: clients are told of responses that it does not have."""
+        """Redis is unreachable: let clients have the responses that it lacks."""
         for progress in tuple(self._live.values()):
             has_ended = progress.stored.run.log.end is not None
             if not progress.begun or has_ended > progress.ended:
                 progress.advance(ended=has_ended)
 
     def _obey(self, order: ReplicaOrder, response_id: str) -> None:
-        """Do what another replica's client wants."""
+        """Carry out an order of another replica."""
         stored = self._response_store.find_any(response_id)
         if stored is None or stored.is_foreign:
             return
@@ -264,7 +271,9 @@ class Replicas:
                 self._held.hold(stored.run)
 
     def _drop(self, stored: StoredResponse, reason: str, kind: FailureKind = FailureKind.CANCELLED) -> None:
-        """Others know that the response is no more: here, too, it cannot be retrieved."""
+        """Cancel and remove a response that has been deleted elsewhere, or that the other replicas count as
+        interrupted.
+        """
         stored.run.cancel(reason, kind)
         self._response_store.drop(stored)
         self._generations.pop(stored.id, None)
@@ -272,11 +281,12 @@ class Replicas:
             progress.advance(ended=True)
 
     async def _write(self, *, all_rows: bool) -> None:
-        """``all_rows``: those without news, too, which Redis may have lost."""
-        live = sorted(self._live.values(), key=lambda each: each.failures)  # the others do not wait for these
+        """Write all changes. With ``all_rows`` also write rows without changes, because Redis may have lost them."""
+        # Failed changes go last, so that the others need not wait for them.
+        live = sorted(self._live.values(), key=lambda each: each.failures)
         changes = [change for each in live if (change := await self._change(each, is_due=all_rows))]
         for batch in batches(changes, lambda each: each.put.size):
-            # What was deleted while this waited must not be written again.
+            # A response that was deleted while its change waited must not be written again.
             batch = [each for each in batch if self._live.get(each.put.id) is each.progress]
             if batch:
                 results = await put_changes(self._shared, batch)
@@ -288,18 +298,18 @@ class Replicas:
 
     async def _change(self, progress: StoredProgress, *, is_due: bool) -> Change | None:
         stored = progress.stored
-        if self._live.get(stored.id) is not progress:  # deleted while an earlier one was packed
+        if self._live.get(stored.id) is not progress:  # deleted while an earlier response was packed
             return None
         run_log = stored.run.log
         if progress.has_row and len(run_log) == progress.position and run_log.end is None and not is_due:
             return None
         put = await next_put(progress, self._generations[stored.id])
-        if self._live.get(stored.id) is not progress:  # deleted while it was packed
+        if self._live.get(stored.id) is not progress:  # deleted while this response was packed
             return None
         return Change(progress, put.within_bounds())
 
     def _note(self, change: Change, result: PutResult) -> None:
-        """Go on from what became of a change."""
+        """Record the result of writing a change."""
         progress, put = change
         stored = progress.stored
         if self._live.get(stored.id) is not progress:
@@ -318,9 +328,9 @@ class Replicas:
         elif result.is_deleted:
             self._drop(stored, "the client deleted the response")
         elif result.is_lost:
-            log.warning("response %s counts as interrupted: redis was away for too long", stored.id)
-            self._drop(stored, "the other replicas did not hear of this one for too long", FailureKind.INTERRUPTED)
-        else:  # an earlier try was made after all
+            log.warning("response %s counts as interrupted: redis was unreachable for too long", stored.id)
+            self._drop(stored, "this replica was cut off from the others for too long", FailureKind.INTERRUPTED)
+        else:  # an earlier write reached Redis although it seemed to fail
             progress.has_row, progress.position = True, result.there
             self.wake()
 
@@ -332,23 +342,25 @@ class Replicas:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     async def _check(self, known: StoredResponse) -> None:
-        """Drop a response that others have deleted, or that has expired. Have what is new of one that is followed."""
+        """Drop a response that was deleted elsewhere or has expired. If it is a mirror, read its new events. Raises
+        `RedisAwayError`.
+        """
         if (mirror := self._mirrors.get(known.id)) is not None:
             await mirror.refresh()
             return
         state = await self._shared.state(known.id)
-        is_pending = known.id in self._live  # if Redis has lost it, it gets it again
+        is_pending = known.id in self._live  # if Redis has lost it, this replica writes it again
         if state is ResponseState.DELETED or (state is ResponseState.MISSING and not is_pending):
             self._drop(known, "the client deleted the response")
         elif state is ResponseState.INTERRUPTED and is_pending:
-            self._drop(known, "the other replicas did not hear of this one for too long", FailureKind.INTERRUPTED)
+            self._drop(known, "this replica was cut off from the others for too long", FailureKind.INTERRUPTED)
 
     async def _load(self, response_id: str, caller: str) -> None:
         row = await self._shared.load(response_id, caller)
         if row is None:
             return
         if row.state is ResponseState.UNSHARED:
-            message = "The response is at another replica, and cannot be read here."
+            message = "The response is at another replica and cannot be read here."
             raise HttpError(409, "response_elsewhere", message, param="response_id")
         try:
             head, events = await run_large(len(row.head) + sum(map(len, row.pieces)), _unpacked, row)
@@ -360,7 +372,7 @@ class Replicas:
         run = Run(head.inbound.request, stream=True, background=True, response_id=response_id)
         run.log.restore(events)
         is_whole = len(run.log) == row.events and (row.state is not ResponseState.ENDED or run.log.end is not None)
-        if not is_whole and row.state is ResponseState.RUNNING:  # its replica writes it again
+        if not is_whole and row.state is ResponseState.RUNNING:  # its replica will write it again
             raise RedisAwayError(RedisProblem("row", "redis has lost some of a response"))
         if not is_whole:
             log.error("redis has lost some of response %s", response_id)
@@ -389,6 +401,6 @@ def _unpacked(row: SharedRow) -> tuple[PackedRequest, list[Event]]:
     return unpack_head(row.head), unpack_log(row.pieces)
 
 
-def _unavailable(message: str = "Redis is away, which knows of this response. Try again.") -> HttpError:
+def _unavailable(message: str = "Redis is unreachable, so this response cannot be looked up. Try again.") -> HttpError:
     retry = (("retry-after", str(LATER_SECONDS)),)
     return HttpError(503, "store_unavailable", message, kind=SERVER_ERROR, headers=retry)

@@ -1,4 +1,4 @@
-"""A request's body that is passed on as it arrives: at most so much of it is in memory, however large it is."""
+"""A request's body that is passed on piece by piece. Only a bounded part of it is in memory, however large it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llm_runtime.server.wakeup import WakeupEvent
 
 @final
 class StreamedRequestBody:
-    """The body of one request. While too much of it is here, nothing is received, and the client has to wait."""
+    """The body of one request. While too much of it is in memory, nothing is received, and the client has to wait."""
 
     __slots__ = ("_begun", "_is_paused", "_parser", "_receiver", "_socket", "_take", "_taken", "_waited", "_wakeup")
 
@@ -35,17 +35,17 @@ class StreamedRequestBody:
 
     @property
     def is_read(self) -> bool:
-        """Whether its end was read."""
+        """Whether the end of the body was read."""
         return not self._parser.in_body
 
     def note_arrival(self) -> None:
-        """More has arrived."""
+        """Record that bytes have arrived."""
         if self._parser.unread > PASSTHROUGH_BYTES // 2 and not self._is_paused:
             self._is_paused = True
             self._receiver.remove(self._socket)
 
     def is_hung_up(self) -> bool:
-        """Whether the client has left while nothing is received from it."""
+        """Whether the client has disconnected while nothing is received from it."""
         return self._is_paused and not self._socket.closed and self._socket.is_hung_up()
 
     async def next_piece(self) -> bytes:

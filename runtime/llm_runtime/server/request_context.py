@@ -25,7 +25,7 @@ Endpoint: TypeAlias = "Callable[[RequestContext], Awaitable[None]]"
 
 
 class RequestConnection(Protocol):
-    """The connection of a request, as far as handling it needs to know."""
+    """The part of a connection that handling a request uses."""
 
     @property
     def server_state(self) -> ServerState:
@@ -34,7 +34,7 @@ class RequestConnection(Protocol):
 
     @property
     def socket(self) -> Socket:
-        """Where the response is written."""
+        """The socket that the response is written to."""
         ...
 
     @property
@@ -57,7 +57,7 @@ class RequestConnection(Protocol):
 
     @property
     def body(self) -> StreamedRequestBody:
-        """The request's body, if it is passed on as it arrives."""
+        """The request's body, if the endpoint reads it piece by piece."""
         ...
 
 
@@ -100,7 +100,7 @@ class RequestContext:
         """The wire that the client speaks."""
         self.begun = False
         self.belongs = False
-        """Whether the caller is authenticated, if keys are configured."""
+        """Whether the caller is authenticated. Always true if no keys are configured."""
         self.close = False
         self.more_headers: tuple[tuple[str, str], ...] = ()
         """Header fields of a streamed response that are known only when it begins."""
@@ -128,7 +128,9 @@ class RequestContext:
         return self._connection.socket.peer_host
 
     def take_body(self) -> bytes:
-        """The request's body. May be called once: a large body must not be kept until the response is complete."""
+        """Return the request's body. Call this once: a large body must not stay in memory until the response is
+        complete.
+        """
         body, self.request.body = self.request.body, b""
         return body
 
@@ -138,7 +140,7 @@ class RequestContext:
         return self._connection.body
 
     def hold_body(self, size: int) -> None:
-        """Count ``size`` more bytes as this request's body, until it is answered. Raises `HttpError`."""
+        """Count ``size`` more bytes as this request's body, until the response is complete. Raises `HttpError`."""
         self._connection.hold_body(size)
 
     def upgrade(self) -> None:
@@ -190,7 +192,7 @@ class RequestContext:
         await self._connection.socket.send(data)
 
     def passed_on(self, status: int, headers: tuple[tuple[str, str], ...], length: int | None) -> PassedBody:
-        """Begin a response that is another server's. ``length``: bytes of its body, if that is known."""
+        """Begin a response that comes from another server. ``length``: the bytes of its body, if known."""
         self.begun = True
         self.close = self.close or self.server_state.draining or (length is None and self.request.version == "1.0")
         return PassedBody(self, status, (*headers, *self._own_headers()), length)
@@ -217,7 +219,7 @@ class RequestContext:
 
 @final
 class PassedBody:
-    """The body of a response that is another server's, framed for this client."""
+    """The body of another server's response, framed for this client."""
 
     __slots__ = ("_context", "_head", "_is_bare", "_is_chunked")
 
@@ -230,7 +232,7 @@ class PassedBody:
         self._head = encode_head(status, headers, close=context.close, length=length)
 
     async def begin(self) -> None:
-        """Send the head: the body may be long in coming."""
+        """Send the head now: the first piece of the body may take long to arrive."""
         head, self._head = self._head, b""
         await self._context.send(head)
 
@@ -240,7 +242,7 @@ class PassedBody:
             await self._context.send(encode_chunk(data) if self._is_chunked else data)
 
     async def finish(self) -> None:
-        """Send the end."""
+        """Send the end of the body."""
         if self._is_chunked:
             await self._context.send(LAST_CHUNK)
 
@@ -258,7 +260,7 @@ class BodyStream:
         self._quiet_until = trio.current_time() + hold_s
         self.begun = False
         self.is_idle = hold_s == 0
-        """Whether the client has waited long enough: for the head, or since the last bytes it was sent."""
+        """Whether nothing has been sent for the whole interval: since the response began, or since the last bytes."""
 
     async def write(self, data: bytes) -> None:
         """Send a piece."""
@@ -279,7 +281,7 @@ class BodyStream:
         await self._context.send(data)
 
     def tick(self, now: float) -> None:
-        """Check how long nothing has been sent."""
+        """Update `is_idle`: check how long ago the last bytes were sent."""
         if now >= self._quiet_until:
             self.is_idle = True
             self._context.wakeup.wake()

@@ -1,6 +1,6 @@
-"""The responses that can be retrieved by id: queued and running ones, and for a while the stored ones.
+"""The responses that can be retrieved by id: queued and running ones, and stored ones for a limited time.
 
-An id is valid only for the caller who made the response; for others it is indistinguishable from one that never
+An id is valid only for the caller who made the request. For others it is indistinguishable from an id that never
 existed.
 """
 
@@ -24,8 +24,8 @@ from llm_runtime.server.limits import LINGERING_RESPONSES, RECENT_BYTES, RECENT_
 
 
 def end_interrupted(run: Run, message: str, ended_at: float | None = None) -> None:
-    """End the log of a response whose maker has ended before it. With ``ended_at``, a UNIX time, it is the same
-    wherever it is ended. May be called in any thread.
+    """End the log of a response whose process has ended, with the failure `interrupted`. ``ended_at`` is a UNIX time;
+    with it, the last event is the same in every process. May be called in any thread.
     """
     failure = Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content)
     response = run.folded(processing_time_ms=0.0)
@@ -34,8 +34,8 @@ def end_interrupted(run: Run, message: str, ended_at: float | None = None) -> No
 
 @final
 class StoredResponse:
-    """A response and its request. ``input`` is the conversation before it, without instructions, and ``asked_bytes``
-    the approximate size of that.
+    """A response and its request. ``input`` is the conversation before the response, without instructions, and
+    ``asked_bytes`` its approximate size.
     """
 
     __slots__ = ("asked_bytes", "ended_at", "inbound", "input", "is_foreign", "is_gone", "is_shared", "options", "run")
@@ -55,13 +55,13 @@ class StoredResponse:
         self.asked_bytes = asked_bytes
         self.ended_at = inf
         self.is_gone = False
-        """Whether it was deleted or has expired: then it cannot be retrieved, even if a connection still
+        """Whether the response was deleted or has expired. Then it cannot be retrieved, even if a connection still
         remembers it.
         """
         self.is_shared = False
-        """Whether other replicas have it, too, and may have deleted it."""
+        """Whether other replicas have the response, too, and may have deleted it."""
         self.is_foreign = False
-        """Whether another replica has made it or makes it."""
+        """Whether another replica produces or has produced the response."""
 
     @property
     def id(self) -> str:
@@ -70,21 +70,21 @@ class StoredResponse:
 
     @property
     def caller(self) -> str:
-        """The caller it belongs to."""
+        """The caller that the response belongs to."""
         return self.inbound.request.caller
 
     @property
     def weight(self) -> int:
-        """Its approximate size in bytes."""
+        """The approximate size of request and response in bytes."""
         return self.asked_bytes + self.run.log.size
 
     @property
     def outlives_its_end(self) -> bool:
-        """Whether it can be retrieved after its end."""
+        """Whether the response can be retrieved after its end."""
         return self.options.store or self.options.background
 
     def conversation(self) -> tuple[Message, ...] | None:
-        """The conversation that a following response starts from; ``None`` unless this one completed."""
+        """The conversation that a following response continues; ``None`` unless this response is complete."""
         end = self.run.log.end
         if not isinstance(end, Finished) or end.response is None:
             return None
@@ -108,7 +108,9 @@ class WaitingResponse(NamedTuple):
 
 @final
 class Recent:
-    """The responses that one connection remembers besides the store, so that ``store: false`` ones can be continued."""
+    """The responses that one connection remembers besides the store, so that ``store: false`` responses can be
+    continued.
+    """
 
     def __init__(self, store: ResponseStore) -> None:
         self._store = store
@@ -116,7 +118,9 @@ class Recent:
         self._bytes = 0
 
     def add(self, stored: StoredResponse) -> None:
-        """Remember a response that has ended; the least recently used ones are dropped to fit."""
+        """Remember a response that has ended. The least recently used responses are dropped to stay within the
+        limits.
+        """
         if stored.id in self._kept or stored.is_gone:
             return
         self._kept[stored.id] = stored
@@ -126,7 +130,7 @@ class Recent:
             self._forget(next(iter(self._kept.values())))
 
     def get(self, response_id: str) -> StoredResponse | None:
-        """A remembered response."""
+        """Return the remembered response with this id, if there is one."""
         stored = self._kept.get(response_id)
         if stored is None or stored.is_gone:
             return None
@@ -134,23 +138,25 @@ class Recent:
         return stored
 
     def is_current(self, response_id: str) -> bool:
-        """Whether a response is remembered that no other replica may have deleted."""
+        """Whether the response is remembered and is in this process only, so that no other replica can have deleted
+        it.
+        """
         stored = self.get(response_id)
         return stored is not None and not stored.is_shared
 
     def tidy(self) -> None:
-        """Drop the ones that are gone."""
+        """Drop the responses that were deleted or have expired."""
         for stored in [each for each in self._kept.values() if each.is_gone]:
             self._forget(stored)
 
     def clear(self) -> None:
-        """Drop everything: the connection ends."""
+        """Drop all responses, because the connection ends."""
         for stored in list(self._kept.values()):
             self._forget(stored)
 
     @property
     def responses(self) -> list[StoredResponse]:
-        """All that are remembered."""
+        """The remembered responses."""
         return list(self._kept.values())
 
     def _forget(self, stored: StoredResponse) -> None:
@@ -161,7 +167,7 @@ class Recent:
 
 @final
 class ResponseStore:
-    """All responses of one server. It is ticked to move those that have ended to the stored ones, or drop them."""
+    """All responses of one server. Each `tick` stores or drops the responses that have ended."""
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
@@ -180,37 +186,37 @@ class ResponseStore:
         self._live[stored.id] = stored
 
     def adopt(self, stored: StoredResponse, now: float) -> None:
-        """Keep a response that has ended and was stored before."""
+        """Add an ended response that was read from the store or came from another process."""
         stored.ended_at = now
         self._stored[stored.id] = stored
         self._bytes += stored.weight
 
     def knows(self, response_id: str) -> bool:
-        """Whether there is a response of that id, whoever's it is."""
+        """Whether there is a response with this id, of any caller."""
         known = (self._live, self._stored, self._waiting, self._mirrors)
         return any(response_id in each for each in known)
 
     def find_any(self, response_id: str) -> StoredResponse | None:
-        """The response of that id, whoever's it is, running or stored."""
+        """Return the response with this id, of any caller, running or stored."""
         known = (self._mirrors, self._live, self._stored)
         return next((each[response_id] for each in known if response_id in each), None)
 
     def mirror(self, stored: StoredResponse) -> None:
-        """Keep a response that another worker makes, until `unmirror`."""
+        """Add the mirror of a response that another process produces. It is kept until `unmirror`."""
         self._mirrors[stored.id] = stored
 
     def unmirror(self, stored: StoredResponse) -> None:
-        """Keep it no longer."""
+        """Remove the mirror."""
         if self._mirrors.get(stored.id) is stored:
             del self._mirrors[stored.id]
 
     def find(self, response_id: str, caller: str) -> StoredResponse | None:
-        """The caller's response with that id, running or stored, whichever worker makes it."""
+        """Return the caller's response with this id, running or stored, mirrors included."""
         mirror = self._mirrors.get(response_id)
         return mirror if mirror is not None and mirror.caller == caller else self.find_own(response_id, caller)
 
     def find_own(self, response_id: str, caller: str) -> StoredResponse | None:
-        """The same, but for those that another worker makes."""
+        """Return the caller's response with this id, running or stored, mirrors excluded."""
         stored = self._live.get(response_id) or self._stored.get(response_id)
         if stored is None or stored.caller != caller:
             return None
@@ -224,13 +230,13 @@ class ResponseStore:
             )
 
     def is_taken(self, response_id: str) -> bool:
-        """Whether there is a response of that id, of any caller."""
+        """Whether there is a response with this id, of any caller, running, stored, lingering or waiting."""
         known = (self._live, self._stored, self._waiting, self._lingering, self._remembered)
         return any(response_id in each for each in known)
 
     def linger(self, stored: StoredResponse, until: float) -> None:
-        """Its connection broke. Keep it, and have it made to its end, until its client comes back for it (`resumed`),
-        or ``until`` then on Trio's clock. At most `LINGERING_RESPONSES`; the oldest make room.
+        """Keep a response whose connection broke, and let it run to its end, until its client returns (`resumed`) or
+        until ``until`` on Trio's clock. At most `LINGERING_RESPONSES` are kept; the oldest are dropped.
         """
         self.resumed(stored.id)
         self._lingering[stored.id] = _Lingering(stored, stored.run.follow(), until)
@@ -238,22 +244,22 @@ class ResponseStore:
             self.resumed(next(iter(self._lingering)))
 
     def find_lingering(self, response_id: str, caller: str) -> StoredResponse | None:
-        """The caller's response of that id, if its connection broke a while ago."""
+        """Return the caller's lingering response with this id, if there is one."""
         found = self._lingering.get(response_id)
         return None if found is None or found.stored.caller != caller else found.stored
 
     def resumed(self, response_id: str) -> None:
-        """Somebody else follows the response now, or nobody is waited for any longer."""
+        """Stop keeping a lingering response: its client has returned, or its time is over."""
         if (found := self._lingering.pop(response_id, None)) is not None:
             found.follower.close()
 
     def find_live(self, response_id: str, caller: str) -> StoredResponse | None:
-        """The caller's response with that id, if it is running."""
+        """Return the caller's response with this id, if it is running."""
         stored = self.find(response_id, caller)
         return stored if stored is not None and stored.run.log.end is None else None
 
     def find_to_delete(self, response_id: str, caller: str) -> StoredResponse | None:
-        """The caller's response with that id, even if only a connection remembers it."""
+        """Return the caller's response with this id, even if only a connection remembers it."""
         stored = self.find(response_id, caller) or self._remembered.get(response_id)
         return stored if stored is not None and stored.caller == caller else None
 
@@ -280,7 +286,7 @@ class ResponseStore:
         self._waiting[waiting.id] = waiting
 
     def stop_waiting(self, response_id: str) -> None:
-        """Remove it from the waiting ones, if it is one of them."""
+        """Remove the waiting response with this id, if there is one."""
         self._waiting.pop(response_id, None)
 
     def find_waiting(self, response_id: str, caller: str) -> WaitingResponse | None:
@@ -294,7 +300,7 @@ class ResponseStore:
         return [stored for stored in self._live.values() if stored.options.background and stored.run.log.end is None]
 
     def tick(self, now: float) -> None:
-        """Store or drop what has ended; drop what has expired or exceeds the size limit."""
+        """Store or drop the responses that have ended. Drop those that have expired or exceed the size limit."""
         for stored in [each for each in self._live.values() if each.run.log.end is not None]:
             del self._live[stored.id]
             stored.ended_at = now

@@ -1,4 +1,4 @@
-"""Tell clients whether to retry. SDKs retry by default: without advice, three of our attempts become nine calls, and a
+"""Tell clients whether to retry. SDKs retry by default: without advice, three attempts of ours become nine, and a
 wrong provider key delays the error by half a minute.
 """
 
@@ -14,12 +14,12 @@ NO_RETRY = ("x-should-retry", "false")
 """A header that the SDKs of OpenAI and Anthropic obey for all statuses."""
 
 _BUSY = (429, 503)
-"""Statuses of conditions that pass by waiting."""
+"""Statuses of temporary conditions."""
 
 
 def with_retry_advice(response: WireResponse, failure: Failure, calls: int = 0) -> WireResponse:
-    """The error response, with `NO_RETRY` if the client must not retry, which includes every error after more than one
-    of our own ``calls``; and with Retry-After if, and only if, waiting helps.
+    """Return the error response with advice. It has `NO_RETRY` if the client must not retry, and after more than one
+    ``calls``, the attempts made here. It has Retry-After only if waiting helps.
     """
     headers = [(name, value) for name, value in response.headers if name not in (NO_RETRY[0], "retry-after")]
     seconds, rule = failure.told_retry_after, failure.rule

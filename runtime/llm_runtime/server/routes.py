@@ -88,17 +88,19 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 _VERSIONS = ("/v1", "/v1beta", "/v2")
-"""Prefixes that a path may lack: the first that makes the path a known one is used."""
+"""Version prefixes that a path may lack. The first one that makes the path a known one is used."""
 
 _BARE_MODEL = re.compile(r"(/v1beta|/v1)/([^/:]+/[^:]+:(?:generate|streamGenerate|embed|batchEmbed|count)[A-Za-z]+)")
-"""Where the AI SDK's Google client puts a model with a slash in its name: without ``models/``."""
+"""The path of the AI SDK's Google client for a model with a slash in its name: ``models/`` is missing."""
 
 _VERSION_BEFORE_VERSION = re.compile(r"/v\d(?:beta)?/(?=v\d(?:beta)?/)")
 
 
 @final
 class PathRoutes:
-    """The routes of one path by method, none if it is unknown, and what all of them are: see `Route`."""
+    """The routes of one path by method, empty for an unknown path, and the properties that all of them share: see
+    `Route`.
+    """
 
     __slots__ = ("by_method", "keyless", "open", "operators")
 
@@ -118,8 +120,8 @@ _UNKNOWN = PathRoutes("")
 
 
 def find(path: str) -> tuple[str, PathRoutes, Mapping[str, str]]:
-    """The normalized path, its routes, and the values of the names in its pattern. A path may lack the version, repeat
-    it, or end in a slash: base URLs are written in all these ways.
+    """Return the normalized path, its routes, and the values of the names in its pattern. A path may lack the
+    version, repeat it, or end in a slash, because base URLs are written in all these ways.
     """
     if (exact := _EXACT.get(path)) is not None:
         return path, exact, {}

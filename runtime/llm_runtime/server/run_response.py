@@ -88,7 +88,7 @@ class JsonArray:
 
 
 def stream_format_for(dialect: ServerDialect, inbound: ClientRequest) -> StreamFormat:
-    """The content type."""
+    """Return the stream format that the client asked for."""
     return JsonArray() if inbound.json_array else Sse(KEEP_ALIVES.get(dialect.name, COMMENT))
 
 
@@ -127,7 +127,7 @@ async def encode_end(dialect: ServerDialect, inbound: ClientRequest, end: Finish
 
 
 def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
-    """Return the main facts of the decision record as header fields, for wires without a place for it."""
+    """Return the main facts of the decision record as header fields, for wires that have no field for them."""
     decision = response.decision
     fields = (
         ("x-llm-runtime-provider", response.provider),
@@ -151,8 +151,8 @@ def _told_changes(adjusted: tuple[Adjustment, ...]) -> tuple[tuple[str, str], ..
 def encode_failure(
     dialect: ServerDialect, failure: Failure, inbound: ClientRequest | None = None, *, calls: int = 0
 ) -> WireResponse:
-    """A failure in the dialect's own format, after ``calls`` calls, with retry advice for the client. The owner of a
-    limit is named in a header, and in the body if the request, ``inbound``, has an ``llm_runtime`` object.
+    """Return a failure in the dialect's own format, after ``calls`` attempts, with retry advice for the client. The
+    limit owner is in a header. If ``inbound`` has an ``llm_runtime`` object, it is in the body, too.
     """
     response = with_retry_advice(dialect.encode_error(failure), failure, calls)
     if failure.limited_by is None:
@@ -164,7 +164,7 @@ def encode_failure(
 
 
 def _encode_failed(dialect: ServerDialect, inbound: ClientRequest, end: Failed) -> WireResponse:
-    """The failure of a run, with the headers that say how it came about."""
+    """Return the failure of a run, with the header fields of its decision record."""
     if end.response is None:
         return encode_failure(dialect, end.failure, inbound)
     response = encode_failure(dialect, end.failure, inbound, calls=count_calls(end.response.decision))
@@ -194,7 +194,7 @@ class FrameSource(Protocol):
         ...
 
     def take(self) -> list[Frame]:
-        """The frames of the events since the last call."""
+        """Return the frames of the events since the last call."""
         ...
 
     def shut(self, kind: FailureKind) -> None:
@@ -247,9 +247,9 @@ async def stream_from(
 ) -> None:
     """Stream everything from ``source`` until its end.
 
-    The head waits for the first event, at most ``hold_s`` seconds: until then a failure is an ordinary HTTP error,
-    which clients know how to handle. Frames that the wire sends before the vendor's first event are held back with it.
-    ``None``: nothing waits, and a failure is part of the stream.
+    The head waits for the first event, at most ``hold_s`` seconds. Until then a failure is an ordinary HTTP error,
+    which clients know how to handle. Frames that the wire sends before the vendor's first event are held back with
+    the head. If ``hold_s`` is ``None``, nothing waits, and a failure is part of the stream.
     """
     framing, wakeup = stream_format_for(dialect, inbound), context.wakeup
     out = context.stream(framing.content_type, hold_s or 0.0)

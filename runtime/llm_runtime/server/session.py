@@ -1,8 +1,8 @@
 """One WebSocket connection: many concurrent responses, one reader, one writer.
 
-The reader only ever waits for the next message. A request is admitted to a lane and started in a small task. The writer
-follows its run: it is woken by the logs of all runs, takes the new events of each run, encodes them, and sends them in
-one write. So a slow client costs the memory of its responses, and never a growing queue of frames.
+The reader only ever waits for the next message. A request is admitted to a lane and started in a small task. The
+writer follows the runs: the log of each run wakes it, and it takes the new events of all runs, encodes them, and
+sends them in one write. So a slow client costs the memory of its responses, and never a growing queue of frames.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from llm_runtime.server.wakeup import WakeupEvent
 from llm_runtime.server.websocket import FAULTS, Hangup, WebSocket, encode_close
 
 _ABNORMAL = 1006
-"""The code of a connection that broke without a close."""
+"""The code of a connection that broke without a close frame."""
 
 CRASHED = encode_close(1011, "the connection failed with an internal error")
 
@@ -67,7 +67,7 @@ class Close(NamedTuple):
 
 
 class SocketEnding(NamedTuple):
-    """Why a session accepts nothing new: the error for new requests, and how to close at the end."""
+    """Why a session accepts no new requests: the error for them, and how to close at the end."""
 
     refused: HttpError
     close: Close
@@ -109,16 +109,18 @@ class Session:
         self._life: StateMachine[SessionState, SessionChange] = StateMachine(SessionState.OPEN, SESSION)
         self._ending: SocketEnding | None = None
         self._close: Close | None = None
-        """How to close, once it is time."""
+        """How to close, once all active responses have ended."""
         self._cut_some = False
         self._said_goodbye = False
-        """Whether the client closed, or we do; otherwise the connection broke, and it may come back for its answers."""
+        """Whether either side has sent a close frame. If not, the connection broke, and the client may return to
+        resume its responses.
+        """
         self._expires = trio.current_time() + (server_state.config.websocket_lifetime_s or float("inf"))
         self._heartbeat = Heartbeat(socket, trio.current_time())
         self._ping_due = False
 
     async def run(self, context: RequestContext, left_over: bytes) -> None:
-        """Open, read and write until the end, close."""
+        """Open the WebSocket, read and write until the end, then close it."""
         async with trio.open_nursery() as nursery:
             self._scope, self._soon = nursery.cancel_scope, nursery.start_soon
             socket: WebSocket | None = None
@@ -147,8 +149,8 @@ class Session:
         await self._socket.close_gently()
 
     def abandon(self) -> None:
-        """Stop following all runs, which cancels those without other followers. After a broken connection, clients of
-        the native protocol may resume theirs.
+        """Stop following all runs. This cancels the runs that have no other follower. After a broken connection,
+        clients of the native protocol may resume their responses.
         """
         self._turns.abandon()
         if not self._said_goodbye and self._close is None:
@@ -389,7 +391,7 @@ class Session:
             self._turns.expire(trio.current_time())
 
     def _gather(self) -> list[bytes]:
-        """Frames for one write: errors first, then those of each response in turn."""
+        """Return the frames for one write: errors first, then those of each response in turn."""
         payloads = list(self._unsaid)
         self._unsaid.clear()
         self._unsaid_bytes = 0
@@ -404,7 +406,7 @@ class Session:
         return payloads
 
     async def _part(self, socket: WebSocket, kind: FailureKind) -> None:
-        """Tell the client that incomplete responses end here, and close. The session is being cancelled."""
+        """Send the end of each incomplete response, and close. Called when the session is being cancelled."""
         has_crashed = kind is FailureKind.CRASHED
         close = Close(1011, "the runtime crashed") if has_crashed else Close(1012, "responses were cut off")
         self._end(SessionChange.DRAINED, SocketEnding(crashed() if has_crashed else shutting_down(), close))

@@ -1,6 +1,6 @@
-"""The other workers of a daemon that has several, as the server sees them. A daemon of one process has none.
+"""The other workers of a daemon, as the server sees them. A daemon of one process has none.
 
-`Siblings` is what a worker asks of the others, `WorkerState` what the others may ask of it.
+`Siblings` is the interface to the other workers. `WorkerState` is the part of this worker that the others use.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llm_runtime.server.subscription import RunSubscription
 
 
 class WorkerState(Protocol):
-    """One worker's part of what the daemon knows."""
+    """The part of a worker's state that the other workers use."""
 
     response_store: ResponseStore
     issued: IssuedIds
@@ -28,11 +28,11 @@ class WorkerState(Protocol):
     engine: RequestEngine
 
     def adopt(self, stored: StoredResponse) -> None:
-        """Keep a response of another worker that has ended and is to be stored."""
+        """Keep an ended response of another worker that is to be stored."""
         ...
 
     async def drop_own(self, response_id: str, caller: str) -> bool:
-        """Delete the caller's response of that id here and from the store. Returns whether there was one."""
+        """Delete the caller's response with this id here and from the store. Returns whether there was one."""
         ...
 
     def subscribe(self, run: Run, wake: Callable[[], None]) -> RunSubscription:
@@ -41,36 +41,36 @@ class WorkerState(Protocol):
 
 
 class Siblings(Protocol):
-    """No method waits longer than a few seconds for a worker that does not answer; what it would have said is left
-    out. None raises.
+    """The interface to the other workers. No method waits longer than a few seconds for a worker that does not
+    respond; its part of the result is then missing. No method raises, except `run`.
     """
 
     async def run(self, server_state: WorkerState, *, task_status: trio.TaskStatus[None]) -> None:
-        """Answer the others out of ``server_state``, until cancelled. The methods below need it to run. Raises
-        `OSError` if it cannot start.
+        """Serve the questions of the other workers from ``server_state``, until cancelled. The other methods work
+        only while this runs. Raises `OSError` if it cannot start.
         """
         ...
 
     def new_response_id(self) -> str:
-        """An id that says which worker has the response."""
+        """Return a new id, which says which worker has the response."""
         ...
 
     async def bring(self, response_id: str, caller: str) -> None:
-        """Have the caller's response of that id in memory, if another worker has it; and as long as it is made and
-        followed here, more of it as it comes.
+        """Load the caller's response with this id into memory, if another worker has it. If it is still running, its
+        new events follow as long as it has a follower here.
         """
         ...
 
     async def drop(self, response_id: str, caller: str) -> bool:
-        """Delete the caller's response of that id from the others. Returns whether one of them had it."""
+        """Delete the caller's response with this id at the other workers. Returns whether one of them had it."""
         ...
 
     def wrong_key(self, peer: str) -> None:
-        """Have the others count a wrong key from ``peer``, too."""
+        """Let the other workers count a wrong key from ``peer``, too."""
         ...
 
     async def issued(self, caller: str, ids: Iterable[str]) -> frozenset[str]:
-        """Those of the vendor ids that the caller has received from another worker."""
+        """Return the vendor ids among ``ids`` that the caller has received from another worker."""
         ...
 
     async def forget(self, conversation: str | None, caller: str) -> int:
@@ -90,5 +90,5 @@ class Siblings(Protocol):
         ...
 
     async def tree(self, own: object) -> object:
-        """The supervision trees, below the process that has them all."""
+        """Return the supervision trees of all workers, below the parent."""
         ...

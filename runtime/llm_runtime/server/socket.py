@@ -47,7 +47,7 @@ _TCP_OPTIONS = {
     "TCP_KEEPCNT": (VANISHED_SECONDS - KEEPALIVE_IDLE_SECONDS) // KEEPALIVE_INTERVAL_SECONDS,
     "TCP_USER_TIMEOUT": VANISHED_SECONDS * 1000,  # overrides TCP_KEEPCNT, and bounds retransmissions, too
 }
-"""Socket options by name: not every system has all of them."""
+"""Socket options by name. Not every system has all of them."""
 
 
 def _host(address: Callable[[], object]) -> str:
@@ -69,9 +69,10 @@ def _set_options(raw: socket.socket) -> None:
 
 @final
 class Socket:
-    """Owns a connected, non-blocking socket. One task, or ``receiver``, may receive; any may send, one after the other.
+    """Owns a connected, non-blocking socket. One task, or ``receiver``, may receive. Several tasks may send; their
+    writes follow one another.
 
-    With ``tls`` all of it goes through TLS; ``received`` and ``sent`` count what is on the wire.
+    With ``tls`` all bytes go through TLS; ``received`` and ``sent`` count the encrypted bytes.
     """
 
     __slots__ = (
@@ -84,7 +85,7 @@ class Socket:
         self._raw = raw
         self._tls = tls
         self._unsent = b""
-        """What TLS had to say and the kernel did not take; before everything else."""
+        """TLS bytes that the kernel has not accepted yet. They are sent before all other bytes."""
         self._receiver = receiver
         self._torn = False
         self._writing: trio.StrictFIFOLock | None = None  # until a write has to wait
@@ -104,7 +105,7 @@ class Socket:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` or `abort` was called."""
+        """Whether `close` or `abort` has been called."""
         return self._raw.fileno() < 0
 
     def fileno(self) -> int:
@@ -112,8 +113,8 @@ class Socket:
         return self._raw.fileno()
 
     async def receive(self) -> bytes:
-        """Wait for bytes; empty at the end. Raises `trio.BrokenResourceError` if the connection is broken and
-        `trio.ClosedResourceError` if it was closed on this side.
+        """Wait for bytes; empty at the end of the connection. Raises `trio.BrokenResourceError` if the connection is
+        broken and `trio.ClosedResourceError` if it was closed on this side.
         """
         while True:
             if self.closed:
@@ -142,14 +143,14 @@ class Socket:
             with suppress(trio.BrokenResourceError):
                 self._send_now(exc.farewell)
             raise trio.BrokenResourceError from exc
-        if not self.is_blocked:  # else it goes before the next that is sealed
+        if not self.is_blocked:  # else these bytes are sent before the next record
             with suppress(trio.BrokenResourceError):
                 self._unsent += tls.own_words()
                 self._unsent = self._unsent[self._send_now(self._unsent) :] if self._unsent else b""
         return found
 
     def is_hung_up(self) -> bool:
-        """Whether the peer has closed the connection. This is noticed even before all its bytes were received."""
+        """Whether the peer has closed the connection. True even if bytes from the peer are still unread."""
         poll = select.poll()
         poll.register(self._raw, _HUNG_UP)
         return bool(poll.poll(0))
@@ -160,12 +161,12 @@ class Socket:
         return self._writing is not None and self._writing.locked()
 
     async def send(self, data: bytes | bytearray) -> None:
-        """Send all of ``data``. Returns without a checkpoint if the kernel accepts it all at once.
+        """Send all of ``data``. Returns without a checkpoint if the kernel accepts all of it at once.
 
         Raises `trio.BrokenResourceError` if the connection is broken. The stall rule: n bytes have
-        `WRITE_STALL_SECONDS` + n / `MIN_RATE` seconds to be sent. A peer that is too slow for that is aborted, and so
-        is one that falls behind `MIN_RATE` by `WRITE_STALL_SECONDS` over several writes. It catches up by reading
-        faster, and while no write waits. Cancellation in the middle of a write breaks the connection, too.
+        `WRITE_STALL_SECONDS` + n / `MIN_RATE` seconds to be sent. The socket of a slower peer is aborted. So is that
+        of a peer that falls behind `MIN_RATE` by `WRITE_STALL_SECONDS` over several writes. A peer catches up by
+        reading faster, and while no write waits. Cancellation in the middle of a write breaks the connection, too.
         """
         if self._tls is not None:
             await self._send_sealed(self._tls, memoryview(data))
@@ -180,7 +181,9 @@ class Socket:
                 await self._send_slowly(memoryview(data)[sent:])
 
     async def _send_sealed(self, tls: TlsLayer, data: memoryview) -> None:
-        """As `send`. Records must leave in the order in which they were sealed, so each is when it is its turn."""
+        """Send as `send` does. TLS records must leave in the order in which they were sealed, so each is sealed only
+        when it is its turn.
+        """
         pieces = [data[start : start + WRITE_PIECE_BYTES] for start in range(0, len(data), WRITE_PIECE_BYTES)]
         while pieces and not self.is_blocked:
             sealed = self._sealed(tls, pieces.pop(0))
@@ -204,12 +207,12 @@ class Socket:
         return sealed
 
     def _turn(self) -> trio.StrictFIFOLock:
-        """What a write waits for while another one is blocked."""
+        """The lock that a write waits for while another write is blocked."""
         assert self._writing is not None
         return self._writing
 
     def _try_to_send(self, data: bytes | bytearray) -> int:
-        """Send what the kernel takes at once, and count it for the stall rule."""
+        """Send as much as the kernel accepts at once, and count it for the stall rule."""
         sent = self._send_now(data)
         if self._patience < WRITE_STALL_SECONDS:
             now = trio.current_time()
@@ -219,7 +222,7 @@ class Socket:
 
     @contextmanager
     def _blocking(self) -> Iterator[None]:
-        """Other writes wait for the block."""
+        """Let other writes wait for the end of the block."""
         self._writing = self._writing or trio.StrictFIFOLock()
         self._writing.acquire_nowait()
         try:
@@ -252,7 +255,7 @@ class Socket:
             self._regain(began + allowed - self._waited_until)
 
     def _regain(self, seconds: float) -> None:
-        """Let the peer fall behind by ``seconds`` more, or less."""
+        """Let the peer fall behind by ``seconds`` more; negative: by fewer."""
         self._patience = min(WRITE_STALL_SECONDS, max(0.0, self._patience + seconds))
 
     async def _send_piece(self, rest: memoryview) -> None:
@@ -290,8 +293,8 @@ class Socket:
             self.close()
 
     async def close_gently(self) -> None:
-        """Shut down sending, read until the peer does the same, and close. Closing at once would reset a peer that is
-        still sending, before it had read the last bytes. Bounded by `CLOSE_SECONDS` and `LINGER_BYTES`.
+        """Shut down sending, read until the peer does the same, and close. An immediate close would reset a peer that
+        is still sending, before it has read the last bytes. Bounded by `CLOSE_SECONDS` and `LINGER_BYTES`.
         """
         try:
             if self._tls is not None:
@@ -303,6 +306,6 @@ class Socket:
                 while (data := await self.receive()) and thrown_away < LINGER_BYTES:
                     thrown_away += len(data)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # it is gone already, which is the goal
+            pass  # the socket is closed already
         finally:
             self.close()

@@ -1,4 +1,4 @@
-"""``GET /v1/runtime/spend``: what was spent, for admins; and of itself, for each caller."""
+"""``GET /v1/runtime/spend``: the spending of all callers, for admins; for other callers, their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llm_runtime.server.request_context import RequestContext
 
 
 async def spend(context: RequestContext) -> None:
-    """Sums ``by`` key (the default), team, model, route or day, ``since`` a day or time (UTC)."""
+    """Return sums ``by`` key (the default), team, model, route or day, ``since`` a day or time (UTC)."""
     query = parse_qs(context.request.query)
     column = query.get("by", ["key"])[-1]
     by: By | None = next((each for each in get_args(By) if each == column), None)

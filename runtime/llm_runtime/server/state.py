@@ -41,7 +41,8 @@ log = logging.getLogger("llm_runtime.server")
 
 
 Reload: TypeAlias = Callable[[], Awaitable[object]]
-"""Reads the configuration again and gives what changed, as something msgspec can encode. Raises `LLMClientError`."""
+"""Reads the configuration again and returns the changes, as a value that msgspec can encode. Raises `LLMClientError`.
+"""
 
 
 class OpenConnection(Ticking, Protocol):
@@ -54,7 +55,7 @@ class OpenConnection(Ticking, Protocol):
 
 @final
 class ServerState:
-    """One per server; it does not outlive the listener's supervisor."""
+    """The state of one server. It survives a crash of the listener, but not of the supervisor above it."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class ServerState:
         self.reload = reload
         """Reloads the configuration; ``None`` if that is not possible."""
         self.file = file
-        """Where the configuration is read from; ``None``: from the environment."""
+        """The file that the configuration is read from; ``None``: the environment."""
         engine.on_reload(self.take_over)
         self.siblings = siblings
         """The other workers; ``None`` where the daemon is one process."""
@@ -81,7 +82,7 @@ class ServerState:
         self.response_store = ResponseStore(config)
         self.issued = IssuedIds(keys)
         self.replicas = None if shared is None else Replicas(shared, self.response_store, self.issued.watch)
-        """The other replicas, by way of Redis; ``None`` where stored responses are not there."""
+        """The other replicas, through Redis; ``None`` if stored responses are not in Redis."""
         if self.replicas is not None:
             self.issued.on_new = self.replicas.issue
         self.persistence = self.replicas or ResponsePersistence(
@@ -107,7 +108,7 @@ class ServerState:
         self._changed = WakeupEvent()
 
     def take_over(self, config: Config) -> None:
-        """Another configuration holds from now on: its keys, and the origins and hosts of its server."""
+        """Apply a new configuration: its keys, and the origins and hosts of its server."""
         self.access.change(config.server, config.keys)
         self.issued.change(config.keys)
         self.passthrough = _passthrough(config.keys)
@@ -129,14 +130,16 @@ class ServerState:
         self._changed.wake()
 
     def parting(self) -> trio.CancelScope:
-        """A cancel scope for the last bytes to a client whose connection is being cancelled. All connections together
-        have `PARTING_SECONDS`: the process is about to exit.
+        """Return a cancel scope for sending the last bytes on a connection that is being cancelled. All connections
+        together have `PARTING_SECONDS`, because the process is about to exit.
         """
         self._parting = min(self._parting, trio.current_time() + PARTING_SECONDS)
         return trio.CancelScope(shield=True, deadline=self._parting)
 
     async def close_gently(self, socket: Socket) -> None:
-        """Close, and let the client read the last bytes, unless too many connections already do that."""
+        """Close the socket gently (`Socket.close_gently`), unless too many connections are doing so already: then
+        close it at once.
+        """
         if self._lingering >= LINGERING_CONNECTIONS:
             socket.close()
             return
@@ -157,9 +160,9 @@ class ServerState:
         since: float | None = None,
         response_id: str | None = None,
     ) -> Run:
-        """Have the engine start a request; see `RequestEngine.submit`. Its deadline counts from ``since``, or from now.
-        Raises `LLMClientError`, also for a bug in the engine: that ends one request, not the connection and its other
-        requests.
+        """Start a request through the engine; see `RequestEngine.submit`. The deadline counts from ``since``, or from
+        now. Raises `LLMClientError`, also for a bug in the engine: the bug ends one request, not the connection and
+        its other requests.
         """
         if self.draining:
             raise ShuttingDownError("The runtime is shutting down.")
@@ -178,8 +181,8 @@ class ServerState:
         return run
 
     async def check_issued(self, request: AnyRequest) -> None:
-        """Raise `BadRequestError` for a vendor id in ``request`` that its caller has not received, from any worker or
-        replica, and `HttpError` while that cannot be known.
+        """Raise `BadRequestError` for a vendor id in ``request`` that its caller has not received from any worker or
+        replica, and `HttpError` while Redis, which knows the ids of other replicas, is unreachable.
         """
         if self.siblings is not None and (unknown := self.issued.unissued(request)):
             self.issued.note(request.caller, await self.siblings.issued(request.caller, unknown))
@@ -188,9 +191,9 @@ class ServerState:
         self.issued.check(request)
 
     async def bring(self, response_id: str | None, caller: str) -> None:
-        """Have the caller's response of that id in memory, if another worker, the store's file or another replica has
-        it. Raises `HttpError` for one that another process makes that is neither a worker of this daemon nor a replica,
-        and while it cannot be known.
+        """Load the caller's response with this id into memory, if another worker, the store's file or another replica
+        has it. Raises `HttpError` if a process outside this daemon and its replicas is still producing it, and while
+        Redis is unreachable.
         """
         if self.replicas is not None:
             await self._bring_from_replicas(self.replicas, response_id, caller)
@@ -200,7 +203,9 @@ class ServerState:
         await self.persistence.bring(response_id, caller)
 
     async def _bring_from_replicas(self, replicas: Replicas, response_id: str | None, caller: str) -> None:
-        """What is not stored at all only a worker can have."""
+        """Load a response from other replicas. If Redis is unreachable, a response that is not to be stored can still
+        be at a worker.
+        """
         refused: HttpError | None = None
         try:
             await replicas.bring(response_id, caller)
@@ -208,7 +213,7 @@ class ServerState:
             refused = exc
         if self.siblings is not None and response_id is not None and not self.response_store.knows(response_id):
             if await replicas.is_deleted(response_id):
-                return  # a worker may not have heard of it yet
+                return  # a worker may not know of the deletion yet
             await self.siblings.bring(response_id, caller)
             if self.response_store.knows(response_id):
                 return
@@ -216,19 +221,21 @@ class ServerState:
             raise refused
 
     def adopt(self, stored: StoredResponse) -> None:
-        """Keep a response of another worker that has ended and is to be stored. Other replicas may delete it."""
+        """Keep an ended response of another worker that is to be stored. Other replicas may delete it."""
         stored.is_shared = self.replicas is not None
         self.response_store.adopt(stored, trio.current_time())
 
     async def drop(self, response_id: str, caller: str) -> bool:
-        """Delete the caller's response of that id everywhere. Returns whether there was one. Raises `HttpError` where
-        that cannot be done now.
+        """Delete the caller's response with this id everywhere. Returns whether there was one. Raises `HttpError` if
+        that is not possible now.
         """
         elsewhere = self.siblings is not None and await self.siblings.drop(response_id, caller)
         return await self.drop_own(response_id, caller) or elsewhere
 
     async def drop_own(self, response_id: str, caller: str) -> bool:
-        """The same, but for what other workers have in memory."""
+        """Delete the caller's response with this id everywhere but in the memory of other workers. Returns whether
+        there was one.
+        """
         if (stored := self.response_store.find_to_delete(response_id, caller)) is None:
             return False
         if self.replicas is not None and stored.outlives_its_end:
@@ -241,7 +248,7 @@ class ServerState:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """A block that serves a client without a run. A drain waits for it too."""
+        """A block that serves a client without a run. A drain waits for its end, too."""
         self._busy += 1
         try:
             yield
@@ -283,5 +290,5 @@ class ServerState:
 
 
 def _passthrough(keys: Mapping[str, Key]) -> dict[str, tuple[PassthroughRule, ...]]:
-    """What each caller may send to a provider as it is."""
+    """Return the passthrough rules of each caller."""
     return rules_of({name: key.passthrough for name, key in keys.items()})

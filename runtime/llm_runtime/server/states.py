@@ -30,15 +30,15 @@ class HttpState(_Hashed):
     LATE = "late"
     """A request took too long to arrive: 408."""
     DONE = "done"
-    """It was idle for too long, or the server drains: it closes without a response."""
+    """The connection was idle for too long, or the server drains. It closes without a response."""
     EVICTED = "evicted"
-    """Another connection takes its place: 429, without waiting for the client."""
+    """Another connection takes the place of this one: 429, without waiting for the client."""
     LEFT = "left"
     """The client has disconnected; a complete request is still answered."""
     ANSWERING = "answering"
-    """An endpoint is running, whether or not the client stays."""
+    """An endpoint is running. It continues if the client disconnects."""
     BOUND = "bound"
-    """An endpoint is running, as long as the client stays."""
+    """An endpoint is running. It is cancelled if the client disconnects."""
     ANSWERING_LEFT = "answering, left"
     """An endpoint is running, and the client has disconnected."""
     LAST_WORDS = "last words"
@@ -72,13 +72,13 @@ class SessionState(_Hashed):
     """The states of a WebSocket session."""
 
     OPEN = "open"
-    """It accepts requests."""
+    """New requests are accepted."""
     ANNOUNCING = "announcing"
-    """It accepts none. When the active ones have ended, it sends the reason and closes."""
+    """No new requests are accepted. When the active ones have ended, the session sends the reason and closes."""
     FINISHING = "finishing"
-    """It accepts none, and closes when the active ones have ended."""
+    """No new requests are accepted. When the active ones have ended, the session closes."""
     CLOSING = "closing"
-    """Nothing but a close frame is sent any more."""
+    """Only a close frame is still sent."""
 
 
 class SessionChange(_Hashed):
@@ -176,7 +176,7 @@ HTTP: Final = _http_table()
 """The transitions of each state of an HTTP connection."""
 
 ANSWERING: Final = frozenset((HttpState.ANSWERING, HttpState.BOUND, HttpState.ANSWERING_LEFT))
-"""Whether an endpoint is running."""
+"""The states in which an endpoint is running."""
 
 SESSION: Final[dict[SessionState, dict[SessionChange, SessionState]]] = {
     SessionState.OPEN: {

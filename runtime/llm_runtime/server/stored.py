@@ -32,7 +32,7 @@ _DONE = Frame(None, b"[DONE]")
 
 @final
 class _Closed:
-    """An encoder that ends a stream as this API does over HTTP, but not over WebSocket."""
+    """An encoder that ends a stream in the way of the Responses API over HTTP, which differs from WebSocket."""
 
     def __init__(self, encoder: ResponseEncoder) -> None:
         self._encoder = encoder
@@ -50,7 +50,7 @@ class _Closed:
 
 @final
 class Spoken:
-    """The Responses dialect with the options of one request, starting after an event that the client has seen."""
+    """The Responses dialect with the options of one request. Streams start after an event that the client has seen."""
 
     name = RESPONSES.name
     decode_request = RESPONSES.decode_request
@@ -75,7 +75,9 @@ class Spoken:
 
 
 async def create(context: RequestContext) -> None:
-    """``POST /v1/responses``. With ``background`` and without ``stream`` it returns at once, and is retrieved later."""
+    """``POST /v1/responses``. With ``background`` and without ``stream`` it returns at once; the client retrieves the
+    response later.
+    """
     context.end_with_client()
     try:
         body = await plain_body(context)
@@ -113,7 +115,7 @@ async def retrieve(context: RequestContext) -> None:
     query = parse_qs(context.request.query)
     if query.get("stream", [""])[-1] != "true":
         if stored.run.log.end is not None:
-            await end_of(context, stored.run)  # once it may be told
+            await end_of(context, stored.run)  # waits until the end may be sent
         await context.reply(await _resource(stored))
         return
     after = query.get("starting_after", ["-1"])[-1]
@@ -128,7 +130,7 @@ async def retrieve(context: RequestContext) -> None:
 
 
 async def delete(context: RequestContext) -> None:
-    """``DELETE /v1/responses/{id}``: delete it everywhere; if it is running, stop it."""
+    """``DELETE /v1/responses/{id}``: delete the response everywhere. If it is running, it is cancelled."""
     response_id = context.params["id"]
     await context.server_state.bring(response_id, context.caller)
     if (waiting := _waiting(context)) is not None:
@@ -140,7 +142,9 @@ async def delete(context: RequestContext) -> None:
 
 
 async def cancel(context: RequestContext) -> None:
-    """``POST /v1/responses/{id}/cancel``: stop it, in the background or not, and return what there is of it."""
+    """``POST /v1/responses/{id}/cancel``: cancel the response, in the background or not, and return its current
+    state.
+    """
     await context.server_state.bring(context.params["id"], context.caller)
     if (waiting := _waiting(context)) is not None:
         waiting.withdraw()
@@ -156,8 +160,8 @@ async def cancel(context: RequestContext) -> None:
 
 
 async def caught_up(stored: StoredResponse, starting_after: int) -> None:
-    """Wait until what is known here of another replica's response has the event that its client has seen there. At most
-    `MIRROR_BEHIND_SECONDS`.
+    """Wait until the mirror of another replica's response has the event ``starting_after``, which the client has seen
+    there. Waits at most `MIRROR_BEHIND_SECONDS`.
     """
     if not stored.is_foreign:
         return
@@ -171,8 +175,8 @@ def _last_number(stored: StoredResponse) -> int:
 
 
 def check_cursor(stored: StoredResponse, starting_after: int) -> None:
-    """Raise `HttpError` if a running response has no event with that number yet. One that has ended returns its last
-    event to any client that asks for more.
+    """Raise `HttpError` if a running response has no event with that number yet. For an ended response, a client that
+    asks for more receives the last event again.
     """
     log = stored.run.log
     if log.end is not None or starting_after < 0:
@@ -184,13 +188,13 @@ def check_cursor(stored: StoredResponse, starting_after: int) -> None:
 
 
 async def found(context: RequestContext) -> StoredResponse:
-    """The caller's response whose id is in the path, wherever it is. Raises `HttpError`."""
+    """Load and return the caller's response whose id is in the path, from wherever it is stored. Raises `HttpError`."""
     await context.server_state.bring(context.params["id"], context.caller)
     return _known(context)
 
 
 def _known(context: RequestContext) -> StoredResponse:
-    """The same, if it is in memory."""
+    """Return the caller's response whose id is in the path, if it is in memory. Raises `HttpError`."""
     response_id = context.params["id"]
     stored = context.server_state.response_store.find(response_id, context.caller)
     if stored is None or is_native(stored.inbound):
@@ -209,7 +213,7 @@ def _unknown(response_id: str) -> HttpError:
 
 
 def _encode_whole(stored: StoredResponse) -> bytes:
-    """The final state of the response, derived from its stream, so that the two cannot differ."""
+    """Return the final state of the response, derived from its stream, so that the two cannot differ."""
     return RESPONSES.encode_log(stored.inbound, stored.id, stored.options, stored.run.log.events)
 
 

@@ -21,11 +21,11 @@ CRASHED = "The runtime crashed; try again."
 
 
 class Progress(Protocol):
-    """How far a stored response is in the file. No more of it may be sent to the client."""
+    """How much of a stored response is in the file or in Redis. No more of it may be sent to the client."""
 
     @property
     def begun(self) -> bool:
-        """Whether the beginning may be sent."""
+        """Whether the id may be sent."""
         ...
 
     @property
@@ -34,7 +34,7 @@ class Progress(Protocol):
         ...
 
     def hurry(self) -> None:
-        """Somebody waits for the end."""
+        """Write soon: a client waits for the end."""
         ...
 
     def watch(self, wake: Callable[[], None]) -> None:
@@ -50,8 +50,8 @@ class Progress(Protocol):
 class RunSubscription:
     """Follows a run from its creation to `close`, which may cancel the run (see `Run`).
 
-    ``wake`` is called when there is something to take, and for a ``whole`` response only at the end. With ``progress``
-    nothing is taken before it allows that, and the end not before it allows the end.
+    ``wake`` is called when there are new events; for a ``whole`` response only at its end. With ``progress``, no
+    event is returned before its ``begun`` is set, and the end not before its ``ended`` is set.
     """
 
     __slots__ = ("_follower", "_held", "_left", "_progress", "_shut", "_wake", "begun", "end", "run")
@@ -98,7 +98,9 @@ class RunSubscription:
         self.close()
 
     def take(self) -> Sequence[Event]:
-        """The events that have arrived and were not taken yet; `end` is set with the last of them."""
+        """Return the events that have arrived since the last call. The call that returns the last event also sets
+        `end`.
+        """
         if self.is_held:
             return ()
         events = self._follower.take()
@@ -117,7 +119,7 @@ class RunSubscription:
         return self._progress is not None and not self._progress.begun and self._shut is None
 
     def _but_for_the_end(self, events: Sequence[Event], progress: Progress) -> Sequence[Event]:
-        """Remove the end from ``events`` while it may not be sent."""
+        """Return ``events`` without the end, if ``progress`` does not allow it yet."""
         events, self._held = (*self._held, *events), ()
         if events and isinstance(events[-1], (Finished, Failed)) and not progress.ended and self._shut is None:
             events, self._held = events[:-1], events[-1:]

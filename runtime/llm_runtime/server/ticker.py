@@ -1,4 +1,6 @@
-"""One clock tick for all connections, so that deadlines that need no precision cost neither a task nor a scope."""
+"""One clock tick for all connections, so that deadlines that need no precision cost neither a task nor a cancel
+scope.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ class Ticking(Protocol):
     """Something with deadlines."""
 
     def tick(self, now: float) -> None:
-        """Act on what is due at ``now`` (Trio's clock). Must neither wait nor raise."""
+        """Act on all deadlines that have passed at ``now`` (Trio's clock). Must not wait or raise."""
         ...
 
 

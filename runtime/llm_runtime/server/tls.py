@@ -1,6 +1,6 @@
 """TLS of the server, without I/O: a context that is renewed when its files change, and a layer for each connection.
 
-The layer receives the bytes from the socket and returns the bytes to send, also during the handshake, so it needs no
+The layer takes the bytes from the socket and returns the bytes to send, also during the handshake, so it needs no
 task. Received plaintext is passed on at once.
 """
 
@@ -18,7 +18,7 @@ from llm_runtime.config import ConfigError, ServerTls
 from llm_runtime.config.certificate import server_context
 
 WATCH_SECONDS: Final = 5.0
-"""How often the certificate's files are looked at."""
+"""Seconds between two checks of the certificate's files."""
 
 PLAINTEXT_BYTES: Final = 64 * 1024
 _NO_TLS: Final = b"This port speaks TLS: write https:// (or wss://).\n"
@@ -26,13 +26,13 @@ SPEAK_TLS: Final = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
     b"content-length: %d\r\n\r\n%b" % (len(_NO_TLS), _NO_TLS)
 )
-"""The answer to who speaks plain HTTP."""
+"""The response to a client that uses plain HTTP."""
 
 log = logging.getLogger("llm_runtime.server")
 
 
 class TlsBroken(Exception):  # noqa: N818  (it says what happened)
-    """TLS with the peer has failed. ``farewell``: bytes that should still be sent to it."""
+    """TLS with the peer has failed. ``farewell``: bytes that should still be sent to the peer."""
 
     def __init__(self, farewell: bytes = b"") -> None:
         super().__init__("TLS")
@@ -52,11 +52,11 @@ class TlsLayer:
         self._is_open = False
 
     def open(self, data: bytes) -> bytes | None:
-        """Return the plaintext of received bytes: ``b""`` at the end, ``None`` if there is none yet. ``data`` is empty
-        at the end of the socket. Raises `TlsBroken`.
+        """Return the plaintext of received bytes: ``b""`` at the end, ``None`` if there is none yet. ``data`` is
+        empty at the end of the socket. Raises `TlsBroken`.
         """
         if not data:
-            return b""  # without a farewell, too: a request says itself where it ends
+            return b""  # also without a close notification: the length of a request is in its head
         self._incoming.write(data)
         try:
             if not self._is_open:
@@ -93,20 +93,20 @@ class TlsLayer:
         return self._outgoing.read()
 
     def own_words(self) -> bytes:
-        """Return the bytes that TLS itself has to send."""
+        """Return the bytes that TLS itself has to send, such as the handshake."""
         return self._outgoing.read()
 
     def farewell(self) -> bytes:
         """Return the close notification."""
         if self._is_open:
-            with suppress(ssl.SSLError):  # it waits for the peer's farewell; ours is written
+            with suppress(ssl.SSLError):  # it waits for the peer's close notification; ours is written
                 self._tls.unwrap()
         return self._outgoing.read()
 
 
 @final
 class TlsContext:
-    """The context for new connections. Raises `ConfigError` where the files cannot be used."""
+    """The TLS context for new connections. Raises `ConfigError` if the files cannot be used."""
 
     def __init__(self, config: ServerTls) -> None:
         self._config = config
@@ -117,15 +117,15 @@ class TlsContext:
         return TlsLayer(self._context)
 
     async def watch(self) -> None:
-        """Apply changes of the files, until cancelled. If new files cannot be used, this is logged once and the old
-        ones are kept. Open connections are not affected.
+        """Apply changes of the files, until cancelled. If new files cannot be used, an error is logged once and the
+        old certificate is kept. Open connections are not affected.
         """
         while True:
             await trio.sleep(WATCH_SECONDS)
             await trio.to_thread.run_sync(self.refresh, abandon_on_cancel=True)
 
     def refresh(self) -> None:
-        """Read the files again if they have changed. Blocks."""
+        """Read the files again if they have changed. Blocks the thread."""
         found = _stamps(self._config)
         if found == self._seen:
             return
@@ -133,9 +133,9 @@ class TlsContext:
         try:
             self._context = server_context(self._config)
         except ConfigError as exc:
-            log.error("the certificate has changed and cannot be used, the old one is kept: %s", exc)  # noqa: TRY400
+            log.error("the certificate has changed and cannot be used; the old one is kept: %s", exc)  # noqa: TRY400
         else:
-            log.info("the certificate has changed: new connections have the new one")
+            log.info("the certificate has changed: new connections use the new one")
 
 
 def _stamps(config: ServerTls) -> tuple[object, ...]:

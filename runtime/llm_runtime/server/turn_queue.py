@@ -1,7 +1,8 @@
 """The requests of one WebSocket, from their admission to the end of their turn.
 
-Each has a place on a lane, its bytes in the budgets, and an id. The client is told if a request is queued; until its
-turn, it can be retrieved from the response store, and withdrawn from any connection of its caller.
+Each request has a place on a lane, its bytes in the budgets, and an id. The client is told if a request is queued.
+Until its turn, the request can be retrieved from the response store, and any connection of its caller can withdraw
+it.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class TurnQueue:
         return started
 
     def begun(self, turn: LaneTurn) -> None:
-        """Its response is running, or was refused: from now on it is found among the running ones."""
+        """Record that the response of the request is running, or that the request was refused. It is no longer a
+        waiting one.
+        """
         self._server_state.response_store.stop_waiting(turn.response_id)
 
     def end(self, turn: LaneTurn) -> list[LaneTurn]:
@@ -100,7 +103,7 @@ class TurnQueue:
         try:
             inbound = admitted(self._caller, turn.work.inbound)
         except LLMClientError:
-            self._deadlines.add(turn, inf)  # it is refused when its turn comes
+            self._deadlines.add(turn, inf)  # the request is refused when its turn comes
             return
         self._deadlines.add(turn, turn.since + self._server_state.engine.deadline_s(inbound.request))
         response_id, options = turn.response_id, turn.work.options
@@ -153,15 +156,16 @@ class TurnQueue:
         return given_up
 
     def abandon(self) -> None:
-        """The connection has ended."""
+        """Drop all requests, because the connection has ended."""
         self.clear()
         self._bodies.release_all()
 
     # -- cancelling --------------------------------------------------------------------------------------------------
 
     def find(self, cancel: Cancel) -> tuple[str, Callable[[], None]]:
-        """The id of the response to cancel, and a function that cancels it: by its id, which may be of another
-        connection of the caller, or else the active one of a lane, or the next one there. Raises `HttpError`.
+        """Return the id of the response to cancel, and a function that cancels it. ``cancel`` names a response of the
+        caller by its id, or a lane: then it is the active response of the lane, else the next one queued. Raises
+        `HttpError`.
         """
         response_store, response_id = self._server_state.response_store, cancel.response_id
         on_lane = self._lanes.first(cancel.stream_id) if response_id is None else None

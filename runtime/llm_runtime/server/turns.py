@@ -20,8 +20,9 @@ from llm_runtime.server.stored import RESPONSES
 
 @final
 class LaneTurn:
-    """A request on a lane, from its admission to its end. ``size`` is the size of its frame, ``since`` the time of its
-    admission. ``response_id`` is fixed from the start; ``new_id`` makes one where the client did not.
+    """A request on a lane, from its admission to its end. ``size`` is the size of its frame in bytes, ``since`` the
+    time of its admission (Trio's clock). ``response_id`` is fixed from the start; if the client gave none, ``new_id``
+    makes one.
     """
 
     def __init__(
@@ -72,11 +73,11 @@ class QueueDeadlines:
             self._next = min(self._deadlines.values(), default=inf)
 
     def next(self) -> float:
-        """The first of the deadlines; infinity if nothing waits."""
+        """The earliest deadline; infinity if nothing waits."""
         return self._next
 
     def take_due(self, now: float) -> list[LaneTurn]:
-        """Remove and return those whose deadline has passed."""
+        """Remove and return the requests whose deadline has passed."""
         due = [turn for turn, deadline in self._deadlines.items() if deadline <= now] if self._next <= now else []
         for turn in due:
             self.discard(turn)
@@ -85,7 +86,7 @@ class QueueDeadlines:
 
 @final
 class Streaming:
-    """A running response. ``note_ready`` is called when there is more, once until the next `next_frames`."""
+    """A running response. ``note_ready`` is called when there are new frames, once until the next `next_frames`."""
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class Streaming:
         self._begun = False
 
     def wake(self) -> None:
-        """There is more to send."""
+        """Record that there are new events."""
         if not self._noted:
             self._noted = True
             self._note_ready(self)
@@ -124,8 +125,8 @@ class Streaming:
         return frames
 
     def _final_error(self) -> Frame | None:
-        """Return an ``error`` in place of ``response.failed``, if nothing was sent before and a retry cannot help.
-        Codex treats any ``response.failed`` as a broken connection, and retries five times.
+        """Return an ``error`` frame in place of ``response.failed``, if nothing was sent before and a retry cannot
+        help. Codex treats any ``response.failed`` as a broken connection, and retries five times.
         """
         end, head = self.subscription.end, self.turn.head
         if not isinstance(end, Failed) or self.subscription.begun or not isinstance(self.turn.work, Create):

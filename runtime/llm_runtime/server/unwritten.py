@@ -1,5 +1,5 @@
-"""Responses that Redis does not have yet: what is written of them next, how much is kept of those that memory has no
-room for, and what becomes of the others.
+"""Responses that Redis does not have yet: the next change to write, and the responses that are given up because they
+wait too long or need too much memory.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from llm_runtime.server.packing import pack_events, pack_head
 from llm_runtime.server.persistence import StoredProgress
 
 _UNPACKABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
-"""What packing raises for what has no bytes: a lone surrogate, a number beyond 64 bits."""
+"""The exceptions of packing for a value that msgspec cannot encode: a lone surrogate, or a number beyond 64 bits."""
 
 log = logging.getLogger("llm_runtime.server")
 
 
 class Change(NamedTuple):
-    """What is written next of a response."""
+    """The next change of a response's row."""
 
     progress: StoredProgress
     put: Put
 
 
 async def put_changes(shared: SharedResponses, batch: Sequence[Change]) -> list[PutResult]:
-    """Have Redis take a batch. Raises `RedisAwayError`; a large change that was alone in it has failed then."""
+    """Write a batch to Redis. Raises `RedisAwayError`. If the batch is one large change, its failure is counted."""
     try:
         return await shared.put([each.put for each in batch])
     except RedisAwayError:
@@ -39,7 +39,7 @@ async def put_changes(shared: SharedResponses, batch: Sequence[Change]) -> list[
 
 
 async def next_put(progress: StoredProgress, generation: str) -> Put:
-    """All that Redis does not have yet of a response, as one change of its row."""
+    """Return the change that gives Redis all events that it lacks."""
     stored, start = progress.stored, progress.position
     run_log = stored.run.log
     end, ending = len(run_log), Ending.OPEN if run_log.end is None else Ending.ENDED
@@ -58,8 +58,8 @@ async def next_put(progress: StoredProgress, generation: str) -> Put:
 
 
 def to_give_up(pending: Sequence[StoredProgress], *, before: float) -> list[StoredProgress]:
-    """Those of ``pending`` that are in no other memory and are not written, either: they ended before that time, or
-    with the later ones they are more than `UNWRITTEN_BYTES`.
+    """Return the responses of ``pending`` to give up. Only responses that the response store has dropped count. Those
+    that ended before ``before`` (Trio's clock) are given up, and the oldest beyond `UNWRITTEN_BYTES`.
     """
     found: list[StoredProgress] = []
     room = UNWRITTEN_BYTES
@@ -74,7 +74,9 @@ def to_give_up(pending: Sequence[StoredProgress], *, before: float) -> list[Stor
 
 @final
 class GivenUpRows:
-    """Rows of responses that are not written to their end. For the other replicas they are interrupted."""
+    """Rows of responses that were given up. Each is marked as interrupted when Redis is reachable again, so that
+    other replicas do not wait for it.
+    """
 
     def __init__(self) -> None:
         self._puts: OrderedDict[str, Put] = OrderedDict()
@@ -82,21 +84,23 @@ class GivenUpRows:
 
     @property
     def puts(self) -> list[Put]:
-        """What ends them."""
+        """The changes that mark the rows as interrupted."""
         return list(self._puts.values())
 
     def add(self, progress: StoredProgress, generation: str) -> None:
-        """Have the row of this response ended. Redis may have it or not. Logged once until `ended`."""
+        """Mark the row of this response as interrupted at the next write. Redis may or may not have the row. Logs one
+        warning, until `ended` has removed all rows.
+        """
         stored, end = progress.stored, progress.position
         self._puts[stored.id] = Put(stored.id, stored.caller, generation, False, b"", end, end, b"", Ending.INTERRUPTED)
         while len(self._puts) > GIVEN_UP_ROWS:
             self._puts.popitem(last=False)
         if not self._is_logged:
-            log.warning("responses are lost: they expired, or memory had no room for them, before redis took them")
+            log.warning("responses are lost for the other replicas: redis was unreachable for too long")
         self._is_logged = True
 
     def ended(self, puts: Iterable[Put]) -> None:
-        """Redis has these ended."""
+        """Remove the rows that Redis has marked."""
         for put in puts:
             self._puts.pop(put.id, None)
         self._is_logged = bool(self._puts)

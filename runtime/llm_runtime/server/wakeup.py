@@ -25,9 +25,7 @@ class WakeupEvent:
             self._task = None
 
     async def wait(self) -> None:
-        """Wait for a call of `wake`, or return at once if there was one since the last return. There is no time
-        limit.
-        """
+        """Wait for a call of `wake`. Returns at once if there was one since the last return. Has no time limit."""
         if self._woken:
             await trio.lowlevel.checkpoint()
         else:

@@ -1,26 +1,26 @@
-"""WebSocket, behind a seam of a few calls: open, receive, send, ping, close.
+"""WebSocket, reduced to a few calls: open, receive, send, ping, close.
 
-trio-websocket reads, checks and closes; its known traps end here:
+trio-websocket reads, checks and closes. This module works around its defects:
 
-- its reader dies of a ping that comes after our close, and of fragments without end: `_Protocol` filters both;
-- it answers a protocol error by hanging up, without the close code the peer should see: a session says it;
-- what came in one packet with the handshake is lost: `_Stream` holds it back until the handshake is done;
-- its `aclose` waits for the peer for ever: not used;
-- it reads the next frame only when the last message was taken: a session always reads, and never waits in between;
-- it answers a ping itself and reads nothing meanwhile, which is long while a slow client is written to: `_Stream` keeps
-  the pong for the writer.
+- Its reader crashes on a ping that comes after our close, and on endless fragments. `_Protocol` filters both.
+- It reacts to a protocol error by closing the socket, without the close code for the peer. The session sends the code.
+- It loses bytes that arrive in one packet with the handshake. `_Stream` holds them back until the handshake is done.
+- Its `aclose` waits for the peer without a limit. It is not used.
+- It reads the next frame only when the last message was taken. So a session always reads, and never waits in between.
+- It answers a ping itself and reads nothing meanwhile, which takes long while a slow client is written to. `_Stream`
+  keeps the pong for the writer.
 
 Three private names are used, because there is no public way:
 
 - ``WebSocketConnection._get_request`` and ``_reader_task``: `wrap_server_stream` makes its own wsproto connection and
-  reads the handshake itself, which we have read already. They can go when the reader no longer dies of a late ping
-  (python-trio/trio-websocket#184), which is what our own connection is for.
-- wsproto's ``_proto._frame_decoder.header``: the size of a frame that is still on its way. wsproto tells of a message
-  only when its bytes are here, and leaves limits to the caller (python-hyper/wsproto#86).
+  reads the handshake itself, which this server has read already. They can go when the reader no longer crashes on a
+  late ping (python-trio/trio-websocket#184), the reason for a connection object of our own.
+- wsproto's ``_proto._frame_decoder.header``: the size of a frame that is still arriving. wsproto reports a message
+  only when its bytes have arrived, and leaves limits to its user (python-hyper/wsproto#86).
 
-Frames to the client are made by hand (an unmasked text frame is a few bytes before its payload): several go out in
-one write, and a message costs a tenth of what `send_message` takes. A large message goes out in fragments, so that a
-pong need not wait for all of it.
+Frames to the client are encoded here: an unmasked text frame is a few bytes before its payload. So several frames go
+out in one write, and a message costs a tenth of the time of `send_message`. A large message goes out in fragments, so
+that a pong need not wait for all of it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ FAULTS = frozenset((1002, 1003, 1007, 1008, 1009))
 
 @final
 class Hangup(Exception):  # noqa: N818  (it says what happened, as trio's EndOfChannel does)
-    """The connection has ended, or is about to; ``code`` is the close code, 1006 if there was none."""
+    """The connection has ended or is about to end. ``code`` is the close code, 1006 if there was none."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -74,17 +74,17 @@ class _Protocol(WSConnection):
                     yield CloseConnection(code=1008, reason="too many fragments")
                     return
             elif isinstance(event, Ping) and self.state is not ConnectionState.OPEN:
-                continue  # it can no longer be answered, and need not be
+                continue  # a ping after our close needs no pong
             yield event
         if self._announced() > self._max_bytes:
             yield CloseConnection(code=1009, reason="message too big")
 
     def _announced(self) -> int:
-        """The total size of the frame that is being received, by its header."""
+        """The total size in bytes of the frame that is being received, taken from its header."""
         connection = self.handshake.connection
         if connection is None or connection.state is not ConnectionState.OPEN:
             return 0
-        header = connection._proto._frame_decoder.header  # wsproto has no public way to ask
+        header = connection._proto._frame_decoder.header  # wsproto has no public property for this
         return header.payload_len if header else 0
 
 
@@ -155,7 +155,9 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 
 def _batches(payloads: Sequence[bytes]) -> Iterator[bytes]:
-    """Text frames, joined up to `WRITE_BATCH_BYTES`; a fragment stays alone, so that a pong waits for one at most."""
+    """Return text frames, joined up to `WRITE_BATCH_BYTES`. A fragment stays alone, so that a pong waits for one
+    fragment at most.
+    """
     batch: list[bytes] = []
     size = 0
     for payload in payloads:
@@ -201,7 +203,7 @@ class WebSocket:
         wake: Callable[[], None],
     ) -> WebSocket:
         """Accept the handshake in ``request``, which must be valid. The reader runs in ``nursery``. A message has at
-        most ``max_bytes``. ``wake`` is called, synchronously, when a pong is to be sent: `has_control` is true then.
+        most ``max_bytes``. ``wake`` is called, synchronously, when a pong is to be sent; then `has_control` is true.
 
         Raises `trio.BrokenResourceError` if the client has disconnected.
         """
@@ -223,7 +225,7 @@ class WebSocket:
         return cls(connection, stream, socket)
 
     async def receive(self) -> str | bytes:
-        """Wait for a message. Raises `Hangup`."""
+        """Wait for a message. Raises `Hangup` when the connection has ended."""
         try:
             return await self._connection.get_message()
         except ConnectionClosed as exc:
@@ -239,14 +241,14 @@ class WebSocket:
         self._is_cut = False
 
     async def send_last(self, payloads: Sequence[bytes]) -> None:
-        """Send text messages although the reader has been cancelled. Nothing is sent if `send` was cancelled, perhaps
-        in the middle of a message: then only a close can follow.
+        """Send text messages although the reader has been cancelled. Sends nothing if a call of `send` was cancelled,
+        perhaps in the middle of a message: then only a close frame can follow.
         """
         if not (self._is_cut or self._stream.said_close):
             await self._socket.send(b"".join(_batches(payloads)))
 
     def ping(self) -> None:
-        """Send a ping with the next write. Any byte from the peer counts as the answer."""
+        """Send a ping with the next write. Any byte from the peer counts as the reply."""
         self._ping = PING
 
     @property
@@ -266,8 +268,8 @@ class WebSocket:
         return control
 
     async def close(self, code: int, reason: str = "") -> None:
-        """Send a close frame, unless one was sent already; within `CLOSE_SECONDS`. `Socket.close_gently` waits for the
-        peer's.
+        """Send a close frame, unless one was sent already. Takes at most `CLOSE_SECONDS`. `Socket.close_gently` waits
+        for the peer's close frame.
         """
         if not self._stream.said_close:
             self._stream.said_close = True

@@ -102,7 +102,7 @@ class WorkerLink(Generic[M]):
         except OSError:
             return  # it has gone
         if sent != len(data):
-            log.error("the other end of a worker's link does not read: it is closed")
+            log.error("the other end of a worker's link does not read: the link is closed")
             self._end.shutdown(socket.SHUT_RDWR)
 
     async def listen(self, take: Callable[[M], None]) -> None:

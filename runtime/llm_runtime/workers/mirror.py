@@ -106,7 +106,7 @@ class Mirror:
                 case BrokenAnswer():
                     self.give_up("this response cannot be passed on between workers; this is what there was of it")
                 case _:
-                    raise AssertionError("only pieces follow")
+                    raise AssertionError("only PieceAnswers may follow")
             self._frame = None
 
     def _interrupt(self, message: str) -> None:

@@ -132,10 +132,10 @@ class Reloads:
             copy, _ = await trio.to_thread.run_sync(self._copies.take)
         except ConfigError as exc:
             for each in exc.all:
-                log.error("not reloaded, the old configuration stays in effect: %s", each)  # noqa: TRY400
+                log.error("not reloaded; the old configuration stays in effect: %s", each)  # noqa: TRY400
             return Outcome(mistakes=cut(list(map(str, exc.all))))
         except LLMClientError as exc:
-            log.error("not reloaded, the old configuration stays in effect: %s", exc)  # noqa: TRY400
+            log.error("not reloaded; the old configuration stays in effect: %s", exc)  # noqa: TRY400
             return Outcome(problem=str(exc))
         else:
             return await self._one_by_one(copy)
@@ -163,7 +163,7 @@ class Reloads:
         """Have it take over what others have. It is started again if it does not."""
         outcome = await self._take_over(worker, copy)
         if outcome.result is None and worker.code is None and not self._is_over:
-            log.error("worker %d did not reload as the others did, and is restarted", worker.number)
+            log.error("worker %d could not reload the configuration, and is restarted", worker.number)
             worker.stop()
 
     async def _take_over(self, worker: WorkerProcess, copy: str | None) -> Outcome:

@@ -289,7 +289,7 @@ class WorkerSiblings:
             try:
                 return await self._answer(stream, FrameReader(stream), question)
             except msgspec.MsgspecError as exc:
-                log.error("an answer of worker %d cannot be read: %s", number, exception_site(exc))  # noqa: TRY400
+                log.error("a message of worker %d cannot be read: %s", number, exception_site(exc))  # noqa: TRY400
             finally:
                 await trio.aclose_forcefully(stream)
         return None

@@ -1,8 +1,8 @@
 """Connects the rate limiter of this process to the shared ledger.
 
-It claims grants that the ledger must confirm, and applies the replies. Everything here is synchronous: the ledger's
-task calls `_apply_replies`, and the state is consistent when that returns. Without a Redis server this does nothing,
-and the rate limiter decides alone.
+It claims grants that the ledger must confirm, and applies the replies. All of this is synchronous: the ledger's task
+calls `_apply_replies`, and the state is consistent when that returns. Without a Redis server this does nothing, and
+the rate limiter decides alone.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from llm_protocol.failures import Settlement
 
 PATIENCE_SECONDS = 1.0
 """How many seconds ahead a request may take its place in the shared queue. The time that it has already waited is
-added, because a large request might otherwise never find enough capacity at once. It is short because a request that
-has its place goes neither earlier nor to another provider, even if capacity is returned in the meantime.
+added, because a large request might otherwise never find enough capacity at once. The time is short because a request
+that has its place goes neither earlier nor to another provider, even if capacity is returned in the meantime.
 """
 
 AGAIN_SECONDS = 1.0
@@ -92,7 +92,7 @@ class SharedLimits:
         return self._ledger is not None and self._ledger.is_open
 
     def claim(self, granted: Granted) -> bool:
-        """Claim a grant in the ledger if that must confirm it. Return whether it must."""
+        """Claim a grant in the ledger, if the ledger must confirm it. Return whether it must."""
         waiter, ledger = self._waiter(granted.number), self._ledger
         if waiter is None or ledger is None or not ledger.is_open:
             return False
@@ -112,7 +112,7 @@ class SharedLimits:
             yield ledger.limit("caller", caller, lease.caller)
 
     def ended(self, lease: Lease | None, ending: Settlement, tokens: int | None = None) -> None:
-        """Correct what the ledger has charged for a lease that has ended."""
+        """Correct the ledger's charges for a lease that has ended."""
         if self._ledger is None or lease is None or lease.receipt is None:
             return
         self._ledger.settle(lease.receipt, ending, tokens)

@@ -1,11 +1,11 @@
 """The shared ledger: the limits of several processes, kept in one Redis.
 
 Each process has its own rate limiter, with its queues and limits. Before a grant takes effect, it is claimed in the
-ledger. Claims and all other news since the last batch are handled in one step on the server (`ledger.lua`). The server
-charges before the request goes, so all processes together keep to the limit. Each process reports how many
-requests it has in progress; the report expires, so a process that dies soon has none.
+ledger. The server handles a batch of claims and other messages in one step (`ledger.lua`). It charges before the
+request goes, so all processes together keep to the limit. Each process reports how many requests it has in progress.
+The report expires, so a process that crashes soon counts as having none.
 
-Redis is optional: while it cannot be reached, each process decides alone. If the reply to a claim does not arrive in
+Redis is optional: while it is unreachable, each process decides alone. If the reply to a claim does not arrive in
 time, the request goes without it. Its charge is never returned, because it is unknown whether there was one.
 """
 
@@ -72,13 +72,16 @@ class SharedLedger:
         self._held = held
         self._process = process
         self._entries: list[Entry] = []
-        """The entries to send. They are dropped when a command takes longer than its ``timeout_s``, so they are
-        bounded."""
+        """The entries to send. They are dropped when a command takes longer than its ``timeout_s``, so their number
+        is bounded.
+        """
         self._claims: list[Claim] = []
         self._news = trio.Event()
         self._beat_at = trio.current_time()
         self._ahead_s = -inf
-        """The most seconds that the ledger's clock is ahead of ours; minus infinity while that is unknown."""
+        """The most seconds that the ledger's clock is ahead of the clock of this process; minus infinity while that
+        is unknown.
+        """
         self._sessions = RedisSessions(
             server,
             what="the shared ledger",
@@ -123,8 +126,8 @@ class SharedLedger:
             self._news.set()
 
     async def run(self) -> None:
-        """Keep a session with the server: see `RedisSessions.run`. A claim waits for no pause, and a bug here does not
-        crash the limiter.
+        """Keep a session with the server: see `RedisSessions.run`. Claims do not wait during the pause between two
+        sessions, and a bug here does not crash the limiter.
         """
         await self._sessions.run(script_of("llm_actors.limiter.shared", "ledger.lua"), self._serve, self._close)
 
@@ -158,8 +161,8 @@ class SharedLedger:
         self._claims = []
 
     def _beat(self) -> None:
-        """Add the reports of requests in progress, when they are due. A batch is sent even if there are none, to keep
-        the clock alive.
+        """Add the reports of requests in progress when they are due. A batch is sent even if there are none, so that
+        the ledger's clock does not expire.
         """
         now = trio.current_time()
         if now >= self._beat_at:
@@ -172,7 +175,7 @@ class SharedLedger:
         log.info("limits are shared through redis at %s", self._server.name)
 
     def _close(self, _: RedisProblem) -> None:
-        """Go on without the server: let all claims go."""
+        """Continue without the server: confirm all claims."""
         if self.is_open:
             self.is_open = False
             lost = [*self._claims, *(each for each in self._entries if isinstance(each, Claim))]

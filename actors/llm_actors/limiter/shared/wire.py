@@ -34,7 +34,7 @@ class Claim(NamedTuple):
     tokens: int
     patience_s: float
     model: str = ""
-    """The vendor's name of its model. If set, the first of ``limits`` is that of the provider."""
+    """The vendor's name of the model. If set, the first of ``limits`` is the limit of the provider."""
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -48,9 +48,11 @@ Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)]
 
 
 class LedgerReply(msgspec.Struct, frozen=True, array_like=True):
-    """The reply to a claim. If ``charged``, the request may go after ``wait_s`` seconds; if not, claim it again then.
+    """The reply to a claim. If ``charged``, the request may go after ``wait_s`` seconds; if not, claim it again after
+    that time.
 
-    ``last``: the index of the limit that it waits for. ``open_s``: in how many seconds that limit lets any request go.
+    ``last``: the index of the limit that the request waits for. ``open_s``: seconds after which that limit lets any
+    request go.
     """
 
     charged: bool
@@ -59,11 +61,11 @@ class LedgerReply(msgspec.Struct, frozen=True, array_like=True):
     open_s: Seconds
     marks: tuple[Mark, ...]
     held_s: Seconds = 0.0
-    """For how many more seconds the model is held. If set, this is the only reason for the refusal."""
+    """For how many more seconds the model is held. If it is not 0, the hold is the only reason for the refusal."""
 
 
 class Receipt(NamedTuple):
-    """A claim that was charged, and where, so that the charge can be corrected."""
+    """A claim that was charged, and the seconds in which it was counted, so that the charge can be corrected."""
 
     claim: Claim
     marks: tuple[Mark, ...]
@@ -71,7 +73,7 @@ class Receipt(NamedTuple):
 
 @final
 class Settle(NamedTuple):
-    """Corrects the charge of a request that has ended. ``tokens``: what was used, if known."""
+    """Corrects the charge of a request that has ended. ``tokens``: the tokens it used, if known."""
 
     receipt: Receipt
     ending: Settlement
@@ -115,9 +117,9 @@ class Batch(NamedTuple):
 
 
 def encode(clock: str, process: str, latest: float, entries: Sequence[Entry], waiting: Sequence[Claim]) -> Batch:
-    """Return one batch. ``clock``: the key of the ledger's clock. ``latest``: the latest value that this clock can have
-    now, by the clock of this process; 0 if unknown. ``waiting``: all claims without a reply, also those among
-    ``entries``; the requests that they have in progress do not count yet.
+    """Return one batch. ``clock``: the key of the ledger's clock. ``latest``: the latest value that this clock can
+    have now, by the clock of this process; 0 if unknown. ``waiting``: all claims without a reply, including those
+    among ``entries``; their requests do not count as in progress yet.
     """
     open_claims = Counter(each.key for claim in waiting for each in claim.limits)
     places: dict[str, int] = {}

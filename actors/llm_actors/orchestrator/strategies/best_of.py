@@ -1,7 +1,7 @@
-"""``best_of``: several responses, of which a judge chooses one.
+"""``best_of``: several responses, from which a judge chooses the best.
 
 The judge is a model, or a function of the program that embeds the runtime. It reads the responses without names. If a
-judge fails, hangs or gives no usable answer, the first response in order is used, and the decision record says so.
+judge fails, hangs or gives no usable verdict, the first response in order is used, and the decision record says so.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from llm_protocol.fold import Fold
 USUAL_SAMPLES = 3
 
 VERDICT_BYTES = 256 * 1024
-"""The size limit of a judge's log."""
+"""The size limit of a judge's log, in bytes."""
 
 _LONE = re.compile(r"[\s*_\"'`(\[]*([A-P])(?:[*_\"'`)\]]*(?:[.:,;)\n]|\s[-\u2013\u2014]|$))")
-"""A letter at the beginning of an answer that stands alone. Before a word it may be an article: "A weaker one"."""
+"""A letter that stands alone at the beginning of a judge's text. Before a word it may be an article: "A weaker one".
+"""
 
 _ANY = re.compile(r"\b([A-P])\b")
 
@@ -41,14 +42,14 @@ _KEYS = ("best", "verdict", "choice", "answer")
 
 
 class JudgeVerdict(NamedTuple):
-    """The index of the best; ``None`` if it is unknown, because ``why``."""
+    """The index of the best response. ``None`` if it is unknown; then ``why`` is the reason."""
 
     choice: int | None
     why: str = ""
 
 
 async def best_of(ensemble: Ensemble) -> RunResult:
-    """See the module."""
+    """Run the strategy; see the module."""
     members = [ensemble.member(seat) for seat in ensemble.samples(ensemble.policy.samples or USUAL_SAMPLES)]
     answered = await ensemble.gather(members, later=0 if ensemble.run.judge else 1)
     if not answered:
@@ -82,7 +83,7 @@ async def _callable(judge: Judge, answered: list[Member]) -> JudgeVerdict:
 
 
 def _index(choice: object) -> int | None:
-    """The index that a function of the program returned, in whatever type of number. True is no index."""
+    """Return the index that a function of the program returned, as any type of number. ``True`` is not an index."""
     if isinstance(choice, float):
         return int(choice) if choice.is_integer() else None
     is_index = hasattr(choice, "__index__") and not isinstance(choice, bool)
@@ -102,14 +103,14 @@ async def _model(ensemble: Ensemble, answered: list[Member]) -> JudgeVerdict:
 
 
 def _read(log: RunLog, count: int) -> JudgeVerdict:
-    """Return the judge's reply without its visible reasoning."""
+    """Return the verdict in the judge's log. Its visible reasoning is ignored."""
     text = "".join(part.text for part in Fold().add_all(log.events).parts() if isinstance(part, Text))
     return read_verdict(text, count)
 
 
 def read_verdict(text: str, count: int) -> JudgeVerdict:
-    """Return the index for the letter in a judge's reply: alone, at the beginning, or in JSON. A sentence with several
-    letters is ambiguous, and is no verdict.
+    """Return the index for the letter in a judge's text: alone, at the beginning, or in JSON. A sentence with several
+    letters is ambiguous, so it is no verdict.
     """
     letters = [letter(at) for at in range(count)]
     value = as_json(text)

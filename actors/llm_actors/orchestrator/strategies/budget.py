@@ -1,13 +1,13 @@
 """The budget of one request: one account for all the models that are called for it.
 
-Before each attempt a share of what is left is reserved, and the vendor is told to write no more than that: so hidden
-reasoning counts, and no attempt can use what belongs to another. A share is what the attempt is expected to use, plus
-an equal part of what is left beyond all expectations. An attempt without enough budget is not made; of several members
-the last ones are left out, and those that are called can finish.
+Before each attempt a share of the remaining budget is reserved, and the vendor is told to write no more than that. So
+hidden reasoning counts, and no attempt can use the share of another. A share is the expected usage of the attempt,
+plus an equal part of the rest that no attempt is expected to use. An attempt without enough budget is not made. If
+there is not enough for several members, the last ones are left out, so that the called ones can finish.
 
-A server that writes more all the same uses up what is left, and is stopped when nothing is. At the end the vendor's own
-count applies. So the limit is exceeded at most by the error of a prompt's estimate, or by what one server wrote beyond
-its limit, which is less than one attempt's share.
+A server that writes more than its limit uses up the remaining budget, and is stopped when nothing remains. At the end
+the vendor's own count applies. So the limit is exceeded at most by the error of a prompt's estimate, or by the excess
+of one server, which is less than one attempt's share.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, Completi
 from llm_protocol.response import Usage
 
 MIN_OUTPUT_TOKENS = 16
-"""A share smaller than this is useless, unless the request asks for no more: some vendors refuse to write less."""
+"""A smaller share, in tokens, is useless unless the request asks for no more: some vendors refuse such a limit."""
 
 MIN_REASONING_TOKENS = 1_024
-"""Vendors refuse a smaller reasoning budget; if there is no space for it, the vendor chooses."""
+"""Vendors refuse a smaller reasoning budget, in tokens. If there is no room for it, the vendor chooses."""
 
 
 class Share(NamedTuple):
@@ -65,18 +65,20 @@ class RequestBudget:
         return MemberBudget(self, on_overrun)
 
     def price(self, candidate: Candidate, input_tokens: int, output_tokens: int) -> float | None:
-        """US dollars, or ``None``."""
+        """Return the price in US dollars; ``None`` if it is unknown."""
         usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
         return self._cost_of(candidate.provider, candidate.model, usage)
 
     def expected(self, candidate: Candidate, estimate: Estimate) -> Share:
-        """The expected usage of an attempt. One without a known price counts as nothing: it is refused."""
+        """Return the expected usage of an attempt. An attempt without a known price counts as nothing, because it
+        will be refused.
+        """
         cost = self.price(candidate, estimate.input_tokens, estimate.output_tokens)
         return Share(estimate.total_tokens, cost or 0.0)
 
     def admit(self, expected: Mapping[MemberBudget, Share], later: int) -> list[MemberBudget]:
-        """Admit the first member, and those after it that can be expected to finish too; returns those left out.
-        ``later``: the number of calls that will follow theirs.
+        """Admit the first member, and those after it that can be expected to finish, too. Returns the members left
+        out. ``later``: the number of calls that will follow.
         """
         self.later = later
         tokens, cost = self.tokens_left, self.cost_left
@@ -90,7 +92,7 @@ class RequestBudget:
         return out
 
     def allot(self, budget: MemberBudget, own: Share) -> Share:
-        """Return how much of what is left ``budget`` may reserve."""
+        """Return how much of the remaining budget ``budget`` may reserve."""
         others = [share for other, share in self.waiting.items() if other is not budget]
         calls = 1 + len(others) + self.later
         return Share(
@@ -99,7 +101,7 @@ class RequestBudget:
         )
 
     def fits(self, more_tokens: int, more_cost: float) -> bool:
-        """Whether so much more can be reserved."""
+        """Whether this many more tokens and dollars can be reserved."""
         return more_tokens <= self.tokens_left and more_cost <= self.cost_left
 
     @property
@@ -116,7 +118,7 @@ class RequestBudget:
 
 
 def _part(left: float, own: float, others: float, calls: int) -> float:
-    """The expectation, plus an equal part of what is left beyond; less if not even the expectation is left."""
+    """Return the expected amount, plus an equal part of the rest; less if not even the expected amount is left."""
     if left == inf:
         return inf
     beyond = left - own - others
@@ -142,7 +144,7 @@ class MemberHold:
         return self._budget.ledger.price(self._candidate, self._input, self._output) or 0.0
 
     def limit(self, request: AnyRequest) -> AnyRequest:
-        """The request, with the limit for the vendor's output."""
+        """Return the request with the limit for the vendor's output."""
         if self.most is None or not isinstance(request, ChatRequest | CompletionRequest | CodeRequest):
             return request
         parameters = msgspec.structs.replace(request.parameters, max_output_tokens=self.most)
@@ -153,7 +155,7 @@ class MemberHold:
         return msgspec.structs.replace(request, parameters=parameters)
 
     def grow(self, tokens: float) -> None:
-        """Reserve more, if more was delivered than was reserved."""
+        """Reserve more if more tokens were delivered than reserved."""
         output = int(tokens)
         if output <= self._output or not self._budget.ledger.bounded:
             return
@@ -202,7 +204,7 @@ class MemberBudget:
         return too_little(candidate, estimate.input_tokens + least, share, self.ledger)
 
     def hold(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> MemberHold:
-        """Reserve its share. Call this after `refuses`, without a checkpoint in between."""
+        """Reserve the attempt's share of the budget. Call this after `refuses`, without a checkpoint in between."""
         wanted = _wanted(request)
         room = self._room(candidate, estimate)
         most = None if wanted is None or room == inf else min(wanted, floor(room))
@@ -225,7 +227,7 @@ class MemberBudget:
         return min(room, (share.cost - prompt) * 1_000 / thousand)
 
     def overrun(self) -> None:
-        """The budget is used up in the middle of a response."""
+        """Stop the member: the budget is used up in the middle of a response."""
         if not self.overran:
             self.overran = True
             self._on_overrun()

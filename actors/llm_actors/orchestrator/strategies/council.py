@@ -1,8 +1,8 @@
-"""``council``: all members draft an answer, see the others' drafts without names, and revise their own; a chair makes
-one answer of them.
+"""``council``: all members draft an answer, see the drafts of the others without names, and revise their own. A chair
+combines the drafts into one answer.
 
-It costs the members' time and money once for each round, and once more for the chair. A member that fails to revise
-keeps its draft.
+Each round costs the time and money of all members once, and the chair costs one more call. A member that fails to
+revise keeps its draft.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ USUAL_ROUNDS = 1
 
 
 async def council(ensemble: Ensemble) -> RunResult:
-    """See the module."""
+    """Run the strategy; see the module."""
     taken = ensemble.seats()
     if len(taken) == 1:
         return await ensemble.alone(taken[0])
@@ -37,13 +37,15 @@ async def council(ensemble: Ensemble) -> RunResult:
 
 
 def _share(number: int, rounds: int) -> float:
-    """The share of the time left for this round: all rounds and the drafting share `MEMBERS_SHARE` evenly."""
+    """Return the share of the remaining time for this round. All rounds and the drafting share `MEMBERS_SHARE`
+    evenly.
+    """
     each = MEMBERS_SHARE / (rounds + 1)
     return each / (1 - each * number)
 
 
 async def _revised(ensemble: Ensemble, drafts: list[Member], number: int, *, share: float, later: int) -> list[Member]:
-    """The drafts after each member has seen the others'. A member that did not revise keeps its draft."""
+    """Return the drafts after each member has seen the others' drafts. A member that did not revise keeps its draft."""
     members = [
         ensemble.member(draft.seat, round_=number, request=_revision(ensemble, draft, drafts)) for draft in drafts
     ]

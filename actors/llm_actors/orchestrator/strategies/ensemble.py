@@ -1,8 +1,8 @@
 """The models that work on one request: called concurrently, each with its own log and accounts, in one scope.
 
-All strategies consist of two operations: `Ensemble.gather` calls the members and returns when enough have answered, and
-`Ensemble.consult` calls one model with their answers. Both end in time: members have a share of the request's deadline,
-so that there is time for what follows.
+All strategies consist of two operations: `Ensemble.gather` calls the members and returns when enough have answered,
+and `Ensemble.consult` calls one model with their answers. Both have time limits: members get a share of the time
+until the request's deadline, so that time is left for the following steps.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse
 
 MEMBERS_SHARE = 0.7
-"""The members' share of the time left, if a model works on their answers afterwards."""
+"""The members' share of the remaining time, if a model works on their answers afterwards."""
 
 LAST_SHARE = 0.95
-"""The last step's share of the time left; the rest is for delivering the result."""
+"""The last step's share of the remaining time. The rest is for delivering the result."""
 
 Enough: TypeAlias = Callable[[Sequence[Member]], bool]
 """Whether these answers, in the order of arrival, are enough."""
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 @final
 class Ensemble:
-    """The ensemble of one request. Created, used by one strategy, discarded."""
+    """The ensemble of one request. Created for one strategy and used once."""
 
     def __init__(self, services: Services, context: AttemptContext, run: Run) -> None:
         policy = context.policy
@@ -68,7 +68,7 @@ class Ensemble:
         self._accepted: list[Member] = []
         self._ids: Counter[str] = Counter()
         self._consulted: list[DecisionRecord] = []
-        """Attempts of models that were given the answers, which are not in the request's own record."""
+        """Attempts of models that were given the answers. They are not in the request's own record."""
         self._member_events = MemberEvents(run.log, on=bool(policy.stream_members))
         self._spare: list[MemberSeat] = []
         self._conversation = _conversation(context) if policy.share_knowledge else ""
@@ -80,7 +80,7 @@ class Ensemble:
         return self._take(seats(self.services, self.context))
 
     def samples(self, count: int) -> list[MemberSeat]:
-        """``count`` seats for the same request, for one model or for several in turn."""
+        """Return ``count`` seats for the same request, for one model or for several in turn."""
         return self._take(samples(self.services, self.context, count))
 
     def _take(self, found: MemberSeats) -> list[MemberSeat]:
@@ -90,7 +90,9 @@ class Ensemble:
         return found.taken
 
     def member(self, seat: MemberSeat, *, round_: int = 0, request: AnyRequest | None = None) -> Member:
-        """A member that was not called yet. ``request``: used instead of the caller's own; it still gets its own id."""
+        """Return a member that was not called yet. ``request`` is used instead of the caller's; the member still gets
+        its own id.
+        """
         base = self.briefed(seat.model) if request is None else request
         mine = msgspec.structs.replace(
             base,
@@ -118,7 +120,7 @@ class Ensemble:
         return with_context(context.request, shared(context.request.context, self.policy.share_context, member), pieces)
 
     def until(self, share: float) -> float:
-        """The time at which the given share of the time left is over."""
+        """Return the time (Trio's clock) at which this share of the remaining time is over."""
         now = trio.current_time()
         return now + share * (self.context.deadline - now)
 
@@ -127,10 +129,10 @@ class Ensemble:
     ) -> list[Member]:
         """Call all members concurrently. Returns those that answered, in the given order.
 
-        Waits until all have ended, or ``grace_s`` after ``enough`` have answered (the quorum), or for ``share`` of the
-        time left; those that are not ready then are cancelled, including their connections. A member that fails is
-        replaced by another model, which is added to ``members``, if the policy allows it. ``later``: the number of
-        calls that will follow these.
+        Waits until all have ended, or ``grace_s`` after ``enough`` have answered (the quorum), or for ``share`` of
+        the remaining time. Members that are not ready then are cancelled, including their connections. If the policy
+        allows it, a member that fails is replaced by another model, which is added to ``members``. ``later``: the
+        number of calls that will follow.
         """
         self._admit(members, later)
         enough = enough or self._quorum(len(members))
@@ -161,7 +163,7 @@ class Ensemble:
         return [member for member in members if member.response is not None]
 
     def _admit(self, members: Sequence[Member], later: int) -> None:
-        """If there is a budget, refuse the last members for which it is not enough."""
+        """If there is a budget, refuse the last members that it cannot pay."""
         if not self.ledger.bounded:
             return
         estimator, ledger = self.services.estimator, self.ledger
@@ -233,7 +235,7 @@ class Ensemble:
         )
 
     def _cut(self, member: Member) -> Failure | None:
-        """Why it did not finish, if the reason is its own."""
+        """Return why the member did not finish, if the reason is its own."""
         if member.budget.overran:
             return Failure(kind=FailureKind.BUDGET, message="stopped: the request's budget is used up")
         if trio.current_time() >= member.scope.deadline:
@@ -248,7 +250,7 @@ class Ensemble:
             log.warning("request %s: %s did not respond: %s", request_id, member.name, failure.kind.value)
 
     def _sub_id(self, seat: MemberSeat) -> str:
-        """``<id>_<provider>``, and a number if one provider is called again."""
+        """Return the member's id: ``<id>_<provider>``, and a number if one provider is called again."""
         provider = seat.candidates[0].provider if seat.candidates else seat.model.partition("/")[0]
         self._ids[provider] += 1
         nth = self._ids[provider]
@@ -267,8 +269,9 @@ class Ensemble:
         mode: OnBrokenStream = "buffer",
         alone: bool = False,
     ) -> RunResult:
-        """One model's answer, written into the log ``into``. It always ends, at the latest after ``share`` of the time
-        left; it raises nothing but `trio.Cancelled` and bugs. ``alone``: use the request's own way of choosing a model.
+        """Call one model and write its answer into the log ``into``. Always ends, at the latest after ``share`` of
+        the remaining time. Raises only `trio.Cancelled` and bugs. ``alone``: choose the model in the request's own
+        way.
         """
         scope = trio.CancelScope(deadline=self.until(share))
         budget = self.ledger.budget(scope.cancel)
@@ -301,7 +304,9 @@ class Ensemble:
         return RunResult(Failed(failure=failure), candidates[0])
 
     async def alone(self, seat: MemberSeat | None = None) -> RunResult:
-        """An ordinary streamed response: from the request's own candidates, or if only one member is available."""
+        """Return an ordinary streamed response: from the request's own candidates, or from ``seat`` if only one
+        member is available.
+        """
         if seat is not None and seat.failure is not None:
             return RunResult(Failed(failure=seat.failure), None)
         candidates = seat.candidates if seat else self.context.candidates
@@ -319,14 +324,16 @@ class Ensemble:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def play(self, member: Member, answer: LLMResponse | None = None) -> RunResult:
-        """Use the member's answer as the response, or one that was made from it."""
+        """Use the member's answer as the response, or ``answer``, which was derived from it."""
         answer = answer or member.answer
         assert answer.finish_reason is not None, "it is whole"
         end = Finished(reason=answer.finish_reason, raw_reason=answer.raw_finish_reason)
         return self.deliver(unfold(answer), end, member)
 
     def deliver(self, events: Iterable[Event], end: Finished, like: Member) -> RunResult:
-        """Use these events as the response, as if by the model of ``like``. Usage and ends among them are left out."""
+        """Use these events as the response, as if from the model of ``like``. Usage events and end events among them
+        are left out.
+        """
         try:
             for event in events:
                 if not isinstance(event, Finished | UsageReported):
@@ -343,7 +350,7 @@ class Ensemble:
         return next(each for each in member.seat.candidates if each.provider == answered)
 
     def failed(self, members: Sequence[Member]) -> RunResult:
-        """No member answered: the most frequent failure, with the results of all."""
+        """Return the result if no member answered: the most frequent failure, with the results of all."""
         failures = [member.failure for member in members if member.failure is not None]
         kind, _ = Counter(failure.kind for failure in failures).most_common(1)[0]
         like = next(failure for failure in failures if failure.kind is kind)
@@ -358,7 +365,7 @@ class Ensemble:
             member.contributed = True
 
     def close(self, ending: RunResult | None) -> None:
-        """Record the usage; from a complete response, store what the conversation learned."""
+        """Record the usage. If the response is complete, store the answers for later requests of the conversation."""
         total = self.context.record.spent()
         if total.usage is not None:
             with suppress(LogLimitExceeded):

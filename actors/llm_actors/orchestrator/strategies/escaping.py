@@ -1,7 +1,7 @@
-"""Other models' texts in a prompt are data between tags. Escape them, so that they cannot close their tag or open
-another.
+"""Escape other models' texts in a prompt, so that they cannot close their tag or open another. These texts are data
+between tags.
 
-Only the tags of this package's own prompts are escaped, so code and markup in an answer stay as they were written.
+Only the tags of this package's own prompts are escaped, so code and markup in an answer stay unchanged.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _NAME = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\
 
 
 def escape(text: str) -> str:
-    """The text with ``&lt;`` for the beginning of each of our tags."""
+    """Return the text with ``&lt;`` at the beginning of each of our tags."""
     return _TAG.sub("&lt;", text)
 
 
 def escape_name(text: str) -> str:
-    """The text as the value of an attribute."""
+    """Return the text as the value of an attribute."""
     return text.translate(_NAME)

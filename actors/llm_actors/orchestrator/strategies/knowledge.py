@@ -1,7 +1,7 @@
 """Earlier answers of a conversation, stored to be given to models that are called later in it.
 
-Only if a route or request says so, only for the same caller, and with limits on everything. It is in memory only: a
-restart forgets it, and so does `forget`.
+Answers are stored only if a route or request says so, and only for the same caller. Their number and size are
+limited. They are in memory only: a restart forgets them, and so does `forget`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PIECE_CHARACTERS = 4_000
 
 
 class Piece(NamedTuple):
-    """An answer of ``member``."""
+    """An answer, with the name of the ``member`` that gave it."""
 
     member: str
     text: str
@@ -48,7 +48,7 @@ class Knowledge:
             self._pieces.popitem(last=False)
 
     def forget(self, caller: str, conversation: str | None = None) -> int:
-        """Forget one conversation of the caller, or all of them. Returns how many there were."""
+        """Forget one conversation of the caller, or all of them. Returns how many were forgotten."""
         gone = [key for key in self._pieces if key[0] == caller and conversation in (None, key[1])]
         for key in gone:
             del self._pieces[key]

@@ -1,4 +1,4 @@
-"""The members' own streams: copied into the run's log while they write, if its followers asked for them."""
+"""The members' own streams, copied into the run's log while the members write, if its followers asked for them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from llm_actors.run import LogLimitExceeded, RunLog, weigh
 from llm_protocol.events import MemberDelta, MemberEvent, MemberStarted, TextDelta
 
 LOG_SHARE = 0.5
-"""The share of a run's log for the members' streams, and the size limit of each member's own log."""
+"""The share of a run's log for the members' streams. It is also the size limit of each member's own log."""
 
 
 @final
 class MemberEvents:
-    """Reports to the followers of ``log`` what members do, if ``on``."""
+    """Reports the members' events to the followers of ``log``, if ``on``."""
 
     def __init__(self, log: RunLog, *, on: bool) -> None:
         self.on = on
         self._log = log
 
     def started(self, member: Member) -> None:
-        """A member was called."""
+        """Report that a member was called."""
         self._emit(MemberStarted(member=member.name, request_id=member.request.request_id, round=member.round))
 
     def ended(self, member: Member) -> None:
-        """A member has ended."""
+        """Report that a member has ended."""
         self._emit(member.last_word())
 
     def _emit(self, event: MemberEvent) -> None:
@@ -51,8 +51,8 @@ class MemberEvents:
             yield
 
     def _append(self, event: MemberDelta) -> None:
-        """Raises `LogLimitExceeded` while there is still space for the response; the member that writes too
-        much ends.
+        """Append an event. Raises `LogLimitExceeded` while there is still space for the response, which ends the
+        member that writes too much.
         """
         if self._log.size + weigh(event) > self._log.limit_bytes * LOG_SHARE:
             raise LogLimitExceeded

@@ -1,4 +1,4 @@
-"""Which members are called: as the policy names them, or as the selector chooses them."""
+"""The members to call: those that the policy names, or that the selector chooses."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ DEFAULT_MEMBERS = 3
 """The default number of members."""
 
 TEMPERATURES = (0.3, 0.9, 0.6, 1.0)
-"""The temperatures of the second sample of one model, the third, and so on; the first uses the caller's."""
+"""The temperatures of the second sample of one model, the third, and so on. The first sample has the caller's
+temperature.
+"""
 
 
 class MemberSeat(NamedTuple):
-    """One member before it is called. ``nth`` counts those of the same model, from 0. ``failure``: no provider offers
-    the model.
+    """One member before it is called. ``nth`` numbers the members of the same model, from 0. ``failure`` is set if no
+    provider offers the model.
     """
 
     name: str
@@ -48,7 +50,7 @@ class MemberSeats(NamedTuple):
 
 
 def seats(services: Services, context: AttemptContext) -> MemberSeats:
-    """The members of a panel. Those chosen by the selector are of as many vendors as possible."""
+    """Return the members of a panel. Members chosen by the selector are of as many vendors as possible."""
     policy = context.policy
     if isinstance(policy.members, tuple):
         taken = named(services.catalog, context.request, context.allowed, policy.members)
@@ -64,7 +66,7 @@ def seats(services: Services, context: AttemptContext) -> MemberSeats:
 
 
 def samples(services: Services, context: AttemptContext, count: int) -> MemberSeats:
-    """``count`` samples of the members in turn, or of the best candidate if none are named."""
+    """Return ``count`` samples of the members in turn, or of the best candidate if no members are named."""
     members, ranking = context.policy.members, None
     names = members if isinstance(members, tuple) else ()
     if not names:
@@ -80,8 +82,8 @@ def seat_for(services: Services, context: AttemptContext, model: str) -> MemberS
 
 
 def named(catalog: Catalog, request: AnyRequest, allowed: Allowed | None, names: Iterable[str]) -> list[MemberSeat]:
-    """A seat for each name, with those of its models that are ``allowed``. One that is named twice gets two, and a
-    number after its name.
+    """Return a seat for each name, with the models of that name that are ``allowed``. A name that occurs twice gets
+    two seats, and the second has a number after its name.
     """
     found: list[MemberSeat] = []
     met: Counter[str] = Counter()
@@ -102,7 +104,9 @@ def _ranking(services: Services, context: AttemptContext) -> Ranking:
 
 
 def diverse(ranked: Sequence[Candidate], count: int, catalog: Catalog) -> list[Candidate]:
-    """The best ``count``, of different vendors first, then of different providers, then any, in their order."""
+    """Return the best ``count`` candidates, of different vendors first, then of different providers, then any, in
+    their order.
+    """
     chosen: list[Candidate] = []
     for same in (lambda each: catalog.vendor(each), lambda each: each.provider, lambda each: each):
         for candidate in ranked:

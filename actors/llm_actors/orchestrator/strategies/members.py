@@ -25,7 +25,7 @@ _ANSWERS = frozenset((FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_
 
 @final
 class Member:
-    """Called once. Afterwards it has a ``response`` or a ``failure``, never both."""
+    """One member, called once. Afterwards it has a ``response`` or a ``failure``, never both."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Member:
         self.response: LLMResponse | None = None
         self.failure: Failure | None = None
         self.refused: Failure | None = None
-        """Why it is not called at all."""
+        """Why the member is not called at all."""
         self._began = trio.current_time()
         self._began_at = round(time.time(), 3)
         self.ended_at = self._began
@@ -91,7 +91,7 @@ class Member:
         self.response = msgspec.structs.replace(response, usage=self.budget.spent.usage)
 
     def fail(self, failure: Failure) -> None:
-        """It will give no answer. Does nothing if it has ended already."""
+        """End the member with a failure. Does nothing if it has ended already."""
         if self.response is None and self.failure is None:
             self.failure = failure
             self.ended_at = trio.current_time()
@@ -108,7 +108,7 @@ class Member:
         return MemberDone(member=self.name, finish_reason=reason, usage=spent.usage, cost=spent.cost)
 
     def to_json(self) -> JsonObject:
-        """For the decision record."""
+        """Return the member's entry in the decision record."""
         spent, attempts = self.budget.spent, self.record.to_json()["attempts"]
         who = self.response or (self.seat.candidates[0] if self.seat.candidates else None)
         found: JsonObject = {

@@ -1,4 +1,4 @@
-"""One answer from several without a model: the longest, the first, or merged JSON objects."""
+"""Combine several answers without a model: the longest, the first, or merged JSON objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 MAX_DEPTH = 32
-"""The nesting depth down to which objects are merged; deeper ones are taken as a whole."""
+"""The nesting depth down to which objects are merged. Deeper objects are taken as a whole."""
 
 FENCE = "```"
 
@@ -30,14 +30,14 @@ def as_json(text: str) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """The same text for the same JSON value, whatever the order of its keys and the format of its numbers."""
+    """Return the same text for equal JSON values, whatever the order of their keys and the format of their numbers."""
     with suppress(RecursionError):
         value = _plain(value)
     return msgspec.json.encode(value, order="deterministic").decode()
 
 
 def _plain(value: Any) -> Any:
-    """The value with whole numbers as such: 2.0 is 2."""
+    """Return the value with whole numbers as integers: 2.0 becomes 2."""
     match value:
         case float() if value.is_integer() and abs(value) < _EXACT:
             return int(value)
@@ -50,10 +50,10 @@ def _plain(value: Any) -> Any:
 
 
 def merge_json(texts: Sequence[str]) -> str | None:
-    """The objects among ``texts`` merged, as JSON text; ``None`` if none of them is an object.
+    """Return the objects among ``texts`` merged, as JSON text; ``None`` if none of them is an object.
 
-    It has the keys of all of them; lists are joined without duplicates; of other values the most frequent is used, at a
-    tie the earliest.
+    The result has the keys of all of them. Lists are joined without duplicates. Of other values the most frequent is
+    used; at a tie, the earliest.
     """
     objects = [value for value in map(as_json, texts) if isinstance(value, dict)]
     return msgspec.json.encode(_merged(objects, 0)).decode() if objects else None

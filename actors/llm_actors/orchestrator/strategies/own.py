@@ -1,4 +1,4 @@
-"""Strategies that a program adds: its function is given a `Team`, and what it returns becomes the run's response.
+"""Strategies that a program adds: a function gets a `Team`, and its result becomes the run's response.
 
 An error of the function fails its request, not the runtime.
 """
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 async def carry_out(strategy: StrategyFunction, name: str, ensemble: Ensemble) -> RunResult:
-    """Call the program's function. Raises nothing but `trio.Cancelled`."""
+    """Call the program's function. Raises only `trio.Cancelled`."""
     calls = TeamCalls(ensemble, name)
     candidates = tuple(map(str, ensemble.context.candidates))
     team = Team(calls, request=ensemble.context.request, policy=ensemble.policy, candidates=candidates)
@@ -56,12 +56,12 @@ class TeamCalls:
         self._ensemble = ensemble
         self._name = name
         self._members: dict[str, Member] = {}
-        """Those that answered, by the ids of their requests, which their responses have, too."""
+        """The members that answered, by the ids of their requests. A response has the same id as its request."""
         self._calls = 0
         self._rounds = 0
         self._is_streaming = False
         self._streamed: tuple[RunResult, LLMResponse | None] | None = None
-        """How the stream ended that has delivered something, and its response if that is whole."""
+        """The end of the stream that has delivered something, and its response if that is complete."""
         self._notes: JsonObject = {}
 
     async def ask(
@@ -150,7 +150,7 @@ class TeamCalls:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def failed(self, failure: Failure) -> RunResult:
-        """The request fails, with what broke its stream if there was one."""
+        """Return the failure of the request. If its stream broke, that is the failure."""
         if self._streamed is not None and isinstance(self._streamed[0].end, Failed):
             return self._streamed[0]
         return RunResult(Failed(failure=msgspec.structs.replace(failure, partial=self._streamed is not None)), None)
@@ -160,7 +160,7 @@ class TeamCalls:
         return self.failed(Failure(kind=FailureKind.INTERNAL, message=f"the strategy {self._name} {what}"))
 
     def result_of(self, answer: object) -> RunResult:
-        """What the function returned, as the end of the run."""
+        """Return the end of the run for the function's result."""
         if self._streamed is not None:
             result, response = self._streamed
             if isinstance(result.end, Failed) or answer is response:

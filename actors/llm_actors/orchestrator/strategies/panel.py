@@ -1,7 +1,7 @@
-"""``panel``: all members get the same request, and one response is made of their answers.
+"""``panel``: all members get the same request, and one response is combined from their answers.
 
-The `CrossModelOrchestrator` of this runtime. A member that fails is dropped and reported; a single remaining answer is
-used unchanged, and with one available member it is an ordinary single request.
+The `CrossModelOrchestrator` of this runtime. A member that fails is dropped and reported. A single remaining answer
+is used unchanged. With one available member, the strategy is an ordinary single request.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from llm_actors.orchestrator.strategies.synthesis import needs_model, synthesise
 
 
 async def panel(ensemble: Ensemble) -> RunResult:
-    """See the module."""
+    """Run the strategy; see the module."""
     taken = ensemble.seats()
     if len(taken) == 1:
         return await ensemble.alone(taken[0])

@@ -1,7 +1,7 @@
-"""Prompts for models that work on others' answers: fixed texts, and how answers are inserted.
+"""Prompts for models that work on others' answers: fixed texts, into which answers are inserted.
 
-Answers are anonymous: letters, not names, so that none is preferred for its author. They are data between tags; the
-text says that instructions inside them must not be followed.
+Answers are anonymous: they have letters, not names, so that none is preferred for its author. They are data between
+tags, and the text says that instructions inside them must not be followed.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def letter(index: int) -> str:
 def about(
     request: AnyRequest, template: str, answers: Sequence[str], *, own: str = "", suffix: str = "synthesis"
 ) -> AnyRequest:
-    """The request with the prompt ``template`` about ``answers`` to ``request``.
+    """Return the request with the prompt ``template`` about ``answers`` to ``request``.
 
-    It continues the conversation, without the tools: only text is wanted.
+    The request continues the conversation, without the tools, because only text is wanted.
     """
     shown = "\n\n".join(f'<answer name="{letter(at)}">\n{_clipped(text)}\n</answer>' for at, text in enumerate(answers))
     question = _question(request)

@@ -11,7 +11,7 @@ from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
 
 
 async def race(ensemble: Ensemble) -> RunResult:
-    """See the module."""
+    """Run the strategy; see the module."""
     taken = ensemble.seats()
     if len(taken) == 1:
         return await ensemble.alone(taken[0])

@@ -35,7 +35,7 @@ _TALKS = frozenset((RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_G
 
 
 async def carried_out(services: Services, context: AttemptContext, run: Run) -> RunResult:
-    """Run the strategy, and settle the request's accounts whatever ends it."""
+    """Run the strategy. The request's accounts are settled, whatever ends it."""
     name = context.policy.strategy or "fallback"
     own = services.strategies.get(name)
     if own is None and name not in _FOR_ANYTHING and context.request.request_type not in _TALKS:

@@ -1,7 +1,7 @@
 """One response from several: the `ResponseSynthesizer` of this runtime.
 
-Made by a model and streamed, or by a rule without one. If that fails before anything of it was delivered, the best
-single answer is used instead, and the decision record says so.
+A model writes the response, streamed, or a rule selects it without a model. If that fails before any of it was
+delivered, the best single answer is used instead, and the decision record says so.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ WITHOUT_A_MODEL: Final = ("longest", "first", "merge_json", "none")
 
 
 def needs_model(ensemble: Ensemble) -> bool:
-    """Whether a model will be called to make one response of several."""
+    """Whether a model will be called to combine several responses into one."""
     way = ensemble.policy.synthesiser or ("" if ensemble.services.synthesize else "none")
     return way not in WITHOUT_A_MODEL
 
 
 def _way(ensemble: Ensemble, answers: Sequence[Member]) -> str:
-    """The model or rule that makes the response: by the policy, else the first member that answered, unless synthesis
-    is disabled.
+    """Return the model or rule that makes the response: by the policy, else the first member that answered. If
+    synthesis is disabled, it is a rule.
     """
     usual = answers[0].seat.model
     return ensemble.policy.synthesiser or (usual if ensemble.services.synthesize else "none")
 
 
 def best_of_all(answers: Sequence[Member]) -> Member:
-    """The answer that is used without a synthesis: the first in order that was not truncated."""
+    """Return the answer that is used without a synthesis: the first in order that was not truncated."""
     whole = [member for member in answers if member.answer.finish_reason is not FinishReason.LENGTH]
     return (whole or answers)[0]
 
 
 async def synthesise(ensemble: Ensemble, answers: Sequence[Member]) -> RunResult:
-    """Make the run's response of ``answers``, which are not empty."""
+    """Make the run's response from ``answers``, which must not be empty."""
     best = best_of_all(answers)
     if len(answers) == 1:
         return ensemble.play(best)
@@ -92,7 +92,7 @@ async def _by_model(ensemble: Ensemble, model: str, answers: Sequence[Member], b
 
 
 def respond(ensemble: Ensemble, text: str, like: Member) -> RunResult:
-    """Use ``text`` as the response, as if by the model of ``like``."""
+    """Use ``text`` as the response, as if from the model of ``like``."""
     start = Started(model=like.answer.model, provider=ensemble.who(like).provider)
     return ensemble.deliver((start, *item_events(0, Text(text))), Finished(reason=FinishReason.STOP), like)
 
@@ -103,6 +103,6 @@ def _noted(ensemble: Ensemble, way: str, ending: RunResult) -> RunResult:
 
 
 def _without(ensemble: Ensemble, way: str, best: Member, why: str) -> RunResult:
-    """Use the best single answer instead."""
+    """Use the best single answer instead, and record why."""
     ensemble.notes["synthesis"] = {"by": way, "outcome": "degraded", "why": why, "answer": best.name}
     return ensemble.play(best)

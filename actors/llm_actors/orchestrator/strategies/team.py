@@ -1,4 +1,4 @@
-"""What a strategy works with that a program adds: the models of one request.
+"""The interface for strategies that a program adds: the models of one request.
 
     async def second_opinion(team: Team) -> LLMResponse:
         first, *others = await team.ask(["a/small", "b/small"])
@@ -6,8 +6,8 @@
             return first
         return await team.stream("a/large")
 
-The runtime does the rest, as for its own strategies: deadlines, retries, limits, budgets, the decision record, and the
-cancellation of everything that is under way when the function returns.
+The runtime does the rest, as for its own strategies: deadlines, retries, limits, budgets, the decision record, and
+the cancellation of all calls that are under way when the function returns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Cross: TypeAlias = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
 
 class TeamWork(Protocol):
-    """What is behind a `Team`, in the runtime's own event loop."""
+    """The implementation behind a `Team`, in the runtime's own event loop."""
 
     async def ask(
         self,
@@ -44,7 +44,7 @@ class TeamWork(Protocol):
 
 @final
 class Team:
-    """The models of one request, for a strategy of a program. Made by the runtime."""
+    """The models of one request, for a strategy of a program. The runtime creates it."""
 
     def __init__(
         self,
@@ -56,16 +56,16 @@ class Team:
         cross: Cross | None = None,
     ) -> None:
         self.request = request
-        """The request as it was made."""
+        """The caller's request."""
         self.policy = policy
-        """What request, route and defaults say together."""
+        """The effective policy, from request, route and defaults."""
         self.candidates = candidates
-        """The models that the request may go to, as ``provider/model``, in no particular order."""
+        """The models that may serve the request, as ``provider/model``, in no particular order."""
         self._work = work
         self._cross = cross
 
     def through(self, cross: Cross) -> Team:
-        """The same team for a function that runs in another event loop."""
+        """Return the same team for a function that runs in another event loop."""
         return Team(self._work, request=self.request, policy=self.policy, candidates=self.candidates, cross=cross)
 
     async def ask(
@@ -77,32 +77,33 @@ class Team:
         seconds: float | None = None,
         later: int = 0,
     ) -> list[LLMResponse]:
-        """Ask models at the same time, each with its retries and limits; the responses, in the given order.
+        """Ask models at the same time, each with its retries and limits. Returns the responses, in the given order.
 
-        Without ``models``, those are asked that the policy names as members, or that the selector chooses. Without
-        ``request``, they get the caller's. Returns when all have ended, when ``enough`` of them have answered, or after
-        ``seconds`` (at most 95 % of the time left); who is not ready then is cancelled. A model that fails is left
-        out, and is in the decision record. Raises `LLMClientError` if none answers. ``later``: how many calls will
-        follow these, for which a budget keeps a share.
+        Without ``models``, the models that the policy names as members, or that the selector chooses, are asked.
+        Without ``request``, they get the caller's request. Returns when all have ended, when ``enough`` of them have
+        answered, or after ``seconds`` (at most 95 % of the remaining time). Models that are not ready then are
+        cancelled. A model that fails is left out, and is in the decision record. Raises `LLMClientError` if none
+        answers. ``later``: the number of calls that will follow, for which a budget keeps a share.
         """
         return await self._there(lambda: self._work.ask(models, request, enough=enough, seconds=seconds, later=later))
 
     async def stream(self, model: str, request: AnyRequest | None = None) -> LLMResponse:
-        """Ask one model, and stream its response as that of the whole request. Return what this returns.
+        """Ask one model, and stream its response as that of the whole request. Returns the response; the strategy
+        must return it, too.
 
         Raises `LLMClientError`. If ``error.failure.partial`` is false, nothing was delivered, and another answer is
-        still possible; otherwise the request has failed with it.
+        still possible. Otherwise the request has failed with this error.
         """
         return await self._there(lambda: self._work.stream(model, request))
 
     def about(self, answers: Sequence[LLMResponse], template: str) -> AnyRequest:
-        """The request, followed by ``template``, a text with ``{answers}`` in it, in which the answers stand without
-        names and as data; for `ask` and `stream`.
+        """Return the request, followed by ``template``: a text with ``{answers}`` in it, which is replaced by the
+        answers, without names and marked as data. Use the result with `ask` and `stream`.
         """
         return self._work.about(answers, template)
 
     def note(self, name: str, value: object) -> None:
-        """Have ``value``, which JSON can express, in the decision record: ``decision["notes"][name]``."""
+        """Add ``value``, which must be JSON, to the decision record, as ``decision["notes"][name]``."""
         self._work.note(name, value)
 
     async def _there(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -111,6 +112,6 @@ class Team:
 
 
 StrategyFunction: TypeAlias = Callable[[Team], Awaitable[LLMResponse | str]]
-"""``async def strategy(team)``: a strategy that a program adds. It returns one of the responses that it got from the
-team, one made from it with ``msgspec.structs.replace``, or a text; or it raises an `LLMClientError`.
+"""``async def strategy(team)``: a strategy that a program adds. It returns one of the team's responses, a response
+made from one with ``msgspec.structs.replace``, or a text. Or it raises an `LLMClientError`.
 """

@@ -1,8 +1,8 @@
 """``vote``: all members get the same request, and the majority answer is the response.
 
-For short or structured answers: what is compared is the JSON, regardless of key order and fences, else the text without
-case, surrounding space and punctuation. As soon as more than half agree, the others are cancelled. A tie goes to the
-answer of the first member. The split is in the decision record, by members' names.
+For short or structured answers. Answers are compared as JSON, regardless of key order and fences, else as text,
+without case, surrounding space and punctuation. As soon as more than half agree, the others are cancelled. A tie goes
+to the answer of the first member. The votes are in the decision record, by members' names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llm_actors.orchestrator.strategies.merging import as_json, canonical
 
 
 async def vote(ensemble: Ensemble) -> RunResult:
-    """See the module."""
+    """Run the strategy; see the module."""
     policy = ensemble.policy
     taken = ensemble.seats() if policy.samples is None else ensemble.samples(policy.samples)
     members = [ensemble.member(seat) for seat in taken]

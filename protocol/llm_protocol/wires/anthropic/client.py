@@ -96,7 +96,7 @@ class Anthropic:
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 DEFAULT_MAX_TOKENS = 16_384
-"""Sent as ``max_tokens`` (at most the model's own limit) when the caller set none, because the vendor demands the
+"""The value of ``max_tokens`` (at most the model's own limit) if the caller set none, because the vendor requires the
 field. It is below the vendor's limit for responses that are not streamed, and above nearly every response. A thinking
 budget is added to it.
 """
@@ -211,7 +211,9 @@ def _thinking_mode(given: _Thinking, rule: ModelRule) -> JsonObject | None:
 
 
 def _fitting_budget(given: _Thinking, budget: int) -> int:
-    """A budget that the runtime chose must leave room in ``max_tokens``, or the vendor refuses the whole request."""
+    """Return the budget, reduced if necessary. A budget that the runtime chose must leave room in ``max_tokens``, or
+    the vendor refuses the whole request.
+    """
     limit = given.parameters.max_output_tokens
     return budget if limit is None else max(MIN_THINKING_BUDGET, min(budget, limit // 2))
 
@@ -300,8 +302,8 @@ _ROLES = {"user": "user", "tool": "user", "assistant": "assistant", "system": "s
 
 
 def _is_begun(turn: JsonObject) -> bool:
-    """Whether the last turn is the beginning of a response. A turn with calls of the vendor's own tools is not: the
-    vendor resumes it.
+    """Whether the last turn is the beginning of a response. A turn with calls of the vendor's own tools does not
+    count: the vendor resumes it.
     """
     content = turn["content"]
     is_text = isinstance(content, str) or all(block.get("type") == "text" for block in content)

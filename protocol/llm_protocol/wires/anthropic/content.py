@@ -46,7 +46,7 @@ _BAD_ID = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def encode_parts(parts: Iterable[Part], where: str) -> list[JsonObject]:
-    """The blocks for ``parts``. What Claude must not see (empty texts, foreign reasoning) is left out."""
+    """Return the blocks for ``parts``. Parts that Claude must not see (empty texts, foreign reasoning) are left out."""
     blocks = (encode_part(part, f"{where}[{at}]") for at, part in enumerate(parts))
     return [block for block in blocks if block is not None]
 
@@ -76,7 +76,7 @@ def encode_part(part: Part, where: str) -> JsonObject | None:
 
 
 def encode_tool_call(call: ToolCall, where: str) -> JsonObject:
-    """A ``tool_use`` block. Its input goes out as the model wrote it, so no number changes its form."""
+    """Return a ``tool_use`` block. Its input is sent exactly as the model wrote it, so no number changes its form."""
     try:
         given = call.parsed()
     except (ValueError, msgspec.DecodeError):
@@ -93,7 +93,9 @@ def encode_tool_call(call: ToolCall, where: str) -> JsonObject:
 
 
 def safe_id(call_id: str) -> str:
-    """``call_id`` in the characters that Anthropic allows; other vendors' ids contain dots, colons and the like."""
+    """Return ``call_id`` in the characters that Anthropic allows. Ids of other vendors contain dots, colons and the
+    like.
+    """
     return _BAD_ID.sub("_", call_id) or "_"
 
 

@@ -99,8 +99,8 @@ def failure_of(error: Any, *, status: int | None, headers: Headers = ()) -> Fail
 
 
 def _account_wide(kind: FailureKind, type_: str | None, code: str | None, text: str) -> bool | None:
-    """Whether a limit applies to the account, that is, to all models; ``None`` if the error is no limit or the vendor
-    does not say.
+    """Whether a limit applies to the account, that is, to all models. ``None`` if the error is not about a limit or
+    the vendor does not say.
     """
     if kind not in (FailureKind.RATE_LIMITED, FailureKind.QUOTA):
         return None
@@ -139,8 +139,8 @@ def decode_error(response: WireResponse) -> Failure:
 
 
 def rate_limits(headers: Headers) -> RateLimits | None:
-    """What is left of the limits of the model that answered. Without a common token limit, the limit for input tokens
-    is used.
+    """Return the remaining limits of the model that responded. Without a common token limit, the limit for input
+    tokens is used.
     """
     prefix = "anthropic-ratelimit-"
     tokens = next((name for name in ("tokens", "input-tokens") if header(headers, f"{prefix}{name}-limit")), "tokens")

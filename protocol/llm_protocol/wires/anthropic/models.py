@@ -49,7 +49,7 @@ def _info(entry: ModelEntry) -> ModelInfo:
 
 
 def _capabilities(entry: object) -> Capabilities | None:
-    """What the list reports about a model besides its sizes; ``None`` if an older server sent it."""
+    """Return the facts about a model in the list, except its sizes; ``None`` if an older server sent the list."""
     if not isinstance(entry, dict):
         return None
     efforts = entry.get("effort")

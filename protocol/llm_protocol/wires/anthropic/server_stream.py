@@ -1,7 +1,7 @@
 """Encode a response for a client of the Messages API, streamed or whole.
 
-The wire has one open block at a time, but our items may interleave. An item that starts while another is open waits for
-its turn.
+The wire has one open block at a time, but the runtime's items may interleave. An item that starts while another is
+open waits for its turn.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class AnthropicEncoder(StreamEncoder):
         self._kept: dict[str, JsonObject] = {}
         """Fields that only this wire has, by the object they belong to."""
         self._kept_told: JsonObject = {}
-        """Those of them that were sent with the opening event."""
+        """The fields among these that were sent with the opening event."""
 
     def _fields_added(self, dialect: str, fields: dict[str, JsonObject]) -> None:
         if dialect == NAME:
@@ -146,7 +146,7 @@ class AnthropicEncoder(StreamEncoder):
                 self._item = None
 
     def _write_done(self, part: Part) -> None:
-        """Send what is known only once the item is complete."""
+        """Send the fields that are known only once the item is complete."""
         match part:
             case Text():
                 for citation in _citations(part):

@@ -87,7 +87,9 @@ _USUAL = ("", "standard", "global", "not_available")
 
 
 def decode_usage(usage: JsonObject) -> Usage:
-    """Anthropic's ``input_tokens`` leave out what was read from or written to the cache; our totals do not."""
+    """Return the usage. Anthropic's ``input_tokens`` exclude tokens read from or written to the cache; the runtime's
+    totals include them.
+    """
     cached, written = _count(usage, "cache_read_input_tokens"), _count(usage, "cache_creation_input_tokens")
     details, creation = usage.get("output_tokens_details"), usage.get("cache_creation")
     server_tools = usage.get("server_tool_use")

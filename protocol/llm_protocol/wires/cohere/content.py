@@ -127,7 +127,7 @@ def encode_block(part: Part, where: str) -> JsonObject | None:
 
 
 def _short(blocks: list[JsonObject]) -> Any:
-    """A single text block is written as a string."""
+    """Return a single text block as a string, any other content unchanged."""
     return blocks[0]["text"] if len(blocks) == 1 and blocks[0].keys() == {"type", "text"} else blocks or ""
 
 
@@ -145,7 +145,7 @@ _ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 
 def decode_messages(body: Body) -> tuple[Message, ...]:
-    """The conversation; consecutive tool messages become one. Raises `BadRequestError`."""
+    """Decode the conversation. Consecutive tool messages become one. Raises `BadRequestError`."""
     found: list[Message] = []
     for message in body.objects("messages"):
         role, parts = message.required_word("role", _ROLES), _decode_parts(message)
@@ -232,7 +232,7 @@ def _decode_tool_result(message: Body) -> ToolResult:
 
 
 def _with_citations(parts: list[Part], citations: Any) -> list[Part]:
-    """The parts with each citation on the text it is about: by ``content_index``, else the first."""
+    """Return the parts with each citation on its text: by ``content_index``, else on the first."""
     if not isinstance(citations, list) or not citations:
         return parts
     texts = [at for at, part in enumerate(parts) if isinstance(part, Text)]

@@ -95,8 +95,8 @@ def decode_embed(body: Body) -> ClientRequest:
 
 
 def decode_embed_v1(body: Body) -> ClientRequest:
-    """The same at ``/v1/embed``, where ``input_type`` may be missing, and so may ``embedding_types``: then the response
-    is a list of lists of numbers.
+    """Decode a request to ``/v1/embed``. There ``input_type`` and ``embedding_types`` are optional. Without
+    ``embedding_types`` the response is a list of lists of numbers.
     """
     return _decode(body, body.word("input_type", _INPUT_TYPES) or DEFAULT_INPUT_TYPE, LISTS)
 

@@ -102,7 +102,7 @@ def _parameters(body: Body) -> Parameters:
 
 
 def _reasoning(thinking: Body | None) -> tuple[str | None, int | None]:
-    """Effort and budget."""
+    """Return the reasoning effort and budget."""
     if thinking is None:
         return None, None
     budget = thinking.integer("token_budget")

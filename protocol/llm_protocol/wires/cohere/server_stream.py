@@ -35,7 +35,7 @@ _DONE = Frame(None, b"[DONE]")
 
 
 class _Open:
-    """An item on the wire: which of the three lists it is in, and its number there."""
+    """An item on the wire: the list that contains it, and its number in that list."""
 
     __slots__ = ("number", "place")
 

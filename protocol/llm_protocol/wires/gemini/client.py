@@ -105,7 +105,7 @@ class Gemini:
         return decode_error(response)
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:  # noqa: ARG002
-        """Nothing: Gemini's headers do not report limits."""
+        """Return ``None``: Gemini's headers do not report limits."""
         return None
 
     def models_request(self, page: str | None) -> WireRequest:
@@ -113,7 +113,7 @@ class Gemini:
         return models.models_request(page)
 
     def decode_models(self, body: bytes) -> ModelPage:
-        """A page of the model list. Raises `ProtocolError` when it is not one."""
+        """Decode a page of the model list. Raises `ProtocolError` if it is malformed."""
         return models.decode_models(body)
 
 
@@ -232,12 +232,12 @@ def _model_parts(message: Message, where: str, rule: ModelRule) -> list[JsonObje
 
 
 _NOTHING = {"text": "", "thought": True}
-"""What remains of another vendor's thought, which Gemini cannot read."""
+"""The remainder of another vendor's thought, which Gemini cannot read."""
 
 
 def _results(results: list[tuple[ToolResult, str]], calls: list[ToolCall]) -> Iterator[JsonObject]:
-    """All results in one content, in the order of their calls: without ids, Gemini matches results to calls by their
-    order.
+    """Return all results in one content, in the order of their calls: without ids, Gemini matches results to calls by
+    their order.
     """
     if not results:
         return
@@ -312,7 +312,7 @@ def image_body(request: ImageRequest, rule: ModelRule) -> JsonObject:
 
 
 _SIZE_CHARACTERS = 20
-"""The most digits of a size that is read: Python refuses to convert very long numbers."""
+"""The most digits of a size that are read: Python refuses to convert very long numbers."""
 
 
 def _image_config(size: str) -> JsonObject:

@@ -41,7 +41,9 @@ from llm_protocol.wires.gemini.shapes import NAME, GeminiBody, camel, made_id, n
 
 _MARK = b"llm-runtime:"
 _MARKED = base64.b64encode(_MARK).decode()
-"""12 bytes are whole groups of base64, so what follows the mark does not change its encoding."""
+"""The mark in base64. It has 12 bytes, which are whole groups of base64, so the following bytes do not change its
+encoding.
+"""
 _REASONING = JsonDecoder(Reasoning)
 
 
@@ -125,8 +127,8 @@ _RESULT_KEYS = ({"output"}, {"error"})
 
 
 def _result_object(result: ToolResult) -> JsonObject:
-    """Gemini requires an object: the text itself if it is a JSON object, else ``{"output": text}`` or ``{"error":
-    text}``.
+    """Return the result as an object, which Gemini requires: the text itself if it is a JSON object, else
+    ``{"output": text}`` or ``{"error": text}``.
     """
     if result.is_error:
         return {"error": result.text}
@@ -141,7 +143,7 @@ def _result_object(result: ToolResult) -> JsonObject:
 
 
 def encode_tools(tools: tuple[Tool | HostedTool, ...]) -> list[JsonObject]:
-    """Consecutive functions share one entry; each hosted tool has its own."""
+    """Return the tools: consecutive functions share one entry; each hosted tool has its own."""
     entries: list[JsonObject] = []
     for at, tool in enumerate(tools):
         if isinstance(tool, HostedTool):

@@ -1,8 +1,8 @@
 """Decode and encode errors in Google's format: ``{"error": {code, message, status, details[]}}``.
 
-Two traps. A rejected key has status 400; only ``details[].reason`` shows what it is. And Google puts the waiting time
-into a ``RetryInfo`` instead of Retry-After. Whether waiting helps at all is in a ``QuotaFailure``: a quota per day does
-not recover within minutes.
+Two points are unusual. A rejected key has status 400, and only ``details[].reason`` identifies it. Google puts the
+waiting time into a ``RetryInfo`` instead of Retry-After. A ``QuotaFailure`` says whether waiting helps at all: a
+quota per day does not recover within minutes.
 """
 
 from __future__ import annotations

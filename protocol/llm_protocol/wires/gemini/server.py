@@ -35,7 +35,7 @@ class GeminiServer:
         return decode_request(path, body)
 
     def response_encoder(self, inbound: ClientRequest, response_id: str) -> GeminiEncoder:
-        """An encoder for one streamed response."""
+        """Return an encoder for one streamed response."""
         return GeminiEncoder(inbound, response_id)
 
     def encode_response(self, inbound: ClientRequest, response: LLMResponse) -> bytes:

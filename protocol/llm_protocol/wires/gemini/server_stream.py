@@ -68,7 +68,7 @@ class GeminiEncoder(StreamEncoder):
         return ""  # a part that is not streamed is sent in one chunk, with its signature
 
     def _rest_of(self, event: ItemDone) -> list[JsonObject]:
-        """Send what a complete item has beyond its deltas."""
+        """Return the parts of a complete item that its deltas did not contain."""
         part = event.part
         if event.index not in self._streamed or isinstance(part, ToolCall):
             return _parts(part)
@@ -154,7 +154,7 @@ def _fields(response: LLMResponse) -> JsonObject:
 
 
 def _finish_word(response: LLMResponse) -> tuple[str, bool]:
-    """Gemini's finish reason, and whether it means a blocked prompt."""
+    """Return Gemini's finish reason, and whether it means a blocked prompt."""
     if not all(_has_object(call) for call in response.tool_calls):
         return "MALFORMED_FUNCTION_CALL", False
     reason, raw = response.finish_reason or FinishReason.STOP, response.raw_finish_reason or ""

@@ -131,7 +131,7 @@ class GeminiContent(msgspec.Struct, frozen=True, gc=False):
 
 
 class GeminiCandidate(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
-    """One of several responses; only the one with index 0 is ever requested. Other fields are kept, as for
+    """One of several choices; only the one with index 0 is ever requested. Other fields are kept, as for
     `GeminiPart`.
     """
 
@@ -171,7 +171,7 @@ class GeminiUsageMetadata(msgspec.Struct, frozen=True, gc=False, rename="camel")
     candidates_tokens_details: list[GeminiModality] | None = None
 
     def usage(self) -> Usage:
-        """Return it as a canonical `Usage`."""
+        """Return the canonical `Usage`."""
         thoughts = self.thoughts_token_count or 0
         return Usage(
             input_tokens=(self.prompt_token_count or 0) + (self.tool_use_prompt_token_count or 0),
@@ -221,12 +221,12 @@ _MADE_ID = "call_gemini_"
 
 
 def made_id(*where: object) -> str:
-    """An id for a call without one; always the same for the same position."""
+    """Return an id for a call without one; always the same for the same position."""
     return _MADE_ID + "_".join(map(str, where))
 
 
 def vendor_id(call_id: str) -> str | None:
-    """``call_id`` as it is sent to Gemini: ``None`` if the runtime made it."""
+    """Return ``call_id`` as it is sent to Gemini: ``None`` if the runtime made it."""
     return None if call_id.startswith(_MADE_ID) else call_id
 
 
@@ -248,7 +248,7 @@ class GeminiBody(Body):
 
     # Pyright takes the Self of the base for Body itself.
     def objects(self, name: str) -> list[Self]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A list of objects; empty if absent. A single object counts as a list of one, as at Google."""
+        """Return a list of objects; empty if absent. A single object counts as a list of one, as at Google."""
         one = self.object(name) if isinstance(self.raw.get(name), dict) else None
         return super().objects(name) if one is None else [one]
 

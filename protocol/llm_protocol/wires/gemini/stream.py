@@ -1,6 +1,6 @@
 """Decode Gemini's responses, streamed or whole, into events.
 
-Gemini numbers nothing: each chunk adds parts to one list. Adjacent text parts are one item until a part of another
+Gemini numbers no items: each chunk adds parts to one list. Adjacent text parts are one item until a part of another
 kind, or a signature, ends it. Older models send ``finishReason`` in every chunk, and an error may follow one, so the
 response ends only when its body does. If SSE was requested, a JSON array of chunks may arrive instead, or an error as
 plain JSON, alone or after some events.
@@ -66,7 +66,9 @@ class GeminiPieceSplitter:
         return self._sse.surplus
 
     def feed(self, data: bytes) -> Iterable[ServerSentEvent]:
-        """The chunks that ``data`` completes. Raises `WireError` after them if something is wrong."""
+        """Return the chunks that ``data`` completes. If the data after them is malformed, raises `WireError`
+        afterwards.
+        """
         if self._first:
             data = data.lstrip(BLANK)
             if not data:
@@ -188,7 +190,7 @@ class GeminiDecoder(AnswerDecoder):
         self._out += self._kept.take_events()
 
     def _take_usage(self, usage: GeminiUsageMetadata) -> None:
-        """Counts are cumulative. Those of the prompt and of thoughts are reported when they change."""
+        """Report the counts of the prompt and of thoughts when they change. Counts are cumulative."""
         hidden = (usage.prompt_token_count, usage.thoughts_token_count)
         self._usage = usage
         if hidden != self._hidden:
@@ -229,7 +231,9 @@ class GeminiDecoder(AnswerDecoder):
             self._finish, self._blocked = str(feedback.block_reason), True
 
     def _take_fields(self, fields: JsonObject) -> None:
-        """Candidate fields that only this wire's clients understand. Some models repeat them in every chunk."""
+        """Report the candidate fields that only this wire's clients understand. Some models repeat them in every
+        chunk.
+        """
         self._logprobs += logprobs_from_gemini(fields.get("logprobsResult"))
         changed = {name: value for name, value in fields.items() if self._fields.get(name) != value}
         if changed:

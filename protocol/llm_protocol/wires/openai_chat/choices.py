@@ -1,6 +1,6 @@
 """Several choices in one response: ``n``, and completions of several prompts.
 
-Each is a request of its own, or all are one request of which the vendor gives several choices: `in_one_call`.
+Either each choice is a request of its own, or the vendor returns several choices for one request: `in_one_call`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def with_choices(inbound: ClientRequest, prompts: Sequence[str | None]) -> Clien
 
 
 def in_one_call(inbound: ClientRequest) -> ClientRequest | None:
-    """``inbound`` with one request for all choices; ``None`` where each needs its own."""
+    """Return ``inbound`` with one request for all choices; ``None`` if each needs its own."""
     request = inbound.request
     if not inbound.choices or not isinstance(request, ChatRequest):
         return None
@@ -73,15 +73,15 @@ def closing_frames(inbound: ClientRequest, response: LLMResponse, profile: Vendo
 
 @final
 class FirstChoiceFirst:
-    """OpenAI's SDK cannot begin with another choice than the first, so frames of the others are held until there is
-    one of the first.
+    """Holds back the frames of other choices until there is a frame of the first choice, because OpenAI's SDK cannot
+    begin with another.
     """
 
     def __init__(self) -> None:
         self._held: list[Frame] | None = []
 
     def next(self, choice: int, frames: list[Frame]) -> list[Frame]:
-        """The frames that may be sent now, with ``frames`` of ``choice``."""
+        """Return the frames that may be sent now, including ``frames`` of ``choice``."""
         if self._held is None:
             return frames
         if choice or not frames:
@@ -103,7 +103,7 @@ class ChoicesEncoder:
         self._choice_of: dict[int, int] = {}
 
     def start(self) -> list[Frame]:
-        """Nothing: see `StreamEncoder.start`."""
+        """Return no frames: see `StreamEncoder.start`."""
         return []
 
     def encode(self, events: Iterable[Event]) -> list[Frame]:
@@ -117,7 +117,7 @@ class ChoicesEncoder:
         return frames
 
     def _told(self, events: Iterable[Event]) -> Iterator[tuple[int, Event]]:
-        """Each event with the choice that it is told of."""
+        """Return each event with the choice that it belongs to."""
         for event in events:
             match event:
                 case Started():

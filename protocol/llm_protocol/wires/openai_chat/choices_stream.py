@@ -1,4 +1,4 @@
-"""Decode a response with several choices (``n``): each by a decoder of its own, their items in one sequence."""
+"""Decode a response with several choices (``n``): each with its own decoder, and with all items in one sequence."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from llm_protocol.wires.openai_chat.stream import OpenAIChatDecoder
 
 @final
 class ChoicesDecoder(AnswerDecoder):
-    """One chat response with ``count`` choices, streamed or whole. A choice that is missing or that cannot be read is
-    the failure of all: what they cost is one bill, so one attempt cannot succeed in part.
+    """One chat response with ``count`` choices, streamed or whole. If a choice is missing or cannot be read, all
+    fail: the vendor bills them together, so one attempt cannot succeed in part.
     """
 
     def __init__(self, request_id: str, dialect: str, count: int) -> None:
@@ -43,7 +43,7 @@ class ChoicesDecoder(AnswerDecoder):
         self._seen: set[int] = set()
         self._started = False
         self._indices: dict[tuple[int, int], int] = {}
-        """By choice and its own index of an item, the item's index in the response."""
+        """For each choice and its own index of an item, the item's index in the response."""
         self._ends: dict[int, Finished] = {}
 
     def take(self, piece: ServerSentEvent) -> None:
@@ -62,7 +62,7 @@ class ChoicesDecoder(AnswerDecoder):
             self._take_token(chunk, piece.data)
 
     def _take_token(self, chunk: ChatChunk, text: str) -> None:
-        """A chunk of one choice: most are."""
+        """Process a chunk of one choice, the common case."""
         assert chunk.choices
         choice = chunk.choices[0]
         at = self._checked(choice.index or 0)
@@ -105,7 +105,7 @@ class ChoicesDecoder(AnswerDecoder):
             self._finish()
 
     def end(self, surplus: bytes) -> None:
-        """The body has ended. One that was JSON where a stream was promised is a response all the same."""
+        """End the response. A body that was JSON in place of the promised stream is still a response."""
         if surplus and not self._seen:
             self.take_whole(surplus)
         elif len(self._seen) < len(self._each):
@@ -126,7 +126,9 @@ class ChoicesDecoder(AnswerDecoder):
         return failure_of(body)
 
     def _indices_in(self, choices: list[Any]) -> list[int]:
-        """The choices that are there, in order. Raises `WireError` for one that was not asked for."""
+        """Return the indices of the choices in a chunk, in order. Raises `WireError` for a choice that was not
+        requested.
+        """
         return sorted({self._checked(_index(each)) for each in choices})
 
     def _checked(self, at: int) -> int:
@@ -144,7 +146,7 @@ class ChoicesDecoder(AnswerDecoder):
         self._gather(at)
 
     def _gather(self, at: int) -> None:
-        """Return the events of choice ``at``, with the indices of the whole response."""
+        """Collect the events of choice ``at``, with the indices of the whole response."""
         for event in self._each[at].told():
             match event:
                 case Started():
@@ -175,7 +177,7 @@ class ChoicesDecoder(AnswerDecoder):
                 return event
 
     def _finish(self) -> None:
-        """No more will come. The first choice, which has the usage, is ended last."""
+        """End all choices, because no more chunks will arrive. The first choice, which has the usage, is ended last."""
         self._check_all()
         for at in reversed(range(len(self._each))):
             if not self._each[at].over:
@@ -191,11 +193,11 @@ class ChoicesDecoder(AnswerDecoder):
 
 
 def _index(choice: Any) -> int:
-    """Its number; some servers leave that of the first one out."""
+    """Return the index of a choice. Some servers leave out that of the first one."""
     index = choice.get("index") if isinstance(choice, dict) else None
     return index if isinstance(index, int) else 0
 
 
 def _of_choice(body: JsonObject, choices: list[Any]) -> JsonObject:
-    """``body`` as if it were that of these choices, which are one, alone."""
+    """Return ``body`` with only these choices, which belong to one choice of the response."""
     return {**body, "choices": [{**each, "index": 0} for each in choices], "usage": None}

@@ -117,7 +117,7 @@ class OpenAIChat:
         )
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
-        """What is left of the limits, according to the vendor's headers."""
+        """Return the remaining limits, according to the vendor's headers."""
         names = self.profile.limit_headers
         headers = tuple(field for field in headers if field[0] in names)
         if not headers:
@@ -185,7 +185,7 @@ _PARAMETERS = (
     "frequency_penalty", "max_output_tokens", "parallel_tool_calls", "presence_penalty", "reasoning_effort", "seed",
     "stop", "temperature", "top_k", "top_p", "user",
 )  # fmt: skip
-"""The parameters that this wire can express; `llm_protocol.parameters` has which of them a vendor accepts."""
+"""The parameters that this wire can express. `llm_protocol.parameters` says which of them a vendor accepts."""
 
 
 def add_parameters(body: JsonObject, parameters: Parameters, profile: VendorProfile, *, stream: bool) -> None:

@@ -51,7 +51,7 @@ def embedding_body(request: EmbeddingRequest, profile: VendorProfile) -> JsonObj
 
 
 def decode_embeddings(request: EmbeddingRequest, body: bytes) -> list[Event]:
-    """The events of a complete response. A missing embedding is a failure, never a shorter list."""
+    """Return the events of a complete response. A missing embedding is a failure, never a shorter list."""
     try:
         answer = _DECODER.decode(body)
         found = [embedding_of(item.embedding) for item in answer.data]
@@ -101,7 +101,7 @@ def _is_tokens(value: Any) -> TypeGuard[list[int]]:
 
 
 def wanted_form(body: Body) -> str:
-    """The encoding that the client requested for embeddings: ``"float"``, ``"base64"``, or ``""`` if none."""
+    """Return the encoding that the client requested for embeddings: ``"float"``, ``"base64"``, or ``""`` if none."""
     return body.string("encoding_format") or ""
 
 

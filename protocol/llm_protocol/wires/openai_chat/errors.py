@@ -115,9 +115,9 @@ def error_in(body: Any) -> bool:
 
 
 def failure_of(body: Any, status: int | None = None, headers: Headers = (), reset_s: float | None = None) -> Failure:
-    """Decode an error body into a failure. ``status`` is None inside a stream, where the body may contain one.
+    """Decode an error body into a failure. ``status`` is ``None`` inside a stream, where the body may contain one.
 
-    Evaluated in this order: ``code``, ``param``, ``type``, the status, the message.
+    These decide, in this order: ``code``, ``param``, ``type``, the status, the message.
     """
     error = find_error(body) or ({"message": body} if isinstance(body, str) else {})
     if status is None:
@@ -146,7 +146,9 @@ def failure_of(body: Any, status: int | None = None, headers: Headers = (), rese
 
 
 def not_understood(body: bytes, exc: WireError) -> Failed:
-    """The failure for a 2xx body that is not a response: the error in it, or one of our own."""
+    """Return the failure for a 2xx body that is not a response: the error in the body, or a failure of kind
+    ``protocol``.
+    """
     try:
         value = decode_json(body)
     except WireError:

@@ -70,7 +70,9 @@ def image_body(request: ImageRequest, profile: VendorProfile) -> JsonObject:
 
 
 def edit_request_of(request: ImageRequest, profile: VendorProfile) -> WireRequest:
-    """``POST /images/edits``. Raises `UnsupportedError` for a picture that is not here."""
+    """Return the request to ``POST /images/edits``. Raises `UnsupportedError` for an image whose bytes are not in the
+    request.
+    """
     said = image_body(request, profile).items()
     fields = [FormField(name, value.encode() if isinstance(value, str) else encode_json(value)) for name, value in said]
     several = "image[]" if len(request.images) > 1 else "image"
@@ -171,7 +173,7 @@ def form_as_json(body: bytes) -> bytes:
 
 
 def edit_request(body: Body, name: str) -> ImageRequest:
-    """The request to change images, in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
+    """Return the request to change images, from a client's body. Raises `BadRequestError`, `UnsupportedError`."""
     images = tuple(map(_image_in, body.objects("images")))
     mask = body.object("mask")
     if not images:

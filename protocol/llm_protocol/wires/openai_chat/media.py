@@ -88,7 +88,7 @@ def file_content(data: str, title: str | None, where: str) -> Image | Document |
 
 
 def decode_audio(part: Body, name: str) -> Audio | Opaque:
-    """Encode an ``input_audio`` part."""
+    """Decode an ``input_audio`` part."""
     found = part.object("input_audio")
     assert found is not None, "the caller looked"
     data, form = found.required_string("data"), found.required_string("format")

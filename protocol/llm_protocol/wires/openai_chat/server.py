@@ -54,7 +54,7 @@ class OpenAIChatServer:
         return self.profile.name
 
     def decode_request(self, path: str, body: bytes) -> ClientRequest:
-        """Decode a client's request; the end of the path decides which. Raises `BadRequestError` and
+        """Decode a client's request. The end of the path determines its type. Raises `BadRequestError` and
         `UnsupportedError`.
         """
         place = path.partition("?")[0].rstrip("/")
@@ -101,7 +101,7 @@ class OpenAIChatServer:
         return runtime_fields(body, response, wanted=is_wanted(inbound))
 
     def encode_error(self, failure: Failure) -> WireResponse:
-        """Status, headers and body that the SDK turns into its exceptions."""
+        """Return status, headers and body that the SDK turns into its exceptions."""
         return encode_error(failure)
 
     def encode_models(self, models: Sequence[ModelInfo]) -> bytes:

@@ -33,7 +33,7 @@ def encode_whole(inbound: ClientRequest, response: LLMResponse, profile: VendorP
 
 
 def whole_body(inbound: ClientRequest, response: LLMResponse, profile: VendorProfile) -> JsonObject:
-    """The same as a dict, before it is encoded."""
+    """Return the body of a whole response as a dict, before it is encoded."""
     reason = response.finish_reason or FinishReason.STOP
     legacy = isinstance(inbound.request, CompletionRequest)
     choice: JsonObject = {
@@ -82,7 +82,7 @@ def _message(response: LLMResponse, profile: VendorProfile) -> JsonObject:
 
 
 def _logprobs(texts: Iterable[Text]) -> JsonObject | None:
-    """The annotations of texts of another wire, in this wire's form."""
+    """Return the log probabilities of texts of another wire, in this wire's form."""
     content = [each for part in texts for each in part.logprobs]
     return {"content": content, "refusal": None} if content else None
 
@@ -113,7 +113,9 @@ def _image(image: Image) -> JsonObject:
 
 
 def _finish_word(reason: FinishReason, *, refused: bool) -> str:
-    """OpenAI's finish reason. A refusal in the model's own words ends with ``stop``. Clients know no other values."""
+    """Return OpenAI's finish reason. A refusal in the model's own words ends with ``stop``. Clients know no other
+    values.
+    """
     if reason is FinishReason.UNKNOWN:
         return "stop"
     return "stop" if refused and reason is FinishReason.CONTENT_FILTER else reason.value
@@ -132,14 +134,14 @@ class OpenAIChatEncoder(StreamEncoder):
         self._profile = profile
         self._choice = inbound.choice
         self._is_one_of_many = bool(inbound.choices)
-        """Whether there are other choices. Usage and the end of the stream then follow all of them."""
+        """Whether there are other choices. Then usage and the end of the stream follow all of them."""
         self._legacy = isinstance(request, CompletionRequest)
         self._wants_usage = inbound.include_usage
         self._created = int(request.timestamp)
         self._head = b""
         self._calls: dict[int, int] = {}
         self._told_fields: dict[int, JsonObject] = {}
-        """The fields that only this wire knows, of each call, as far as they were sent."""
+        """For each call, the fields that only this wire knows and that were sent so far."""
         self._has_role = False
         self._refused = False
         self._has_logprobs = False
@@ -147,7 +149,9 @@ class OpenAIChatEncoder(StreamEncoder):
         """Whether the provider's own annotations were sent."""
         self._annotations: list[JsonObject] = []
         self._logprobs: list[JsonObject] = []
-        """Both are sent at the end, unless the provider speaks this wire and its own were sent already."""
+        """Log probabilities. These and the annotations are sent at the end, unless the provider uses this wire and
+        its own were sent already.
+        """
         self._sent = 0
         """Characters of the texts that are complete."""
         self._kept_head: JsonObject = {}
@@ -209,7 +213,7 @@ class OpenAIChatEncoder(StreamEncoder):
                 self._add_delta(encode_json({"images": [_image(image)]}))
 
     def _fields_added(self, dialect: str, fields: dict[str, JsonObject]) -> None:
-        """Fields that servers of this wire add, unchanged."""
+        """Add fields that servers of this wire send, unchanged."""
         if dialect != WIRE:
             return
         self._has_annotations |= ANNOTATIONS in fields.get("message", {})

@@ -65,7 +65,7 @@ class ChatCall(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def is_none(self) -> bool:
-        """Whether it has none of the fields of a call."""
+        """Put the signature into ``call``, at the place where `ChatCall.signature` finds it."""
         present = (self.index, self.id, self.function, self.custom, self.extra_content)
         return all(each is None for each in present)
 
@@ -109,8 +109,8 @@ class ImagePart(msgspec.Struct):
 
 
 class ChatDelta(msgspec.Struct, forbid_unknown_fields=True):
-    """A message, or a delta of one. An unknown field makes the strict decoding fail; the tolerant decoding keeps it:
-    see `take_extras`. So does a field that is declared as ``None``, if it has a value.
+    """A message, or a delta of one. An unknown field makes the strict decoding fail, and so does a field that is
+    declared as ``None`` and has a value. The tolerant decoding keeps such fields: see `take_extras`.
     """
 
     role: str | None = None
@@ -127,7 +127,7 @@ class ChatDelta(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ChatChoice(msgspec.Struct, forbid_unknown_fields=True):
-    """One of several responses; only index 0 is ever requested. Other fields are kept, as for `ChatDelta`."""
+    """One of several choices. Other fields are kept, as for `ChatDelta`."""
 
     index: int | None = None
     delta: ChatDelta | None = None
@@ -147,7 +147,7 @@ class CacheWriteDetails(msgspec.Struct):
 
 
 class InputDetails(msgspec.Struct):
-    """Of the input tokens."""
+    """Details of the input tokens."""
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
@@ -156,13 +156,13 @@ class InputDetails(msgspec.Struct):
 
 
 class OutputDetails(msgspec.Struct):
-    """Of the output tokens."""
+    """Details of the output tokens."""
 
     reasoning_tokens: int | None = None
 
 
 class ChatWireUsage(msgspec.Struct):
-    """Usage; images are counted under the Responses wire's names."""
+    """Token counts. Image tokens are counted under the Responses wire's names."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -220,7 +220,7 @@ FINISH_REASONS = {
 """The finish reasons of OpenAI, and of servers that use values of their own on its wire."""
 
 KEEP_ALIVES = frozenset(("", "null", "{}", "ping", '"ping"'))
-"""Data without any content."""
+"""Data lines without any content."""
 
 
 _ESSENTIAL = frozenset(
@@ -238,7 +238,7 @@ def read_chunk(text: bytes | str, ignored: set[str]) -> tuple[ChatChunk, JsonObj
 
 
 def plain_chunk(text: bytes | str) -> ChatChunk | None:
-    """Decode a chunk that has the known fields only, each with the expected type; ``None`` if it is another. Raises
+    """Decode a chunk that has only known fields, each with the expected type; ``None`` for any other chunk. Raises
     `TooLarge`.
     """
     try:
@@ -258,8 +258,8 @@ _CHOICE, _MESSAGE, _CALL = _field_names(ChatChoice), _field_names(ChatDelta), _f
 
 
 def fit_chunk(body: JsonObject, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
-    """As `read_chunk`, of an object, which is changed. Normalize what some servers write differently: content in parts,
-    arguments as an object, ids as numbers, and fields that only the vendor's clients know.
+    """Decode an object as `read_chunk` does; the object is changed. Forms that differ between servers are normalized:
+    content in parts, arguments as an object, ids as numbers, and fields that only the vendor's clients know.
     """
     extras = take_extras(body, _CHOICE, _MESSAGE)
     try:
@@ -321,7 +321,7 @@ def read_usage(usage: ChatWireUsage) -> Usage:
 
 
 def long_writes(details: InputDetails | None) -> int:
-    """Tokens that were written to a cache with a longer lifetime, which cost more."""
+    """Return the tokens that were written to a cache with a longer lifetime, which cost more."""
     written = details and details.cache_write_tokens_details
     return (written and written.ttl_12h_tokens) or 0
 
@@ -414,18 +414,18 @@ def _take_unknown(fields: JsonObject, known: frozenset[str]) -> JsonObject:
 
 
 def text_of_details(details: Any) -> str:
-    """The readable text in ``details``."""
+    """Return the readable text in ``details``."""
     items = [item for item in details if isinstance(item, dict)] if isinstance(details, list) else []
     texts = [item.get("text") or item.get("summary") for item in items]
     return "".join(text for text in texts if isinstance(text, str))
 
 
 def with_details(part: Reasoning, details: list[Any]) -> Reasoning:
-    """The reasoning, with its vendor's own form as ``extra``."""
+    """Return the reasoning, with its vendor's own form as ``extra``."""
     return msgspec.structs.replace(part, extra={WIRE: {DETAILS: details}}) if details else part
 
 
 def details_of(part: Reasoning) -> list[Any]:
-    """The form that `with_details` added."""
+    """Return the form that `with_details` added."""
     found = part.extra.get(WIRE, {}).get(DETAILS) if part.extra else None
     return found if isinstance(found, list) else []

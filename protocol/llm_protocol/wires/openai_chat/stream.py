@@ -81,7 +81,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._made = self._tool_calls(f"call_{request_id.removeprefix('req_')[:24]}", WIRE)
         self._refused = False
         self._states: dict[tuple[str, str], Any] = {}
-        """Extra fields, which are reported once and again if they change."""
+        """Extra fields. They are reported once, and again if they change."""
         self._logprobs: list[JsonObject] = []
         self._annotations: list[Any] = []
         self._sources: Any = None
@@ -90,7 +90,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         """Characters of the texts that are complete."""
         self._kept = KeptFields(WIRE)
         self._last: dict[str, bytes | str | JsonObject] = {}
-        """The last chunk with a finish reason and the last one with usage, which may have further fields."""
+        """The last chunk with a finish reason and the last one with usage. Both may have further fields."""
         self._read: bytes | str | JsonObject = b""
         """The last chunk that was searched for extra fields."""
         self._reason: str | None = None
@@ -116,7 +116,9 @@ class OpenAIChatDecoder(AnswerDecoder):
             self.take_chunk(chunk, extras, text)
 
     def take_object(self, body: JsonObject) -> None:
-        """Process the next event of the stream, which has been read. Its choices are changed. Raises `WireError`."""
+        """Process the next event of the stream, which is already decoded. Its choices are changed. Raises
+        `WireError`.
+        """
         chunk, extras = fit_chunk({**body}, self.ignored)
         if chunk.error or (chunk.choices is None and error_in(body)):
             self.fail(failure_of(body))
@@ -155,7 +157,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         return failure_of(body)
 
     def take_chunk(self, chunk: ChatChunk, extras: JsonObject, text: bytes | str | JsonObject) -> None:
-        """Process a chunk that is no error, with its unknown fields. ``text`` is what it was decoded from."""
+        """Process a chunk that is not an error, with its unknown fields. The chunk was decoded from ``text``."""
         if chunk.usage is not None:
             self._last["usage"] = text
             self._usage, self._is_counted = chunk.usage, not chunk.choices
@@ -208,7 +210,7 @@ class OpenAIChatDecoder(AnswerDecoder):
             self._out.append(FieldsAdded(WIRE, reported))
 
     def _add_details(self, details: list[Any], delta: ChatDelta | None) -> None:
-        """Reasoning in its vendor's own form, beside the readable one or instead of it."""
+        """Add reasoning in its vendor's own form, in addition to the readable form or in place of it."""
         merge(self._item_of("reasoning").details, {DETAILS: details})
         is_beside = delta is not None and (delta.reasoning or delta.reasoning_content)
         if not is_beside and (text := text_of_details(details)):
@@ -283,7 +285,7 @@ class OpenAIChatDecoder(AnswerDecoder):
             self._open = None
 
     def _cited(self, text: Text) -> Text:
-        """The text, with the sources and log probabilities that have arrived so far."""
+        """Return the text with the sources and log probabilities that have arrived so far."""
         if self._annotations or self._sources:
             found = from_annotations(self._annotations, text.text, self._reported) or from_urls(self._sources)
             text = msgspec.structs.replace(text, citations=found)

@@ -1,4 +1,6 @@
-"""OpenAI's Responses API, which is also the vendor-neutral Open Responses; the server's own wire. Both sides."""
+"""OpenAI's Responses API, which is also the vendor-neutral Open Responses API. It is the server's main wire. Both
+sides.
+"""
 
 from llm_protocol.wires.responses.client import OpenAIResponses
 from llm_protocol.wires.responses.server import Create, OpenAIResponsesServer

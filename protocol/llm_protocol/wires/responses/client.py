@@ -1,4 +1,4 @@
-"""The client side of the Responses API; embeddings and images use OpenAI's endpoints beside it."""
+"""The client side of the Responses API. Embeddings and images use OpenAI's other endpoints."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ _COUNTED = ("model", "input", "instructions", "tools", "tool_choice", "text", "r
 
 @final
 class OpenAIResponses:
-    """Speaks to OpenAI, or a compatible server; see `ClientDialect`. Requests other than chat use the endpoints beside
-    ``/responses``.
+    """Speaks to OpenAI, or a compatible server; see `ClientDialect`. Requests other than chat use the endpoints
+    beside ``/responses``.
     """
 
     name = NAME
@@ -161,7 +161,9 @@ def response_body(request: ChatRequest, rule: ModelRule, *, stream: bool) -> Jso
 
 
 def _add_nested(body: JsonObject, request: ChatRequest, rule: ModelRule) -> None:
-    """Merge objects that hold both our settings and fields that only the vendor knows; ours win."""
+    """Merge objects that hold both settings of the runtime and fields that only the vendor knows. The runtime's
+    settings win.
+    """
     given = request.parameters
     extra = typed(given.extra.get(NAME, {}), _Extra, f"parameters.extra.{NAME}")
     reasoning = {"effort": given.reasoning_effort, "summary": given.reasoning_summary}
@@ -228,7 +230,7 @@ def _flush(message: Message, content: list[JsonObject], phase: str | None) -> It
 
 
 def _shortest(content: list[JsonObject]) -> str | list[JsonObject]:
-    """A single text without further fields is written as a string."""
+    """Return a single text without further fields as a string, other content unchanged."""
     text = content[0].get("text")
     return text if len(content) == 1 and len(content[0]) == 2 and isinstance(text, str) else list(content)
 

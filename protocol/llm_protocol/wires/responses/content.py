@@ -1,11 +1,11 @@
 """Encode and decode the items of an input or an output.
 
-The wire has a flat list of items where the model has turns: adjacent items of the assistant are one message, and so are
+The wire has a flat list of items in place of turns: adjacent items of the assistant are one message, and so are
 adjacent tool outputs. An item that only OpenAI understands becomes `Opaque`.
 
 Reasoning survives the round trip through a client. The wire has a readable summary, an id, and one opaque string,
-``encrypted_content``. OpenAI's own payloads pass unchanged. What other vendors need back (a signature, a payload, the
-vendor's name) is packed into an envelope in that string.
+``encrypted_content``. OpenAI's own payloads pass unchanged. Data that other vendors need back (a signature, a
+payload, the vendor's name) is packed into an envelope in that string.
 """
 
 from __future__ import annotations
@@ -58,12 +58,14 @@ _ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
 def is_native(part: Reasoning) -> bool:
-    """Whether there is a payload of this wire's vendor, which refuses all others."""
+    """Whether the part has a payload of this wire's vendor, which refuses all others."""
     return part.encrypted is not None and part.dialect == NAME
 
 
 def seal(part: Reasoning, item_id: str) -> str | None:
-    """The ``encrypted_content`` for ``part`` in the item ``item_id``; the vendor binds one to the other."""
+    """Return the ``encrypted_content`` for ``part`` in the item ``item_id``. The vendor binds the content to the
+    item.
+    """
     if is_native(part) and part.id == item_id:
         return part.encrypted
     if part.signature is None and part.encrypted is None and part.extra is None:

@@ -16,7 +16,7 @@ TOO_MANY_REQUESTS = 429
 
 
 def read_failure_in(value: Any) -> Failure:
-    """Decode an error inside a 2xx response, wrapped or flat, into a failure. There is no status to go by."""
+    """Decode an error inside a 2xx response, wrapped or flat, into a failure. The status does not help here."""
     failure = failure_of(value)
     if failure.kind is not FailureKind.SERVER_ERROR:
         return failure
@@ -27,7 +27,7 @@ def read_failure_in(value: Any) -> Failure:
 
 
 def _kind_of(code: str, type_: Any) -> FailureKind | None:
-    """Error codes that only this one of OpenAI's APIs has."""
+    """Return the kind for error codes that only the Responses API has."""
     if "policy" in code or code == "invalid_prompt":
         return FailureKind.CONTENT_FILTER
     if code.startswith("invalid_") or "image" in code or type_ == "invalid_request_error":
@@ -45,7 +45,9 @@ _OWN_CODES = frozenset((
 
 
 def code_of(failure: Failure) -> str:
-    """The ``error.code`` of a failed response: one of a fixed list. The runtime's own code is under ``llm_runtime``."""
+    """Return the ``error.code`` of a failed response: one of a fixed list. The runtime's own code is under
+    ``llm_runtime``.
+    """
     if failure.upstream_code in _OWN_CODES:
         return failure.upstream_code or ""
     if failure.rule.status == TOO_MANY_REQUESTS:

@@ -41,7 +41,7 @@ class OpenAIResponsesServer:
         return decode_create(data)
 
     def decode_request(self, path: str, body: bytes) -> ClientRequest:  # noqa: ARG002
-        """The request alone."""
+        """Decode the request without its options."""
         return decode_create(body).inbound
 
     def response_encoder(
@@ -64,7 +64,7 @@ class OpenAIResponsesServer:
         *,
         failure: Failure | None = None,
     ) -> bytes:
-        """The complete response; with ``failure``, the part that exists."""
+        """Return the complete response; with ``failure``, the part that was received."""
         events = list(unfold(response))
         if failure is not None:
             events[-1] = Failed(failure=failure, response=response)
@@ -73,7 +73,7 @@ class OpenAIResponsesServer:
     def encode_log(
         self, inbound: ClientRequest, response_id: str, options: ResponseOptions, events: Iterable[Event]
     ) -> bytes:
-        """The complete response, as it is in the last event of the stream of ``events``, which must have an end."""
+        """Return the complete response, as in the last event of the stream of ``events``, which must have an end."""
         return encode_json(_read(inbound, response_id, options, events).resource)
 
     def last_number(
@@ -102,14 +102,14 @@ class OpenAIResponsesServer:
         return _frame("response.queued", -1, ResourceEncoder(inbound, response_id, options).body("queued"), stream_id)
 
     def withdrawn(self, inbound: ClientRequest, response_id: str, options: ResponseOptions) -> JsonObject:
-        """The object of a response that was cancelled before it began."""
+        """Return the object of a response that was cancelled before it began."""
         ending = ending_of(None, Failure(kind=FailureKind.CANCELLED, message="cancelled"), refused=False)
         return ResourceEncoder(inbound, response_id, options).body(ending.status, ending=ending)
 
     def withdrawn_event(
         self, inbound: ClientRequest, response_id: str, options: ResponseOptions, *, stream_id: str | None = None
     ) -> bytes:
-        """The only event of such a response besides `queued_event`."""
+        """Return the only event, besides `queued_event`, of a response that was cancelled before it began."""
         return _frame("response.incomplete", 0, self.withdrawn(inbound, response_id, options), stream_id)
 
     def encode_error(self, failure: Failure) -> WireResponse:
@@ -139,7 +139,7 @@ _FINAL_TO_CODEX = (400, 404, 429)
 
 
 def _frame_status(failure: Failure) -> int:
-    """The status in an ``error`` frame. If a retry cannot help, it is one that Codex treats as final."""
+    """Return the status in an ``error`` frame. If a retry cannot help, it is one that Codex treats as final."""
     status = failure.rule.status
     return status if failure.client_retry or status in _FINAL_TO_CODEX else 400
 
@@ -150,7 +150,7 @@ def _frame(kind: str, number: int, response: JsonObject, stream_id: str | None) 
 
 
 _NOTHING_NEW = 2**62
-"""Collects no frames: only the final object of the stream is needed."""
+"""A sequence number after which no frames are collected: only the final object of the stream is needed."""
 
 
 def _read(
@@ -233,7 +233,7 @@ def _request(body: Body, instructions: str | None) -> ChatRequest:
 
 
 def _parameters(body: Body, extra: JsonObject) -> Parameters:
-    """The parameters. Call this last: fields that no reader has read join ``extra``, for the vendor alone."""
+    """Return the parameters. Call this last: fields that no reader has read are added to ``extra``, for the vendor."""
     reasoning = body.object("reasoning") or Body({}, "reasoning")
     summary, older = reasoning.string("summary"), reasoning.string("generate_summary")
     safety, user = body.string("safety_identifier"), body.string("user")

@@ -124,7 +124,7 @@ class _Item(OpenItem):
         ).encode()
 
     def place(self) -> JsonObject:
-        """The fields that say which item an event is about."""
+        """Return the fields that identify the item in an event."""
         place: JsonObject = {"item_id": self.wire_id, "output_index": self.output_index}
         shape = _SHAPES.get(self.kind)
         return place | {shape.inner: 0} if shape and shape.inner else place
@@ -160,9 +160,9 @@ class OpenAIResponsesEncoder(StreamEncoder):
         self._restarts = 0
         self._members = MemberEventEncoder()
         self._texts_sent: dict[str, list[str]] = {}
-        """The members' text since the last frame, and ..."""
+        """The members' text since the last frame. The deltas that it came in are counted in ``_sent_count``."""
         self._sent_count = 0
-        """... the number of events that it came in."""
+        """The number of events that the text in ``_texts_sent`` came in."""
         self.resource: JsonObject = {}
         """The response at its end; empty until then."""
 
@@ -189,9 +189,9 @@ class OpenAIResponsesEncoder(StreamEncoder):
         return frames
 
     def _up_to_the_reader(self, events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
-        """The events, each with the number of deltas that it stands for. Nothing is joined across the number that the
-        client has seen, and what the log has joined is split there: so a frame was either seen completely or not at
-        all.
+        """Return the events, each with the number of deltas that it stands for. Nothing is joined across the number
+        that the client has seen, and an event that the log has joined is split there. So the client has seen each
+        frame either completely or not at all.
         """
         for event in events:
             rest, count = event, count_pieces(event)
@@ -207,7 +207,7 @@ class OpenAIResponsesEncoder(StreamEncoder):
             self._unmerged = None
 
     def _emit(self, kind: str, count: int = 1, *, again: bool = False, **fields: Any) -> None:
-        """``again``: send it even to a client that has seen it."""
+        """Send an event. ``again``: send it even to a client that has seen it."""
         self._tell_members()
         self._number += count
         if self._number <= self._after and not again:
@@ -313,7 +313,7 @@ class OpenAIResponsesEncoder(StreamEncoder):
             self._emit("response.output_item.done", output_index=item.output_index, item=done)
 
     def _close(self, item: _Item, part: Part) -> None:
-        """The ``done`` events of the item's content."""
+        """Send the ``done`` events of the item's content."""
         place = item.place()
         match part:
             case Text():
@@ -358,7 +358,7 @@ _CUT_IN_THE_MIDDLE = (Text, Refusal, Reasoning)
 
 
 def _as_it_is(item: _Item, *, is_cut: bool) -> JsonObject:
-    """An item at the end of the response; an item without an end is included as far as it was received."""
+    """Return an item at the end of the response. An item without an end is included as far as it was received."""
     if item.done is not None:
         found = output_item(item.done, item.wire_id, "incomplete" if is_cut else "completed")
         assert found is not None, "every announced item can be encoded"

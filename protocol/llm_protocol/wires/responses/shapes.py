@@ -1,8 +1,8 @@
-"""The data of the Responses API: the vendor's events and responses, and the response object that we send.
+"""The data of the Responses API: the vendor's events and responses, and the response object that the runtime sends.
 
-Vendor data is decoded into typed structs for speed; anything that does not fit is decoded again by a tolerant decoder.
-Our response object is the whole response as well as every snapshot in a stream. It has all fields of the Open Responses
-schema, because strict clients require them; the runtime's own fields are under ``llm_runtime``.
+Vendor data is decoded into typed structs for speed; anything that does not fit is decoded again by a tolerant
+decoder. The same response object is used for the whole response and for every snapshot in a stream. It has all fields
+of the Open Responses schema, because strict clients require them; the runtime's own fields are under ``llm_runtime``.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ RESOURCE_FIELDS = frozenset(
 
 
 class ResponseEnding(NamedTuple):
-    """How a response ended: the ``type`` of the last event, the fields with the reason, and the part of it that only
-    the ``llm_runtime`` object has a field for.
+    """The end of a response: the ``type`` of the last event, the fields with the reason, and details for which only
+    the ``llm_runtime`` object has a field.
     """
 
     event: str
@@ -226,7 +226,7 @@ class ResourceEncoder:
         response: LLMResponse | None = None,
         usage: Usage | None = None,
     ) -> JsonObject:
-        """One snapshot."""
+        """Return one snapshot."""
         kept = {} if response is None else response.extra.get(NAME, {})
         done = status == "completed" and response is not None
         body = self._head | {
@@ -246,7 +246,7 @@ class ResourceEncoder:
 
 
 def _echo(request: ChatRequest, options: ResponseOptions) -> JsonObject:
-    """The request's parameters, which the API repeats in the response."""
+    """Return the request's parameters, which the API repeats in the response."""
     given = request.parameters
     extra = given.extra.get(NAME, {})
     return {
@@ -307,7 +307,7 @@ def format_object(wanted: ResponseFormat | None) -> JsonObject:
 
 
 def _echoed_format(wanted: ResponseFormat | None) -> JsonObject:
-    """The same with all that the schema of Open Responses demands of it in a response."""
+    """Return a text format with all fields that the schema of Open Responses requires in a response."""
     found = format_object(wanted)
     return found if "schema" not in found else {"description": None, "strict": False, **found}
 
@@ -327,7 +327,7 @@ def usage_object(usage: Usage) -> JsonObject:
 
 
 class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server needs to know about a request. ``generate`` is false for a warm-up without a response."""
+    """The server's options of a request. ``generate`` is false for a warm-up without a response."""
 
     previous_response_id: str | None = None
     store: bool = True

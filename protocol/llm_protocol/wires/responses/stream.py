@@ -53,7 +53,7 @@ _DELTA_KINDS: dict[str, ItemKind] = {
 }
 _PART_KINDS: dict[str, ItemKind] = {"output_text": "text", "refusal": "refusal"}
 CHAT_COMPLETION = "it is a chat completion, not a response"
-"""How the failure describes the response of a server that does not have this API."""
+"""The message of the failure if a server responds with a chat completion because it does not have this API."""
 
 _TERMINAL = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
 _INCOMPLETE = {
@@ -273,7 +273,7 @@ def _refuse_chat(answer: JsonObject) -> None:
 
 
 def _straightened(item: JsonObject) -> JsonObject:
-    """The item, with fields added or corrected that some servers omit or write differently."""
+    """Return the item, with fields added or corrected that some servers omit or write differently."""
     match item.get("type"):
         case "message":
             content = item.get("content")
