@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from llm_protocol.parameters import COMPATIBLE_RESPONSES, TARGETS, RequestTarget
+from llm_protocol.parameters.targets import NameLimit
 from llm_protocol.requests import RequestType
 
 FINGERPRINT = "fp_llm_runtime"
@@ -44,6 +45,7 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     """The column of the parameter table for the vendor's Responses API."""
     max_tokens_field: str = "max_tokens"
     user_field: str = "user"
+    seed_field: str = "seed"
     developer_role: bool = False
     reasoning_field: str = "reasoning_content"
     """The field of readable reasoning in messages and deltas. Both names are read; this one is written."""
@@ -53,6 +55,12 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Whether reasoning of earlier turns is sent back to the vendor."""
     message_fields: frozenset[str] | None = None
     """Additional fields that messages may have; ``None``: any."""
+    names_speakers: bool = True
+    """Whether messages may have a ``name``."""
+    has_refusals: bool = True
+    """Whether messages may have a ``refusal``; otherwise it goes back as text."""
+    needs_parameters: bool = False
+    """Whether a function without parameters must have a schema that says so."""
     signed_calls: bool = False
     """Whether a call's signature is sent back as ``extra_content``, where Gemini's compatible endpoint has it."""
     stream_usage: bool = True
@@ -117,9 +125,41 @@ MISTRAL = msgspec.structs.replace(
     COMPATIBLE,
     vendor="Mistral",
     kind="mistral",
-    target=msgspec.structs.replace(TARGETS["compatible"], has_choices=True),
+    target=msgspec.structs.replace(
+        TARGETS["compatible"],
+        who="Mistral",
+        has_choices=True,
+        lacks=frozenset((
+            "user", "store", "verbosity", "logit_bias", "web_search_options", "prompt_cache_key",
+            "prompt_cache_retention", "prompt_cache_options",
+        )),
+        limits=msgspec.structs.replace(
+            TARGETS["compatible"].limits,
+            call_id=NameLimit(9, letters="a-zA-Z0-9", is_exact=True),
+            user_after_results=False,
+        ),
+    ),
+    # It refuses every field that it does not know, of requests and of messages. Usage comes without being asked for.
+    seed_field="random_seed",
     prefill_field="prefix",
+    sends_reasoning=False,
+    message_fields=frozenset(),
+    names_speakers=False,
+    has_refusals=False,
+    signed_calls=False,
+    needs_parameters=True,
+    stream_usage=False,
+)  # fmt: skip
+
+GROQ = msgspec.structs.replace(
+    COMPATIBLE,
+    vendor="Groq",
+    sends_reasoning=False,
+    message_fields=frozenset(),
+    has_refusals=False,
+    signed_calls=False,
 )
+"""It refuses messages with fields that it does not know, among them ``reasoning_content``."""
 
 DEEPSEEK = msgspec.structs.replace(COMPATIBLE, vendor="DeepSeek", kind="deepseek", prefill_field="prefix")
 """DeepSeek continues a text at ``https://api.deepseek.com/beta`` only, so the configuration has to enable that."""

@@ -20,7 +20,7 @@ from llm_protocol.vendor import (
     VendorRoute,
     VendorTable,
 )
-from llm_protocol.vendor_profile import CEREBRAS, COMPATIBLE, DEEPSEEK, LOCAL, MISTRAL, OPENAI
+from llm_protocol.vendor_profile import CEREBRAS, COMPATIBLE, DEEPSEEK, GROQ, LOCAL, MISTRAL, OPENAI
 from llm_protocol.wires import ANTHROPIC, COHERE, GEMINI
 
 LOCAL_MODEL: Final = "smollm2"
@@ -225,7 +225,13 @@ _ROWS = (
         base_url="https://openrouter.ai/api/v1",
         key_variables=("OPENROUTER_API_KEY",),
     ),
-    Vendor(kind="groq", title="Groq", base_url="https://api.groq.com/openai/v1", key_variables=("GROQ_API_KEY",)),
+    Vendor(
+        kind="groq",
+        title="Groq",
+        profile=GROQ,
+        base_url="https://api.groq.com/openai/v1",
+        key_variables=("GROQ_API_KEY",),
+    ),
     Vendor(
         kind="mistral",
         telemetry_name="mistral_ai",

@@ -51,6 +51,8 @@ def fit_messages(
         messages = fit_media(messages, target, adjusted, is_own=is_own, reads_documents=reads_documents)
     if not limits.empty_texts:
         messages = _without_empty(messages)
+    if not limits.user_after_results:
+        messages = tuple(_with_bridges(messages))
     return Fitted(messages, tuple(adjusted))
 
 
@@ -127,6 +129,20 @@ def in_order(messages: Sequence[Message]) -> tuple[Message, ...]:
         if at not in moved:
             found += [message, *behind.get(at, ())]
     return tuple(found)
+
+
+_BRIDGE: Final = "OK."
+"""What the assistant says where a vendor demands a turn of its own."""
+
+
+def _with_bridges(messages: Sequence[Message]) -> Iterator[Message]:
+    """The messages, with a turn of the assistant between tool results and a user's turn."""
+    before = ""
+    for message in messages:
+        if (before, message.role) == ("tool", "user"):
+            yield Message.of("assistant", _BRIDGE)
+        yield message
+        before = message.role
 
 
 # ---------------------------------------------------------------- names and ids

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from hashlib import sha256
 
@@ -34,11 +34,19 @@ def accepted(names: Iterable[str], limit: NameLimit) -> dict[str, str]:
     for name in given:
         if name in taken:
             continue
-        plain = _plain(name, limit)
-        if len(name) > limit.length or plain in taken:
+        plain = _hash(name, limit.length, taken) if limit.is_exact else _plain(name, limit)
+        if not limit.is_exact and (len(name) > limit.length or plain in taken):
             plain = f"{plain[: limit.length - _MARK - 1]}_{sha256(name.encode('utf-8', 'replace')).hexdigest()[:_MARK]}"
         found[name] = plain
         taken.add(plain)
+    return found
+
+
+def _hash(name: str, length: int, taken: Collection[str]) -> str:
+    """As many letters and digits as a vendor demands, which are not ``taken``."""
+    salted = name
+    while (found := sha256(salted.encode("utf-8", "replace")).hexdigest()[:length]) in taken:
+        salted += " "
     return found
 
 

@@ -13,19 +13,21 @@ import msgspec
 
 
 class NameLimit(NamedTuple):
-    """The form of a name or id: at most ``length`` characters, each matching ``letters``, the first matching
-    ``first``.
+    """The form of a name or id: at most ``length`` characters, or as many if it ``is_exact``, each matching
+    ``letters``, the first matching ``first``.
     """
 
     length: int
     letters: str = "a-zA-Z0-9_-"
     first: str = ""
+    is_exact: bool = False
 
     @property
     def pattern(self) -> re.Pattern[str]:
         """The pattern that an accepted name matches as a whole."""
         first = f"(?=[{self.first}])" if self.first else ""
-        return re.compile(f"{first}[{self.letters}]{{1,{self.length}}}")
+        least = self.length if self.is_exact else 1
+        return re.compile(f"{first}[{self.letters}]{{{least},{self.length}}}")
 
 
 class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +76,8 @@ class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the target accepts audio by URL."""
     empty_texts: bool = True
     """Whether a text, and a user's turn, may be empty."""
+    user_after_results: bool = True
+    """Whether a user's turn may follow tool results; otherwise a turn of the assistant must stand between them."""
     input_types: frozenset[str] | None = None
     """The purposes of an embedding that the target accepts; ``None``: no limit is known."""
     names_one_tool: bool = True

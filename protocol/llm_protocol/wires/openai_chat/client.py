@@ -190,7 +190,7 @@ _PARAMETERS = (
 
 def add_parameters(body: JsonObject, parameters: Parameters, profile: VendorProfile, *, stream: bool) -> None:
     """Add the parameters that are set, the streaming fields and ``extra``."""
-    names = {"max_output_tokens": profile.max_tokens_field, "user": profile.user_field}
+    names = {"max_output_tokens": profile.max_tokens_field, "user": profile.user_field, "seed": profile.seed_field}
     body |= set_parameters(parameters, {name: names.get(name, name) for name in _PARAMETERS})
     if stream:
         body["stream"] = True
@@ -205,8 +205,8 @@ def _encode_tool(tool: Tool | HostedTool, where: str, profile: VendorProfile) ->
     function: JsonObject = {"name": tool.name}
     if tool.description is not None:
         function["description"] = tool.description
-    if tool.parameters:
-        function["parameters"] = tool.parameters
+    if tool.parameters or profile.needs_parameters:
+        function["parameters"] = tool.parameters or {"type": "object", "properties": {}}
     if tool.strict is not None:
         function["strict"] = tool.strict
     function.update(

@@ -51,7 +51,7 @@ def encode_message(message: Message, where: str, profile: VendorProfile) -> Iter
     elif rest or not message.content:
         role = "system" if message.role == "developer" and not profile.developer_role else message.role
         wire: JsonObject = {"role": role}
-        if message.name is not None:
+        if message.name is not None and profile.names_speakers:
             wire["name"] = message.name
         encode = _encode_assistant if role == "assistant" else _encode_content
         wire.update(encode(rest, where, profile))
@@ -110,8 +110,8 @@ def _encode_assistant(parts: list[Part], where: str, profile: VendorProfile) -> 
     calls: list[JsonObject] = []
     for part in parts:
         match part:
-            case Text():
-                texts.append(part)
+            case Text() | Refusal() if isinstance(part, Text) or not profile.has_refusals:
+                texts.append(part if isinstance(part, Text) else Text(part.text))
             case ToolCall():
                 own = own_fields(part.extra, profile.name) if profile.message_fields is None else {}
                 calls.append({**own, **call_body(part, part.signature if profile.signed_calls else None)})
