@@ -144,7 +144,9 @@ def test_structured_output() -> None:
 
 
 def test_an_assistant_turn_with_tools() -> None:
-    """The plan goes back to its field, arguments are never empty, each result is a message, others' thoughts stay."""
+    """The plan goes back to its field, and a text beside calls is one: the vendor refuses "text content" there.
+    Arguments are never empty, each result is a message, others' thoughts stay.
+    """
     said: tuple[Part, ...] = (
         Reasoning(text="plan", id="tool_plan", dialect="cohere"),
         Reasoning(text="hm", dialect="cohere"),
@@ -158,16 +160,23 @@ def test_an_assistant_turn_with_tools() -> None:
     assert turns[1:] == [
         {
             "role": "assistant",
-            "tool_plan": "plan",
+            "tool_plan": "planHi",
             "tool_calls": [
                 {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}},
                 {"id": "b", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}},
             ],
-            "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Hi"}],
+            "content": [{"type": "thinking", "thinking": "hm"}],
         },
         {"role": "tool", "tool_call_id": "a", "content": "1"},
         {"role": "tool", "tool_call_id": "b", "content": [{"type": "text", "text": t} for t in "23"]},
     ]
+
+
+def test_an_assistant_turn_without_content_is_left_out() -> None:
+    """One that has only another vendor's thoughts, too: the vendor refuses it."""
+    thought = Message("assistant", (Reasoning(text="theirs", signature="s", dialect="anthropic"),))
+    turns = sent((*HI, thought, Message("assistant", ()), Message("assistant", (Text(""),)), *HI))["messages"]
+    assert [turn["role"] for turn in turns] == ["user", "user"]
 
 
 def test_pictures_and_foreign_parts() -> None:

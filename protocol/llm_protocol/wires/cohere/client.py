@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+import msgspec
+
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, bad_request, unsupported
 from llm_protocol.codec.request_encoding import own_fields, own_value, set_parameters
@@ -18,7 +20,7 @@ from llm_protocol.model_rules import ModelRules, rules_of
 from llm_protocol.parameters import TARGETS, Adapted, adapt
 from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, LLMProvider, Parameters, RequestType
 from llm_protocol.wires.cohere import errors, models
-from llm_protocol.wires.cohere.content import encode_messages
+from llm_protocol.wires.cohere.content import encode_messages, with_plans
 from llm_protocol.wires.cohere.embeddings import decode_embeddings, embedding_body
 from llm_protocol.wires.cohere.shapes import NAME
 from llm_protocol.wires.cohere.stream import CohereDecoder
@@ -41,7 +43,11 @@ class Cohere:
 
     def adapt(self, request: AnyRequest) -> Adapted:
         """The request, adapted to what Cohere accepts."""
-        return adapt(request, TARGETS[NAME], self.rules.of(request.model))
+        adapted = adapt(request, TARGETS[NAME], self.rules.of(request.model))
+        if isinstance(chat := adapted.request, ChatRequest):
+            planned = msgspec.structs.replace(chat, messages=with_plans(chat.messages))
+            adapted = adapted._replace(request=planned)
+        return adapted
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request for a chat or for embeddings, which are never streamed."""

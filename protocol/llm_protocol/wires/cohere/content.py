@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from llm_protocol.codec.body import Body, ResponseObject, reading_response
 from llm_protocol.codec.citations import from_cohere, to_cohere
 from llm_protocol.codec.fields import bad_request, unsupported
@@ -49,11 +51,27 @@ def encode_messages(messages: Sequence[Message]) -> list[JsonObject]:
         if message.role == "tool":
             found += [_encode_tool_result(part, f"{where}[{n}]") for n, part in enumerate(message.content)]
         elif message.role == "assistant":
-            found.append({"role": "assistant", **encode_assistant(message.content, where)})
+            if fields := encode_assistant(message.content, where):  # a turn without any is refused
+                found.append({"role": "assistant", **fields})
         else:
             role = "user" if message.role == "user" else "system"
             found.append({"role": role, "content": _short(_encode_blocks(message.content, where))})
     return found
+
+
+def with_plans(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages, in which the text beside tool calls is their plan: the vendor refuses a text there."""
+    return tuple(
+        msgspec.structs.replace(message, content=tuple(map(_as_plan, message.content)))
+        if message.role == "assistant" and any(isinstance(part, ToolCall) for part in message.content)
+        else message
+        for message in messages
+    )
+
+
+def _as_plan(part: Part) -> Part:
+    is_text = isinstance(part, Text | Refusal)
+    return Reasoning(text=part.text, id=TOOL_PLAN, dialect=NAME) if is_text else part
 
 
 def encode_assistant(parts: Iterable[Part], where: str) -> JsonObject:
