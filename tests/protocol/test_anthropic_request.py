@@ -138,12 +138,13 @@ def test_a_summary_of_the_reasoning() -> None:
     assert "thinking" not in sent(OLD, reasoning_summary="auto")
 
 
+CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False}
+
+
 def test_structured_output() -> None:
     """A schema goes into output_config; JSON without one is an order to the model."""
-    form = ResponseFormat(type="json_schema", schema={"type": "object"})
-    assert sent(response_format=form)["output_config"] == {
-        "format": {"type": "json_schema", "schema": {"type": "object"}}
-    }
+    form = ResponseFormat(type="json_schema", schema=CLOSED)
+    assert sent(response_format=form)["output_config"] == {"format": {"type": "json_schema", "schema": CLOSED}}
     assert "valid JSON" in sent(response_format=ResponseFormat(type="json"))["system"]
     assert "output_config" not in sent(response_format=ResponseFormat(type="text"))
 
@@ -211,9 +212,76 @@ def test_tool_results_stand_together_in_one_user_turn() -> None:
     ]
     assert turns[2]["content"] == [
         {"type": "tool_result", "tool_use_id": "a_1", "content": "one"},
-        {"type": "tool_result", "tool_use_id": "b", "is_error": True},
+        {"type": "tool_result", "tool_use_id": "b", "content": "The tool failed without a message.", "is_error": True},
         {"type": "text", "text": "go on"},
     ]
+
+
+def test_texts_of_white_space_are_not_sent() -> None:
+    """Other models write some before their calls: the vendor demands "non-whitespace text"."""
+    call = ToolCall(id="a", name="f")
+    said = Message("assistant", (Text("\n\n"), call))
+    result = Message("tool", (ToolResult(call_id="a", content=(Text("1"),)),))
+    turns = sent(messages=(Message.of("system", " "), *HI, said, result, Message.of("user", " \n")))
+    assert "system" not in turns
+    assert turns["messages"][1]["content"] == [{"type": "tool_use", "id": "a", "name": "f", "input": {}}]
+    assert [block["type"] for block in turns["messages"][2]["content"]] == ["tool_result"]
+    with pytest.raises(UnsupportedError, match="messages are empty"):
+        sent(messages=(Message.of("user", " "),))
+
+
+def test_a_picture_of_the_assistant_is_refused_by_name() -> None:
+    """Gemini makes some: the vendor does not permit them "within assistant turns"."""
+    drawn = Message("assistant", (Text("here"), Image(data=b"\x89PNG")))
+    with pytest.raises(UnsupportedError, match="turn of the assistant") as caught:
+        sent(messages=(*HI, drawn, *HI))
+    assert caught.value.failure.param == "messages[1].content"
+
+
+PLACE = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "description": "Of the place."},
+        "size": {"type": ["integer", "null"], "minimum": 0},
+        "kind": {"type": ["string", "null"], "enum": ["a", None]},
+        "parts": {"type": "array", "items": {"$ref": "#/$defs/part"}, "minItems": 2},
+        "when": {"oneOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "week"}]},
+    },
+    "required": ["name"],
+    "$defs": {"part": {"type": "object", "properties": {}, "additionalProperties": False}},
+}
+
+
+def test_a_schema_of_another_wire_is_brought_into_the_vendors_subset() -> None:
+    """Objects are closed, and bounds are told in words: everything else is refused by the vendor."""
+    form = ResponseFormat(type="json_schema", schema=PLACE)
+    assert sent(response_format=form)["output_config"]["format"]["schema"] == {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "description": "Of the place.\n\n{minLength: 1}"},
+            "size": {"anyOf": [{"type": "integer", "description": "{minimum: 0}"}, {"type": "null"}]},
+            "kind": {"enum": ["a", None]},
+            "parts": {"type": "array", "items": {"$ref": "#/$defs/part"}, "description": "{minItems: 2}"},
+            "when": {"anyOf": [
+                {"type": "string", "format": "date"}, {"type": "string", "description": "{format: week}"}
+            ]},
+        },
+        "required": ["name"],
+        "$defs": {"part": {"type": "object", "properties": {}, "additionalProperties": False}},
+        "additionalProperties": False,
+    }  # fmt: skip
+    request = ChatRequest(model=OLD, messages=HI, response_format=form)
+    assert adjusted(CLIENT, request) == [("response_format", "rewritten", "a schema of closed objects")]
+    assert sent(response_format=form, wire="anthropic")["output_config"]["format"]["schema"] == PLACE
+
+
+@pytest.mark.parametrize("more", [{}, {"additionalProperties": {"type": "integer"}}, {"additionalProperties": True}])
+def test_an_object_with_any_names_is_refused(more: dict[str, Any]) -> None:
+    """Closed, it would have none: another vendor can keep it."""
+    schema = {"type": "object", "properties": {"ages": {"type": "object", **more}}}
+    with pytest.raises(UnsupportedError, match="any names"):
+        sent(response_format=ResponseFormat(type="json_schema", schema=schema))
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "1"])

@@ -8,6 +8,7 @@ For images, documents and audio see `llm_protocol.parameters.media`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import is_
 from typing import Final, NamedTuple
 
 import msgspec
@@ -50,7 +51,7 @@ def fit_messages(
     if any(map(has_media, messages)):
         messages = fit_media(messages, target, adjusted, is_own=is_own, reads_documents=reads_documents)
     if not limits.empty_texts:
-        messages = _without_empty(messages)
+        messages = _without_empty(messages, blank=limits.blank_texts)
     if not limits.user_after_results:
         messages = tuple(_with_bridges(messages))
     return Fitted(messages, tuple(adjusted))
@@ -194,21 +195,21 @@ def _with_speaker(message: Message, limits: FormLimits) -> Message:
 # ---------------------------------------------------------------- empty texts
 
 
-def _without_empty(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The messages without empty texts, and without turns that contain nothing else."""
-    if not any(_is_empty(part) for message in messages for part in message.content) and all(
-        message.content for message in messages
-    ):
-        return messages
+def _without_empty(messages: tuple[Message, ...], *, blank: bool) -> tuple[Message, ...]:
+    """The messages without empty texts, and without turns that contain nothing else. With ``blank``, texts of white
+    space only are not empty.
+    """
     kept: list[Message] = []
     for message in messages:
-        content = tuple(part for part in message.content if not _is_empty(part))
+        content = tuple(part for part in message.content if not _is_empty(part, blank=blank))
         if content:
             kept.append(message if content == message.content else msgspec.structs.replace(message, content=content))
     if not any(message.role not in ("system", "developer") for message in kept):
         raise unsupported("messages", "messages are empty: the vendor refuses a conversation without text")
-    return tuple(kept)
+    return messages if len(kept) == len(messages) and all(map(is_, kept, messages)) else tuple(kept)
 
 
-def _is_empty(part: Part) -> bool:
-    return isinstance(part, Text) and not part.text
+def _is_empty(part: Part, *, blank: bool) -> bool:
+    if not isinstance(part, Text) or part.signature is not None:  # a signature may stand alone
+        return False
+    return not (part.text if blank else part.text.strip())

@@ -76,6 +76,8 @@ class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the target accepts audio by URL."""
     empty_texts: bool = True
     """Whether a text, and a user's turn, may be empty."""
+    blank_texts: bool = True
+    """Whether a text may consist of white space only."""
     user_after_results: bool = True
     """Whether a user's turn may follow tool results; otherwise a turn of the assistant must stand between them."""
     input_types: frozenset[str] | None = None
@@ -218,6 +220,7 @@ TARGETS: Final[dict[str, RequestTarget]] = {
                 text_documents=True,
                 document_urls=True,
                 empty_texts=False,
+                blank_texts=False,
                 json_without_schema=False,
             ),
         ),

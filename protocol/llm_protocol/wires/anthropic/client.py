@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
+import msgspec
+
+from llm_protocol.adjustments import Adjustment
+from llm_protocol.codec.closed_schemas import accepted_schema
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, unsupported
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.request_encoding import own_fields, own_value
 from llm_protocol.codec.token_counts import counted_fields, decoded_count
-from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Tool, ToolChoice
+from llm_protocol.content import HostedTool, Image, JsonObject, Message, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
@@ -45,7 +49,7 @@ class Anthropic:
 
     def adapt(self, request: AnyRequest) -> Adapted:
         """The request, adapted to what Anthropic accepts."""
-        return adapt(request, TARGETS[NAME], self.rules.of(request.model))
+        return _with_accepted_schema(adapt(request, TARGETS[NAME], self.rules.of(request.model)))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request for a chat."""
@@ -91,6 +95,21 @@ class Anthropic:
     def decode_models(self, body: bytes) -> ModelPage:
         """A page of the model list. Raises `ProtocolError`."""
         return models.decode_models(body)
+
+
+def _with_accepted_schema(adapted: Adapted) -> Adapted:
+    """The request with the schema of its response in the vendor's subset, unless its client speaks this wire."""
+    request = adapted.request
+    form = request.response_format if isinstance(request, ChatRequest) else None
+    if form is None or form.schema is None or request.parameters.wire == NAME:
+        return adapted
+    if (schema := accepted_schema(form.schema)) == form.schema:
+        return adapted
+    form = msgspec.structs.replace(form, schema=schema)
+    told = Adjustment("response_format", "rewritten", "a schema of closed objects")
+    return adapted._replace(
+        request=msgspec.structs.replace(request, response_format=form), adjusted=(*adapted.adjusted, told)
+    )
 
 
 _SAMPLING = ("temperature", "top_p", "top_k")
@@ -272,6 +291,8 @@ def _conversation(messages: Sequence[Message], rule: ModelRule) -> tuple[Any, li
         if message.role in ("system", "developer") and not (turns and rule.mid_system):
             system += encode_parts(message.content, where)
             continue
+        if message.role == "assistant" and any(isinstance(part, Image) for part in message.content):
+            raise unsupported(where, f"{where}: Anthropic does not accept images in a turn of the assistant")
         blocks = encode_parts(message.content, where)
         if not blocks:
             continue

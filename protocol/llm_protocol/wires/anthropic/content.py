@@ -39,6 +39,9 @@ from llm_protocol.wires.anthropic.shapes import NAME
 
 SEAL = "llm-runtime:"
 
+FAILED = "The tool failed without a message."
+"""The text of a result that is an error and has none."""
+
 _BAD_ID = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -102,6 +105,8 @@ def safe_id(call_id: str) -> str:
 def _encode_tool_result(result: ToolResult, where: str) -> JsonObject:
     block: JsonObject = {"type": "tool_result", "tool_use_id": safe_id(result.call_id)}
     content = encode_parts(result.content, f"{where}.content")
+    if result.is_error and not result.text.strip() and all(isinstance(part, Text) for part in result.content):
+        content = [{"type": "text", "text": FAILED}]  # refused without content
     if content:
         block["content"] = plain_text(content) or content
     if result.is_error:

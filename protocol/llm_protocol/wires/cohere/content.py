@@ -70,8 +70,7 @@ def with_plans(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def _as_plan(part: Part) -> Part:
-    is_text = isinstance(part, Text | Refusal)
-    return Reasoning(text=part.text, id=TOOL_PLAN, dialect=NAME) if is_text else part
+    return Reasoning(text=part.text, id=TOOL_PLAN, dialect=NAME) if isinstance(part, Text | Refusal) else part
 
 
 def encode_assistant(parts: Iterable[Part], where: str) -> JsonObject:
