@@ -135,6 +135,34 @@ def test_results_go_together_in_the_order_of_their_calls() -> None:
     ]
 
 
+def test_no_turn_is_empty() -> None:
+    """Gemini refuses a turn without parts, and a conversation without turns."""
+    empty, said = Message("user", ()), Message.of("assistant", "a")
+    turns = chat(HI, said, empty, Message("user", (Text(""),)), said, HI)["contents"]
+    assert [(turn["role"], len(turn["parts"])) for turn in turns] == [("user", 1), ("model", 2), ("user", 1)]
+    ended = Message("assistant", (Text("a"), Text("", signature="S")))
+    assert chat(HI, ended, HI)["contents"][1]["parts"][1] == {"text": "", "thoughtSignature": "S"}
+    for messages in ((empty,), (Message.of("system", "be kind"),)):
+        with pytest.raises(UnsupportedError, match="messages are empty"):
+            chat(*messages)
+
+
+def test_turns_of_the_model_are_one() -> None:
+    """Gemini demands that calls come "immediately after a user turn or after a function response turn"."""
+    call, result = Message("assistant", (ToolCall(id="x", name="f"),)), Message("tool", (ToolResult(call_id="x"),))
+    turns = chat(HI, Message.of("assistant", "Let me see."), call, result, Message.of("assistant", "So."))["contents"]
+    assert [turn["role"] for turn in turns] == ["user", "model", "user", "model"]
+    assert [list(part) for part in turns[1]["parts"]] == [["text"], ["functionCall"]]
+
+
+def test_a_schema_as_a_result_is_text() -> None:
+    """Gemini takes a ``$ref`` for the name of a part, and refuses the request if there is none."""
+    text = '{"fields": [{"$ref": "#/$defs/a"}]}'
+    call = Message("assistant", (ToolCall(id="x", name="f"),))
+    turns = chat(HI, call, Message("tool", (ToolResult(call_id="x", content=(Text(text),)),)))["contents"]
+    assert turns[2]["parts"][0]["functionResponse"]["response"] == {"output": text}
+
+
 def test_gemini_3_gets_a_stand_in_for_the_signature_of_another_models_call() -> None:
     history = (HI, Message("assistant", (ToolCall(id="toolu_1", name="f"), ToolCall(id="toolu_2", name="f"))))
     parts = chat(*history, model="gemini-3-pro-preview")["contents"][1]["parts"]
@@ -282,7 +310,7 @@ def test_extra_fields_join_inside_and_never_win() -> None:
         ((HI, Message("tool", (Text("x"),))), BadRequestError, "messages[1].content[0]"),
         (
             (Message("assistant", (ToolCall(id="a", name="f", arguments="[1]"),)),),
-            BadRequestError,
+            UnsupportedError,
             "messages[0].content[0]",
         ),
         ((Message("system", (Image(data=b"x"),)), HI), UnsupportedError, "messages"),

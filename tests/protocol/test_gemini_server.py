@@ -37,6 +37,7 @@ from llm_protocol.fold import unfold
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.gemini import Gemini, GeminiServer
+from llm_protocol.wires.gemini.content import json_schema
 from support import conversations as given_
 from support.adapting import encoded, without_wire
 from support.streams import decode, encode, fold, same_answer
@@ -193,6 +194,19 @@ def test_googles_schemas_become_json_schemas() -> None:
     )
     assert request.tool_choice == ToolChoice("named", "f")
     assert request.response_format == ResponseFormat(type="json_schema", schema=schema)
+
+
+def test_what_may_be_null_may_be_null_elsewhere() -> None:
+    """Google's SDK makes these of ``Optional[Union[...]]`` and of optional enumerations."""
+    either = {"anyOf": [{"type": "INTEGER"}, {"type": "STRING"}], "nullable": True}
+    one = {"type": "STRING", "enum": ["a"], "nullable": True}
+    assert json_schema({"type": "OBJECT", "properties": {"e": either, "o": one}}) == {
+        "type": "object",
+        "properties": {
+            "e": {"anyOf": [{"type": "integer"}, {"type": "string"}, {"type": "null"}]},
+            "o": {"type": ["string", "null"], "enum": ["a", None]},
+        },
+    }
 
 
 def test_what_has_no_canonical_name_goes_on_in_extra() -> None:

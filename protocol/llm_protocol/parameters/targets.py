@@ -244,6 +244,7 @@ TARGETS: Final[dict[str, RequestTarget]] = {
                 document_urls=True,
                 audio=None,
                 audio_urls=True,
+                empty_texts=False,
                 input_types=frozenset(
                     (
                         "search_document",

@@ -199,9 +199,12 @@ def _system_parts(message: Message) -> Iterator[JsonObject]:
 
 
 def _contents(messages: tuple[Message, ...], rule: ModelRule) -> Iterator[JsonObject]:
-    """The turns. Consecutive tool messages become one, because Gemini expects all results of a turn together."""
+    """The turns. Consecutive tool messages become one, because Gemini expects all results of a turn together, and so do
+    consecutive turns of the model, because it expects calls right behind a user's turn.
+    """
     calls: list[ToolCall] = []
     results: list[tuple[ToolResult, str]] = []
+    before: JsonObject | None = None  # the turn before, if it is the model's
     for at, message in enumerate(messages):
         if _is_system(message):
             continue
@@ -209,6 +212,7 @@ def _contents(messages: tuple[Message, ...], rule: ModelRule) -> Iterator[JsonOb
         if message.role == "tool":
             results += [(only_result(part, f"{where}[{k}]"), f"{where}[{k}]") for k, part in enumerate(message.content)]
             continue
+        before = None if results or message.role == "user" else before
         yield from _results(results, calls)
         results = []
         if message.role == "user":
@@ -216,8 +220,11 @@ def _contents(messages: tuple[Message, ...], rule: ModelRule) -> Iterator[JsonOb
         else:
             calls += [part for part in message.content if isinstance(part, ToolCall)]
             parts = _model_parts(message, where, rule)
-            if parts:
-                yield {"role": "model", "parts": parts}
+            if before is not None:
+                before["parts"] += parts
+            elif parts:
+                before = {"role": "model", "parts": parts}
+                yield before
     yield from _results(results, calls)
 
 

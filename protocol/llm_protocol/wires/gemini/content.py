@@ -102,7 +102,8 @@ def _encode_call(call: ToolCall, where: str) -> JsonObject:
     try:
         wire: JsonObject = {"name": call.name, "args": call.parsed()}
     except ValueError:
-        raise bad_request(where, f"{where}: the arguments of tool call {call.name!r} are not a JSON object") from None
+        message = f"{where}: the arguments of tool call {call.name!r} are not a JSON object, which Gemini demands"
+        raise unsupported(where, message) from None
     call_id = vendor_id(call.id)
     return wire if call_id is None else {**wire, "id": call_id}
 
@@ -137,9 +138,16 @@ def _result_object(result: ToolResult) -> JsonObject:
             value = decode_object(result.text)
         except WireError:
             return {"output": result.text}
-        if set(value) not in _RESULT_KEYS:
+        if set(value) not in _RESULT_KEYS and not _refers(value):
             return value
     return {"output": result.text}
+
+
+def _refers(value: Any) -> bool:
+    """Whether there is a ``$ref`` at any depth, as in JSON schemas: Gemini looks for a part of that name."""
+    if isinstance(value, dict):
+        return "$ref" in value or any(map(_refers, value.values()))
+    return isinstance(value, list) and any(map(_refers, value))
 
 
 def encode_tools(tools: tuple[Tool | HostedTool, ...]) -> list[JsonObject]:
@@ -321,6 +329,16 @@ def json_schema(schema: object) -> Any:
             found[name] = int(value)
         elif name != "nullable":
             found[name if "_" in key else key] = value
-    if schema.get("nullable") is True and isinstance(found.get("type"), str):
-        found["type"] = [found["type"], "null"]
+    if schema.get("nullable") is True:
+        _add_null(found)
     return found
+
+
+def _add_null(schema: JsonObject) -> None:
+    """Let ``schema`` accept null, whichever way it says what it accepts."""
+    if isinstance(schema.get("type"), str):
+        schema["type"] = [schema["type"], "null"]
+    if isinstance(schema.get("enum"), list):
+        schema["enum"] = [*schema["enum"], None]
+    if isinstance(schema.get("anyOf"), list):
+        schema["anyOf"] = [*schema["anyOf"], {"type": "null"}]
