@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from backports import zstd
 
+from llm_runtime.server import content_encoding
 from llm_runtime.server.content_encoding import decoded
 from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.limits import CONTENT_MEMBERS
 from support.server import open_server
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "hällo " * 100}]}).encode()
@@ -102,3 +106,39 @@ def test_a_body_of_just_the_limit_is_read(how: str) -> None:
     assert decoded(compress(b"a" * 1000), name, 1000) == b"a" * 1000
     with pytest.raises(HttpError):
         decoded(compress(b"a" * 1001), name, 1000)
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+def test_a_body_of_many_members_is_refused(how: str) -> None:
+    """Each is a few bytes, and its decompressor is made anew."""
+    name, compress = ENCODINGS[how]
+    assert decoded(compress(b"a") * CONTENT_MEMBERS, name, 1_000_000) == b"a" * CONTENT_MEMBERS
+    with pytest.raises(HttpError, match="members"):
+        decoded(compress(b"a") * (CONTENT_MEMBERS + 1), name, 1_000_000)
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+def test_what_follows_a_member_is_not_copied_for_each(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work grows with the size of the body, not with its square."""
+    name, compress = ENCODINGS[how]
+    given = 0
+
+    class Counting:
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+            self.decompress = self._decompress
+
+        def _decompress(self, data: bytes, most: int) -> bytes:
+            nonlocal given
+            given += len(data)
+            return bytes(self._inner.decompress(data, most))
+
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(self._inner, attribute)
+
+    start = content_encoding._DECODERS[name]
+    monkeypatch.setitem(content_encoding._DECODERS, name, lambda body: Counting(start(body)))
+    members = [compress(os.urandom(60_000)) for _ in range(100)]
+    body = b"".join(members)
+    assert len(decoded(body, name, 10_000_000)) == 6_000_000
+    assert given < 4 * len(body)

@@ -301,6 +301,11 @@ BOUNDS = (
         ("test_what_cannot_be_read_is_refused",),
     ),
     Bound(
+        "CONTENT_MEMBERS",
+        "Members of one encoding; a body with more is 400.",
+        ("test_a_body_of_many_members_is_refused",),
+    ),
+    Bound(
         "ZSTD_WINDOW_BYTES",
         "The window of a zstd body, which is memory; a larger one is 400.",
         ("test_a_few_bytes_never_take_much_memory",),

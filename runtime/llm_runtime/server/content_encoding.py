@@ -14,10 +14,12 @@ else:
 
 from llm_actors.threads import run_large
 from llm_runtime.server.http_error import HttpError, body_too_large
-from llm_runtime.server.limits import CONTENT_ENCODINGS, ZSTD_WINDOW_BYTES
+from llm_runtime.server.limits import CONTENT_ENCODINGS, CONTENT_MEMBERS, ZSTD_WINDOW_BYTES
 from llm_runtime.server.request_context import RequestContext
 
 _BOM = b"\xef\xbb\xbf"
+
+_SLICE_BYTES = 64 * 1024
 
 
 class _Decompressor(Protocol):
@@ -60,6 +62,8 @@ def decoded(body: bytes, encodings: str, limit: int) -> bytes:
 def _inflated(body: bytes, start: Callable[[bytes], _Decompressor], limit: int) -> bytes:
     try:
         found = _members(body, start, limit)
+    except HttpError:
+        raise
     except Exception as exc:  # zlib and zstd raise different exceptions
         raise _broken(str(exc)) from None
     if found is None:
@@ -71,15 +75,23 @@ def _inflated(body: bytes, start: Callable[[bytes], _Decompressor], limit: int) 
 
 def _members(body: bytes, start: Callable[[bytes], _Decompressor], limit: int) -> bytearray | None:
     """Return the content of all members of ``body``, cut off one byte above ``limit``; ``None`` if the last member is
-    truncated.
+    truncated. Raises `HttpError` for more than `CONTENT_MEMBERS`.
     """
     found = bytearray()
-    while body and len(found) <= limit:
-        member = start(body)
-        found += member.decompress(body, limit + 1 - len(found))
+    at = members = 0
+    while at < len(body) and len(found) <= limit:
+        if members == CONTENT_MEMBERS:
+            raise _broken(f"it has more than {CONTENT_MEMBERS} members")
+        members += 1
+        member = start(body[at : at + 2])
+        # In slices: a decompressor copies what follows its member.
+        while at < len(body) and len(found) <= limit and not member.eof:
+            piece = body[at : at + _SLICE_BYTES]
+            found += member.decompress(piece, limit + 1 - len(found))
+            at += len(piece)
         if not member.eof and len(found) <= limit:
             return None
-        body = member.unused_data
+        at -= len(member.unused_data)
     return found
 
 

@@ -50,6 +50,9 @@ CHUNKS_AT_ONCE = 256
 CONTENT_ENCODINGS = 3
 """The most encodings of one body, applied one after another."""
 
+CONTENT_MEMBERS = 1_024
+"""Members of one encoding, such as the parts of a file that was compressed in parallel."""
+
 ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
 """The largest zstd window in bytes, the limit of RFC 9659. A few bytes of a body can claim this much memory."""
 
