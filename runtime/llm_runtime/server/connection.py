@@ -34,7 +34,7 @@ from llm_runtime.server.request_body import StreamedRequestBody
 from llm_runtime.server.request_context import RequestContext, refusing
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
-from llm_runtime.server.states import ANSWERING, HTTP, HttpChange, HttpState, StateMachine
+from llm_runtime.server.states import ANSWERING, HTTP, UNREAD, HttpChange, HttpState, StateMachine
 from llm_runtime.server.wakeup import WakeupEvent
 
 log = logging.getLogger("llm_runtime.server")
@@ -51,6 +51,7 @@ class HttpConnection:
         "_context",
         "_deadline",
         "_head_seconds",
+        "_is_paused",
         "_life",
         "_parser",
         "_since",
@@ -69,6 +70,8 @@ class HttpConnection:
         self._head_seconds = server_state.config.head_s
         self._deadline = trio.current_time() + self._head_seconds
         self._bodies = HeldBodies(server_state.bodies)
+        self._is_paused = False
+        """Whether nothing is received for a moment, because what has arrived is not parsed yet."""
         self.cut_off: FailureKind | None = None
         """Why the connection is being cancelled, unless the client caused it."""
         self._body: StreamedRequestBody | None = None
@@ -109,6 +112,8 @@ class HttpConnection:
 
     def _take(self, data: bytes) -> None:
         self.wakeup.wake()
+        if data and self._life.state in UNREAD:
+            return
         if data:
             self._parser.feed(data)
             if self._body is not None and not self._body.is_read:
@@ -266,6 +271,7 @@ class HttpConnection:
             if self._life.state is HttpState.EVICTED:
                 raise too_many_connections()
             if (request := read()) is not None:
+                self._receive_again()
                 return request
             match self._life.state:
                 case HttpState.LATE | HttpState.DONE if self.server_state.admission.is_reserved(self):
@@ -279,15 +285,28 @@ class HttpConnection:
     async def _progress(self) -> None:
         """Wait until more bytes of a request have arrived."""
         if self._parser.is_busy:
+            self._pause()  # else more could arrive in each pass than is parsed in it
             await trio.lowlevel.checkpoint()
             return
         if self._parser.in_body:
             if self._life.state is not HttpState.BODY and self._parser.awaits_continue:
+                self._pause()  # the client may send without waiting for this, and read nothing
                 await self.socket.send(CONTINUE)
             self._go_on(HttpChange.BODY_BEGINS, BODY_SECONDS)
         elif self._parser.received:
             self._go_on(HttpChange.HEAD_BEGINS, self._head_seconds)
+        self._receive_again()
         await self.wakeup.wait()
+
+    def _pause(self) -> None:
+        if not self._is_paused:
+            self._is_paused = True
+            self.server_state.receiver.remove(self.socket)
+
+    def _receive_again(self) -> None:
+        if self._is_paused and not self.socket.closed:
+            self._is_paused = False
+            self.server_state.receiver.add(self.socket, self._take)
 
     async def _end_refusing(self, refused: HttpError, context: RequestContext | None) -> None:
         """Send a refusal, and read nothing more."""

@@ -178,6 +178,9 @@ HTTP: Final = _http_table()
 ANSWERING: Final = frozenset((HttpState.ANSWERING, HttpState.BOUND, HttpState.ANSWERING_LEFT))
 """The states in which an endpoint is running."""
 
+UNREAD: Final = frozenset((HttpState.LAST_WORDS, HttpState.ENDED, HttpState.CUT))
+"""Whether nothing that the client still sends is read."""
+
 SESSION: Final[dict[SessionState, dict[SessionChange, SessionState]]] = {
     SessionState.OPEN: {
         SessionChange.EXPIRED: SessionState.ANNOUNCING,

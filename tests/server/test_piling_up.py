@@ -1,0 +1,81 @@
+"""What a client sends faster than it is parsed, or that nobody is going to read, does not pile up in memory."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import pytest
+import trio
+import trio.lowlevel
+
+from llm_runtime.server.http1 import CONTINUE, RequestParser
+from llm_runtime.server.limits import PIPELINED_BYTES, RECEIVE_BYTES
+from llm_runtime.server.socket import Socket
+from support.server import HttpClient, open_server
+
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+CHAT = json.dumps({"messages": [{"role": "user", "content": "hi"}]}).encode()
+MOST = PIPELINED_BYTES + 2 * RECEIVE_BYTES
+
+
+class Unread:
+    """The most bytes that a parser has held at any time without parsing them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.most = 0
+        feed = RequestParser.feed
+
+        def measured(parser: RequestParser, data: bytes) -> None:
+            feed(parser, data)
+            self.most = max(self.most, parser.unread)
+
+        monkeypatch.setattr(RequestParser, "feed", measured)
+
+
+async def test_a_body_of_tiny_chunks_is_received_as_fast_as_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    unread = Unread(monkeypatch)
+    text = CHAT + b" " * 200_000
+    async with open_server() as server, await server.connect() as client:
+        await client.send(HEAD + b"transfer-encoding: chunked\r\n\r\n")
+        await client.send(b"".join(b"1\r\n%c\r\n" % byte for byte in text) + b"0\r\n\r\n")
+        assert (await client.receive()).startswith(b"HTTP/1.1 200 ")
+        assert (await client.request("GET", "/livez")).status == 200, "the connection goes on"
+    assert unread.most <= MOST
+
+
+@pytest.mark.parametrize("what", ["a refusal", "100 Continue"])
+async def test_what_a_client_sends_while_it_does_not_read_is_left_in_the_kernel(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread = Unread(monkeypatch)
+    blocked, goes_on = trio.Event(), trio.Event()
+    send = Socket.send
+
+    async def blocking(socket: Socket, data: bytes) -> None:
+        if data.startswith(b"HTTP/1.1 400 ") or data == CONTINUE:
+            blocked.set()
+            await goes_on.wait()
+        await send(socket, data)
+
+    monkeypatch.setattr(Socket, "send", blocking)
+    body = CHAT.ljust(2_000_000)
+    head = HEAD + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n"
+    async with open_server() as server, await server.connect() as client, trio.open_nursery() as nursery:
+        await client.send(b"nonsense\r\n\r\n" if what == "a refusal" else head % len(body))
+        await blocked.wait()
+        nursery.start_soon(_pour, client, body)
+        for _ in range(200):
+            await trio.lowlevel.checkpoint()
+        assert unread.most <= MOST
+        goes_on.set()
+        said = await client.receive()
+        assert said.startswith(b"HTTP/1.1 400 " if what == "a refusal" else CONTINUE)
+        if what == "100 Continue":
+            assert b"HTTP/1.1 200 " in said + await client.receive()
+        nursery.cancel_scope.cancel()
+
+
+async def _pour(client: HttpClient, data: bytes) -> None:
+    with suppress(trio.BrokenResourceError):
+        await client.send(data)
