@@ -50,6 +50,17 @@ async def test_a_background_response_is_answered_at_once_and_made_all_the_same(j
         assert [each.text for each in server.engine.requests[1].messages] == ["hi", "first second", "hi"]  # type: ignore[union-attr]
 
 
+async def test_head_has_no_body_whatever_the_query_says() -> None:
+    """A client or proxy would take the body for the response to its next request."""
+    async with open_server() as server, await server.connect() as client:
+        whole = (await server.request("POST", "/v1/responses", ASK)).json
+        head = f"HEAD /v1/responses/{whole['id']}?stream=true HTTP/1.1\r\nhost: localhost\r\n"
+        await client.send(f"{head}connection: close\r\n\r\n".encode())
+        answer = await client.until_closed()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.index(b"\r\n\r\n") == len(answer) - 4
+
+
 @pytest.mark.parametrize("over", ["http", "websocket"])
 async def test_a_background_stream_survives_its_client_and_resumes_where_it_was(
     over: str, jumping_clock: MockClock

@@ -113,7 +113,7 @@ async def retrieve(context: RequestContext) -> None:
         return
     stored = _known(context)
     query = parse_qs(context.request.query)
-    if query.get("stream", [""])[-1] != "true":
+    if query.get("stream", [""])[-1] != "true" or context.request.method == "HEAD":  # a stream always has a body
         if stored.run.log.end is not None:
             await end_of(context, stored.run)  # waits until the end may be sent
         await context.reply(await _resource(stored))
