@@ -260,6 +260,8 @@ class Socket:
 
     async def _send_piece(self, rest: memoryview) -> None:
         while rest:
+            if self.closed:  # while another write had its turn
+                raise trio.BrokenResourceError("the connection is broken")
             try:
                 await trio.lowlevel.wait_writable(self._raw)
                 rest = rest[self._send_now(rest) :]
