@@ -100,6 +100,16 @@ async def test_cancelling_a_lane_withdraws_what_waits_there_where_nothing_is_act
         assert (await until(ws, "error"))["error"]["code"] == "response_not_found"
 
 
+async def test_what_waits_is_found_after_a_vain_try_to_resume_it() -> None:
+    async with open_server(hanging) as server, connected(server) as ws, connected(server) as other:
+        await busy(ws, server)
+        response_id = ids([await queued(ws)])
+        for by in (ws, other):
+            await by.send({"type": "response.resume", "response_id": response_id, "stream_id": "r"})
+            assert (await until(by, "error"))["error"]["code"] == "response_not_found"
+        assert (await server.request("GET", f"/v1/responses/{response_id}")).json["status"] == "queued"
+
+
 @pytest.mark.parametrize("background", [True, False])
 async def test_what_is_being_made_is_cancelled_by_its_id_from_another_connection(background: bool) -> None:
     async with open_server(hanging) as server, connected(server) as ws, connected(server) as other:

@@ -79,7 +79,7 @@ class TurnQueue:
         """Record that the response of the request is running, or that the request was refused. It is no longer a
         waiting one.
         """
-        self._server_state.response_store.stop_waiting(turn.response_id)
+        self._stop_waiting(turn)
 
     def end(self, turn: LaneTurn) -> list[LaneTurn]:
         """Record that the turn of a request has ended, and return the requests whose turn it is now."""
@@ -133,8 +133,12 @@ class TurnQueue:
 
     def _forget(self, turn: LaneTurn) -> None:
         self._deadlines.discard(turn)
-        self._server_state.response_store.stop_waiting(turn.response_id)
+        self._stop_waiting(turn)
         self._bodies.release(turn.size)
+
+    def _stop_waiting(self, turn: LaneTurn) -> None:
+        if not isinstance(turn.work, Resume):  # its id is that of another turn, which may wait
+            self._server_state.response_store.stop_waiting(turn.response_id)
 
     def next_deadline(self) -> float:
         """The deadline of the request that has waited longest, on Trio's clock."""
