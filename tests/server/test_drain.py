@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -100,6 +102,39 @@ async def test_http_streams_end_well_or_typed(jumping_clock: MockClock) -> None:
         assert (refused.status, refused.json["error"]["code"]) == (503, "shutting_down")
         for client in (good, cut, never):
             assert await client.until_closed() == b""
+
+
+async def test_a_kept_connection_is_closed_after_a_stream_that_began_before(jumping_clock: MockClock) -> None:
+    """Its head did not say so."""
+    async with open_server(two_halves, drain_s=10) as server, await server.connect() as client:
+        await client.begin("POST", "/v1/chat/completions", CHAT | {"stream": True})
+        await server.engine.until(lambda: server.engine.open_runs == 1)
+        assert "connection" not in (await client.head()).headers
+        await stopped(server)
+        while await client.piece() is not None:
+            pass
+        ended = trio.current_time()
+        assert await client.until_closed() == b""
+        assert trio.current_time() - ended < 0.5
+
+
+async def test_a_request_that_is_being_submitted_is_waited_for(jumping_clock: MockClock) -> None:
+    """It was taken before the drain, so it has the time of the drain."""
+    async with open_server(two_halves, drain_s=30) as server:
+        submit, asked = server.engine.submit, trio.Event()
+
+        async def slowly(*args: Any, **options: Any) -> Run:
+            asked.set()
+            await trio.sleep(5)
+            return await submit(*args, **options)
+
+        server.engine.submit = slowly  # type: ignore[method-assign]
+        async with await server.connect() as client:
+            await client.begin("POST", "/v1/chat/completions", CHAT)
+            await asked.wait()
+            await stopped(server)
+            reply = await client.reply()
+        assert reply.json["choices"][0]["message"]["content"] == "first second"
 
 
 async def test_a_request_on_a_kept_connection_is_refused_while_draining(jumping_clock: MockClock) -> None:

@@ -212,7 +212,7 @@ class HttpConnection:
                 self._change(HttpChange.UPGRADED)
                 return context
             self._go_on(
-                HttpChange.ANSWERED_LAST if context.close else HttpChange.ANSWERED,
+                HttpChange.ANSWERED_LAST if context.close or self.server_state.draining else HttpChange.ANSWERED,
                 self.server_state.config.keep_alive_s,
             )
             if self._life.state is not HttpState.IDLE:

@@ -166,12 +166,13 @@ class ServerState:
         """
         if self.draining:
             raise ShuttingDownError("The runtime is shutting down.")
-        await self.check_issued(request)
         try:
-            run = await self.engine.submit(
-                request, stream=stream, background=background, since=since, response_id=response_id
-            )
-        except LLMClientError:
+            with self.busy():  # until it is followed, a drain would not know of it
+                await self.check_issued(request)
+                run = await self.engine.submit(
+                    request, stream=stream, background=background, since=since, response_id=response_id
+                )
+        except (LLMClientError, HttpError):
             raise
         except Exception as exc:
             # The exception's text may contain anything, so only its place is logged.
