@@ -167,6 +167,30 @@ async def test_a_new_certificate_is_used_for_new_connections(
     assert "the old one is kept: key: there is no private key (PEM)" in caplog.text
 
 
+@pytest.mark.parametrize("problem", [ConfigError("cannot read key.pem: Permission denied"), OSError("too many files")])
+def test_a_certificate_that_cannot_be_used_at_first_is_tried_again(
+    problem: Exception,
+    ca: trustme.CA,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its files may be the same when they can be read: permissions are no change of a file."""
+    caplog.set_level("INFO")
+    context = TlsContext(files(ca, tmp_path))
+    files(ca, tmp_path)
+
+    def failing(_: ServerTls) -> ssl.SSLContext:
+        raise problem
+
+    with monkeypatch.context() as patched:
+        patched.setattr("llm_runtime.server.tls.server_context", failing)
+        for _ in range(3):
+            context.refresh()
+    context.refresh()
+    assert [each.levelname for each in caplog.records] == ["ERROR", "INFO"]
+
+
 def test_nothing_is_said_before_the_handshake(tls: ServerTls) -> None:
     layer = TlsLayer(server_context(tls))
     with pytest.raises(TlsBroken):

@@ -111,30 +111,36 @@ class TlsContext:
     def __init__(self, config: ServerTls) -> None:
         self._config = config
         self._seen = _stamps(config)
+        self._unusable: object = None
+        """The last files that could not be used."""
         self._context = server_context(config)
 
     def layer(self) -> TlsLayer:
         return TlsLayer(self._context)
 
     async def watch(self) -> None:
-        """Apply changes of the files, until cancelled. If new files cannot be used, an error is logged once and the
-        old certificate is kept. Open connections are not affected.
+        """Apply changes of the files, until cancelled. If new files cannot be used, an error is logged once, and the
+        old certificate is kept until they can. Open connections are not affected.
         """
         while True:
             await trio.sleep(WATCH_SECONDS)
             await trio.to_thread.run_sync(self.refresh, abandon_on_cancel=True)
 
     def refresh(self) -> None:
-        """Read the files again if they have changed. Blocks the thread."""
+        """Read the files again if they have changed. Files that cannot be used now are read again each time, because
+        the reason may pass, such as a missing permission. Blocks the thread.
+        """
         found = _stamps(self._config)
         if found == self._seen:
             return
-        self._seen = found
         try:
             self._context = server_context(self._config)
-        except ConfigError as exc:
-            log.error("the certificate has changed and cannot be used; the old one is kept: %s", exc)  # noqa: TRY400
+        except (ConfigError, OSError) as exc:
+            if found != self._unusable:
+                log.error("the certificate has changed and cannot be used; the old one is kept: %s", exc)  # noqa: TRY400
+            self._unusable = found
         else:
+            self._seen = found
             log.info("the certificate has changed: new connections use the new one")
 
 
