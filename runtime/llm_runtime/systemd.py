@@ -5,6 +5,7 @@ Without systemd, the functions do nothing. The protocols are those of sd_listen_
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -30,6 +31,8 @@ def inherited_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
         os.set_inheritable(number, False)
         one = socket.socket(fileno=number)
         one.setblocking(False)
+        if not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):  # a connection, with Accept=yes
+            raise OSError(errno.EINVAL, "it does not listen")
         found.append(one)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from contextlib import aclosing
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from llm_actors.transport import HttpRequest, Transport, parse_url
 from llm_runtime.systemd import Notifier, inherited_sockets
 from support import commands
 from support.peer import Peer
-from support.systemd import activated
+from support.systemd import LAUNCHER, activated
 
 
 async def status(url: str) -> int:
@@ -56,6 +57,26 @@ async def test_a_restart_has_no_gap_where_systemd_keeps_the_socket(tmp_path: Pat
                 assert await second.wait() == 0
     assert set(statuses) == {200}
     assert len(statuses) >= 6
+
+
+async def test_a_socket_that_does_not_listen_is_refused(tmp_path: Path) -> None:
+    """Such as a connection, which systemd passes on with Accept=yes."""
+    async with Peer() as peer:
+        file = config(tmp_path, peer)
+        with socket.socket() as idle, trio.fail_after(commands.SECONDS):
+            idle.bind(("127.0.0.1", 0))
+            number = idle.fileno()
+            done = await trio.run_process(
+                [sys.executable, "-c", LAUNCHER, str(number), *commands.COMMAND, "serve", "--config", file],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                env=commands.environment({}),
+                pass_fds=[number],
+            )
+    assert (done.returncode, done.stdout) == (2, b"")
+    said = done.stderr.decode().splitlines()
+    assert said == ["llm-runtime: LISTEN_FDS: cannot listen on the inherited socket: it does not listen"]
 
 
 async def test_systemd_is_told(tmp_path: Path) -> None:
