@@ -42,6 +42,8 @@ async def is_served(server: OpenServer) -> None:
         (handshake(sec_websocket_key="!" * 24), 400),
         (handshake(upgrade=""), 426),
         (handshake(connection="keep-alive"), 426),
+        (handshake(connection="x-upgrade"), 426),
+        (handshake(sec_websocket_protocol="é"), 400),
         (handshake(path="/v1/realtime"), 404),
         (handshake().replace(b"GET", b"POST", 1), 400),
         (handshake().replace(b"HTTP/1.1", b"HTTP/1.0", 1), 400),
@@ -55,6 +57,15 @@ async def test_a_bad_handshake_is_refused_with_the_reason(request_bytes: bytes, 
         assert answer.startswith(b"HTTP/1.1 %d " % status), answer
         assert b'"error":{"message":"' in answer
         await is_served(server)
+
+
+async def test_what_a_handshake_says_besides_is_not_read() -> None:
+    """Extensions are not supported, and a proxy may add any fields."""
+    async with open_server() as server, await server.connect() as client:
+        offered = handshake(sec_websocket_extensions="é", x_strange="é", connection="keep-alive, Upgrade")
+        ws = await upgrade(client, offered)
+        await ws.create()
+        assert text_of(await ws.response()) == "Hello"
 
 
 async def test_websockets_switched_off_sends_clients_to_http() -> None:

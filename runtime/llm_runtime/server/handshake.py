@@ -21,7 +21,8 @@ def check_handshake(request: Request, *, enabled: bool, draining: bool) -> None:
         raise shutting_down()
     if not enabled:
         raise HttpError(426, "upgrade_required", "WebSockets are disabled here; use POST /v1/responses.")
-    if not request.wants_upgrade or "upgrade" not in request.headers.get("connection", "").lower():
+    options = [each.strip() for each in request.headers.get("connection", "").lower().split(",")]
+    if not request.wants_upgrade or "upgrade" not in options:
         message = "This is a WebSocket endpoint: connect with ws://, or POST to it."
         raise HttpError(426, "upgrade_required", message, headers=_UPGRADE)
     if request.method != "GET" or request.version != "1.1" or request.body:
@@ -30,6 +31,8 @@ def check_handshake(request: Request, *, enabled: bool, draining: bool) -> None:
         raise HttpError(426, "bad_handshake", "Only WebSocket version 13 is supported.", headers=_VERSION)
     if not _is_key(request.headers.get("sec-websocket-key", "")):
         raise HttpError(400, "bad_handshake", "Sec-WebSocket-Key must be 16 bytes in base64.")
+    if not request.headers.get("sec-websocket-protocol", "").isascii():
+        raise HttpError(400, "bad_handshake", "Sec-WebSocket-Protocol must be ASCII.")
 
 
 def _is_key(value: str) -> bool:

@@ -208,8 +208,7 @@ class WebSocket:
         Raises `trio.BrokenResourceError` if the client has disconnected.
         """
         stream, wire = _Stream(socket, left_over, wake), _Protocol(max_bytes)
-        fields_of_request = [(name.encode(), value.encode("latin-1")) for name, value in request.headers.items()]
-        wire.initiate_upgrade_connection(fields_of_request, request.target)
+        wire.initiate_upgrade_connection(_needed_fields(request, protocol), request.target)
         connection = WebSocketConnection(
             stream, wire, message_queue_size=1, max_message_size=max_bytes, receive_buffer_size=RECEIVE_BYTES
         )
@@ -275,6 +274,22 @@ class WebSocket:
             self._stream.said_close = True
             with suppress(trio.BrokenResourceError), trio.move_on_after(CLOSE_SECONDS):
                 await self._socket.send(encode_close(code, reason))
+
+
+def _needed_fields(request: Request, protocol: str | None) -> list[tuple[bytes, bytes]]:
+    """The fields of a valid handshake that the answer depends on. The client may have written anything into others,
+    which wsproto decodes strictly.
+    """
+    fields = {
+        "host": "localhost",
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": request.headers["sec-websocket-key"],
+    }
+    if protocol is not None:
+        fields["sec-websocket-protocol"] = protocol
+    return [(name.encode(), value.encode("latin-1")) for name, value in fields.items()]
 
 
 async def _read(connection: WebSocketConnection) -> None:
