@@ -11,6 +11,7 @@ from typing import TypeAlias, final
 import msgspec
 
 from llm_protocol.dialect import WireResponse
+from llm_runtime.server.limits import LATER_SECONDS
 
 JSON = ("content-type", "application/json")
 NO_SNIFFING = ("x-content-type-options", "nosniff")
@@ -129,6 +130,12 @@ def shutting_down() -> HttpError:
     """The error for a request during shutdown."""
     message = "The runtime is shutting down."
     return HttpError(503, "shutting_down", message, kind=SERVER_ERROR, headers=(("retry-after", "5"),), close=True)
+
+
+def store_unavailable(message: str) -> HttpError:
+    """Return the error for a request about a stored response while its store cannot be used."""
+    headers = (("retry-after", str(LATER_SECONDS)),)
+    return HttpError(503, "store_unavailable", message, kind=SERVER_ERROR, headers=headers)
 
 
 def crashed() -> HttpError:

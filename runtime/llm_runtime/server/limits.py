@@ -184,6 +184,9 @@ TICK_SECONDS = 1.0
 STORE_FLUSH_SECONDS = 0.1
 """Seconds between two writes of new events of running responses to the store."""
 
+REMNANTS_AT_ONCE = 1_000
+"""Incomplete rows that one write removes from the store's file."""
+
 STORE_REST_SECONDS = 5.0
 """Seconds without writes after a write to the store failed."""
 

@@ -12,6 +12,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple, Protocol, final
 
 import msgspec
@@ -31,7 +32,13 @@ from llm_actors.store import (
 )
 from llm_actors.threads import run_large
 from llm_runtime.server.http_error import HttpError
-from llm_runtime.server.limits import STORE_FLUSH_SECONDS, STORE_REST_SECONDS, STORE_WAIT_SECONDS
+from llm_runtime.server.limits import (
+    GIVEN_UP_ROWS,
+    REMNANTS_AT_ONCE,
+    STORE_FLUSH_SECONDS,
+    STORE_REST_SECONDS,
+    STORE_WAIT_SECONDS,
+)
 from llm_runtime.server.packing import pack_events, pack_head, unpack_events, unpack_head
 from llm_runtime.server.response_store import ResponseStore, StoredResponse, end_interrupted
 from llm_runtime.server.wakeup import WakeupEvent
@@ -114,6 +121,20 @@ class StoredProgress:
             wake()
 
 
+@final
+class _Deletion:
+    """A deletion that a client waits for. ``settled`` is set when it was made or has failed."""
+
+    def __init__(self, response_id: str) -> None:
+        self.id = response_id
+        self.is_made = False
+        self.settled = trio.Event()
+
+    def settle(self, *, is_made: bool) -> None:
+        self.is_made = is_made
+        self.settled.set()
+
+
 class _Batch(NamedTuple):
     writes: list[Write]
     reached: list[tuple[StoredProgress, int, bool]]
@@ -121,11 +142,7 @@ class _Batch(NamedTuple):
     these are all.
     """
     deleted: list[_Deletion]
-
-
-class _Deletion(NamedTuple):
-    id: str
-    done: trio.Event
+    remnants: list[str]
 
 
 @final
@@ -144,6 +161,10 @@ class ResponsePersistence:
         self._response_store = response_store
         self._live: dict[str, StoredProgress] = {}
         self._deletions: list[_Deletion] = []
+        self._remnants: dict[str, None] = {}
+        """The ids of rows in the file that do not have the end of their response, the oldest first. They are deleted
+        when the file can be written again.
+        """
         self._wakeup = WakeupEvent()
         self._rests_until = 0.0
 
@@ -166,17 +187,31 @@ class ResponsePersistence:
         if (progress := self._live.get(response_id)) is not None:
             await progress.wait_begun()
 
-    async def forget(self, response_id: str) -> None:
-        """Delete a response from the file. Waits until it is deleted, for at most `STORE_WAIT_SECONDS`."""
-        if self._store() is None or not RESPONSE_ID.fullmatch(response_id):
-            return
-        if (progress := self._live.pop(response_id, None)) is not None:
-            progress.advance(ended=True)
-        deletion = _Deletion(response_id, trio.Event())
+    async def forget(self, stored: StoredResponse) -> bool:
+        """Delete a response from the file. Waits until it is deleted, for at most `STORE_WAIT_SECONDS`. Returns
+        `False` if the file still has it; then nothing has changed.
+        """
+        if self._store() is None or not RESPONSE_ID.fullmatch(stored.id):
+            return True
+        progress = self._live.pop(stored.id, None)
+        deletion = _Deletion(stored.id)
         self._deletions.append(deletion)
         self._wakeup.wake()
-        with trio.move_on_after(STORE_WAIT_SECONDS):
-            await deletion.done.wait()
+        try:
+            with trio.move_on_after(STORE_WAIT_SECONDS):
+                await deletion.settled.wait()
+        finally:
+            if deletion in self._deletions:
+                self._deletions.remove(deletion)
+            is_there = stored.is_in_file and not deletion.is_made
+            if not (is_there or deletion.is_made):
+                self._note_remnant(stored.id)  # a write that was given up may have been made
+            if progress is not None and is_there:
+                self._live[stored.id] = progress
+                self._wakeup.wake()
+            elif progress is not None:
+                progress.advance(ended=True)
+        return not is_there
 
     async def bring(self, response_id: str | None, caller: str) -> None:
         """Load the caller's response with this id into memory, if it is in the file only. Raises `HttpError` if
@@ -185,7 +220,7 @@ class ResponsePersistence:
         store = self._store()
         if store is None or response_id is None or not RESPONSE_ID.fullmatch(response_id):
             return
-        if self._response_store.knows(response_id):
+        if self._response_store.knows(response_id) or response_id in self._remnants:
             return
         row = await load(store, response_id, caller)
         if row is None or self._response_store.knows(response_id):
@@ -200,6 +235,7 @@ class ResponsePersistence:
             log.error("a stored response cannot be read: %s", type(exc).__name__)  # noqa: TRY400
             return
         if not self._response_store.knows(response_id):
+            stored.is_in_file = True
             self._response_store.adopt(stored, trio.current_time())
             self._restored(stored.run)
 
@@ -209,7 +245,8 @@ class ResponsePersistence:
         """Write until cancelled."""
         task_status.started()
         while True:
-            with trio.move_on_after(STORE_FLUSH_SECONDS if self._live else float("inf")):
+            again = STORE_FLUSH_SECONDS if self._live else STORE_REST_SECONDS if self._remnants else float("inf")
+            with trio.move_on_after(again):
                 await self._wakeup.wait()
             if (store := self._store()) is not None:
                 await self._write(store)
@@ -226,25 +263,37 @@ class ResponsePersistence:
         batch = await self._batch()
         if not batch.writes:
             return
-        if await persist(store, tuple(batch.writes)):
+        is_made = await persist(store, tuple(batch.writes))
+        if is_made:
             for progress, position, is_all in batch.reached:
                 progress.has_row, progress.position = True, position
+                progress.stored.is_in_file = True
                 self._advance(progress, ended=is_all)
+            for response_id in batch.remnants:
+                self._remnants.pop(response_id, None)
         else:
             self._rests_until = trio.current_time() + STORE_REST_SECONDS
             self._give_up()
         for deletion in batch.deleted:
-            deletion.done.set()
+            deletion.settle(is_made=is_made)
 
     def _give_up(self) -> None:
         """A write to the file failed: let no client wait any longer. Responses that still run are written at a later
         try.
         """
         for progress in tuple(self._live.values()):
-            self._advance(progress, ended=progress.stored.run.log.end is not None)
+            has_ended = progress.stored.run.log.end is not None
+            if has_ended and progress.has_row:
+                self._note_remnant(progress.stored.id)
+            self._advance(progress, ended=has_ended)
         for deletion in self._deletions:
-            deletion.done.set()
+            deletion.settle(is_made=False)
         self._deletions = []
+
+    def _note_remnant(self, response_id: str) -> None:
+        self._remnants[response_id] = None
+        while len(self._remnants) > GIVEN_UP_ROWS:
+            del self._remnants[next(iter(self._remnants))]
 
     def _advance(self, progress: StoredProgress, *, ended: bool) -> None:
         if ended and self._live.get(progress.stored.id) is progress:
@@ -252,7 +301,7 @@ class ResponsePersistence:
         progress.advance(ended=ended)
 
     async def _batch(self) -> _Batch:
-        batch = _Batch([], [], self._deletions)
+        batch = _Batch([], [], self._deletions, list(islice(self._remnants, REMNANTS_AT_ONCE)))
         self._deletions = []
         for progress in tuple(self._live.values()):
             try:
@@ -261,8 +310,11 @@ class ResponsePersistence:
                 # It contains a value that msgspec cannot encode: a lone surrogate, or a number beyond 64 bits.
                 log.warning("response %s cannot be written to the store", progress.stored.id)
                 self._live.pop(progress.stored.id, None)
+                if progress.has_row:
+                    self._note_remnant(progress.stored.id)
                 progress.advance(ended=True)
         batch.writes.extend(DeleteResponse(each.id) for each in batch.deleted)
+        batch.writes.extend(DeleteResponse(each) for each in batch.remnants)
         return batch
 
     async def _add(self, progress: StoredProgress, batch: _Batch) -> None:

@@ -37,12 +37,11 @@ from llm_actors.shared_responses import (
 from llm_actors.threads import run_large
 from llm_protocol.events import Event
 from llm_protocol.failures import FailureKind
-from llm_runtime.server.http_error import SERVER_ERROR, HttpError
+from llm_runtime.server.http_error import HttpError, store_unavailable
 from llm_runtime.server.issued_ids import digest_of
 from llm_runtime.server.limits import (
     ISSUED_AT_ONCE,
     ISSUED_IDS,
-    LATER_SECONDS,
     REPLICA_FLUSH_SECONDS,
     REPLICA_IDLE_SECONDS,
     REPLICA_START_SECONDS,
@@ -402,5 +401,4 @@ def _unpacked(row: SharedRow) -> tuple[PackedRequest, list[Event]]:
 
 
 def _unavailable(message: str = "Redis is unreachable, so this response cannot be looked up. Try again.") -> HttpError:
-    retry = (("retry-after", str(LATER_SECONDS)),)
-    return HttpError(503, "store_unavailable", message, kind=SERVER_ERROR, headers=retry)
+    return store_unavailable(message)

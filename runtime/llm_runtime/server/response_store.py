@@ -38,7 +38,10 @@ class StoredResponse:
     ``asked_bytes`` its approximate size.
     """
 
-    __slots__ = ("asked_bytes", "ended_at", "inbound", "input", "is_foreign", "is_gone", "is_shared", "options", "run")
+    __slots__ = (
+        "asked_bytes", "ended_at", "inbound", "input", "is_foreign", "is_gone", "is_in_file", "is_shared", "options",
+        "run",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -58,6 +61,8 @@ class StoredResponse:
         """Whether the response was deleted or has expired. Then it cannot be retrieved, even if a connection still
         remembers it.
         """
+        self.is_in_file = False
+        """Whether the store's file has a row for the response."""
         self.is_shared = False
         """Whether other replicas have the response, too, and may have deleted it."""
         self.is_foreign = False

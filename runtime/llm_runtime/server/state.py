@@ -23,7 +23,7 @@ from llm_runtime.server.access import Access
 from llm_runtime.server.admission import AdmittedConnection, ConnectionAdmission
 from llm_runtime.server.bodies import BodyBudget
 from llm_runtime.server.engine import RequestEngine
-from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.http_error import HttpError, store_unavailable
 from llm_runtime.server.issued_ids import IssuedIds
 from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS, PARTING_SECONDS
 from llm_runtime.server.persistence import ResponsePersistence
@@ -223,7 +223,7 @@ class ServerState:
 
     def adopt(self, stored: StoredResponse) -> None:
         """Keep an ended response of another worker that is to be stored. Other replicas may delete it."""
-        stored.is_shared = self.replicas is not None
+        stored.is_shared, stored.is_in_file = self.replicas is not None, True
         self.response_store.adopt(stored, trio.current_time())
 
     async def drop(self, response_id: str, caller: str) -> bool:
@@ -241,10 +241,10 @@ class ServerState:
             return False
         if self.replicas is not None and stored.outlives_its_end:
             await self.replicas.forget(response_id, caller)
+        if isinstance(self.persistence, ResponsePersistence) and not await self.persistence.forget(stored):
+            raise store_unavailable("The store cannot be written now, so the response was not deleted. Try again.")
         stored.run.cancel("the client deleted the response")
         self.response_store.drop(stored)
-        if isinstance(self.persistence, ResponsePersistence):
-            await self.persistence.forget(response_id)
         return True
 
     @contextmanager

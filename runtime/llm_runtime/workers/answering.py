@@ -16,6 +16,7 @@ from llm_actors.kernel.trace import exception_site
 from llm_actors.provider import size_of
 from llm_actors.threads import run_large
 from llm_protocol.events import Event
+from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.packing import EVENTS_AT_ONCE, pack_head, pack_log
 from llm_runtime.server.response_store import StoredResponse
 from llm_runtime.server.siblings import WorkerState
@@ -114,7 +115,10 @@ class Answering:
                     stored.run.cancel("the client cancelled the response")
                 return CountAnswer(int(stored is not None))
             case DropQuestion(response_id, caller):
-                return CountAnswer(int(await self._server_state.drop_own(response_id, caller)))
+                try:
+                    return CountAnswer(int(await self._server_state.drop_own(response_id, caller)))
+                except HttpError:  # the worker that asks will find the same for what it has of it
+                    return CountAnswer(0)
             case IssuedQuestion(caller, ids):
                 return IdsAnswer(self._server_state.issued.those_of(caller, ids))
             case ForgetQuestion(conversation, caller):

@@ -1,0 +1,132 @@
+"""What clients are told, and what is in the file, while the store's file takes no changes but can be read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from llm_actors.kernel import ChildSpec, Supervisor, running
+from llm_actors.run import Run
+from llm_actors.store import BeginResponse, DeleteResponse, EndResponse, StoredResponseRow, StoreRef, load
+from llm_actors.store.actor import StoreActor
+from llm_actors.store.ledger import By, Ledger, SpendRow, SpentBy
+from llm_actors.store.messages import STORE_MAILBOX, Load, Persist, StoreMessage
+from llm_actors.store.tier import StoreTier
+from llm_actors.store.write import Write
+from llm_protocol.content import Message
+from llm_protocol.dialect import ClientRequest
+from llm_protocol.requests import ChatRequest
+from llm_protocol.wires.responses import ResponseOptions
+from llm_runtime.config import Server
+from llm_runtime.server.limits import STORE_REST_SECONDS
+from llm_runtime.server.persistence import ResponsePersistence
+from llm_runtime.server.response_store import ResponseStore, StoredResponse
+from support.server import OpenServer, Script, add_text, begin_text, end_text, open_server
+
+ASK = {"model": "m", "input": "hi"}
+
+
+class FullDisk:
+    """A file on a disk that is full from time to time."""
+
+    def __init__(self, path: Path) -> None:
+        self.ledger = Ledger()
+        self.is_full = False
+        self._tier = StoreTier(str(path), max_bytes=10_000_000, ttl_s=1e6, owner=self.ledger.owner)
+
+    def open(self) -> None:
+        self._tier.open()
+
+    def write(self, writes: Sequence[Write]) -> bool:
+        return not self.is_full and self._tier.write(writes)
+
+    def find(self, response_id: str, caller: str) -> StoredResponseRow | None:
+        return self._tier.find(response_id, caller)
+
+    def spend(self, by: By, since: float, caller: str | None) -> tuple[SpendRow, ...] | None:
+        return self._tier.spend(by, since, caller)
+
+    def spent(self, since: float) -> tuple[SpentBy, ...] | None:
+        return self._tier.spent(since)
+
+    def close(self) -> None:
+        self._tier.close()
+
+
+@asynccontextmanager
+async def served(path: Path, *scripts: Script) -> AsyncIterator[tuple[OpenServer, StoreRef, FullDisk]]:
+    disk = FullDisk(path)
+    spec: ChildSpec[StoreMessage] = ChildSpec("store", lambda _: StoreActor(disk, disk.ledger), mailbox=STORE_MAILBOX)
+    root = Supervisor([spec])
+    async with running(root), open_server(*scripts) as server:
+        server.engine.store = root.ref(spec)
+        yield server, root.ref(spec), disk
+
+
+async def test_a_deletion_that_the_file_does_not_take_is_refused(tmp_path: Path) -> None:
+    """Else the response would be back as soon as it is read from the file."""
+    async with served(tmp_path / "s") as (server, store, disk):
+        whole = (await server.request("POST", "/v1/responses", ASK)).json
+        disk.is_full = True
+        reply = await server.request("DELETE", f"/v1/responses/{whole['id']}")
+        assert (reply.status, reply.json["error"]["code"]) == (503, "store_unavailable")
+        assert "retry-after" in reply.headers
+        assert (await server.request("GET", f"/v1/responses/{whole['id']}")).json == whole
+        assert await load(store, whole["id"], "") is not None
+
+
+class Rows:
+    """The store as the server sees it: the states of its rows. While it is full, it takes nothing."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, str] = {}
+        self.is_full = False
+
+    async def call(self, message: Persist | Load) -> bool | StoredResponseRow | None:
+        await trio.lowlevel.checkpoint()
+        if isinstance(message, Load):
+            row = StoredResponseRow("", b"", (), None, interrupted=False)
+            return row if message.response_id in self.states else None
+        for each in () if self.is_full else message.writes:
+            match each:
+                case BeginResponse():
+                    self.states[each.id] = "running"
+                case EndResponse():
+                    self.states[each.id] = "ended"
+                case DeleteResponse():
+                    self.states.pop(each.id, None)
+                case _:
+                    pass
+        return not self.is_full
+
+
+@pytest.mark.parametrize("problem", ["full", "no bytes"])
+async def test_what_the_file_has_begun_and_does_not_take_to_its_end_is_removed(
+    problem: str, autojump_clock: MockClock
+) -> None:
+    """It is in memory alone, and its row would say as long as this process lives that it is being made."""
+    rows = Rows()
+    persistence = ResponsePersistence(lambda: cast("StoreRef", rows), ResponseStore(Server()), lambda _: None)
+    run = Run(ChatRequest(model="m", messages=(Message.of("user", "hi"),)), stream=True)
+    begin_text(run)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(persistence.run)
+        persistence.keep(StoredResponse(run, ClientRequest(run.request, True), ResponseOptions(), (), 10))
+        await persistence.begun(run.response_id)
+        assert rows.states == {run.response_id: "running"}
+        rows.is_full = problem == "full"
+        add_text(run, "\ud800" if problem == "no bytes" else "more")
+        end_text(run)
+        await trio.sleep(1)
+        assert persistence.find(run.response_id) is None, "nobody waits for it any more"
+        rows.is_full = False
+        await persistence.bring(run.response_id, "")  # which would say that another process makes it
+        await trio.sleep(2 * STORE_REST_SECONDS)
+        assert rows.states == {}
+        nursery.cancel_scope.cancel()
