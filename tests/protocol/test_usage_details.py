@@ -56,6 +56,18 @@ def test_openai_tells_the_service_tier(tier: object, services: tuple[str, ...]) 
     assert (found.cache_write_tokens, found.long_cache_write_tokens) == (4, 4)
 
 
+@pytest.mark.parametrize(("total", "made"), [(14_428, 4_308), (11_619, 1_499), (None, 1_499)])
+def test_reasoning_that_is_counted_beside_the_completion_is_output(total: int | None, made: int) -> None:
+    """xAI's ``total_tokens`` shows that it is; everybody else has it inside ``completion_tokens``."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
+    counted = {"prompt_tokens": 10_120, "completion_tokens": 1_499, "total_tokens": total}
+    details = {"completion_tokens_details": {"reasoning_tokens": 2_809}}
+    body = {"id": "c", "model": "m", "choices": [choice], "usage": counted | details}
+    found = reported(VENDORS["xai"].client(), body)
+
+    assert (found.input_tokens, found.output_tokens, found.reasoning_tokens) == (10_120, made, 2_809)
+
+
 def test_so_does_the_responses_api() -> None:
     item = {"type": "message", "id": "i", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]}
     usage = {"input_tokens": 5, "output_tokens": 1}

@@ -168,6 +168,7 @@ class ChatWireUsage(msgspec.Struct):
     completion_tokens: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    total_tokens: int | None = None
     prompt_tokens_details: InputDetails | None = None
     input_tokens_details: InputDetails | None = None
     completion_tokens_details: OutputDetails | None = None
@@ -309,9 +310,12 @@ def read_usage(usage: ChatWireUsage) -> Usage:
     """The canonical usage."""
     inside = usage.prompt_tokens_details or usage.input_tokens_details or InputDetails()
     outside = usage.completion_tokens_details or OutputDetails()
+    given, made = usage.prompt_tokens or usage.input_tokens or 0, usage.completion_tokens or usage.output_tokens or 0
+    if usage.total_tokens == given + made + (outside.reasoning_tokens or 0):
+        made += outside.reasoning_tokens or 0  # xAI counts the two apart
     return Usage(
-        input_tokens=usage.prompt_tokens or usage.input_tokens or 0,
-        output_tokens=usage.completion_tokens or usage.output_tokens or 0,
+        input_tokens=given,
+        output_tokens=made,
         cached_tokens=inside.cached_tokens or 0,
         cache_write_tokens=inside.cache_write_tokens or 0,
         long_cache_write_tokens=long_writes(inside),
