@@ -8,6 +8,7 @@ Fields of a message, part or tool that only one dialect understands, such as mar
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -193,14 +194,18 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
     extra: dict[str, JsonObject] | None = None
 
     def parsed(self) -> JsonObject:
-        """The arguments as an object: empty for ``""`` and ``"null"``.
+        """The arguments as an object: empty for ``""`` and ``"null"``. NaN and Infinity, which JSON has not, are
+        ``None``.
 
         Raises `ValueError` when the model wrote something that is not a JSON object.
         """
         text = self.arguments.strip()
         if text in ("", "null"):
             return {}
-        value = msgspec.json.decode(text)
+        try:
+            value = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError):
+            value = json.loads(text, parse_constant=lambda _: None)  # models write NaN, and characters cut in two
         if not isinstance(value, dict):
             raise ValueError(f"the arguments of tool call {self.name!r} are not a JSON object")  # noqa: TRY004
         return value

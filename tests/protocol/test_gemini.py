@@ -30,6 +30,7 @@ from llm_protocol.events import Failed, Finished, ItemDone, TextDelta, UsageRepo
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import FinishReason
+from llm_protocol.wires.anthropic import Anthropic
 from llm_protocol.wires.gemini import Gemini
 from support.adapting import adjusted, encoded
 from support.streams import check_all_splits, check_order, decode, fold
@@ -153,6 +154,16 @@ def test_turns_of_the_model_are_one() -> None:
     turns = chat(HI, Message.of("assistant", "Let me see."), call, result, Message.of("assistant", "So."))["contents"]
     assert [turn["role"] for turn in turns] == ["user", "model", "user", "model"]
     assert [list(part) for part in turns[1]["parts"]] == [["text"], ["functionCall"]]
+
+
+@pytest.mark.parametrize(("arguments", "args"), [('{"x": NaN}', {"x": None}), (r'{"x": "\ud83d"}', {"x": "\ufffd"})])
+def test_odd_arguments_end_no_conversation(arguments: str, args: Any) -> None:
+    """They were passed on to the client, so they come back, whoever is next."""
+    call = Message("assistant", (ToolCall(id="x", name="f", arguments=arguments),))
+    result = Message("tool", (ToolResult(call_id="x"),))
+    assert chat(HI, call, result)["contents"][1]["parts"][0]["functionCall"]["args"] == args
+    wire = encoded(Anthropic(), ChatRequest(model="m", messages=(HI, call, result)), stream=False)
+    assert json.loads(wire.body)["messages"][1]["content"][0]["input"] == args
 
 
 def test_a_schema_as_a_result_is_text() -> None:

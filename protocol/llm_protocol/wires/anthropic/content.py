@@ -85,14 +85,24 @@ def encode_tool_call(call: ToolCall, where: str) -> JsonObject:
     except (ValueError, msgspec.DecodeError):
         message = f"the arguments of tool call {call.name!r} are not a JSON object, which Anthropic demands"
         raise unsupported(f"{where}.arguments", message) from None
-    value = msgspec.Raw(call.arguments.strip().encode("utf-8", "replace")) if given else {}
+    value = _as_written(call.arguments) if given else None
     return {
         "type": "tool_use",
         "id": safe_id(call.id),
         "name": call.name,
-        "input": value,
+        "input": given if value is None else value,
         **own_fields(call.extra, NAME),
     }
+
+
+def _as_written(arguments: str) -> msgspec.Raw | None:
+    """The text of ``arguments``; ``None`` if they are JSON for a tolerant reader only."""
+    text = arguments.strip().encode("utf-8", "replace")
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return None
+    return msgspec.Raw(text)
 
 
 def safe_id(call_id: str) -> str:
