@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from llm_protocol.content import Message, ToolCall, ToolResult
 from llm_protocol.dialect import ClientDialect
 from llm_protocol.errors import UnsupportedError
+from llm_protocol.parameters.conversation import fit_messages
+from llm_protocol.parameters.targets import TARGETS
 from llm_protocol.requests import AnyRequest
 from llm_protocol.vendor_profile import OPENAI
 from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
@@ -75,6 +78,25 @@ def test_it_is_left_out_and_told(request_: AnyRequest, own: str, mark: str, targ
     assert "go on" in sent
     assert (mark in sent) is (target == own)
     assert told == (set() if target == own else {"left_out"})
+
+
+@pytest.mark.parametrize("target", ["anthropic", "openai", "responses"])
+def test_calls_of_two_turns_with_one_id_are_told_apart(target: str) -> None:
+    """Some servers number the calls of every response from 0. Anthropic demands that "ids must be unique"."""
+
+    def turn(*texts: str) -> tuple[Message, Message]:
+        call = ToolCall(id="call_0", name="f")
+        return Message("assistant", (call,) * len(texts)), Message("tool", tuple(map(call.result, texts)))
+
+    other = ToolCall(id="call_0_2", name="f")
+    taken = Message("assistant", (other,)), Message("tool", (other.result(""),))
+    messages = (Message.of("user", "hi"), *turn("1"), *taken, *turn("2", "3"), Message.of("user", "go on"))
+    fitted = fit_messages(messages, TARGETS[target], {}).messages
+    called = [part.id for message in fitted for part in message.content if isinstance(part, ToolCall)]
+    answered = [part.call_id for message in fitted for part in message.content if isinstance(part, ToolResult)]
+    texts = [part.text for message in fitted for part in message.content if isinstance(part, ToolResult)]
+    assert called == answered == ["call_0", "call_0_2", "call_0_3", "call_0_4"]
+    assert texts == ["1", "", "2", "3"]
 
 
 @pytest.mark.parametrize("target", [name for name in CLIENTS if name != "responses"])

@@ -44,6 +44,8 @@ def fit_messages(
     adjusted: list[Adjustment] = []
     if not is_in_order(messages):
         messages = in_order(messages)
+    if limits.call_id is not None:
+        messages = _with_own_ids(messages)
     if names or limits.call_id is not None:
         messages = _renamed(messages, limits, names)
     if limits.speaker is not None:
@@ -163,6 +165,43 @@ def _renamed(messages: tuple[Message, ...], limits: FormLimits, names: Mapping[s
         else message
         for message in messages
     )
+
+
+def _with_own_ids(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages, in which each call has an id of its own: some servers number the calls of every response from 0. A
+    result belongs to the latest call with its id; of several calls in one turn, to the first without one.
+    """
+    given = [part.id for message in messages for part in message.content if isinstance(part, ToolCall)]
+    if len(set(given)) == len(given):
+        return messages
+    taken = set(given)
+    seen: set[str] = set()
+    open_ids: dict[str, list[str]] = {}
+
+    def own(part: Part) -> Part:
+        match part:
+            case ToolCall(id=id_):
+                new, number = id_, 2
+                while new in seen or (new != id_ and new in taken):
+                    new, number = f"{id_}_{number}", number + 1
+                seen.add(new)
+                open_ids.setdefault(id_, []).append(new)
+                return msgspec.structs.replace(part, id=new)
+            case ToolResult(call_id=id_) if len(open_ids.get(id_, ())) > 1:
+                return msgspec.structs.replace(part, call_id=open_ids[id_].pop(0))
+            case ToolResult(call_id=id_) if id_ in open_ids:
+                return msgspec.structs.replace(part, call_id=open_ids[id_][0])
+            case _:
+                return part
+
+    found: list[Message] = []
+    for message in messages:
+        if message.role == "assistant":
+            for part in message.content:
+                if isinstance(part, ToolCall):
+                    open_ids.pop(part.id, None)
+        found.append(msgspec.structs.replace(message, content=tuple(map(own, message.content))))
+    return tuple(found)
 
 
 def _call_ids(messages: Sequence[Message]) -> Iterator[str]:
