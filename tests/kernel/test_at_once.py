@@ -127,6 +127,17 @@ async def test_a_message_of_a_handler_to_its_own_actor_waits(autojump_clock: Moc
         assert actor.seen == [7, -7]
 
 
+async def test_a_message_of_a_queued_messages_handler_to_its_own_actor_waits_too(autojump_clock: MockClock) -> None:
+    actor = Adder([])
+    spec = ChildSpec("adder", lambda _: actor)
+    root = Supervisor([spec])
+    actor.me = root.ref(spec)
+    actor.me.cast(Note(7))  # nobody runs yet
+    async with running(root):
+        await wait_all_tasks_blocked()
+        assert actor.seen == [7, -7]
+
+
 async def test_a_crash_at_once_costs_the_message_and_restarts_the_actor(autojump_clock: MockClock) -> None:
     seen: list[int] = []
     spec = ChildSpec("adder", lambda _: Adder(seen))

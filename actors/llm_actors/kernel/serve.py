@@ -55,22 +55,23 @@ async def serve_at_once(inbox: Inbox[M], handle: Callable[[Delivery[M]], None]) 
     context, is_busy = copy_context(), False
 
     def attend(delivery: Delivery[M]) -> None:
-        handle(delivery)
-        _conclude(inbox, delivery, expired=False)
+        nonlocal is_busy
+        is_busy = True
+        try:
+            handle(delivery)
+            _conclude(inbox, delivery, expired=False)
+        finally:
+            is_busy = False
 
     def take(delivery: Delivery[M]) -> bool:
-        nonlocal is_busy
         if is_busy:  # the handler has sent a message to its own actor
             return False
         if inbox.mailbox.admit(delivery):
-            is_busy = True
             try:
                 context.run(attend, delivery)
             except Exception as exc:
                 _failed(inbox, delivery, exc)
                 inbox.crash_with(exc)
-            finally:
-                is_busy = False
         return True
 
     inbox.take_at_once(take)
