@@ -252,3 +252,30 @@ async def test_an_added_child_is_there_after_a_restart_of_its_supervisor(autojum
         crash.set()
         await trio.sleep(1)
         assert sorted(each.name for each in family.nodes()) == ["added", "crashes"]
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+async def test_a_child_that_is_stopped_during_its_restart_has_not_failed(
+    strategy: Strategy, autojump_clock: MockClock
+) -> None:
+    """One failure is allowed, and there was one: the crash before the restart."""
+    starts, crash = 0, trio.Event()
+
+    async def slow(task_status: trio.TaskStatus[None]) -> None:
+        nonlocal starts
+        starts += 1
+        await trio.sleep(0 if starts == 1 else 5)
+        task_status.started()
+        await crash.wait()
+        raise ValueError
+
+    specs = [member("a"), task_child("b", slow, restart=Restart.PERMANENT)]
+    root = Supervisor(specs, strategy=strategy, intensity=Intensity(1, 30.0), backoff=NO_WAIT)
+    async with running(root):
+        crash.set()
+        await trio.sleep(1)
+        await root.remove_child("b")
+        await trio.sleep(1)
+        assert await root.ref("a").call(Ask()) == 1
+        assert root.statistics().children == 1
+    assert starts == 2

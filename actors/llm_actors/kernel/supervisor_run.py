@@ -148,11 +148,23 @@ class SupervisorRun:
         try:
             for child in tuple(self._children.values()):
                 await self._give_way_to_stop()
-                await self.start(child)
+                await self._start_unless_leaving(child)
         except StartFailed as exc:
             if not self._policy.park:
                 raise
             await self._park(exc)
+
+    async def _start_unless_leaving(self, child: ChildState) -> bool:
+        """Start one child, and return whether it is up. One that is stopped on request during its start does not fail.
+        Raises as `start`.
+        """
+        try:
+            await self.start(child)
+        except StartFailed:
+            if not child.leaving:
+                raise
+            return False
+        return True
 
     # The loop
 
@@ -235,7 +247,8 @@ class SupervisorRun:
                 continue
             await self._give_way_to_stop()
             try:
-                await self.start(child)
+                if not await self._start_unless_leaving(child):
+                    continue
             except StartFailed as exc:
                 await self._failed(child, exc)
                 return
