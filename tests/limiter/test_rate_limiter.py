@@ -8,7 +8,7 @@ from math import inf
 import pytest
 
 from llm_actors.limiter.callers import MAX_CALLERS
-from llm_actors.limiter.fair_queue import PRIORITY_TURNS
+from llm_actors.limiter.fair_queue import PRIORITY_TURNS, QueuedRequest
 from llm_actors.limiter.waiting import MAX_WAITING_PER_CALLER
 from llm_actors.limiter.window import KEEP_SECONDS
 from llm_protocol.dialect import RateLimits
@@ -618,3 +618,40 @@ def test_a_request_waits_for_its_callers_limits_or_for_the_providers() -> None:
     after = world.rate_limiter.statistics(world.now)
     assert (after.providers["a"].waiting, after.callers["small"].waiting) == (1, 1)
     assert after.waiting == 2
+
+
+# A grant that is taken back
+
+
+@pytest.mark.parametrize("room", [False, True])
+def test_a_grant_that_was_taken_back_and_refused_is_not_granted_later(
+    room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited at both, and is behind another one at b when a takes it; another process had used up a."""
+    world = LimiterWorld({"a": ONE, "b": ONE})
+    at_a, at_b = world.ask("a"), world.ask("b")
+    first = world.ask("b")
+    waiter = QueuedRequest(100, ("a", "b"), 1, deadline=inf, lease_s=900.0)
+    world.rate_limiter.reserve(waiter, world.now)
+    world.end(at_a)
+    assert world.granted[100] == "a"
+    last = world.ask("b")
+    monkeypatch.setattr("llm_actors.limiter.waiting.MAX_WAITING", 8 if room else 2)
+    world.rate_limiter.account("a").defer(60.0, world.now)
+    world.rate_limiter.postpone(waiter, 60.0, "provider", world.now)
+    world.look()
+    assert (100 in world.refused) is not room
+    if room:
+        assert world.rate_limiter.statistics(world.now).providers["b"].waiting == 3
+    for each in (at_b, 100, first, last):
+        world.end(each)
+    statistics = world.rate_limiter.statistics(world.now)
+    assert (statistics.leases, statistics.waiting) == (0, 0)
+
+
+def test_a_caller_that_hardly_waits_for_its_limits_may_wait_for_a_provider_without_polling() -> None:
+    world = LimiterWorld({"a": ONE}, {"me": Limits(requests_per_minute=600, wait_s=0.001)})
+    world.ask("a")
+    waits = world.ask("a", caller="me")
+    assert world.wait(10) < 1000
+    assert waits not in world.refused

@@ -240,8 +240,9 @@ class FairQueue:
         return (queue.head() for queue in self._queues.values())
 
     def waiters(self) -> Iterator[QueuedRequest]:
-        """Return all requests, in no particular order."""
-        return (entry[2] for queue in self._queues.values() for entry in queue.heap if entry[2].waiting)
+        """Return all requests, in no particular order. One that was added again may have its former entry, too."""
+        waiting = (entry[2] for queue in self._queues.values() for entry in queue.heap if entry[2].waiting)
+        return iter(dict.fromkeys(waiting))
 
     def ahead_of(self, waiter: QueuedRequest) -> Ahead:
         """Estimate what goes before ``waiter``, which must be the newest request, if no other one arrives."""

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 MAX_LEASES = 65_536
 """The most open reservations."""
 
+LEAST_LOOK_SECONDS = 0.05
+"""The shortest time until it is checked again whether a request waits for its caller's limits. A caller's ``wait_s``
+may be shorter, and would make the limiter poll.
+"""
+
 HOLD_JITTER_SECONDS = 0.5
 """A pause is extended by up to this many seconds at random, so that several processes do not resume together."""
 
@@ -162,7 +167,6 @@ class RateLimiter:
         lease = self._take_back(waiter, now)
         if self._refuse_if_held(waiter, now):
             return
-        waiter.waiting = True
         until = min(waiter.deadline, waiter.caller_until if owner == "caller" else waiter.until)
         # Token limits charge estimates. Some tokens may be returned earlier, so then the wait is not certain.
         is_certain = len(waiter.names) == 1 and all(each.tokens is None for each in lease.accounts)
@@ -373,7 +377,7 @@ class RateLimiter:
             at = min(max(turn) if owner == "provider" else turn.caller_at for turn in turns)
             self._refuse(too_late(waiter, owner, at, now))
         elif caller is not None:
-            self._waiting.look_again(waiter, now + caller.account.wait_s)
+            self._waiting.look_again(waiter, now + max(caller.account.wait_s, LEAST_LOOK_SECONDS))
 
     def _refuse_full(self, waiter: QueuedRequest, why: str, owner: LimitOwner) -> None:
         self._refuse(LimitRefused(waiter.number, FailureKind.QUEUE_FULL, why, LEAST_RETRY_SECONDS, owner))

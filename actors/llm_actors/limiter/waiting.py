@@ -69,6 +69,7 @@ class WaitingRequests:
 
     def add(self, waiter: QueuedRequest, *, first: bool) -> None:
         """Add a request to all its queues. ``first``: before the others of its caller."""
+        waiter.waiting = True  # it is not while it is granted, and may be refused instead of being queued again
         self._waiting[waiter.number] = waiter
         self._of_caller[waiter.caller] += 1
         if waiter.limited is not None:
