@@ -340,6 +340,18 @@ async def test_a_lease_outlives_its_holders_deadline(autojump_clock: MockClock) 
         assert (await statistics(ref)).providers["a"].in_flight == 1
 
 
+async def test_a_lease_outlives_its_holders_deadline_however_early_it_must_be_granted(
+    autojump_clock: MockClock,
+) -> None:
+    async with limiter({"a": ONE}) as ref:
+        with trio.move_on_after(2 * LEASE_SECONDS):
+            begin_by = trio.current_time() + 10
+            with await reserve(ref, ("a",), tokens=1, deadline=begin_by):
+                await trio.sleep(LEASE_SECONDS + 2 * LEASE_GRACE)
+                assert (await statistics(ref)).leases == 1
+        await assert_at_rest(ref)
+
+
 async def test_a_restart_remembers_what_was_used(autojump_clock: MockClock) -> None:
     """The window is handed over."""
     async with limiter({"a": Limits(requests_per_minute=20, burst=1.0)}, faults={41: Crash()}) as ref:

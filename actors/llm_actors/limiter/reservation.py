@@ -184,7 +184,8 @@ async def _reserve(
     spend: SpendAsk | None,
     deadline: float,
 ) -> Reservation:
-    now, until = trio.current_time(), min(deadline, trio.current_effective_deadline())
+    # ``deadline`` limits the wait alone: the request may take until the end of its scope.
+    now, until = trio.current_time(), trio.current_effective_deadline()
     lease_s = LEASE_SECONDS if until == inf else max(LEASE_SECONDS, until - now + LEASE_GRACE)
     number = next(_numbers)
     names = names if models else tuple(dict.fromkeys(names))
