@@ -10,7 +10,18 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llm_actors.kernel import Backoff, ChildStatus, Intensity, NotRunning, Parked, Supervisor, running
+from llm_actors.kernel import (
+    ActorMessage,
+    Backoff,
+    ChildSpec,
+    ChildStatus,
+    Inbox,
+    Intensity,
+    NotRunning,
+    Parked,
+    Supervisor,
+    running,
+)
 from support.actors import NO_WAIT, Ask, CrashCast, Journal, flaky, member
 
 ONCE = Intensity(1, 30.0)
@@ -147,3 +158,36 @@ async def test_a_parked_tree_stops_at_once(autojump_clock: MockClock) -> None:
     async with running(parking([], starts=False)) as provider:
         assert provider.statistics().parked
     assert trio.current_time() == 0.0
+
+
+class Stuck:
+    """Ignores its stop and its cancellation for ``seconds``, and crashes then."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    async def run(self, inbox: Inbox[ActorMessage], *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(self._seconds)
+            raise ValueError
+
+
+async def test_a_child_that_crashes_long_after_it_was_parked_is_no_failure_of_its_supervisor(
+    autojump_clock: MockClock,
+) -> None:
+    starts = [Stuck(50.0), Stuck(0.0)]
+    stuck: ChildSpec[ActorMessage] = ChildSpec("stuck", lambda _: starts.pop(0), shutdown=1.0)
+    specs = [flaky("a", [], lambda: True), stuck]
+    provider = Supervisor(specs, name="provider", intensity=ONCE, backoff=NO_WAIT, park=True, draw=lambda: 1.0)
+    root = Supervisor([provider.as_child()])
+    async with running(root):
+        ref = provider.ref("a")
+        ref.cast(CrashCast())
+        ref.cast(CrashCast())
+        await trio.sleep(150)
+        assert root.statistics().restarts == 0
+        assert await ref.call(Ask()) == 1

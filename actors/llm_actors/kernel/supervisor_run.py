@@ -197,8 +197,9 @@ class SupervisorRun:
         if child.incarnation is not incarnation:
             return  # stopped by us, or together with a sibling
         child.incarnation = None
-        if incarnation.reason in {EndReason.STOPPED, EndReason.KILLED} and not child.leaving:
-            return  # it ended long after it was cancelled; the code that cancelled it starts it again
+        was_cancelled = self.parked or incarnation.reason in {EndReason.STOPPED, EndReason.KILLED}
+        if was_cancelled and not child.leaving:
+            return  # it ended long after that; the code that cancelled it starts it again
         crashed = incarnation.reason is EndReason.CRASHED
         if not child.leaving and wants_restart(child.spec.restart, crashed=crashed):
             await self._failed(child, incarnation.error or NotRunning(child.path, "ended, and it is permanent"))
