@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
-from llm_protocol.policy import Attempts, AttemptsPatch, TimeoutsPatch
+from llm_actors.limiter import reserve
+from llm_protocol.failures import FailureKind
+from llm_protocol.policy import Attempts, AttemptsPatch, Limits, TimeoutsPatch
 from support.attempts import ANSWER, Asked, World, answer, answering, status, world
 
 
@@ -125,3 +128,26 @@ async def test_when_all_leave_the_last_is_told_what_it_took(autojump_clock: Mock
 
     assert [one.response.cost for one in left] == [0.0, 0.0, total]
     assert total > 0
+
+
+@pytest.mark.parametrize("cache", ["off", "read"])
+async def test_who_is_told_that_there_is_no_time_left_is_told_so_once(autojump_clock: MockClock, cache: str) -> None:
+    """An answer takes two seconds, so after eight of ten it is too late to begin; nobody else had another deadline."""
+    limits = Limits(max_concurrency=1)
+    async with world(a=[answering(late=2.0)], limits=limits) as w:
+        for at in range(10):
+            await w.ask(stream=False, prompt=f"{at}?")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold, w)
+            await trio.testing.wait_all_tasks_blocked()
+            asked = await w.ask(stream=False, prompt="Now?", deadline_s=10.0, cache=cache)
+            nursery.cancel_scope.cancel()
+
+    assert asked.failure is not None
+    assert asked.failure.kind is FailureKind.DEADLINE
+    assert asked.took < 9.0
+
+
+async def hold(w: World) -> None:
+    with await reserve(w.tree.services.limiter, ("a",), tokens=1):
+        await trio.sleep_forever()

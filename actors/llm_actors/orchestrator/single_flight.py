@@ -139,13 +139,13 @@ class SingleFlight:
             return
         shared = _key(key, mode, run, routed)
         for is_last in (False, True):
-            flight, missed = self._join(run, shared, mode, routed, setup)
+            flight, missed, is_own = self._join(run, shared, mode, routed, setup)
             try:
                 end = await _follow(run, flight.run)
             except trio.Cancelled:
                 flight.leave(run)
                 raise
-            if is_last or not _may_ask_again(run, end, missed):
+            if is_last or is_own or not _may_ask_again(run, end, missed):
                 flight.close(run, end)
                 return
 
@@ -156,12 +156,13 @@ class SingleFlight:
 
     def _join(
         self, run: Run, shared: _Key, mode: CacheMode, routed: ResolvedRoute, setup: Setup
-    ) -> tuple[_Flight, int]:
-        """Return the flight that ``run`` shares, new if there is none, and the number of its attempts that have
-        failed so far.
+    ) -> tuple[_Flight, int, bool]:
+        """Return the flight that ``run`` shares, the number of its attempts that have failed so far, and whether the
+        flight is new, because there was none.
         """
         flight = self._flying.get(shared)
-        if flight is None or flight.run.scope.cancel_called:  # abandoned or too late, it accepts no more followers
+        is_new = flight is None or flight.run.scope.cancel_called  # abandoned or too late, it takes no more followers
+        if flight is None or is_new:
             shared_run = Run(run.request, stream=run.stream, log_limit_bytes=run.log.limit_bytes)
             flight = self._flying[shared] = _Flight(shared_run, _record(mode, routed), run, setup)
             flight.run.log.on_late = setup.services.metrics.drop_late_event
@@ -170,7 +171,7 @@ class SingleFlight:
             flight.run.scope.deadline = flight.run.started_at + max(DEFAULT_DEADLINE_SECONDS, patience)
             self._nursery.start_soon(self._fly, shared, flight, mode, routed)
         flight.until = max(flight.until, run.scope.deadline)
-        return flight, flight.record.ended
+        return flight, flight.record.ended, is_new
 
     async def _fly(self, shared: _Key, flight: _Flight, mode: CacheMode, routed: ResolvedRoute) -> None:
         run = flight.run
