@@ -128,13 +128,15 @@ async def _passed(services: Services, provider: str, message: PassthroughRequest
         if barred is not None:
             raise error_for(barred)
         slot.use(now)
+        sent = trio.Event()
         passed = PassthroughResponse(failure=Failure(kind=FailureKind.CANCELLED, message="cancelled"))
         try:
-            passed = await send_passthrough(services.providers[provider], message)
+            sending = msgspec.structs.replace(message, on_sent=sent.set)
+            passed = await send_passthrough(services.providers[provider], sending)
         except KernelError as exc:
-            passed = PassthroughResponse(failure=failure_of(exc, provider), unsent=True)
+            passed = PassthroughResponse(failure=failure_of(exc, provider), unsent=not sent.is_set())
         finally:
-            _settle(services, candidate, passed, reservation, began=now)
+            _settle(services, candidate, passed, reservation, began=now, is_sent=sent.is_set())
         return passed
 
 
@@ -164,12 +166,13 @@ def _settle(
     reservation: Reservation | None,
     *,
     began: float,
+    is_sent: bool,
 ) -> None:
     """Report the result to the limiter and the selector. Does not wait."""
     failure = passed.failure
     if reservation is not None and failure is not None:
         retry_after = failure.retry_after if pause_after(failure) else None
-        reservation.refund(failure.kind, retry_after=retry_after, of_model=True, unsent=passed.unsent)
+        reservation.refund(failure.kind, retry_after=retry_after, of_model=True, unsent=passed.unsent or not is_sent)
     elif reservation is not None:
         reservation.settle(None)
     end = Finished(reason=FinishReason.STOP) if failure is None else Failed(failure=failure)
