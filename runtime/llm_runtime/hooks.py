@@ -31,7 +31,9 @@ OBSERVED_EVENTS: Final = 1_024
 """Events that wait for observers. What comes while so many wait is dropped, counted, and told as `EventsDropped`."""
 
 FLUSH_SECONDS: Final = 1.0
-"""How long the end of a runtime's block waits for observers to be told what has happened."""
+"""How long the end of a runtime's block waits for middleware to return, and then for observers to be told what has
+happened.
+"""
 
 MIDDLEWARE_LOG_BYTES: Final = 128 * 1024 * 1024
 """The largest streamed answer that passes through middleware; the run's own limit is usually smaller."""
@@ -121,7 +123,8 @@ class Observers:
         """Pass on the events, until cancelled."""
         while True:
             while self._waiting:
-                await self._pass_on(self._waiting.popleft())
+                await self._pass_on(self._waiting[0])
+                self._waiting.popleft()  # not before: `flush` waits for it
                 if self._dropped and len(self._waiting) < OBSERVED_EVENTS:
                     dropped, self._dropped = self._dropped, 0
                     self._waiting.append(EventsDropped(count=dropped))
@@ -209,12 +212,11 @@ def _ended(run: Run, end: Finished | Failed) -> RunEvent:
 class Hooks:
     """The observers and the middleware of one runtime. The first of the middleware is the outermost."""
 
-    def __init__(self, nursery: trio.Nursery, observers: Observers | None, middleware: Sequence[Middleware]) -> None:
-        self._nursery = nursery
+    def __init__(self, streams: trio.Nursery, observers: Observers | None, middleware: Sequence[Middleware]) -> None:
+        """``streams``: where streams pass through the middleware."""
+        self._streams = streams
         self._middleware = tuple(middleware)
         self.observers = observers
-        if self.observers is not None:
-            nursery.start_soon(self.observers.run)
 
     async def submit(self, request: AnyRequest, submit: Submit) -> Run:
         """Submit a request, and observe its run."""
@@ -243,7 +245,7 @@ class Hooks:
         """A run that is fed by the one that is made within the middleware. Returns when that is accepted."""
         outer = Run(request, stream=True, log_limit_bytes=MIDDLEWARE_LOG_BYTES)
         passage = _Passage(outer, submit)
-        self._nursery.start_soon(passage.run, self.around(passage.answer))
+        self._streams.start_soon(passage.run, self.around(passage.answer))
         try:
             await passage.decided.wait()
         except BaseException:
@@ -253,15 +255,13 @@ class Hooks:
             raise passage.refused
         return outer
 
-    async def close(self) -> None:
-        """Pass the remaining events to the observers."""
-        if self.observers is not None:
-            await self.observers.flush()
-
 
 def _around(middleware: Middleware, answer: Next) -> Next:
     async def answered(request: AnyRequest) -> LLMResponse:
-        return await middleware(request, answer)
+        response: object = await middleware(request, answer)
+        if not isinstance(response, LLMResponse):
+            raise TypeError(f"a middleware returned a value of type {type(response).__name__}, and no response")
+        return response
 
     return answered
 
@@ -282,7 +282,7 @@ class _Passage:
         outer = self._outer
         with outer.scope:
             try:
-                response = await answer(outer.request)
+                self._finish(await answer(outer.request))
             except LLMClientError as exc:
                 self._fail(exc, exc.failure, exc.partial)
             except LogLimitExceeded as exc:
@@ -292,8 +292,6 @@ class _Passage:
                 log.error("a middleware failed: %s", exception_site(exc))  # noqa: TRY400
                 words = f"a middleware raised {type(exc).__name__}"
                 self._fail(exc, Failure(kind=FailureKind.INTERNAL, message=words), None)
-            else:
-                self._finish(response)
         outer.close()
         self.decided.set()
 
@@ -341,15 +339,21 @@ async def hooked(
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         active = Observers(observers, ends_attempts=ends_attempts) if observers else None
-        hooks = Hooks(nursery, active, middleware)
+        if active is not None:
+            nursery.start_soon(active.run)
         try:
-            yield hooks
-        except trio.Cancelled:
-            raise
-        except BaseException as exc:  # raised below, where no nursery wraps it
-            error = exc
+            async with trio.open_nursery() as streams:
+                try:
+                    yield Hooks(streams, active, middleware)
+                except trio.Cancelled:
+                    raise
+                except BaseException as exc:  # raised below, where no nursery wraps it
+                    error = exc
+                finally:
+                    streams.cancel_scope.deadline = trio.current_time() + FLUSH_SECONDS
         finally:
-            await hooks.close()
+            if active is not None:
+                await active.flush()
             nursery.cancel_scope.cancel("the runtime is closed")
     if error is not None:
         raise error

@@ -57,7 +57,9 @@ async def open_runtime(
         config = checked_config(config, extensions.names)
     else:
         config = await trio.to_thread.run_sync(_configured, config, vendors, extensions.names)
-    async with Runtime(config, extensions=extensions).running() as runtime, hooked(observers, middleware) as hooks:
+    # The hooks are the outer ones: they are there until the last run has ended.
+    runtime = Runtime(config, extensions=extensions)
+    async with hooked(observers, middleware) as hooks, runtime.running():
         runtime.hook(hooks)
         yield runtime
 
