@@ -193,6 +193,6 @@ def _hooks(
 ) -> _Hooks:
     """Both, so that they are called in this event loop."""
     return {
-        "observers": [observer_here(each, loop) for each in observers],
+        "observers": [observer_here(each, portal, loop) for each in observers],
         "middleware": [middleware_here(each, portal, loop) for each in middleware],
     }

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 import llm_runtime
 from hosts.adapters import HOSTS, REMOTE
 from hosts.conftest import Upstream
-from llm_protocol.errors import BadRequestError, LLMClientError, ModelNotFoundError
+from llm_protocol.errors import BadRequestError, InternalError, LLMClientError, ModelNotFoundError
 from llm_protocol.events import Finished
 from llm_protocol.response import FinishReason
 from llm_runtime import (
@@ -30,6 +33,7 @@ from llm_runtime import (
     RunFinished,
     Text,
     hooks,
+    sync,
 )
 from llm_runtime.hooks import OBSERVED_EVENTS, Observers
 
@@ -196,6 +200,45 @@ def test_what_observers_and_middleware_raise(host: Host, upstream: Upstream) -> 
     host(scenario, upstream.config, middleware=[blocking if is_sync(host) else waiting])
 
 
+@on_every_host
+def test_a_middleware_that_returns_no_response_fails_its_own_call_alone(host: Host, upstream: Upstream) -> None:
+    async def waiting(request: ChatRequest, proceed: Any) -> LLMResponse:
+        response: LLMResponse = await proceed(request)
+        return response if "whole" in response.content else None  # type: ignore[return-value]
+
+    def blocking(request: ChatRequest, proceed: Any) -> LLMResponse:
+        response: LLMResponse = proceed(request)
+        return response if "whole" in response.content else None  # type: ignore[return-value]
+
+    async def scenario(rt: Any) -> None:
+        with pytest.raises(TypeError, match="a middleware returned a value of type NoneType"):
+            await rt.chat("Hi.", model="fake/m")
+        with pytest.raises(InternalError, match="a middleware raised TypeError"):
+            async with rt.stream("Hi.", model="fake/m") as stream:
+                async for _ in stream:
+                    pass
+        async with rt.stream("whole", model="fake/m") as stream:
+            assert "".join([piece async for piece in stream.text()]) == "You said: whole"
+
+    host(scenario, upstream.config, middleware=[blocking if is_sync(host) else waiting])
+
+
+async def test_the_end_waits_for_the_event_that_is_being_passed_on(autojump_clock: MockClock) -> None:
+    seen: list[Any] = []
+
+    async def slow(event: Any) -> None:
+        await trio.sleep(0.5)
+        seen.append(event)
+
+    event = FirstToken(request_id="r", seconds=0.0)
+    async with hooks.hooked([slow, seen.append], ()) as active:
+        assert active is not None
+        assert active.observers is not None
+        active.observers.tell(event)
+        await trio.testing.wait_all_tasks_blocked()
+    assert seen == [event, event]
+
+
 async def test_observers_that_are_too_slow_lose_events_and_are_told_how_many() -> None:
     seen: list[Any] = []
     observers = Observers([seen.append])
@@ -223,3 +266,65 @@ async def test_an_observer_may_wait_and_hooks_that_are_not_there_cost_no_task(up
     assert isinstance(seen[-1], RunFinished)
     async with hooks.hooked((), ()) as nothing:
         assert nothing is None
+
+
+def test_middleware_in_threads_does_not_wait_for_the_threads_of_the_middleware_around_it(upstream: Upstream) -> None:
+    """As with more concurrent requests than Trio has threads: all are held by the outer ones, which wait."""
+    said: list[str] = []
+    middleware = [Log("outer", said).blocking, Log("inner", said).blocking]
+
+    async def leave_one_thread(_: object) -> None:
+        trio.to_thread.current_default_thread_limiter().total_tokens = 1
+
+    with sync.open_runtime(upstream.config, middleware=middleware) as rt, ThreadPoolExecutor(1) as pool:
+        rt._ask(leave_one_thread)
+        try:
+            assert pool.submit(rt.chat, "Hi.", model="fake/m").result(10).content == "You said: Hi."
+        except BaseException:
+            rt._close(at_once=True)
+            raise
+    assert said[:2] == ["outer in", "inner in"]
+
+
+def test_observers_and_middleware_are_there_while_the_runtime_drains(upstream: Upstream) -> None:
+    events: list[Any] = []
+    has_begun = threading.Event()
+
+    def observe(event: Any) -> None:
+        events.append(event)
+        if isinstance(event, FirstToken):
+            has_begun.set()
+
+    def read(rt: sync.SyncRuntime) -> str:
+        with rt.stream("Hi.", model="fake/slow") as stream:
+            return "".join(stream.text())
+
+    middleware = [Log("it", []).blocking]
+    with ThreadPoolExecutor(1) as pool:
+        with sync.open_runtime(upstream.config, observers=[observe], middleware=middleware) as rt:
+            reading = pool.submit(read, rt)
+            assert has_begun.wait(10)
+        assert reading.result(10).endswith("twelve")
+    assert isinstance(events[-1], RunFinished)
+
+
+@pytest.mark.parametrize(("host", "sleep"), [(HOSTS["trio"], trio.sleep), (HOSTS["asyncio"], asyncio.sleep)])
+def test_an_observer_that_waits_is_told_of_one_event_after_the_other(
+    host: Host, sleep: Callable[[float], Awaitable[None]], upstream: Upstream
+) -> None:
+    seen: list[Any] = []
+    running = [0, 0]
+
+    async def slow(event: Any) -> None:
+        running[0] += 1
+        running[1] = max(running)
+        await sleep(0.01)
+        running[0] -= 1
+        seen.append(type(event))
+
+    async def scenario(rt: Any) -> None:
+        await rt.chat("Hi.", model="fake/m")
+
+    host(scenario, upstream.config, observers=[slow])
+    assert running == [0, 1]
+    assert (seen[0], seen[-1]) == (RunAccepted, RunFinished)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
+from inspect import iscoroutinefunction
 from typing import Any, TypeVar
 
 import trio
@@ -73,8 +74,10 @@ def strategy_here(strategy: StrategyFunction, portal: Portal[Any], loop: HostLoo
     return carry_out
 
 
-def observer_here(observer: Observer, loop: HostLoop) -> Observer:
-    """``observer``, called in the host's event loop."""
+def observer_here(observer: Observer, portal: Portal[Any], loop: HostLoop) -> Observer:
+    """``observer``, called in the host's event loop. A coroutine function is awaited there before the next event."""
+    if iscoroutinefunction(observer):
+        return lambda event: _run_here(lambda: observer(event), portal, loop, copy_context())
     running: set[asyncio.Future[Any]] = set()
 
     def call(event: RunEvent) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any, TypeAlias, TypedDict, TypeVar, cast, final
+from typing import Any, TypeAlias, TypedDict, TypeVar, TypeVarTuple, cast, final
 
 import trio
 
@@ -21,6 +21,7 @@ from llm_runtime.hosts.portal import Portal
 from llm_runtime.hosts.threads import Box
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 SyncMiddleware: TypeAlias = Callable[[AnyRequest, Callable[[AnyRequest], LLMResponse]], LLMResponse]
 """``def middleware(request, next)``, called in a thread of its own; see `llm_runtime.Middleware`."""
@@ -108,14 +109,14 @@ def refuse_async(functions: Iterable[Callable[..., object]], what: str) -> None:
 
 def strategy_in_thread(strategy: SyncStrategy) -> StrategyFunction:
     async def carry_out(team: Team) -> LLMResponse | str:
-        return await trio.to_thread.run_sync(strategy, SyncTeam(team))
+        return await _in_own_thread(strategy, SyncTeam(team))
 
     return carry_out
 
 
 def _in_thread(observer: Observer) -> Observer:
     async def call(event: RunEvent) -> None:
-        await trio.to_thread.run_sync(observer, event)
+        await _in_own_thread(observer, event)
 
     return call
 
@@ -126,6 +127,11 @@ def _blocking(middleware: SyncMiddleware) -> Middleware:
             response: LLMResponse = trio.from_thread.run(proceed, request)
             return response
 
-        return await trio.to_thread.run_sync(middleware, request, answered)
+        return await _in_own_thread(middleware, request, answered)
 
     return around
+
+
+async def _in_own_thread(function: Callable[[*Ts], T], *args: *Ts) -> T:
+    """Not in one of Trio's usual threads, whose number is limited: a function may wait for others that need one."""
+    return await trio.to_thread.run_sync(function, *args, limiter=trio.CapacityLimiter(1))
