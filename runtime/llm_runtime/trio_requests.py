@@ -13,6 +13,7 @@ from llm_actors.run import Judge, Run
 from llm_protocol.requests import AnyRequest, ChatRequest
 from llm_protocol.response import LLMResponse
 from llm_runtime.hooks import Hooks
+from llm_runtime.hosts.tool_threads import MOST_THREADS
 from llm_runtime.requesting import RequestMethods
 from llm_runtime.stream import ResponseStream, outcome
 from llm_runtime.tools import FunctionTool, ToolTooSlow
@@ -67,7 +68,10 @@ class TrioRequests(RequestMethods[ResponseStream]):
         with trio.move_on_after(seconds):
             if function.is_async:
                 return await function(**arguments)
-            return await trio.to_thread.run_sync(partial(function, **arguments), abandon_on_cancel=True)
+            call, name = partial(function, **arguments), f"llm-runtime tool {function.tool.name}"
+            return await trio.to_thread.run_sync(
+                call, thread_name=name, abandon_on_cancel=True, limiter=_tool_threads()
+            )
         raise ToolTooSlow
 
     async def _run_all(self, jobs: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
@@ -89,3 +93,16 @@ class TrioRequests(RequestMethods[ResponseStream]):
         if errors:
             raise errors[0]
         return [results[place] for place in range(len(jobs))]
+
+
+_threads: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("threads for tools")
+
+
+def _tool_threads() -> trio.CapacityLimiter:
+    """Not Trio's own limit: tools that hang would keep certificates and keys from being read."""
+    try:
+        return _threads.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(MOST_THREADS)
+        _threads.set(limiter)
+        return limiter

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -123,3 +125,43 @@ def test_a_cancelled_loop_cancels_its_tools(host: Host, sleep: Sleep, upstream: 
         assert ended == ["Oslo"]
 
     host(scenario, upstream.config)
+
+
+@both
+def test_tools_that_hang_take_no_threads_of_the_program(host: Host, sleep: Sleep, upstream: Upstream) -> None:
+    """Trio's own threads read certificates and keys; asyncio's resolve names, and the interpreter's end waits for
+    them.
+    """
+    may_end = threading.Event()
+
+    def weather(city: str) -> str:
+        may_end.wait(60)
+        return city
+
+    async def scenario(rt: Any) -> None:
+        if host is on_trio:
+            trio.to_thread.current_default_thread_limiter().total_tokens = 1
+        else:
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        run = await rt.run_tools("The weather?", model="fake/m", tools=[weather], tool_deadline_s=0.1)
+        assert run.messages[2].content[0].text == "The tool took longer than 0.1 s and was stopped."
+        if host is on_trio:
+            with trio.fail_after(5):
+                assert await trio.to_thread.run_sync(lambda: "free") == "free"
+        else:
+            async with asyncio.timeout(5):
+                assert await asyncio.to_thread(lambda: "free") == "free"
+
+    def all_may_end() -> None:
+        may_end.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("llm-runtime tool"):
+                thread.join(10)
+
+    timer = threading.Timer(30, may_end.set)  # not even then
+    timer.start()
+    try:
+        host(scenario, upstream.config)
+    finally:
+        timer.cancel()
+        all_may_end()

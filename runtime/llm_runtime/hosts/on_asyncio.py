@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
@@ -16,6 +20,7 @@ from llm_runtime.hosts.asyncio_functions import judge_here
 from llm_runtime.hosts.asyncio_loop import AsyncioCall, HostLoop
 from llm_runtime.hosts.portal import Portal
 from llm_runtime.hosts.stream import HostStream
+from llm_runtime.hosts.tool_threads import MOST_THREADS
 from llm_runtime.requesting import RequestMethods
 from llm_runtime.stream import Partials, TextPieces, wanted
 from llm_runtime.tools import FunctionTool, ToolTooSlow
@@ -101,6 +106,7 @@ class AsyncioRequests(RequestMethods[AsyncioStream]):
     def __init__(self, portal: Portal[Any], loop: HostLoop) -> None:
         self._portal = portal
         self._loop = loop
+        self._tool_threads = asyncio.Semaphore(MOST_THREADS)
 
     async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
         """The complete response to ``request``. Raises `LLMClientError`."""
@@ -138,7 +144,7 @@ class AsyncioRequests(RequestMethods[AsyncioStream]):
         return stream.response
 
     async def _run_tool(self, function: FunctionTool[..., Any], arguments: dict[str, Any], seconds: float) -> object:
-        running = function(**arguments) if function.is_async else asyncio.to_thread(function, **arguments)
+        running = function(**arguments) if function.is_async else self._in_thread(function, arguments)
         bound = asyncio.timeout(seconds)
         try:
             async with bound:
@@ -147,6 +153,36 @@ class AsyncioRequests(RequestMethods[AsyncioStream]):
             if not bound.expired():
                 raise  # an exception of the tool itself
             raise ToolTooSlow from None
+
+    async def _in_thread(self, function: FunctionTool[..., Any], arguments: dict[str, Any]) -> object:
+        """Not a thread of the loop's executor: the program needs those, and its end waits for them."""
+        await self._tool_threads.acquire()
+        ended: asyncio.Future[tuple[object, BaseException | None]] = self._loop.loop.create_future()
+        call = partial(copy_context().run, function, **arguments)
+
+        def end(result: object, error: BaseException | None) -> None:
+            self._tool_threads.release()
+            if not ended.done():
+                ended.set_result((result, error))
+
+        def run() -> None:
+            result, error = None, None
+            try:
+                result = call()
+            except BaseException as exc:  # raised in the task that waits
+                error = exc
+            with suppress(RuntimeError):  # the loop is closed, so nothing waits
+                self._loop.loop.call_soon_threadsafe(end, result, error)
+
+        try:
+            threading.Thread(target=run, name=f"llm-runtime tool {function.tool.name}", daemon=True).start()
+        except BaseException:
+            self._tool_threads.release()
+            raise
+        result, error = await ended
+        if error is not None:
+            raise error
+        return result
 
     async def _run_all(self, jobs: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
         room = asyncio.Semaphore(limit)

@@ -15,7 +15,9 @@ from llm_protocol.content import ToolResult
 from llm_runtime.tools import FunctionTool, ToolLoop, ToolTooSlow
 
 MOST_THREADS: Final = 40
-"""Threads of tools in the process, with those that were left behind: as many as Trio has for its `to_thread`."""
+"""Threads of tools, with those that were left behind: as many as Trio has for its `to_thread`. In one event loop; of
+all runtimes without one together.
+"""
 
 _room = threading.BoundedSemaphore(MOST_THREADS)
 
