@@ -12,10 +12,16 @@ import trio
 import llm_runtime
 from hosts.adapters import DAEMONS, KEY
 from hosts.conftest import Upstream
+from llm_actors.run import Run
 from llm_protocol.errors import AuthenticationError, BadRequestError, NetworkError
 from llm_protocol.events import TextDelta
-from llm_runtime import LLMClientError, RemoteRuntime, ResponseStream
+from llm_runtime import ChatRequest, LLMClientError, Message, RemoteRuntime, ResponseStream
 from llm_runtime.remote import link
+from llm_runtime.remote.address import Address
+from llm_runtime.remote.connection import Connection
+from llm_runtime.remote.remote_run import RemoteRun, RemoteState
+from llm_runtime.server.client_events import encode_refusal
+from llm_runtime.server.http_error import HttpError
 
 SLOW = "one two three four five six seven eight nine ten eleven twelve"
 
@@ -259,3 +265,16 @@ async def test_what_a_daemon_must_not_be_told_is_not_believed(upstream: Upstream
         assert response.content == "You said: Hi."
         assert "somebody" not in callers
         assert callers["tests"].requests > 0
+
+
+async def test_a_connection_whose_lifetime_is_over_is_asked_for_nothing_new() -> None:
+    """Its last responses may take minutes, in which it would refuse each request again."""
+    connection = Connection(Address("http://127.0.0.1:1", None, None), 2, lambda: False)
+    connection._takes_new = True
+    run = Run(ChatRequest(messages=(Message.of("user", "Hi."),)), stream=True)
+    entry = RemoteRun(run, b"{}")
+    connection.create(entry)
+    over = HttpError(400, "websocket_connection_limit_reached", "It is over.")
+    connection._take(encode_refusal(over, "0", entry.id).decode())
+    assert entry.state is RemoteState.REFUSED
+    assert not connection.can_take

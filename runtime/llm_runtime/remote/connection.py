@@ -57,6 +57,9 @@ RECEIVE_BYTES: Final = 64 * 1024
 MESSAGES_AHEAD: Final = 16
 """The most messages that were received and not processed yet."""
 
+LIFETIME_OVER: Final = "websocket_connection_limit_reached"
+"""The error code of the daemon for a request over a connection that takes nothing new. Its last responses go on."""
+
 _BREAKS: Final = (OSError, HandshakeError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError)
 """The exceptions that a network or a peer can cause."""
 
@@ -251,9 +254,9 @@ class Connection:
     def _take(self, message: str | bytes) -> None:
         frame = decode_frame(message)
         if isinstance(frame, Refused):
-            if frame.event_id is None:
+            if frame.event_id is None or frame.code == LIFETIME_OVER:
                 self._takes_new = False  # regularly: its lifetime is over, or the daemon shuts down
-            elif (entry := self._entries.get(frame.event_id)) is not None:
+            if frame.event_id is not None and (entry := self._entries.get(frame.event_id)) is not None:
                 self._leave(entry)
                 entry.refuse(frame)
             return

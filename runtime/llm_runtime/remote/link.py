@@ -19,7 +19,7 @@ from llm_protocol.events import Failed
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.native import RESUME_SECONDS
 from llm_runtime.remote.address import Address
-from llm_runtime.remote.connection import CLOSE_SECONDS, Connection
+from llm_runtime.remote.connection import CLOSE_SECONDS, LIFETIME_OVER, Connection
 from llm_runtime.remote.remote_run import RemoteRun, RemoteState
 
 MOST_CONNECTIONS: Final = 64
@@ -32,8 +32,8 @@ MOST_PAUSE_SECONDS: Final = 1.0
 TIMES_SENT: Final = 3
 """How often a request is sent that the daemon has not received."""
 
-_UNKNOWN, _FULL = "response_not_found", "websocket_connection_limit_reached"
-"""Error codes of the server: there is no such response; this connection accepts nothing new."""
+_UNKNOWN = "response_not_found"
+"""The error code of the daemon: there is no such response."""
 
 
 @final
@@ -111,7 +111,7 @@ class Link:
             elif entry.state is RemoteState.REFUSED:
                 if entry.refused_code == _UNKNOWN and is_known and not entry.was_accepted and created < TIMES_SENT:
                     is_known = False  # the request was lost with the connection
-                elif entry.refused_code != _FULL:
+                elif entry.refused_code != LIFETIME_OVER:
                     break
         if entry.refused_code == _UNKNOWN and is_known:
             words = "the connection to the daemon broke, and the daemon no longer has the response"
