@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Never
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -269,7 +271,7 @@ async def test_a_child_that_is_stopped_during_its_restart_has_not_failed(
         await crash.wait()
         raise ValueError
 
-    specs = [member("a"), task_child("b", slow, restart=Restart.PERMANENT)]
+    specs: list[ChildSpec[Never]] = [member("a"), task_child("b", slow, restart=Restart.PERMANENT)]
     root = Supervisor(specs, strategy=strategy, intensity=Intensity(1, 30.0), backoff=NO_WAIT)
     async with running(root):
         crash.set()

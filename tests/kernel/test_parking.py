@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from itertools import pairwise
+from typing import Never
 
 import pytest
 import trio
@@ -181,7 +182,7 @@ async def test_a_child_that_crashes_long_after_it_was_parked_is_no_failure_of_it
 ) -> None:
     starts = [Stuck(50.0), Stuck(0.0)]
     stuck: ChildSpec[ActorMessage] = ChildSpec("stuck", lambda _: starts.pop(0), shutdown=1.0)
-    specs = [flaky("a", [], lambda: True), stuck]
+    specs: list[ChildSpec[Never]] = [flaky("a", [], lambda: True), stuck]
     provider = Supervisor(specs, name="provider", intensity=ONCE, backoff=NO_WAIT, park=True, draw=lambda: 1.0)
     root = Supervisor([provider.as_child()])
     async with running(root):
