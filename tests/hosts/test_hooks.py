@@ -272,7 +272,7 @@ async def test_an_observer_may_wait_and_hooks_that_are_not_there_cost_no_task(up
 def test_middleware_in_threads_does_not_wait_for_the_threads_of_the_middleware_around_it(upstream: Upstream) -> None:
     """As with more concurrent requests than Trio has threads: all are held by the outer ones, which wait."""
     said: list[str] = []
-    middleware = [Log("outer", said).blocking, Log("inner", said).blocking]
+    middleware: list[Any] = [Log("outer", said).blocking, Log("inner", said).blocking]
 
     async def leave_one_thread(_: object) -> None:
         trio.to_thread.current_default_thread_limiter().total_tokens = 1
@@ -300,7 +300,7 @@ def test_observers_and_middleware_are_there_while_the_runtime_drains(upstream: U
         with rt.stream("Hi.", model="fake/slow") as stream:
             return "".join(stream.text())
 
-    middleware = [Log("it", []).blocking]
+    middleware: list[Any] = [Log("it", []).blocking]
     with ThreadPoolExecutor(1) as pool:
         with sync.open_runtime(upstream.config, observers=[observe], middleware=middleware) as rt:
             reading = pool.submit(read, rt)
