@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from contextvars import copy_context
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, final
@@ -20,7 +18,7 @@ from llm_runtime.hosts.asyncio_functions import judge_here
 from llm_runtime.hosts.asyncio_loop import AsyncioCall, HostLoop
 from llm_runtime.hosts.portal import Portal
 from llm_runtime.hosts.stream import HostStream
-from llm_runtime.hosts.tool_threads import MOST_THREADS
+from llm_runtime.hosts.tool_threads import MOST_THREADS, start_thread
 from llm_runtime.requesting import RequestMethods
 from llm_runtime.stream import Partials, TextPieces, wanted
 from llm_runtime.tools import FunctionTool, ToolTooSlow
@@ -158,24 +156,18 @@ class AsyncioRequests(RequestMethods[AsyncioStream]):
         """Not a thread of the loop's executor: the program needs those, and its end waits for them."""
         await self._tool_threads.acquire()
         ended: asyncio.Future[tuple[object, BaseException | None]] = self._loop.loop.create_future()
-        call = partial(copy_context().run, function, **arguments)
 
         def end(result: object, error: BaseException | None) -> None:
             self._tool_threads.release()
             if not ended.done():
                 ended.set_result((result, error))
 
-        def run() -> None:
-            result, error = None, None
-            try:
-                result = call()
-            except BaseException as exc:  # raised in the task that waits
-                error = exc
+        def end_there(result: object, error: BaseException | None) -> None:
             with suppress(RuntimeError):  # the loop is closed, so nothing waits
                 self._loop.loop.call_soon_threadsafe(end, result, error)
 
         try:
-            threading.Thread(target=run, name=f"llm-runtime tool {function.tool.name}", daemon=True).start()
+            start_thread(function.tool.name, partial(function, **arguments), end_there)
         except BaseException:
             self._tool_threads.release()
             raise

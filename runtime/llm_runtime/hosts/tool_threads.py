@@ -22,6 +22,26 @@ all runtimes without one together.
 _room = threading.BoundedSemaphore(MOST_THREADS)
 
 
+def start_thread(
+    name: str, function: Callable[[], object], end: Callable[[object, BaseException | None], object]
+) -> None:
+    """Call the tool's ``function`` in a thread of its own, in a copy of this context. ``end`` is called there with the
+    result or the exception.
+    """
+    context = copy_context()
+
+    def run() -> None:
+        result: object = None
+        error: BaseException | None = None
+        try:
+            result = context.run(function)
+        except BaseException as exc:  # raised where the tool is awaited
+            error = exc
+        end(result, error)
+
+    threading.Thread(target=run, name=f"llm-runtime tool {name}", daemon=True).start()
+
+
 def refuse_async_tools(loop: ToolLoop) -> None:
     """Raise `TypeError` if one of the tools is async."""
     for function in loop.functions:
@@ -113,19 +133,13 @@ class _ToolThreads:
         if not _room.acquire(timeout=self._seconds):
             self._ended.put(_Ended(place, None, ToolTooSlow()))
             return
-        call = partial(copy_context().run, started.function)
-        name = f"llm-runtime tool {started.name}"
+
+        def report(result: object, error: BaseException | None) -> None:
+            _room.release()
+            self._ended.put(_Ended(place, result, error))
+
         try:
-            threading.Thread(target=self._call, args=(place, call), name=name, daemon=True).start()
+            start_thread(started.name, started.function, report)
         except BaseException:
             _room.release()
             raise
-
-    def _call(self, place: int, function: Callable[[], object]) -> None:
-        try:
-            ended = _Ended(place, function(), None)
-        except BaseException as exc:  # raised in the thread that waits
-            ended = _Ended(place, None, exc)
-        finally:
-            _room.release()
-        self._ended.put(ended)
