@@ -99,7 +99,7 @@ def find_head(data: bytearray, start: int = 0, limit: int = HEAD_BYTES) -> int:
     if ends:
         return sum(min(ends))
     if len(data) >= limit:
-        raise BadHttp("the head is too large", HEAD_TOO_LARGE)
+        raise BadHttp(f"the head has more than {limit} bytes", HEAD_TOO_LARGE)
     return 0
 
 

@@ -142,7 +142,7 @@ class AttemptsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """
         least = self.wait_min_s or min(base.wait_min_s, self.wait_max_s or base.wait_min_s)
         most = self.wait_max_s or max(base.wait_max_s, least)
-        return Attempts(max=self.max or base.max, wait_min_s=min(least, most), wait_max_s=most)
+        return msgspec.structs.replace(base, max=self.max or base.max, wait_min_s=min(least, most), wait_max_s=most)
 
 
 class TimeoutsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -236,7 +236,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     synthesiser: Name | None = None
     """The model that combines the responses, or a plain method: ``longest``, ``first``, ``merge_json``, ``none``."""
     template: Annotated[str, msgspec.Meta(max_length=16_384)] | None = None
-    """The prompt of the synthesizer: a text with ``{answers}`` in it, and ``{question}`` if wanted."""
+    """The prompt of the synthesiser: a text with ``{answers}`` in it, and ``{question}`` if wanted."""
     judge: Name | None = None
     """The model that chooses for ``best_of``."""
     share_context: Share | dict[Name, Share] | None = None
@@ -257,7 +257,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("template must say where the answers go: {answers}")
 
     def models(self) -> list[tuple[str, str]]:
-        """Return all models that are named, each with its field. A synthesizer may be a method instead of a model."""
+        """Return all models that are named, each with its field. A synthesiser may be a method instead of a model."""
         members = self.members if isinstance(self.members, tuple) else ()
         named = [("candidates", self.candidates), ("members", members)]
         named += [(field, (model,)) for field in ("synthesiser", "judge") if (model := getattr(self, field))]

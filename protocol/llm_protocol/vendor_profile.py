@@ -123,11 +123,8 @@ COMPATIBLE = VendorProfile(
 
 MISTRAL = msgspec.structs.replace(
     COMPATIBLE,
-    vendor="Mistral",
-    kind="mistral",
     target=msgspec.structs.replace(
         TARGETS["compatible"],
-        who="Mistral",
         has_choices=True,
         lacks=frozenset((
             "user", "store", "verbosity", "logit_bias", "web_search_options", "prompt_cache_key",
@@ -153,7 +150,6 @@ MISTRAL = msgspec.structs.replace(
 
 GROQ = msgspec.structs.replace(
     COMPATIBLE,
-    vendor="Groq",
     sends_reasoning=False,
     message_fields=frozenset(),
     has_refusals=False,
@@ -161,7 +157,7 @@ GROQ = msgspec.structs.replace(
 )
 """It refuses messages with fields that it does not know, among them ``reasoning_content``."""
 
-DEEPSEEK = msgspec.structs.replace(COMPATIBLE, vendor="DeepSeek", kind="deepseek", prefill_field="prefix")
+DEEPSEEK = msgspec.structs.replace(COMPATIBLE, prefill_field="prefix")
 """DeepSeek continues a text at ``https://api.deepseek.com/beta`` only, so the configuration has to enable that."""
 
 LOCAL = msgspec.structs.replace(

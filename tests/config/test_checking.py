@@ -10,7 +10,7 @@ import pytest
 from llm_protocol.own_prices import OwnPrice
 from llm_protocol.secret import Secret
 from llm_runtime import Config, ConfigError, Image, Policy, Provider, ResponseFormat, ToolChoice, open_runtime
-from llm_runtime.config import Attempts, Key, Limits, Server, Timeouts, parse
+from llm_runtime.config import Attempts, Key, Limits, RequestLogConfig, Server, Timeouts, parse
 from llm_runtime.config.checking import checked_config
 
 KEYED = Provider(kind="openai", api_key=Secret("sk-x"))
@@ -55,8 +55,13 @@ def told_of_file(text: str) -> list[str]:
             Config(providers={"a": Provider(kind="openai", api_key=Secret("k"), limits=Limits(max_concurrency=0))}),
             '[providers.a]\nkind = "openai"\napi_key = "env:K"\nlimits.max_concurrency = 0',
         ),
+        (
+            Config(providers={"a": OPEN}, request_log=RequestLogConfig(path="/x", keys=("nobody",))),
+            '[request_log]\npath = "/x"\nkeys = ["nobody"]\n'
+            '[providers.a]\nkind = "openai_compatible"\nbase_url = "http://127.0.0.1:9/v1"',
+        ),
     ],
-    ids=["kind", "key", "address", "number", "route", "name", "limit"],
+    ids=["kind", "key", "address", "number", "route", "name", "limit", "request-log"],
 )
 def test_the_words_are_those_of_a_file(config: Config, file: str) -> None:
     assert told(config) == told_of_file(file) != []

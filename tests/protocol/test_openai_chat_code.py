@@ -37,7 +37,8 @@ def test_a_code_request_is_read() -> None:
     [
         (b'{"model":"m"}', "instruction"),
         (b'{"model":"m","instruction":""}', "instruction"),
-        (b'{"model":"m","instruction":"x","files":[{"path":"a"}]}', "files[0].path"),
+        (b'{"model":"m","instruction":"x","files":[{"path":"a"}]}', "files[0].content"),
+        (b'{"model":"m","instruction":"x","files":[{"content":"a"}]}', "files[0].path"),
         (b'{"model":"m","instruction":"x","n":2}', "n"),
     ],
 )

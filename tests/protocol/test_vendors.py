@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from llm_protocol.requests import LLMProvider, RequestType
 from llm_protocol.vendor import KIND, FakeTraits, UnknownVendorError, Vendor, VendorRoute, VendorTable
-from llm_protocol.vendor_profile import COMPATIBLE, VendorProfile
+from llm_protocol.vendor_profile import COMPATIBLE, LimitHeaders, VendorProfile
 from llm_protocol.vendors import VENDORS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +68,10 @@ def test_a_vendor_needs_no_more_than_a_name_and_an_address() -> None:
         ({"routes": (VendorRoute("GET", "("),)}, "missing )"),
         ({"profile": lacking("sead")}, "target.lacks: no parameter 'sead'; did you mean \"seed\"?"),
         ({"profile": lacking("tools: custom")}, "target.lacks: no parameter 'tools: custom'"),
+        (
+            {"profile": replace(COMPATIBLE, limit_headers=LimitHeaders(requests_limit="X-Limit"))},
+            "limit_headers: 'X-Limit' must be in lower case",
+        ),
     ],
 )
 def test_what_cannot_be_a_vendor_is_refused(wrong: dict[str, object], told: str) -> None:

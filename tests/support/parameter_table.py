@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from llm_protocol.parameters.table import SECTIONS, Cell, Parameter
-from llm_protocol.parameters.targets import TARGETS
+from collections.abc import Sequence
+
+from llm_protocol.parameters.table import (
+    ANTHROPIC,
+    CHAT,
+    COHERE,
+    GEMINI,
+    RESPONSES,
+    SECTIONS,
+    Cell,
+    Parameter,
+)
+from llm_protocol.parameters.targets import TARGETS, RequestTarget
 
 HEAD = """\
 # Parameters
@@ -24,7 +35,7 @@ Everything left out, translated or emulated is reported: in the header `x-llm-ru
 `"llm_runtime": {"strict": true}`, or `strict = true` of a route, refuses what would be left out or translated.
 
 A field without a row is forwarded to providers of the same wire, and refused elsewhere. Names are those of the wires
-that have the parameter, separated by `/`.
+that have the parameter, separated by `/`. The column *from* has the wires on which a client can send it.
 """
 
 
@@ -34,14 +45,25 @@ def page() -> str:
 
 
 def _section(title: str, rows: tuple[Parameter, ...]) -> str:
-    head = f"\n## {title}\n\n| parameter | {' | '.join(TARGETS)} |\n|---|{'---|' * len(TARGETS)}\n"
-    return head + "".join(_line(row) for row in rows)
+    # OpenAI's embeddings and images have endpoints of their own, whichever API its chats use.
+    targets = [each for name, each in TARGETS.items() if name != "responses" or title not in ("Embeddings", "Images")]
+    head = f"\n## {title}\n\n| parameter | from | {' | '.join(each.name for each in targets)} |\n"
+    return head + f"|---|---|{'---|' * len(targets)}\n" + "".join(_line(row, targets) for row in rows)
 
 
-def _line(row: Parameter) -> str:
+def _line(row: Parameter, targets: Sequence[RequestTarget]) -> str:
     names = dict.fromkeys([row.name, *row.wires.values()])
-    cells = " | ".join(_words(row.cell(TARGETS[target])) for target in TARGETS)
-    return f"| {' / '.join(f'`{name}`' for name in names)} | {cells} |\n"
+    cells = " | ".join(_words(row.cell(target)) for target in targets)
+    return f"| {' / '.join(f'`{name}`' for name in names)} | {_from(row)} | {cells} |\n"
+
+
+_CLIENTS = {CHAT: "chat", RESPONSES: "responses", ANTHROPIC: "anthropic", GEMINI: "gemini", COHERE: "cohere"}
+
+
+def _from(row: Parameter) -> str:
+    if row.wires.keys() >= _CLIENTS.keys():
+        return "all"
+    return ", ".join(words for wire, words in _CLIENTS.items() if wire in row.wires) or "programs"
 
 
 _WORDS = {

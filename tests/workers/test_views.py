@@ -59,7 +59,7 @@ ONE = Statistics(
     cache_requests={"hit": 1},
     late_events=1,
     exploration=ExplorationStatistics(ranked=1, explored=1, excess=0.5),
-    cache=CacheStatistics(memory=TIER, file=TIER),
+    cache=CacheStatistics(memory=TIER, file=TIER, redis=TIER),
     sharing=SharedLimitsStatistics.ON,
     providers={"p": PROVIDER},
     callers={"a": CallerStatistics(requests=1, tokens=2, cost=0.5, limits=LIMITS)},
@@ -118,11 +118,13 @@ def test_the_usage_of_one_caller_stays_marked_as_its_own() -> None:
     assert not views.statistics({1: ONE, 2: ONE}).own_only
 
 
-def test_the_file_of_the_cache_is_one() -> None:
+def test_the_file_and_the_redis_of_the_cache_are_one() -> None:
     found = views.statistics({1: ONE, 2: ONE}).cache
     assert found is not None
+    assert (found.memory.bytes, found.memory.entries, found.memory.hits) == (20, 4, 2)
     assert found.file is not None
-    assert (found.memory.bytes, found.memory.entries, found.file.bytes, found.file.hits) == (20, 4, 10, 2)
+    assert (found.file.bytes, found.file.hits) == (10, 2)
+    assert found.redis == found.file
 
 
 def test_metrics_have_their_worker() -> None:

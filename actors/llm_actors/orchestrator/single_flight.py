@@ -253,7 +253,7 @@ def _targets(services: Services, routed: ResolvedRoute) -> list[Target]:
 
 def _keeps(services: Services, whole: LLMResponse, routed: ResolvedRoute) -> bool:
     """Whether the response of every contributor may be cached, including contributors that are no candidates, such as
-    a synthesizer.
+    a synthesiser.
     """
     parts = {each.provider for each in (whole, *whole.members)}
     return routed.policy.cache is not None or parts <= services.caches
@@ -324,7 +324,7 @@ def _by_another(response: LLMResponse) -> bool:
 
 
 def _is_second_best(response: LLMResponse) -> bool:
-    """Whether a part of an ensemble failed: a member, a judge or a synthesizer."""
+    """Whether a part of an ensemble failed: a member, a judge or a synthesiser."""
     decision = response.decision
     degraded = any(decision.get(step, {}).get("outcome", "ok") != "ok" for step in ("synthesis", "judge"))
     return degraded or any(each["outcome"] not in ("ok", "cancelled") for each in decision.get("members", ()))

@@ -69,6 +69,17 @@ ALL: Final = " ".join(TARGETS)
 _OPENAI_WIRE: Final = "openai compatible local"
 
 
+_HOW: Final[dict[Translation, str]] = {
+    values.no_tier: "left out; `flex` is refused, because any other tier costs more",
+    values.tier_of_openai: "Anthropic's `standard_only` and Gemini's `standard` become `default`",
+    values.tier_of_compatible: "unchanged",
+    values.tier_of_anthropic: "`default` and `standard` become `standard_only`, faster tiers `auto`; `flex` is refused",
+    values.tier_of_gemini: "`default` and `standard_only` become `standard`, faster tiers `priority`",
+    values.effort_of_budget: "the lowest effort whose budget is at least this one; `none` for 0",
+}
+"""What the generated page says of each translation."""
+
+
 def _row(
     name: str,
     kind: Kind,
@@ -83,7 +94,7 @@ def _row(
     """Make a row from lists of targets, one per action."""
     cells: dict[str, Cell] = {}
     cells |= dict.fromkeys(send.split(), Cell("send"))
-    cells |= {target: Cell("translate", how, how.__doc__ or "") for target, how in (translate or {}).items()}
+    cells |= {target: Cell("translate", how, _HOW[how]) for target, how in (translate or {}).items()}
     cells |= {target: Cell("emulate", words=words) for target, words in (emulate or {}).items()}
     cells |= dict.fromkeys(leave_out.split(), Cell("leave out"))
     cells |= dict.fromkeys(refuse.split(), Cell("refuse"))

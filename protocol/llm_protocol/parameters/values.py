@@ -37,29 +37,29 @@ def _without_cheaper(value: Any) -> Any:
 
 
 def no_tier(value: Any) -> Any:
-    """Left out; `flex` refused, because any other tier costs more"""
+    """Remove the tier. ``flex`` cannot be kept."""
     return _without_cheaper(value)
 
 
 def tier_of_openai(value: Any) -> Any:
-    """As it is; Anthropic's `standard_only` and Gemini's `standard` are `default`"""
+    """Return OpenAI's name of the tier."""
     return "default" if value in ("standard_only", "standard") else value
 
 
 def tier_of_compatible(value: Any) -> Any:
-    """As it is"""
+    """Return the tier unchanged: the server decides."""
     return value
 
 
 def tier_of_anthropic(value: Any) -> Any:
-    """`default` and `standard` are `standard_only`, what is faster is `auto`; `flex` refused"""
+    """Return Anthropic's name of the tier. ``flex`` cannot be kept."""
     if value in ("default", "standard", "standard_only"):
         return "standard_only"
     return "auto" if value in _FASTER or value == "auto" else _without_cheaper(value)
 
 
 def tier_of_gemini(value: Any) -> Any:
-    """`default` and `standard_only` are `standard`, what is faster is `priority`, `flex` is `flex`"""
+    """Return Gemini's name of the tier."""
     if value in ("default", "standard", "standard_only"):
         return "standard"
     if value in _FASTER:
@@ -74,7 +74,7 @@ EFFORT_BUDGETS: Final = {
 
 
 def effort_of_budget(budget: Any) -> Any:
-    """Return the lowest effort whose budget is at least ``budget``; for 0, `none`"""
+    """Return the lowest effort whose budget is at least ``budget``; for 0, ``"none"``."""
     if budget <= 0:
         return "none"
     return next((effort for effort, tokens in EFFORT_BUDGETS.items() if tokens >= budget), "max")

@@ -10,7 +10,8 @@ import msgspec
 
 from llm_protocol.policy import NO_OWN_NAMES, OwnNames
 from llm_protocol.secret import Secret
-from llm_runtime.config.budgets import check_budgets
+from llm_runtime.config.budgets import check_budgets, check_request_log
+from llm_runtime.config.errors import Mistakes
 from llm_runtime.config.keys import KeyReader
 from llm_runtime.config.loading import from_table
 from llm_runtime.config.model import Config
@@ -74,9 +75,19 @@ def checked_config(config: Config, own: OwnNames = NO_OWN_NAMES) -> Config:
     given = _Given()
     table = {name: given.table(getattr(config, name)) for name in _SECTIONS}
     found = from_table(table, given, Path.cwd(), "Python", config.vendors)
-    check_names(found, own)
-    check_budgets(msgspec.structs.replace(found, store=config.store))
-    check_shared(msgspec.structs.replace(found, redis=config.redis, store=config.store))
+    found = msgspec.structs.replace(
+        found, redis=config.redis, store=config.store, request_log=config.request_log, otel=config.otel
+    )
+    mistakes = Mistakes()
+    with mistakes.under():
+        check_names(found, own)
+    with mistakes.under():
+        check_budgets(found)
+    with mistakes.under():
+        check_request_log(found)
+    with mistakes.under():
+        check_shared(found)
+    mistakes.raise_any()
     return msgspec.structs.replace(
         config, **{name: getattr(found, name) for name in _SECTIONS}, notes=(*config.notes, *found.notes)
     )

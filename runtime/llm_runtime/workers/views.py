@@ -158,11 +158,18 @@ def _caller(one: CallerStatistics, other: CallerStatistics) -> CallerStatistics:
 def _cache(one: CacheStatistics | None, other: CacheStatistics | None) -> CacheStatistics | None:
     if one is None or other is None:
         return one or other
-    file = one.file or other.file
-    if one.file is not None and other.file is not None:
-        both = _added_up(one.file, other.file)
-        file = msgspec.structs.replace(both, bytes=max(one.file.bytes, other.file.bytes))  # it is one file
-    return CacheStatistics(memory=_added_up(one.memory, other.memory), file=file)
+    return CacheStatistics(
+        memory=_added_up(one.memory, other.memory),
+        file=_shared_tier(one.file, other.file),
+        redis=_shared_tier(one.redis, other.redis),
+    )
+
+
+def _shared_tier(one: TierStatistics | None, other: TierStatistics | None) -> TierStatistics | None:
+    """Both workers use the same file or Redis, so its size counts once."""
+    if one is None or other is None:
+        return one or other
+    return msgspec.structs.replace(_added_up(one, other), bytes=max(one.bytes, other.bytes))
 
 
 S = TypeVar("S", TierStatistics, ExplorationStatistics)

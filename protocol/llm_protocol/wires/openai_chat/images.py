@@ -177,18 +177,18 @@ def edit_request(body: Body, name: str) -> ImageRequest:
     images = tuple(map(_image_in, body.objects("images")))
     mask = body.object("mask")
     if not images:
-        raise body.wrong("image", "at least one picture")
+        raise bad_request("image", "an edit needs at least one image: image in a form, images in JSON")
     request = image_request(body, name)
     return msgspec.structs.replace(request, images=images, mask=None if mask is None else _image_in(mask))
 
 
 def _image_in(body: Body) -> Image:
     if body.string("file_id") is not None:
-        raise body.cannot("file_id", "file_id: files are one vendor's; send the picture itself")
+        raise body.cannot("file_id", "file_id, because a file exists at one vendor only; send the image itself")
     try:
         return image_from_url(body.required_string("image_url"))
     except WireError as exc:
-        raise body.wrong("image_url", f"a picture: {exc}") from None
+        raise body.wrong("image_url", f"an image: {exc}") from None
 
 
 def encode_images(response: LLMResponse) -> bytes:

@@ -275,8 +275,10 @@ def code_request(body: Body, name: str) -> CodeRequest:
 
 def _file(file: Body) -> CodeFile:
     path, content = file.string("path"), file.string("content")
-    if not path or content is None:
-        raise file.wrong("path", "a string, beside a string content")
+    if not path:
+        raise file.wrong("path", "a string that is not empty")
+    if content is None:
+        raise file.wrong("content", "a string")
     return CodeFile(path, content)
 
 
