@@ -136,7 +136,11 @@ class CapableCandidates:
         with suppress(LLMClientError):
             others = catalog.resolve(msgspec.structs.replace(request, model=AUTO, provider=None), self._ask.allowed)
         can = [str(each) for each in others if isinstance(self._judge(each), Prepared)]
-        tail = f"models that support it: {', '.join(can[:NAMES_SHOWN])}" if can else "no provider's default model supports it"
+        tail = (
+            f"models that support it: {', '.join(can[:NAMES_SHOWN])}"
+            if can
+            else "no provider's default model supports it"
+        )
         return msgspec.structs.replace(failure, message=f"{failure.message}; {tail}")
 
     def _judge(self, candidate: Candidate) -> Prepared | Failure:
