@@ -1,5 +1,6 @@
-"""The attempt plan: what to do after a failed attempt. Only the plan decides on another attempt after a failure; a hedge,
-which is started beside a slow attempt, is decided in `llm_actors.orchestrator.hedge`.
+"""The attempt plan: what to do after a failed attempt. Only the plan decides on another attempt after a failure.
+
+A hedge, which is started beside a slow attempt, is decided in `llm_actors.orchestrator.hedge`.
 
 `AttemptLoop` may stop without the plan: when no candidate had capacity in time, and when a delivered text cannot be
 continued. It never makes another attempt without the plan. Repetitions within an attempt do not count as attempts: a

@@ -1,7 +1,8 @@
 """The sections of the configuration, one frozen struct each.
 
-A new section is a struct here and a field of `Config`; `loading` and `checking` list the sections by name. The constructors do not validate. Files are validated when they are loaded; a `Config` that was
-created in Python is validated by `checked_config` when a runtime is opened with it.
+A new section is a struct here and a field of `Config`; `loading` and `checking` list the sections by name. The
+constructors do not validate. Files are validated when they are loaded; a `Config` that was created in Python is
+validated by `checked_config` when a runtime is opened with it.
 """
 
 from __future__ import annotations
