@@ -10,7 +10,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
 
-from llm_protocol.codec.json_limits import DEEP, LIMITS, CheckedJson, JsonLimits, check_json
+from llm_protocol.codec.json_limits import DEEP, LIMITS, CheckedJson, JsonLimits, check_json, small_size
 from llm_protocol.codec.json_limits import TooLarge as TooLarge
 from llm_protocol.codec.json_limits import WireError as WireError
 from llm_protocol.content import JsonObject
@@ -31,20 +31,22 @@ class JsonDecoder(Generic[T]):
     U+FFFD. NaN, Infinity, wrong types and values beyond ``limits`` raise `WireError`.
     """
 
-    __slots__ = ("_fast", "_limits", "_max_bytes", "_type")
+    __slots__ = ("_fast", "_limits", "_max_bytes", "_small", "_type")
 
     def __init__(self, type_: type[T], *, max_bytes: int = MAX_BODY_BYTES, limits: JsonLimits = LIMITS) -> None:
         self._fast = msgspec.json.Decoder(type_)
         self._type = type_
         self._max_bytes = max_bytes
         self._limits = limits
+        self._small = min(max_bytes, small_size(limits))
 
     def decode(self, data: bytes | str) -> T:
         """Decode a value. Raises `WireError`, and `TooLarge` if it exceeds the limits."""
-        if len(data) > self._max_bytes:
-            raise TooLarge(f"the JSON text is longer than {self._max_bytes} bytes")
-        if not isinstance(data, CheckedJson):
-            check_json(data, self._limits)
+        if len(data) > self._small:
+            if len(data) > self._max_bytes:
+                raise TooLarge(f"the JSON text is longer than {self._max_bytes} bytes")
+            if not isinstance(data, CheckedJson):
+                check_json(data, self._limits)
         try:
             return self._fast.decode(data)
         except msgspec.ValidationError as exc:

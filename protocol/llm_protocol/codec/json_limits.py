@@ -78,12 +78,17 @@ class CheckedJson(bytes):
     __slots__ = ()
 
 
+def small_size(limits: JsonLimits) -> int:
+    """Return the size of the longest text that cannot exceed ``limits``: it has too few characters."""
+    return 2 * limits.depth
+
+
 def check_json(data: bytes | str, limits: JsonLimits = LIMITS) -> None:
     """Raise `TooLarge` if the JSON text ``data`` exceeds ``limits``. Raise `WireError` for extreme depth or extreme
     numbers, which no honest sender writes. If the text is not JSON, only the part that a decoder would read is
     checked.
     """
-    if len(data) <= 2 * limits.depth:
+    if len(data) <= small_size(limits):
         return
     text = data if isinstance(data, bytes) else data.encode("utf-8", "replace")
     if not _is_surely_within(text, limits):

@@ -12,7 +12,8 @@ Bytes that are not UTF-8 become U+FFFD.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 from llm_protocol.codec.json import TooLarge
 from llm_protocol.dialect import Frame
@@ -33,7 +34,7 @@ _IGNORED = (b":", b"id:", b"retry:")
 _BARE_FIELDS = frozenset((b"id", b"retry"))
 
 
-class ServerSentEvent(NamedTuple):
+class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
     """One event. ``event`` is its name, ``""`` if the stream gave none."""
 
     event: str
@@ -79,7 +80,10 @@ class SseDecoder:
             self._tail.clear()
         found: list[ServerSentEvent] = []
         for line in lines:
-            if line:
+            if line.startswith(b"data: "):  # here, not in `_take`: this runs for each token
+                self._first_line = False
+                self._add_data(line[6:])
+            elif line:
                 self._take(line)
             elif self._data:
                 event = self._made()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import final
 
+import msgspec
+
 from llm_protocol.codec.sse import ServerSentEvent
 
 HALF = "\\u"
@@ -50,7 +52,7 @@ class PairJoiner:
             if second is not None:
                 ready[0], half = _without_half(ready[0])
                 at = second.start(1)
-                piece = piece._replace(data=piece.data[:at] + half + piece.data[at:])
+                piece = msgspec.structs.replace(piece, data=piece.data[:at] + half + piece.data[at:])
         if _FIRST_HALF.search(piece.data):
             self.held.append(piece)
         else:
@@ -67,4 +69,4 @@ def _without_half(piece: ServerSentEvent) -> tuple[ServerSentEvent, str]:
     found = _FIRST_HALF.search(piece.data)
     assert found is not None, "it is held back because it matches"
     start, end = found.span(1)
-    return piece._replace(data=piece.data[:start] + piece.data[end:]), found[1]
+    return msgspec.structs.replace(piece, data=piece.data[:start] + piece.data[end:]), found[1]
