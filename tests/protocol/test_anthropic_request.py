@@ -396,3 +396,52 @@ def test_requests_survive_the_wire(
     assert inbound.stream is stream
     ours = {"request_id": request.request_id, "timestamp": request.timestamp}
     assert msgspec.structs.replace(inbound.request, **ours) == request
+
+
+FORCED: dict[str, Any] = {"tools": (Tool(name="f"),), "tool_choice": ToolChoice("required")}
+
+
+@pytest.mark.parametrize("choice", [ToolChoice("required"), ToolChoice("named", "f")])
+@pytest.mark.parametrize(
+    ("model", "settings", "config"),
+    [
+        (OLD, {"reasoning_effort": "low"}, None),
+        (OLD, {"reasoning_budget": 2_000}, None),
+        (MIDDLE, {"reasoning_effort": "low"}, {"effort": "low"}),
+        (MIDDLE, {"reasoning_budget": 2_000}, None),
+        (NEW, {"reasoning_effort": "low"}, {"effort": "low"}),
+        (NEW, {"reasoning_budget": 2_000}, {"effort": "low"}),
+    ],
+)
+def test_no_thinking_is_requested_with_a_forced_call(
+    choice: ToolChoice, model: str, settings: dict[str, Any], config: dict[str, Any] | None
+) -> None:
+    """The vendor refuses both: "Thinking may not be enabled when tool_choice forces tool use"."""
+    body = sent(model, **{**FORCED, "tool_choice": choice}, **settings, reasoning_summary="auto")
+    assert body["tool_choice"]["type"] in ("any", "tool")
+    assert body["thinking"] == {"type": "disabled"}
+    assert body.get("output_config") == config
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "told"),
+    [
+        (OLD, {"reasoning_effort": "low"}, [("reasoning_effort", "left_out", None)]),
+        (OLD, {"reasoning_budget": 2_000}, [("reasoning_budget", "left_out", None)]),
+        (NEW, {"reasoning_effort": "low"}, [("reasoning_effort", "translated", "low, without thinking")]),
+        (NEW, {"reasoning_summary": "auto"}, [("reasoning_summary", "left_out", None)]),
+        (NEW, {"reasoning_effort": "none"}, []),
+        (NEW, {}, []),
+    ],
+)
+def test_thinking_that_a_forced_call_excludes_is_told(
+    model: str, settings: dict[str, Any], told: list[tuple[str, str, object]]
+) -> None:
+    request = ChatRequest(model=model, messages=HI, parameters=Parameters(**settings), **FORCED)
+    assert adjusted(CLIENT, request) == told
+
+
+def test_thinking_with_a_forced_call_of_the_own_wire_is_the_vendors_to_refuse() -> None:
+    body = sent(MIDDLE, **FORCED, reasoning_effort="low", reasoning_summary="auto", wire="anthropic")
+    assert body["thinking"]["type"] == "adaptive"
+    assert "thinking" not in sent(NEW, **FORCED)

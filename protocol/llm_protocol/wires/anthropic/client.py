@@ -21,6 +21,7 @@ from llm_protocol.failures import Failure
 from llm_protocol.model_facts import EFFORTS, ModelRule, Thinking, nearest_effort
 from llm_protocol.model_rules import ModelRules, rules_of
 from llm_protocol.parameters import TARGETS, Adapted, adapt
+from llm_protocol.parameters.requested import name_of
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider, Parameters, RequestType
 from llm_protocol.wires.anthropic import errors, models
 from llm_protocol.wires.anthropic.content import encode_parts, plain_text
@@ -49,7 +50,8 @@ class Anthropic:
 
     def adapt(self, request: AnyRequest) -> Adapted:
         """The request, adapted to what Anthropic accepts."""
-        return _with_accepted_schema(adapt(request, TARGETS[NAME], self.rules.of(request.model)))
+        rule = self.rules.of(request.model)
+        return _with_accepted_schema(_without_forced_thinking(adapt(request, TARGETS[NAME], rule), request, rule))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request for a chat."""
@@ -111,6 +113,36 @@ def _with_accepted_schema(adapted: Adapted) -> Adapted:
         request=msgspec.structs.replace(request, response_format=form), adjusted=(*adapted.adjusted, told)
     )
 
+
+def _without_forced_thinking(adapted: Adapted, given: AnyRequest, rule: ModelRule) -> Adapted:
+    """The request without thinking if it forces a call, unless its client speaks this wire: the vendor refuses both
+    together, or answers without a call.
+    """
+    request, parameters = adapted.request, given.parameters
+    choice = request.tool_choice if isinstance(request, ChatRequest) else None
+    if choice is None or choice.mode not in ("required", "named") or parameters.wire == NAME:
+        return adapted
+    if not rule.thinking or not rule.can_stop_thinking:
+        return adapted
+    lost = [name for name in _THINKING if getattr(parameters, name) not in (None, 0, "none")]
+    if not lost:
+        return adapted
+    effort = request.parameters.reasoning_effort if _knows(rule, "effort") else None
+    names = {name_of(name, parameters.wire): name for name in lost}
+    told = [
+        Adjustment(own, "left_out")
+        if effort is None or name == "reasoning_summary"
+        else Adjustment(own, "translated", f"{effort}, without thinking")
+        for own, name in names.items()
+    ]
+    changed = msgspec.structs.replace(request.parameters, reasoning_budget=0, reasoning_summary=None)
+    return adapted._replace(
+        request=msgspec.structs.replace(request, parameters=changed),
+        adjusted=(*(each for each in adapted.adjusted if each.parameter not in names), *told),
+    )
+
+
+_THINKING = ("reasoning_effort", "reasoning_budget", "reasoning_summary")
 
 _SAMPLING = ("temperature", "top_p", "top_k")
 
