@@ -445,3 +445,32 @@ def test_thinking_with_a_forced_call_of_the_own_wire_is_the_vendors_to_refuse() 
     body = sent(MIDDLE, **FORCED, reasoning_effort="low", reasoning_summary="auto", wire="anthropic")
     assert body["thinking"]["type"] == "adaptive"
     assert "thinking" not in sent(NEW, **FORCED)
+
+
+CALL = ToolCall(id="toolu_1", name="f")
+ANSWERED = Message("tool", (CALL.result("1"),))
+FOREIGN = Reasoning(text="hm", signature="s", dialect="gemini")
+THOUGHT = Reasoning(text="hm", signature="s", dialect="anthropic")
+
+
+@pytest.mark.parametrize(
+    ("model", "turns", "kind"),
+    [
+        (OLD, [Message("assistant", (CALL,)), ANSWERED], "disabled"),
+        (OLD, [Message("assistant", (Text("a"), CALL)), ANSWERED, Message.of("user", "b")], "disabled"),
+        (OLD, [Message("assistant", (FOREIGN, CALL)), ANSWERED], "disabled"),
+        (OLD, [Message("assistant", (THOUGHT, CALL)), ANSWERED], "enabled"),
+        (OLD, [Message("assistant", (THOUGHT, CALL)), ANSWERED, Message("assistant", (CALL,)), ANSWERED], "enabled"),
+        (OLD, [Message("assistant", (CALL,)), ANSWERED, Message.of("assistant", "a"), *HI], "enabled"),
+        (OLD, [Message.of("assistant", "a"), *HI], "enabled"),
+        (MIDDLE, [Message("assistant", (CALL,)), ANSWERED], "adaptive"),
+    ],
+)
+def test_thinking_with_a_budget_does_not_begin_between_calls(model: str, turns: list[Message], kind: str) -> None:
+    """The vendor: "a final assistant message must start with a thinking block". Most clients return none."""
+    more: dict[str, Any] = {"tools": (Tool(name="f"),), "reasoning_effort": "low"}
+    assert sent(model, (*HI, *turns), **more)["thinking"]["type"] == kind
+    assert sent(OLD, (*HI, *turns), **more, wire="anthropic")["thinking"]["type"] == "enabled"
+    request = ChatRequest(model=model, messages=(*HI, *turns), parameters=Parameters(reasoning_effort="low"))
+    told = [("reasoning_effort", "left_out", None)]
+    assert (adjusted(CLIENT, request)[-1:] == told) == (kind == "disabled")

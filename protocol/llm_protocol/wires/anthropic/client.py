@@ -14,7 +14,17 @@ from llm_protocol.codec.fields import add_extra, unsupported
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.request_encoding import own_fields, own_value
 from llm_protocol.codec.token_counts import counted_fields, decoded_count
-from llm_protocol.content import HostedTool, Image, JsonObject, Message, ResponseFormat, Tool, ToolChoice
+from llm_protocol.content import (
+    HostedTool,
+    Image,
+    JsonObject,
+    Message,
+    Reasoning,
+    ResponseFormat,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, WireRequest, WireResponse, post
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure
@@ -24,7 +34,7 @@ from llm_protocol.parameters import TARGETS, Adapted, adapt
 from llm_protocol.parameters.requested import name_of
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider, Parameters, RequestType
 from llm_protocol.wires.anthropic import errors, models
-from llm_protocol.wires.anthropic.content import encode_parts, plain_text
+from llm_protocol.wires.anthropic.content import encode_part, encode_parts, plain_text
 from llm_protocol.wires.anthropic.shapes import NAME, OLD_VERSION, VERSION
 from llm_protocol.wires.anthropic.stream import AnthropicDecoder
 
@@ -51,7 +61,7 @@ class Anthropic:
     def adapt(self, request: AnyRequest) -> Adapted:
         """The request, adapted to what Anthropic accepts."""
         rule = self.rules.of(request.model)
-        return _with_accepted_schema(_without_forced_thinking(adapt(request, TARGETS[NAME], rule), request, rule))
+        return _with_accepted_schema(_with_possible_thinking(adapt(request, TARGETS[NAME], rule), request, rule))
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
         """The HTTP request for a chat."""
@@ -114,19 +124,21 @@ def _with_accepted_schema(adapted: Adapted) -> Adapted:
     )
 
 
-def _without_forced_thinking(adapted: Adapted, given: AnyRequest, rule: ModelRule) -> Adapted:
-    """The request without thinking if it forces a call, unless its client speaks this wire: the vendor refuses both
-    together, or answers without a call.
+def _with_possible_thinking(adapted: Adapted, given: AnyRequest, rule: ModelRule) -> Adapted:
+    """The request without thinking if the vendor refuses it there, unless its client speaks this wire: with a forced
+    call, and with a budget if the turn was begun without thinking, as by another model.
     """
     request, parameters = adapted.request, given.parameters
-    choice = request.tool_choice if isinstance(request, ChatRequest) else None
-    if choice is None or choice.mode not in ("required", "named") or parameters.wire == NAME:
-        return adapted
-    if not rule.thinking or not rule.can_stop_thinking:
+    if not isinstance(request, ChatRequest) or parameters.wire == NAME:
         return adapted
     lost = [name for name in _THINKING if getattr(parameters, name) not in (None, 0, "none")]
-    if not lost:
+    if not lost or not rule.thinking or not rule.can_stop_thinking:
         return adapted
+    choice = request.tool_choice
+    if choice is None or choice.mode not in ("required", "named"):
+        thinking = _thinking(_Thinking(request.parameters, rule), rule) or {}
+        if thinking.get("type") != "enabled" or not _is_amid_calls(request.messages):
+            return adapted
     effort = request.parameters.reasoning_effort if _knows(rule, "effort") else None
     names = {name_of(name, parameters.wire): name for name in lost}
     told = [
@@ -140,6 +152,20 @@ def _without_forced_thinking(adapted: Adapted, given: AnyRequest, rule: ModelRul
         request=msgspec.structs.replace(request, parameters=changed),
         adjusted=(*(each for each in adapted.adjusted if each.parameter not in names), *told),
     )
+
+
+def _is_amid_calls(messages: Sequence[Message]) -> bool:
+    """Whether the model's turn continues after results of calls, and contains no thinking of its own."""
+    answered = has_calls = has_thought = False
+    for message in messages:
+        if message.role == "tool":
+            answered = True
+        elif message.role == "assistant":
+            own = any(isinstance(part, Reasoning) and encode_part(part, "") is not None for part in message.content)
+            has_thought = own or (answered and has_thought)
+            has_calls = any(isinstance(part, ToolCall) for part in message.content)
+            answered = False
+    return answered and has_calls and not has_thought
 
 
 _THINKING = ("reasoning_effort", "reasoning_budget", "reasoning_summary")
