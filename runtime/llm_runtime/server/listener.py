@@ -97,6 +97,8 @@ async def bind(host: str, port: int) -> list[socket.socket]:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as exc:
         raise CannotListenError(f"cannot listen on {host}: {exc.strerror}") from exc
+    except UnicodeError as exc:
+        raise CannotListenError(f"cannot listen on {host}: it is not a host name") from exc
     listeners: list[socket.socket] = []
     try:
         for family, address in dict.fromkeys((each[0], each[4]) for each in found):
