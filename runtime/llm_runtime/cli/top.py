@@ -41,9 +41,10 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         else:
             trio.run(_follow, running, arguments.interval)
     except BaseExceptionGroup as group:
-        raise leaf(group) from None
-    except OSError:
-        return UNREAD
+        cause = leaf(group)
+        if isinstance(cause, OSError):  # the terminal has gone
+            return UNREAD
+        raise cause from None
     return 0
 
 
