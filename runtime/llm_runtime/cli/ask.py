@@ -135,10 +135,13 @@ def _read_stdin() -> str:
     cancellation.
     """
     pieces: list[bytes] = []
-    while piece := os.read(0, 64 * 1024):
-        pieces.append(piece)
-        if sum(map(len, pieces)) > STDIN_BYTES:
-            raise ConfigError(f"stdin has more than {STDIN_BYTES} bytes")
+    try:
+        while piece := os.read(0, 64 * 1024):
+            pieces.append(piece)
+            if sum(map(len, pieces)) > STDIN_BYTES:
+                raise ConfigError(f"stdin has more than {STDIN_BYTES} bytes")
+    except OSError as exc:
+        raise ConfigError(f"stdin cannot be read: {exc.strerror}") from None
     return b"".join(pieces).decode(errors="replace")
 
 

@@ -187,7 +187,10 @@ class _User:
             except EOFError:
                 write_all(b"\n")
                 return None
-        line = sys.stdin.readline(STDIN_BYTES + 1) if sys.stdin else ""
+        try:
+            line = sys.stdin.readline(STDIN_BYTES + 1) if sys.stdin else ""
+        except OSError as exc:
+            raise ConfigError(f"stdin cannot be read: {exc.strerror}") from None
         _check_length(len(line))
         return line.rstrip("\n") if line else None
 
