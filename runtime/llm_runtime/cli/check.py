@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
-import msgspec
 import trio
 
+from llm_protocol.codec.json import encode_json
 from llm_runtime.cli.logs import start_logging, timestamp
 from llm_runtime.cli.setup import configured
 from llm_runtime.cli.signals import cancel_on_signal
@@ -59,4 +59,4 @@ def checks_of(config: Config, source: str, *, offline: bool) -> Sequence[Check] 
 
 
 def _write(result: Report) -> None:
-    print_out(msgspec.json.encode(result).decode())
+    print_out(encode_json(result).decode())

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping
 
-from llm_runtime.cli.terminal import FAILED, print_error, say, write_all
+from llm_runtime.cli.terminal import FAILED, print_error, print_out, say
 from llm_runtime.config import discover, installed_vendors
 
 
@@ -15,7 +15,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if arguments.action == "schema":
         from llm_runtime.config.schema import json_schema
 
-        write_all(f"{json.dumps(json_schema(installed_vendors()), indent=2)}\n".encode())
+        print_out(json.dumps(json_schema(installed_vendors()), indent=2))
         return 0
     return _init(arguments.output, environ)
 
@@ -31,15 +31,15 @@ def _init(output: str | None, environ: Mapping[str, str]) -> int:
         for name, provider in found.providers.items()
         if provider.api_key is not None
     }
-    text = initial_file(found, variables).encode()
+    text = initial_file(found, variables)
     for note in found.notes:
         say(f"llm-runtime: {note}")
     if output is None:
-        write_all(text)
+        print_out(text.removesuffix("\n"))
         return 0
     try:
         with open(output, "xb") as file:
-            file.write(text)
+            file.write(text.encode())
     except OSError as exc:
         return print_error(f"cannot write {output}: {exc.strerror}", FAILED)
     say(f"llm-runtime: wrote {output}; try: llm-runtime check --config {output}")

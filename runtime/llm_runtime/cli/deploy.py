@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from uuid import uuid4
 
-import msgspec
 import trio
 
 from llm_actors.transport import parse_url
+from llm_protocol.codec.json import encode_json
 from llm_protocol.errors import LLMClientError
 from llm_runtime.cli.check import checks_of
 from llm_runtime.cli.daemon_client import DaemonClient, daemon_client, decoded
@@ -106,4 +106,4 @@ async def _step(what: str, running: Daemon, client: DaemonClient, method: str, p
 
 
 def _write(result: Report) -> None:
-    print_out(msgspec.json.encode(result).decode())
+    print_out(encode_json(result).decode())

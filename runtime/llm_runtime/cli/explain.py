@@ -46,5 +46,5 @@ async def _here(arguments: argparse.Namespace, environ: Mapping[str, str]) -> li
 
 async def _explanation(running: Daemon, model: str) -> list[str]:
     async with daemon_client(running) as client:
-        body = await client.get(f"/runtime/explain?model={quote(model, safe='')}")
+        body = await client.get(f"/runtime/explain?model={quote(model, safe='', errors='replace')}")
     return decoded(body, _Explanation).lines

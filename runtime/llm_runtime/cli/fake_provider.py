@@ -12,7 +12,7 @@ import trio
 
 from llm_protocol.errors import BadRequestError
 from llm_protocol.vendor import UnknownVendorError, VendorTable
-from llm_runtime.cli.terminal import print_out, say
+from llm_runtime.cli.terminal import print_ready, say
 from llm_runtime.config import ConfigError, installed_vendors
 from llm_runtime.fake import FakeProvider, ScriptRule, load_script
 from llm_runtime.fake.connection import JOURNAL
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 async def _serve(fake: FakeProvider) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with fake:
-            print_out(f"ready {fake.url}")
+            print_ready(fake.url)
             say(f"llm-runtime: the journal is at {fake.url}{JOURNAL}; base URLs:")
             for kind in fake.vendors:
                 say(f"llm-runtime:   {kind:<17} {fake.base_url(kind)}")

@@ -14,7 +14,16 @@ from importlib import import_module
 from llm_actors.kernel import KernelError
 from llm_protocol.errors import LLMClientError
 from llm_runtime.cli.arguments import parse, parser
-from llm_runtime.cli.terminal import FAILED, INTERRUPTED, UNUSABLE, print_error, reserve_standard_files
+from llm_runtime.cli.terminal import (
+    FAILED,
+    INTERRUPTED,
+    UNREAD,
+    UNUSABLE,
+    OutputError,
+    print_error,
+    print_out,
+    reserve_standard_files,
+)
 from llm_runtime.config import ConfigError
 
 
@@ -22,19 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Every expected failure is one line on stderr, and so is each mistake in a configuration."""
     reserve_standard_files()
     arguments = parse(argv)
-    if arguments.version:
-        return _print_version()
-    if arguments.command is None:
+    if arguments.command is None and not arguments.version:
         parser().print_help(sys.stderr)
         return UNUSABLE
     try:
-        return _run(arguments)
+        return _print_version() if arguments.version else _run(arguments)
     except ConfigError as exc:
         for each in exc.all:
             print_error(each, UNUSABLE)
         return UNUSABLE
     except (LLMClientError, KernelError) as exc:
         return print_error(exc, FAILED)
+    except OutputError as exc:
+        return UNREAD if isinstance(exc.cause, BrokenPipeError) else print_error(exc, FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -50,7 +59,7 @@ def _print_version() -> int:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        print(f"llm-runtime {version('llm-runtime')}")
+        print_out(f"llm-runtime {version('llm-runtime')}")
     except PackageNotFoundError:
-        print("llm-runtime, not installed")
+        print_out("llm-runtime, not installed")
     return 0

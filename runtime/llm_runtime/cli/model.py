@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from llm_runtime.cli.terminal import FAILED, print_error, say
+from llm_runtime.cli.terminal import FAILED, print_error, print_out, say
 
 
 def run(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:
@@ -16,12 +16,12 @@ def run(arguments: argparse.Namespace, _: Mapping[str, str]) -> int:
     if arguments.action == "install":
         say("llm-runtime: installing the local model (about 130 MB)")
         try:
-            print(install())
+            print_out(str(install()))
         except InstallError as exc:
             return print_error(exc, FAILED)
         return 0
     path = find_model()
     if path is None:
         return print_error("the local model is not installed; install it with: llm-runtime model install", FAILED)
-    print(path)
+    print_out(str(path))
     return 0

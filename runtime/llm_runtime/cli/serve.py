@@ -16,7 +16,7 @@ from llm_actors.kernel import SchedulerInstrument
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.reachable import reachable
 from llm_runtime.cli.setup import CHECKOUT, configured
-from llm_runtime.cli.terminal import print_out, say
+from llm_runtime.cli.terminal import print_ready, say
 from llm_runtime.config import Config, ConfigError, with_server
 from llm_runtime.config.workers import WORKER_VARIABLE
 from llm_runtime.systemd import Notifier, inherited_sockets
@@ -80,7 +80,7 @@ def _log(line: str) -> None:
 
 
 def _ready(config: Config, program: str, tell: Callable[[str], None], url: str) -> None:
-    print_out(f"ready {url}")
+    print_ready(url)
     key = "LLM_RUNTIME_KEY=… " if config.keys else ""
     tell(f'llm-runtime: try: {key}{program} ask --url {reachable(url, config.server.tls)} "Say hello."')
 

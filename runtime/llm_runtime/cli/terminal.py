@@ -35,10 +35,28 @@ def say(line: str) -> None:
         write_all(f"{line}\n".encode(errors="replace"), 2)
 
 
+class OutputError(Exception):
+    """The output of a command could not be written to stdout. ``cause`` is the reason."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(f"cannot write the output: {cause.strerror}")
+        self.cause = cause
+
+
 def print_out(line: str) -> None:
-    """Print to stdout, for a program that may read it. A closed stdout is not an error."""
-    with suppress(OSError):
-        write_all(f"{line}\n".encode())
+    """Print a line of the output of a command to stdout. Raises `OutputError`."""
+    try:
+        write_all(f"{line}\n".encode(errors="replace"))
+    except OSError as exc:
+        raise OutputError(exc) from None
+
+
+def print_ready(url: str) -> None:
+    """Print to stdout where a server listens, for the program that started it. It does not matter if nothing reads
+    it.
+    """
+    with suppress(OutputError):
+        print_out(f"ready {url}")
 
 
 def write_all(data: bytes, file: int = 1) -> None:
