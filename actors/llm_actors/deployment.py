@@ -21,15 +21,15 @@ class Candidate(NamedTuple):
 
 
 class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one attempt. Times are in seconds from its start; ``None`` if it did not get that far."""
+    """The result of one attempt. Times are in seconds from its start; ``None`` if the attempt ended before."""
 
     end: Finished | Failed
     first_token_s: float | None = None
     duration_s: float
     limits: RateLimits | None = None
     resent: bool = False
-    """The request was sent twice, because an idle connection was closed before the response."""
+    """Whether the request was sent twice, because an idle connection was closed before the response."""
     unsent: bool = False
-    """There was no connection, so the vendor has received nothing of the request."""
+    """Whether there was no connection, so that the vendor received nothing of the request."""
     wire: str = ""
-    """The name of the wire that the attempt took; empty if it took none."""
+    """The name of the wire that the attempt used; empty if it used none."""

@@ -1,7 +1,7 @@
-"""Problems with an SQLite file, classified by SQLite's result codes and the system's errors, and how to set a file
-aside.
+"""Problems with an SQLite file, classified by SQLite's result codes and the system's errors; and how a damaged file
+is set aside (renamed, so that a new one can replace it).
 
-One table maps errors to problems; the tier decides what to do about them.
+One table maps errors to problems; the tier decides how to handle them.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ Failing = (sqlite3.DatabaseError, OSError, NotOursError)
 
 
 def file_problem_of(exc: Exception) -> FileProblem:
-    """The problem that ``exc``, one of `Failing`, means. Raises it again if it is a bug."""
+    """Return the problem that ``exc``, one of `Failing`, means. Raises ``exc`` again if it is a bug."""
     match exc:
         case NotOursError():
             return exc.problem
@@ -75,15 +75,15 @@ def file_problem_of(exc: Exception) -> FileProblem:
 
 
 def inode_of(path: str) -> int | None:
-    """The inode that the name currently refers to."""
+    """Return the inode of the file that now has the name ``path``; ``None`` if there is none."""
     with suppress(OSError):
         return os.stat(path).st_ino
     return None
 
 
 def set_aside(path: str, inode: int | None) -> None:
-    """Rename the file and its journal, unless another process has replaced the file (``inode``: that of the file to
-    rename). Raises OSError if that is not allowed.
+    """Rename the file and its journal, unless another process has replaced the file. ``inode`` is the inode of the
+    file to rename. Raises `OSError` if the file must not be renamed.
     """
     if inode is not None and inode_of(path) != inode:
         return

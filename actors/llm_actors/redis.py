@@ -40,20 +40,24 @@ CHECK_HOST = "ssl_check_hostname"
 
 
 class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The address of the server, and the prefix of our keys. Processes with the same prefix share their limits.
+    """The address of the server, and the prefix of the runtime's keys. Processes with the same prefix share their
+    limits.
 
-    ``timeout_s`` limits each command. It is the longest that a request may wait for a server that has just stopped
-    responding.
+    ``timeout_s`` limits each command. It is the longest time in seconds that a request waits for a server that has
+    just stopped responding.
     """
 
     url: Secret
-    """`redis://`, `rediss://` (TLS) or `unix://PATH`; with a password in it, use `env:NAME` or `file:PATH`."""
+    """`redis://`, `rediss://` (TLS) or `unix://PATH`. An address that contains a password must be given as `env:NAME`
+    or `file:PATH`.
+    """
     prefix: Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]{1,64}$")] = "llm-runtime"
     """The prefix of all keys in Redis. Processes with the same prefix share their limits. They also share cached
-    responses, stored responses and vendors' ids by the names of callers, where those are in Redis.
+    responses, stored responses and vendors' ids, if these are kept in Redis; these are separate for each caller's
+    name.
     """
     timeout_s: Annotated[float, Meta(gt=0, le=5)] = 0.1
-    """The time limit of one command: the longest that a request may wait for a server that has just stopped
+    """The time limit of one command, in seconds: the longest that a request waits for a server that has just stopped
     responding.
     """
 
@@ -76,7 +80,7 @@ UNREACHABLE = "unreachable"
 
 @cache
 def script_of(package: str, file: str) -> str:
-    """The Lua script in a file of ``package``."""
+    """Return the Lua script in a file of ``package``."""
     return files(package).joinpath(file).read_text()
 
 

@@ -1,7 +1,8 @@
 """A private SQLite database in WAL mode, which a kill at any moment leaves consistent: the common part of the cache's
 and the store's files.
 
-Nothing here waits on Trio: it runs in threads, one at a time. Everything may raise what `file_problem.Failing` lists.
+Nothing in this module waits on Trio: it runs in threads, one at a time. Every method may raise the exceptions of
+`file_problem.Failing`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ JOURNAL_BYTES = 4_000_000
 """The size to which the write-ahead log is truncated after a checkpoint."""
 
 SHRINK_PAGES = 1_000
-"""Pages returned to the file system at a time."""
+"""The most pages that are returned to the file system at a time."""
 
 SETTINGS = (
     "auto_vacuum = INCREMENTAL",  # effective only before the first page is written, which switching to WAL does
@@ -73,7 +74,7 @@ class SqliteFile:
             raise
 
     def close(self) -> None:
-        """Close the file. Errors of the file are ignored: nothing can be done about them."""
+        """Close the file. Errors of the file are ignored."""
         with suppress(sqlite3.Error):
             self.db.close()
 

@@ -1,8 +1,8 @@
 """CPU-bound work, off the event loop.
 
-The interpreter runs one thread at a time, but switches between threads every five milliseconds. So other tasks go on
-while a large body is decoded in a thread. On the event loop they would have to wait. A single call into C is not
-interrupted, so the work must consist of short calls (docs/decisions/0007-large-json.md).
+The interpreter runs one thread at a time, but switches between threads every five milliseconds. So other tasks
+continue while a large body is decoded in a thread. On the event loop they would have to wait. A single call into C is
+not interrupted, so the work must consist of short calls (docs/decisions/0007-large-json.md).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _threads: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("thr
 
 
 async def run_large(size: int, function: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Return ``function(*args)``. If the body that it processes is large (``size`` bytes), call it in a thread.
+    """Return ``function(*args)``. If the processed body is large (``size`` bytes), call the function in a thread.
 
-    Waits for one of `LARGE_AT_ONCE` threads and for the function, which cancellation does not interrupt. Raises what
-    the function raises. A small body is processed at once, without a checkpoint.
+    Waits for one of `LARGE_AT_ONCE` threads and for the function. Cancellation does not interrupt the function.
+    Raises the exceptions of the function. A small body is processed at once, without a checkpoint.
     """
     if size < LARGE_BYTES:
         return function(*args)

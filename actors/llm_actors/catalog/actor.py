@@ -1,7 +1,7 @@
 """The catalog actor: requests the vendors' model lists at the start, at intervals, and on request.
 
-If a provider's list cannot be had, its previous list is kept, and the first failure in a row is logged. After the first
-round, one log line warns of the models that will be shut down soon.
+If a provider's list is not available, its previous list is kept, and the first failure in a row is logged. After the
+first round, one log line warns of the models that will be shut down soon.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ CatalogRef: TypeAlias = Ref[CatalogMessage]
 
 
 async def refresh(catalog: CatalogRef, *, only_unlisted: bool = False) -> None:
-    """Request new lists and wait for them, at most `LISTING_SECONDS`. Raises only `KernelError`: `Parked`, at once,
-    while the actor is parked.
+    """Request new lists and wait for them, at most `LISTING_SECONDS`. Raises only `KernelError`; while the actor is
+    parked, it raises `Parked` at once.
     """
     await retry_after_crashes(lambda: catalog.call(Refresh(only_unlisted)))
 
@@ -64,7 +64,7 @@ async def follow(lister: CatalogRef, catalog: Catalog, providers: Mapping[str, P
 
 @final
 class CatalogActor:
-    """Keeps ``catalog`` up to date. ``providers`` are those whose models come from their vendor's list."""
+    """Keeps ``catalog`` up to date. ``providers`` are the providers whose models come from their vendor's list."""
 
     def __init__(self, catalog: Catalog, providers: Mapping[str, ProviderRef]) -> None:
         self._catalog = catalog

@@ -11,8 +11,8 @@ from typing import final
 
 @final
 class Allowed:
-    """What one caller may use. Each name in its list is a route, ``provider/model``, ``provider/*``, or the name of a
-    model alone, which means that model at every provider.
+    """The models and routes that one caller may use. Each name in its list is a route, ``provider/model``,
+    ``provider/*``, or the name of a model alone, which means that model at every provider.
     """
 
     __slots__ = ("_bare", "_known", "_models", "_names", "_providers", "_routes")

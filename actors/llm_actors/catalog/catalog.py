@@ -1,11 +1,10 @@
-"""The catalog: which models the providers offer, and which candidates a request's ``model`` names. Pure.
+"""The catalog: the models that the providers offer, and the candidates that a request's ``model`` names. Pure.
 
 A model name is resolved in this order:
 
 1. ``provider/model``, if ``provider`` is configured. The model need not be in the provider's list, because lists are
-   often incomplete. Only the list of the local model is complete.
-2. A name without a provider, if one or more providers list it.
-3. ``auto``: the default model of each suitable provider.
+often incomplete. Only the list of the local model is complete. 2. A name without a provider, if one or more providers
+list it. 3. ``auto``: the default model of each suitable provider.
 
 Any other name is unknown.
 """
@@ -154,8 +153,8 @@ class Catalog:
         return any(offer.rules.of(name).draws for offer in self._offers.values())
 
     def vendor(self, candidate: Candidate) -> str:
-        """Return what to count as the vendor of the candidate: its kind, the same for two providers at one vendor. A
-        server that is only compatible with a vendor's API counts as a vendor of its own.
+        """Return the name of the vendor that the candidate counts for: its kind, the same for two providers at one
+        vendor. A server that is only compatible with a vendor's API counts as a vendor of its own.
         """
         offer = self._offers.get(candidate.provider)
         return candidate.provider if offer is None or offer.vendor.generic else offer.vendor.kind

@@ -21,14 +21,14 @@
     async with running(root):
         total = await root.ref(counter).call(Add(2))
 
-`docs/kernel.md` is the guide, `docs/semantics.md` the list of guarantees. Worth knowing when writing against it:
+`docs/kernel.md` is the guide, `docs/semantics.md` the list of guarantees. Points to know when you write an actor:
 
 * `inner.as_child()` puts a supervisor under another one. Keep the `inner` object: `inner.ref(child)` works at any time.
 * `task_child(name, run)` makes a child of `async def run(task_status)`. `start_child` needs `max_children`.
 * A call that is handled without a reply fails with `NoReply`. To reply after the handler has returned, call
-  `delivery.defer()` in it.
-* A payload that has crashed its reader twice is refused. `message.fingerprint()` identifies it: override that method in
-  messages that carry a caller's payload.
+  `delivery.defer()` in the handler.
+* A payload that has crashed its reader twice is refused. `message.fingerprint()` identifies the payload: override that
+  method in messages that carry data from a caller.
 * `delivery.reply(...)` returns False if the caller has gone. A handler that grants something must then take it back.
 """
 

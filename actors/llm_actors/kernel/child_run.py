@@ -24,7 +24,7 @@ from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.spec import Actor, Previous
 
 KILL_SECONDS = 1.0
-"""Seconds that a cancelled child has to end. After that, its supervisor goes on without it."""
+"""Seconds that a cancelled child has to end. After that, its supervisor continues without it."""
 
 
 class EndReason(Enum):
@@ -35,12 +35,12 @@ class EndReason(Enum):
     KILLED = "killed"
     CRASHED = "crashed"
     INTERRUPTED = "interrupted"
-    """By KeyboardInterrupt or SystemExit, which are not caught here: the whole tree ends."""
+    """Ended by KeyboardInterrupt or SystemExit, which are not caught here: the whole tree ends."""
 
 
 @final
 class ChildRun:
-    """A running actor and its inbox. `done` is set when it has ended; `reason` and `error` say why."""
+    """A running actor and its inbox. `done` is set when the actor has ended; `reason` and `error` say why."""
 
     __slots__ = (
         "_ended", "_killed", "_settled", "actor", "done", "error", "inbox", "reason", "started_at", "state",
@@ -75,10 +75,10 @@ class ChildRun:
         previous: Previous,
         timeout: float,
     ) -> None:
-        """Start the child in `nursery` and wait until it is up.
+        """Start the child in `nursery` and wait until its start has succeeded.
 
-        Raises the exception that prevented the start, or `trio.TooSlowError` after `timeout` seconds. By then the child
-        has ended, unless it ignores its cancellation. Cancelling the caller cancels the child.
+        Raises the exception that prevented the start, or `trio.TooSlowError` after `timeout` seconds. By then the
+        child has ended, unless it ignores its cancellation. Cancelling the caller cancels the child.
         """
         nursery.start_soon(self._live, factory, previous, name=self.inbox.name)
         try:

@@ -1,4 +1,4 @@
-"""What a supervisor knows about one child across its restarts."""
+"""The state that a supervisor keeps about one child across its restarts."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ class ChildState:
         return self.mailbox.name
 
     def attach(self, path: str, bus: Bus) -> None:
-        """Give the child its path and event bus, at the start of a run of its supervisor. Its earlier failures are
-        forgotten: they may have been those of the supervisor.
+        """Give the child its path and event bus, at the start of a run of its supervisor. The child's earlier
+        failures are forgotten, because the supervisor may have caused them.
         """
         self.streak.clear()
         self.mailbox.name = path
@@ -95,7 +95,9 @@ class ChildState:
             self.mailbox.bus.publish(event)
 
     async def start(self, nursery: trio.Nursery, ended: Callable[[ChildRun], None]) -> None:
-        """Start an incarnation and wait until it is up. Raises `StartFailed`; its cause is what prevented the start."""
+        """Start an incarnation and wait until the start has succeeded. Raises `StartFailed`, with the exception that
+        prevented the start as its cause.
+        """
         if self.incarnation is not None and not self.incarnation.done.is_set():
             raise StartFailed(self.mailbox.name, "is still running") from StillRunning(
                 self.mailbox.name, "ignored its cancellation"
@@ -129,7 +131,7 @@ class ChildState:
         self._subtree = subtree
 
     def note_end(self, incarnation: ChildRun) -> None:
-        """Record how an incarnation ended and what state the next one inherits."""
+        """Record how an incarnation ended and which state the next one inherits."""
         if incarnation.inbox.saved is not None:
             self._saved = incarnation.inbox.saved
         self._handed = incarnation.state
@@ -142,7 +144,9 @@ class ChildState:
         self.publish(ChildCrashed(name=self.path, error=self.last_crash))
 
     async def stop(self, *, final: bool) -> None:
-        """Stop the incarnation within the child's grace period. If it does not end, publish `LeftBehind` and go on."""
+        """Stop the incarnation within the child's grace period. If it does not end, publish `LeftBehind` and
+        continue.
+        """
         if final:
             self.mailbox.close(ShuttingDown, "is shutting down")
         if self.incarnation is None:
@@ -152,7 +156,9 @@ class ChildState:
         self._leave_if_stuck(ended=await self.incarnation.stop(self.spec.shutdown, final=final))
 
     async def kill(self, *, failed: bool = False) -> None:
-        """Cancel the incarnation. If it does not end, publish `LeftBehind` and go on. `failed`: see `Inbox.failed`."""
+        """Cancel the incarnation. If it does not end, publish `LeftBehind` and continue. `failed`: see
+        `Inbox.failed`.
+        """
         if self.incarnation is not None:
             self._leave_if_stuck(ended=await self.incarnation.kill(failed=failed))
 

@@ -1,4 +1,4 @@
-"""A delivered message: what the actor receives, how it replies, and where its caller waits for the reply.
+"""A delivered message: the object that the actor receives and replies with, and the place where the caller waits.
 
 A call is answered exactly once: by the handler with `reply` or `fail`; by the kernel if the handler crashed, did not
 reply or ran out of time; or by the mailbox if the actor ended. A reply to a caller that has gone is only counted.
@@ -57,8 +57,8 @@ class Reply(Generic[R]):
         self.abandoned = not self.answered
 
     async def wait(self) -> R:
-        """Wait for the reply. Call it once. Cancelling it abandons the reply. It is no checkpoint if the reply is
-        there.
+        """Wait for the reply, and return it or raise its error. Call this once. Cancelling it abandons the reply. If
+        the reply has already arrived, this has no checkpoint.
         """
         if self.answered:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -127,7 +127,7 @@ class Delivery(Generic[M_co]):
 
     @property
     def abandoned(self) -> bool:
-        """Whether the caller has gone. Check it before you begin work that was deferred."""
+        """Whether the caller has gone. Check this before you begin deferred work."""
         return self._reply is not None and self._reply.abandoned
 
     @property
@@ -136,9 +136,9 @@ class Delivery(Generic[M_co]):
         return self.abandoned or trio.current_time() >= self.deadline
 
     def reply(self, message: Call[R], value: R) -> bool:
-        """Reply to the call. `message` must be the delivered one; it tells the type checker the type of `value`.
+        """Reply to the call. `message` must be the delivered message; it tells the type checker the type of `value`.
 
-        Return whether the caller was still there. A late reply is dropped and counted.
+        Return whether the caller was still waiting. A late reply is dropped and counted.
         """
         if message is not self.message:
             raise ValueError(f"{self._mailbox.name}: reply() was given another message than the one delivered")
@@ -164,7 +164,7 @@ class Delivery(Generic[M_co]):
         return self._scope
 
     def abandon(self) -> None:
-        """Record that the caller has gone, and cancel the work for it."""
+        """Record that the caller has gone, and cancel the work on its message."""
         assert self._reply is not None
         self._reply.abandon()
         self._mailbox.forget(self)

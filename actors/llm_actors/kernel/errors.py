@@ -20,10 +20,10 @@ class KernelError(Exception):
 
 
 class ActorCrashed(KernelError):
-    """The actor raised while it handled the message. `__cause__` is what it raised.
+    """The actor raised an exception while it handled the message. `__cause__` is that exception.
 
-    `bystander`: the actor crashed while it handled another message, and this one was only waiting for its reply. It is
-    safe to send this one again.
+    `bystander`: the actor crashed while it handled another message, and this one was only waiting for its reply. It
+    is safe to send this one again.
     """
 
     bystander = False
@@ -38,7 +38,7 @@ class ShuttingDown(NotRunning):
 
 
 class Parked(NotRunning):
-    """The actor's supervisor has paused it after too many crashes; it will be tried again later."""
+    """The actor's supervisor has parked it after too many crashes. The supervisor will start it again later."""
 
 
 class SupervisorFailed(NotRunning):
@@ -68,11 +68,11 @@ class PoisonRefused(KernelError):
 
 
 class NoReply(KernelError):
-    """The actor handled the call without replying or deferring it: a bug in the actor."""
+    """The actor handled the call without replying to it or deferring it: a bug in the actor."""
 
 
 class StartFailed(KernelError):
-    """A child did not start. `__cause__` is what its factory or its initialisation raised."""
+    """A child did not start. `__cause__` is the exception of its factory or its initialisation."""
 
 
 class GaveUp(KernelError):
@@ -92,7 +92,7 @@ class NameTaken(KernelError):
 
 
 def crashed(actor: str, exc: BaseException, *, bystander: bool = False) -> ActorCrashed:
-    """Return the error for a sender whose message was being handled when `exc` was raised."""
+    """Return the error for the sender whose message was being handled when `exc` was raised."""
     error = ActorCrashed(actor, f"crashed with {type(exc).__name__}")
     error.bystander = bystander
     error.__cause__ = exc

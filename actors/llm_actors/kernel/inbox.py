@@ -36,17 +36,19 @@ class Inbox(Generic[M_co]):
     def __init__(self, mailbox: Mailbox) -> None:
         self.mailbox = mailbox
         self.scope = trio.CancelScope(shield=True)
-        """The scope in which the actor runs. The actor may cancel it to end itself."""
+        """The scope in which the actor runs. The actor may cancel the scope to end itself."""
         self.stopping = False
         self.final = False
         self.failed = False
-        """The actor is stopped because its supervisor gives up after too many crashes: work in progress is
-        cancelled."""
+        """Whether the actor is stopped because its supervisor gives up after too many crashes. Then work in progress
+        is cancelled.
+        """
         self.saved: msgspec.Struct | None = None
         self._receive: trio.MemoryReceiveChannel[Delivery[ActorMessage]] | None = None
         self._received = MESSAGES_PER_PASS
-        """Messages received since the last checkpoint. The first `receive` always waits at one, so that the
-        supervisor has recorded the start before a message is handled."""
+        """Messages received since the last checkpoint. The first `receive` always has a checkpoint, so that the
+        supervisor has recorded the start before a message is handled.
+        """
         self._callbacks: list[Callable[[], object]] = []
         self._broken: Exception | None = None
 
@@ -56,8 +58,8 @@ class Inbox(Generic[M_co]):
         return self.mailbox.name
 
     async def receive(self) -> Delivery[M_co]:
-        """Wait for the next message. Raises `trio.EndOfChannel` once the actor is asked to stop, and the exception of a
-        handler that ran in a sender's task (see `crash_with`). Cancellation loses no message.
+        """Wait for the next message. Raises `trio.EndOfChannel` once the actor is asked to stop, and the exception of
+        a handler that ran in a sender's task (see `crash_with`). Cancellation loses no message.
 
         Other tasks run only if nothing is queued, or after `MESSAGES_PER_PASS` messages.
         """
@@ -90,8 +92,9 @@ class Inbox(Generic[M_co]):
         """Let `Ref.read` call `answer` for messages of exactly the type `kind`, without sending a message to this
         actor.
 
-        `answer` runs in the reader's task, between two steps of this actor. It must not block or await. It returns None
-        for a message that must be sent with `Ref.call`. It is removed when the actor is asked to stop or ends.
+        `answer` runs in the reader's task, between two steps of this actor. It must not block or await. It returns
+        None for a message that must be sent with `Ref.call`. The registration ends when the actor is asked to stop or
+        ends.
         """
         if not self.stopping:
             self.mailbox.reads[kind] = answer
@@ -99,14 +102,16 @@ class Inbox(Generic[M_co]):
     def take_at_once(self, take: Callable[[Any], bool]) -> None:
         """Call `take` in the sender's task for each message that arrives while the queue is empty.
 
-        `take` runs between two steps of this actor, and must not block, await or raise. It returns False if the message
-        must be queued. It is removed when the actor is asked to stop or ends.
+        `take` runs between two steps of this actor, and must not block, await or raise. It returns False if the
+        message must be queued. The registration ends when the actor is asked to stop or ends.
         """
         if not self.stopping and self._broken is None:
             self.mailbox.at_once = take
 
     def crash_with(self, error: Exception) -> None:
-        """Make `receive` raise `error`, which a handler raised in a sender's task, so that the actor crashes."""
+        """Make `receive` raise `error`, the exception of a handler that ran in a sender's task, so that the actor
+        crashes.
+        """
         self._broken = error
         self.queue_everything()
         if self._receive is not None:
@@ -130,7 +135,9 @@ class Inbox(Generic[M_co]):
         self.saved = state
 
     def when_stopping(self, callback: Callable[[], object]) -> None:
-        """Call `callback` when the actor is asked to stop, or now if it already was. It must not raise or block."""
+        """Call `callback` when the actor is asked to stop, or now if it already was. `callback` must not raise or
+        block.
+        """
         self._callbacks.append(callback)
         if self.stopping:
             callback()

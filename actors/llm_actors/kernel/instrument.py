@@ -1,8 +1,8 @@
 """A Trio instrument that measures which tasks block the event loop, the lag of the loop, and the number of tasks.
 
 It is off by default, because it reads the clock twice for each step of a task and each pass of the loop. Steps are
-measured in CPU time of the thread, so that load from other processes is not blamed on a task. The lag is measured in
-wall time, because that is what a waiting client sees.
+measured in CPU time of the thread, so that load from other processes is not attributed to a task. The lag is measured
+in wall-clock time, because that is the delay that a waiting client notices.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SLOW_STEPS_KEPT = 64
 """The most reports kept; the oldest are dropped."""
 
 BUSY_STEPS = 1000
-"""A task with more steps than this within one second is in a busy loop."""
+"""A task with more steps than this within one second counts as being in a busy loop."""
 
 BUSY_NAMES_KEPT = 64
 """The most names of busy tasks kept."""
@@ -62,7 +62,9 @@ class SchedulerInstrument(trio.abc.Instrument):
         self._turn_began: float | None = None
 
     def statistics(self) -> SchedulerStatistics:
-        """Return what was measured since the instrument was installed. `tasks` leaves out tasks that are older."""
+        """Return the measurements since the instrument was installed. `tasks` excludes tasks that are older than the
+        instrument.
+        """
         return SchedulerStatistics(
             tasks=self._tasks,
             steps=self._steps,

@@ -27,7 +27,9 @@ log = logging.getLogger("llm_actors.kernel")
 
 
 class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """An event of the actor with the path `name`. `template` is its log text; fields in braces are filled in."""
+    """An event of the actor with the path `name`. `template` is its log text; fields in braces are replaced by their
+    values.
+    """
 
     name: str
 
@@ -48,7 +50,9 @@ class ChildStarted(LifecycleEvent, frozen=True):
 
 
 class ChildExited(LifecycleEvent, frozen=True):
-    """An incarnation ended: normally, stopped, killed, crashed, or before it had started."""
+    """An incarnation of the actor (one run, from its start to its end) ended: normally, stopped, killed, crashed, or
+    before it had started.
+    """
 
     template = "has ended: {reason}"
     reason: str
@@ -89,7 +93,9 @@ class ChildrenParked(LifecycleEvent, frozen=True):
 
 
 class LeftBehind(LifecycleEvent, frozen=True):
-    """A child did not end within its grace period and ignored its cancellation. The others go on without it."""
+    """A child did not end within its grace period and ignored its cancellation. The other children continue without
+    it.
+    """
 
     level = logging.ERROR
     template = "was left behind: it ignored a request to stop and its cancellation"
@@ -122,7 +128,7 @@ class CallAbandoned(LifecycleEvent, frozen=True):
 
 
 class Lagged(msgspec.Struct, frozen=True):
-    """What a slow subscriber receives in place of the `missed` events."""
+    """The item that a slow subscriber receives in place of the `missed` events."""
 
     missed: int
 
@@ -131,7 +137,7 @@ Observed: TypeAlias = "LifecycleEvent | Lagged"
 
 
 class BusStatistics(msgspec.Struct, frozen=True):
-    """How many events were published, and how many of them slow subscribers missed."""
+    """The number of published events, and the number of events that slow subscribers missed."""
 
     published: int
     missed: int

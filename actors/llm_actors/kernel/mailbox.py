@@ -1,9 +1,9 @@
 """The mailbox: a bounded queue that the supervisor owns, so it outlives the actor that reads it.
 
-It holds the send end and the receive end of a memory channel. Each incarnation of the actor reads from a clone of the
-receive end. Closing the clone stops the reader at once, even with messages queued, and loses none of them. When no
-incarnation follows, the mailbox is closed: it refuses new messages, then fails all calls that are queued or wait for
-space.
+It contains the send end and the receive end of a memory channel. Each incarnation of the actor reads from a clone of
+the receive end. Closing the clone stops the reader at once, even if messages are queued, and loses none of them. When
+no incarnation follows, the mailbox is closed: it refuses new messages, then fails all calls that are queued or wait
+for space.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ _EMPTY = trio.open_memory_channel[AnyDelivery](0)
 
 
 class Overflow(Enum):
-    """What happens to a message if the mailbox is full. The sender of a refused or displaced call gets
-    `MailboxFull`.
-    """
+    """The handling of a message if the mailbox is full. A refused or displaced call raises `MailboxFull`."""
 
     WAIT = "wait"
     """A call waits for space until its deadline. A cast cannot wait, so it is refused."""
@@ -45,7 +43,7 @@ class Overflow(Enum):
 
 
 class MailboxSpec(msgspec.Struct, frozen=True):
-    """The capacity of a mailbox in messages, and what happens to a message when it is full."""
+    """The capacity of a mailbox in messages, and the handling of a message when it is full."""
 
     capacity: int = DEFAULT_CAPACITY
     overflow: Overflow = Overflow.WAIT
@@ -56,7 +54,7 @@ class MailboxSpec(msgspec.Struct, frozen=True):
 
 
 class MailboxCounters(msgspec.Struct):
-    """How often each thing has happened to a message of one mailbox since it was created."""
+    """How often each event has happened to a message of one mailbox since the mailbox was created."""
 
     accepted: int = 0
     full: int = 0
@@ -83,7 +81,7 @@ class MailboxStatistics(MailboxCounters, kw_only=True):
 
 @final
 class Mailbox:
-    """Where one actor's messages wait. Supervisors and the test kit create it; everything else uses a `Ref`."""
+    """The queue of one actor's messages. Supervisors and the test kit create it; all other code uses a `Ref`."""
 
     __slots__ = (
         "_closed", "_queued", "_receive", "_send", "_spec", "_was_full", "at_once", "bus", "calling", "count",
@@ -98,7 +96,7 @@ class Mailbox:
         self.in_hand: dict[AnyDelivery, None] = {}
         self.calling: dict[Mailbox, int] = {}
         self.reads: dict[type[ActorMessage], Callable[[Any], object]] = {}
-        """By message type: the function of the running actor that answers `Ref.read`."""
+        """The running actor's functions that answer `Ref.read`, by message type."""
         self.at_once: Callable[[AnyDelivery], bool] | None = None
         """The running actor's function that handles a message before it is queued. It returns False if the message
         must be queued."""
@@ -132,8 +130,8 @@ class Mailbox:
         return self._receive.clone()
 
     def put(self, delivery: AnyDelivery) -> bool:
-        """Accept the message without waiting, or return False: then use `put_waiting`. Raises if the message is
-        refused.
+        """Accept the message without waiting, and return True. If there is no space, return False: then use
+        `put_waiting`. Raises if the message is refused.
         """
         if self._closed is not None:
             raise self._dead_letter()
@@ -242,8 +240,8 @@ class Mailbox:
         self.count.late_replies += 1
 
     def crashed(self, delivery: AnyDelivery, site: str) -> None:
-        """Count a crash of the reader at `site` on this message. The payload is blamed only if its caller was still
-        there.
+        """Count a crash of the reader at `site` on this message. The payload counts as the cause only if its caller
+        was still waiting.
         """
         self.count.crashes += 1
         if not delivery.is_given_up and (fingerprint := delivery.message.fingerprint()) is not None:

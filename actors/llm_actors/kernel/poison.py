@@ -1,9 +1,10 @@
 """Payloads that crash their reader are refused after the second crash.
 
-The kernel redelivers no message, but a caller may send the same payload again and again. Only hashes are kept.
+The kernel delivers no message twice, but a caller may send the same payload again and again. Only hashes of payloads
+are kept.
 
-A crash counts against a payload only if the caller was still there, and only a second crash at the same place in the
-code bans it: a cancellation, a deadline or a temporary fault must not ban a harmless payload.
+A crash counts against a payload only if the caller was still waiting, and only a second crash at the same place in
+the code bans it: a cancellation, a deadline or a temporary fault must not ban a harmless payload.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ POISON_SECONDS = 600.0
 
 
 class _Suspect(NamedTuple):
-    """How often a payload has crashed in a row at one place, and when it did last."""
+    """How often a payload has crashed in a row at one place, and the time of the last crash."""
 
     site: str
     crashes: int
@@ -38,7 +39,9 @@ class Poison:
     def __init__(self, entries: int = POISON_ENTRIES) -> None:
         self._entries = entries
         self.suspects: dict[int, _Suspect] = {}
-        """By the hash of the fingerprint. The mailbox reads it: while it is empty, no fingerprint is computed."""
+        """Suspected payloads, by the hash of the fingerprint. The mailbox reads this: while it is empty, no
+        fingerprint is computed.
+        """
 
     def crashed(self, fingerprint: Hashable, site: str, now: float) -> None:
         """Count one crash at ``site``. A crash elsewhere starts the count anew."""

@@ -50,11 +50,13 @@ class Ref(Generic[M_contra]):
         return self._mailbox.statistics()
 
     def read(self, message: BaseCall[R]) -> R | None:
-        """Return the reply to `message` from the actor's current state, without waiting, or None: then use `call`.
+        """Return the reply to `message` from the actor's current state, without waiting. If it returns None, use
+        `call`.
 
         The result is None if the actor is not running, is stopping, or does not answer such reads
-        (`Inbox.answer_reads`). A read overtakes queued messages, also those of the same sender. If the actor's function
-        raises, the exception is published as a crash and the result is None; only a `call` crashes the actor.
+        (`Inbox.answer_reads`). A read overtakes queued messages, including those of the same sender. If the actor's
+        function raises, the exception is published as a crash and the result is None; only a `call` crashes the
+        actor.
         """
         answer = self._mailbox.reads.get(type(message))
         if answer is None:
@@ -70,9 +72,10 @@ class Ref(Generic[M_contra]):
         """Send `message` and wait for its reply.
 
         The time limit is `deadline` (on Trio's clock) or the deadline of the caller's cancel scope, whichever is
-        earlier; without either, `DEFAULT_CALL_SECONDS`. Raises `CallExpired` if that limit passes and it is not the
-        caller's own, the error that the actor passed to `Delivery.fail`, or another `KernelError`. Cancelling the
-        caller also cancels the actor's work on the message, without waiting for that to end.
+        earlier; without either, `DEFAULT_CALL_SECONDS`. Raises `CallExpired` if `deadline` or the default passes; if
+        the caller's scope expires, the call is cancelled instead. Raises the error that the actor passed to
+        `Delivery.fail`, or another `KernelError`. Cancelling the caller also cancels the actor's work on the message,
+        without waiting for that work to end.
         """
         callers = trio.current_effective_deadline()
         if callers == -inf:

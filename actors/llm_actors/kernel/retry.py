@@ -8,16 +8,16 @@ from typing import TypeVar
 from llm_actors.kernel.errors import ActorCrashed
 
 OWN_CRASHES = 2
-"""If the actor crashes this often while it handles the message, the message is taken to be the cause."""
+"""After this many crashes of the actor while it handles the message, the message counts as the cause."""
 
 R = TypeVar("R")
 
 
 async def retry_after_crashes(call: Callable[[], Awaitable[R]]) -> R:
-    """Await `call()`, and again each time the actor crashed while it handled another message, or this one once.
+    """Await `call()`. If the actor crashed while it handled another message, or once on this message, call again.
 
-    The retries end with the caller's deadline, or sooner if the actor's supervisor parks it or gives up. Raises what
-    `call` raises; `ActorCrashed` once the actor has crashed on this message for the second time.
+    The retries end with the caller's deadline, or sooner if the actor's supervisor parks it or gives up. Raises the
+    exceptions of `call`; `ActorCrashed` once the actor has crashed on this message for the second time.
     """
     crashes = 0
     while True:

@@ -1,9 +1,9 @@
 """Three loops for an actor: one message at a time, synchronously in the sender's task, or several concurrently.
 
-A handler that awaits runs in a cancel scope that ends at the call's deadline or when the caller leaves. A bug in a
-handler costs different things. With one message at a time, it ends the incarnation, since the actor's state may be half
-written. With several at once, it fails one message; only frequent crashes end the incarnation, since then the fault is
-probably in the shared state.
+A handler that awaits runs in a cancel scope that ends at the call's deadline or when the caller leaves. The loops
+differ in the effect of a bug in a handler. With one message at a time, the bug ends the incarnation, since the
+actor's state may be half written. With several at once, it fails one message; only frequent crashes end the
+incarnation, since then the fault is probably in the shared state.
 
 While nothing is queued, `serve_at_once` and `serve_concurrently` avoid the actor's own task: the sender's task calls
 the handler or starts the worker. Otherwise messages go through the queue.
@@ -97,9 +97,9 @@ async def serve_concurrently(
     """Handle up to `slots` messages at once, each in its own task with the caller's context variables.
 
     A message is received only when a slot is free; until then it stays in the bounded mailbox. An exception from
-    `handle` fails its own call; if there are more than `crashes`, it is raised and the actor crashes. When the actor is
-    asked to stop, it finishes the messages in progress; its supervisor limits the time. `own_scope`: `handle` opens
-    `delivery.scope()` itself, because it replies in its own way when that scope is cancelled.
+    `handle` fails its own call; if there are more than `crashes`, it is raised and the actor crashes. When the actor
+    is asked to stop, it finishes the messages in progress; its supervisor limits the time. `own_scope`: `handle`
+    opens `delivery.scope()` itself, because it sends its own reply when that scope is cancelled.
     """
     await _Workers(inbox, handle, slots, crashes, own_scope=own_scope).run()
 

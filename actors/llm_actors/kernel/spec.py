@@ -17,26 +17,27 @@ DEFAULT_SHUTDOWN = 5.0
 """The grace period: seconds that a child has to end after it is asked to stop. Then it is cancelled."""
 
 DEFAULT_START_TIMEOUT = 10.0
-"""Seconds that a child has to initialise."""
+"""Seconds that a child has to call `task_status.started()`."""
 
 M_contra = TypeVar("M_contra", bound=ActorMessage, contravariant=True)
 
 Previous: TypeAlias = "msgspec.Struct | None"
-"""The state that an incarnation inherits from the one before it: what that returned when it stopped cleanly, or what it
-last saved with `Inbox.checkpoint` when it crashed."""
+"""The state that an incarnation inherits from the one before it: the struct that the earlier one returned when it
+stopped cleanly, or that it last saved with `Inbox.checkpoint` when it crashed.
+"""
 
 
 class Actor(Protocol[M_contra]):
     """Any object that handles the messages of an inbox."""
 
     async def run(self, inbox: Inbox[M_contra], *, task_status: trio.TaskStatus[None]) -> object:
-        """Initialise, call `task_status.started()`, then handle messages until the inbox ends. A struct that this
-        returns is handed to the next incarnation.
+        """Initialise, call `task_status.started()`, then handle messages until the inbox ends. If this returns a
+        struct, the next incarnation inherits it.
         """
 
 
 class ChildSpec(msgspec.Struct, Generic[M_contra], frozen=True):
-    """How to make, stop and restart one child. `factory` is called for each incarnation, with the state it inherits.
+    """How to make, stop and restart one child. `factory` is called for each incarnation, with the inherited state.
 
     `shutdown` and `start_timeout` are in seconds.
     """
@@ -47,7 +48,7 @@ class ChildSpec(msgspec.Struct, Generic[M_contra], frozen=True):
     shutdown: float = DEFAULT_SHUTDOWN
     start_timeout: float = DEFAULT_START_TIMEOUT
     mailbox: MailboxSpec | None = MailboxSpec()
-    """None: the child accepts no messages."""
+    """The child's mailbox. None: the child accepts no messages."""
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
@@ -85,7 +86,7 @@ def task_child(
     """Make a child of `async def run(task_status)`: a task under supervision that gets no messages, such as one
     connection.
 
-    `run` must call `task_status.started()`. When it is asked to stop, it is cancelled at once, and has `shutdown`
-    seconds for its cleanup.
+    `run` must call `task_status.started()`. When the child is asked to stop, `run` is cancelled at once, and has
+    `shutdown` seconds for its cleanup.
     """
     return ChildSpec(name, lambda _: _Task(run), restart, shutdown, start_timeout, None)

@@ -11,7 +11,7 @@ class Restart(Enum):
     """When a child that has ended is restarted."""
 
     PERMANENT = "permanent"
-    """Always, also after a normal return."""
+    """Always, even after a normal return."""
     TRANSIENT = "transient"
     """Only after a crash."""
     TEMPORARY = "temporary"

@@ -29,7 +29,7 @@ from llm_actors.kernel.tree import ChildStatus, TreeNode
 from llm_actors.kernel.window import Backoff, Intensity
 
 DEFAULT_INTENSITY = Intensity(5, 30.0)
-"""More than 5 restarts in 30 s are too many."""
+"""The default limit of restarts: 5 within 30 s."""
 
 DEFAULT_BACKOFF = Backoff()
 
@@ -37,8 +37,8 @@ M = TypeVar("M", bound=ActorMessage)
 
 
 class SupervisorStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot of one supervisor. `restarts` counts those since its last start; `waiting_restart` is the number of
-    children that wait for a restart.
+    """A snapshot of one supervisor. `restarts` counts the restarts since the supervisor's last start;
+    `waiting_restart` is the number of children that wait for a restart.
     """
 
     children: int
@@ -92,7 +92,7 @@ class Supervisor:
     def as_child(self, *, restart: Restart = Restart.PERMANENT, shutdown: float | None = None) -> ChildSpec[Never]:
         """Return the spec that puts this supervisor under another one.
 
-        By default it has as many seconds to stop, and to start, as its own children together.
+        By default the supervisor has as many seconds to stop, and to start, as its own children together.
         """
         specs = [child.spec for child in self._specified.values()]
         grace = sum(spec.shutdown + KILL_SECONDS for spec in specs)
@@ -126,7 +126,8 @@ class Supervisor:
         """Start the children, keep them running until the supervisor is asked to stop, then stop them.
 
         Raises `StartFailed` or `GaveUp` after all children have ended; the chain of causes leads to the first crash.
-        Cancelling this cancels the children one by one, last first. Without `inbox` it is the root of its tree.
+        Cancelling this cancels the children one by one, last first. Without `inbox` the supervisor is the root of its
+        tree.
         """
         if inbox is not None:
             self._path = inbox.name
@@ -150,16 +151,16 @@ class Supervisor:
             self._current_run.stop(final=True)
 
     async def start_child(self, spec: ChildSpec[M]) -> Ref[M]:
-        """Add a child and wait until it is up.
+        """Add a child and wait until its start has succeeded.
 
-        Raises `TooManyChildren`, `NameTaken`, `NotRunning` or `StartFailed`, whose cause is what the start raised. The
-        child is not added then. Cancelling the caller cancels the start.
+        Raises `TooManyChildren`, `NameTaken`, `NotRunning` or `StartFailed`, with the exception of the start as its
+        cause. Then the child is not added. Cancelling the caller cancels the start.
         """
         return await self._start_new(spec, dynamic=True)
 
     async def add_child(self, spec: ChildSpec[M]) -> Ref[M]:
-        """Add a child and wait until it is up, as `start_child` does. When the supervisor is restarted, so is the
-        child, as if it had been one of `specs`.
+        """Add a child and wait until its start has succeeded, as `start_child` does. When the supervisor is
+        restarted, the child is restarted, too, as if it were one of `specs`.
         """
         ref = await self._start_new(spec, dynamic=False)
         self._specified[spec.name] = self._children[spec.name]
@@ -191,7 +192,8 @@ class Supervisor:
         return Ref(child.mailbox)
 
     async def stop_child(self, name: str) -> None:
-        """Stop a child within its grace period and remove it. One of `specs` returns when this supervisor is restarted.
+        """Stop a child within its grace period and remove it. A child of `specs` is started again when this
+        supervisor is restarted.
 
         Raises `KeyError` if there is no such child. If the caller is cancelled, the child still stops, and is not
         restarted.

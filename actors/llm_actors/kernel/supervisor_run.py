@@ -1,6 +1,6 @@
 """One run of a supervisor, from the start of its children to their stop.
 
-The loop wakes up when a child ends and when a restart is due. A request to stop cancels the loop, so that it never
+The loop wakes up when a child ends and when a restart is due. A request to stop cancels the loop, so the loop never
 waits for a start or a backoff. The decisions are in the pure modules `strategy` and `window`. A restart that fails
 counts as one more failure. The children run in the nursery of this object, and only this object stops them, in order.
 """
@@ -49,7 +49,7 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Due(msgspec.Struct, frozen=True):
-    """A planned restart: when it is due, and how many seconds after the failure that is."""
+    """A planned restart: its time, and its delay in seconds after the failure."""
 
     at: float
     delay: float
@@ -123,7 +123,7 @@ class SupervisorRun:
     # Starting
 
     async def start(self, child: ChildState) -> None:
-        """Start one child and wait until it is up. Raises `StartFailed`, `ShuttingDown` or `Parked`."""
+        """Start one child and wait until its start has succeeded. Raises `StartFailed`, `ShuttingDown` or `Parked`."""
         if self._stopping or self._nursery is None:
             raise ShuttingDown(self._path, "is shutting down and starts no children")
         if self.parked:
@@ -211,7 +211,7 @@ class SupervisorRun:
             )  # it stays in the list, because a restart of its group starts it again
 
     async def _failed(self, child: ChildState, error: Exception) -> None:
-        """Count one failure, stop the siblings that share it, and plan the restart."""
+        """Count one failure, stop the siblings that are restarted together with the child, and plan the restart."""
         now = trio.current_time()
         child.status = ChildStatus.RESTARTING
         if is_fatal(error) or not self._window.admit(now):
@@ -310,7 +310,7 @@ class SupervisorRun:
 
     def retire(self, child: ChildState, kind: type[NotRunning], problem: str) -> None:
         """Remove a child and fail the calls that wait for it. Both the loop and `Supervisor.stop_child` call this for
-        one child; by the second time, there may be another child of the same name.
+        one child; at the second call, another child may have the same name.
         """
         is_listed = self._children.get(child.name) is child
         if is_listed:

@@ -1,4 +1,6 @@
-"""Where an exception was raised: its type, file and line. Its text is left out, because it may contain user data."""
+"""The place where an exception was raised: its type, file and line. Its text is left out, because it may contain user
+data.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from traceback import walk_tb
 
 
 def exception_site(exc: BaseException) -> str:
-    """Return the innermost frame, as `ValueError at limiter.py:120 in admit`; of a group, that of its first
-    exception.
+    """Return the innermost frame, as `ValueError at limiter.py:120 in admit`. For a group, return the frame of its
+    first exception.
     """
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]

@@ -46,8 +46,8 @@ class RestartWindow:
 class Backoff(msgspec.Struct, frozen=True):
     """How many seconds to wait before each restart: first `first`, then up to `base`, `base * factor`, … up to `cap`.
 
-    All but the first are chosen at random between half and the whole of that. After `quiet` seconds without a failure
-    the sequence starts again.
+    All waits but the first are chosen at random between half of that and the whole. After `quiet` seconds without a
+    failure the sequence starts again.
     """
 
     base: float = 0.1

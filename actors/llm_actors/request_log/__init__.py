@@ -1,4 +1,6 @@
-"""The request log: what was asked, what came back and why, one JSON line for each request, for those who opted in."""
+"""The request log: requests, responses and decisions, one JSON line per request, for the keys and routes that enable
+it.
+"""
 
 from llm_actors.request_log.actor import REQUEST_LOG_MAILBOX, RequestLogActor, RunWriter, request_log_child
 from llm_actors.request_log.buffer import RequestLog

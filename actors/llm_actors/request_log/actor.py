@@ -1,4 +1,4 @@
-"""The request log's actor: takes what waits a few times a second, and has a thread write it."""
+"""The request log's actor: takes the waiting runs a few times a second, and writes them in a thread."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from llm_actors.request_log.files import RequestLogFiles
 from llm_actors.run import Run
 
 REQUEST_LOG_MAILBOX = None
-"""It is sent nothing: what it writes stands in a `RequestLog`."""
+"""The actor gets no messages: the runs to write are in a `RequestLog`."""
 
 WRITE_SECONDS = 0.25
-"""How often it is written."""
+"""Seconds between two writes."""
 
 FLUSH_SECONDS = 2.0
-"""How long what waits may still be written after a stop was asked for."""
+"""Seconds in which waiting runs may still be written after the actor is asked to stop."""
 
 log = logging.getLogger(__name__)
 
 
 class RunWriter(Protocol):
-    """Writes runs that have ended. Both are called in a thread, one at a time."""
+    """Writes runs that have ended. Both methods are called in a thread, one at a time."""
 
     def write(self, runs: Sequence[Run], /) -> None:
-        """Write them. May raise `OSError`."""
+        """Write the runs. May raise `OSError`."""
 
     def close(self) -> None:
-        """The last were written."""
+        """Close: no further runs follow."""
 
 
 @final
 class RequestLogActor:
-    """Has ``writer`` write what is in ``waiting``. While it cannot, what comes is left out."""
+    """Writes the runs in ``waiting`` with ``writer``. While a write fails or hangs, further runs are dropped."""
 
     def __init__(self, waiting: RequestLog, writer: RunWriter) -> None:
         self._waiting = waiting
@@ -47,7 +47,7 @@ class RequestLogActor:
         self._is_away = False
 
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
-        """Write until asked to stop, and then what is left, within `FLUSH_SECONDS`."""
+        """Write until asked to stop. Then write the remaining runs, for at most `FLUSH_SECONDS`."""
         stopping = trio.Event()
         inbox.when_stopping(stopping.set)
         task_status.started()
@@ -95,6 +95,6 @@ async def _first_of(scope: trio.CancelScope, stopping: trio.Event) -> None:
 def request_log_child(
     waiting: RequestLog, path: str, *, max_bytes: int, keep_days: int, redacted: bool, name: str = "request-log"
 ) -> ChildSpec[Never]:
-    """The spec of a request log that writes to the folder ``path``, for a supervisor."""
+    """Return the spec of a request log that writes to the folder ``path``, for a supervisor."""
     files = RequestLogFiles(path, max_bytes=max_bytes, keep_days=keep_days, redacted=redacted, wall=time.time)
     return ChildSpec(name, lambda _: RequestLogActor(waiting, files), mailbox=REQUEST_LOG_MAILBOX)

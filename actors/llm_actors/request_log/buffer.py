@@ -1,4 +1,6 @@
-"""What waits to be written to the request log: a plain object, so that a request pays no more than for a list."""
+"""The runs that wait to be written to the request log: a plain object, so that a request costs no more than an append
+to a list.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +11,38 @@ from typing import final
 from llm_actors.run import Run
 
 QUEUE_BYTES = 64_000_000
-"""Bytes of runs that wait to be written; what comes beyond that is left out, with a line in the log."""
+"""The most bytes of runs that wait to be written. Further runs are dropped, with a line in the log."""
 
 log = logging.getLogger(__name__)
 
 
 @final
 class RequestLog:
-    """Takes the runs of those who opted in: of ``keys`` and ``routes``; of all where neither is named."""
+    """Takes the runs of requests with one of ``keys`` or ``routes``; all runs if both are empty."""
 
     def __init__(
         self, keys: Collection[str] = (), routes: Collection[str] = (), *, what: str = "the request log is not written"
     ) -> None:
-        """``what`` is too slow, in words, if some are left out."""
+        """``what`` begins the log line about dropped runs: it says what is not fast enough."""
         self._what = what
         self._keys = frozenset(keys)
         self._routes = frozenset(routes)
         self._runs: list[Run] = []
         self._bytes = 0
         self.dropped = 0
-        """How many were left out."""
+        """The number of dropped runs."""
         self.on_first: Callable[[], None] | None = None
-        """Called when there is something to write after there was nothing."""
+        """Called when the first run is added after all were taken."""
 
     def wants(self, run: Run) -> bool:
-        """Whether a run is to be written."""
+        """Whether the run is to be written."""
         request = run.request
         if not self._keys and not self._routes:
             return True
         return request.caller in self._keys or request.model in self._routes
 
     def add(self, run: Run) -> None:
-        """A run has ended. It is written soon, if it is wanted and there is room."""
+        """Add a run that has ended. It is dropped if it is not wanted or there is no room."""
         if not self.wants(run):
             return
         if self._runs and self._bytes + run.log.size > QUEUE_BYTES:
@@ -54,7 +56,7 @@ class RequestLog:
             self.on_first()
 
     def take(self) -> list[Run]:
-        """All that wait."""
+        """Remove and return all waiting runs."""
         runs, self._runs, self._bytes = self._runs, [], 0
         return runs
 

@@ -1,6 +1,6 @@
-"""The files of the request log: one for each day (UTC), ``requests-2026-01-31.jsonl``, readable for their owner alone.
+"""The files of the request log: one for each day (UTC), ``requests-2026-01-31.jsonl``, readable by their owner only.
 
-Works in threads. Several processes may write to one folder: each batch is one append.
+The methods block and are called in threads. Several processes may write to one folder: each batch is one append.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class RequestLogFiles:
         self._wall = wall
 
     def write(self, runs: Sequence[Run]) -> None:
-        """Append a line for each, then let the oldest files go that are too old or too much."""
+        """Append a line for each run. Then delete the oldest files, while they are too old or all files together are
+        too large.
+        """
         wall = self._wall()
         lines = [line for run in runs if (line := self._line(run, wall))]
         if not lines:
@@ -51,7 +53,7 @@ class RequestLogFiles:
         self._tidy(wall)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file stays open."""
 
     def _line(self, run: Run, wall: float) -> bytes:
         try:
@@ -73,7 +75,7 @@ class RequestLogFiles:
 
 
 def log_files(path: str) -> list[str]:
-    """The files in the folder, the newest first."""
+    """Return the files in the folder, the newest first."""
     try:
         names = sorted((name for name in os.listdir(path) if _NAME.fullmatch(name)), reverse=True)
     except FileNotFoundError:
@@ -82,7 +84,9 @@ def log_files(path: str) -> list[str]:
 
 
 def find(path: str, wanted: str) -> LoggedRequest | None:
-    """The newest request in the folder with that id: its own, its response's or its client's. Raises `OSError`."""
+    """Return the newest request in the folder with that id: its own, its response's or its client's. Raises
+    `OSError`.
+    """
     for file in log_files(path):
         found = None
         for line in _lines(file, wanted):

@@ -1,6 +1,6 @@
-"""One line of the request log. The format is described in docs/request-log.md and keeps its meaning; fields are added.
+"""One line of the request log. docs/request-log.md describes the format. Fields may be added, but keep their meaning.
 
-A redacted line has the structure and numbers only: roles, kinds and lengths, never a text.
+A redacted line has only structure and numbers: roles, kinds and lengths, never a text.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ CLIENT_ID: Final = "x-request-id"
 
 
 class LoggedRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One request. Times are in milliseconds, ``at`` is when it ended, the cost is in US dollars."""
+    """One request. Times are in milliseconds, ``at`` is its end, the cost is in US dollars."""
 
     v: int
-    """`VERSION` of the program that wrote it."""
+    """The `VERSION` of the program that wrote the line."""
     id: str
     response_id: str
     client_id: str = ""
@@ -46,7 +46,7 @@ class LoggedRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def logged(run: Run, *, redacted: bool, wall: float) -> LoggedRequest | None:
-    """The line of a run that has ended; ``None`` of one that came to nothing. Takes its time: call it in a thread."""
+    """Return the line of a run that has ended; ``None`` for a run without a response. Slow: call this in a thread."""
     end, request = run.log.end, run.request
     if end is None or end.response is None:
         return None
@@ -102,7 +102,9 @@ def _event_shape(event: Event) -> JsonObject:
 
 
 def request_shape(request: AnyRequest) -> JsonObject:
-    """A request without its texts. Parameters that are numbers tell nothing of what was asked, nor does the effort."""
+    """Return a request without its texts. Parameters that are numbers are kept, and so is the reasoning effort: they
+    reveal no content.
+    """
     given = request.parameters
     parameters: JsonObject = {
         name: value
@@ -132,7 +134,7 @@ def _part(part: Any) -> JsonObject:
 
 
 def _without_words(decision: JsonObject) -> JsonObject:
-    """A decision record without the vendors' own words, which may quote the request."""
+    """Return a decision record without the vendors' own messages, which may quote the request."""
     attempts = [{name: each[name] for name in each if name != "error"} for each in decision.get("attempts", ())]
     kept = ("strategy", "cache", "passed_over", "candidates", "stopped", "limit_owner", "calls", "spent", "budgets")
     return {name: decision[name] for name in kept if name in decision} | {"attempts": attempts}

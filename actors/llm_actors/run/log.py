@@ -67,7 +67,7 @@ def weigh(event: Event) -> int:
 
 
 def _text_bytes(text: str) -> int:
-    """Return the memory of the characters of a text: up to four bytes each if it is not ASCII."""
+    """Return the memory, in bytes, of the characters of a text: up to four bytes each if it is not ASCII."""
     return len(text) if text.isascii() else sys.getsizeof(text)
 
 
@@ -98,10 +98,10 @@ class RunLog:
         self._joined: list[Event] = []
         self._starts: list[int] = []  # the position of each event in _joined
         self._joined_count = 0
-        """How many events were joined into ``_joined``: the position of the first of ``_newest``."""
+        """The number of events that were joined into ``_joined``: the position of the first of ``_newest``."""
         self._newest: list[Event] = []
         self._unrepeated = 0
-        """The bytes of deltas that no complete part has repeated yet."""
+        """The bytes of deltas whose complete part has not arrived yet."""
         self._on_deserted = on_deserted
         self._grown: trio.Event | None = None
         self._ended: trio.Event | None = None
@@ -153,8 +153,8 @@ class RunLog:
             wake()
 
     def restore(self, events: Iterable[Event]) -> None:
-        """Append what another log holds from this position on (`read`), and wake the followers. The positions stay the
-        same. A log that is filled in this way must not be appended to, except for its end.
+        """Append the events of another log from this position on (see `read`), and wake the followers. The positions
+        stay the same. A log that is filled in this way must not be appended to, except for its end.
         """
         for event in events:
             self._joined.append(event)
@@ -168,8 +168,8 @@ class RunLog:
         self._wake()
 
     def _charge(self, event: Event) -> None:
-        """Count the size of an event. Of a complete part, only what exceeds the deltas that it repeats is counted:
-        otherwise a response could exceed the limit at its end, after all of it was delivered.
+        """Count the size of an event. A complete part repeats its deltas, so only the excess over these is counted.
+        Otherwise a response could exceed the limit at its end, after all of it was delivered.
         """
         weight = weigh(event)
         repeated = 0
@@ -204,8 +204,8 @@ class RunLog:
         self.size -= sum(weigh(event) for event in moving if isinstance(event, ANY_DELTAS))
 
     def read(self, start: int = 0) -> list[Event]:
-        """Return the events from position ``start`` on. If that is inside a joined delta, the first is the rest of
-        it.
+        """Return the events from position ``start`` on. If that position is inside a joined delta, the first event is
+        the rest of that delta.
         """
         if start >= self._joined_count:
             return self._newest[start - self._joined_count :]
@@ -309,7 +309,8 @@ class Follower:
         return self._log.end is not None and self.position >= len(self._log)
 
     async def next(self) -> Sequence[Event]:
-        """Wait for events and return all of them. The result is empty only if the log has ended.
+        """Wait for events and return all of them. The result is empty only if the log has ended. Cancelling this
+        loses no event.
 
         The deadline of the run limits the wait, because it ends the log.
         """

@@ -1,7 +1,7 @@
 """A run: the execution of one request, owned by the orchestrator.
 
-It has one cancel scope and one deadline, whether the request came from a program or over HTTP. When its last follower
-leaves, it is cancelled. A background run is not: it waits for later followers.
+A run has one cancel scope and one deadline, whether the request came from a program or over HTTP. When its last
+follower leaves, it is cancelled. A background run is not cancelled: it waits for later followers.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ class Run:
         self.response_id = response_id or new_response_id()
         self.started_at = trio.current_time() if started_at is None else started_at
         self.trace: TraceContext | None = None
-        """Its place in a trace; `None`: it is not traced."""
+        """The run's place in a trace; `None` if it is not traced."""
         self.timed: tuple[float, float] | None = None
-        """When it ended, by the wall clock, and how many seconds it took. Set when it has ended, for logs and
-        traces."""
+        """The end of the run by the wall clock, and its duration in seconds. Set when the run has ended, for logs and
+        traces.
+        """
         self.scope = trio.CancelScope(deadline=self.started_at + deadline_s)
         self.cancelled_because: str | None = None
         self._cancelled_as = FailureKind.CANCELLED
@@ -74,14 +75,14 @@ class Run:
         return self.log.follow(start, wake)
 
     def cancel(self, reason: str, kind: FailureKind = FailureKind.CANCELLED) -> None:
-        """Cancel the run. Its log will end with a failure of this ``kind``, unless it has already ended."""
+        """Cancel the run. Its log will end with a failure of this ``kind``, unless the log has already ended."""
         if self.log.end is None and self.cancelled_because is None:
             self.cancelled_because, self._cancelled_as = reason, kind
             self.scope.cancel(reason)
 
     @property
     def is_cancelled_by_client(self) -> bool:
-        """Whether it was cancelled for its own sake, and not because the process ends or has crashed."""
+        """Whether a client cancelled the run, as opposed to a shutdown or a crash of the process."""
         return self.cancelled_because not in (None, DESERTED) and self._cancelled_as is FailureKind.CANCELLED
 
     def _deserted(self) -> None:
@@ -128,7 +129,7 @@ class Run:
         self.log.append(Finished(reason=end.reason, raw_reason=end.raw_reason, response=response))
 
     def fail(self, failure: Failure, response: LLMResponse | None = None) -> None:
-        """Close the log with a failure. Does nothing if it has already ended."""
+        """Close the log with a failure. Does nothing if the log has already ended."""
         if self.log.end is None:
             self.log.append(Failed(failure=failure, response=response or self.folded(provider=failure.provider or "")))
 
@@ -140,8 +141,8 @@ class Run:
         usage: Usage | None = None,
         cost: float | None = None,
     ) -> None:
-        """Close the log with a failure if it has no end yet. ``decision`` and ``tried`` describe what the run has done
-        so far; ``usage`` and ``cost``, what it has used.
+        """Close the log with a failure if it has no end yet. ``decision`` and ``tried`` describe the attempts so far;
+        ``usage`` and ``cost`` are their sums.
         """
         if self.log.end is None:
             message = "; ".join(filter(None, (self._words(), tried)))

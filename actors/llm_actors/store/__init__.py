@@ -2,8 +2,8 @@
 
     stored = await persist(store, (BeginResponse(...),))   # True once it is in the file
 
-A problem with the file never fails a request: `persist` returns False, one line is logged, and the file is tried again
-later.
+A problem with the file never fails a request: `persist` returns False, one line is logged, and the file is tried
+again later.
 """
 
 from llm_actors.store.actor import StoreActor, store_child

@@ -1,9 +1,9 @@
-"""The store's actor: it writes the changes of many senders in one transaction, and reports to each sender when its own
-are in the file.
+"""The store's actor: it writes the changes of many senders in one transaction, and tells each sender when its own
+changes are in the file.
 
-All work on the file is done in one thread at a time, and every sender's wait for it is bounded. A write that does not
-finish in time may still succeed; its senders are told that the result is unknown. Nobody waits for the rows of the
-ledger, so their write may take as long as it does; when the store stops, that too is bounded.
+All work on the file is done in one thread at a time, and every sender's wait is bounded. A write that does not finish
+in time may still succeed; its senders are told that the result is unknown. No sender waits for rows of the ledger, so
+their write has no time limit, except when the store stops.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ QUEUE_BYTES = 64_000_000
 """The most bytes of changes that wait to be written. Further changes are not stored."""
 
 BATCH_BYTES = 4_000_000
-"""The most bytes written in one transaction, before readers get their turn. A larger change is written by itself."""
+"""The most bytes written in one transaction, so that readers get their turn. A larger change is written alone."""
 
 READERS = 64
-"""The most lookups that wait for the file at once. One more finds nothing."""
+"""The most lookups that wait for the file at once. One more lookup finds nothing."""
 
 LEDGER_SECONDS = 0.25
-"""How often the additions to the ledger are written."""
+"""Seconds between two writes of the additions to the ledger."""
 
 FLUSH_SECONDS = 2.0
-"""How long queued changes may still be written after the store is asked to stop."""
+"""Seconds in which queued changes may still be written after the store is asked to stop."""
 
 CLOSE_SECONDS = 0.5
-"""The time limit for closing the file; less than the kernel gives a cancelled actor."""
+"""Seconds for closing the file. Less than the kernel gives a cancelled actor."""
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,9 @@ Ts = TypeVarTuple("Ts")
 
 
 class Tier(Protocol):
-    """What runs in the thread; `StoreTier` is the one implementation. Its methods do not raise for a bad file."""
+    """The file's interface, called in a thread. `StoreTier` is the one implementation. Its methods do not raise for a
+    bad file.
+    """
 
     def open(self) -> None: ...
     def write(self, writes: list[Write], /) -> bool: ...
@@ -68,15 +70,15 @@ class Tier(Protocol):
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The state that one incarnation hands over to the next."""
+    """The state that the next incarnation inherits."""
 
     tier: Tier
 
 
 @final
 class StoreActor:
-    """The store. One incarnation hands the open file over to the next, so the process keeps its lock. ``ledger``: rows
-    that other actors have added, to be written in the background.
+    """The store. The next incarnation inherits the open file, so the process keeps its lock. ``ledger``: rows that
+    other actors have added, to be written in the background.
     """
 
     def __init__(self, tier: Tier, ledger: Ledger) -> None:
@@ -91,8 +93,8 @@ class StoreActor:
         self._late = False
 
     async def run(self, inbox: Inbox[StoreMessage], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until asked to stop; then write the queued changes, within `FLUSH_SECONDS`. Does not wait for the file
-        to open.
+        """Serve until asked to stop; then write the queued changes, for at most `FLUSH_SECONDS`. The start does not
+        wait until the file is open.
         """
         inbox.checkpoint(Opened(self._tier))
         try:
@@ -154,7 +156,7 @@ class StoreActor:
                 delivery.reply(message, await self._in_thread(self._tier.spent, since))
 
     async def _write_ledger(self) -> None:
-        """Write until cancelled; `run` writes what remains."""
+        """Write rows of the ledger until cancelled. `run` writes the remaining rows."""
         while True:
             news = trio.Event()
             self._ledger.on_first = news.set
@@ -164,7 +166,9 @@ class StoreActor:
             await self._write_what_the_ledger_has()
 
     async def _write_what_the_ledger_has(self) -> None:
-        """Waits as long as the write takes: one that is given up may still succeed, and would be made twice."""
+        """Write the waiting rows of the ledger. Waits without a limit: a write that was given up might still succeed,
+        and its rows would then be written twice.
+        """
         writes = self._ledger.take()
         done = False
         try:
@@ -227,8 +231,8 @@ def _say_nothing(delivery: Delivery[StoreMessage], message: Look) -> None:
 def store_child(
     path: str, *, max_bytes: int, ttl_s: float, ledger: Ledger | None = None, name: str = "store"
 ) -> ChildSpec[StoreMessage]:
-    """The spec of a store, for a supervisor. ``path``: its file. ``ttl_s``: how long ended responses are kept.
-    ``ledger``: rows that other actors add.
+    """Return the spec of a store, for a supervisor. ``path``: its file. ``ttl_s``: how many seconds ended responses
+    are kept. ``ledger``: rows that other actors add.
     """
     added = Ledger() if ledger is None else ledger
 

@@ -3,10 +3,11 @@
 A commit has reached the kernel when it returns, so it survives the end of the process. It is not flushed to the disk
 (``synchronous = NORMAL``): a power failure may lose the last commits, but never damages the file.
 
-Size: the pages in use count. Space is freed by dropping the responses that ended first. Age is measured by the wall
+Size: only pages in use count. Space is freed by dropping the responses that ended first. Age is measured by the wall
 clock.
 
-Nothing here waits on Trio: it runs in threads, one at a time. Everything may raise what `Failing` lists.
+Nothing in this module waits on Trio: it runs in threads, one at a time. Every method may raise the exceptions of
+`Failing`.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ VERSION = 1
 """The version of the tables. A file of a newer version is not touched."""
 
 APPLICATION = 0x6C6C6D73
-"""Marks the file's header as this program's: "llms"."""
+"""The application id in the file's header, which identifies this program: "llms"."""
 
 BUSY_SECONDS = 1.0
-"""How long one process waits for another's transaction."""
+"""Seconds that one process waits for another's transaction."""
 
 EXPIRE_STEP = 64
 """The most expired responses dropped with each write."""
 
 EVICT_STEP = 8
-"""Responses dropped at a time to free space."""
+"""The number of responses dropped at a time to free space."""
 
 EVICT_LIMIT = 512
 """The most responses dropped for one write; the next write continues."""
@@ -73,7 +74,7 @@ class StoreFile:
             self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     def _settle_the_gone(self, now: float) -> None:
-        """Close what processes have left open that shared the file and have ended."""
+        """Mark responses as interrupted and close ledger rows, if the process that they belong to has ended."""
         gone = [each for each in self._owner.others() if not self._owner.is_alive(each)]
         running = self._db.execute(
             "SELECT owner FROM responses WHERE state = 0 UNION SELECT owner FROM ledger WHERE outcome = 'open'"
@@ -111,7 +112,7 @@ class StoreFile:
             evicted += len(ids)
 
     def find(self, response_id: str, caller: str, now: float) -> StoredResponseRow | None:
-        """A caller's response, unless it has expired."""
+        """Return a caller's response, unless it has expired."""
         found = responses.find(self._db, response_id, caller)
         if found is not None and found[1].ended_at is None and not self._owner.is_alive(found[0]):
             self._settle(found[0], now)
@@ -125,7 +126,7 @@ class StoreFile:
         return tuple(ledger.spend(self._db, by, since=since, caller=caller))
 
     def spent(self, since: float, now: float) -> tuple[ledger.SpentBy, ...]:
-        """The spending that budgets start from."""
+        """Return the spending that budgets start from."""
         self._settle_the_gone(now)
         return tuple(ledger.spent_since(self._db, since, self._owner.is_alive))
 

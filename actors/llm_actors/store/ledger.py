@@ -24,7 +24,7 @@ UNKNOWN: Final = "unknown"
 CACHED: Final = "cached"
 
 KEEP_SECONDS: Final = 400 * 86_400.0
-"""How long rows are kept: a year, and some time to evaluate it."""
+"""Seconds for which rows are kept: a year, and some time to evaluate it."""
 
 EXPIRE_STEP: Final = 256
 """The most expired rows dropped with each write."""
@@ -56,7 +56,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     team: str = ""
     route: str = ""
     provider: str = ""
-    """"" if no provider was called."""
+    """The provider; empty if none was called."""
     model: str = ""
     outcome: str = OPEN
     """``ok``, the kind of a failure, `CACHED`, `OPEN` or `UNKNOWN`."""
@@ -100,13 +100,13 @@ class RecordEntry(msgspec.Struct, frozen=True):
 
 
 _ROWS_AT_ONCE: Final = 50
-"""Rows of one statement: each statement hands over the interpreter's lock. SQLite before 3.32 takes 999 values, which
+"""Rows of one statement: each statement releases the interpreter's lock. SQLite before 3.32 takes 999 values, which
 are 52 rows.
 """
 
 
 def add_records(db: sqlite3.Connection, owner: str, records: Sequence[RecordEntry]) -> None:
-    """Add many rows, as each by itself would."""
+    """Add many rows; the effect is the same as adding each."""
     for at in range(0, len(records), _ROWS_AT_ONCE):
         some = records[at : at + _ROWS_AT_ONCE]
         values = [value for each in some for value in (owner, _OF_NOBODY, *msgspec.structs.astuple(each.entry))]
@@ -114,7 +114,7 @@ def add_records(db: sqlite3.Connection, owner: str, records: Sequence[RecordEntr
 
 
 class OpenEntry(msgspec.Struct, frozen=True):
-    """Add the row of a call that is about to be made. ``number`` is that of its reservation."""
+    """Add the row of a call that is about to be made. ``number`` is the number of its reservation."""
 
     number: int
     entry: LedgerEntry
@@ -199,7 +199,7 @@ class SpendRow(msgspec.Struct, frozen=True, kw_only=True):
 def spend(
     db: sqlite3.Connection, by: By, *, since: float = 0.0, until: float | None = None, caller: str | None = None
 ) -> list[SpendRow]:
-    """The spending, the highest cost first; days are in order. ``caller``: only that of this caller."""
+    """Return the spending, the highest cost first; days are in order. ``caller``: only the spending of this caller."""
     conditions, values = ["opened_at >= ?"], list[object]([since])
     if until is not None:
         conditions.append("opened_at < ?")
@@ -220,7 +220,7 @@ def spend(
 
 
 class SpentBy(msgspec.Struct, frozen=True, array_like=True):
-    """The spending of one process for a caller, team, route and model since a time. ``gone``: it is no more."""
+    """The spending of one process for a caller, team, route and model since a time. ``gone``: the process has ended."""
 
     owner: str
     caller: str
@@ -251,8 +251,8 @@ def spent_since(db: sqlite3.Connection, since: float, is_alive: Callable[[str], 
 
 @final
 class Ledger:
-    """Changes that wait to be written to the ledger. Adding one is as cheap as appending to a list. A task of the store
-    writes them a few times per second. If the process is killed, those of the last interval are lost.
+    """Changes that wait to be written to the ledger. Adding one is as cheap as appending to a list. A task of the
+    store writes them a few times per second. If the process is killed, the changes of the last interval are lost.
     """
 
     def __init__(self) -> None:

@@ -11,17 +11,17 @@ from llm_actors.store.ledger import By, SpendRow, SpentBy
 from llm_actors.store.write import Write
 
 STORE_MAILBOX = MailboxSpec(4_096)
-"""The most messages that wait for the store. Their size is limited by `QUEUE_BYTES`."""
+"""The mailbox of the store. The size of its messages is limited by `QUEUE_BYTES`."""
 
 PERSIST_SECONDS = 2.0
-"""The longest wait for a write."""
+"""The most seconds that a sender waits for a write."""
 
 LOAD_SECONDS = 2.0
-"""The longest wait for a read."""
+"""The most seconds that a sender waits for a read."""
 
 
 class StoredResponseRow(NamedTuple):
-    """A response in the file. ``events`` are the pieces of its log, in order. ``ended_at`` is a wall-clock time. It is
+    """A response in the file. ``events`` are the pieces of its log, in order. ``ended_at`` is a UNIX time. It is
     ``None`` while the response is running: in another process, or in this one while its own writes are pending.
     """
 
@@ -30,7 +30,7 @@ class StoredResponseRow(NamedTuple):
     events: tuple[bytes, ...]
     ended_at: float | None
     interrupted: bool
-    """Whether its process ended before the response was complete."""
+    """Whether the response's process ended before the response was complete."""
 
 
 class Persist(Call[bool], frozen=True):
@@ -47,7 +47,7 @@ class Load(Call[StoredResponseRow | None], frozen=True):
 
 
 class GetSpend(Call[tuple[SpendRow, ...] | None], frozen=True, kw_only=True):
-    """Get the spending; ``None`` if the file cannot be read. ``caller``: only that of this caller."""
+    """Get the spending; ``None`` if the file cannot be read. ``caller``: only the spending of this caller."""
 
     by: By
     since: float = 0.0
@@ -76,7 +76,7 @@ async def persist(store: StoreRef, writes: tuple[Write, ...]) -> bool:
 
 
 async def get_spend(store: StoreRef, by: By, *, since: float, caller: str | None) -> tuple[SpendRow, ...] | None:
-    """The spending; see `ledger.spend`. Waits at most `LOAD_SECONDS`; ``None`` if it is not available."""
+    """Return the spending; see `ledger.spend`. Waits at most `LOAD_SECONDS`; ``None`` if it is not available."""
     with trio.move_on_after(LOAD_SECONDS):
         try:
             return await store.call(GetSpend(by=by, since=since, caller=caller))
@@ -86,7 +86,9 @@ async def get_spend(store: StoreRef, by: By, *, since: float, caller: str | None
 
 
 async def get_spent(store: StoreRef, since: float) -> tuple[SpentBy, ...] | None:
-    """The spending that budgets start from. Waits for that, at most `LOAD_SECONDS`; ``None`` when it cannot be told."""
+    """Return the spending that budgets start from. Waits at most `LOAD_SECONDS`; ``None`` if it is not available in
+    time.
+    """
     with trio.move_on_after(LOAD_SECONDS):
         try:
             return await store.call(GetSpent(since))
@@ -96,7 +98,7 @@ async def get_spent(store: StoreRef, since: float) -> tuple[SpentBy, ...] | None
 
 
 async def load(store: StoreRef, response_id: str, caller: str) -> StoredResponseRow | None:
-    """The caller's response with that id, if the file has it. Waits at most `LOAD_SECONDS`."""
+    """Return the caller's response with this id, if the file has it. Waits at most `LOAD_SECONDS`."""
     with trio.move_on_after(LOAD_SECONDS):
         try:
             return await store.call(Load(response_id, caller))

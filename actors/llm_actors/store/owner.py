@@ -19,7 +19,7 @@ _NAME = re.compile(r"[0-9a-f]{16}")
 
 @final
 class Owner:
-    """The process itself, among those that share the store at ``path``. Its methods may raise `OSError`."""
+    """One process among those that share the store at ``path``. Its methods may raise `OSError`."""
 
     def __init__(self, path: str, name: str | None = None) -> None:
         self._path = path
@@ -68,8 +68,8 @@ class Owner:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """A lock on the folder, held while a process takes or tests a lock. Without it a new file is not locked yet,
-        and a tested file is locked by the process that tests it.
+        """Hold a lock on the folder while a process takes or tests a lock. Otherwise a new file would not be locked
+        yet, and a tested file would be locked by the process that tests it.
         """
         lock = os.open(f"{self._path}-owners", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:

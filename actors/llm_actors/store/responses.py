@@ -1,7 +1,7 @@
 """The rows of stored responses, and the changes to them.
 
 A response is one row with its request, and one row for each piece of its log. A `running` response belongs to its
-process; if that ends, the response is `interrupted`.
+process; if the process ends, the response is `interrupted`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class BeginResponse(msgspec.Struct, frozen=True):
 
 
 class AppendEvents(msgspec.Struct, frozen=True):
-    """Add a piece of the log, from ``position`` on."""
+    """Add a piece of the log that begins at ``position``."""
 
     id: str
     position: int
@@ -116,7 +116,7 @@ def interrupt(db: sqlite3.Connection, owner: str, now: float) -> None:
 
 
 def find(db: sqlite3.Connection, response_id: str, caller: str) -> tuple[str, StoredResponseRow] | None:
-    """A caller's response, with its owner."""
+    """Return a caller's response, with its owner."""
     row = db.execute(
         "SELECT owner, state, ended_at, head FROM responses WHERE id = ? AND caller = ?", (response_id, caller)
     ).fetchone()

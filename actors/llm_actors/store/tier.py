@@ -1,8 +1,8 @@
 """The store's file with error handling: no problem with it ever fails a request.
 
-A damaged file is set aside and replaced by a new one at once. Any other problem closes the file until it is tried
-again. One line is logged per kind of problem, and one when the file works again. The file is tried again when it is
-next used: nothing runs in the background.
+A damaged file is set aside (renamed) and replaced by a new one at once. Any other problem closes the file until it is
+tried again. One line is logged per kind of problem, and one when the file works again. The file is tried again when
+it is next used: nothing runs in the background.
 
 The methods do I/O and are called in threads, one at a time; `problem` does no I/O.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llm_actors.store.write import Write
 
 RETRY_SECONDS = 5.0
-"""How long a file is not tried after a problem."""
+"""Seconds for which a file is not tried after a problem."""
 
 log = logging.getLogger(__name__)
 

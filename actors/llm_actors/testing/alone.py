@@ -22,10 +22,10 @@ from llm_actors.kernel.ref import Ref
 from llm_actors.kernel.spec import Actor, Previous
 
 START_SECONDS = 10.0
-"""How long the actor may take to come up."""
+"""Seconds that the actor may take to start."""
 
 STOP_SECONDS = 5.0
-"""The grace at the end of the block."""
+"""The grace period at the end of the block, in seconds."""
 
 DEFAULT_MAILBOX = MailboxSpec()
 
@@ -35,7 +35,7 @@ S = TypeVar("S", bound=ActorMessage)
 
 @final
 class LoneActor(Generic[M]):
-    """The actor under test: `ref` reaches it, `mailbox` and `bus` show what the kernel saw."""
+    """The actor under test. Send messages to its `ref`; `mailbox` and `bus` show the kernel's view of it."""
 
     def __init__(self, name: str, mailbox: MailboxSpec) -> None:
         self.mailbox = Mailbox(name, mailbox)
@@ -46,11 +46,11 @@ class LoneActor(Generic[M]):
 
     @property
     def handed_over(self) -> Previous:
-        """What the next incarnation would be given, once this one has ended."""
+        """The state that the next incarnation would inherit. Available once this one has ended."""
         return self._life.state if self._life.state is not None else self._life.inbox.saved
 
     async def crash(self) -> Exception:
-        """Wait until the actor crashes and return what it raised."""
+        """Wait until the actor crashes, and return its exception."""
         self._expected = True
         await self._life.done.wait()
         if self._life.error is None:
@@ -65,7 +65,9 @@ class LoneActor(Generic[M]):
             raise self._life.error
 
     async def kill(self) -> None:
-        """Cancel what is left of it, also when the test has failed: an incarnation is shielded from the nursery."""
+        """Cancel the actor if it still runs, even if the test has failed: an incarnation is shielded from the
+        nursery's cancellation.
+        """
         with trio.CancelScope(shield=True):  # bounded by KILL_SECONDS
             await self._life.kill()
 
@@ -78,7 +80,9 @@ class LoneActor(Generic[M]):
 async def alone(
     actor: Actor[M], *, name: str = "alone", mailbox: MailboxSpec = DEFAULT_MAILBOX
 ) -> AsyncIterator[LoneActor[M]]:
-    """Run `actor` around a block and stop it afterwards. Its crash is raised at the end unless `crash` took it."""
+    """Run `actor` around a block and stop it afterwards. If it has crashed, its exception is raised at the end of the
+    block, unless `crash` has returned it.
+    """
     lone: LoneActor[M] = LoneActor(name, mailbox)
     async with trio.open_nursery() as nursery:
         await lone.start(nursery, actor)
@@ -91,7 +95,7 @@ async def alone(
 
 @final
 class ScriptedPeer(Generic[M]):
-    """A neighbour played by the test."""
+    """Another actor, played by the test."""
 
     def __init__(self, name: str, mailbox: MailboxSpec = DEFAULT_MAILBOX) -> None:
         self._mailbox = Mailbox(name, mailbox)
@@ -99,7 +103,7 @@ class ScriptedPeer(Generic[M]):
         self.ref: Ref[M] = Ref(self._mailbox)
 
     async def expect(self, kind: type[S]) -> Delivery[S]:
-        """Wait for the next message, which must be a `kind`."""
+        """Wait for the next message, which must be of the type `kind`."""
         delivery = await self._inbox.receive()
         if not isinstance(delivery.message, kind):
             raise AssertionError(  # noqa: TRY004  (the test's finding, not a caller's mistake)
@@ -108,7 +112,7 @@ class ScriptedPeer(Generic[M]):
         return cast("Delivery[S]", delivery)
 
     async def serve(self, answer: Callable[[Delivery[M]], None]) -> None:
-        """Let `answer` deal with every message; runs until cancelled."""
+        """Pass every message to `answer`, until cancelled."""
         async for delivery in self._inbox:
             answer(cast("Delivery[M]", delivery))
 

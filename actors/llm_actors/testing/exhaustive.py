@@ -1,8 +1,8 @@
-"""Every checkpoint and every await of a scenario, one after the other.
+"""Run a scenario with one fault at every checkpoint or await, one after the other.
 
-`cancel_at_every_checkpoint` runs a scenario once to count its steps, then once more for each step, cancelled there.
-`raise_at_every_await` does the same with exceptions: the scenario wraps its awaits in the `Fuse` it is given.
-Either way the scenario must end, and nothing of it may be left.
+`cancel_at_every_checkpoint` runs a scenario once to count its steps, then once more for each step, cancelled at that
+step. `raise_at_every_await` does the same with exceptions: the scenario wraps its awaits in the `Fuse` it is given.
+In both cases the scenario must end and leave nothing behind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llm_actors.testing.leaks import nothing_left
 from llm_actors.testing.virtual import run_virtual
 
 SCENARIO_SECONDS = 3600.0
-"""Virtual seconds after which a scenario is taken to hang."""
+"""Virtual seconds after which a scenario counts as hanging."""
 
 T = TypeVar("T")
 
@@ -41,9 +41,9 @@ class _CancelAt(trio.abc.Instrument):
 
 
 def cancel_at_every_checkpoint(scenario: Callable[[trio.CancelScope], Awaitable[object]], *, seed: int = 0) -> int:
-    """Run `scenario(scope)` with `scope` cancelled at its k-th step, for every k. Return how many there were.
+    """Run `scenario(scope)` with `scope` cancelled at its k-th step, for every k. Return the number of steps.
 
-    The scenario enters the scope around what is to be cancelled: all of it, or only a client beside a living tree.
+    The scenario enters the scope around the code to be cancelled: all of it, or only a client of a running tree.
     """
     steps = _cancelled_at(scenario, 0, seed)
     for step in range(1, steps + 1):
@@ -66,7 +66,7 @@ def _cancelled_at(scenario: Callable[[trio.CancelScope], Awaitable[object]], ste
 
 
 class Fuse(Protocol):
-    """Wrapped around an awaitable, lets it pass or raises instead of it."""
+    """Wrapped around an awaitable, it awaits it or raises an exception instead."""
 
     async def __call__(self, awaitable: Awaitable[T], /) -> T:
         """Await the function, or raise the planned exception."""
@@ -97,9 +97,9 @@ def raise_at_every_await(
     *,
     seed: int = 0,
 ) -> int:
-    """Run `scenario(fuse)` with its k-th `await fuse(...)` raising, for every k and error. Return how many there were.
+    """Run `scenario(fuse)` with its k-th `await fuse(...)` raising, for every k and error. Return the number of runs.
 
-    The scenario deals with what it provokes: an exception out of it fails the run.
+    The scenario must handle the exceptions: an exception out of it fails the run.
     """
     awaits = _blown_at(scenario, 0, errors[0](), seed)
     for number in range(1, awaits + 1):

@@ -1,7 +1,7 @@
-"""Faults at the n-th message: an actor that crashes, dawdles or forgets, without a line changed in it.
+"""Faults at the n-th message: an actor crashes, is slow or drops a message, without a change of its code.
 
-`with_faults` puts them into one spec. `crashing` makes actors of a whole program crash again and again, by their place
-in the tree: it replaces what supervisors are given, so nothing in the program has to know of it.
+`with_faults` puts them into one spec. `crashing` makes actors of a whole program crash repeatedly, selected by their
+path in the tree: it replaces the specs that supervisors are given, so the program needs no change.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class InjectedCrash(Exception):  # noqa: N818  (it says what happened)
 
 
 class Crash(msgspec.Struct, frozen=True):
-    """The actor crashes with the message in hand."""
+    """The actor crashes while it handles the message."""
 
 
 class Delay(msgspec.Struct, frozen=True):
-    """The actor gets the message so many seconds late."""
+    """The actor gets the message this many seconds late."""
 
     seconds: float
 
@@ -47,13 +47,13 @@ class Drop(msgspec.Struct, frozen=True):
 Fault: TypeAlias = "Crash | Delay | Drop"
 
 FaultAt: TypeAlias = Callable[[int], "Fault | None"]
-"""The fault at the message of that number, counted from 1 over all incarnations."""
+"""Returns the fault at the message with this number, counted from 1 over all incarnations."""
 
 ON_START = 0
-"""For `crashing`: not with a message, but in the factory."""
+"""For `crashing`: crash in the factory, and not at a message."""
 
 CONNECTION_SECONDS = 0.05
-"""How long an actor without a mailbox lives that is to crash."""
+"""The lifetime, in seconds, of an actor without a mailbox that is to crash."""
 
 
 def with_faults(spec: ChildSpec[M], faults: Mapping[int, Fault]) -> ChildSpec[M]:
@@ -68,7 +68,7 @@ def with_faults(spec: ChildSpec[M], faults: Mapping[int, Fault]) -> ChildSpec[M]
 
 @final
 class Crashes:
-    """What `crashing` does, until `stop`. ``starts`` and ``crashed`` count over all actors that it is done to."""
+    """The crashes of `crashing`, until `stop`. ``starts`` and ``crashed`` count over all affected actors."""
 
     def __init__(self, every: int) -> None:
         self.starts = 0
@@ -108,11 +108,11 @@ class Crashes:
 
 @contextmanager
 def crashing(where: str, every: int) -> Iterator[Crashes]:
-    """Make actors crash with every n-th message in hand (1: each), or with `ON_START` as often as they start.
+    """Make actors crash at every n-th message (1: at each), or with `ON_START` at every start.
 
     `where` is a pattern for the end of a path in the tree: ``supervisor/child``, such as ``cache/cache`` or
-    ``sessions/*``. It holds for the children of supervisors that are made in the block. Of actors without a mailbox
-    every n-th crashes, soon after its start.
+    ``sessions/*``. It applies to the children of supervisors that are created in the block. Of actors without a
+    mailbox, every n-th crashes, soon after its start.
     """
     crashes = Crashes(every)
     make = child_state.ChildState.__init__
@@ -158,7 +158,7 @@ class _FaultyInbox(Inbox[M]):
         self._faults = faults
         self._numbers = numbers
         self._decided: dict[Delivery[Any], Fault | None] = {}
-        """Of messages that were to be taken at once, and wait in the queue."""
+        """The faults of messages that could not be taken at once, and now wait in the queue."""
         inner.when_stopping(lambda: self.close(final=inner.final, failed=inner.failed))
 
     async def receive(self) -> Delivery[M]:

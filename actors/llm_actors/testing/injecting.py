@@ -1,12 +1,13 @@
-"""An action at every point where something may happen between data and its consumer.
+"""Run an action at every point where other code may run between data and its consumer.
 
-`cancel_at_every_checkpoint` cancels between two steps of tasks. That leaves out the moments in which bugs of ordering
-live: data has come and its reader is scheduled, but has not run yet. An `Injector` counts those too: each scheduling
-of a task, each step, each look at the network, and each call of `point`, which a test puts into its own callbacks.
+`cancel_at_every_checkpoint` cancels between two steps of tasks. It misses the moments in which ordering bugs occur:
+data has arrived and its reader is scheduled, but has not run yet. An `Injector` counts these moments, too: each
+scheduling of a task, each step, each check of the network, and each call of `point`, which a test puts into its own
+callbacks.
 
     injector = Injector()
     for at in injector.every_point():
-        with injector.at(at, scope.cancel): ...     # a scenario; it ends by itself when `at` is past its last point
+        with injector.at(at, scope.cancel): ...     # a scenario; the loop ends when `at` is past its last point
 
 Give it to `run_virtual` as an instrument.
 """
@@ -20,7 +21,7 @@ from typing import final
 import trio
 
 MAX_POINTS = 20_000
-"""Points of one scenario; more than this and it is taken to be endless."""
+"""The most points of one scenario. With more, the scenario counts as endless."""
 
 
 @final
@@ -34,7 +35,9 @@ class Injector(trio.abc.Instrument):
         self._error: Exception | None = None
 
     def every_point(self, step: int = 1) -> Iterator[int]:
-        """Yield 1, 2, 3 and so on, until a block has fewer points. `step`: skip some, to save time."""
+        """Yield 1, 2, 3 and so on, until a block has fewer points. `step`: yield only every `step`-th number, to save
+        time.
+        """
         for at in range(1, MAX_POINTS, step):
             yield at
             if self.points < at:
@@ -43,7 +46,9 @@ class Injector(trio.abc.Instrument):
 
     @contextmanager
     def at(self, number: int, action: Callable[[], object]) -> Iterator[None]:
-        """Count the points of the block, and call `action` at that number. What it raises comes out of the block."""
+        """Count the points of the block, and call `action` at that number. Exceptions of `action` propagate out of
+        the block.
+        """
         self.points, self._at, self._action, self._error = 0, number, action, None
         try:
             yield
@@ -53,7 +58,7 @@ class Injector(trio.abc.Instrument):
             raise self._error
 
     def point(self) -> None:
-        """One more point."""
+        """Count one more point."""
         if self._action is None:
             return
         self.points += 1

@@ -1,7 +1,7 @@
-"""Nothing is left: no task, no file or socket, no thread, no exception that nobody could raise.
+"""Check that a test leaves nothing behind: no task, no file or socket, no thread, no exception that was never raised.
 
-`nothing_left` watches one block inside Trio; `no_open_ends` watches a whole test from outside and suits an autouse
-fixture. What ends by itself within a second is no leak.
+`nothing_left` watches one block inside Trio; `no_open_ends` watches a whole test from outside, for example in an
+autouse fixture. Tasks and threads that end by themselves within a second are no leak.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, contextmanager
 import trio
 
 SETTLE_SECONDS = 1.0
-"""How long a task may take to end after the block (on Trio's clock, so nothing on a mock one), and a thread."""
+"""Seconds that a task (on Trio's clock) or a thread may take to end after the block."""
 
 
 class LeakError(AssertionError):
@@ -69,7 +69,7 @@ def no_open_ends() -> Iterator[None]:
 
 
 def _running(before: set[threading.Thread]) -> set[threading.Thread]:
-    """The threads that have come since, and do not end in time."""
+    """Return the threads that were started since, and do not end in time."""
     last = time.monotonic() + SETTLE_SECONDS
     while running := {thread for thread in set(threading.enumerate()) - before if not _is_cached(thread)}:
         if time.monotonic() >= last:
@@ -83,7 +83,7 @@ def _is_cached(thread: threading.Thread) -> bool:
 
 
 def _open_files() -> dict[str, str]:
-    """Return what each open descriptor of this process leads to."""
+    """Return the target of each open descriptor of this process."""
     folder = "/dev/fd"
     found: dict[str, str] = {}
     for number in os.listdir(folder) if os.path.isdir(folder) else ():

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Order(Enum):
-    """Who runs first of the tasks that are scheduled together."""
+    """Which of the tasks that are scheduled together runs first."""
 
     OLDEST_FIRST = "oldest first"
     NEWEST_FIRST = "newest first"
@@ -30,7 +30,7 @@ class Order(Enum):
 
 @final
 class _Sorted(random.Random):
-    """In place of chance: Trio sorts a batch by age, shuffles it, and takes from its end."""
+    """A random generator that sorts instead. Trio sorts a batch by age, shuffles it, and takes tasks from its end."""
 
     def __init__(self, order: Order) -> None:
         super().__init__(0)
@@ -48,9 +48,9 @@ def run_virtual(
     instruments: Sequence[trio.abc.Instrument] = (),
     clock: MockClock | MovingClock | None = None,
 ) -> T:
-    """Run `main` on a clock that jumps whenever every task waits, in the task order that `seed` stands for.
+    """Run `main` on a clock that jumps whenever every task waits. `seed` determines the order of tasks.
 
-    `clock`: a `MovingClock` for what a clock that stands still would hide.
+    `clock`: a `MovingClock`, to find errors that a clock without progress would hide.
     """
     order = _Sorted(seed) if isinstance(seed, Order) else random.Random(seed)  # noqa: S311  (not a secret)
     clock = clock or MockClock(autojump_threshold=0)

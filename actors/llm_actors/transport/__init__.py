@@ -1,6 +1,6 @@
 """Outgoing HTTP/1.1 and HTTP/2 on Trio sockets, with TLS, connection reuse and typed errors.
 
-Why not a general HTTP client: docs/decisions/0002-http-client-on-h11.md.
+docs/decisions/0002-http-client-on-h11.md explains why this is not a general HTTP client.
 """
 
 from llm_actors.transport.dial import Dial, TcpDial

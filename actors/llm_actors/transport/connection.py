@@ -1,8 +1,9 @@
 """One HTTP/1.1 connection: requests one after another over one wire.
 
-`reader` interprets the peer's bytes. This file moves bytes, and turns every failure into one of our errors. A
-connection is reused only if that is proven safe: the request fully sent, the body framed by the message itself and read
-to its end, no surplus bytes. Otherwise it is closed, so that no byte of one response can become part of another.
+`reader` interprets the peer's bytes. This module moves bytes, and converts every failure to an error of `errors`. A
+connection is reused only if that is proven safe: the request was sent completely, the response states where its body
+ends, the body was read to its end, and there are no surplus bytes. Otherwise it is closed, so that no byte of one
+response can become part of another.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ STALE_SECONDS: Final = 1.0  # see Stale
 
 
 class Stale(Broken):
-    """A kept connection that the server closed just before our request arrived.
+    """A reused connection that the server closed just before the request arrived.
 
     Resending is safe then, because the server closed before it read the request. This cannot be known for certain, so
-    all signs have to agree: the connection had been used before, no byte of a response arrived, and the end came within
-    ``STALE_SECONDS`` of the request, as it does if the close was already under way. A server that received the request,
-    worked on it and crashed takes longer.
+    all signs have to agree: the connection had been used before, no byte of a response arrived, and the end came
+    within ``STALE_SECONDS`` of the request, as it does if the close was already under way. A server that received the
+    request, worked on it and crashed takes longer.
     """
 
     def __init__(self, origin: Origin, reason: str) -> None:
@@ -42,7 +43,7 @@ class Stale(Broken):
 
 
 class ClientConnection:
-    """Used for one request at a time. Nothing here has a time limit of its own: the caller's scope provides it."""
+    """A connection for one request at a time. No method has a time limit of its own: the caller's scope provides it."""
 
     __slots__ = (
         "_answered", "_any_encoding", "_asked_at", "_exchanges", "_failure", "_reader", "_response", "_sent", "_wire",
@@ -65,10 +66,11 @@ class ClientConnection:
         self._response: HttpResponse | None = None
 
     async def ask(self, request: HttpRequest, payload: bytes) -> HttpResponse:
-        """Send one request, encoded in ``payload``, and a streamed body behind it; wait for the head of its answer.
+        """Send one request, encoded in ``payload``, and then its streamed body, if it has one. Wait for the head of
+        the response.
 
-        Raises :class:`Stale`, Broken, ProtocolViolation or UnsupportedEncoding, and what the body raises. After an
-        error or a cancel the connection is only good for ``close``.
+        Raises :class:`Stale`, Broken, ProtocolViolation or UnsupportedEncoding, and the exceptions of the body. After
+        an error or a cancellation the connection must be closed.
         """
         self._reset(request.method)
         self._exchanges += 1
@@ -81,10 +83,10 @@ class ClientConnection:
         return self._response or await self._receive_head()
 
     async def receive(self) -> bytes:
-        """The next piece of the body as it arrives (at most about 128 KiB), or ``b""`` after its proper end.
+        """Return the next piece of the body as it arrives (at most about 128 KiB), or ``b""`` after its proper end.
 
-        Always a cancellation point; lets other tasks run whenever it waits for the network. Raises Broken if the body
-        was cut off, ProtocolViolation if it is malformed; every time if called again.
+        Always a cancellation point; other tasks run whenever it waits for the network. Raises Broken if the body was
+        cut off, and ProtocolViolation if it is malformed; a further call raises the same again.
         """
         reader = self._reader
         while not reader.ended:
@@ -104,7 +106,7 @@ class ClientConnection:
         return b""
 
     def renew(self) -> bool:
-        """Prepare for another request, if the last one left no doubt; returns whether it did."""
+        """Prepare for another request, if reuse is proven safe. Return whether it is."""
         reader = self._reader
         if self._failure is None and self._response is not None and not reader.ended:
             self._read_what_is_here()
@@ -139,7 +141,9 @@ class ClientConnection:
             await self._wire.send_all(b"0\r\n\r\n")
 
     async def _send_while_listening(self, payload: bytes, body: StreamedBody | None = None) -> None:
-        """Send, but stop when an error answer comes first: a server that answers 413 may never read the rest."""
+        """Send, but stop when an error response arrives first: a server that responds with 413 may never read the
+        rest.
+        """
 
         async def listen() -> None:
             try:
@@ -182,7 +186,7 @@ class ClientConnection:
             raise self._fault(exc) from None
 
     def _read_body(self) -> bytes:
-        """The bytes of the body that have arrived; empty if more must be awaited."""
+        """Return the bytes of the body that have arrived; empty if more must be awaited."""
         if self._failure is None:
             try:
                 return self._reader.read_body()
@@ -191,7 +195,9 @@ class ClientConnection:
         raise self._failure
 
     def _read_what_is_here(self) -> None:
-        """A reader that stopped at the vendor's end marker may have left only the terminating chunk unread."""
+        """Read the bytes that have already arrived: a reader that stopped at the vendor's end marker may have left
+        the terminating chunk unread.
+        """
         try:
             self._read_body()
         except TransportError as exc:

@@ -1,7 +1,7 @@
-"""Connect to an origin's host and port by TCP, trying the addresses of the name as RFC 8305 says.
+"""Connect to an origin's host and port by TCP, trying the addresses of the name as RFC 8305 describes.
 
-The next address is tried when the last one has failed or has had a quarter of a second; the first to connect wins, and
-the others are closed.
+The next address is tried when the last one has failed or has had a quarter of a second. The first connection wins,
+and the others are closed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Dial = Callable[[str, int], Awaitable[trio.SocketStream]]
 
 
 class TcpDial:
-    """The access to the network: called, it returns a connected stream or raises OSError.
+    """The access to the network. Calling it returns a connected stream, or raises OSError.
 
-    It has no time limit of its own; a cancel leaves nothing open.
+    It has no time limit of its own. Cancelling it leaves nothing open.
     """
 
     def __init__(self, resolver: Resolver | None = None) -> None:
@@ -46,7 +46,7 @@ def _literal(host: str, port: int) -> ResolvedAddress | None:
 
 
 def _families_in_turn(addresses: list[ResolvedAddress]) -> list[ResolvedAddress]:
-    """Put an address of the other family second: if IPv6 is broken, all of its addresses are."""
+    """Put an address of the other family second: if IPv6 is broken, all IPv6 addresses are unreachable."""
     first = addresses[0].family
     other = next((at for at, address in enumerate(addresses) if address.family != first), None)
     if other is None:

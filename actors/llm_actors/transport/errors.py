@@ -1,7 +1,7 @@
-"""The errors between us and a server: one small closed set, distinguished by what a caller can do about them.
+"""The errors between the runtime and a server: one small closed set, distinguished by how a caller can react.
 
-Foreign exceptions (OSError, ssl, Trio) are converted here and nowhere else. A message contains the origin and the
-reason, and never a header's value, a body or anything else that the peer chose: a peer may echo our key.
+Foreign exceptions (OSError, ssl, Trio) are converted in this module only. A message contains the origin and the
+reason, and never a header's value, a body or other text from the peer: a peer may repeat our key.
 """
 
 # ruff: noqa: N818  (the names say what happened, as trio.TooSlowError does)
@@ -44,8 +44,8 @@ class ProxyRefused(ConnectFailed):
 
 
 class OutOfResources(TransportError):
-    """No connection, because this process or machine has no file descriptor, port or memory left. It says nothing about
-    the server.
+    """No connection, because this process or machine has no file descriptor, port or memory left. The server is not
+    the cause.
     """
 
 

@@ -1,8 +1,8 @@
 """One HTTP/2 connection: requests one after another over one wire, each on a stream of its own.
 
-There is never more than one stream on a connection. So what is promised of HTTP/1.1 is promised here by the same means:
-a cancel closes the socket, which ends the stream at the server; no stream waits for another's flow control; what one
-connection may hold is one window. The frames are those of the library ``h2``, which is imported with this file only.
+A connection never has more than one stream. So the guarantees are those of HTTP/1.1, by the same means: cancelling
+closes the socket, which ends the stream at the server; no stream waits for the flow control of another; a connection
+buffers at most one window. Frames are handled by the library ``h2``, which only this module imports.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from llm_actors.transport.response import Headers, HttpResponse, refuse_encoding
 from llm_actors.transport.wire import CHUNK_BYTES, Wire
 
 WINDOW_BYTES: Final = 1024 * 1024
-"""How much of a body the server may send before its reader has taken it."""
+"""The most bytes of a body that the server may send before the reader has taken them."""
 
 MAX_FRAME_BYTES: Final = 16 * 1024
-"""What HTTP/2 allows where nothing else is agreed."""
+"""The largest frame that HTTP/2 allows by default, in bytes."""
 
 MOST_OWED: Final = 1_000
-"""How many of the server's frames may wait to be acknowledged, because it does not read."""
+"""The most frames of the server that may wait for an acknowledgement, because the server does not read."""
 
 _FRAME_HEAD_BYTES: Final = 9
 _CONFIG: Final = h2.config.H2Configuration(client_side=True, header_encoding="latin-1")
 _NOT_BEGUN: Final = h2.errors.ErrorCodes.REFUSED_STREAM
-"""The server's word that it has not acted on a request (RFC 9113, 8.7)."""
+"""The error code by which a server says that it has not processed a request (RFC 9113, 8.7)."""
 
 
 class _Frames(h2.connection.H2Connection):
-    """Goes on after the server's goodbye, behind which the answer in progress may come to its end."""
+    """Continues after the server's GOAWAY frame, because the response in progress may still be completed."""
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
-        """``h2`` would take every frame after it for a fault. This method is private to ``h2``: it is there in the
-        versions that pyproject.toml allows (from 4.3, below 5), and a test fails if it is not.
+        """Ignore the frame. ``h2`` would treat every later frame as an error. This method is private to ``h2``: it
+        exists in the versions that pyproject.toml allows (from 4.3, below 5), and a test fails if it does not.
         """
         state = self.state_machine.state
         found = super()._receive_goaway_frame(frame)
@@ -55,7 +55,7 @@ class _Frames(h2.connection.H2Connection):
         return found
 
     def clear_outbound_data_buffer(self) -> None:
-        """Does nothing. ``h2`` calls it at the goodbye, but what was to be sent by then is still owed to the server."""
+        """Do nothing. ``h2`` calls this at GOAWAY, but the bytes that were queued by then must still be sent."""
 
 
 class Http2Connection:
@@ -91,7 +91,7 @@ class Http2Connection:
         self._response: HttpResponse | None = None
 
     async def ask(self, request: HttpRequest, payload: bytes) -> HttpResponse:  # noqa: ARG002
-        """Send ``request`` and wait for the head of its answer; see `ClientConnection.ask`."""
+        """Send ``request`` and wait for the head of its response; see `ClientConnection.ask`."""
         self._reset()
         self._exchanges += 1
         self._any_encoding = request.any_encoding
@@ -110,7 +110,7 @@ class Http2Connection:
         return self._response
 
     async def receive(self) -> bytes:
-        """The next piece of the body, or ``b""`` after its proper end; see `ClientConnection.receive`."""
+        """Return the next piece of the body, or ``b""`` after its proper end; see `ClientConnection.receive`."""
         while not self._body and not self._ended:
             await self._receive_more()
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -121,7 +121,7 @@ class Http2Connection:
         return piece
 
     def renew(self) -> bool:
-        """Prepare for another request, if the last one left no doubt; returns whether it did."""
+        """Prepare for another request, if reuse is proven safe. Return whether it is."""
         if self._failure is not None or not (self._sent and self._ended and self._keeps):
             return False
         self._taken += sum(map(len, self._body))  # a reader may stop before the end, though it is here
@@ -130,7 +130,7 @@ class Http2Connection:
         return True
 
     def is_quiet(self) -> bool:
-        """Whether the server has said nothing since; what it says of the connection itself counts, too."""
+        """Whether the server has sent nothing since the last response. Frames about the connection count, too."""
         return self._wire.is_quiet()
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class Http2Connection:
     # -- sending
 
     def _begin(self, request: HttpRequest) -> None:
-        """Write the head of the request, on a new connection behind the preface."""
+        """Write the head of the request; on a new connection, the preface first."""
         if self._exchanges == 1:
             codes = h2.settings.SettingCodes
             values = {codes.ENABLE_PUSH: 0, codes.INITIAL_WINDOW_SIZE: WINDOW_BYTES}
@@ -177,13 +177,13 @@ class Http2Connection:
                 await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
-        """Until the server says something; what was to be sent meanwhile is sent."""
+        """Wait until the server sends something. Queued bytes are sent meanwhile."""
         await self._room.wait()
         self._room = trio.Event()
         await self._flush()
 
     async def _send_while_listening(self, body: bytes | StreamedBody) -> None:
-        """Send, and read meanwhile: the server says when it has room for more, or that it wants no more."""
+        """Send the body, and read meanwhile: the server may grant more flow control, or refuse the rest."""
 
         async def listen() -> None:
             try:
@@ -219,9 +219,9 @@ class Http2Connection:
     # -- receiving
 
     async def _receive_more(self, *, flush: bool = True) -> None:
-        """Wait for bytes of the server, and read what they say.
+        """Wait for bytes of the server, and process them.
 
-        Raises a failure that was read before, or what is wrong with the wire.
+        Raises a failure that was received before, or the error of the wire.
         """
         if self._failure is not None:
             raise self._failure
@@ -243,13 +243,15 @@ class Http2Connection:
         self._room.set()  # a failure is raised next time: what came before it is read first
 
     def _tell_what_was_taken(self) -> None:
-        """Give the server back the room of what the reader has had; ``h2`` says it in large pieces."""
+        """Grant the server flow control for the bytes that the reader has taken. ``h2`` sends that in large pieces."""
         if self._taken and not self._is_torn:
             self._h2.acknowledge_received_data(self._taken, self._stream)
             self._taken = 0
 
     def _check_room(self) -> None:
-        """An early refusal may be larger than the window, and no more room can be made behind a torn frame."""
+        """Check for an early refusal that is larger than the window: after an unfinished frame no more flow control
+        can be granted.
+        """
         if self._is_torn and self._answered and self._h2.remote_flow_control_window(self._stream) <= 0:
             raise self._cut("no room for the rest of the answer, as the request was left unfinished")
 
@@ -299,7 +301,7 @@ class Http2Connection:
         self._sent = False
 
     def _disown(self, reason: str) -> None:
-        """The server says that it takes no notice of the stream; of an answer that has begun, no more will come."""
+        """The server ignores the stream from now on. A response that has begun will not be completed."""
         if not self._answered:
             self._not_begun(reason)
         elif not self._ended:
@@ -332,7 +334,7 @@ class Http2Connection:
         return found
 
     def _not_begun(self, reason: str) -> None:
-        """The server says that it has not acted: on a kept connection the request is sent again."""
+        """The server has not processed the request. On a reused connection the request is sent again."""
         is_kept = self._exchanges > 1
         self._failure = Stale(self.origin, reason) if is_kept else Broken(self.origin, reason, answered=False)
 
@@ -342,7 +344,7 @@ class Http2Connection:
 
 
 class _FrameLengths:
-    """Refuses a frame that is too long at its head; ``h2`` would wait for 16 MiB of it."""
+    """Refuses a frame that is too long when its head arrives. ``h2`` would wait for up to 16 MiB of it."""
 
     __slots__ = ("_head", "_left")
 
@@ -351,7 +353,7 @@ class _FrameLengths:
         self._left = 0  # of the frame that has begun
 
     def check(self, data: bytes) -> None:
-        """The next bytes of the server. Raises ``h2.exceptions.FrameTooLargeError``."""
+        """Check the next bytes of the server. Raises ``h2.exceptions.FrameTooLargeError``."""
         at = 0
         while at < len(data):
             if self._left:
@@ -368,7 +370,7 @@ class _FrameLengths:
 
 
 def _head(request: HttpRequest) -> list[tuple[str, str]]:
-    """The fields of a request, which `encode` has checked."""
+    """Return the header fields of a request. `encode` has checked them."""
     origin, body = request.origin, request.body
     fields = [
         (":method", request.method),

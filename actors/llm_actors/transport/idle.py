@@ -1,4 +1,4 @@
-"""Connections that wait for another request, and what a connection is, whichever HTTP it speaks."""
+"""Idle connections, and the interface of a connection for both versions of HTTP."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class OutgoingConnection(Protocol):
     origin: Origin
 
     async def ask(self, request: HttpRequest, payload: bytes) -> HttpResponse:
-        """Send one request; the answer, once its head is here."""
+        """Send one request. Return the response once its head has arrived."""
         ...
 
     def renew(self) -> bool:
-        """Whether the last answer leaves no doubt that another request can be sent."""
+        """Return whether it is proven safe to send another request."""
         ...
 
     def is_quiet(self) -> bool:
@@ -35,7 +35,7 @@ IDLE_SECONDS: Final = 50.0  # common load balancers give up after 60
 
 
 class IdleStack:
-    """A LIFO stack per origin. Pure but for closing what it drops; the time is the caller's."""
+    """A LIFO stack per origin. Pure, except that it closes dropped connections; the time is a parameter."""
 
     def __init__(self, *, max_per_origin: int = MAX_IDLE_PER_ORIGIN, idle_seconds: float = IDLE_SECONDS) -> None:
         self._max_per_origin = max_per_origin
@@ -46,7 +46,9 @@ class IdleStack:
         return sum(map(len, self._stacks.values()))
 
     def pop(self, origin: Origin, now: float) -> OutgoingConnection | None:
-        """The connection used last, if it is young enough and its peer has neither closed it nor sent anything."""
+        """Return the most recently used connection, if it is young enough and its peer has neither closed it nor sent
+        anything.
+        """
         stack = self._stacks.get(origin)
         while stack:
             connection, since = stack.pop()

@@ -1,8 +1,8 @@
-"""The proxy of a provider, and how it is asked to connect to an origin.
+"""The proxy of a provider, and the requests that make it connect to an origin.
 
-An HTTP proxy opens a tunnel to an https origin by CONNECT (RFC 9110, 9.3.6); a request to an http origin is sent to it
-whole, in absolute form. A SOCKS5 proxy (RFC 1928, 1929) opens a tunnel to either. Names are always resolved by the
-proxy. A proxy's messages are never quoted: they may echo the credentials.
+An HTTP proxy opens a tunnel to an https origin by CONNECT (RFC 9110, 9.3.6). A request to an http origin is sent to
+the proxy in absolute form. A SOCKS5 proxy (RFC 1928, 1929) opens a tunnel to either. Names are always resolved by the
+proxy. A proxy's messages are never quoted: they may contain the credentials.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEAD_BYTES: Final = 16 * 1024
 """The most bytes that a proxy may send before the tunnel begins."""
 
 AUTHORIZATION: Final = "Proxy-Authorization"
-"""In this spelling: some proxies know no other."""
+"""The header with the credentials. Some proxies know it only in this spelling."""
 
 _REFUSED: Final = "the proxy refuses the user or password"
 _WANTS: Final = "the proxy wants a user and password"
@@ -67,7 +67,7 @@ class Proxy(NamedTuple):
         return "Basic " + base64.b64encode(self.credentials.reveal().encode()).decode()
 
     def forwards(self, origin: Origin) -> bool:
-        """Whether whole requests to ``origin`` are sent to it, instead of asking it for a tunnel."""
+        """Whether the proxy forwards requests to ``origin``, instead of opening a tunnel."""
         return origin.scheme == "http" and not self.is_socks
 
 
@@ -77,9 +77,9 @@ def is_user_and_password(credentials: Secret) -> bool:
 
 
 def parse_proxy(url: str) -> Proxy:
-    """Of ``http://[user:password@]host[:port]``, percent-encoded where necessary; without a scheme it is http.
+    """Parse ``http://[user:password@]host[:port]``, percent-encoded where necessary. The default scheme is http.
 
-    Raises ValueError, without quoting ``url``.
+    Raises `ValueError`, whose message does not contain ``url``.
     """
     if "://" not in url:
         url = f"http://{url}"
@@ -100,9 +100,9 @@ def parse_proxy(url: str) -> Proxy:
 
 
 async def open_tunnel(wire: Wire, proxy: Proxy, origin: Origin) -> None:
-    """Have ``proxy``, at the other end of ``wire``, connect ``wire`` to ``origin``.
+    """Make ``proxy``, at the other end of ``wire``, connect ``wire`` to ``origin``.
 
-    Has no time limit of its own. Raises `ConnectFailed` or `ProxyRefused`, and what ``wire`` raises.
+    Has no time limit of its own. Raises `ConnectFailed` or `ProxyRefused`, and the exceptions of ``wire``.
     """
     if proxy.is_socks:
         await _socks5(wire, proxy, origin)
@@ -111,7 +111,7 @@ async def open_tunnel(wire: Wire, proxy: Proxy, origin: Origin) -> None:
 
 
 def credentials_refused(proxy: Proxy, status: int) -> str:
-    """Return the exception for a status of 407."""
+    """Return the message for a status of 407."""
     return f"{_REFUSED if proxy.credentials else _WANTS} ({status}); only Basic authentication is supported"
 
 
@@ -132,7 +132,7 @@ async def _connect(wire: Wire, proxy: Proxy, origin: Origin) -> None:
 
 
 async def _status(wire: Wire, origin: Origin) -> int:
-    """The status of the final response. What follows a 2xx is the tunnel, so none of that may have arrived yet."""
+    """Return the status of the final response. Bytes after a 2xx belong to the tunnel, so none may have arrived yet."""
     received = bytearray()
     try:
         while True:

@@ -1,4 +1,4 @@
-"""Parse one response from the bytes that arrive, without I/O: interim heads, the head, and the body to its end."""
+"""Parse one response from received bytes, without I/O: interim heads, the head, and the body to its end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llm_protocol.http1 import (
 
 MAX_HEADERS: Final = 256
 MAX_INTERIM_HEADS: Final = 16
-"""Heads with a status of 1xx before the real one."""
+"""The most heads with a status of 1xx before the final head."""
 
 _CHUNKED: Final = -1
 _BODILESS: Final = frozenset((204, 304))
@@ -29,9 +29,10 @@ class IncompleteResponse(Exception):  # noqa: N818
 
 @final
 class ResponseReader:
-    """Parses one response. Feed it what arrives, ``b""`` at the end of the stream; then read from it.
+    """Parses one response. Feed it the received bytes, and ``b""`` at the end of the stream; then read from it.
 
-    Every method raises `BadHttp` for what is not HTTP/1.1, and `IncompleteResponse` if the stream ends too early.
+    Every method raises `BadHttp` for bytes that are not HTTP/1.1, and `IncompleteResponse` if the stream ends too
+    early.
     """
 
     __slots__ = (
@@ -56,9 +57,9 @@ class ResponseReader:
         self._eof = False
         self._chunks: ChunkedBody | None = None
         self._left: int | None = 0
-        """Bytes of the body still to come; ``None`` if it lasts until the stream ends."""
+        """The missing bytes of the body; ``None`` if the body lasts until the stream ends."""
         self.framed = False
-        """Whether the message itself says where its body ends."""
+        """Whether the response itself states where its body ends."""
         self.keeps = False
         """Whether the server allows the connection to be reused."""
         self.ended = False
@@ -80,8 +81,8 @@ class ResponseReader:
             self._eof = True
 
     def read_stream(self, data: bytes) -> bytes | None:
-        """The content of ``data`` if it needs no buffering: it is whole chunks, and nothing is unread. ``None``, with
-        nothing consumed, in any other case.
+        """Return the content of ``data`` if it needs no buffering: it consists of complete chunks, and nothing is
+        unread. In any other case return ``None`` and consume nothing.
         """
         if self._buffer or self._chunks is None or not self._chunks.at_boundary:
             return None
@@ -104,9 +105,9 @@ class ResponseReader:
         return None
 
     def read_body(self) -> bytes:
-        """The part of the body that has arrived; ``b""`` if there is none, because of `starved` or `ended`.
+        """Return the part of the body that has arrived; ``b""`` if there is none, because of `starved` or `ended`.
 
-        What came before an error is returned first.
+        Bytes that precede an error are returned first.
         """
         if self.ended:
             return b""

@@ -1,7 +1,7 @@
-"""A request and its origin, and the one place where a request becomes bytes.
+"""A request and its origin, and the one place where a request is encoded as bytes.
 
-Whatever could end a line early or is ambiguous is refused before a byte is sent, and framing is ours alone: a caller
-cannot set the headers that say where a message ends.
+Text that could end a line early or is ambiguous is refused before a byte is sent. Framing belongs to the transport: a
+caller cannot set the headers that say where a message ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HOST: Final = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+")
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port: what a connection is made to, and for what it may be reused."""
+    """Scheme, host and port: the destination of a connection. A connection may be reused only for the same origin."""
 
     scheme: str
     host: str
@@ -42,8 +42,8 @@ class Origin(NamedTuple):
 def parse_url(url: str) -> tuple[Origin, str]:
     """Split ``https://host[:port][/base]`` into its origin and its base path (without a slash at the end).
 
-    Raises ValueError, with what would be right, for any other scheme, for credentials, a query, a fragment, or a host
-    that is not ASCII.
+    Raises `ValueError`, with a message that says what is right, for any other scheme, for credentials, a query, a
+    fragment, or a host that is not ASCII.
     """
     parts = urlsplit(url)
     if parts.scheme not in DEFAULT_PORTS:
@@ -60,8 +60,8 @@ def parse_url(url: str) -> tuple[Origin, str]:
 
 
 class StreamedBody(NamedTuple):
-    """A body that is sent as it comes. ``receive``: its next piece, ``b""`` at its end; it may raise anything but
-    ``errors.WIRE_ERRORS``. ``length``: how many bytes it has; ``None``: it goes out in chunks.
+    """A body that is sent piece by piece. ``receive`` returns the next piece, ``b""`` at the end; it may raise
+    anything but ``errors.WIRE_ERRORS``. ``length`` is its size in bytes; ``None``: it is sent in chunks.
     """
 
     receive: Callable[[], Awaitable[bytes]]
@@ -70,8 +70,8 @@ class StreamedBody(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request. ``target`` is the path with its query, as it goes on the wire. ``any_encoding``: the answer goes on
-    as it comes, so its body may be compressed though that was not asked for.
+    """One request. ``target`` is the path with its query, as sent on the wire. ``any_encoding``: the response is
+    passed on unchanged, so its body may be compressed although that was not requested.
 
     Its repr shows neither header values, nor the query, nor the body, which may contain keys and prompts.
     """
@@ -90,11 +90,11 @@ class HttpRequest:
 
 
 def encode(request: HttpRequest, *, absolute: bool = False, proxy_authorization: str | None = None) -> bytes:
-    """Head and body as one piece, for one write; of a streamed body only the head. To a proxy that forwards it the
-    target is ``absolute``.
+    """Return head and body as one piece, for one write; for a streamed body only the head. For a proxy that forwards
+    the request, the target is ``absolute``.
 
-    Raises :class:`RequestRefused` for anything that HTTP/1.1 cannot carry, and for a header that only the transport may
-    set.
+    Raises :class:`RequestRefused` for anything that HTTP/1.1 cannot express, and for a header that only the transport
+    may set.
     """
     origin = request.origin
     if not _TOKEN.fullmatch(request.method):

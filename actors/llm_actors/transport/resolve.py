@@ -1,8 +1,8 @@
 """Resolve names in few threads: one hanging lookup must not keep other names from being resolved.
 
-``getaddrinfo`` blocks and cannot be cancelled, so a lookup belongs to its name and not to its first caller: all callers
-that need a name share its lookup, and cancelling one does not end it. So a name that hangs costs one thread, however
-many requests need it. The process can exit meanwhile: the thread is a daemon thread.
+``getaddrinfo`` blocks and cannot be cancelled, so a lookup belongs to its name and not to its first caller: all
+callers that need a name share its lookup, and cancelling one caller does not end the lookup. So a name that hangs
+costs one thread, however many requests need it. The process can exit meanwhile: the thread is a daemon thread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Lookup = Callable[[str, int], list[ResolvedAddress]]
 
 
 def system_lookup(host: str, port: int) -> list[ResolvedAddress]:
-    """The addresses in the order that the system prefers. Blocks; raises OSError."""
+    """Return the addresses in the order that the system prefers. Blocks; raises OSError."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [ResolvedAddress(family, sockaddr) for family, _, _, _, sockaddr in found]
 
@@ -55,7 +55,9 @@ class Resolver:
         self._running: dict[tuple[str, int], _Lookup] = {}
 
     async def resolve(self, host: str, port: int) -> list[ResolvedAddress]:
-        """At least one address, or OSError. Has no time limit of its own; a cancel leaves the lookup running."""
+        """Return at least one address, or raise OSError. Has no time limit of its own. Cancelling this leaves the
+        lookup running.
+        """
         key = (host, port)
         if key not in self._running:
             # The slot first: a caller that waits for one must not claim a name that is then never looked up.

@@ -19,12 +19,12 @@ JOIN_FACTOR: Final = 16  # joining bytes is so much faster than decoding them
 
 
 class Headers(Mapping[str, str]):
-    """Case-insensitive; values of a repeated header are joined by a comma. The repr shows names only."""
+    """Case-insensitive header fields. Values of a repeated field are joined by a comma. The repr shows names only."""
 
     __slots__ = ("_values", "fields")
 
     def __init__(self, values: Mapping[str, str]) -> None:
-        """``values``: by names in lower case."""
+        """``values`` has the fields by their names in lower case."""
         self._values = values
         self.fields = tuple(values.items())
 
@@ -49,13 +49,13 @@ class HttpResponse:
     __slots__ = ("headers", "origin", "receive", "resent", "status")
 
     def __init__(self, status: int, headers: Headers, origin: Origin, receive: Callable[[], Awaitable[bytes]]) -> None:
-        """``receive`` is the connection's own method, so that there is no layer of ours between a chunk and
-        its reader.
-        """
+        """``receive`` is the connection's own method, so that no further layer lies between a chunk and its reader."""
         self.status = status
         self.headers = headers
         self.resent = False
-        """Whether the request was sent a second time: a kept connection had closed before the response."""
+        """Whether the request was sent a second time, because a reused connection had been closed before the
+        response.
+        """
         self.origin = origin
         self.receive = receive
 
@@ -64,8 +64,8 @@ class HttpResponse:
         self.receive = _ended
 
     async def read(self, limit: int = MAX_BODY_BYTES, *, cut: bool = False) -> bytes:
-        """The rest of the body. Beyond ``limit`` bytes it raises :class:`BodyTooLarge`, or with ``cut`` returns the
-        first ``limit`` bytes. Raises what ``receive`` raises.
+        """Return the rest of the body. A body of more than ``limit`` bytes raises :class:`BodyTooLarge`, or with
+        ``cut`` is cut off after ``limit`` bytes. Raises the exceptions of ``receive``.
         """
         declared = self.headers.get("content-length", "")
         if not cut and _is_number_above(declared, limit):
@@ -99,7 +99,7 @@ def refuse_encodings(origin: Origin, status: int, encodings: str) -> None:
 
 
 def _is_number_above(text: str, limit: int) -> bool:
-    """Whether ``text`` is a whole number above ``limit``; of any length, unlike what ``int`` accepts."""
+    """Whether ``text`` is a whole number above ``limit``. Its length is not limited, as it is with ``int``."""
     digits = text.lstrip("0")
     return text.isascii() and text.isdecimal() and (len(digits) > 18 or int(digits or 0) > limit)
 

@@ -1,9 +1,9 @@
-"""One request and one response, over a kept or a new connection, inside one ``async with``.
+"""One request and one response, over a reused or a new connection, inside one ``async with``.
 
 The block is the lease. Leaving it in any way returns the connection to the idle ones, if the response was read to its
-end, or closes the socket at once, so that a cancelled request stops costing at the provider. There are no redirects, no
-environment variables, no cookies, no retries (except for ``connection.Stale``), and no time limits besides
-``connect_timeout``: those belong to the caller, who knows the request's deadline.
+end, or closes the socket at once, so that a cancelled request stops costing at the provider. There are no redirects,
+no environment variables, no cookies, no retries (except for ``connection.Stale``), and no time limits besides
+``connect_timeout``: time limits belong to the caller, who knows the request's deadline.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ _IDLE: Final = trio.lowlevel.RunVar[weakref.WeakSet[IdleStack]]("idle connection
 
 @dataclass(frozen=True, slots=True)
 class TransportStatistics:
-    """Connections now (``connecting``, ``active`` in a request, ``idle``) and since the start (``*_total``)."""
+    """The current connections (``connecting``, ``active`` in a request, ``idle``) and the counters since the start
+    (``*_total``).
+    """
 
     connecting: int
     active: int
@@ -59,11 +61,11 @@ class TransportStatistics:
 
 
 class Transport:
-    """Connections to any number of origins. The constructor does no I/O; use within one Trio run.
+    """Connections to any number of origins. The constructor does no I/O. Use one object within one Trio run.
 
-    ``dial`` makes network connections and is replaceable for tests; TLS is always on this side of it. ``proxy``: the
-    proxy for all connections; ``trust`` applies to an https proxy, too. ``http2``: HTTP/2 is spoken, over TLS if the
-    server agrees to it; needs the package ``h2``. A proxy that forwards requests is spoken to in HTTP/1.1.
+    ``dial`` makes network connections and is replaceable for tests; TLS is always done here, above ``dial``.
+    ``proxy``: the proxy for all connections; ``trust`` applies to an https proxy, too. ``http2``: use HTTP/2, over
+    TLS if the server agrees; needs the package ``h2``. A proxy that forwards requests is used with HTTP/1.1.
     """
 
     def __init__(
@@ -98,18 +100,20 @@ class Transport:
         connect_timeout: float = CONNECT_TIMEOUT_SECONDS,
         on_sent: Callable[[], None] | None = None,
     ) -> ConnectionLease:
-        """Send ``request``; the block is entered when the head of the response has arrived, whatever its status.
+        """Send ``request``. The block is entered when the head of the response has arrived, whatever its status.
 
-        ``connect_timeout`` (seconds) covers name lookup, TCP, proxy and TLS of a new connection. ``on_sent`` is called
-        when there is a connection and sending begins: before that, the peer has received nothing. Raises a
+        ``connect_timeout`` (seconds) covers name lookup, TCP, proxy and TLS of a new connection. ``on_sent`` is
+        called when there is a connection and sending begins: before that, the peer has received nothing. Raises a
         :class:`TransportError`: RequestRefused before anything is sent, ConnectFailed, ProxyRefused, ConnectTimeout,
-        OutOfResources, TlsFailed, Broken, ProtocolViolation, UnsupportedEncoding; ClosedResourceError after ``aclose``.
-        To keep the connection, read the body until ``b""``.
+        OutOfResources, TlsFailed, Broken, ProtocolViolation, UnsupportedEncoding. Raises ClosedResourceError after
+        ``aclose``. To keep the connection, read the body until ``b""``. Cancelling the block closes the socket.
         """
         return ConnectionLease(self, request, connect_timeout, on_sent)
 
     async def aclose(self) -> None:
-        """Close the idle connections and accept no more requests; those in progress close theirs when they end."""
+        """Close the idle connections and accept no more requests. Connections in use are closed when their requests
+        end.
+        """
         self._closed = True
         self._idle.clear()
         await trio.lowlevel.checkpoint()
@@ -127,7 +131,7 @@ class Transport:
     async def exchange(
         self, request: HttpRequest, connect_timeout: float, on_sent: Callable[[], None] | None = None
     ) -> tuple[OutgoingConnection, HttpResponse]:
-        """For a `ConnectionLease`: a response, and the connection to return with `put_back`."""
+        """Return a response, and the connection to pass to `put_back`. For a `ConnectionLease`."""
         if self._closed:
             raise trio.ClosedResourceError("the transport is closed")
         payload = self._encode(request)
@@ -198,7 +202,7 @@ class Transport:
         return ClientConnection(origin, wire)
 
     def _speaks_http2(self, origin: Origin, wire: Wire) -> bool:
-        """Whether the server does: over TLS it has said so, without TLS it is known to."""
+        """Whether the server uses HTTP/2: over TLS it has agreed to it; without TLS the configuration says so."""
         if isinstance(wire, TlsWire) and origin.scheme == "https":
             return wire.protocol == "h2"
         return self._proxy is None or not self._proxy.forwards(origin)
@@ -215,7 +219,7 @@ class Transport:
         return await _in_tls(wire, context, origin, origin.host)
 
     async def _through(self, proxy: Proxy, origin: Origin, stage: list[str]) -> Wire:
-        """A wire to ``proxy`` and, if it does not forward requests, through it to ``origin``."""
+        """Return a wire to ``proxy``; if the proxy does not forward requests, a wire through it to ``origin``."""
         stage[0] = "connecting to the proxy"
         context = await self._tls_context(origin) if proxy.scheme == "https" else None
         wire: Wire = PlainWire(await self._open_stream(origin, proxy.host, proxy.port, "the proxy: "))
@@ -268,7 +272,7 @@ class Transport:
 
 
 async def _in_tls(wire: Wire, context: ssl.SSLContext, origin: Origin, host: str, whose: str = "") -> TlsWire:
-    """TLS with ``host`` over ``wire``, which is closed if that fails."""
+    """Return TLS with ``host`` over ``wire``. If the handshake fails, ``wire`` is closed."""
     tls = TlsWire(wire, context, host)
     try:
         await tls.handshake()
@@ -299,7 +303,9 @@ def _give_up_idle() -> bool:
 
 
 class ConnectionLease:
-    """The block around one response. A generator would do, but would keep the request, with its prompt, to the end."""
+    """The block around one response. A class and not a generator, because a generator would keep the request, with
+    its prompt, in memory to the end.
+    """
 
     __slots__ = ("_connect_timeout", "_connection", "_on_sent", "_request", "_response", "_transport")
 

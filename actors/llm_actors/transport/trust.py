@@ -28,10 +28,10 @@ class TlsTrust:
         return http2 in self._contexts
 
     def context(self, *, http2: bool = False) -> ssl.SSLContext:
-        """The shared context: TLS 1.2 or newer, certificate and host name checked. It offers the server HTTP/1.1, and
-        with ``http2`` HTTP/2 before it.
+        """Return the shared context: TLS 1.2 or newer, certificate and host name checked. It offers HTTP/1.1 to the
+        server, and with ``http2`` HTTP/2 before it.
 
-        Reads files on the first call. Raises OSError when ``ca_file`` is missing or holds no certificate.
+        Reads files on the first call. Raises OSError if ``ca_file`` is missing or contains no certificate.
         """
         if http2 not in self._contexts:
             self._contexts[http2] = self._make(["h2", "http/1.1"] if http2 else ["http/1.1"])

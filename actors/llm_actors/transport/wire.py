@@ -1,8 +1,8 @@
 """Bytes to and from one socket, plain or through TLS: send, receive, close at once, and "is anything unread?".
 
-Trio's SSLStream is not used for two reasons. It may hold whole records that were received but not yet read, which only
-private attributes show; a kept connection with such surplus would answer the next request with it. And it is unusable
-after a cancelled send, while an early error response has to be read after exactly that.
+Trio's SSLStream is not used for two reasons. It may contain whole records that were received but not yet read, which
+only private attributes show; a reused connection with such surplus would take it for the next response. And it is
+unusable after a cancelled send, but an early error response has to be read exactly then.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ class Wire(Protocol):
     def send_all(self, data: bytes, /) -> Awaitable[None]: ...
 
     def receive_some(self, max_bytes: int, /) -> Awaitable[bytes]:
-        """At least one byte, or ``b""`` if the peer ended its side properly. A cancel loses nothing."""
+        """Return at least one byte, or ``b""`` if the peer ended its side properly. Cancelling this loses nothing."""
         ...
 
     def is_quiet(self) -> bool:
-        """Whether nothing is unread and the peer has not closed: only then may a wire be used again."""
+        """Whether nothing is unread and the peer has not closed. Only then may a wire be reused."""
         ...
 
     def close(self) -> None:
-        """Close the socket now, without a TLS goodbye and without waiting."""
+        """Close the socket now, without a TLS close notification and without waiting."""
         ...
 
 
 class PlainWire:
-    """Takes over the stream's socket: Trio's own calls try to read before they wait, which fails if the peer is being
-    awaited, and have a checkpoint after each send. Both would cost something for every chunk.
+    """Takes over the stream's socket. Trio's own methods try to read before they wait, which is in vain if the peer
+    is being awaited, and have a checkpoint after each send. Both would cost time for every chunk.
     """
 
     __slots__ = ("_socket",)
@@ -50,7 +50,7 @@ class PlainWire:
         self._socket.setblocking(False)
 
     async def send_all(self, data: bytes) -> None:
-        """Has a checkpoint only if the kernel does not accept everything at once."""
+        """Send all of ``data``. Has a checkpoint only if the kernel does not accept everything at once."""
         rest = memoryview(data)
         while rest:
             try:
@@ -76,8 +76,8 @@ class PlainWire:
 
 
 class TlsWire:
-    """TLS over another wire, which may be TLS itself (to a proxy), through two memory buffers; see the module's
-    docstring for the reasons.
+    """TLS over another wire, which may be TLS itself (to a proxy), through two memory buffers. The module's docstring
+    has the reasons.
     """
 
     def __init__(self, plain: Wire, context: ssl.SSLContext, host: str) -> None:
@@ -88,7 +88,9 @@ class TlsWire:
         self._sending = False
 
     async def handshake(self) -> None:
-        """Raises ``WIRE_ERRORS``; the alert that tells the server why is sent first, if there is one."""
+        """Do the handshake. Raises ``WIRE_ERRORS``. The alert that tells the server the reason is sent first, if
+        there is one.
+        """
         while True:
             try:
                 self._tls.do_handshake()
