@@ -156,7 +156,7 @@ class FailureRule(NamedTuple):
 _SERVER = "server_error"
 _REQUEST = "invalid_request_error"
 _REFUNDED, _TOKENS, _CHARGED = Settlement.REFUNDED, Settlement.REFUNDED_TOKENS, Settlement.CHARGED
-_CHECK_ADDRESS = "is base_url the address of its API, such as https://host/v1?"
+_CHECK_ADDRESS = "is base_url the address of the vendor's API, such as https://host/v1?"
 _CHECK_REACH = "is base_url right, and can the server be reached from this machine?"
 _LATER = "try again later"
 
@@ -169,14 +169,14 @@ RULES: dict[FailureKind, FailureRule] = {
     FailureKind.AUTH: FailureRule(
         Step.NEXT, 424, "provider_auth", _REQUEST, "the vendor refused the configured key", AtFault.PROVIDER, _TOKENS,
         client_retry=False, scope=Scope.PROVIDER, pause_s=30.0, needs_operator=True,
-        advice="put a key that is valid for this address where {entry}.api_key points"),
+        advice="put a key that is valid for this address into the place that {entry}.api_key names"),
     FailureKind.RATE_LIMITED: FailureRule(
         Step.RETRY, 429, "rate_limit_exceeded", "rate_limit_error", "too many requests or tokens for now",
         AtFault.PROVIDER, _TOKENS, client_retry=True, pause_s=1.0, limit_owner="provider", advice=_LATER),
     FailureKind.QUOTA: FailureRule(
         Step.NEXT, 429, "insufficient_quota", "insufficient_quota", "the account's quota or budget is used up",
         AtFault.PROVIDER, _TOKENS, client_retry=False, scope=Scope.PROVIDER, pause_s=30.0, needs_operator=True,
-        limit_owner="provider", advice="see to the account's quota"),
+        limit_owner="provider", advice="check the account's quota"),
     FailureKind.OVERLOADED: FailureRule(
         Step.RETRY, 503, "overloaded", _SERVER, "the vendor is overloaded, or too many requests wait for it",
         AtFault.PROVIDER, _TOKENS, client_retry=True, breaks=True, advice=_LATER),
@@ -202,7 +202,7 @@ RULES: dict[FailureKind, FailureRule] = {
     FailureKind.TLS: FailureRule(
         Step.NEXT, 502, "tls_error", _SERVER, "the vendor's certificate is not trusted", AtFault.PROVIDER, _REFUNDED,
         client_retry=False, breaks=True, scope=Scope.PROVIDER,
-        advice="if its certificate is its own, name it in {entry}.ca_file; if it speaks no TLS, base_url is http"),
+        advice="if the certificate is self-signed, name it in {entry}.ca_file; without TLS, use http in base_url"),
     # One caller's request can make a model write nonsense every time, although the deployment is healthy, so malformed
     # responses do not open a circuit.
     FailureKind.PROTOCOL: FailureRule(
@@ -250,7 +250,7 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.STOP, 502, "log_limit", _SERVER, "the response exceeded the run log's limit", AtFault.RUNTIME, _CHARGED,
         client_retry=False),
     FailureKind.BUDGET: FailureRule(
-        Step.STOP, 402, "budget_exceeded", _REQUEST, "its own or its caller's budget is used up", AtFault.CALLER,
+        Step.STOP, 402, "budget_exceeded", _REQUEST, "the request's or its caller's budget is used up", AtFault.CALLER,
         _CHARGED, client_retry=False),
     FailureKind.DEADLINE: FailureRule(
         Step.STOP, 504, "deadline_exceeded", _SERVER, "the request's deadline passed", AtFault.CALLER, _CHARGED,
@@ -263,9 +263,9 @@ RULES: dict[FailureKind, FailureRule] = {
         client_retry=True, breaks=True, actor_down=True),
     FailureKind.INTERNAL: FailureRule(
         Step.STOP, 500, "server_error", _SERVER, "a bug in the runtime", AtFault.RUNTIME, _CHARGED, client_retry=False),
-    # Found in the store's file at the next start: the client decides whether what there is of it will do.
+    # Found in the store's file at the next start: the client decides whether the received part is enough.
     FailureKind.INTERRUPTED: FailureRule(
-        Step.STOP, 500, "interrupted", _SERVER, "the runtime ended while it made a stored response", AtFault.RUNTIME,
+        Step.STOP, 500, "interrupted", _SERVER, "the runtime ended while producing a stored response", AtFault.RUNTIME,
         _CHARGED, client_retry=False),
 }
 # fmt: on

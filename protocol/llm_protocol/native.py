@@ -153,7 +153,9 @@ def _admitted(request: AnyRequest, caller: str) -> AnyRequest:
     neither.
     """
     if not _ID.fullmatch(request.request_id):
-        raise bad_request("request.request_id", "request.request_id: up to 128 letters, digits, dots and dashes")
+        raise bad_request(
+            "request.request_id", "request.request_id must have up to 128 letters, digits, dots and dashes"
+        )
     parameters = msgspec.structs.replace(request.parameters, wire=None, headers={})
     return msgspec.structs.replace(request, caller=caller, parameters=parameters, forwarded={}, timestamp=time.time())
 
@@ -166,7 +168,7 @@ def decode_frame(data: bytes | str) -> ServerFrame:
     try:
         return _FRAMES.decode(data)
     except WireError as exc:
-        raise ProtocolError(f"the daemon's message cannot be decoded; it may be another version: {exc}") from None
+        raise ProtocolError(f"the daemon's message cannot be decoded; its version may differ: {exc}") from None
 
 
 _KINDS = {rule.code: kind for kind, rule in reversed(RULES.items())} | {

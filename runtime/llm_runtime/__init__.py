@@ -2,10 +2,8 @@
 
 import llm_runtime, trio
 
-async def main() -> None:
-    async with llm_runtime.open_runtime() as rt:
-        response = await rt.chat("Say hello.")
-        print(response.content)
+async def main() -> None: async with llm_runtime.open_runtime() as rt: response = await rt.chat("Say hello.")
+print(response.content)
 
 trio.run(main)
 """
@@ -224,7 +222,7 @@ _ON_FIRST_USE = {
 
 
 _MODULES = ("aio", "sync")
-"""The other hosts."""
+"""The modules for other hosts: asyncio, and threads without an event loop."""
 
 
 def __dir__() -> list[str]:

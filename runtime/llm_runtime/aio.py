@@ -106,7 +106,7 @@ class AsyncioRemoteRuntime(AsyncioRequests):
 
     @property
     def config(self) -> Any:
-        """Raises `UnsupportedError`: it is the daemon's own."""
+        """Raises `UnsupportedError`: the daemon has the configuration."""
         return self._portal.call_now(lambda rt: rt.config)
 
     @property
@@ -191,7 +191,7 @@ def connect(
 def _hooks(
     observers: Sequence[Observer], middleware: Sequence[Middleware], portal: Portal[Any], loop: HostLoop
 ) -> _Hooks:
-    """Both, so that they are called in this event loop."""
+    """Wrap the observers and the middleware so that they are called in this event loop."""
     return {
         "observers": [observer_here(each, portal, loop) for each in observers],
         "middleware": [middleware_here(each, portal, loop) for each in middleware],

@@ -1,4 +1,4 @@
-"""What calls cost, by the configured prices and the price table."""
+"""The cost of calls, by the configured prices and the price table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Costs:
     def __init__(self, prices: Mapping[str, OwnPrice], vendors: dict[str, Vendor]) -> None:
         self.vendors = vendors
         self._former_vendors: dict[str, Vendor] = {}
-        """Those of removed providers, which may still have requests in progress."""
+        """The vendors of removed providers, which may still have requests in progress."""
         self._own_prices = _own(prices)
         self._logged: set[str] = set()
 

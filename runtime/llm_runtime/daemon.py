@@ -1,7 +1,7 @@
 """The life of the daemon: start the tree with the server as its last branch, serve until a signal, drain, exit.
 
-The first SIGTERM or SIGINT lets running responses finish within ``server.drain_s``; the second ends everything at once.
-If even that does not end the process, a watchdog does, after logging where every thread is.
+The first SIGTERM or SIGINT lets running responses finish within ``server.drain_s``; the second ends everything at
+once. If even that does not end the process, a watchdog does, after logging the stack of every thread.
 """
 
 from __future__ import annotations
@@ -36,19 +36,20 @@ STOPPED, GAVE_UP, CUT_OFF = 0, 1, 130
 """Exit codes: stopped on request; the tree failed for good; a second signal ended it."""
 
 END_SECONDS = 8.0
-"""How long shutdown may take after the drain; every connection and process has a shorter limit of its own."""
+"""The most seconds of a shutdown after the drain. Every connection and process has a shorter limit of its own."""
 
 WATCHDOG_SECONDS = 5.0
-"""How long the process may still exist after it was told to end at once."""
+"""Seconds that the process may still exist after it was told to end at once."""
 
 YOUNG_OBJECTS = 10_000
-"""New objects between two garbage collections; nearly all objects of a request are freed by reference
+"""The number of new objects between two garbage collections. Nearly all objects of a request are freed by reference
 counting by then.
 """
 
 OLDER_GENERATIONS = (1, 1)
-"""Collections of one generation before the next older one is collected. What survives of a stream is old when the
-stream ends, and Python's own (10, 10) would let an hour of it pile up: about 10 MiB a minute at 30 requests/s.
+"""Collections of one generation before the next older one is collected. Objects that survive during a stream are old
+when the stream ends. With Python's own (10, 10), an hour of such objects would accumulate: about 10 MiB a minute at
+30 requests/s.
 """
 
 IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -67,10 +68,10 @@ async def run(
     file: str | None = None,
     siblings: Siblings | None = None,
 ) -> int:
-    """Serve, and return the exit code. ``ready`` is called with the URL once requests are taken. ``inherited`` are
+    """Serve, and return the exit code. ``ready`` is called with the URL once requests are accepted. ``inherited`` are
     sockets to listen on instead of the configured address. ``manager`` decides when to stop; by default signals do.
-    ``read`` reads the configuration again, when the manager or a client asks for it; it blocks. ``file`` is the
-    one that it reads. ``siblings`` are the other workers, if this process is one of several.
+    ``read`` reads the configuration again, when the manager or a client asks for a reload; it blocks. ``file`` is the
+    file that it reads. ``siblings`` are the other workers, if this process is one of several.
 
     Takes over the process's signals until it returns, so it is meant for the main task of its own process.
     """
@@ -85,7 +86,7 @@ async def run(
 
 
 async def check_address(config: Config) -> None:
-    """Raise `ConfigError` if the address cannot be listened on, before anything else starts."""
+    """Raise `ConfigError` if the server cannot listen on its address. Call this before anything else is started."""
     try:
         for listener in await listen(config.server):
             with removed_after(config.server.unix):
@@ -95,7 +96,7 @@ async def check_address(config: Config) -> None:
 
 
 def _shared_responses(config: Config) -> SharedResponses | None:
-    """Where the stored responses of all replicas are, if the configuration says so."""
+    """Return the storage of responses for all replicas, if the configuration enables it."""
     if config.redis is None or config.store is None or not config.store.redis:
         return None
     return SharedResponses(config.redis, ttl_s=config.store.ttl_s)
@@ -164,7 +165,7 @@ class _Life:
         self._address = address
 
     def _stop(self, scope: trio.CancelScope) -> None:
-        """Obey an order to stop."""
+        """Carry out an order to stop: the first drains, the second ends at once."""
         drain_s, delay_s = self._config.server.drain_s, self._config.server.ready_delay_s
         self._orders += 1
         if self._orders > 1:
@@ -184,14 +185,14 @@ class _Life:
 
 
 def _spare_what_stays() -> None:
-    """Exclude modules and tree, which are permanent, from garbage collection, and collect young objects less often."""
+    """Exclude permanent objects, modules and tree, from garbage collection, and collect young objects less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, *OLDER_GENERATIONS)
 
 
 def _explained(group: BaseExceptionGroup[BaseException]) -> int:
-    """The exit code for a tree that did not start or gave up; any other exception propagates."""
+    """Log why the tree did not start or gave up, and return the exit code. Any other exception propagates."""
     known, others = group.split((GaveUp, StartFailed))
     if known is None or others is not None:
         raise group

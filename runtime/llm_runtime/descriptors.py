@@ -1,7 +1,7 @@
 """File descriptors: raise the limit as far as the system allows, and reserve some for outgoing connections.
 
-A connection that cannot be accepted waits, but an accepted request that cannot reach its provider fails. So clients may
-use half of the descriptors; the other half is for providers.
+A connection that cannot be accepted waits, but an accepted request that cannot reach its provider fails. So clients
+may use half of the descriptors; the other half is for providers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OTHER_FILES = 64
 """Descriptors for everything else: logs, the cache, Redis, Trio, files that are read."""
 
 LEAST_CONNECTIONS = 8
-"""The least connections allowed, however few descriptors there are."""
+"""The fewest connections that are allowed, however few descriptors there are."""
 
 PRELOADED = (
     "certifi",
@@ -40,7 +40,7 @@ PRELOADED = (
     "llm_runtime.statistics",
     "prometheus_client.core",
 )
-"""Modules that the first request that needs them would import."""
+"""Modules that would otherwise be imported by the first request that needs them."""
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,9 @@ def raise_limit() -> int:
 
 
 def fitted(server: Server, files: int) -> Server:
-    """``server`` with its connections and runs reduced to what ``files`` descriptors suffice for; -1 means no limit."""
+    """Return ``server`` with its connections and runs reduced to the number that ``files`` descriptors allow; -1
+    means no limit.
+    """
     if files < 0:
         return server
     free = files - OTHER_FILES - RESERVED_CONNECTIONS - DEPARTING_CONNECTIONS
@@ -87,8 +89,8 @@ def fit(server: Server) -> Server:
 
 
 async def preload() -> None:
-    """Import what requests will need, one module per scheduler pass. An import opens files, which a process that has
-    run out of descriptors could not do.
+    """Import the modules that requests will need, one per scheduler pass. An import opens files, which fails in a
+    process that has run out of descriptors.
     """
     for name in PRELOADED:
         importlib.import_module(name)

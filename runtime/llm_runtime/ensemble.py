@@ -16,7 +16,7 @@ _NOTHING_SAID = Policy()
 def collaboration(
     messages: Messages, members: Sequence[str] | int | None, options: ChatOptions, route: Policy | None
 ) -> ChatRequest:
-    """The request. If neither the caller nor the route names a strategy: a panel, whose members see the
+    """Return the request. If neither the caller nor the route names a strategy, it is a panel, whose members see the
     whole context.
     """
     given: Any = split(options)

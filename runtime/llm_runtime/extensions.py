@@ -1,5 +1,5 @@
-"""What a program adds to the runtime that it opens: strategies and orderings, by the names that policies give them, and
-a store for the cache.
+"""The extensions of a program that opens a runtime: strategies and orderings, by the names that policies give them,
+and a store for the cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llm_runtime.config.loading import NAME, NAME_RULE
 
 
 class Extensions(NamedTuple):
-    """Strategies and orderings, by name, and where cached responses are kept in place of the file."""
+    """Strategies and orderings, by name, and the store for cached responses in place of the file."""
 
     strategies: Mapping[str, StrategyFunction] = {}
     orderings: Mapping[str, OrderingFunction] = {}
@@ -28,7 +28,9 @@ class Extensions(NamedTuple):
         return OwnNames(tuple(self.strategies), tuple(self.orderings))
 
     def checked(self) -> Extensions:
-        """The same. Raises `ConfigError` for a name that is taken or is none, and for what is no function."""
+        """Return these extensions. Raises `ConfigError` for a name that is taken or invalid, and for a value that is
+        not a function.
+        """
         for kind, own, taken in (
             ("strategies", self.strategies, get_args(Strategy)),
             ("orderings", self.orderings, get_args(Select)),

@@ -1,6 +1,7 @@
-"""What a program may attach to every run: observers, which are told of it, and middleware, around it.
+"""The hooks that a program may attach to every run: observers, which receive events about it, and middleware, which
+is called around it.
 
-Both are in the program's process, also where the runtime is in a daemon. A runtime without them does nothing for them.
+Both run in the program's process, even if the runtime is in a daemon. A runtime without hooks has no extra cost.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from llm_protocol.requests import AnyRequest, RequestType
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 
 OBSERVED_EVENTS: Final = 1_024
-"""Events that wait for observers. What comes while so many wait is dropped, counted, and told as `EventsDropped`."""
+"""The most events that wait for observers. Further events are dropped, counted, and reported as `EventsDropped`."""
 
 FLUSH_SECONDS: Final = 1.0
 """How long the end of a runtime's block waits for middleware to return, and then for observers to be told what has
@@ -36,7 +37,7 @@ happened.
 """
 
 MIDDLEWARE_LOG_BYTES: Final = 128 * 1024 * 1024
-"""The largest streamed answer that passes through middleware; the run's own limit is usually smaller."""
+"""The largest streamed response, in bytes, that passes through middleware. The run's own limit is usually smaller."""
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,14 @@ class RunAccepted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FirstToken(msgspec.Struct, frozen=True, kw_only=True):
-    """The first piece of the answer's content is here, ``seconds`` after the request was made."""
+    """The first piece of the response's content has arrived, ``seconds`` after the request was made."""
 
     request_id: str
     seconds: float
 
 
 class RunFinished(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer is whole. ``cost`` is that of all its attempts, in US dollars; ``None`` where it is not known."""
+    """The response is complete. ``cost`` is the sum of all its attempts, in US dollars; ``None`` if it is unknown."""
 
     request_id: str
     response_id: str
@@ -71,7 +72,7 @@ class RunFinished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """The request was not taken on, or its answer broke. ``cost``: of what was made of it."""
+    """The request was not accepted, or its response failed. ``cost`` is the cost of its attempts in US dollars."""
 
     request_id: str
     failure: Failure
@@ -80,19 +81,22 @@ class RunFailed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventsDropped(msgspec.Struct, frozen=True, kw_only=True):
-    """So many events were dropped here, because observers were slower than what they observe."""
+    """``count`` events were dropped at this point, because observers were too slow."""
 
     count: int
 
 
 RunEvent: TypeAlias = RunAccepted | AttemptStarted | AttemptEnded | FirstToken | RunFinished | RunFailed | EventsDropped
 Observer: TypeAlias = Callable[[RunEvent], object]
-"""Is called with every event, in order; what it returns is awaited if it can be. What it raises is logged."""
+"""A function that is called with every event, in order. If it returns an awaitable, that is awaited. Its exceptions
+are logged.
+"""
 
 Next: TypeAlias = Callable[[AnyRequest], Awaitable[LLMResponse]]
 Middleware: TypeAlias = Callable[[AnyRequest, Next], Awaitable[LLMResponse]]
-"""``async def middleware(request, next)``: change the request, ``await next(request)``, look at the response or replace
-it, or raise. It may answer without calling ``next``, and may call it again unless some of a stream has been passed on.
+"""``async def middleware(request, next)``: change the request, ``await next(request)``, read or replace the response,
+or raise. It may respond without calling ``next``. It may call ``next`` again unless a part of a stream has been
+passed on.
 """
 
 Submit: TypeAlias = Callable[[AnyRequest], Awaitable[Run]]
@@ -100,10 +104,12 @@ Submit: TypeAlias = Callable[[AnyRequest], Awaitable[Run]]
 
 @final
 class Observers:
-    """Events on their way to observers. `tell` never waits."""
+    """Events that wait for observers. `tell` never waits."""
 
     def __init__(self, observers: Sequence[Observer], *, ends_attempts: bool = False) -> None:
-        """``ends_attempts``: nobody else tells of attempts, so they are told at the end, from the decision record."""
+        """``ends_attempts``: attempts are not reported while they run, so report them at the end, from the decision
+        record.
+        """
         self._ends_attempts = ends_attempts
         self._observers = tuple(observers)
         self._waiting: deque[RunEvent] = deque()
@@ -112,7 +118,7 @@ class Observers:
         self._is_idle = trio.Event()
 
     def tell(self, event: RunEvent) -> None:
-        """An event has happened."""
+        """Queue an event."""
         if len(self._waiting) >= OBSERVED_EVENTS:
             self._dropped += 1
             return
@@ -120,7 +126,7 @@ class Observers:
         self._more.set()
 
     async def run(self) -> None:
-        """Pass on the events, until cancelled."""
+        """Pass events to the observers until cancelled."""
         while True:
             while self._waiting:
                 await self._pass_on(self._waiting[0])
@@ -143,13 +149,13 @@ class Observers:
                 log.error("an observer failed: %s", exception_site(exc))  # noqa: TRY400 - its text may hold anything
 
     async def flush(self) -> None:
-        """Wait until all has been passed on, at most `FLUSH_SECONDS`."""
+        """Wait until all events have been passed on, for at most `FLUSH_SECONDS`."""
         with trio.move_on_after(FLUSH_SECONDS, shield=True):
             while self._waiting:
                 await self._is_idle.wait()
 
     def watch(self, run: Run) -> None:
-        """Tell of a run that was accepted, from its beginning to its end."""
+        """Report a run that was accepted, from its beginning to its end."""
         request = run.request
         self.tell(
             RunAccepted(
@@ -210,7 +216,7 @@ def _ended(run: Run, end: Finished | Failed) -> RunEvent:
 
 @final
 class Hooks:
-    """The observers and the middleware of one runtime. The first of the middleware is the outermost."""
+    """The observers and the middleware of one runtime. The first middleware is the outermost."""
 
     def __init__(self, streams: trio.Nursery, observers: Observers | None, middleware: Sequence[Middleware]) -> None:
         """``streams``: where streams pass through the middleware."""
@@ -232,17 +238,19 @@ class Hooks:
 
     @property
     def has_middleware(self) -> bool:
-        """Whether there is any."""
+        """Whether there is any middleware."""
         return bool(self._middleware)
 
     def around(self, answer: Next) -> Next:
-        """``answer`` with the middleware around it."""
+        """Return ``answer`` with the middleware around it."""
         for each in reversed(self._middleware):
             answer = _around(each, answer)
         return answer
 
     async def stream(self, request: AnyRequest, submit: Submit) -> Run:
-        """A run that is fed by the one that is made within the middleware. Returns when that is accepted."""
+        """Return a run that receives the events of the run made within the middleware. Returns when that run is
+        accepted. Raises `LLMClientError`.
+        """
         outer = Run(request, stream=True, log_limit_bytes=MIDDLEWARE_LOG_BYTES)
         passage = _Passage(outer, submit)
         self._streams.start_soon(passage.run, self.around(passage.answer))
@@ -268,13 +276,15 @@ def _around(middleware: Middleware, answer: Next) -> Next:
 
 @final
 class _Passage:
-    """One streamed answer through the middleware: the events of the inner run go into the log of the outer one."""
+    """One streamed response on its way through the middleware: the events of the inner run are appended to the log of
+    the outer run.
+    """
 
     def __init__(self, outer: Run, submit: Submit) -> None:
         self._outer = outer
         self._submit = submit
         self.decided = trio.Event()
-        """Set when the answer has begun, or never will."""
+        """Set when the response has begun, or when it is certain that it never will."""
         self.refused: Exception | None = None
 
     async def run(self, answer: Next) -> None:
@@ -309,7 +319,7 @@ class _Passage:
                 self._outer.log.append(event)
 
     async def answer(self, request: AnyRequest) -> LLMResponse:
-        """The innermost: make the request, and pass its events on."""
+        """The innermost ``next``: make the request, and pass its events on."""
         log_ = self._outer.log
         if len(log_):
             raise RuntimeError("part of the response was already delivered: next cannot be called again")
@@ -332,7 +342,9 @@ class _Passage:
 async def hooked(
     observers: Sequence[Observer], middleware: Sequence[Middleware], *, ends_attempts: bool = False
 ) -> AsyncIterator[Hooks | None]:
-    """The hooks of a block; none where there is nothing to call. What the block raises comes out as itself."""
+    """Return the hooks of a block; ``None`` if there are neither observers nor middleware. Exceptions of the block
+    propagate unchanged.
+    """
     if not observers and not middleware:
         yield None
         return

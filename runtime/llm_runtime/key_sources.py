@@ -16,14 +16,14 @@ from llm_protocol.secret import Secret
 from llm_runtime.config.keys import MAX_KEY_BYTES, KeyReader, checked_key
 
 FILE_SECONDS: Final = 5.0
-"""How long a key read from a file is used before it is read again."""
+"""Seconds for which a key read from a file is used before the file is read again."""
 
 KILL_SECONDS: Final = 5.0
-"""How long the end of a command that was killed is waited for."""
+"""Seconds to wait for the end of a killed command."""
 
 
 def renewer(name: str, key: Secret | None, max_age_s: float) -> KeyRenewer | None:
-    """The function that renews the key of the provider ``name``; ``None`` if the key does not change."""
+    """Return the renewer of the key of the provider ``name``; ``None`` if the key does not change."""
     source = key.source if key is not None else None
     if source is None:
         return None
@@ -48,7 +48,9 @@ def _of_function(function: Callable[[], str | Awaitable[str]]) -> Callable[[], A
 
 
 async def _of_command(command: str) -> Secret:
-    """What ``command`` writes to stdout. Its stderr is not shown, since it may contain secrets."""
+    """Return the key that ``command`` writes to stdout. Its stderr is not shown, since it may contain secrets. Raises
+    `ValueError`.
+    """
     argv = shlex.split(command)
     try:
         process = await trio.lowlevel.open_process(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""Who decides when a daemon stops and reads its configuration again: signals, or the parent of several workers."""
+"""The manager of a daemon decides when it stops and reloads: signals, or the parent of several workers."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from llm_runtime.systemd import Notifier
 
 
 class Manager(Protocol):
-    """Whoever started the process."""
+    """The interface to whoever started the process."""
 
     @property
     def notifier(self) -> Notifier:
-        """Is notified of the result of a reload."""
+        """The object that reports the result of a reload to the service manager."""
         ...
 
     def ready(self, url: str) -> None:
-        """Requests are taken at ``url``."""
+        """Report that requests are accepted at ``url``."""
         ...
 
     def stopping(self) -> None:
-        """The process is about to end."""
+        """Report that the process is about to end."""
         ...
 
     async def watch(self) -> None:
-        """Say as often as wanted that the process is alive, until cancelled."""
+        """Report regularly that the process is alive, until cancelled."""
         ...
 
     async def stops(self, stop: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
@@ -46,13 +46,13 @@ class Manager(Protocol):
         ...
 
     def asked_to_reload(self, reloader: Reloader) -> Reload:
-        """What is done when a client asks for a reload."""
+        """Return the function to call when a client asks for a reload."""
         ...
 
 
 @final
 class SignalManager:
-    """SIGTERM and SIGINT stop, SIGHUP reloads, and systemd is told."""
+    """SIGTERM and SIGINT stop the daemon, SIGHUP reloads it, and systemd is notified."""
 
     def __init__(self, notifier: Notifier) -> None:
         self.notifier = notifier

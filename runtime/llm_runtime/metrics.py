@@ -31,7 +31,7 @@ K = TypeVar("K", bound="str | tuple[str, ...]")
 
 
 class MetricsSnapshot(NamedTuple):
-    """The values of one scrape. A value that was not available in time is ``None`` and left out."""
+    """The values of one scrape. A value that was not available in time is ``None``, and its metrics are omitted."""
 
     metrics: Metrics
     tree: TreeNode
@@ -60,7 +60,7 @@ def written(families: Iterable[Metric]) -> bytes:
 
 @final
 class _Registry:
-    """The part of a registry's interface that is needed."""
+    """The part of a registry's interface that prometheus-client needs."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
@@ -153,7 +153,9 @@ def _providers(snapshot: MetricsSnapshot) -> Iterator[Metric]:
 
 
 def _open(snapshot: MetricsSnapshot) -> Mapping[tuple[str, str], float]:
-    """The deployments of a provider that are not counted by name, taken together."""
+    """Return the open circuits of deployments. The deployments of a provider that are not counted by name are
+    combined.
+    """
     found: Counter[tuple[str, str]] = Counter()
     for provider, model in snapshot.circuits:
         found[provider, snapshot.metrics.label(provider, model)] += 1

@@ -19,7 +19,7 @@ Messages: TypeAlias = str | Sequence[Message | Mapping[str, str]]
 Request = TypeVar("Request", bound=LLMRequest)
 
 LONGEST_DEADLINE_SECONDS = 86_400
-"""A day, as in a policy's deadline."""
+"""The longest deadline: a day, as in a policy."""
 
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool"))
 

@@ -1,4 +1,4 @@
-"""Parse JSON that is incomplete, as far as it is unambiguous."""
+"""Parse incomplete JSON, as far as it is unambiguous."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CLOSING = {"{": "}", "[": "]"}
 
 
 def completed(text: str) -> Any:
-    """The value that the incomplete JSON in ``text`` has so far: open brackets are closed, ambiguous parts left out.
+    """Return the value of the incomplete JSON in ``text``: open brackets are closed, ambiguous parts left out.
 
-    An unfinished string counts up to its end, a number or literal only if something follows it. ``None`` for an empty
-    ``text``, and for what is not JSON.
+    An unfinished string counts up to its end. A number or literal counts only if something follows it. ``None`` for
+    an empty ``text``, and for text that is not JSON.
     """
     start = text.find("{") if "{" in text else text.find("[")
     return None if start < 0 else _decoded(_closed(text, start))

@@ -29,7 +29,7 @@ from llm_runtime.config.proxies import proxy_of
 from llm_runtime.key_sources import renewer
 
 WAITING_REQUESTS = 1_000
-"""Requests that may wait for a slot of one provider; one more is refused."""
+"""The most requests that may wait for a slot of one provider. One more is refused."""
 
 USER_AGENT = f"llm-runtime/{VERSION}"
 
@@ -49,7 +49,7 @@ class Supervised(NamedTuple):
 
 
 def provider_spec(name: str, provider: Provider, vendors: VendorTable = VENDORS) -> ProviderSpec:
-    """The resolved configuration entry ``name``. Raises `ConfigError` for an unknown kind."""
+    """Return the resolved configuration entry ``name``. Raises `ConfigError` for an unknown kind."""
     try:
         vendor = vendors[provider.kind]
     except UnknownVendorError as exc:
@@ -76,8 +76,8 @@ def provider_spec(name: str, provider: Provider, vendors: VendorTable = VENDORS)
 
 
 def _api_version(provider: Provider, vendor: Vendor) -> str | None:
-    """The configured version; for another address than the vendor's own, the most widely supported one; else the
-    newest.
+    """Return the configured version. If there is none: for the vendor's own address the newest, for other addresses
+    the most widely supported one.
     """
     if provider.api_version is not None or provider.base_url is None or vendor.base_url is None:
         return provider.api_version
@@ -94,7 +94,8 @@ def _headers(provider: Provider, vendor: Vendor) -> dict[str, str]:
 
 
 def supervised(spec: ProviderSpec, *, dial: Dial | None = None, name: str | None = None) -> Supervised:
-    """The provider under its own supervisor; the local model's process is started before the actor that calls it.
+    """Return the provider under its own supervisor. The local model's process is started before the actor that calls
+    it.
 
     ``dial``: a replacement for network connections, for tests. ``name``: its name in the tree, if not the provider's.
     """

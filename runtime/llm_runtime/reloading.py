@@ -1,4 +1,4 @@
-"""The daemon's reload: read the configuration again, and have the runtime take it over. All or nothing."""
+"""The daemon's reload: read the configuration again, and make the runtime apply it. All or nothing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from llm_runtime.runtime import Runtime
 from llm_runtime.systemd import Notifier
 
 RELOADABLE: Final = frozenset(("allowed_origins", "allowed_hosts"))
-"""Of ``[server]``; the rest of it holds until the next start."""
+"""The fields of ``[server]`` that a reload applies. The others apply at the next start."""
 
 log = logging.getLogger(__name__)
 
 
 class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload changed: names of providers; what else of the configuration, such as ``keys.app.limits``; and what
-    holds only after a restart.
+    """The changes of a reload: names of providers; other changes, such as ``keys.app.limits``; and changes that apply
+    only after a restart.
     """
 
     added: tuple[str, ...] = ()
@@ -44,7 +44,9 @@ class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Reloader:
-    """Reloads one running runtime. ``read`` reads the configuration and blocks; ``config`` is what it read first."""
+    """Reloads one running runtime. ``read`` reads the configuration and blocks; ``config`` is the configuration that
+    it read first.
+    """
 
     def __init__(self, runtime: Runtime, read: Callable[[], Config], config: Config, notifier: Notifier) -> None:
         self._runtime = runtime
@@ -53,7 +55,9 @@ class Reloader:
         self._notifier = notifier
 
     async def reload(self) -> ReloadResult:
-        """Do it. Raises `LLMClientError`, above all `ConfigError`; then nothing has changed, and the log says why."""
+        """Read the configuration and apply it. Raises `LLMClientError`, usually `ConfigError`; then nothing has
+        changed, and the log has the reason. Waits for a reload that is in progress.
+        """
         self._notifier.reloading()
         try:
             config = await trio.to_thread.run_sync(self._read)
@@ -84,7 +88,7 @@ class Reloader:
         return result
 
     def _left_aside(self, config: Config) -> Iterator[str]:
-        """What differs from the start and holds only after a restart."""
+        """Return the settings that differ from those at the start and apply only after a restart."""
         was, now = msgspec.structs.asdict(self._first.server), msgspec.structs.asdict(config.server)
         yield from (f"server.{name}" for name in now if now[name] != was[name] and name not in RELOADABLE)
         if config.cache != self._first.cache or _has_other_ttl(config, self._first):
@@ -95,13 +99,15 @@ class Reloader:
 
 
 def _has_other_ttl(config: Config, first: Config) -> bool:
-    """Whether a provider has another ``cache.ttl_s`` than at the start. One that is new has none until a restart."""
+    """Whether a provider has another ``cache.ttl_s`` than at the start. The setting of a new provider applies only
+    after a restart.
+    """
     were = {name: each.cache.ttl_s for name, each in first.enabled.items()}
     return any(each.cache.ttl_s != were.get(name) for name, each in config.enabled.items())
 
 
 def _changed_sections(was: Config, now: Config) -> Iterator[str]:
-    """What a reload takes over and differs, apart from providers."""
+    """Return the sections that differ and that a reload applies, apart from providers."""
     for section in ("timeouts", "attempts", "selection", "cross_model"):
         yield from _changed_fields(section, getattr(was, section), getattr(now, section))
     fields = {f"server.{name}" for name in RELOADABLE}

@@ -129,11 +129,12 @@ class RequestMethods(ABC, Generic[Stream]):
         repair: bool = False,
         **options: Unpack[ChatOptions],
     ) -> LLMResponse:
-        """The next turn of a conversation, as a complete response.
+        """Return the next turn of a conversation, as a complete response.
 
-        With ``response_type`` (a msgspec Struct, dataclass, TypedDict, pydantic model, …) the model is given the type's
-        schema, and the response has the value as ``parsed``. A response that does not fit raises `ResponseTypeError`;
-        with ``repair``, only after the model was told once what is wrong.
+        With ``response_type`` (a msgspec Struct, dataclass, TypedDict, pydantic model, …) the model is given the
+        type's schema, and the response has the value as ``parsed``. A response that does not fit raises
+        `ResponseTypeError`. With ``repair``, the model is first told once what is wrong, and only a second misfit
+        raises.
         """
         if response_type is None:
             return await self.send(chat_request(messages, options))
@@ -176,7 +177,7 @@ class RequestMethods(ABC, Generic[Stream]):
         input_type: str | None = None,
         **options: Unpack[Options],
     ) -> LLMResponse:
-        """An embedding of each input, in order, as ``response.embeddings``."""
+        """Return an embedding of each input, in order, as ``response.embeddings``."""
         return await self.send(embedding_request(inputs, dimensions, input_type, options))
 
     async def generate_image(
@@ -192,8 +193,8 @@ class RequestMethods(ABC, Generic[Stream]):
         mask: Image | None = None,
         **options: Unpack[Options],
     ) -> LLMResponse:
-        """``n`` images of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``. With ``images``,
-        these changed as described; with ``mask``, where that is transparent.
+        """Return ``n`` images for a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``. With
+        ``images``, these images are changed as described; with ``mask``, only where the mask is transparent.
         """
         return await self.send(
             image_request(prompt, n, size, quality, output_format, background, images, mask, options)
@@ -221,7 +222,7 @@ class RequestMethods(ABC, Generic[Stream]):
     def stream(
         self, messages: Messages, *, response_type: type[Any] | None = None, **options: Unpack[ChatOptions]
     ) -> Stream:
-        """The next turn of a conversation, streamed. With ``response_type`` the stream has ``partials()``, the value
+        """Stream the next turn of a conversation. With ``response_type`` the stream has ``partials()``, the value
         received so far, and at the end ``parsed``.
         """
         if response_type is None:
@@ -271,12 +272,12 @@ class RequestMethods(ABC, Generic[Stream]):
 
     @abstractmethod
     async def _told(self, request: ChatRequest, tell: Callable[[Any], object]) -> LLMResponse:
-        """The complete response, after all its events were passed on."""
+        """Return the complete response, after all its events were passed on."""
 
     @abstractmethod
     async def _run_tool(self, function: FunctionTool[..., Any], arguments: dict[str, Any], seconds: float) -> object:
-        """The result of a function. Raises what it raises, and `ToolTooSlow`."""
+        """Return the result of a function. Raises the exceptions of the function, and `ToolTooSlow`."""
 
     @abstractmethod
     async def _run_all(self, jobs: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
-        """The results in order, running at most ``limit`` jobs at a time. The first exception ends all."""
+        """Return the results in order, running at most ``limit`` jobs at a time. The first exception ends all."""

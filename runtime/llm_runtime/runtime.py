@@ -51,8 +51,9 @@ COUNT_SECONDS = 10.0
 """Seconds to wait for a vendor's token count. After that, tokens are estimated."""
 
 SETTLE_SECONDS = 10.0
-"""Seconds that a reload waits for the limiter and the catalog. One that is not running applies it when it is
-restarted."""
+"""Seconds that a reload waits for the limiter and the catalog. If one of them is not running, it applies the reload
+when it is restarted.
+"""
 
 
 class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +91,8 @@ class Runtime(TrioRequests):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Runtime]:
-        """Start the tree before the block and stop it afterwards. Then new requests are refused, and running ones have
-        ``drain_s`` seconds to finish.
+        """Start the tree before the block and stop it afterwards. During the stop, new requests are refused, and
+        running ones have ``drain_s`` seconds to finish.
         """
         async with running(self._tree.root):
             self._open = True
@@ -177,9 +178,9 @@ class Runtime(TrioRequests):
         ``cache``, ``redis``, ``store``, ``budgets``, ``request_log`` and ``otel`` are ignored until the next start.
 
         ``config`` is applied completely or not at all: if this raises `ConfigError`, or `KernelError` for a provider
-        that does not start, the present configuration stays. Requests in progress keep what they began with. A removed
-        provider is stopped after its last request. A provider that has not changed keeps its connections, circuits and
-        the usage of its limits. Waits for a reload that is in progress.
+        that does not start, the present configuration stays in effect. Requests in progress keep the setup that they
+        began with. A removed provider is stopped after its last request. A provider that has not changed keeps its
+        connections, circuits and the usage of its limits. Waits for a reload that is in progress.
         """
         async with self._reloading:
             if not self._open:
@@ -239,7 +240,7 @@ class Runtime(TrioRequests):
         return await pass_through(self._tree.services, provider, message, caller=caller, request_id=request_id)
 
     def upstream_base(self, provider: str) -> str | None:
-        """Return the path of a provider's base URL; ``None`` if it does not exist or is disabled."""
+        """Return the path of the base URL of ``provider``; ``None`` if the provider does not exist or is disabled."""
         found = self.config.enabled.get(provider)
         return None if found is None else urlsplit(found.base_url or "").path
 
@@ -254,8 +255,8 @@ class Runtime(TrioRequests):
     async def models(self) -> dict[str, list[str]]:
         """Return the models of each provider. If the configuration names none, request the vendor's list again.
 
-        If that fails for a provider, this is logged, and its previous list is kept, which is empty at first. If the
-        catalog is parked, all lists are kept.
+        If that fails for a provider, the failure is logged and the previous list is kept, which is empty at first. If
+        the catalog is parked, all lists are kept.
         """
         if not self._open:
             raise ShuttingDownError("the runtime is not running")
@@ -264,8 +265,8 @@ class Runtime(TrioRequests):
         return self._tree.catalog.models()
 
     def model_list(self, caller: str = "") -> list[ModelInfo]:
-        """Return the models that are known now, with ids of the form ``provider/model``. With ``caller``, only those
-        that it may use. Does not wait.
+        """Return the models that are known now, with ids of the form ``provider/model``. With ``caller``, only the
+        models that it may use. Does not wait.
         """
         return self._tree.router.infos(caller)
 

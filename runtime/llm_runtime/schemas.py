@@ -12,7 +12,8 @@ import msgspec
 from llm_protocol.content import JsonObject
 
 DEPTH: Final = 20
-"""How deep references are expanded. A type that contains itself keeps references to ``$defs``."""
+"""The nesting depth down to which references are expanded. A type that contains itself keeps references to ``$defs``.
+"""
 
 
 class DoesNotFitError(ValueError):

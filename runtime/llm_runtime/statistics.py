@@ -23,7 +23,7 @@ from llm_runtime.config import Config
 from llm_runtime.metrics import SESSIONS, MetricsSnapshot
 
 CIRCUITS_TOLD = 50
-"""Models of one provider whose open circuits are listed by name. Callers can invent names."""
+"""The most models of one provider whose open circuits are listed by name. Callers can invent names."""
 
 
 class SharedLimitsStatistics(StrEnum):
@@ -33,7 +33,7 @@ class SharedLimitsStatistics(StrEnum):
     """Sharing is not configured."""
     ON = "on"
     LOST = "lost"
-    """Sharing is configured, but Redis does not respond: this process applies the limits on its own."""
+    """Sharing is configured, but Redis does not respond: this process applies the limits alone."""
 
 
 class LatencyDistribution(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,10 +55,10 @@ class ModelUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider. ``breaker`` is that of the whole provider, ``circuits`` those of its models that are not closed, at
-    most `CIRCUITS_TOLD`. ``attempts`` by outcome, retries included; ``unpriced``: those whose price is unknown;
-    ``attempt_seconds`` of those that succeeded, ``first_token_seconds`` of the streamed ones; ``limits`` is ``None`` if
-    nothing is limited.
+    """One provider. ``breaker`` is the circuit breaker of the whole provider; ``circuits`` are those of its models
+    that are not closed, at most `CIRCUITS_TOLD`. ``attempts`` are counted by outcome, retries included. ``unpriced``
+    counts attempts whose price is unknown. ``attempt_seconds`` are the durations of successful attempts,
+    ``first_token_seconds`` the times to the first token of streamed ones. ``limits`` is ``None`` if there are none.
     """
 
     kind: str
@@ -73,7 +73,7 @@ class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallerStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One caller. ``limits`` is ``None`` where none of its own have been used since the start."""
+    """One caller. ``limits`` is ``None`` if none of its own limits have been used since the start."""
 
     requests: int
     tokens: int
@@ -82,11 +82,11 @@ class CallerStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BudgetUse(msgspec.Struct, frozen=True, kw_only=True):
-    """One budget in its window of now, which ends at ``resets_at`` (seconds since the epoch).
+    """One budget in its current window, which ends at ``resets_at`` (seconds since the epoch).
 
-    ``usd`` and ``tokens`` are spent or reserved, by all processes that share the budget, as far as is known. The limits
-    are ``None`` where there is none. ``callers`` are the keys whose requests it pays for, ``None``: everybody's;
-    ``routes`` those it pays for, empty: all.
+    ``usd`` and ``tokens`` are spent or reserved, by all processes that share the budget, as far as is known. A limit
+    is ``None`` if it is not set. ``callers`` are the callers whose requests the budget pays for; ``None``: all.
+    ``routes`` are the routes that it pays for; empty: all.
     """
 
     callers: tuple[str, ...] | None
@@ -101,15 +101,15 @@ class BudgetUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One runtime at one time. Counters start from 0 and only grow.
+    """The state of one runtime. Counters start from 0 and only grow.
 
-    ``requests``: those that have ended, by type and outcome. ``refused``: those that were not accepted, by kind of
-    failure. ``limited``: those that a limit refused, by kind of failure and owner of the limit. ``cache_requests``: by
+    ``requests``: ended requests, by type and outcome. ``refused``: requests that were not accepted, by kind of
+    failure. ``limited``: requests that a limit refused, by kind of failure and limit owner. ``cache_requests``: by
     the effect of the cache. ``late_events``: events of providers that were dropped because their run had ended.
-    ``callers`` are the names of their keys, "" without one. The ``tree`` omits clients' connections; ``connections`` is
-    their number, ``None`` without a server. ``cache`` and ``sharing`` are ``None`` while the responsible actor does not
-    respond, and ``budgets`` is empty. ``own_only``: the caller may see its own usage only, so what all use together is
-    left out and not zero.
+    ``callers`` has one entry per caller; the name is empty if there are no keys. The ``tree`` omits clients'
+    connections; ``connections`` is their number, ``None`` without a server. ``cache`` and ``sharing`` are ``None``,
+    and ``budgets`` is empty, while the responsible actor does not respond. ``own_only``: the caller may see its own
+    usage only, so totals are left out and not zero.
     """
 
     uptime_s: float
@@ -131,7 +131,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def statistics(snapshot: MetricsSnapshot, config: Config) -> Statistics:
-    """The snapshot, grouped."""
+    """Return the snapshot, grouped by provider and caller."""
     metrics, sessions = snapshot.metrics, [each for each in snapshot.tree.children if each.name == SESSIONS]
     return Statistics(
         uptime_s=snapshot.tree.uptime,
@@ -153,8 +153,8 @@ def statistics(snapshot: MetricsSnapshot, config: Config) -> Statistics:
 
 
 def only_of(caller: str, found: Statistics) -> Statistics:
-    """What ``caller`` may know: its own use, the budgets that pay for it, and of the providers how they are, but not
-    what was used of them.
+    """Return the part that ``caller`` may see: its own usage, the budgets that pay for it, and the state of the
+    providers, but not their usage.
     """
     providers = {
         name: msgspec.structs.replace(each, attempts={}, unpriced=0, models={}, limits=None)

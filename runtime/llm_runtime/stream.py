@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def wanted(response_type: ResponseType[Any] | None) -> ResponseType[Any]:
-    """The type that was asked for. Raises `TypeError` if there was none."""
+    """Return the requested type. Raises `TypeError` if none was requested."""
     if response_type is None:
         raise TypeError("this needs a type: rt.stream(…, response_type=T)")
     return response_type
 
 
 def outcome(run: Run) -> LLMResponse:
-    """The response of a run that has ended. Raises its `LLMClientError`, with the partial response."""
+    """Return the response of a run that has ended. Raises its `LLMClientError`, with the partial response."""
     end = run.log.end
     assert end is not None, "the run has not ended"
     if isinstance(end, Failed):
@@ -36,7 +36,9 @@ def outcome(run: Run) -> LLMResponse:
 
 
 def part_of(response: LLMResponse, *, is_left: bool) -> LLMResponse:
-    """What has arrived of a response. Raises `RequestCancelledError` if that is nothing, and the block was left."""
+    """Return the received part of a response. Raises `RequestCancelledError` if nothing was received and the block
+    was left.
+    """
     if is_left and not response.output:
         message = "the stream was left before anything of the response arrived: iterate it inside the block"
         raise error_for(Failure(kind=FailureKind.CANCELLED, message=message), response)
@@ -65,7 +67,7 @@ class ResponseStream:
         self._waiting: deque[Event] = deque()
         self._is_left = False
         self.response_type: ResponseType[Any] | None = None
-        """The type of the response's value, if one was asked for."""
+        """The type of the response's value, if one was requested."""
 
     async def __aenter__(self) -> ResponseStream:
         self._run = await self._submit()
@@ -104,10 +106,10 @@ class ResponseStream:
         return self
 
     async def next_batch(self) -> list[Event]:
-        """All events that have arrived, with adjacent deltas joined; waits for at least one. Empty after a complete
-        response.
+        """Wait for at least one event, and return all that have arrived, with adjacent deltas joined. Empty after a
+        complete response.
 
-        Unlike iteration, it returns the `Failed` of a failed response as an event.
+        Unlike iteration, this returns the `Failed` event of a failed response.
         """
         self._entered()
         assert self._follower is not None
@@ -125,11 +127,13 @@ class ResponseStream:
         return event
 
     def text(self) -> AsyncIterator[str]:
-        """The text alone, piece by piece as it arrives."""
+        """Iterate over the text alone, piece by piece as it arrives."""
         return TextPieces(self)
 
     def partials(self) -> AsyncIterator[Any]:
-        """The value received so far, each time there is more of it: dicts, lists, strings. Needs ``response_type``."""
+        """Iterate over the value received so far: once for each addition, as dicts, lists and strings. Needs
+        ``response_type``.
+        """
         return Partials(self.text(), wanted(self.response_type).partial)
 
     @property
@@ -162,7 +166,7 @@ class TextPieces:
 
 @final
 class Partials:
-    """The value of a typed response received so far, each time there is more of it."""
+    """The value of a typed response received so far, once for each addition."""
 
     def __init__(self, pieces: AsyncIterator[str], partial: Callable[[str], Any]) -> None:
         self._pieces = pieces

@@ -90,14 +90,14 @@ class SyncRuntime:
         self._close(at_once=exc is not None)
 
     def close(self) -> None:
-        """Give running requests ``server.drain_s`` to finish, and stop. Raises the error that ended the runtime before,
-        if any.
+        """Give running requests ``server.drain_s`` seconds to finish, and stop. If an error had ended the runtime
+        before, raises it.
         """
         self._close(at_once=False)
 
     @property
     def config(self) -> Config:
-        """The configuration. Raises `UnsupportedError` where it is a daemon's own."""
+        """The configuration. Raises `UnsupportedError` if the runtime is in a daemon."""
         config: Config = self._runtime.config
         return config
 
@@ -174,8 +174,8 @@ class SyncRuntime:
         mask: Image | None = None,
         **options: Unpack[Options],
     ) -> LLMResponse:
-        """``n`` images of a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``. With ``images``,
-        these changed as described; with ``mask``, where that is transparent.
+        """Return ``n`` images for a description, as ``response.images``. ``size`` is ``"WxH"`` or ``"auto"``. With
+        ``images``, these images are changed as described; with ``mask``, only where the mask is transparent.
         """
         return self.send(image_request(prompt, n, size, quality, output_format, background, images, mask, options))
 
@@ -295,7 +295,9 @@ class SyncRuntime:
         return self._ask(lambda rt: rt.statistics(caller))
 
     def _look(self, fn: Callable[[TrioRuntime], T]) -> T:
-        """What ``fn`` returns at once where the runtime is in this process, and awaited where it is in a daemon."""
+        """Return the result of ``fn``, called directly if the runtime is in this process, and awaited if it is in a
+        daemon.
+        """
 
         async def look(rt: TrioRuntime) -> T:
             value: Any = fn(rt)
@@ -352,7 +354,9 @@ def connect(
     observers: Sequence[Observer] = (),
     middleware: Sequence[SyncMiddleware] = (),
 ) -> SyncRuntime:
-    """Use the runtime of a daemon; see `llm_runtime.connect`. Returns when it has answered; raises `LLMClientError`."""
+    """Use the runtime of a daemon; see `llm_runtime.connect`. Returns when the daemon has responded. Raises
+    `LLMClientError`.
+    """
     from llm_runtime.remote.runtime import connect as trio_connect
 
     hooks = hooks_in_threads(observers, middleware)

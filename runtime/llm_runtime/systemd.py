@@ -20,7 +20,9 @@ MOST_SOCKETS: Final = 16
 
 
 def inherited_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
-    """The sockets that systemd listens on for us; they stay open when we end. Raises OSError for one that is none."""
+    """Return the listening sockets that systemd passes to this process. They stay open when the process ends. Raises
+    OSError for a descriptor that is not a socket.
+    """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = environ.get("LISTEN_FDS", "")
@@ -39,17 +41,17 @@ def inherited_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
 
 @final
 class Notifier:
-    """Tells systemd how we are, where it asked to be told."""
+    """Notifies systemd of the state of the service, if systemd wants that."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
         usec, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", str(os.getpid()))
         is_watched = usec.isascii() and usec.isdecimal() and pid == str(os.getpid())
         self.watchdog_s: float | None = int(usec) / 1_000_000 if is_watched and int(usec) else None
-        """Within how many seconds systemd must hear of us; ``None``: it does not wait."""
+        """Seconds within which systemd must be notified; ``None``: it does not wait."""
 
     def ready(self) -> None:
-        """Requests are taken."""
+        """Report that requests are accepted."""
         self._notify("READY=1")
 
     def reloading(self) -> None:
@@ -60,8 +62,8 @@ class Notifier:
         self._notify("STOPPING=1")
 
     async def watch(self) -> None:
-        """Say that we are alive as often as systemd wants to hear it, twice over, until cancelled. A loop that hangs
-        says nothing, and is what the watchdog is for.
+        """Notify systemd twice as often as it requires, until cancelled. An event loop that hangs sends nothing, and
+        the watchdog detects that.
         """
         while self.watchdog_s is not None:
             self._notify("WATCHDOG=1")

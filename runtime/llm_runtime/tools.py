@@ -1,7 +1,7 @@
 """Tools made from functions, and the loop in which a model calls them.
 
-`tool` derives the schema from a signature. `ToolLoop` is the loop without I/O: what to request next, which calls to
-run, when to stop. `RequestMethods.run_tools` runs it on every host.
+`tool` derives the schema from a signature. `ToolLoop` is the loop without I/O: it decides on the next request, the
+calls to run, and the end. `RequestMethods.run_tools` runs it on every host.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PARALLEL: Final = 8
 """The default number of tools of one turn that run at the same time."""
 
 TOOL_SECONDS: Final = 60.0
-"""The default time limit of one tool call."""
+"""The default time limit of one tool call, in seconds."""
 
 NOT_APPROVED = "This call was not approved."
 
@@ -96,7 +96,7 @@ class ToolStarted(msgspec.Struct, frozen=True):
 
 
 class ToolEnded(msgspec.Struct, frozen=True):
-    """A tool has run, or could not: ``result.is_error``."""
+    """A tool has ended, or could not run (``result.is_error``)."""
 
     call: ToolCall
     result: ToolResult
@@ -105,9 +105,10 @@ class ToolEnded(msgspec.Struct, frozen=True):
 class ToolRun(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a loop: the last response, the whole conversation for the next turn, and why it ended.
 
-    ``stopped``: ``done``, the model calls no more tools; ``rounds``, ``max_rounds`` requests were made; ``asked``, the
-    caller's ``until`` ended it. In the last two cases the response's calls are not answered, and ``messages`` ends
-    before it. ``cost`` is that of all rounds, ``None`` if one of them is unknown.
+    ``stopped``: ``done`` means that the model calls no more tools, ``rounds`` that ``max_rounds`` requests were made,
+    ``asked`` that the caller's ``until`` ended the loop. In the last two cases the calls of the last response have no
+    results, and ``messages`` ends before that response. ``cost`` is the sum of all rounds, ``None`` if one of them is
+    unknown.
     """
 
     response: LLMResponse
@@ -150,7 +151,7 @@ class ToolLoop:
         return calls
 
     def answer(self, results: Sequence[ToolResult]) -> None:
-        """The results of all calls, in their order."""
+        """Add the results of all calls, in their order."""
         self.messages = (*self.messages, Message("tool", tuple(results)))
 
     @property
@@ -195,7 +196,7 @@ def result_of(call: ToolCall, value: object) -> ToolResult:
 
 
 def failed(call: ToolCall, exc: Exception) -> ToolResult:
-    """The result of a tool that raised, for the model."""
+    """Return the result, for the model, of a tool that raised an exception."""
     if isinstance(exc, DoesNotFitError):
         return call.result(f"The arguments do not fit: {exc}", is_error=True)
     return call.result(f"{type(exc).__name__}: {exc}", is_error=True)
@@ -215,7 +216,7 @@ def _encoded(value: object) -> object:
     if dump is not None:
         encoded: object = dump(mode="json")
         return encoded
-    raise TypeError(f"{type(value).__name__} is not JSON")
+    raise TypeError(f"{type(value).__name__} cannot be converted to JSON")
 
 
 def _arguments(fn: Callable[..., Any]) -> type[msgspec.Struct]:
@@ -253,7 +254,7 @@ async def run_call(
 ) -> ToolResult:
     """Run one call, and return its result. ``run`` runs a function within ``seconds``, or raises `ToolTooSlow`.
 
-    Raises only what ``approve`` and ``on_event`` raise.
+    Raises only the exceptions of ``approve`` and ``on_event``.
     """
     function = loop.function(call)
     if function is None:

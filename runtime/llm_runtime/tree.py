@@ -70,23 +70,23 @@ ROOT_INTENSITY = Intensity(3, 60.0)
 """With more restarts of a whole branch than this, the runtime gives up."""
 
 SUBMISSIONS_WAITING = 1_000
-"""Runs that wait to be accepted. A further one waits to be queued: the number of runs is limited by
-``server.max_runs``.
+"""The most runs that wait to be accepted. A further run waits to be queued; ``server.max_runs`` limits the number of
+runs.
 """
 
 BACKOFF = Backoff(cap=1.0)
-"""A crashed actor is restarted within a second, or parked, or its failure escalates. Its callers wait no longer than
-that.
+"""A crashed actor is restarted within a second, or parked, or its failure escalates. So its callers wait for a second
+at most.
 """
 
 PROVIDERS = 1_000
-"""Provider actors at a time, those of former configurations that still finish their work included."""
+"""The most provider actors at a time, including those of former configurations that still finish their work."""
 
 RETIRING = 64
-"""Reloads whose former providers still finish what they have in hand. With one more, no reload is done."""
+"""The most reloads whose former providers still finish their work. With this many, a further reload is refused."""
 
 RETIRE_SECONDS = 3_600.0
-"""How long a run may go on with a configuration that has been replaced, before its provider is stopped."""
+"""Seconds that a run may continue with a replaced configuration before its provider is stopped."""
 
 M = TypeVar("M", bound=ActorMessage)
 
@@ -122,7 +122,7 @@ class Tree:
 
         branches: list[Supervisor] = []  # in the order in which they start
         self.store: StoreRef | None = None
-        """What outlives the process. ``None``: nothing does."""
+        """The actor of the store; ``None`` without `[store]`."""
         self._ledger: Ledger | None = None
         if config.store is not None:
             self._ledger = Ledger()
@@ -165,7 +165,7 @@ class Tree:
         self.root = Supervisor([self._core.as_child(), *servers], name="llm-runtime", intensity=ROOT_INTENSITY)
 
     def _run_log_branches(self, config: Config) -> list[Supervisor]:
-        """Those that write down the runs that have ended."""
+        """Return the branches that record ended runs: request log and traces."""
         branches: list[Supervisor] = []
         if config.request_log is not None:
             request_log = RequestLog(config.request_log.keys, config.request_log.routes)
@@ -189,17 +189,17 @@ class Tree:
 
     @property
     def services(self) -> Services:
-        """What runs that come now are carried out with."""
+        """The services for new runs."""
         return self.setup.services
 
     @property
     def router(self) -> Router:
-        """What names that come now mean."""
+        """The router for new runs."""
         return self.setup.router
 
     @property
     def catalog(self) -> Catalog:
-        """The models of the present configuration."""
+        """The models of the current configuration."""
         return self.setup.services.catalog
 
     @property
@@ -213,7 +213,7 @@ class Tree:
         return self._supervised
 
     def _telemetry_name_of(self, provider: str) -> str:
-        """What OpenTelemetry calls the provider's vendor; the provider's own name if it is no more."""
+        """Return OpenTelemetry's name of the provider's vendor; the provider's own name if the provider was removed."""
         found = self._supervised.get(provider)
         if found is None:
             return provider
@@ -222,12 +222,14 @@ class Tree:
     # -- reloading -----------------------------------------------------------------------------------------------------
 
     def tree_name(self, name: str) -> str:
-        """What a new actor for the provider ``name`` is called: the present one has its name for a while."""
+        """Return the tree name of a new actor for the provider ``name``: the current actor still has its name for a
+        while.
+        """
         taken = {node.name for node in self._provider_actors.nodes()}
         return next(each for each in (name, *(f"{name}~{n}" for n in range(2, len(taken) + 3))) if each not in taken)
 
     async def start(self, providers: Sequence[Supervised]) -> None:
-        """Start providers of a configuration that is to come; all of them, or none and raise `KernelError`."""
+        """Start the providers of a new configuration: all of them, or none. Raises `KernelError`."""
         if sum(node.name.startswith("retiring-") for node in self._provider_actors.nodes()) >= RETIRING:
             raise TooManyReloadsError
         started: list[str] = []
@@ -242,9 +244,7 @@ class Tree:
             raise
 
     def switch(self, config: Config, providers: Sequence[Supervised]) -> None:
-        """From now on runs are carried out as ``config`` says, by ``providers``, which have been started. Those under
-        way go on with what they began with.
-        """
+        """Use ``config`` and the started ``providers`` for new runs. Runs in progress keep their setup."""
         former, old = self._supervised, self.setup
         self._supervised = {each.spec.name: each for each in providers}
         self.setup = self._new_setup(config, old, former)
@@ -255,8 +255,8 @@ class Tree:
                 self.selector.circuits.forget(name)
 
     async def settle(self, former: Mapping[str, Supervised], old: Setup) -> None:
-        """After a `switch`: tell the actors that keep something, and stop those of the ``former`` providers that are no
-        more, when the last run with the ``old`` setup has ended.
+        """Finish a `switch`: change the actors that keep state, and stop those of the ``former`` providers that were
+        removed, when the last run with the ``old`` setup has ended.
         """
         with suppress(KernelError):  # one that is away begins with what holds now
             await change_limits(self._actors.limiter, dict(self._limits), dict(self._caller_limits))
@@ -276,7 +276,7 @@ class Tree:
             await self._provider_actors.remove_child(name)
 
     def _new_setup(self, config: Config, old: Setup | None, former: Mapping[str, Supervised] | None = None) -> Setup:
-        """What runs are carried out with under ``config``. What they leave behind is taken over from ``old``."""
+        """Return the setup of ``config``. State such as measurements is taken over from ``old``."""
         present = self._supervised
         kept = {name for name, each in present.items() if former is not None and former.get(name) is each}
         catalog, own_prices = Catalog(), OwnPrices(config.prices)
@@ -353,12 +353,12 @@ class Tree:
         return tuple(each.name for each in self._services if each.parked)
 
     def wire_of(self, candidate: Candidate) -> str:
-        """Which wire chats with the candidate take, in words; empty where there is no choice."""
+        """Return which wire chats with the candidate use, in words; empty if there is no choice."""
         return self._supervised[candidate.provider].spec.wires.in_words(candidate.model)
 
 
 class TooManyReloadsError(KernelError):
-    """So many reloads are not over yet that another one is refused."""
+    """Too many earlier reloads have not ended yet, so this one is refused."""
 
     def __init__(self) -> None:
         super().__init__("providers", f"{RETIRING} reloads ago runs still go on; try again later")
@@ -410,18 +410,18 @@ def _replace(table: dict[str, Limits], new: Mapping[str, Limits]) -> None:
 
 
 def _listing(providers: Mapping[str, Supervised]) -> dict[str, ProviderRef]:
-    """The providers whose models come from their vendor."""
+    """Return the providers whose models come from their vendor's list."""
     return {name: each.ref for name, each in providers.items() if not each.spec.models}
 
 
 def _parking(spec: ChildSpec[M]) -> tuple[Supervisor, Ref[M]]:
-    """An actor under a supervisor of its own, so that its crashes affect no other."""
+    """Return an actor under a supervisor of its own, so that its crashes affect no other actor."""
     supervisor = Supervisor([spec], name=spec.name, backoff=BACKOFF, park=True)
     return supervisor, supervisor.ref(spec)
 
 
 def _alone(spec: ChildSpec[Never]) -> Supervisor:
-    """The same for one that is sent nothing."""
+    """Return an actor without a mailbox under a supervisor of its own."""
     return Supervisor([spec], name=spec.name, backoff=BACKOFF, park=True)
 
 

@@ -1,4 +1,4 @@
-"""The methods that make requests, for runtimes that are used on Trio: one in this process, and one in a daemon."""
+"""The request methods for runtimes that are used on Trio: one in this process, and one in a daemon."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ T = TypeVar("T")
 
 
 class TrioRequests(RequestMethods[ResponseStream]):
-    """Everything but `submit`, which hands a request in."""
+    """All request methods except `submit`, which subclasses define."""
 
     @abstractmethod
     async def submit(self, request: AnyRequest, *, stream: bool, judge: Judge | None = None) -> Run:
-        """Hand a request in and get its run, to be followed. Returns when it is accepted; raises `LLMClientError`
-        if not. The run is cancelled when its last follower leaves.
+        """Submit a request and return its run, for the caller to follow. Returns when the request is accepted; raises
+        `LLMClientError` if it is not. The run is cancelled when its last follower leaves.
         """
 
     _hooks: Hooks | None = None
-    """What is called around and beside every run."""
+    """The hooks that are called around every run; ``None`` if there are none."""
 
     def stream_request(self, request: AnyRequest) -> ResponseStream:
         """Stream the response to any request."""

@@ -137,7 +137,7 @@ async def test_a_full_disk_is_said() -> None:
             said = await commands.rest(process.stderr)
     finally:
         os.close(full)
-    assert said == "llm-runtime: cannot write the answer: No space left on device\n"
+    assert said == "llm-runtime: cannot write the response: No space left on device\n"
 
 
 async def test_an_answer_that_was_cut_off_says_so() -> None:

@@ -165,7 +165,7 @@ async def test_what_is_no_daemon_is_one_line() -> None:
     gone = await commands.run("top", "--url", "http://127.0.0.1:9")
     for code, out, err in (another, page, gone):
         assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "it may be another version" in another.err
+    assert "its version may differ" in another.err
     assert "not an llm-runtime daemon" in page.err
     assert "127.0.0.1:9" in gone.err
 

@@ -290,7 +290,7 @@ def test_a_cache_in_redis_needs_one_and_no_file() -> None:
     assert parse(f"[cache]\nredis = true\n{redis}".encode(), {}).cache.redis
     with pytest.raises(ConfigError, match=r"config.toml:2: cache.redis: needs a \[redis\]"):
         parse(b"[cache]\nredis = true\n", {})
-    with pytest.raises(ConfigError, match=r"cache\.redis: redis is in the place of the file: leave out path"):
+    with pytest.raises(ConfigError, match=r"cache\.redis: redis replaces the file: omit path"):
         parse(f'[cache]\nredis = true\npath = "x"\n{redis}'.encode(), {})
 
 

@@ -121,7 +121,7 @@ def test_found_providers_have_it_too() -> None:
         ('proxy = "none"\nproxy_auth = "env:P"', "proxy_auth: it needs a proxy"),
         ('proxy = "http://p:1"\nproxy_auth = "cmd:x"', 'proxy_auth: write "env:NAME"'),
         ('proxy = "http://p:1"\nproxy_auth = "u:CANARY"', "proxy_auth: a key must not be written here"),
-        ('proxy = "http://p:1"\nproxy_auth = "env:K"', "proxy_auth: it does not contain user:password"),
+        ('proxy = "http://p:1"\nproxy_auth = "env:K"', "proxy_auth: the value is not of the form user:password"),
     ],
 )
 def test_mistakes_are_told_in_words(lines: str, told: str) -> None:

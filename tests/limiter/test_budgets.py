@@ -119,7 +119,7 @@ def test_what_was_spent_before_the_start_counts() -> None:
 
 def test_alone_each_keeps_to_its_share_and_says_so() -> None:
     budgets = Budgets({"b": Budget(usd=1.0, per="day")}, shared=True)
-    assert "has told nothing of this day" in refused(budgets.reserve(1, ask(0.01), NOON))
+    assert "has reported nothing about this day" in refused(budgets.reserve(1, ask(0.01), NOON))
     budgets.join()
     state = budgets.state("b", NOON)
     assert isinstance(budgets.reserve(2, ask(0.2), NOON), BudgetHold)
@@ -132,7 +132,7 @@ def test_alone_each_keeps_to_its_share_and_says_so() -> None:
     budgets.go_alone()
     assert isinstance(budgets.reserve(4, ask(0.1), NOON), BudgetHold)
     why = refused(budgets.reserve(5, ask(0.01), NOON))
-    assert "of this process's share, while Redis is away" in why
+    assert "of this process's share, while Redis is unreachable" in why
 
 
 def test_past_the_soft_limit_it_is_told() -> None:

@@ -74,11 +74,14 @@ def test_a_list_that_is_empty_or_slower_than_the_runtime_waits_is_a_warning() ->
 @pytest.mark.parametrize(
     ("kind", "right"),
     [
-        (FailureKind.AUTH, "so it is (HTTP 401); put a key that is valid for this address where providers.p.api_key"),
-        (FailureKind.TLS, "so it is (HTTP 401); if its certificate is its own, name it in providers.p.ca_file"),
+        (
+            FailureKind.AUTH,
+            "so it is (HTTP 401); put a key that is valid for this address into the place that providers.p.api_key",
+        ),
+        (FailureKind.TLS, "so it is (HTTP 401); if the certificate is self-signed, name it in providers.p.ca_file"),
         (FailureKind.NETWORK, "so it is (HTTP 401); is base_url right, and can the server be reached"),
-        (FailureKind.PROTOCOL, "so it is (HTTP 401); is base_url the address of its API"),
-        (FailureKind.QUOTA, "so it is (HTTP 401); see to the account's quota"),
+        (FailureKind.PROTOCOL, "so it is (HTTP 401); is base_url the address of the vendor's API"),
+        (FailureKind.QUOTA, "so it is (HTTP 401); check the account's quota"),
         (FailureKind.CRASHED, "so it is (HTTP 401)"),
     ],
 )

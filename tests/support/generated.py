@@ -22,26 +22,27 @@ ROOT = Path(__file__).resolve().parents[2]
 FAILURES = """\
 # Failures
 
-Every request ends with a complete response or with one failure of these kinds. In Python it is the exception, with
-`exc.failure`; over HTTP the status and the error object's `code` (in OpenAI's format; clients of Anthropic, Gemini and
-Cohere get their own format). This page is made from `llm_protocol.failures.RULES` by `bin/make-docs`.
+Every request ends with a complete response or with one failure of these kinds. In Python the failure is an exception,
+with `exc.failure`. Over HTTP it is a status and the error object's `code` (in OpenAI's format; clients of Anthropic,
+Gemini and Cohere get their own format). This page is made from `llm_protocol.failures.RULES` by `bin/make-docs`.
 
-What may follow, as long as no token was delivered: **retry**, the same provider may be tried again after a wait, or
-another at once; **next**, only another candidate may be tried; **stop**, nothing else is tried.
+The column *then* has the next step if no token was delivered. **retry**: the same provider may be tried again after
+a wait, or another at once. **next**: only another candidate may be tried. **stop**: nothing else is tried.
 
 | kind | meaning | then | HTTP | `code` | exception |
 |---|---|---|---|---|---|
 """
 
 EFFECTS = """
-## What else follows
+## Further consequences
 
-* **Fault**: who caused it. Only failures of the *provider* count against the deployment.
-* **Circuit breaker**: which one counts it, the deployment's or the whole provider's. Empty: none.
+* **Fault**: who caused the failure. Only failures of the *provider* count against the deployment.
+* **Circuit breaker**: the breaker that counts the failure: the deployment's or the whole provider's. Empty: none.
 * **Pause**: seconds without calls, if the vendor did not say how long.
-* **Limits**: what is refunded to the rate limits if the request was sent. If it was not sent, everything is refunded.
-* **Billed**: whether the vendor may bill it, unless it responded with an error status.
-* **Client may retry**: if not, the response has `x-should-retry: false`, and so it has after a part of a response.
+* **Limits**: the refund to the rate limits if the request was sent. If it was not sent, everything is refunded.
+* **Billed**: whether the vendor may bill the request, unless it responded with an error status.
+* **Client may retry**: if not, the error has `x-should-retry: false`. So has every error after a part
+  of a response was delivered.
 
 | kind | fault | circuit breaker | pause | limits | billed | client may retry | advice for the operator |
 |---|---|---|---|---|---|---|---|

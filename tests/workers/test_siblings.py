@@ -212,7 +212,7 @@ async def test_a_response_whose_worker_has_ended_is_kept(jumping_clock: MockCloc
     async with worker(leaving(begun())) as (siblings, state, _):
         await siblings.bring(ID, "")
         end = await state.end()
-        assert end.failure.message == "the worker that made this response has ended; this is what there was of it"
+        assert end.failure.message == "the worker that produced this response has ended; the response is incomplete"
         assert end.response is not None
         assert end.response.message.text == "so far"
         await trio.sleep(2)

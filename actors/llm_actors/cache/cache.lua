@@ -1,14 +1,15 @@
--- The responses that several processes cache together, and which of them makes one that is not there yet.
+-- The cache that several processes share. For a missing response, it also records which process produces it.
 --
--- An entry is a hash, v: the response, packed; t: when it was stored, by this server's clock. A flight is a string, the
--- process that makes the response. Both expire.
+-- An entry is a hash. v: the packed response; t: the time when it was stored, by this server's clock. A flight is a string:
+-- the id of the process that produces the response. Both expire.
 --
 -- KEYS     for "open": a key that does not exist; for "get": entries; for "claim": an entry and its flight;
 --          for "put": entries; for "release" and "renew": flights
 -- ARGV     "open" | "get", bytes | "claim", process, ms | "put", ms, value, ... | "release", process | "renew", process, ms
--- returns  for "get": age in seconds and value of each, both empty for what is missing, and none for the keys after so
---          many bytes; for "claim": age and value, and "found", "ours" (make it) or "theirs" (another process makes it);
---          for "put": "1" for each that is stored, "" if there is no room; otherwise nothing
+-- returns  for "get": the age in seconds and the value for each key, both empty for a missing entry; it stops after the
+--          given number of bytes, so that the last keys may have no result;
+--          for "claim": age and value, and "found", "ours" (the caller produces it) or "theirs" (another process does);
+--          for "put": "1" for each stored value, "" if there was no memory for it; otherwise nothing
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -19,7 +20,7 @@ local function entry(key)
   return string.format('%.6f', math.max(0, now - tonumber(found[2]))), found[1]
 end
 
--- A command that takes memory. Returns nothing if there is none left.
+-- Runs a command that takes memory. Returns nil if no memory is left.
 local function if_room(...)
   local done = redis.pcall(...)
   if type(done) ~= 'table' or not done.err then return done end
@@ -29,7 +30,7 @@ end
 
 local what, answer = ARGV[1], {}
 if what == 'open' then
-  redis.call('DEL', KEYS[1])  -- shows whether one can write, and takes no memory
+  redis.call('DEL', KEYS[1])  -- tests whether writing is allowed; takes no memory
 elseif what == 'get' then
   local left = tonumber(ARGV[2])
   for _, key in ipairs(KEYS) do

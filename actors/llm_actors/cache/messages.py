@@ -96,7 +96,7 @@ async def lookup_all(cache: CacheRef, keys: Sequence[CacheKey], request_id: str 
     try:
         return await cache.call(Lookup(tuple(keys), request_id), deadline=trio.current_time() + LOOKUP_SECONDS)
     except KernelError as exc:
-        log.debug("request %s goes on uncached: %s", request_id, exc)
+        log.debug("request %s continues without the cache: %s", request_id, exc)
         return (None,) * len(keys)
 
 
@@ -110,7 +110,7 @@ async def lookup_or_wait(cache: CacheRef, key: CacheKey, request_id: str = "", *
         try:
             claimed = await cache.call(LookUpToMake(key, request_id), deadline=trio.current_time() + LOOKUP_SECONDS)
         except KernelError as exc:
-            log.debug("request %s goes on uncached: %s", request_id, exc)
+            log.debug("request %s continues without the cache: %s", request_id, exc)
             return ToMake(None, is_ours=False)
         if claimed.response is not None or claimed.is_ours or trio.current_time() >= until:
             return claimed

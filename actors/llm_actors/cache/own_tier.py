@@ -113,7 +113,7 @@ class OwnTier:
             self.count.errors += 1
             self._rests_until = self._clock.since_boot() + RETRY_SECONDS
             if not self._is_failing:
-                log.error("the cache's store failed, requests go on without it: %s", exception_site(exc))  # noqa: TRY400
+                log.error("the cache's store failed; requests continue without it: %s", exception_site(exc))  # noqa: TRY400
             self._is_failing = True
             return None
         if self._is_failing:

@@ -75,7 +75,7 @@ class BudgetCoordinator:
         self._lost: tuple[trio.Event, list[RedisProblem]] = (trio.Event(), [])
         self._sessions: RedisSessions | None = None
         if server is not None:
-            without = "until it is back, this process keeps to its share of each budget"
+            without = "until it is reachable again, this process keeps to its share of each budget"
             self._sessions = RedisSessions(server, what="the shared budgets", without=without)
 
     async def start(self, nursery: trio.Nursery) -> None:

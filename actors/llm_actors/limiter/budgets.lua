@@ -1,26 +1,28 @@
--- The budgets that several processes share: what `budget_wire.py` asks, in one step for a whole batch.
+-- Budgets that several processes share. One call handles a whole batch of `budget_wire.py`.
 --
--- KEYS     a hash: since = when this server began to hear of budgets, or was found to have forgotten some; then
---          the window of one budget each, a hash: for each process p:ID = "usd tokens share_usd share_tokens question at
---          gone". An amount is two numbers, millionths of a dollar and tokens: what the process has spent and reserved,
---          and its share, which is what it may have without asking (the former included). at = when it told that, by this
---          server's clock; 0: others remembered it. gone = 1: it is no more, and this is all it had.
--- ARGV[1]  {process, number of the question, 1 if it leaves, {window, ...}, {claim, ...}}. A window is
---              {limit or -1 for none, own, share, the last reservation paid, the last question about it that was answered,
---               {{ID, own, share, gone}, ...} others as this process remembers them,
---               {{ID, own}, ...} processes that are no more, by its ledger, milliseconds to keep it}
---          and a claim is {{window from 0, amount}, ...}: it is paid from all of them or from none.
--- returns  {{{{ID, own, share, gone}, ...} the others (who is gone and had nothing is left out), share, spare,
---            1 if complete}, ... of each window},
---          {the window from 1 that has too little left, or 0, ... of each claim}; nothing if a later question was answered.
+-- KEYS     a hash: since = the time when this server first heard of budgets, or was last found to have lost some;
+--          then one hash for each window of a budget: for each process p:ID = "usd tokens share_usd share_tokens question
+--          at gone". An amount is two numbers: millionths of a dollar, and tokens. The first amount is what the process has
+--          spent and reserved. The second is its share, which it may spend without asking; the share includes the first.
+--          question = the number of the last question. at = the time of the last report by this server's clock, or 0 if
+--          only other processes reported these amounts. gone = 1: the process has ended, and the amounts are final.
+-- ARGV[1]  {process, number of the question, 1 if the process ends, {window, ...}, {claim, ...}}. A window is
+--              {limit (-1: none), own, share, the last paid reservation, the last answered question about this window,
+--               {{ID, own, share, gone}, ...} the other processes as this process remembers them,
+--               {{ID, own}, ...} ended processes by its ledger, milliseconds to keep the window}
+--          and a claim is {{window from 0, amount}, ...}. It is paid from all these windows or from none.
+-- returns  {{{{ID, own, share, gone}, ...} the others (without ended processes that spent nothing), share, spare,
+--            1 if complete}, ... for each window},
+--          {the first window (from 1) that has too little left, or 0, ... for each claim}; nothing if this server has
+--          already answered a later question.
 --
--- What a process has is told in absolute numbers, so a server that has forgotten everything hears it again. Until it has
--- heard of all, nobody gets more than the share that it had. A share counts as spent for all others until its process
--- tells otherwise, or a ledger tells all that it spent.
+-- A process reports absolute amounts. A server that has lost everything therefore receives them again. Until all known
+-- processes have reported, no process gets more than its share. For all other processes, a share counts as spent until
+-- its process reports a smaller one, or until a ledger contains the final spending.
 
-local COMPLETE_MS = 4000 -- sooner not all have found a server that is there again
-local GIVE_UP_MS = 30000 -- who is still not there is not waited for: its share counts as it is remembered
-local SEEN_MS = 30000 -- a process that was here since then is expected to need a share
+local COMPLETE_MS = 4000 -- before that, some processes may not have reconnected to a restarted server
+local GIVE_UP_MS = 30000 -- after that, a process that has not reported is not awaited: its remembered share counts
+local SEEN_MS = 30000 -- a process that reported within this time is expected to need a share
 
 local process, question, leaves, windows, claims = unpack(cmsgpack.unpack(ARGV[1]))
 local time = redis.call('TIME')
@@ -42,13 +44,15 @@ local function is_nothing(amount) return amount[1] <= 0 and amount[2] <= 0 end
 
 local function most(a, b) return {math.max(a[1], b[1]), math.max(a[2], b[2])} end
 
--- What a process is to have aside of `free`. All together have half of it then. Less than a reservation is of no use.
+-- Returns the part of `free` that is set aside for one process. With n processes it is 1 / (n + 1), rounded down, and 0 if
+-- it would be smaller than one reservation (`least`).
 local function spare(free, processes, least)
   local part = math.floor(free / (processes + 1))
   return least > 0 and part >= least and part or 0
 end
 
--- What another process remembers of one that has not told anything itself since this server forgot.
+-- Updates an entry with the amounts that another process remembers. The process of the entry itself has not reported since
+-- this server lost its data.
 local function remember(e, own, share, gone)
   if gone == 1 and e.gone == 0 then e.own, e.share, e.gone = own, share, 1
   elseif gone == e.gone then e.own, e.share = most(e.own, own), most(e.share, share) end

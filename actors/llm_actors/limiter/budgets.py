@@ -283,14 +283,17 @@ class Budgets:
         limit, whose = Amount(budget.usd or 0.0, budget.tokens or 0), ""
         if self.sharing != "off" and not state.asked:
             return (
-                f'budget "{name}" is shared through Redis, which has told nothing of this {budget.per}: '
-                "nothing is known to be left"
+                f'budget "{name}" is shared through Redis, which has reported nothing about this {budget.per}: '
+                "no amount is available"
             )
         left = limit.minus(own.plus(state.before(self.sharing))).minus(state.set_aside)
         if self.sharing == "alone":
-            left, whose = state.share.minus(own), "of this process's share, while Redis is away, "
+            left, whose = state.share.minus(own), "of this process's share, while Redis is unreachable, "
         elif self.sharing == "on" and not state.complete:
-            left, whose = state.share.minus(own), "of this process's share, until all have told what they spent, "
+            left, whose = (
+                state.share.minus(own),
+                "of this process's share, until all processes have reported their spending, ",
+            )
         left_of = []
         if budget.usd is not None:
             left_of.append(f"${max(0.0, left.usd):.4f} of ${budget.usd:.2f} ({whose}needed: about ${wanted.usd:.4f})")

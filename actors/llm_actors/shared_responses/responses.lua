@@ -1,41 +1,47 @@
--- Stored responses that several replicas share. Each step is one call.
+-- Stored responses that several replicas share. Each operation is one call of this script.
 --
--- A response is a hash and a list. The hash: s (state: r running, e ended, i interrupted: its replica ended before it, l it
--- cannot be shared, d deleted), c (caller), o (the replica that makes it), h (its request, packed), n (events in the list),
--- b (generation: the mark of this row), x (when it ended, by this server's clock). The list: its log in pieces, packed.
+-- A response is a hash and a list. The fields of the hash: s (state: r running, e ended, i interrupted: its replica ended
+-- first, l not shareable, d deleted), c (caller), o (owner: the replica that produces the response), h (the packed
+-- request), n (number of events in the list), b (generation: identifies this row), x (time of the end by the clock of
+-- Redis). The list contains the response's log in packed pieces.
 --
--- A replica is a string that expires unless it is renewed (its heartbeat), and a list of orders: c, d or f (cancel, delete, go
--- on for a follower) and a response's id. A string under "missing" has when a reader has first found that the heartbeat has
--- run out; the replica's next renewal removes it. So nobody is interrupted who is only second to come back after an outage.
+-- A replica is a string that expires unless it is renewed (its heartbeat), and a list of orders. An order is c (cancel),
+-- d (delete) or f (continue for a follower), followed by the id of a response.
 --
--- A string under "since" has since when there are responses here. For a while after it, Redis may have lost what replicas
--- are about to write again: "?" is returned in place of "there is no such response".
+-- A string "missing:REPLICA" contains the time when a reader first found the heartbeat of that replica expired. The
+-- replica's next renewal removes the string. After an outage a response is therefore not interrupted only because a
+-- reader reconnected before its replica did.
 --
--- ARGV[1] is one of
---   "here", ms                      KEYS: replica, its orders, missing, since. Renews the replica.
---   "sync", ms, order...            KEYS: the same. Renews the replica, and removes these orders. Returns {"1" if its heartbeat was
---                                   there, else "", order...}.
---   "leave"                         KEYS: the same. The replica ends.
+-- The string "since" contains the time since when this Redis has had responses. For a grace period after that time, Redis
+-- may have lost responses that their replicas will write again. During it "?" is returned instead of "there is no such
+-- response".
+--
+-- ARGV[1] is the operation, followed by its arguments:
+--   "here", ms                      KEYS: replica, its orders, missing, since. Renews the replica. Returns {"1" if its
+--                                   heartbeat existed, else ""}.
+--   "sync", ms, order...            KEYS: the same. Renews the replica and removes the given orders. Returns {"1" if its
+--                                   heartbeat existed, else "", remaining order...}.
+--   "leave"                         KEYS: the same. Ends the replica.
 --   "put", replica, ms, heartbeat ms, {begin, generation, caller, head, from, to, piece, end}...
---                                   KEYS: hash and list of each, replica. Renews the replica if it is there.
---                                   begin: "1" or ""; end: "", "e", "i" or "l". Returns for each "ok",
---                                   the number of events that are there ("from" was another), "gone" (no such row), "lost"
---                                   (interrupted, or of another replica), "deleted".
---   "load", caller, base, grace     KEYS: hash, list. Returns {"" or "?"} or {state, generation, ended at, events, head, piece...}.
---                                   base: the prefix of all keys; grace: the seconds for coming back.
+--                                   KEYS: hash and list of each response, replica. Renews the replica if it exists.
+--                                   begin: "1" or ""; end: "", "e", "i" or "l". Returns for each response "ok", the number
+--                                   of stored events (if it differs from "from"), "gone" (there is no such row), "lost"
+--                                   (interrupted, or owned by another replica) or "deleted".
+--   "load", caller, base, grace     KEYS: hash, list. Returns {"" or "?"} or {state, generation, time of the end, events,
+--                                   head, piece...}. base: the prefix of all keys; grace: the grace period in seconds.
 --   "tail", generation, first, base, grace
---                                   KEYS: hash, list. Returns {"d", "" or "?"} or {state, ended at, events, piece...}, from the piece number
---                                   "first" on. Only "events" tells whether these are all: Redis may have lost pieces.
+--                                   KEYS: hash, list. Returns {"d", "" or "?"} or {state, time of the end, events, piece...},
+--                                   starting with the piece number "first". Redis may have lost pieces: compare them with
+--                                   the number of events.
 --   "state", base, grace            KEYS: hash. Returns {state, "" or "?"}.
 --   "order", caller, c, d or f, id, prefix of orders
---                                   KEYS: hash, list. Returns {"ok"}, or {""} where there is no such response.
---
+--                                   KEYS: hash, list. Returns {"ok"}, or {""} if there is no such response.
 --   "issue", ms, most, heartbeat ms, digest...
---                                   KEYS: the vendor's ids that a caller has received, replica. Renews the replica if it is
---                                   there. Adds these; the oldest beyond "most" go.
---   "issued", digest...             KEYS: the vendor's ids. Returns for each "1" or "".
+--                                   KEYS: the digests of the vendor ids that a caller has received, replica. Renews the
+--                                   replica if it exists. Adds the given digests, and removes the oldest above "most".
+--   "issued", digest...             KEYS: the digests of the vendor ids. Returns "1" or "" for each digest.
 --
--- The keys that are made from a prefix are in the same slot of a cluster: the prefix has its braces.
+-- All keys are in the same slot of a cluster, also those that are built from a prefix: the prefix contains the braces.
 
 local ORDERS_MS, DELETED_MS, MISSING_MS = 60000, 3600000, 86400000
 local what = ARGV[1]
@@ -45,7 +51,8 @@ local function now()
   return string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000)
 end
 
--- A full Redis refuses a script whose first write takes memory. After this deletion, of no key, it lets the script go on.
+-- A full Redis refuses a script whose first write takes memory. If the first write is this deletion of a missing key, the
+-- script may continue.
 local function begin_writing(key)
   redis.call('DEL', key .. ':none')
 end
@@ -54,7 +61,7 @@ local function is_over(since, grace)
   return since and tonumber(now()) - tonumber(since) >= tonumber(grace)
 end
 
--- What is returned for a response that is not there.
+-- Returns the reply for a response that does not exist: {""}, or {"?"} during the grace period.
 local function nothing(base, grace)
   return {is_over(redis.call('GET', base .. 'since'), grace) and '' or '?'}
 end
@@ -67,7 +74,8 @@ local function has_ended(replica, base, grace)
   return is_over(redis.call('GET', missing), grace)
 end
 
--- The state, after a running response whose replica has ended is marked as interrupted.
+-- Returns the state of a response and the time of its end. Marks a running response as interrupted if its replica has
+-- ended.
 local function settled(key, base, grace)
   local found = redis.call('HMGET', key, 's', 'o', 'x')
   if found[1] == 'r' and has_ended(found[2], base, grace) then

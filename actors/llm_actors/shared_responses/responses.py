@@ -64,7 +64,7 @@ class SharedResponses:
             server,
             script_of("llm_actors.shared_responses", "responses.lua"),
             what="stored responses are",
-            without="until it is back, replicas know nothing of each other's responses",
+            without="until it is reachable again, replicas cannot read each other's responses",
             first=(self._own, ("here", self._heartbeat_ms)),
         )
         """The link to Redis. A task must call its `run`."""
@@ -132,7 +132,7 @@ class SharedResponses:
             with trio.fail_after(QUEUE_SECONDS):
                 await self._following.acquire()
         except trio.TooSlowError:
-            raise RedisAwayError(RedisProblem("queue", "too many responses are followed")) from None
+            raise RedisAwayError(RedisProblem("queue", "too many responses are being followed")) from None
         try:
             answer = await self.link.call(self._row(response_id), "tail", generation, first, *self._grace)
         finally:
@@ -207,7 +207,9 @@ def _result(answer: bytes) -> PutResult:
 
 def _state(answer: bytes) -> ResponseState:
     if answer == b"?":
-        raise RedisAwayError(RedisProblem("lost", "redis has lost responses a moment ago, which may be written again"))
+        raise RedisAwayError(
+            RedisProblem("lost", "redis has just lost responses, which replicas may still write again")
+        )
     try:
         return ResponseState(answer.decode())
     except ValueError:
@@ -215,4 +217,4 @@ def _state(answer: bytes) -> ResponseState:
 
 
 def _unreadable() -> RedisAwayError:
-    return RedisAwayError(RedisProblem("answer", "the response does not fit the question"))
+    return RedisAwayError(RedisProblem("answer", "the reply of redis is invalid"))

@@ -253,7 +253,9 @@ class Http2Connection:
         can be granted.
         """
         if self._is_torn and self._answered and self._h2.remote_flow_control_window(self._stream) <= 0:
-            raise self._cut("no room for the rest of the answer, as the request was left unfinished")
+            raise self._cut(
+                "no flow control is left for the rest of the response, because the request was not finished"
+            )
 
     def _read(self, events: Iterable[h2.events.Event]) -> None:
         for event in events:

@@ -158,7 +158,7 @@ async def _socks5(wire: Wire, proxy: Proxy, origin: Origin) -> None:
     if version != 5:
         raise ConnectFailed(origin, "the server does not respond as a SOCKS5 proxy")
     if chosen != method:
-        raise ProxyRefused(origin, _WANTS if method == 0 else "the proxy takes no user and password")
+        raise ProxyRefused(origin, _WANTS if method == 0 else "the proxy does not accept a user and password")
     if proxy.credentials is not None:
         user, _, password = proxy.credentials.reveal().encode().partition(b":")
         if not 0 < len(user) < 256 or len(password) > 255:

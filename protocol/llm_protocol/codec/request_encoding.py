@@ -29,7 +29,7 @@ def own_value(block: Opaque | HostedTool, where: str, dialect: str, vendor: str)
 def only_result(part: Part, where: str) -> ToolResult:
     """A part of a message with the role ``tool``. Raises `BadRequestError` if it is not a tool result."""
     if not isinstance(part, ToolResult):
-        raise bad_request(where, f"{where}: a message of role tool may hold tool results only")
+        raise bad_request(where, f"{where}: a message of role tool may contain only tool results")
     return part
 
 

@@ -340,7 +340,7 @@ class _Work:
         if not self._takes.choices:
             raise unsupported("n", f"n: one response of {self._target.who} cannot have {n} choices")
         if any(not isinstance(each(), ToolRestorer | NamespaceRestorer) for each in self._filters):
-            raise unsupported("n", f"n: what is emulated for {self._target.who} works for one choice only")
+            raise unsupported("n", f"n: the features emulated for {self._target.who} work for one choice only")
 
     def _note_marks(self, request: ChatRequest) -> None:
         """Record once which fields of the client's messages and tools only its own wire knows, such as cache marks."""

@@ -1,4 +1,4 @@
-"""``python -m llm_runtime.cli``: what ``bin/llm-runtime`` runs."""
+"""``python -m llm_runtime.cli``: the entry point of ``bin/llm-runtime``."""
 
 import sys
 

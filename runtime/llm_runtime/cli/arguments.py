@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments of a command line. Exits with 2, and a hint, for options that do not exist."""
+    """Return the arguments of a command line. Exits with 2, and a hint, for options that do not exist."""
     top = parser()
     arguments, unknown = top.parse_known_args(argv)
     if unknown:

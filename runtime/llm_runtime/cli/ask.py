@@ -1,4 +1,4 @@
-"""``llm-runtime ask``: one question, its answer streamed to stdout."""
+"""``llm-runtime ask``: one question, with the response streamed to stdout."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 async def _ask(config: Config, model: str, asking: _Asking) -> int:
-    """Stream the answer; a signal cancels it, including the vendor's connection."""
+    """Stream the response. A signal cancels it, including the vendor's connection."""
     code = INTERRUPTED
     async with trio.open_nursery() as nursery:
         await nursery.start(cancel_on_signal, nursery.cancel_scope)
@@ -94,7 +94,7 @@ async def _answer(config: Config, model: str, asking: _Asking) -> int:
         except BrokenPipeError:
             return UNREAD
         except OSError as exc:
-            return print_error(f"cannot write the answer: {exc.strerror}", FAILED)
+            return print_error(f"cannot write the response: {exc.strerror}", FAILED)
         finally:
             with trio.move_on_after(0.5, shield=True):
                 await paper.end_line()
@@ -120,7 +120,7 @@ class _Asking(NamedTuple):
 
 
 async def _question(words: str) -> str:
-    """The question: the arguments, followed by the piped input."""
+    """Return the question: the arguments, followed by the piped input."""
     if words and not is_piped(0):
         return words
     async with trio.open_nursery() as nursery:
@@ -131,7 +131,7 @@ async def _question(words: str) -> str:
 
 
 def _read_stdin() -> str:
-    """All of stdin. Reads the file descriptor: Python's own buffer has a lock that would be held beyond a
+    """Read all of stdin. Reads the file descriptor, because the lock of Python's own buffer would be held beyond a
     cancellation.
     """
     pieces: list[bytes] = []
@@ -152,18 +152,18 @@ async def _hint() -> None:
 
 @final
 class _AsyncWriter:
-    """`StdoutWriter`, in a thread: the reader may be slow."""
+    """A `StdoutWriter` in a thread, because the reader may be slow."""
 
     def __init__(self) -> None:
         self._writer = StdoutWriter()
 
     async def write(self, text: str) -> None:
-        """Write a piece; waits for the reader, and raises OSError if it is gone."""
+        """Write a piece. Waits for the reader. Raises OSError if the reader is gone."""
         if data := self._writer.encode(text):
             await trio.to_thread.run_sync(write_all, data, abandon_on_cancel=True)
 
     async def end_line(self) -> None:
-        """End the last line if it has not ended."""
+        """Write a line break if the last line has none."""
         if self._writer.is_line_open:
             with suppress(OSError):
                 await self.write("\n")

@@ -14,14 +14,14 @@ from llm_protocol.content import Audio, Document, Image, Part, ResponseFormat
 from llm_runtime.config import ConfigError
 
 ATTACHMENT_BYTES = 32 * 1024 * 1024
-"""The largest attachment."""
+"""The largest attachment, in bytes."""
 
 _IMAGES = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"))
 _TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string", "string": "string"}
 
 
 def attachment(name: str) -> Part:
-    """The part for a file or URL. Raises `ConfigError`."""
+    """Return the part for a file or URL. Raises `ConfigError`."""
     kind = mimetypes.guess_type(name)[0] or ""
     if name.startswith(("http://", "https://")):
         if kind == "application/pdf":
@@ -60,7 +60,9 @@ def _read(name: str) -> bytes:
 
 
 def schema(text: str) -> ResponseFormat:
-    """The format for ``--schema``: a JSON schema, a file with one, or ``"name, age int"``. Raises `ConfigError`."""
+    """Return the format for ``--schema``: a JSON schema, a file with one, or ``"name, age int"``. Raises
+    `ConfigError`.
+    """
     if not text.lstrip().startswith("{"):
         if os.path.exists(text):
             try:

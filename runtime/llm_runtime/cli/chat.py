@@ -1,5 +1,5 @@
-"""``llm-runtime chat``: a conversation in the terminal. Responses are streamed; Ctrl-C stops a response, not the chat.
-Uses the runtime for threads: this thread waits either for the user or for a response.
+"""``llm-runtime chat``: a conversation in the terminal. Responses are streamed. Ctrl-C stops a response, not the
+chat. Uses the runtime for threads: this thread waits either for the user or for a response.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except BrokenPipeError:
         return UNREAD
     except OSError as exc:
-        return print_error(f"cannot write the answer: {exc.strerror}", FAILED)
+        return print_error(f"cannot write the response: {exc.strerror}", FAILED)
     if user.has_left:
         return INTERRUPTED
     return FAILED if chat.has_failed and not user.is_there else 0
@@ -150,7 +150,7 @@ class _User:
             write_all(f"{text}\n".encode())
 
     def ask(self) -> str | None:
-        """The next non-empty text; ``None`` at the end of the chat."""
+        """Return the next non-empty text; ``None`` at the end of the chat."""
         while True:
             try:
                 line = self._line(PROMPT)
@@ -171,7 +171,7 @@ class _User:
                 return line.strip()
 
     def _several(self, end: str) -> str:
-        """The lines until ``end`` or the end of the input."""
+        """Return the lines up to ``end`` or the end of the input."""
         lines: list[str] = []
         size = 0
         while (line := self._line(MORE)) is not None and line.strip() != end:

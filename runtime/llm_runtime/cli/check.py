@@ -19,7 +19,7 @@ from llm_runtime.probes import Check, Report, check, refused, report
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Check, and return the exit code. Raises `ConfigError`, with ``--json`` after it was reported."""
+    """Check, and return the exit code. Raises `ConfigError`; with ``--json`` only after the report was printed."""
     start_logging(arguments.log_level, arguments.log_format)
     source = arguments.config or "environment"
     identity, now = str(uuid4()), timestamp(time.time())
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def checks_of(config: Config, source: str, *, offline: bool) -> Sequence[Check] | None:
-    """The checks of ``config``, which was read from ``source``; ``None`` if a signal arrived first. Runs Trio."""
+    """Return the checks of ``config``, read from ``source``; ``None`` if a signal arrived first. Runs Trio."""
 
     async def main() -> Sequence[Check] | None:
         checks: Sequence[Check] | None = None

@@ -15,7 +15,7 @@ from llm_runtime.cli.terminal import say
 from llm_runtime.config import ConfigError
 
 CONVERSATION_BYTES = 32 * 1024 * 1024
-"""A larger conversation is not kept. Attachments count."""
+"""The largest conversation that is kept, in bytes, attachments included."""
 
 
 class KeptConversation(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +34,7 @@ def begun(earlier: KeptConversation | None, system: str | None) -> list[Message]
 
 
 def place(environ: Mapping[str, str]) -> Path:
-    """The file: below ``XDG_STATE_HOME``, ``~/.local/state`` by default."""
+    """Return the path of the file: below ``XDG_STATE_HOME``, by default ``~/.local/state``."""
     state = environ.get("XDG_STATE_HOME", "")
     folder = Path(state) if os.path.isabs(state) else Path("~/.local/state").expanduser()
     return folder / "llm-runtime" / "conversation.json"
@@ -53,7 +53,7 @@ def load(environ: Mapping[str, str]) -> KeptConversation:
 
 
 def keep(model: str, messages: Sequence[Message], environ: Mapping[str, str]) -> None:
-    """Keep the conversation for ``-c``. A failure is reported on stderr, but is not an error."""
+    """Keep the conversation for ``-c``. A failure is reported on stderr, and raises nothing."""
     try:
         save(KeptConversation(model=model, messages=tuple(messages)), environ)
     except (OSError, ValueError) as exc:

@@ -15,13 +15,13 @@ from llm_runtime.remote.address import Address
 from llm_runtime.remote.runtime import greet
 
 ANSWER_SECONDS = 15.0
-"""The time limit for a daemon's response."""
+"""The time limit for a daemon's response, in seconds."""
 
 WRONG_KEY = " (the key for a daemon is taken from LLM_RUNTIME_KEY)"
-"""What is added to a daemon's own words about a wrong key, or none."""
+"""The text that is added to a daemon's message about a wrong or missing key."""
 
 UNTRUSTED = "; --ca-file or LLM_RUNTIME_CA_FILE names the certificates to trust"
-"""What is added to the reason why a daemon's certificate is refused."""
+"""The text that is added to the reason why a daemon's certificate is refused."""
 
 
 Body = TypeVar("Body")
@@ -35,12 +35,12 @@ class DaemonClient:
         self._address = address
 
     async def get(self, path: str) -> bytes:
-        """The body at ``path``, which is appended to the base URL; see `ask`."""
+        """Return the body at ``path``, which is appended to the base URL; see `ask`."""
         return await self.ask("GET", path)
 
     async def ask(self, method: str, path: str) -> bytes:
-        """The body of the response at ``path``, which is appended to the base URL. Waits at most `ANSWER_SECONDS`.
-        Raises `LLMClientError`, with the daemon's own message if it refuses.
+        """Return the body of the response at ``path``, which is appended to the base URL. Waits at most
+        `ANSWER_SECONDS`. Raises `LLMClientError`, with the daemon's own message if it refuses.
         """
         try:
             return await self._address.request(method, f"/v1{path}", seconds=ANSWER_SECONDS)
@@ -51,12 +51,12 @@ class DaemonClient:
 
 
 def with_hint(exc: LLMClientError) -> LLMClientError:
-    """The error, with what the user of a command can do about it."""
+    """Return the error with advice for the user of the command."""
     return error_for(msgspec.structs.replace(exc.failure, message=hinted(exc.failure)), exc.partial)
 
 
 def hinted(failure: Failure) -> str:
-    """The message of a failure at a daemon, with what the user of a command can do about it."""
+    """Return the message of a failure at a daemon, with advice for the user of the command."""
     if failure.upstream_status == 401:
         return failure.message + WRONG_KEY
     if failure.kind is FailureKind.TLS and "certificate refused" in failure.message:
@@ -66,7 +66,7 @@ def hinted(failure: Failure) -> str:
 
 @asynccontextmanager
 async def daemon_client(running: Daemon) -> AsyncIterator[DaemonClient]:
-    """A client for that daemon. Its connections are closed at the end of the block."""
+    """Open a client for the daemon. Its connections are closed at the end of the block."""
     address = Address(running.base_url, running.key, running.ca_file)
     try:
         yield DaemonClient(address)
@@ -75,10 +75,12 @@ async def daemon_client(running: Daemon) -> AsyncIterator[DaemonClient]:
 
 
 def decoded(body: bytes, kind: type[Body]) -> Body:
-    """Decode the JSON ``body`` as a ``kind``. Raises `LLMClientError` if it does not fit, as with another version."""
+    """Decode the JSON ``body`` as a ``kind``. Raises `LLMClientError` if it does not fit, for example because the
+    daemon has another version.
+    """
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
-        raise LLMClientError(f"the daemon's response cannot be decoded; it may be another version: {exc}") from exc
+        raise LLMClientError(f"the daemon's response cannot be decoded; its version may differ: {exc}") from exc
     except msgspec.DecodeError as exc:
         raise LLMClientError("the server at this address is not an llm-runtime daemon") from exc

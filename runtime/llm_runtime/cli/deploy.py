@@ -1,4 +1,4 @@
-"""``llm-runtime deploy``: check a configuration, and bring it to a running daemon. Built on ``check``."""
+"""``llm-runtime deploy``: check a configuration, and make a running daemon apply it. Built on ``check``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from llm_runtime.reloading import ReloadResult
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Deploy, report each step, and return the exit code. Raises `ConfigError`, with ``--json`` once reported."""
+    """Deploy, report each step, and return the exit code. Raises `ConfigError`; with ``--json`` only after the report
+    was printed.
+    """
     start_logging(arguments.log_level, arguments.log_format)
     source, identity, now = arguments.config or "environment", str(uuid4()), timestamp(time.time())
     try:

@@ -1,7 +1,7 @@
 """Logging for the commands: lines on stderr that never block the program and never contain a prompt.
 
-A line is written if stderr accepts it at once; otherwise it is dropped, and counted: a slow reader of the log must not
-slow down requests. Of an exception only the type and place are logged, since its text may contain anything.
+A line is written if stderr accepts it at once. Otherwise it is dropped and counted, because a slow reader of the log
+must not slow down requests. Of an exception only the type and place are logged, since its text may contain anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import msgspec
 from llm_actors.kernel.trace import exception_site
 
 LINE_BYTES = 4096
-"""The longest line. A writable pipe accepts this much without blocking (POSIX's PIPE_BUF on Linux)."""
+"""The longest line, in bytes. A writable pipe accepts this much without blocking (POSIX's PIPE_BUF on Linux)."""
 
 ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]"
 
@@ -41,8 +41,9 @@ def start_logging(level: str, form: str) -> None:
 
 @contextmanager
 def warnings_held(*, of_daemon: bool) -> Iterator[None]:
-    """Log what is warned of a provider, such as a key that it refuses, only after the block, and not at all if it
-    raises: then the error says it. ``of_daemon``: the provider is a daemon, which warns itself, so not at all.
+    """Hold back warnings about a provider, such as a refused key, until the end of the block. If the block raises,
+    they are dropped, because the error has the reason. ``of_daemon``: the provider is a daemon, which logs such
+    warnings itself, so they are always dropped.
     """
     held = _Held(_OF_DAEMON if of_daemon else _OF_PROVIDERS)
     handlers = logging.getLogger().handlers
@@ -63,7 +64,7 @@ _OF_DAEMON = ("llm_actors.selector", "llm_actors.provider")
 
 @final
 class _Held(logging.Filter):
-    """Keeps warnings of these loggers back."""
+    """Holds back the warnings of these loggers."""
 
     def __init__(self, loggers: tuple[str, ...]) -> None:
         super().__init__()
@@ -125,8 +126,8 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, the exception if there is one, and the fields that a
-    request's line has (`LogFields`).
+    """One JSON object per line: time, level, logger, message, the exception if there is one, and the fields of a
+    request's line (`LogFields`).
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -1,6 +1,7 @@
-"""From a command line to an exit code.
+"""Run a command line and return its exit code.
 
-0 is success, 1 a request that failed, 2 something that must be put right before anything can start, 130 Ctrl-C.
+The exit code is 0 for success, 1 if a request failed, 2 if the command could not start because of a mistake, and 130
+for Ctrl-C.
 """
 
 from __future__ import annotations

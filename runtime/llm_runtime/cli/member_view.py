@@ -1,4 +1,5 @@
-"""Shows the members of a strategy in a terminal or a file: the text of each on lines with its name, then the response.
+"""Shows the members of a strategy in a terminal or a file: the text of each member on lines with its name, then the
+response.
 
 Tokens of concurrent streams would be mixed up, so a member's text is buffered until it fills a line. The response is
 streamed as it arrives, below a line.
@@ -25,10 +26,10 @@ COLUMNS = 80
 """The width of a line if it is unknown."""
 
 LABEL_COLUMNS = 24
-"""Columns for a member's name; of a longer one the end is shown, which distinguishes models best."""
+"""The columns for a member's name. Of a longer name the end is shown, which distinguishes models best."""
 
 NARROWEST = 16
-"""The minimum number of columns for text after a name, also in a narrow terminal."""
+"""The fewest columns for the text after a name, even in a narrow terminal."""
 
 
 class Writer(Protocol):
@@ -45,7 +46,7 @@ def columns() -> int:
 
 
 async def watch(events: AsyncIterator[Event], sheet: Writer, width: int) -> None:
-    """Show an ensemble and its answer, to the end. Raises what ``events`` raises."""
+    """Show an ensemble and its response, to the end. Raises the exceptions of ``events``."""
     stage = MemberView(width)
     began = False
     async for event in events:
@@ -113,7 +114,7 @@ class MemberView:
 
 
 def wrapped(text: str, room: int) -> list[str]:
-    """The text in lines of at most ``room`` columns, broken between words if possible; at least one."""
+    """Return the text in lines of at most ``room`` columns, broken between words if possible; at least one line."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         rest = paragraph

@@ -1,4 +1,4 @@
-"""``llm-runtime models``: what can be asked, here or of a daemon."""
+"""``llm-runtime models``: list the models and routes that can be used, of this configuration or of a daemon."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm_runtime.remote.runtime import connect
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Print them, one on each line, and return the exit code. Raises `LLMClientError` or `ConfigError`."""
+    """Print the names, one on each line, and return the exit code. Raises `LLMClientError` or `ConfigError`."""
     start_logging(arguments.log_level, arguments.log_format)
     running = daemon(arguments.url, arguments.config, environ, arguments.ca_file)
     try:

@@ -1,4 +1,4 @@
-"""An address by which a client on this machine reaches a daemon."""
+"""The address by which a client on this machine reaches a daemon."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - the address of
 
 
 def reachable(url: str, tls: ServerTls | None) -> str:
-    """The URL of a daemon that listens at ``url``: with a loopback address in place of all interfaces, and with TLS by
-    a name that the certificate has. Blocks; raises `ConfigError` if the certificate cannot be read.
+    """Return the URL of a daemon that listens at ``url``. An address of all interfaces is replaced by loopback; with
+    TLS, the host is a name in the certificate. Blocks. Raises `ConfigError` if the certificate cannot be read.
     """
     parts = urlsplit(url)
     if parts.hostname is None or parts.port is None:

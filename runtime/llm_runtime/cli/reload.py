@@ -1,4 +1,4 @@
-"""``llm-runtime reload``: have a running daemon read its configuration again."""
+"""``llm-runtime reload``: make a running daemon reload its configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USUAL = "http://127.0.0.1:8080"
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Reload, say what changed, and give the exit code. Raises `ConfigError`."""
+    """Reload, print the changes, and return the exit code. Raises `ConfigError`."""
     start_logging("warning", "text")
     running = daemon(arguments.url or environ.get("LLM_RUNTIME_URL") or USUAL, None, environ, arguments.ca_file)
     assert running is not None

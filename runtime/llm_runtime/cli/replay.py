@@ -1,4 +1,4 @@
-"""``llm-runtime replay ID``: ask a request of the request log again, and show what differs."""
+"""``llm-runtime replay ID``: send a request of the request log again, and show the differences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from llm_runtime.opening import open_runtime
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Ask again, print the difference, and give the exit code. Raises `LLMClientError` or `ConfigError`."""
+    """Send the request again, print the differences, and return the exit code. Raises `LLMClientError` or
+    `ConfigError`.
+    """
     start_logging(arguments.log_level, arguments.log_format)
     before = look_up(arguments.id, arguments.config, environ)
     if before.redacted:
@@ -35,7 +37,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def again(logged: LoggedRequest, model: str | None) -> AnyRequest:
-    """The request that was logged, as a new one, to the same or to another ``model``. Raises `ConfigError`."""
+    """Return the logged request as a new request, to the same or to another ``model``. Raises `ConfigError`."""
     try:
         request: AnyRequest = msgspec.convert(logged.request, AnyRequest)
     except msgspec.ValidationError as exc:
@@ -53,7 +55,7 @@ async def _ask(request: AnyRequest, arguments: argparse.Namespace, environ: Mapp
 
 
 def difference(before: LoggedRequest, after: LLMResponse) -> Iterator[str]:
-    """What differs, text by lines and the rest in numbers."""
+    """Return the differences: text line by line, everything else as numbers."""
     usage = before.usage
     yield (
         f"before: {before.provider}/{before.model}, {before.outcome}, {before.ms:.0f} ms, {_tokens(usage)}, "

@@ -16,29 +16,29 @@ _CUT_OFF: dict[FinishReason | None, str] = {
 
 @final
 class StdoutWriter:
-    """Writes a response to stdout; without control characters if that is a terminal."""
+    """Writes a response to stdout. If stdout is a terminal, control characters are removed."""
 
     def __init__(self) -> None:
         self.is_line_open = False
         self._clean = harmless if sys.stdout and sys.stdout.isatty() else str
 
     def encode(self, text: str) -> bytes:
-        """What is to be written next for ``text``."""
+        """Return the bytes to write for ``text``."""
         if text := self._clean(text):
             self.is_line_open = not text.endswith("\n")
         return text.encode(errors="replace")
 
     def write(self, text: str) -> None:
-        """Write a piece. Blocks; raises OSError if there is no reader any more."""
+        """Write a piece. Blocks. Raises OSError if there is no reader any more."""
         write_all(self.encode(text))
 
     def end_line(self) -> None:
-        """End the last line if it has not ended. Raises as `write`."""
+        """Write a line break if the last line has none. Raises as `write` does."""
         if self.is_line_open:
             self.write("\n")
 
 
 def say_if_cut_off(response: LLMResponse) -> None:
-    """Print to stderr that the response is not whole, and why."""
+    """Print to stderr that the response is incomplete, and why."""
     if cut := _CUT_OFF.get(response.finish_reason):
         say(f"llm-runtime: the answer was cut off {cut}")

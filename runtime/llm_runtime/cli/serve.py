@@ -1,4 +1,4 @@
-"""``llm-runtime serve``: run the daemon, and print what its user needs to know."""
+"""``llm-runtime serve``: run the daemon, and print the facts that its user needs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _Reading:
 
 
 def _log(line: str) -> None:
-    """A message to the user, as JSON if stderr is read by a machine."""
+    """Write a message to the user, as JSON if the log format is JSON."""
     log.info("%s", line.removeprefix("llm-runtime: "))
 
 
@@ -124,7 +124,7 @@ async def _work(environ: MutableMapping[str, str], read: _Reading) -> int:
 
 
 def _introduce(config: Config, tell: Callable[[str], None]) -> None:
-    """Tell the providers, and why each is there; and what is allowed but unwise, as warnings."""
+    """Print the providers, and why each is there. Print warnings about settings that are allowed but unwise."""
     width = max(map(len, config.enabled), default=0)
     for name in config.enabled:
         tell(f"llm-runtime: provider {name:<{width}}  ({config.reasons.get(name, '')})")

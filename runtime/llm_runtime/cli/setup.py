@@ -1,4 +1,4 @@
-"""From arguments and environment to a `Config` that something can be started with."""
+"""Build the `Config` for a command from its arguments and the environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm_runtime.config.keys import checked_key
 from llm_runtime.config.providers import checked_url
 
 CHECKOUT = "LLM_RUNTIME_CHECKOUT"
-"""Set by ``bin/llm-runtime``: the environment is ours, and what is missing may be installed into it."""
+"""Set by ``bin/llm-runtime``: the environment belongs to the checkout, so missing packages may be installed into it."""
 
 NOTHING = (
     "there is no provider: set a key such as OPENAI_API_KEY, start Ollama, name a configuration with --config, or "
@@ -32,11 +32,11 @@ def configured(
     install: bool = True,
     copy: str | None = None,
 ) -> Config:
-    """The configuration of ``file``, or the discovered one, after ``change``, which may refuse it. ``copy``: a copy of
-    the file to be read in its place. Blocks.
+    """Return the configuration of ``file``, or the discovered one, after ``change``, which may refuse it. ``copy``: a
+    copy of the file to read in its place. Blocks.
 
-    From a checkout the local model is installed when it is needed and missing (without ``install``, it is only taken
-    for installed); elsewhere that is a `ConfigError`, as is having no provider at all.
+    In a checkout the local model is installed if it is needed and missing (without ``install``, it counts as
+    installed). Elsewhere a missing local model is a `ConfigError`, and so is a configuration without any provider.
     """
     from llm_runtime.local_model import is_installed
 
@@ -54,8 +54,8 @@ def configured(
 
 
 class Daemon(NamedTuple):
-    """A running daemon to ask: its address, which ends in ``/v1``, the key for it, and the file with the certificates
-    to trust; ``None``: the system's.
+    """A running daemon that a command uses: its address, which ends in ``/v1``, the key for it, and the file with the
+    certificates to trust; ``None``: those of the system.
     """
 
     base_url: str
@@ -64,13 +64,13 @@ class Daemon(NamedTuple):
 
 
 def daemon(url: str | None, file: str | None, environ: Mapping[str, str], ca_file: str | None = None) -> Daemon | None:
-    """Return the daemon of ``--url`` or, without ``--config``, of LLM_RUNTIME_URL. None: this process runs the request.
-    ``ca_file`` is that of ``--ca-file``, or else of LLM_RUNTIME_CA_FILE.
+    """Return the daemon of ``--url`` or, without ``--config``, of LLM_RUNTIME_URL. ``None``: this process serves the
+    request. ``ca_file`` is the value of ``--ca-file``; the default is LLM_RUNTIME_CA_FILE.
 
     Raises `ConfigError` for an invalid address or key, and for ``--url`` together with ``--config``.
     """
     if url and file:
-        raise ConfigError("--config answers in this process, --url asks a daemon: give only one of them")
+        raise ConfigError("--config uses this process, --url a daemon: give only one of them")
     url = url or environ.get("LLM_RUNTIME_URL")
     if not url or file:
         if ca_file:

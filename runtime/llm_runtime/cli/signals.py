@@ -1,4 +1,4 @@
-"""Ctrl-C, for the commands that end by themselves."""
+"""Ctrl-C, for commands that end by themselves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import trio
 
 
 async def cancel_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
-    """Cancel ``scope`` on SIGINT or SIGTERM. Starts when it listens; runs until it is cancelled."""
+    """Cancel ``scope`` on SIGINT or SIGTERM. Has started once it listens for signals; runs until it is cancelled."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         async for _ in signals:

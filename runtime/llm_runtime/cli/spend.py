@@ -23,7 +23,7 @@ from llm_runtime.probes.report import counted
 from llm_runtime.server.spending import parse_since
 
 LEAST_DOLLARS = 0.0001
-"""The smallest cost that is shown; what is less is shown as less."""
+"""The smallest cost in US dollars that is shown. A smaller one is shown as "less than" it."""
 
 
 class _Told(msgspec.Struct):
@@ -31,12 +31,12 @@ class _Told(msgspec.Struct):
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Print the sums, and give the exit code. Raises `LLMClientError` or `ConfigError`."""
+    """Print the sums, and return the exit code. Raises `LLMClientError` or `ConfigError`."""
     start_logging(arguments.log_level, arguments.log_format)
     try:
         since = parse_since(arguments.since or "")
     except ValueError:
-        raise ConfigError("--since is a day or time such as 2026-01-31 or 2026-01-31T12:00:00Z (UTC)") from None
+        raise ConfigError("--since must be a day or time such as 2026-01-31 or 2026-01-31T12:00:00Z (UTC)") from None
     running = daemon(arguments.url, arguments.config, environ, arguments.ca_file)
     try:
         rows = _read(arguments, since, environ) if running is None else trio.run(_rows, running, arguments)
@@ -99,7 +99,7 @@ def _as_table(rows: Sequence[SpendRow], by: str) -> str:
 
 
 def _cells(rows: Sequence[SpendRow]) -> tuple[str, ...]:
-    """The sums of these rows, as they are shown."""
+    """Return the sums of these rows, formatted."""
     fields = ("calls", "failed", "input_tokens", "output_tokens", "cached_tokens")
     counts = [sum(getattr(row, field) for row in rows) for field in fields]
     cost, unpriced = sum(row.cost for row in rows), sum(row.unpriced for row in rows)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 NAME_COLUMNS = 28
-"""The columns that a name may keep where the words of the last column need room, too."""
+"""The most columns of a name if the last column's text needs room, too."""
 
 LEAST_COLUMNS = 16
-"""Columns are left out before a name, or the words of the last column, get less than this."""
+"""The fewest columns of a name, and of the last column's text. Other columns are left out first."""
 
 _GAP = "  "
 
@@ -17,31 +17,35 @@ Row = Sequence[str]
 
 
 class Column(NamedTuple):
-    """One column: its head, of one or two lines, and how it looks."""
+    """One column: its head, of one or two lines, and its format."""
 
     head: str
     dispensable: int = 0
-    """Where a terminal is too narrow, columns are left out, those with the highest number first; never one with 0."""
+    """If a terminal is too narrow, columns are left out, those with the highest number first. A column with 0 is
+    never left out.
+    """
     words: bool = False
-    """Its cells stand to the left, and are cut where there is no room. Only the last column may be so."""
+    """Whether cells are left-aligned, and cut off if there is no room. Only for the last column."""
     from_end: bool = False
-    """A name that is too long is cut at its beginning, not at its end."""
+    """Whether a name that is too long is cut off at its beginning instead of its end."""
 
     @property
     def name(self) -> str:
-        """The head without what is written small."""
+        """The head without its second line."""
         return " ".join(line for line in self.head.split("\n") if line.isupper())
 
 
 def table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[str]:
-    """The lines, at most ``width`` wide. The first column has the names. What is left out is said in a last line."""
+    """Return the lines, at most ``width`` wide. The first column has the names. A last line names the columns that
+    were left out.
+    """
     heads = [column.head.split("\n") for column in columns]
     widths = [max(map(len, (*heads[at], *(row[at] for row in rows)))) for at in range(len(columns))]
     least = [min(size, LEAST_COLUMNS) if columns[at].words else size for at, size in enumerate(widths)]
     shown = list(range(len(columns)))
 
     def room(sizes: Sequence[int]) -> int:
-        """What is left for the names."""
+        """Return the columns that are left for the names."""
         return width - sum(len(_GAP) + sizes[at] for at in shown[1:])
 
     while room(least) < min(widths[0], LEAST_COLUMNS):
@@ -59,7 +63,7 @@ def table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[st
 
 
 def _heads(heads: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Their lines. The last lines of all stand beside each other."""
+    """Return the lines of the heads. The last lines of all heads are on one line."""
     deepest = max(map(len, heads))
     return [[([""] * deepest + list(head))[-deepest:][at] for head in heads] for at in range(deepest)]
 
@@ -74,7 +78,7 @@ def _line(cells: Row, columns: Sequence[Column], widths: Sequence[int], width: i
 
 
 def cut(text: str, width: int, *, from_end: bool = False) -> str:
-    """``text``, at most ``width`` long; "…" stands for what is missing."""
+    """Return ``text``, at most ``width`` long; "…" replaces the part that was cut off."""
     if len(text) <= width:
         return text
     if width < 1:

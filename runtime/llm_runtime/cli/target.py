@@ -1,4 +1,4 @@
-"""Who answers a command: this process by its configuration, or a running daemon.
+"""The target of a command: this process with its configuration, or a running daemon.
 
 A daemon is called through the same runtime as a vendor: as an OpenAI-compatible provider at the given address.
 """
@@ -31,7 +31,7 @@ DAEMON = "daemon"
 def target(
     arguments: argparse.Namespace, environ: Mapping[str, str], earlier: KeptConversation | None
 ) -> tuple[Config, str]:
-    """The provider to use, and the model."""
+    """Return the configuration with the provider to use, and the model."""
     running = daemon(arguments.url, arguments.config, environ, arguments.ca_file)
     model = arguments.route or arguments.model or (earlier.model if earlier else AUTO)
     if running is None:
@@ -49,17 +49,17 @@ def target(
 
 
 def name_of(model: str) -> str:
-    """The name that the user knows for the model that `target` returned."""
+    """Return the user's name of the model that `target` returned."""
     return model.removeprefix(f"{DAEMON}/")
 
 
 def is_daemon(model: str) -> bool:
-    """Whether a running daemon is asked for the model that `target` returned."""
+    """Whether a running daemon serves the model that `target` returned."""
     return model.startswith(f"{DAEMON}/")
 
 
 def as_said(exc: BaseException, model: str, config: Config) -> BaseException:
-    """The daemon's own error message. That the daemon is configured as a provider here is an internal detail."""
+    """Return the daemon's own error message. The name under which the daemon is a provider is an internal detail."""
     if not (is_daemon(model) and isinstance(exc, LLMClientError)):
         return exc
     failure = exc.failure

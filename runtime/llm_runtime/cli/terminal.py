@@ -11,7 +11,7 @@ FAILED, UNUSABLE, INTERRUPTED, UNREAD = 1, 2, 130, 141
 """Exit codes: a request failed; the command could not start; Ctrl-C; stdout has no reader any more."""
 
 STDIN_BYTES = 8 * 1024 * 1024
-"""The most that is read from stdin for one request."""
+"""The most bytes that are read from stdin for one request."""
 
 
 def reserve_standard_files() -> None:
@@ -30,7 +30,7 @@ def print_error(problem: object, code: int) -> int:
 
 
 def say(line: str) -> None:
-    """Print to stderr; it does not matter if nothing reads it."""
+    """Print to stderr. A stderr without a reader is not an error."""
     with suppress(OSError):
         write_all(f"{line}\n".encode(errors="replace"), 2)
 
@@ -77,12 +77,12 @@ def is_piped(file: int) -> bool:
 
 
 def harmless(text: str) -> str:
-    """``text`` without terminal control characters: a model's output is untrusted."""
+    """Return ``text`` without terminal control characters, because a model's output is untrusted."""
     return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
 
 
 def leaf(error: BaseException) -> BaseException:
-    """The first exception in a group: nurseries wrap exceptions that pass through them."""
+    """Return the first exception in a group: nurseries wrap exceptions that pass through them."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -1,4 +1,4 @@
-"""``llm-runtime top``: the dashboard's numbers in a terminal, of a running daemon."""
+"""``llm-runtime top``: the dashboard's numbers of a running daemon, in a terminal."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from llm_runtime.cli.top_screen import screen
 from llm_runtime.statistics import Statistics
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-"""The daemon that is looked at where none is named: one with the default address."""
+"""The daemon to show if none is named: one with the default address."""
 
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-"""To the terminal's second screen without a cursor, and back."""
+"""Escape sequences: enter the terminal's second screen without a cursor, and leave it."""
 _DRAW, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
-"""From the upper left corner, over what is there: clearing first would flicker."""
+"""Escape sequences: to the upper left corner, clear the rest of the line, clear the rest of the screen. The screen is
+overwritten, because clearing it first would flicker.
+"""
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -56,7 +58,7 @@ async def _once(running: Daemon) -> None:
 
 
 async def _follow(running: Daemon, interval: float) -> None:
-    """Show it every ``interval`` seconds until a signal comes. A daemon that is gone is waited for."""
+    """Show the statistics every ``interval`` seconds until a signal. While the daemon is unreachable, wait for it."""
     async with daemon_client(running) as client, trio.open_nursery() as nursery:
         before = decoded(await client.get("/runtime/statistics"), Statistics)
         await nursery.start(cancel_on_signal, nursery.cancel_scope)

@@ -41,8 +41,8 @@ _CLIENT_ERRORS = frozenset(kind.value for kind, rule in RULES.items() if rule.cl
 
 
 def screen(now: Statistics, before: Statistics, columns: int, *, wall: float | None = None) -> list[str]:
-    """The lines, none wider than ``columns``. Rates are by what grew since ``before``; ``wall``: seconds since the
-    epoch, by default those of the clock.
+    """Return the lines, none wider than ``columns``. Rates are computed from the growth since ``before``. ``wall``:
+    seconds since the epoch, by default of the wall clock.
     """
     tables = (
         (_PROVIDERS, [_provider(name, each, own_only=now.own_only) for name, each in now.providers.items()]),
@@ -86,7 +86,7 @@ def _outcomes(statistics: Statistics) -> Counter[str]:
 
 
 def _failed(outcomes: Mapping[str, int]) -> int:
-    """Those that did not fail by a mistake of the client."""
+    """Return the number of requests that failed, without those that failed by a mistake of the client."""
     return sum(count for kind, count in outcomes.items() if kind not in _NOT_FAILED and kind not in _CLIENT_ERRORS)
 
 
@@ -95,7 +95,7 @@ def _mistakes(outcomes: Mapping[str, int]) -> int:
 
 
 def _by_own_limits(statistics: Statistics) -> int:
-    """The requests that a caller's own limit refused. Their kind is that of a provider's limit."""
+    """Return the number of requests that a caller's own limit refused. Their kind is that of a provider's limit."""
     limited = statistics.limited.items()
     return sum(owners.get("caller", 0) for kind, owners in limited if kind not in _CLIENT_ERRORS)
 
@@ -196,7 +196,7 @@ def _share(used: float, limit: float | None) -> float:
 
 
 def _actors(node: TreeNode, path: str = "") -> Iterator[Row]:
-    """Those that are not simply running: the others say nothing that an operator can act on."""
+    """Return the actors that are not simply running, because only these need an operator."""
     name = f"{path}/{node.name}" if path else node.name
     if node.status is not ChildStatus.RUNNING or node.restarts:
         yield name, node.status.value, str(node.restarts), node.last_crash
@@ -213,7 +213,9 @@ def _quantiles(statistics: LatencyDistribution | None) -> str:
 
 
 def _quantile(share: float, statistics: LatencyDistribution) -> str:
-    """About which value that share is below; the histogram's buckets are taken as even."""
+    """Return the approximate value that this share of the values does not exceed. Values are assumed to be spread
+    evenly within a bucket.
+    """
     rank, low = share * sum(statistics.counts), 0.0
     for bound, count in zip(statistics.bounds, statistics.counts, strict=False):
         if count and rank <= count:

@@ -1,4 +1,4 @@
-"""``llm-runtime trace ID``: what became of a request, step by step, from the request log."""
+"""``llm-runtime trace ID``: the steps of a request, from the request log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm_runtime.config import ConfigError, request_log_folder
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Print the timeline, and give the exit code. Raises `ConfigError`."""
+    """Print the timeline, and return the exit code. Raises `ConfigError`."""
     start_logging(arguments.log_level, arguments.log_format)
     print_out("\n".join(timeline(look_up(arguments.id, arguments.config, environ))))
     return 0
@@ -29,7 +29,9 @@ def look_up(wanted: str, config: str | None, environ: Mapping[str, str]) -> Logg
     except OSError as exc:
         raise ConfigError(f"the request log in {folder} cannot be read: {exc.strerror}") from None
     if found is None:
-        raise ConfigError(f"no request {wanted} in the request log in {folder} ([request_log] writes one)")
+        raise ConfigError(
+            f"there is no request {wanted} in the request log in {folder}; [request_log] must be configured"
+        )
     return found
 
 

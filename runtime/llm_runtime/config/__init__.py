@@ -1,7 +1,7 @@
 """The configuration: validated once, then frozen.
 
 `load` reads a TOML file, `discover` reads the environment. Both return a `Config`. Every mistake is a `ConfigError`:
-one line that says where it is, what is wrong, and what would be right. Nothing here starts a task or a connection.
+one line with its place, the mistake, and the right form. This package starts no task and no connection.
 """
 
 from llm_protocol.policy import Attempts, Limits, Policy, Timeouts

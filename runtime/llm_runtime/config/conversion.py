@@ -29,7 +29,7 @@ _KINDS = {**KINDS, "object": "a table"}
 
 def convert(table: object, section: type[S], read_secret: ReadSecret) -> S:
     """Return ``table`` as a ``section``. ``read_secret`` reads keys. Raises `ConfigError` with all mistakes in the
-    table; its path is relative to the table.
+    table; their paths are relative to the table.
     """
     mistakes: list[ConfigError] = []
     left_out: set[str] = set()

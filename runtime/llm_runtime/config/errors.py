@@ -74,7 +74,9 @@ class Mistakes:
 
     @contextmanager
     def under(self, *path: str) -> Iterator[None]:
-        """Collect a `ConfigError` from the block, with ``path`` before its own path, and continue after the block."""
+        """Collect a `ConfigError` from the block, and continue after the block. ``path`` is put before the error's
+        own path.
+        """
         try:
             yield
         except ConfigError as exc:

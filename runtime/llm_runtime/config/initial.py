@@ -53,7 +53,9 @@ _REST = """
 
 
 def initial_file(found: Config, variables: dict[str, str]) -> str:
-    """Return the text of a file for what was ``found``. ``variables``: by provider, the variable with its key."""
+    """Return the text of a file for ``found``. ``variables`` maps each provider to the environment variable with its
+    key.
+    """
     return "".join((_SERVER, *_providers(found, variables), _REST))
 
 

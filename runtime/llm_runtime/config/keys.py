@@ -21,8 +21,8 @@ COMMAND = '"cmd:COMMAND" (the output of a command)'
 
 
 class KeyReader:
-    """Resolves references to `Secret`s. If that fails, it raises a ``ValueError`` that names the variable or file,
-    never the value. ``warnings`` collects what is allowed but unsafe.
+    """Resolves references to `Secret`s. A failure raises a ``ValueError`` that names the variable or file, never the
+    value. ``warnings`` collects warnings about allowed but unsafe settings.
     """
 
     def __init__(self, environ: Mapping[str, str], folder: Path) -> None:
@@ -70,7 +70,9 @@ class KeyReader:
 
 
 def split_reference(reference: object, schemes: Sequence[str] = ("env", "file")) -> tuple[str, str]:
-    """Split ``env:NAME`` into ``("env", NAME)``. The error for anything else does not contain it: it may be a key."""
+    """Split ``env:NAME`` into ``("env", NAME)``. The error for any other text does not contain the text: it may be a
+    key.
+    """
     if isinstance(reference, str):
         scheme, colon, name = reference.partition(":")
         if colon and scheme in schemes and name.strip():

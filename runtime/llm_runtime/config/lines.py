@@ -31,7 +31,9 @@ def line_of(source: str, path: Sequence[str]) -> int | None:
 
 
 def _word(path: Sequence[str]) -> str:
-    """Return the name to look for in a line: the last one of the path, or that of the list for a member of a list."""
+    """Return the name to search for in a line: the last one of the path; for a member of a list, the name of the
+    list.
+    """
     return next((part for part in reversed(path) if not part.startswith("[")), "")
 
 

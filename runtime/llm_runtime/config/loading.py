@@ -48,7 +48,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 NAME_RULE = "a name is 1 to 64 letters, digits, - _ or ., the first a letter or digit"
 
 _TUPLE, _PART = re.compile(r"\(('[^']*',? ?)+\)"), re.compile(r"'([^']*)'")
-"""How a table's name stands in a message of `tomllib`: ``('server', 'tls')``."""
+"""The notation of a table's name in a message of `tomllib`: ``('server', 'tls')``."""
 
 _POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
 

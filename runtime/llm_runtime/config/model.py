@@ -62,24 +62,28 @@ class Key(Section, frozen=True, kw_only=True):
     limits: Limits = Limits()
     """The rate limits of this caller, across all providers."""
     models: Annotated[tuple[Line, ...], Meta(min_length=1)] | None = None
-    """What it may use: each entry is ``provider/model``, ``provider/*``, a model's name without provider, or a route.
-    ``None``: everything."""
+    """The models that the caller may use: each entry is ``provider/model``, ``provider/*``, a model's name without
+    provider, or a route. ``None``: all.
+    """
     expires: Annotated[datetime, Meta(tz=True)] | None = None
     """When the key expires, by the wall clock. Then it is refused like an unknown key."""
     admin: bool = False
-    """Whether it may see the cost and statistics of all callers, read `/metrics`, and reload the configuration."""
+    """Whether the caller may see the cost and statistics of all callers, read `/metrics`, and reload the
+    configuration.
+    """
     metrics_only: bool = False
-    """Whether it may read `/metrics`, and nothing else. For Prometheus."""
+    """Whether the caller may read `/metrics`, and nothing else. For Prometheus."""
     strict: bool = False
     """Refuse this caller's requests if a parameter would be left out or changed, instead of reporting it."""
     team: Line = ""
-    """The team it belongs to, for budgets and the ledger."""
+    """The team of the caller, for budgets and the ledger."""
     vendor_ids: tuple[Line, ...] = ()
-    """Patterns of vendors' ids (files, containers, vector stores) that it may use. It may always use ids that it
-    received itself."""
+    """Patterns of vendors' ids (files, containers, vector stores) that the caller may use, in addition to ids that it
+    received itself.
+    """
     passthrough: tuple[Line, ...] = ()
-    """Which requests it may send to a provider unchanged: ``"METHOD PROVIDER/PATH"``. ``*`` matches one segment of the
-    path, ``**`` any number. Empty: none.
+    """The requests that the caller may send to a provider unchanged: ``"METHOD PROVIDER/PATH"``. ``*`` matches one
+    segment of the path, ``**`` any number. Empty: none.
     """
 
     def __post_init__(self) -> None:
@@ -110,7 +114,7 @@ class Provider(Section, frozen=True, kw_only=True):
     enabled: bool = True
     """Whether the provider is used. The key of a disabled provider need not exist."""
     base_url: Line | None = None
-    """The address of the API; omitted: that of the vendor."""
+    """The address of the API; omitted: the vendor's address."""
     api_key: Secret | None = None
     """Your key from the vendor."""
     api_key_age_s: KeySeconds = 3000.0
@@ -134,7 +138,7 @@ class Provider(Section, frozen=True, kw_only=True):
     used.
     """
     models: tuple[Line, ...] = ()
-    """The models to offer; the first is the default. Omitted: those in the vendor's list."""
+    """The models to offer; the first is the default. Omitted: the models in the vendor's list."""
     ca_file: Line | None = None
     """Certificates to trust for this provider (and an ``https`` proxy) instead of the system's."""
     proxy: Line | None = None
@@ -166,8 +170,8 @@ class Provider(Section, frozen=True, kw_only=True):
 class Config(Section, frozen=True, kw_only=True):
     """The whole configuration, validated.
 
-    ``reasons``: for each provider, by name, why it is there. ``notes``: lines for the user about what was ignored, and
-    what is allowed but unsafe.
+    ``reasons``: for each provider, by name, why it is there. ``notes``: lines for the user about ignored settings,
+    and about allowed but unsafe ones.
     """
 
     server: Server = Server()
@@ -177,9 +181,9 @@ class Config(Section, frozen=True, kw_only=True):
     cross_model: CrossModel = CrossModel()
     cache: CachePolicy = CachePolicy()
     redis: RedisServer | None = None
-    """``[redis]``: the server through which processes share limits; ``None``: they do not."""
+    """``[redis]``: the server through which processes share limits; ``None``: limits are not shared."""
     store: StoreConfig | None = None
-    """``[store]``: the file in which responses survive a restart; ``None``: they do not."""
+    """``[store]``: the file in which responses survive a restart; ``None``: responses are kept in memory only."""
     request_log: RequestLogConfig | None = None
     """``[request_log]``: which requests are recorded in files; ``None``: none."""
     otel: OtelConfig | None = None
@@ -189,7 +193,7 @@ class Config(Section, frozen=True, kw_only=True):
     routes: dict[str, Policy] = field(default_factory=dict)
     """``[routes.NAME]``: names that clients use in place of a model, and how requests to them are handled."""
     budgets: dict[str, Budget] = field(default_factory=dict)
-    """``[budgets.NAME]``: what requests may cost together in a calendar window."""
+    """``[budgets.NAME]``: the limit for the total cost of some requests in a calendar window."""
     prices: dict[str, OwnPrice] = field(default_factory=dict)
     """``[prices."PROVIDER/MODEL"]``: prices of models, overriding the shipped table."""
     vendors: VendorTable = VENDORS

@@ -1,7 +1,7 @@
-"""Checks the model names in routes and in callers' lists, with all providers, also those that were discovered.
+"""Checks the model names in routes and in callers' lists against all providers, including discovered ones.
 
 The provider in a name must exist. The model may be any, because vendors' lists are often incomplete. If there are no
-providers at all, nothing is checked here: opening the runtime reports that.
+providers at all, nothing is checked: opening the runtime reports that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Warnings about what a configuration file allows although it is unsafe."""
+"""Warnings about allowed but unsafe settings of a configuration file."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ class OtelConfig(Section, frozen=True, kw_only=True):
     `http://localhost:4318`.
     """
     headers: dict[Line, Secret] = msgspec.field(default_factory=dict)
-    """Header fields for the collector. Write keys as `env:NAME` or `file:PATH`, other values as they are."""
+    """Header fields for the collector. Write keys as `env:NAME` or `file:PATH`, and other values directly."""
     service_name: Annotated[str, Meta(max_length=1024)] = ""
-    """The name of this program there; omitted: `OTEL_SERVICE_NAME`, or `llm-runtime`."""
+    """The name of this program in traces and metrics; omitted: `OTEL_SERVICE_NAME`, or `llm-runtime`."""
     traces: bool = True
     """Whether traces are sent: a span for each request, each member of a strategy and each call."""
     metrics: bool = True
@@ -42,7 +42,7 @@ class OtelConfig(Section, frozen=True, kw_only=True):
 
 
 def otel_section(table: object, keys: KeyReader) -> OtelConfig:
-    """The validated section. Raises `ConfigError`, also if the packages that it needs are not installed."""
+    """Return the validated section. Raises `ConfigError`, also if the packages that it needs are not installed."""
     if isinstance(table, dict) and isinstance(headers := table.get("headers"), dict):
         for name, value in headers.items():
             if _is_written(value) and any(word in str(name).lower() for word in _OF_KEYS):

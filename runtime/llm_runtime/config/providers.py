@@ -81,8 +81,8 @@ def check_cache(entry: Mapping[str, Any]) -> None:
 
 
 def _understood(base_url: str, vendor: Vendor) -> str:
-    """Return the address, completed if it is the vendor's without its path. Raises `ConfigError` if it already ends
-    with part of a path.
+    """Return the address. If it is the vendor's without its path, the path is added. Raises `ConfigError` if it
+    already ends with part of a path.
     """
     parts = urlsplit(base_url)
     for path in (*ENDPOINTS, *(("/v1", "/v1beta", "/v2") if vendor.wire.versioned_paths else ())):

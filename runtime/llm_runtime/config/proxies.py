@@ -24,11 +24,11 @@ def check_proxy(provider: Provider) -> None:
     """Raise `ConfigError` for an invalid address, or one with a password in it."""
     secret = provider.proxy_auth
     if secret is not None and (provider.proxy or NONE) == NONE:
-        raise ConfigError("it needs a proxy: set proxy", "proxy_auth")
+        raise ConfigError("proxy_auth needs a proxy: set proxy", "proxy_auth")
     if secret is not None and secret.source is not None and str(secret.source).startswith("cmd:"):
         raise ConfigError('write "env:NAME" (an environment variable) or "file:PATH"', "proxy_auth")
     if secret is not None and not is_user_and_password(secret):
-        raise ConfigError("it does not contain user:password", "proxy_auth")
+        raise ConfigError("the value is not of the form user:password", "proxy_auth")
     if (provider.proxy or NONE) == NONE:
         return
     try:
@@ -49,7 +49,7 @@ def proxy_of(provider: Provider) -> Proxy | None:
 
 
 def with_proxies(config: Config, environ: Mapping[str, str]) -> Config:
-    """Return ``config`` in which providers without ``proxy`` have that of the environment: ``HTTPS_PROXY``,
+    """Return ``config`` in which providers without ``proxy`` use that of the environment: ``HTTPS_PROXY``,
     ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, in lower or upper case. Loopback addresses never have one.
     ``reasons`` mentions the proxy.
     """

@@ -29,7 +29,7 @@ class RequestLogConfig(Section, frozen=True, kw_only=True):
     max_mb: Annotated[float, Meta(ge=1, le=1_000_000)] = 1_000.0
     """The size limit of all files together. The oldest day is deleted first."""
     keep_days: Annotated[int, Meta(ge=1, le=3_650)] = 14
-    """How many days are kept."""
+    """The number of days for which files are kept."""
     redact: bool = True
     """Leave out all texts; keep structure and numbers. With `false`, requests and responses are recorded completely."""
     keys: tuple[Line, ...] = ()
@@ -39,7 +39,7 @@ class RequestLogConfig(Section, frozen=True, kw_only=True):
 
     @property
     def max_bytes(self) -> int:
-        """How large they may become together, in bytes."""
+        """The size limit of all files together, in bytes."""
         return int(self.max_mb * MIB)
 
 

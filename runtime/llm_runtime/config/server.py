@@ -59,7 +59,7 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     stored_s: Seconds = 600.0
     """Seconds that a stored response can be retrieved after its end."""
     stored_mb: Megabytes = 64.0
-    """The limit on all stored responses together. The oldest are dropped first."""
+    """The limit on all stored responses in memory together. The oldest are dropped first."""
 
     @property
     def max_body_bytes(self) -> int:

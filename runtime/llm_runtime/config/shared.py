@@ -1,4 +1,4 @@
-"""Whether what is to be kept in Redis has a Redis."""
+"""Checks of the settings that need Redis."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from llm_runtime.config.model import Config
 
 
 def check_shared(config: Config) -> None:
-    """Raise `ConfigError` for sections that need a ``[redis]``, or say two places."""
+    """Raise `ConfigError` for sections that need ``[redis]`` but have none, and for sections that name two places to
+    store data.
+    """
     mistakes = Mistakes()
     if config.cache.redis:
         with mistakes.under("cache", "redis"):
             if config.redis is None:
-                raise ConfigError("needs a [redis]")
+                raise ConfigError("needs the section [redis]")
             if config.cache.path is not None:
-                raise ConfigError("redis is in the place of the file: leave out path")
+                raise ConfigError("redis replaces the file: omit path")
     if config.store is not None and config.store.redis and config.redis is None:
         with mistakes.under("store", "redis"):
-            raise ConfigError("needs a [redis]")
+            raise ConfigError("needs the section [redis]")
     mistakes.raise_any()

@@ -1,4 +1,4 @@
-"""The file that a configuration is read from, to tell whether two processes read the same."""
+"""The file that a configuration is read from, to find out whether two processes read the same file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm_runtime.config.errors import ConfigError
 
 
 class ConfigurationFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The file that a daemon reads its configuration from, as it is now. Both are ``None`` where there is none."""
+    """The configuration file of a daemon: its path and its current content. Both are ``None`` if there is no file."""
 
     file: str | None = None
     sha256: str | None = None

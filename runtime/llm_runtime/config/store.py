@@ -1,4 +1,4 @@
-"""``[store]``: the file for what must survive a restart."""
+"""``[store]``: the file for data that survives a restart."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class StoreConfig(Section, frozen=True, kw_only=True):
     ttl_s: Annotated[float, Meta(gt=0, le=3650 * DAY)] = 30 * DAY
     """Seconds for which a response is kept after its end."""
     redis: bool = False
-    """Whether stored responses are in `[redis]` instead, where all replicas with its prefix retrieve, resume, continue,
-    cancel and delete them. The ledger stays in the file.
+    """Whether stored responses are in `[redis]` instead, where all replicas with its prefix can retrieve, resume,
+    continue, cancel and delete them. The ledger stays in the file.
     """
 
     @property

@@ -33,8 +33,8 @@ def installed_vendors() -> VendorTable:
 
 
 def with_vendors(table: VendorTable, vendors: Iterable[Vendor], where: str = "vendors") -> VendorTable:
-    """Return ``table`` with ``vendors`` added. ``where`` says where they come from, for the `ConfigError` if a kind
-    exists already.
+    """Return ``table`` with ``vendors`` added. ``where`` is their origin, for the `ConfigError` if a kind exists
+    already.
     """
     added = tuple(vendors)
     try:
@@ -44,7 +44,7 @@ def with_vendors(table: VendorTable, vendors: Iterable[Vendor], where: str = "ve
 
 
 def _other(table: VendorTable, added: tuple[Vendor, ...]) -> str:
-    """Say where the other vendor of the same kind comes from."""
+    """Return the origin of the other vendor of the same kind, as text."""
     taken = next((each.kind for each in added if table.get(each.kind, each) is not each), None)
     if taken is None:
         return ""

@@ -9,7 +9,7 @@ from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.model import Config
 
 WORKER_VARIABLE: Final = "LLM_RUNTIME_WORKER"
-"""The variable in which the parent passes each worker what it needs to know."""
+"""The environment variable in which the parent passes a worker its `WorkerPlace`."""
 
 
 def check_workers(config: Config) -> None:

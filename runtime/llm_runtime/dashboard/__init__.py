@@ -1,8 +1,8 @@
-"""The live page of a running daemon: one document, made of the files beside this one.
+"""The dashboard of a running daemon: one document, made of the files beside this one.
 
-It holds nothing of the daemon it comes from. All it shows it reads from the daemon's own endpoints, with the key that
-its reader types. Names come from configurations and texts from vendors, so the page is forbidden, by its policy, to
-make anything but text of them, to run anything but its own script, and to talk to anyone but its own daemon.
+The page contains no data of the daemon. It reads all data from the daemon's own endpoints, with the key that the user
+types. Names come from configurations and texts from vendors. So the page's content security policy allows only its
+own script and requests to its own daemon, and the script inserts names and texts as plain text.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _SCRIPTS = (
     "spend.js",
     "start.js",
 )
-"""In this order they are one script."""
+"""The files of the script, in the order in which they are joined."""
 
 _CLIENT_ERRORS = [kind for kind, rule in RULES.items() if rule.client_error and kind is not FailureKind.CANCELLED]
 
 
 @cache
 def page() -> WireResponse:
-    """The page and its headers; the files are read the first time."""
+    """Return the page and its headers. The files are read at the first call."""
     style, script = _read("page.css"), "\n\n".join(map(_read, _SCRIPTS))
     script = script.replace("/*client errors*/", " ".join(_CLIENT_ERRORS))
     body = _read("page.html").replace("/*style*/", style).replace("/*script*/", script)
@@ -68,5 +68,5 @@ def _read(name: str) -> str:
 
 
 def _source(text: str) -> str:
-    """What the policy calls this text."""
+    """Return the hash source of a text for the content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

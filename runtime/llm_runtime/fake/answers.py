@@ -1,8 +1,8 @@
 """The default responses of the fake provider. The same request always gets the same response.
 
-A chat gets the text of its last message back (``You said: …``), or of the tool's result. A tool that must be called is
-called. JSON fits its schema. A token is four characters, so that ``max_output_tokens`` and usage can be checked by
-hand.
+The response to a chat is the text of its last message (``You said: …``), or that of the tool's result. A tool that
+must be called is called. JSON fits its schema. A token is four characters, so that ``max_output_tokens`` and usage
+can be checked by hand.
 """
 
 from __future__ import annotations

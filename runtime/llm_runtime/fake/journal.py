@@ -1,4 +1,4 @@
-"""The journal: which requests the fake has received, and what became of them. Headers are not kept, so no key is."""
+"""The journal: the requests that the fake has received, and their outcomes. Headers are not kept, so no key is."""
 
 from __future__ import annotations
 

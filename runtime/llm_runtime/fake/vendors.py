@@ -16,7 +16,9 @@ from llm_protocol.wires import WireFormat
 
 
 class Place(NamedTuple):
-    """What a request is addressed to. ``path`` is without the prefix; ``model`` is set for `Purpose.MODEL`."""
+    """The vendor and endpoint that a request is addressed to. ``path`` is without the prefix; ``model`` is set for
+    `Purpose.MODEL`.
+    """
 
     vendor: Vendor
     purpose: Purpose

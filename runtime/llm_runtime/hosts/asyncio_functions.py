@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def judge_here(judge: Judge, portal: Portal[Any], loop: HostLoop) -> Judge:
-    """``judge``, called in this thread's event loop and context at the request of the other thread."""
+    """Return a judge that the other thread can call. ``judge`` runs in this thread's event loop and context."""
     context = copy_context()
 
     async def ask(responses: Sequence[LLMResponse]) -> int:
@@ -42,7 +42,9 @@ def judge_here(judge: Judge, portal: Portal[Any], loop: HostLoop) -> Judge:
 
 
 def middleware_here(middleware: Middleware, portal: Portal[Any], loop: HostLoop) -> Middleware:
-    """``middleware``, called in the host's event loop, in the context of the task that made the request."""
+    """Return middleware that the other thread can call. ``middleware`` runs in the host's event loop, in the context
+    of the task that made the request.
+    """
 
     async def around(request: AnyRequest, proceed: Next) -> LLMResponse:
         async def next_here(request: AnyRequest) -> LLMResponse:
@@ -55,7 +57,9 @@ def middleware_here(middleware: Middleware, portal: Portal[Any], loop: HostLoop)
 
 
 def strategy_here(strategy: StrategyFunction, portal: Portal[Any], loop: HostLoop) -> StrategyFunction:
-    """``strategy``, called in the host's event loop. Its calls end when it does, or when its run is cancelled."""
+    """Return a strategy that the other thread can call. ``strategy`` runs in the host's event loop. Its calls end
+    when it ends, or when its run is cancelled.
+    """
 
     async def carry_out(team: Team) -> LLMResponse | str:
         answers: list[LLMResponse | str] = []
@@ -123,5 +127,5 @@ async def _run_here(fn: Callable[[], Awaitable[T]], portal: Portal[Any], loop: H
     finally:
         loop.post(lambda: [task.cancel() for task in tasks])
     if errors:
-        raise errors[0] if isinstance(errors[0], Exception) else RuntimeError("the host cancelled it")
+        raise errors[0] if isinstance(errors[0], Exception) else RuntimeError("the host cancelled the call")
     return results[0]

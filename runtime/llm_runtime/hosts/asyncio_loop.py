@@ -1,4 +1,6 @@
-"""The event loop of an asyncio host: as the runtime's thread sees it, calls from it, and the block around a runtime."""
+"""The event loop of an asyncio host: for the runtime's thread, for calls from the loop, and for the block around a
+runtime.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,10 @@ R = TypeVar("R")
 H = TypeVar("H")
 
 JOIN_SECONDS: Final = 1.0
-"""How long leaving the block waits for the runtime's thread to exit."""
+"""The most seconds that leaving the block waits for the runtime's thread to exit."""
 
 CANCEL_SECONDS: Final = 1.0
-"""How long a cancelled task waits for its call to end in the other thread."""
+"""The most seconds that a cancelled task waits for its call to end in the other thread."""
 
 
 @final
@@ -33,15 +35,15 @@ class HostLoop:
         self._actions = Actions(self._wake)
         self._outgoing: list[Action] = []
         self.turn_end: TurnEnd | None = None
-        """Of the Trio thread, once there is one."""
+        """The end of a turn of the Trio thread, once there is one."""
 
     def post(self, action: Action) -> None:
-        """In the Trio thread: have ``action`` run here."""
+        """Called in the Trio thread: run ``action`` in this event loop."""
         self._actions.post(action)
 
     def post_there(self, portal: Portal[Any], action: Action) -> None:
-        """In this loop: have ``action`` run in the Trio thread, which is woken once for all that tasks post in one turn
-        of this loop.
+        """Called in this event loop: run ``action`` in the Trio thread. The thread is woken once for all actions of
+        one turn of this loop.
         """
         self._outgoing.append(action)
         if len(self._outgoing) == 1:
@@ -70,7 +72,7 @@ class HostLoop:
             self.loop.call_soon_threadsafe(run)
 
     def check(self) -> None:
-        """Raise `RuntimeError` in any other event loop."""
+        """Raise `RuntimeError` if called in any other event loop."""
         if asyncio.get_running_loop() is not self.loop:
             raise RuntimeError("this runtime was opened in another event loop; open one per loop")
 
@@ -106,7 +108,7 @@ class AsyncioCall:
 
     @property
     def error(self) -> BaseException | None:
-        """The exception it raised."""
+        """The exception that the call raised, if any."""
         return self._error
 
     @property

@@ -1,6 +1,6 @@
 """One streamed response on its way to another thread, in a bounded number of batches.
 
-`Feed` is the end in the Trio thread, `Received` the one in the host's.
+`Feed` is the end in the Trio thread, `Received` the end in the host's thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BATCHES_AHEAD: Final = 8
 """The most batches that the host has not taken yet. Further events wait in the run's log, where deltas are joined."""
 
 BATCHES_TOLD: Final = BATCHES_AHEAD // 2
-"""The host reports the batches that it has taken once for so many."""
+"""The host reports to the feed each time it has taken this many batches."""
 
 Deliver: TypeAlias = Callable[[Sequence[Event]], object]
 
@@ -56,7 +56,7 @@ class Feed:
                     await self._room.wait()
 
     def take(self, count: int) -> None:
-        """The host has taken so many batches."""
+        """Record that the host has taken this many batches."""
         self._ahead -= count
         self._room.set()
 
@@ -87,7 +87,7 @@ class Received:
         self._batches.append(batch)
 
     def next(self) -> Event | None:
-        """The next event, if it has arrived. Raises the `LLMClientError` of a failed response."""
+        """Return the next event, if it has arrived; else ``None``. Raises the `LLMClientError` of a failed response."""
         if not self._waiting and self._batches:
             self._waiting.extend(self._batches.popleft())
             self._taken += 1

@@ -77,7 +77,7 @@ class AsyncioStream(HostStream):
             await self._news.wait()
 
     def text(self) -> AsyncIterator[str]:
-        """The text alone, piece by piece as it arrives."""
+        """Iterate over the text alone, piece by piece as it arrives."""
         return TextPieces(self)
 
     def partials(self) -> AsyncIterator[Any]:

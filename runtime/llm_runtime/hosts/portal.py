@@ -27,10 +27,11 @@ Done: TypeAlias = Callable[[T | None, BaseException | None], None]
 """Receives a result or an error, once."""
 
 JOIN_SECONDS: Final = 60.0
-"""How long the program's exit waits for the thread, which drains for ``server.drain_s`` (30 by default)."""
+"""The most seconds that the program's exit waits for the thread, which drains for ``server.drain_s`` (30 by default).
+"""
 
 NOW_SECONDS: Final = 5.0
-"""The longest that `Portal.call_now` blocks its thread."""
+"""The most seconds that `Portal.call_now` blocks its thread."""
 
 
 @final
@@ -46,12 +47,12 @@ class PortalCall(Generic[R, T]):
         self._scope = trio.CancelScope()
 
     def cancel(self) -> None:
-        """From any thread: cancel the call. ``done`` is called when it has ended."""
+        """Cancel the call, from any thread. ``done`` is called when the call has ended."""
         with suppress(ShuttingDownError):  # the thread has ended, and has called ``done``
             self._portal.post(self._scope.cancel)
 
     async def run(self, runtime: R) -> None:
-        """In the Trio thread: make the call, and report its result, whatever happens."""
+        """Called in the Trio thread: make the call, and report its result, whatever happens."""
         result: T | None = None
         error: BaseException | None = ShuttingDownError("the runtime has stopped")
         try:
@@ -72,7 +73,7 @@ class CallCancelled(Exception):  # noqa: N818
 
 @final
 class Portal(Generic[R]):
-    """The thread, and whether it is open. All methods may be called from any thread but the Trio one.
+    """The thread that runs the runtime. All methods may be called from any thread but the Trio thread.
 
     The callbacks (``opened``, ``closed``, ``done``) are called in the Trio thread and must not raise. ``closed`` is
     called once, when a runtime that ``opened`` received has ended: with the exception that ended it, if that was not
@@ -87,7 +88,7 @@ class Portal(Generic[R]):
         self._token: trio.lowlevel.TrioToken | None = None
         self._actions = Actions(self._wake)
         self.turn_end = TurnEnd()
-        """When the Trio thread wakes others."""
+        """The point at which the Trio thread wakes other threads."""
         self._is_stopped = False
         self._stop = trio.Event()
         self._scope = trio.CancelScope()
@@ -112,8 +113,8 @@ class Portal(Generic[R]):
     ) -> PortalCall[R, T]:
         """Call ``fn`` with the runtime, in a new task with a copy of this context. ``done`` receives its result or
         exception. Raises `ShuttingDownError` if the runtime is closed. ``post``: another way to the Trio thread; if
-        that thread has ended, it runs the action in the calling one. ``nursery``: the owner of the task, if that is
-        not the runtime; when it is closed, ``done`` receives `ShuttingDownError`.
+        that thread has ended, it runs the action in the calling thread. ``nursery``: the owner of the task, if that
+        is not the runtime; when it is closed, ``done`` receives `ShuttingDownError`.
         """
         call = PortalCall(self, fn, done)
         context = contextvars.copy_context()
@@ -126,7 +127,7 @@ class Portal(Generic[R]):
             try:
                 context.run(owner.start_soon, call.run, runtime)
             except RuntimeError:  # the nursery has been closed meanwhile
-                done(None, ShuttingDownError("what this call belongs to has ended"))
+                done(None, ShuttingDownError("the owner of this call has ended"))
 
         (post or self.post)(begin)
         return call

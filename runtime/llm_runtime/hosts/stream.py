@@ -1,4 +1,4 @@
-"""What the streams of all hosts that run the runtime in another thread have in common."""
+"""The common part of the streams of all hosts that run the runtime in another thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from llm_runtime.typed import ResponseType
 
 
 class HostStream(ABC):
-    """One streamed response, whose events come from a `Feed` in the Trio thread. ``post`` has an action run here."""
+    """One streamed response, whose events come from a `Feed` in the Trio thread. ``post`` runs an action in this
+    thread.
+    """
 
     def __init__(self, portal: Portal[Any], request: AnyRequest, post: Callable[[Action], object]) -> None:
         self._portal = portal
@@ -27,7 +29,7 @@ class HostStream(ABC):
         self._accepted = False
         self._is_left = False
         self.response_type: ResponseType[Any] | None = None
-        """The type of the response's value, if one was asked for."""
+        """The type of the response's value, if one was requested."""
 
     @abstractmethod
     def _entered(self) -> Any:

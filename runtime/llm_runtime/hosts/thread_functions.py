@@ -1,6 +1,6 @@
 """Functions of a program without an event loop, called by the runtime's thread.
 
-They run in threads of their own, a judge in the thread that waits.
+They run in threads of their own. A judge runs in the thread that waits for the response.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ SyncStrategy: TypeAlias = Callable[[SyncTeam], LLMResponse | str]
 
 
 def judge_in_thread(judge: Judge, portal: Portal[Any], box: Box) -> Judge:
-    """``judge``, called in the thread that waits for the call."""
+    """Return a judge that the runtime can call. ``judge`` runs in the thread that waits for the call."""
     if iscoroutinefunction(judge):
         raise TypeError("judge must be a plain function: llm_runtime.sync cannot await it")
 
@@ -94,7 +94,9 @@ class HookFunctions(TypedDict):
 
 
 def hooks_in_threads(observers: Sequence[Observer], middleware: Sequence[SyncMiddleware]) -> HookFunctions:
-    """Both, called in worker threads. Raises `TypeError` for async functions: nobody here could await them."""
+    """Return the observers and middleware, called in worker threads. Raises `TypeError` for async functions, because
+    no event loop could await them.
+    """
     refuse_async((*observers, *middleware), "observers and middleware")
     return {
         "observers": [_in_thread(each) for each in observers],

@@ -1,4 +1,4 @@
-"""The side of a thread that waits for a runtime in another one: calls and streams."""
+"""Calls and streams for a thread that waits for a runtime in another thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llm_runtime.hosts.stream import HostStream
 from llm_runtime.stream import wanted
 
 CANCEL_SECONDS: Final = 1.0
-"""How long an interrupted call waits for its end in the other thread."""
+"""The most seconds that an interrupted call waits for its end in the other thread."""
 
 
 class Ended:
@@ -40,7 +40,7 @@ class ThreadCall:
         self.end: Ended | None = None
 
     def wait(self) -> None:
-        """Run one function, or take the end. An interruption (Ctrl-C) cancels the call."""
+        """Run one waiting function, or take the end of the call. An interruption (Ctrl-C) cancels the call."""
         try:
             self._take(self._box.get())
         except BaseException:
@@ -48,7 +48,7 @@ class ThreadCall:
             raise
 
     def cancel(self) -> None:
-        """Cancel the call; returns when it has ended, after `CANCEL_SECONDS` at most."""
+        """Cancel the call. Returns when it has ended, at the latest after `CANCEL_SECONDS`."""
         if self.end is None:
             self._call.cancel()
         with suppress(Empty):
@@ -62,7 +62,7 @@ class ThreadCall:
             thing()
 
     def result(self) -> Any:
-        """Wait for the end."""
+        """Wait for the end, and return the result or raise the exception."""
         while self.end is None:
             self.wait()
         if self.end.error is not None:
@@ -128,5 +128,5 @@ class SyncStream(HostStream):
 
     def _entered(self) -> ThreadCall:
         if self._call is None:
-            raise RuntimeError("use it as: with rt.stream(...) as answer")
+            raise RuntimeError("use the stream as: with rt.stream(...) as answer")
         return self._call

@@ -1,4 +1,4 @@
-"""Tool calls where there is no event loop: the functions run in threads, all else in the thread that waits for them."""
+"""Tool calls without an event loop: the functions run in threads, all other code in the thread that waits for them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def refuse_async_tools(loop: ToolLoop) -> None:
 
 
 class _Started(NamedTuple):
-    """What a call's coroutine waits for: the end of this function."""
+    """The object that a call's coroutine waits for: the end of this function."""
 
     name: str
     function: Callable[[], object]
@@ -60,7 +60,7 @@ class _Started(NamedTuple):
 
 
 async def run_tool(function: FunctionTool[..., Any], arguments: dict[str, Any]) -> object:
-    """The result of a function, for the coroutines that `run_in_threads` drives."""
+    """Return the result of a function, for the coroutines that `run_in_threads` drives."""
     return await _Started(function.tool.name, partial(function, **arguments))
 
 
@@ -73,10 +73,11 @@ class _Ended(NamedTuple):
 def run_in_threads(
     jobs: Sequence[Callable[[], Coroutine[Any, Any, ToolResult]]], *, parallel: int, seconds: float
 ) -> list[ToolResult]:
-    """The results of ``jobs``, in order, at most ``parallel`` at a time. They await `run_tool` and nothing else.
+    """Return the results of ``jobs``, in order, running at most ``parallel`` at a time. The jobs may await only
+    `run_tool`.
 
-    A function that takes longer than ``seconds`` is left behind, and its job gets `ToolTooSlow`. What a job raises ends
-    all.
+    A function that takes longer than ``seconds`` is abandoned in its thread, and its job gets `ToolTooSlow`. An
+    exception of a job ends all.
     """
     if parallel < 1:
         raise ValueError("parallel must be at least 1")
@@ -108,7 +109,7 @@ class _ToolThreads:
         return [self._results[place] for place in sorted(self._results)]
 
     def _wait(self) -> None:
-        """Until a function has ended, or the first deadline has passed."""
+        """Wait until a function has ended, or the first deadline has passed."""
         place = min(self._deadlines, key=self._deadlines.__getitem__)
         try:
             ended = self._ended.get(timeout=max(0.0, self._deadlines[place] - time.monotonic()))
@@ -118,7 +119,7 @@ class _ToolThreads:
             self._go_on(ended)
 
     def _go_on(self, ended: _Ended) -> None:
-        """Run a job until it waits for its function, in a thread, or is done."""
+        """Run a job until it waits for its function, which runs in a thread, or is done."""
         place, job = ended.place, self._jobs[ended.place]
         self._deadlines.pop(place, None)
         try:

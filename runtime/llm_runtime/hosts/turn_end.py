@@ -1,7 +1,7 @@
-"""The end of a turn of the Trio scheduler, when other threads are woken: once for all that its tasks have for them.
+"""The end of a turn of the Trio scheduler, when other threads are woken: once for all events of the turn.
 
-Waking a thread is a system call, at which Python lets that thread run. Done for each event, the two threads would
-take turns, an event at a time.
+Waking a thread is a system call, at which Python lets that thread run. If each event woke it, the two threads would
+alternate, one event at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import trio
 
 @final
 class TurnEnd(trio.abc.Instrument):
-    """Functions that are called when the turn ends. To be registered with `trio.lowlevel.add_instrument`."""
+    """Functions that are called when the turn ends. Register this with `trio.lowlevel.add_instrument`."""
 
     def __init__(self) -> None:
         self._waiting: list[Callable[[], object]] = []
@@ -39,6 +39,6 @@ class TurnEnd(trio.abc.Instrument):
                 function()
 
     def close(self) -> None:
-        """Trio has ended."""
+        """Call the remaining functions: Trio has ended."""
         self._is_over = True
         self.before_io_wait(0)

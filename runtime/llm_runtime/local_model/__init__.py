@@ -1,8 +1,8 @@
 """The embedded default: a small model in a process of its own, behind an ordinary OpenAI-compatible provider.
 
-It is there so that the first command of a newcomer streams a real completion without any key. Two packages make it
-up: the model's file (`files`) and llama.cpp's server (`child`); neither is ever imported into this process.
-`engine_spec` is the actor that keeps the process running.
+With it, the first command of a new user streams a real completion without any key. It consists of two packages: the
+model's file (`files`) and llama.cpp's server (`child`). Neither is ever imported into this process. `engine_spec` is
+the actor that keeps the process running.
 """
 
 from llm_runtime.local_model.engine import LocalModelEngine, engine_spec

@@ -2,9 +2,9 @@
 
     python child.py MODEL_FILE NAME SLOTS THREADS
 
-Prints ``listening URL`` on stdout, then nothing more. Ends when stdin ends, however its parent died. A process of its
-own, because its generating threads never let go of a core they have, and because native code that crashes takes its
-process with it.
+Prints ``listening URL`` on stdout, then nothing more. Ends when stdin ends, however its parent ended. The model has a
+process of its own because its generating threads never release a core, and because a crash of native code ends the
+whole process.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import os
 import sys
 
 CONTEXT_TOKENS = 8192
-"""What the model was trained to; all slots share it, at 23 KB of memory a token."""
+"""The context length that the model was trained with, in tokens. All slots share it, at 23 KB of memory per token."""
 
 ANSWER_TOKENS = 1024
-"""The longest answer where the request names no limit: a model this small does not always find an end."""
+"""The most tokens of a response if the request sets no limit, because such a small model does not always stop by
+itself.
+"""
 
 TEMPERATURE, TOP_P, REPEAT_PENALTY = 0.2, 0.9, 1.1
-"""How it samples unless the request says: what its makers advise; the penalty gets it out of its loops."""
+"""The default sampling parameters, as advised by the makers of the model. The penalty prevents endless repetition."""
 
 
 def main(model: str, name: str, slots: int, threads: int) -> None:

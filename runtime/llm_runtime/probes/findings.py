@@ -1,4 +1,4 @@
-"""Turns what was found into one check for each thing that the configuration names. Pure.
+"""Convert the results of the probes to one check for each thing that the configuration names. Pure.
 
 Vendors' lists are often incomplete (aliases, fine-tuned models), so a model that is not in one is only a warning.
 """
@@ -23,11 +23,11 @@ from llm_runtime.config.conversion import suggestion
 from llm_runtime.probes.report import Check, CheckStatus, counted, some
 
 PROVIDER = "provider"
-"""What the check of a provider is called in the report."""
+"""The name of the check of a provider in the report."""
 
 
 class Listing(NamedTuple):
-    """A vendor's list of models, or why it could not be had."""
+    """A vendor's list of models, or the reason why it is not available."""
 
     found: Sequence[ModelInfo] | Failure
     seconds: float

@@ -1,4 +1,4 @@
-"""Checks of what a configuration names besides providers. They leave nothing behind.
+"""Checks of everything besides providers that a configuration names. They leave nothing behind.
 
 Each function returns a status and a message. None has a time limit; they may be cancelled at any time.
 """
@@ -24,7 +24,7 @@ from llm_runtime.server.listener import listen, removed_after
 Finding: TypeAlias = tuple[CheckStatus, str]
 
 PROBE_BYTES: Final = 4096
-"""The content of a file that is written to check the folder of the cache file."""
+"""The size of a file, in bytes, that is written to check the folder of the cache file."""
 
 # The commands that shared limits need. Nothing is left, because a hash without fields does not exist.
 _SCRIPT: Final = """
@@ -84,7 +84,7 @@ def _write_into(path: str) -> str:
 
 
 def _probed(folder: str) -> str:
-    """Write a temporary file in the folder, or in its closest parent that exists. Return which it was."""
+    """Write a temporary file in the folder, or in its closest parent that exists. Return the folder that was used."""
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
     try:

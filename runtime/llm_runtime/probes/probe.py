@@ -88,7 +88,7 @@ async def _try_all(config: Config, specs: Sequence[ProviderSpec]) -> tuple[list[
 
 
 def _tries(config: Config) -> list[tuple[str, str, Attempt]]:
-    """Return the checks of everything besides providers: what it is, its name, and the function."""
+    """Return the checks of everything besides providers: each has a kind, a name, and a function."""
     server, path = config.server, config.cache.path
     tries: list[tuple[str, str, Attempt]] = [
         ("address", server.unix or f"{server.host}:{server.port}", partial(places.try_address, server))

@@ -20,11 +20,11 @@ from llm_runtime.config.conversion import suggestion
 from llm_runtime.probes.report import Check, CheckStatus, counted, some
 
 HELPING = ("synthesiser", "judge")
-"""Fields whose models only help others: they serve no request by themselves."""
+"""Fields whose models only help other models. They serve no request by themselves."""
 
 
 class Known(NamedTuple):
-    """What is known: the catalog and the router, the vendors' lists, and the providers that failed."""
+    """The known facts: the catalog and the router, the vendors' lists, and the providers that failed."""
 
     catalog: Catalog
     router: Router

@@ -1,4 +1,4 @@
-"""The address of a daemon, and the requests to it that are not runs."""
+"""The address of a daemon, and the requests to it that do not make runs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from llm_protocol.version import VERSION
 T = TypeVar("T")
 
 HTTP_SECONDS: Final = 60.0
-"""The time limit for one of these requests: a daemon may have to ask a vendor first."""
+"""The time limit for one of these requests, in seconds: a daemon may have to ask a vendor first."""
 
 WORDS_BYTES: Final = 200
-"""Of a body that is no daemon's, as much is looked at for words."""
+"""The most bytes of a foreign server's body that are used for the error message."""
 
 
 @final
@@ -50,7 +50,7 @@ class Address:
         return self._base + path
 
     async def tls(self) -> ssl.SSLContext | None:
-        """The TLS context that verifies the daemon's certificate; ``None`` without TLS."""
+        """Return the TLS context that verifies the daemon's certificate; ``None`` without TLS."""
         if self.origin.scheme != "https":
             return None
         return await trio.to_thread.run_sync(self._trust.context)
@@ -64,8 +64,8 @@ class Address:
         accept: tuple[int, ...] = (200,),
         seconds: float = HTTP_SECONDS,
     ) -> bytes:
-        """Send a request, and return the body of the response, which may take so many ``seconds``. Raises
-        `LLMClientError`; if the daemon refuses, its failure has the status as ``upstream_status``.
+        """Send a request, and return the body of the response, which may take ``seconds``. Raises `LLMClientError`;
+        if the daemon refuses, its failure has the status as ``upstream_status``.
         """
         headers = {**self.headers, **({"content-type": "application/json"} if body else {})}
         request = HttpRequest(method, self.origin, self.target(path), headers, body)
@@ -100,7 +100,7 @@ def decode(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as exc:
-        words = f"the daemon's response cannot be decoded; it may be another version: {exc}"
+        words = f"the daemon's response cannot be decoded; its version may differ: {exc}"
         raise error_for(Failure(kind=FailureKind.PROTOCOL, message=words)) from None
 
 

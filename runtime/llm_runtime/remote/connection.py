@@ -40,13 +40,13 @@ from llm_runtime.remote.address import Address
 from llm_runtime.remote.remote_run import RemoteRun, RemoteState
 
 OPEN_SECONDS: Final = 10.0
-"""The time limit for one attempt to open a connection."""
+"""The time limit for one attempt to open a connection, in seconds."""
 
 BEAT_SECONDS: Final = 15.0
-"""The interval of pings, and the time limit for each pong."""
+"""The seconds between two pings, and the time limit for each pong."""
 
 CLOSE_SECONDS: Final = 1.0
-"""The time limit for the closing handshake."""
+"""The time limit for the closing handshake, in seconds."""
 
 MESSAGE_BYTES: Final = 256 * 1024 * 1024
 """The largest message, in bytes, that is accepted from the daemon: a response with images, in base64."""
@@ -72,7 +72,9 @@ class _OpenError(msgspec.Struct):
 
 @final
 class _Watched(trio.abc.Stream):
-    """A stream that calls ``ended`` when its peer has disconnected: trio-websocket would wait for its handshake."""
+    """A stream that calls ``ended`` when its peer has disconnected. Otherwise trio-websocket would wait for its
+    handshake.
+    """
 
     def __init__(self, stream: trio.abc.Stream, ended: Callable[[], None]) -> None:
         self._stream = stream
@@ -100,8 +102,9 @@ class _Watched(trio.abc.Stream):
 
 @final
 class Connection:
-    """Run `live` in a task of its own; `can_take` is true once the connection is open. ``capacity``: the most
-    concurrent runs. ``is_surplus`` returns whether there are other connections, so that one without runs may close.
+    """One connection. Run `live` in a task of its own; `can_take` is true once the connection is open. ``capacity``:
+    the most concurrent runs. ``is_surplus`` returns whether there are other connections, so that one without runs may
+    close.
     """
 
     def __init__(self, address: Address, capacity: int, is_surplus: Callable[[], bool]) -> None:
@@ -132,7 +135,7 @@ class Connection:
         self._send(encode_resume(entry.id, entry.number, self._enter(entry)))
 
     def cancel(self, entry: RemoteRun) -> None:
-        """Have the daemon cancel a response. Its lane becomes free when the response has ended."""
+        """Ask the daemon to cancel a response. Its lane becomes free when the response has ended."""
         if (lane := self._lanes.get(entry.id)) is not None:
             self._send(encode_cancel(entry.id, lane))
 
@@ -153,8 +156,8 @@ class Connection:
     # -- lifetime ----------------------------------------------------------------------------------------------------
 
     async def live(self, opened: Callable[[], None]) -> None:
-        """Open the connection, report that, and serve it until it ends. Raises `LLMClientError` if it cannot be opened,
-        and nothing after that.
+        """Open the connection, report that, and serve it until it ends. Raises `LLMClientError` if the connection
+        cannot be opened; after that, raises nothing.
         """
         is_open, stream = False, None
         try:

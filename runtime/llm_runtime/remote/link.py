@@ -27,10 +27,12 @@ MOST_CONNECTIONS: Final = 64
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 MOST_PAUSE_SECONDS: Final = 1.0
-"""The delay between attempts to open a connection: it doubles, plus up to half of it at random."""
+"""The longest delay, in seconds, between attempts to open a connection. The delay doubles each time, and up to half
+of it is added at random.
+"""
 
 TIMES_SENT: Final = 3
-"""How often a request is sent that the daemon has not received."""
+"""How often a request that the daemon has not received is sent, at most."""
 
 _UNKNOWN = "response_not_found"
 """The error code of the daemon: there is no such response."""
@@ -38,7 +40,7 @@ _UNKNOWN = "response_not_found"
 
 @final
 class Link:
-    """``capacity`` is the number of runs per WebSocket. Its tasks run in ``nursery``."""
+    """The connections to one daemon. ``capacity`` is the number of runs per WebSocket. Its tasks run in ``nursery``."""
 
     def __init__(self, nursery: trio.Nursery, address: Address, capacity: int) -> None:
         self._nursery = nursery
@@ -68,8 +70,8 @@ class Link:
             raise error_for(end.failure)
 
     async def close(self) -> None:
-        """Accept nothing new, and close all connections, within `CLOSE_SECONDS`. The daemon then keeps nothing for this
-        client.
+        """Accept no new runs, and close all connections, within `CLOSE_SECONDS`. The daemon then keeps no response
+        for this client.
         """
         self._closed = True
         for connection in self._connections:
@@ -118,7 +120,7 @@ class Link:
             entry.fail(Failure(kind=FailureKind.NETWORK, message=words, partial=entry.run.has_content))
 
     async def _connection(self) -> Connection:
-        """A connection that can take a run; opens one if necessary."""
+        """Return a connection that can take a run. Opens one if necessary."""
         give_up_at, pause = inf, FIRST_PAUSE_SECONDS
         while True:
             if len(self._connections) >= MOST_CONNECTIONS and self._with_room() is None:

@@ -17,19 +17,19 @@ class RemoteState(Enum):
     """The state of a run on its connection."""
 
     SENT = auto()
-    """It was requested, and more events will follow."""
+    """The run was requested, and more events will follow."""
     REFUSED = auto()
-    """The daemon has refused it, or does not know it."""
+    """The daemon has refused the run, or does not know it."""
     CUT = auto()
     """The connection broke."""
     ENDED = auto()
-    """Its last event has arrived."""
+    """The last event of the run has arrived."""
 
 
 @final
 class RemoteRun:
-    """The daemon's run is mirrored in ``run``: its events are appended to that run's log, which the program follows.
-    ``body`` is its request as JSON.
+    """One run in a daemon. Its events are appended to the log of the local ``run``, which the program follows.
+    ``body`` is the request as JSON.
     """
 
     def __init__(self, run: Run, body: bytes) -> None:
@@ -60,7 +60,7 @@ class RemoteRun:
         self._change()
 
     def add(self, number: int, events: tuple[Event, ...]) -> None:
-        """Events have arrived; the last has this number."""
+        """Append events that have arrived. The last of them has this number."""
         self.number = number
         try:
             for event in events:

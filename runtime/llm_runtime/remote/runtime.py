@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from llm_runtime.statistics import Statistics
 
 LOG_LIMIT_BYTES: Final = 128 * 1024 * 1024
-"""The largest response, in bytes, that is kept here. The daemon has its own, usually smaller, limits."""
+"""The largest response, in bytes, that this client keeps. The daemon has its own, usually smaller, limits."""
 
 GRACE_SECONDS: Final = 5.0
-"""The additional wait beyond a request's deadline, because the daemon's own error is more precise."""
+"""The seconds to wait beyond a request's deadline, because the daemon's own error is more precise."""
 
 NO_JUDGE: Final = "a connected runtime cannot call a judge in this program; name a model in policy.judge instead"
 NO_CONFIG: Final = "a connected runtime's configuration is the daemon's: see its routes, model_list() and statistics()"
@@ -98,7 +98,7 @@ class RemoteRuntime(TrioRequests):
         return decode(await self._ask("DELETE", f"/v1/runtime/knowledge{query}", caller), int)
 
     async def models(self) -> dict[str, list[str]]:
-        """Provider -> the models of it that this key may use, as the daemon currently knows them."""
+        """Return the models of each provider that this key may use, as the daemon currently knows them."""
         found: dict[str, list[str]] = {}
         for info in await self.model_list():
             provider, _, model = info.id.partition("/")
@@ -207,7 +207,7 @@ async def connect(
 
 
 async def greet(address: Address) -> Greeting:
-    """The daemon's greeting. Raises `LLMClientError`."""
+    """Return the daemon's greeting. Raises `LLMClientError`."""
     try:
         data = await address.request("GET", "/v1/runtime")
         msgspec.json.decode(data)

@@ -372,9 +372,9 @@ class Replicas:
         run.log.restore(events)
         is_whole = len(run.log) == row.events and (row.state is not ResponseState.ENDED or run.log.end is not None)
         if not is_whole and row.state is ResponseState.RUNNING:  # its replica will write it again
-            raise RedisAwayError(RedisProblem("row", "redis has lost some of a response"))
+            raise RedisAwayError(RedisProblem("row", "redis has lost a part of a response"))
         if not is_whole:
-            log.error("redis has lost some of response %s", response_id)
+            log.error("redis has lost a part of response %s", response_id)
             return
         stored = head.response(run)
         stored.is_shared = stored.is_foreign = True

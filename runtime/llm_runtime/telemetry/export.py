@@ -1,6 +1,6 @@
-"""Hand spans and measurements to OpenTelemetry's SDK, which sends them from threads of its own.
+"""Pass spans and measurements to OpenTelemetry's SDK, which sends them from threads of its own.
 
-The SDK's queues are bounded, and a collector that is away costs what waits in them. Imported when a runtime with
+The SDK's queues are bounded: if a collector is unreachable, the queued data is lost. Imported when a runtime with
 `[otel]` starts.
 """
 
@@ -40,32 +40,32 @@ from llm_runtime.config import OtelConfig
 from llm_runtime.telemetry.spans import NameOf, SpanData, Value, calls_of, spans_of
 
 FLUSH_MILLISECONDS: Final = 1_500
-"""How long the end waits for what is in the SDK's queues; less than the request log's `FLUSH_SECONDS`."""
+"""Milliseconds that the end of the runtime waits for the SDK's queues; less than the request log's `FLUSH_SECONDS`."""
 
 SEND_SECONDS: Final = 5
-"""How long one attempt to send may take. It is made in a thread of the SDK."""
+"""The most seconds of one attempt to send, in a thread of the SDK."""
 
 _KINDS: Final = {"server": SpanKind.SERVER, "internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT}
 _SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _TOKENS: Final = tuple(4**power for power in range(14))
 
 YIELD_SECONDS: Final = 0.0002
-"""After each run, so that the thread that serves requests does not wait for the interpreter's lock."""
+"""Seconds to sleep after each run, so that the thread that serves requests need not wait for the interpreter's lock."""
 
 BATCH_SPANS: Final = 128
-"""Spans that are encoded at once, for the same reason."""
+"""The most spans that are encoded at once, for the same reason."""
 
 CONTENT_CHARACTERS: Final = 100_000
-"""The longest attribute of a span; the rest is cut off."""
+"""The longest attribute of a span, in characters. The rest is cut off."""
 
 CONTENT_BATCH_SPANS: Final = 32
-"""The same as `BATCH_SPANS`, where spans have what was asked and answered."""
+"""The most spans that are encoded at once if they contain the texts of requests and responses."""
 
 CONTENT_QUEUE_SPANS: Final = 512
-"""Such spans that wait to be sent; further ones are dropped. So the texts take about 100 MB at most."""
+"""The most spans with texts that wait to be sent. Further ones are dropped. So the texts take about 100 MB at most."""
 
 SERVICE_NAME: Final = "llm-runtime"
-"""Where neither the configuration nor the environment has one."""
+"""The default service name."""
 
 QUIET_SECONDS: Final = 60.0
 
@@ -85,7 +85,9 @@ log = logging.getLogger(__name__)
 
 @final
 class _Ids(IdGenerator):
-    """Gives the next root span the ids that its run has told others already. Used in one thread."""
+    """Gives the next root span the ids of its run, which may have been sent to clients or vendors. Used in one
+    thread.
+    """
 
     def __init__(self) -> None:
         self.trace: TraceContext | None = None
@@ -102,7 +104,7 @@ class _Ids(IdGenerator):
 
 @final
 class OtelWriter:
-    """Writes runs that have ended. ``spans`` and ``metrics``: where to, if not as ``config`` says."""
+    """Writes runs that have ended. ``spans`` and ``metrics`` are the exporters, if not those of ``config``."""
 
     def __init__(
         self,
@@ -164,7 +166,7 @@ class OtelWriter:
         )
 
     def write(self, runs: Sequence[Run]) -> None:
-        """Put them into the SDK's queues, which drop what they have no room for."""
+        """Put the runs into the SDK's queues. If a queue is full, the data is dropped."""
         for run in runs:
             span = spans_of(run, self._name_of, content=self._content)
             if span is not None:
@@ -173,7 +175,7 @@ class OtelWriter:
                 time.sleep(YIELD_SECONDS)  # else requests wait for this thread, 5 ms at a time
 
     def close(self) -> None:
-        """Send what is left, for at most `FLUSH_MILLISECONDS`."""
+        """Send the remaining data, for at most `FLUSH_MILLISECONDS`."""
         # The SDK's own flush of traces knows no time limit.
         flushes = [threading.Thread(target=_flush, args=(each,), daemon=True) for each in (self._traces, self._meters)]
         for flush in flushes:
@@ -229,7 +231,7 @@ def _flush(provider: TracerProvider | MeterProvider) -> None:
     try:
         provider.force_flush(FLUSH_MILLISECONDS)
     except Exception as exc:  # the SDK's, with a text of its own making
-        log.debug("what is left for the receiver was not sent: %s", type(exc).__name__)
+        log.debug("the remaining telemetry was not sent: %s", type(exc).__name__)
 
 
 def _resource(config: OtelConfig) -> Resource:
@@ -245,7 +247,7 @@ def _limits() -> SpanLimits:
 
 
 def _sizes(config: OtelConfig) -> tuple[int | None, int | None]:
-    """How many spans wait at most, and how many are sent at once; ``None``: the SDK asks the environment."""
+    """Return how many spans wait at most, and how many are sent at once; ``None``: the SDK reads the environment."""
     is_said = _QUEUE_SIZE in os.environ or _BATCH_SIZE in os.environ
     waiting = CONTENT_QUEUE_SPANS if config.content and not is_said else None
     at_once = CONTENT_BATCH_SPANS if config.content else BATCH_SPANS
@@ -253,7 +255,7 @@ def _sizes(config: OtelConfig) -> tuple[int | None, int | None]:
 
 
 class _Quiet(logging.Filter):
-    """Lets what the SDK says of a collector that is away pass once a minute, without a traceback."""
+    """Lets the SDK's messages about an unreachable collector pass once a minute, without a traceback."""
 
     def __init__(self) -> None:
         super().__init__()

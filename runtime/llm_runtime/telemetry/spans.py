@@ -1,7 +1,7 @@
-"""The spans of a run that has ended: itself, its members, and each call. Pure; the names are those of OpenTelemetry's
-semantic conventions for generative AI, and begin with ``llm_runtime.`` where these have none.
+"""The spans of a run that has ended: one for the run, one per member, and one per call. Pure. The names are those of
+OpenTelemetry's semantic conventions for generative AI, and begin with ``llm_runtime.`` if these have none.
 
-Tokens and costs stand at the calls alone: who adds up a trace counts nothing twice.
+Only the calls have tokens and costs, so that a sum over a trace counts nothing twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llm_protocol.response import LLMResponse
 
 Value: TypeAlias = str | int | float | bool | tuple[str, ...]
 NameOf: TypeAlias = Callable[[str], str]
-"""What the conventions call the vendor of a provider."""
+"""Returns the name of a provider's vendor in the conventions."""
 
 OPERATIONS: Final[Mapping[RequestType, str]] = {
     RequestType.CHAT: "chat",
@@ -38,7 +38,7 @@ PARAMETER_ATTRIBUTES: Final[Mapping[str, str]] = {
     "frequency_penalty": "gen_ai.request.frequency_penalty",
     "presence_penalty": "gen_ai.request.presence_penalty",
 }
-"""OpenTelemetry's names of the parameters that its conventions have as numbers."""
+"""OpenTelemetry's names of the numeric parameters in its conventions."""
 
 _TOKENS: Final[Mapping[str, str]] = {
     "input_tokens": "gen_ai.usage.input_tokens",
@@ -50,8 +50,8 @@ _TOKENS: Final[Mapping[str, str]] = {
 
 
 class SpanData(NamedTuple):
-    """One span. Times are seconds since the epoch. ``error`` is the kind of the failure, empty without one; ``inner``
-    are the spans in it.
+    """One span. Times are seconds since the epoch. ``error`` is the kind of the failure, empty without one. ``inner``
+    are the child spans.
     """
 
     name: str
@@ -64,8 +64,8 @@ class SpanData(NamedTuple):
 
 
 def spans_of(run: Run, name_of: NameOf, *, content: bool = False) -> SpanData | None:
-    """The spans of a run that has ended; ``None`` of one that came to nothing. ``content``: with what was asked and
-    answered.
+    """Return the spans of a run that has ended; ``None`` for a run without a response. ``content``: include the texts
+    of request and response.
     """
     end, request = run.log.end, run.request
     if end is None or end.response is None:
@@ -146,7 +146,7 @@ def _calls(attempts: list[JsonObject], request: AnyRequest, operation: str, name
 
 
 def _answered(call: SpanData, response: LLMResponse) -> None:
-    """What is known of the call that answered."""
+    """Add the facts about the response to the call that returned it."""
     if call.error:
         return
     call.attributes["gen_ai.response.model"] = response.model

@@ -1,4 +1,4 @@
-"""A worker answers the others."""
+"""Answers the questions of other workers."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ from llm_runtime.workers.messages import (
 
 BACKLOG: Final = 1_024
 QUESTION_SECONDS: Final = 5.0
-"""How long a question may take to arrive."""
+"""Seconds that a question may take to arrive."""
 
 _UNPACKABLE = (TypeError, ValueError, OverflowError, RecursionError)
-"""What packing raises for what has no bytes, and `send` for what has too many."""
+"""The exceptions of packing for a value that msgspec cannot encode, and of `send` for a frame that is too long."""
 
 log = logging.getLogger(__name__)
 
 
 def listen_at(path: str) -> trio.SocketListener:
-    """Listen for questions, in place of whatever was there. Raises `OSError`."""
+    """Listen for questions at ``path``; an existing file is replaced. Raises `OSError`."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with suppress(FileNotFoundError):
@@ -71,13 +71,13 @@ def listen_at(path: str) -> trio.SocketListener:
 
 @final
 class Answering:
-    """Answers out of ``server_state``."""
+    """Answers questions from ``server_state``."""
 
     def __init__(self, server_state: WorkerState) -> None:
         self._server_state = server_state
 
     async def answer(self, stream: trio.SocketStream) -> None:
-        """Answer the question that comes over ``stream``. Nothing that goes wrong with it goes beyond it."""
+        """Answer the question that arrives over ``stream``. Errors end only this question."""
         async with stream:
             try:
                 question = await self._question(stream)
@@ -167,7 +167,9 @@ class Answering:
         return store.find_own(response_id, caller) or store.find_lingering(response_id, caller)
 
     async def _follow(self, stream: trio.SocketStream, stored: StoredResponse) -> None:
-        """Pass a response on, as it is told to a client here: what is to be stored is told when it is."""
+        """Send a response to the other worker, as to a client: the events of a stored response are sent only once
+        they are stored.
+        """
         waker = WakeupEvent()
         with self._server_state.subscribe(stored.run, waker.wake) as answer:
             self._server_state.response_store.resumed(stored.id)
@@ -186,6 +188,8 @@ class Answering:
 
     @staticmethod
     async def _cancel_when_gone(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
-        """The other worker sends nothing more: what can be received is that it has gone."""
+        """Cancel ``scope`` when the other worker has disconnected. It sends nothing more, so any received data means
+        that.
+        """
         await FrameReader(stream).next()
         scope.cancel("nobody over there follows any more")

@@ -1,4 +1,4 @@
-"""Which workers hang, as their parent judges it."""
+"""Decides which workers hang, for their parent."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Final, final
 from llm_runtime.workers.process import WorkerProcess
 
 SILENT_SECONDS: Final = 30.0
-"""A worker of which nothing was heard for so long hangs."""
+"""Seconds without a message after which a worker counts as hanging."""
 
 START_SECONDS: Final = 120.0
-"""The same for one that does not take requests yet: it says nothing before it does."""
+"""Seconds after which a worker counts as hanging that does not accept requests yet: until then it sends no messages."""
 
 WATCH_SECONDS: Final = 1.0
-"""How often the parent looks."""
+"""Seconds between two checks by the parent."""
 
 
 @final
 class HangWatch:
-    """What the parent has seen of its workers. ``now`` is the time on Trio's clock."""
+    """The parent's observations of its workers. ``now`` is the time on Trio's clock."""
 
     def __init__(self, now: float) -> None:
         self._looked_at = now
 
     def look(self, workers: Iterable[WorkerProcess], now: float) -> list[tuple[WorkerProcess, str]]:
-        """Those that hang, each with what it has not done, in words. Call it every `WATCH_SECONDS`."""
+        """Return the workers that hang, each with the reason in words. Call this every `WATCH_SECONDS`."""
         stood_still = now > self._looked_at + 2 * WATCH_SECONDS
         self._looked_at = now
         found: list[tuple[WorkerProcess, str]] = []

@@ -1,6 +1,6 @@
-"""What the parent and a worker say to each other: JSON, one line each, over a pair of sockets.
+"""The messages between the parent and a worker: JSON, one line each, over a pair of sockets.
 
-Each learns from the end of it that the other has gone.
+When one process ends, the other notices the end of the connection.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import trio
 from llm_runtime.reloading import ReloadResult
 
 LONGEST_LINE: Final = 1024 * 1024
-"""Bytes of one message; the longest has the mistakes of a configuration."""
+"""The most bytes of one message. The longest has the mistakes of a configuration."""
 
 LONGEST_MISTAKES: Final = 64 * 1024
-"""Bytes of these mistakes. A message is sent in one piece, and a socket takes about 200 KiB."""
+"""The most bytes of these mistakes. A message is sent in one piece, and a socket buffers about 200 KiB."""
 
 log = logging.getLogger(__name__)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
-    """How a reload went: its result, or the mistakes in the configuration, or another problem. ``number`` is that of
-    the `Reload`.
+    """The result of a reload, or the mistakes in the configuration, or another problem. ``number`` is that of the
+    `Reload`.
     """
 
     number: int = 0
@@ -36,7 +36,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
 
 
 def cut(mistakes: Sequence[str]) -> tuple[str, ...]:
-    """As many mistakes as an `Outcome` may have, and how many more there are."""
+    """Return as many mistakes as fit into an `Outcome`, and a line with the number of the others."""
     told: list[str] = []
     left = LONGEST_MISTAKES
     for each in mistakes:
@@ -49,7 +49,7 @@ def cut(mistakes: Sequence[str]) -> tuple[str, ...]:
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """From a worker: it takes requests."""
+    """From a worker: it accepts requests."""
 
 
 class Alive(msgspec.Struct, frozen=True, tag="alive"):
@@ -57,20 +57,18 @@ class Alive(msgspec.Struct, frozen=True, tag="alive"):
 
 
 class AskReload(msgspec.Struct, frozen=True, tag="ask_reload"):
-    """From a worker: a client of it wants a reload. An `Outcome` follows."""
+    """From a worker: one of its clients wants a reload. The parent replies with an `Outcome`."""
 
 
 class Reload(msgspec.Struct, frozen=True, tag="reload"):
-    """To a worker: take over what is in this copy of the configuration. An `Outcome` with this ``number``
-    follows.
-    """
+    """To a worker: apply this copy of the configuration. The worker replies with an `Outcome` with this ``number``."""
 
     copy: str | None
     number: int = 0
 
 
 class StopOrder(msgspec.Struct, frozen=True, tag="stop"):
-    """To a worker: finish the responses and end, or end ``at_once``. Repeated, it changes nothing."""
+    """To a worker: finish the responses and end, or end ``at_once``. Repeating the same order has no effect."""
 
     at_once: bool = False
 
@@ -83,7 +81,7 @@ M = TypeVar("M")
 
 @final
 class WorkerLink(Generic[M]):
-    """One end. ``incoming`` decodes what comes."""
+    """One end of the link. ``incoming`` decodes received messages."""
 
     def __init__(self, end: socket.socket, incoming: msgspec.json.Decoder[M]) -> None:
         end.setblocking(False)
@@ -91,8 +89,8 @@ class WorkerLink(Generic[M]):
         self._incoming = incoming
 
     def send(self, message: object) -> None:
-        """Hand a message over, without waiting. An other end that does not read hangs, and is told nothing more; but
-        `Alive` is not missed.
+        """Send a message without waiting. If the buffer is full, the other process hangs: the link is closed. Only
+        `Alive` is dropped instead.
         """
         data = msgspec.json.encode(message) + b"\n"
         try:
@@ -106,7 +104,7 @@ class WorkerLink(Generic[M]):
             self._end.shutdown(socket.SHUT_RDWR)
 
     async def listen(self, take: Callable[[M], None]) -> None:
-        """Call ``take`` with each message that comes, until the other end has gone."""
+        """Call ``take`` with each received message, until the other process has gone."""
         buffer = b""
         while len(buffer) < LONGEST_LINE:
             await trio.lowlevel.wait_readable(self._end)
@@ -123,5 +121,5 @@ class WorkerLink(Generic[M]):
                 take(self._incoming.decode(line))
 
     def close(self) -> None:
-        """Close this end. Nobody may be listening any more."""
+        """Close this end. No task may be in `listen` any more."""
         self._end.close()

@@ -1,4 +1,4 @@
-"""What workers ask of each other, and the answers. One connection per question."""
+"""The questions between workers, and their answers. One connection per question."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import msgspec
 import trio
 
 LONGEST_FRAME: Final = 256 * 1024 * 1024
-"""Bytes. The longest has what was asked for one response, or a whole log."""
+"""The longest frame, in bytes. The longest frames have a whole request or a whole log."""
 
 _LENGTH_BYTES: Final = 4
 
 
 class WorkerView(StrEnum):
-    """What of a worker can be looked at."""
+    """The data of a worker that other workers can ask for."""
 
     METRICS = "metrics"
     STATISTICS = "statistics"
@@ -24,8 +24,8 @@ class WorkerView(StrEnum):
 
 
 class FollowQuestion(msgspec.Struct, frozen=True, tag=True):
-    """Send the caller's response: a `FoundAnswer`, and a `PieceAnswer` again and again to its end; or a `QueuedAnswer`,
-    or a `NothingAnswer`. Instead of any of them, and at the end, there may be a `BrokenAnswer`.
+    """Follow the caller's response. The answers are a `FoundAnswer`, and then a `PieceAnswer` for each further part;
+    or one `QueuedAnswer`; or one `NothingAnswer`. A `BrokenAnswer` may come instead of any of these, or at the end.
     """
 
     id: str
@@ -33,42 +33,42 @@ class FollowQuestion(msgspec.Struct, frozen=True, tag=True):
 
 
 class CancelQuestion(msgspec.Struct, frozen=True, tag=True):
-    """Cancel the caller's response. The answer is `CountAnswer`."""
+    """Cancel the caller's response. The answer is a `CountAnswer`."""
 
     id: str
     caller: str
 
 
 class DropQuestion(msgspec.Struct, frozen=True, tag=True):
-    """Delete the caller's response. The answer is `CountAnswer`."""
+    """Delete the caller's response. The answer is a `CountAnswer`."""
 
     id: str
     caller: str
 
 
 class IssuedQuestion(msgspec.Struct, frozen=True, tag=True):
-    """Which of these vendor ids has the caller received? The answer is `IdsAnswer`."""
+    """Which of these vendor ids has the caller received? The answer is an `IdsAnswer`."""
 
     caller: str
     ids: list[str]
 
 
 class ForgetQuestion(msgspec.Struct, frozen=True, tag=True):
-    """See `RequestEngine.forget`. The answer is `CountAnswer`."""
+    """See `RequestEngine.forget`. The answer is a `CountAnswer`."""
 
     conversation: str | None
     caller: str
 
 
 class LookQuestion(msgspec.Struct, frozen=True, tag=True):
-    """Show a view. The answer is `SeenAnswer`."""
+    """Return a view. The answer is a `SeenAnswer`."""
 
     view: WorkerView
     caller: str | None = None
 
 
 class WrongKeyNotice(msgspec.Struct, frozen=True, tag=True):
-    """Somebody has shown a wrong key. There is no answer."""
+    """A client has sent a wrong key. There is no answer."""
 
     peer: str
 
@@ -79,46 +79,46 @@ WorkerQuestion: TypeAlias = (
 
 
 class FoundAnswer(msgspec.Struct, frozen=True, tag=True):
-    """What was asked for a response, and its log so far, packed."""
+    """The request of a response, and its log so far, packed."""
 
     head: bytes
     events: list[bytes]
 
 
 class PieceAnswer(msgspec.Struct, frozen=True, tag=True):
-    """More of its log, packed."""
+    """More of the log, packed."""
 
     events: list[bytes]
 
 
 class QueuedAnswer(msgspec.Struct, frozen=True, tag=True):
-    """The response waits for its turn. What was asked for it, packed."""
+    """The response waits for its turn. The packed request."""
 
     head: bytes
 
 
 class NothingAnswer(msgspec.Struct, frozen=True, tag=True):
-    """There is no such response here."""
+    """The worker has no such response."""
 
 
 class BrokenAnswer(msgspec.Struct, frozen=True, tag=True):
-    """There is one, and it, or more of it, cannot be packed."""
+    """The response exists, but it, or its next part, cannot be packed."""
 
 
 class CountAnswer(msgspec.Struct, frozen=True, tag=True):
-    """How many there were."""
+    """The number of affected responses or conversations."""
 
     count: int
 
 
 class IdsAnswer(msgspec.Struct, frozen=True, tag=True):
-    """Some of the ids in the question."""
+    """The ids in the question that the caller has received."""
 
     ids: list[str]
 
 
 class SeenAnswer(msgspec.Struct, frozen=True, tag=True):
-    """A view, as its endpoint writes it."""
+    """A view, encoded as by its endpoint."""
 
     body: bytes
 
@@ -142,14 +142,16 @@ async def send(stream: trio.abc.SendStream, message: WorkerQuestion | WorkerAnsw
 
 
 class FrameReader:
-    """The frames that come over ``stream``."""
+    """Reads the frames that arrive over ``stream``."""
 
     def __init__(self, stream: trio.abc.ReceiveStream) -> None:
         self._stream = stream
         self._buffer = bytearray()
 
     async def next(self) -> bytes | None:
-        """The next frame; ``None`` when the other side has gone, or sends none. If cancelled, nothing is lost."""
+        """Return the next frame; ``None`` when the other side has disconnected, or sends something else. If
+        cancelled, nothing is lost.
+        """
         if not await self._fill(_LENGTH_BYTES):
             return None
         end = _LENGTH_BYTES + int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
@@ -161,7 +163,7 @@ class FrameReader:
         return taken
 
     async def _fill(self, count: int) -> bool:
-        """Have so many bytes in the buffer."""
+        """Read until the buffer has ``count`` bytes. Return whether it has."""
         while len(self._buffer) < count:
             try:
                 data = await self._stream.receive_some()

@@ -1,7 +1,9 @@
-"""A response that another worker makes, followed here: a run whose log is filled from over there.
+"""A mirror: the local copy of a response that another worker produces. Its run is filled with events from that
+worker.
 
-Clients of this worker follow the mirror as they would the response. When the last of them leaves, so does the mirror;
-when one cancels it, the response is cancelled where it is made. When the other worker ends, so does the mirror's log.
+Clients of this worker follow the mirror like a response of their own worker. When the last of them leaves, the mirror
+is dropped. When one cancels it, the response is cancelled at the other worker. When the other worker ends, the
+mirror's log ends.
 """
 
 from __future__ import annotations
@@ -18,15 +20,15 @@ from llm_runtime.server.response_store import StoredResponse, end_interrupted
 from llm_runtime.workers.messages import ANSWERS, BrokenAnswer, FoundAnswer, FrameReader, PieceAnswer
 
 UNFOLLOWED_SECONDS: Final = 1.0
-"""How long a mirror waits for its first follower."""
+"""Seconds that a mirror waits for its first follower."""
 
 CANCEL_SECONDS: Final = 2.0
-"""How long a cancelled response has to end where it is made."""
+"""Seconds that a cancelled response has to end at the other worker."""
 
 
 def unpack_found(response_id: str, found: FoundAnswer, now: float) -> StoredResponse:
-    """The response of another worker, as far as it has come. May be called in any thread; ``now`` is the time on Trio's
-    clock. Raises `msgspec.MsgspecError`.
+    """Return the response of another worker, up to its latest event. May be called in any thread; ``now`` is the time
+    on Trio's clock. Raises `msgspec.MsgspecError`.
     """
     asked = unpack_head(found.head)
     run = Run(asked.inbound.request, stream=True, response_id=response_id, started_at=now)
@@ -36,16 +38,16 @@ def unpack_found(response_id: str, found: FoundAnswer, now: float) -> StoredResp
 
 @final
 class Mirror:
-    """Fills the log of ``stored`` with what comes as ``frames`` from the other worker."""
+    """Fills the log of ``stored`` with the events that arrive in ``frames`` from the other worker."""
 
     def __init__(self, stored: StoredResponse, frames: FrameReader) -> None:
         self.stored = stored
         self._run = stored.run
         self._frames = frames
         self._frame: bytes | None = None
-        """What has come and is not in the log yet."""
+        """A received frame that is not in the log yet."""
         self.is_given_up = False
-        """Whether the log ends otherwise than the response does where it is made."""
+        """Whether the mirror's log ends differently from the response at the other worker."""
 
     @property
     def is_whole(self) -> bool:
@@ -58,8 +60,8 @@ class Mirror:
         return self._run.is_cancelled_by_client and not self.is_whole
 
     async def follow(self) -> None:
-        """Fill the log, to its end or until nobody needs it here, and wait for its first follower. Raises for what
-        cannot be read.
+        """Fill the log, until the response ends or the mirror has had no follower for `UNFOLLOWED_SECONDS`. Raises
+        for frames that cannot be read.
         """
         run = self._run
         async with trio.open_nursery() as nursery:
@@ -70,18 +72,20 @@ class Mirror:
                 nursery.cancel_scope.cancel("the run was cancelled")
 
     async def follow_cancelled(self) -> None:
-        """Fill the log to its end, which is near: the response is being cancelled over there. Raises as `follow`."""
+        """Fill the log to its end, which is near, because the response is being cancelled at the other worker. Raises
+        as `follow` does.
+        """
         with trio.move_on_after(CANCEL_SECONDS):
             await self._fill()
 
     def end(self) -> None:
-        """End the log, if it has no end: nobody needs it here, or this worker ends."""
+        """End the log, if it has no end: no client needs it here, or this worker ends."""
         if not self.is_whole:
             self.is_given_up = True
             self._run.close()
 
     def give_up(self, reason: str) -> None:
-        """End the log, if it has no end, because it cannot be followed."""
+        """End the log, if it has no end, because the response cannot be followed."""
         if not self.is_whole:
             self.is_given_up = True
             self._interrupt(reason)
@@ -97,14 +101,14 @@ class Mirror:
                 self._frame = await self._frames.next()
             if self._frame is None:
                 if self._run.cancelled_because is None:
-                    self._interrupt("the worker that made this response has ended; this is what there was of it")
+                    self._interrupt("the worker that produced this response has ended; the response is incomplete")
                 return
             match ANSWERS.decode(self._frame):
                 case PieceAnswer(pieces):
                     size = len(self._frame) if len(pieces) > 1 else 0
                     self._run.log.restore(await run_large(size, unpack_log, pieces))
                 case BrokenAnswer():
-                    self.give_up("this response cannot be passed on between workers; this is what there was of it")
+                    self.give_up("this response cannot be passed on between workers; the response is incomplete")
                 case _:
                     raise AssertionError("only PieceAnswers may follow")
             self._frame = None

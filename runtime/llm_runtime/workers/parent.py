@@ -1,7 +1,7 @@
-"""The parent of several workers: it has the listening sockets, starts the workers, restarts, reloads and stops them.
+"""The parent of several workers: it owns the listening sockets, and starts, restarts, reloads and stops the workers.
 
-A worker that ends is started again as the kernel restarts an actor: at once, then with a growing pause, and after too
-many ends within a time the parent gives up. Clients that connect meanwhile are taken by the other workers.
+A worker that ends is restarted as the kernel restarts an actor: at once, then with a growing pause. After too many
+restarts within a time the parent gives up. Meanwhile the other workers accept new connections.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from llm_runtime.workers.process import NOT_STARTED, WorkerProcess
 from llm_runtime.workers.reloads import Copies, Reloads
 
 STOPPED, GAVE_UP, CUT_OFF = 0, 1, 130
-"""Exit codes, as of a daemon of one process (`llm_runtime.daemon`)."""
+"""Exit codes, the same as of a daemon of one process (`llm_runtime.daemon`)."""
 
 INTENSITY: Final = Intensity()
 BACKOFF: Final = Backoff()
 
 END_SECONDS: Final = 15.0
-"""How long a worker may exist after its drain; all that follows has limits of its own within that."""
+"""The most seconds that a worker may exist after its drain. All of its last steps have limits within that."""
 
 AT_ONCE_SECONDS: Final = 7.0
-"""How long a worker may exist after it was told to end at once."""
+"""The most seconds that a worker may exist after it was told to end at once."""
 
 log = logging.getLogger(__name__)
 
 
 @final
 class WorkersParent:
-    """``listeners`` are the sockets that the workers accept from, ``copies`` have the configuration. ``ready`` is
-    called when all workers take requests for the first time.
+    """Runs the workers. ``listeners`` are the sockets that they accept from; ``copies`` has the configuration.
+    ``ready`` is called when all workers accept requests for the first time.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class WorkersParent:
         self._code = STOPPED
 
     async def run(self) -> int:
-        """Keep the workers until told to stop; then wait for their ends, and return the exit code."""
+        """Keep the workers running until told to stop. Then wait until all have ended, and return the exit code."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._obey_signals)
             nursery.start_soon(self._reloads.run)
@@ -99,7 +99,7 @@ class WorkersParent:
     # -- the workers -------------------------------------------------------------------------------------------------
 
     async def _keep(self, number: int) -> None:
-        """Have a worker of this number until it is time to stop."""
+        """Keep a worker with this number running until it is time to stop."""
         streak = Streak(BACKOFF)
         while not self._stops:
             worker = self._workers[number] = WorkerProcess(
@@ -130,8 +130,8 @@ class WorkersParent:
             self._notifier.ready()
 
     def _pause(self, worker: WorkerProcess, streak: Streak) -> float:
-        """A worker has ended without being told to: how long to wait before the next is started. Too many such ends,
-        and one before all have started, end the daemon.
+        """Return how many seconds to wait before a worker that ended by itself is started again. Too many such ends,
+        or one before all workers have started, end the daemon.
         """
         if not self._has_started:
             log.critical("worker %d %s at the start", worker.number, worker.fate)

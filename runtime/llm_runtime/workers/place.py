@@ -1,4 +1,4 @@
-"""What the parent tells a worker at its start, and the folder that they share."""
+"""The data that the parent passes to a worker at its start, and the folder that the workers share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llm_runtime.config import ConfigError
 from llm_runtime.config.workers import WORKER_VARIABLE
 
 LONGEST_FOLDER = 72
-"""Bytes of the path of the folder in which the workers' folder is made. The path of a socket there has up to 29 more,
+"""The most bytes of the path in which the workers' folder is created. The path of a socket in it has up to 29 more,
 and may have 107 on Linux and 103 on macOS.
 """
 
@@ -22,8 +22,8 @@ SUFFIX = ".sock"
 
 
 class WorkerPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """Which worker this is, and what it has inherited: ``link`` and ``listeners`` are descriptors, ``copy`` is the copy
-    of the configuration that holds.
+    """The number of a worker, and what it inherits: ``link`` and ``listeners`` are descriptors, ``copy`` is the path
+    of the current copy of the configuration.
     """
 
     number: int
@@ -34,17 +34,17 @@ class WorkerPlace(msgspec.Struct, frozen=True, kw_only=True):
     copy: str | None
 
     def environ(self) -> dict[str, str]:
-        """It, for the environment of the worker."""
+        """Return this place as environment variables for the worker."""
         return {WORKER_VARIABLE: msgspec.json.encode(self).decode()}
 
 
 def socket_path(folder: str, number: int) -> str:
-    """Where worker ``number`` can be asked."""
+    """Return the path of the socket at which worker ``number`` answers questions."""
     return os.path.join(folder, f"{number}{SUFFIX}")
 
 
 def make_folder(environ: Mapping[str, str]) -> str:
-    """A new folder that only this user can enter. Raises `ConfigError`."""
+    """Create a folder that only this user can enter. Raises `ConfigError`."""
     for base in (environ.get("RUNTIME_DIRECTORY", ""), environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir()):
         if not base or len(os.fsencode(base)) > LONGEST_FOLDER:
             continue
@@ -54,7 +54,7 @@ def make_folder(environ: Mapping[str, str]) -> str:
 
 
 def remove_folder(folder: str, *, unless_used: bool = False) -> None:
-    """Remove it with all that is in it; ``unless_used``: only if no worker has its socket there any more."""
+    """Remove the folder with its content. ``unless_used``: only if no worker has its socket there any more."""
     with suppress(OSError):
         if not unless_used or not any(each.endswith(SUFFIX) for each in os.listdir(folder)):
             shutil.rmtree(folder, ignore_errors=True)

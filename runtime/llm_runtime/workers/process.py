@@ -1,4 +1,4 @@
-"""One worker, as its parent sees it: a process from its start to its end, and what they say to each other."""
+"""One worker from its parent's view: a process from its start to its end, and the messages between the two."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from llm_runtime.workers.link import AskReload, FromWorker, Outcome, Ready, Relo
 from llm_runtime.workers.place import WorkerPlace
 
 NOT_STARTED: Final = 71
-"""The code of a worker that could not be started, by the convention of BSD for an error of the operating system."""
+"""The exit code of a worker that could not be started, by the BSD convention for an error of the operating system."""
 
 
 @final
 class WorkerProcess:
-    """``copy`` is the configuration that it is to have. ``ready`` is called when it takes requests, ``asked`` when a
-    client of it wants a reload. Use `run` in a task of its own.
+    """One worker process. ``copy`` is the configuration for it. ``ready`` is called when it accepts requests,
+    ``asked`` when one of its clients wants a reload. Use `run` in a task of its own.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class WorkerProcess:
         self.copy = copy
         self.pid = 0
         self.heard_at = trio.current_time()
-        """When it last said anything, on Trio's clock."""
+        """The time of its last message, on Trio's clock."""
         self.is_ready = False
-        """Whether it takes requests."""
+        """Whether the worker accepts requests."""
         self.code: int | None = None
-        """Its exit code, when it has ended; negative: the signal that ended it."""
+        """The exit code, when the process has ended; negative: the signal that ended it."""
         self._problem = ""
         self._ready = ready
         self._asked = asked
@@ -55,8 +55,8 @@ class WorkerProcess:
         self._link: WorkerLink[FromWorker] | None = None
 
     async def run(self, place: WorkerPlace, listeners: Sequence[socket], environ: Mapping[str, str]) -> None:
-        """Start it at ``place``, take what it says, and return when it has ended, or could not be started. If
-        cancelled, it is killed.
+        """Start the process at ``place``, handle its messages, and return when it has ended, or could not be started.
+        If this is cancelled, the process is killed.
         """
         try:
             self._link, self._process = await self._start(place, listeners, environ)
@@ -122,7 +122,7 @@ class WorkerProcess:
 
     @property
     def fate(self) -> str:
-        """How it has ended, in words."""
+        """How the process has ended, in words."""
         if self.code is not None and self.code < 0:
             return f"was ended by {signal.Signals(-self.code).name}"
         if self._problem:
@@ -130,24 +130,26 @@ class WorkerProcess:
         return f"ended with code {self.code}"
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Have it finish its responses and end, or end ``at_once``."""
+        """Order the worker to finish its responses and end, or to end ``at_once``."""
         if self._stop_order is None or at_once:
             self._stop_order = StopOrder(at_once)
             self.tell(self._stop_order)
 
     def tell(self, message: object) -> None:
-        """Say something to it, if it is there."""
+        """Send a message to the worker, if it is running."""
         if self._process is not None and self._link is not None:
             self._link.send(message)
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the process."""
         if self._process is not None and self.code is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     async def reload(self, copy: str | None) -> Outcome:
-        """Have it take over a configuration. Waits for that, or until it has ended; the caller limits it."""
+        """Order the worker to apply a configuration. Waits for its reply, or until it has ended; the caller sets the
+        time limit.
+        """
         self._reload += 1
         self._outcome = None
         self._outcome_told = trio.Event()

@@ -1,7 +1,7 @@
-"""Reloads of all workers: the parent reads the configuration first, then they take it over one by one.
+"""Reloads of all workers: the parent reads the configuration first, then the workers apply it one by one.
 
-What they read is a copy, so that a worker that is started again has the configuration that holds, whatever has become
-of the file since.
+Workers read a copy of the file. So a worker that is restarted gets the current configuration, even if the file has
+changed since.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from llm_runtime.workers.link import Outcome, cut
 from llm_runtime.workers.process import WorkerProcess
 
 ONE_SECONDS: Final = 60.0
-"""How long one worker may take to reload. One that takes longer is started again."""
+"""The most seconds that one worker may take to reload. A worker that takes longer is restarted."""
 
 log = logging.getLogger(__name__)
 
 
 @final
 class Copies:
-    """Copies of the configuration ``file`` in ``folder``. ``read`` reads one and blocks. Without a file ``None`` stands
-    for them.
+    """Copies of the configuration ``file`` in ``folder``. ``read`` reads one and blocks. Without a file, ``None`` is
+    used in place of a copy.
     """
 
     def __init__(self, file: str | None, folder: str, read: Callable[[str | None], Config]) -> None:
@@ -41,11 +41,13 @@ class Copies:
         self._read = read
         self._numbers = count(1)
         self.current: str | None = None
-        """The one that holds."""
+        """The current copy."""
         self._former: str | None = None
 
     def take(self) -> tuple[str | None, Config]:
-        """A new copy, and what it says. Raises `ConfigError`, and then there is none. Blocks."""
+        """Make a new copy, and return it with its configuration. If this raises `ConfigError`, no copy is left.
+        Blocks.
+        """
         if self._file is None:
             return None, self._read(None)
         copy = os.path.join(self._folder, f"config-{next(self._numbers)}.toml")
@@ -61,13 +63,13 @@ class Copies:
             raise
 
     def accept(self, copy: str | None) -> None:
-        """It holds from now on. A worker that is just starting may still read the one before it."""
+        """Make this copy the current one. A worker that is just starting may still read the previous one."""
         if copy != self.current:
             self._remove(self._former)
             self._former, self.current = self.current, copy
 
     def refuse(self, copy: str | None) -> None:
-        """It does not hold."""
+        """Delete this copy: it does not become the current one."""
         self._remove(copy)
 
     @staticmethod
@@ -79,7 +81,7 @@ class Copies:
 
 @final
 class Reloads:
-    """``workers`` gives those of the moment. Use `run` in a task of its own."""
+    """Reloads the workers. ``workers`` returns the current ones. Use `run` in a task of its own."""
 
     def __init__(self, copies: Copies, workers: Callable[[], Iterable[WorkerProcess]], notifier: Notifier) -> None:
         self._copies = copies
@@ -92,26 +94,26 @@ class Reloads:
         self._is_over = False
 
     def order(self, asker: WorkerProcess | None = None) -> None:
-        """Reload soon, and tell ``asker`` how it went."""
+        """Reload soon, and send the result to ``asker``."""
         self._orders.append(asker)
         self._ordered.set()
 
     def begin(self) -> None:
-        """All workers have started: reload from now on."""
+        """Allow reloads, because all workers have started."""
         self._has_begun.set()
 
     def end(self) -> None:
-        """The workers are to stop: refuse to reload from now on, and tell the service manager nothing more."""
+        """Refuse further reloads, because the workers are to stop. The service manager is not notified any more."""
         self._is_over = True
         self._has_begun.set()
 
     def note_ready(self, worker: WorkerProcess) -> None:
-        """A worker takes requests: if others have reloaded while it started, it does, too."""
+        """Record that a worker accepts requests. If the others reloaded while it started, it reloads, too."""
         self._started.append(worker)
         self._ordered.set()
 
     async def run(self) -> None:
-        """Reload whenever that is ordered, until cancelled."""
+        """Carry out reloads when they are ordered, until cancelled."""
         await self._has_begun.wait()
         while True:
             await self._ordered.wait()
@@ -160,7 +162,7 @@ class Reloads:
         return done or Outcome(result=nothing)
 
     async def _bring_along(self, worker: WorkerProcess, copy: str | None) -> None:
-        """Have it take over what others have. It is started again if it does not."""
+        """Order a worker to apply the configuration of the others. If it cannot, it is restarted."""
         outcome = await self._take_over(worker, copy)
         if outcome.result is None and worker.code is None and not self._is_over:
             log.error("worker %d could not reload the configuration, and is restarted", worker.number)

@@ -25,9 +25,9 @@ async def serve_with_workers(
     inherited: Sequence[socket.socket],
     environ: Mapping[str, str],
 ) -> int:
-    """Serve with as many workers as configured, and return the exit code. ``ready`` is called with the URL once all of
-    them take requests. ``read`` reads a copy of the configuration ``file``; it blocks. ``inherited`` are sockets
-    to listen on instead of the configured address. Raises `ConfigError` if it cannot start.
+    """Serve with as many workers as configured, and return the exit code. ``ready`` is called with the URL once all
+    of them accept requests. ``read`` reads a copy of the configuration ``file``; it blocks. ``inherited`` are sockets
+    to listen on instead of the configured address. Raises `ConfigError` if the daemon cannot start.
     """
     folder = make_folder(environ)
     try:

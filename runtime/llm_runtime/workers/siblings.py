@@ -1,4 +1,4 @@
-"""What a worker asks of the others."""
+"""The questions of a worker to the others."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ from llm_runtime.workers.mirror import Mirror, unpack_found
 from llm_runtime.workers.place import WorkerPlace, socket_path
 
 ANSWER_SECONDS: Final = 3.0
-"""How long workers may take to answer a question."""
+"""Seconds that workers may take to answer a question."""
 
 FIRST_SECONDS: Final = 0.5
-"""How long the worker that probably has a response is asked for it alone."""
+"""Seconds for which only the worker is asked that probably has the response."""
 
 QUEUED_SECONDS: Final = 0.2
-"""How long it is taken for granted that a response of another worker still waits for its turn."""
+"""Seconds for which a response of another worker is assumed to still wait for its turn."""
 
 WRONG_KEYS_AT_ONCE: Final = 64
-"""Wrong keys that are being told to the others. More are not."""
+"""The most wrong keys that are being reported to the others. Further ones are not reported."""
 
 _ID_START: Final = len("resp_")
 
@@ -66,7 +66,7 @@ log = logging.getLogger(__name__)
 
 @final
 class WorkerSiblings:
-    """See `Siblings`. ``place`` is this worker's."""
+    """See `Siblings`. ``place`` is the place of this worker."""
 
     def __init__(self, place: WorkerPlace) -> None:
         self._folder = place.folder
@@ -95,15 +95,17 @@ class WorkerSiblings:
         return f"{made[:_ID_START]}{self._number:02x}{made[_ID_START + 2 :]}"
 
     def _likely(self, response_id: str) -> list[int]:
-        """All others, the one first that the id names. A client of the runtime's own form makes its ids itself."""
+        """Return the numbers of all other workers, first the one that the id names. The id does not always name one:
+        clients of the native protocol make their own ids.
+        """
         named = response_id[_ID_START : _ID_START + 2]
         return sorted(self._others, key=lambda each: f"{each:02x}" != named)
 
     # -- responses ---------------------------------------------------------------------------------------------------
 
     async def bring(self, response_id: str, caller: str) -> None:
-        """See `Siblings`. All are asked within `ANSWER_SECONDS`; the others once the first has answered, or does not
-        soon.
+        """See `Siblings`. All workers are asked within `ANSWER_SECONDS`: first the likely one, and the others once it
+        has answered, or after `FIRST_SECONDS`.
         """
         answered = trio.Event()
         async with trio.open_nursery() as nursery:
@@ -123,11 +125,11 @@ class WorkerSiblings:
                 nursery.start_soon(ask, number)
 
     def _knows(self, response_id: str) -> bool:
-        """Whether nobody need be asked: it is here, or this worker ends."""
+        """Whether no worker need be asked: the response is in memory here, or this worker ends."""
         return self._server_state is None or self._server_state.response_store.knows(response_id)
 
     async def _bring_from(self, number: int, response_id: str, caller: str) -> None:
-        """Have it in memory if worker ``number`` has it."""
+        """Load the response into memory if worker ``number`` has it."""
         stream = await self._connect(number)
         if stream is None:
             return
@@ -141,8 +143,8 @@ class WorkerSiblings:
                 await trio.aclose_forcefully(stream)
 
     async def _take(self, number: int, stream: trio.SocketStream, response_id: str, caller: str) -> bool:
-        """Take a response. Returns whether ``stream`` is still needed. Raises `msgspec.MsgspecError`, or
-        `AssertionError`, for one that cannot be read.
+        """Take a response from another worker. Returns whether ``stream`` is still needed. Raises
+        `msgspec.MsgspecError` or `AssertionError` for a response that cannot be read.
         """
         frames = FrameReader(stream)
         answer = await self._answer(stream, frames, FollowQuestion(response_id, caller))
@@ -166,7 +168,7 @@ class WorkerSiblings:
         return True
 
     async def _keep(self, number: int, mirror: Mirror, stream: trio.SocketStream, server_state: WorkerState) -> None:
-        """Have a mirror in memory while it is needed."""
+        """Keep a mirror in memory while it is needed."""
         stored, response_store = mirror.stored, server_state.response_store
         try:
             await mirror.follow()
@@ -175,7 +177,7 @@ class WorkerSiblings:
                 await mirror.follow_cancelled()
         except Exception as exc:
             log.error("a response of another worker cannot be followed: %s", exception_site(exc))  # noqa: TRY400
-            mirror.give_up("this response cannot be read from its worker; this is what there was of it")
+            mirror.give_up("this response cannot be read from its worker; the response is incomplete")
         finally:
             mirror.end()
             response_store.unmirror(stored)
@@ -187,7 +189,7 @@ class WorkerSiblings:
             await trio.aclose_forcefully(stream)
 
     def _wait(self, number: int, asked: PackedRequest, response_id: str, caller: str) -> None:
-        """Have a response in memory, for a moment, that waits for its turn elsewhere."""
+        """Keep a response in memory, for a moment, that waits for its turn at another worker."""
         nursery, server_state = self._nursery, self._server_state
         if server_state is None or nursery is None or server_state.response_store.knows(response_id):
             return
@@ -256,7 +258,7 @@ class WorkerSiblings:
     # -- asking ------------------------------------------------------------------------------------------------------
 
     async def _look(self, view: WorkerView, caller: str | None = None) -> dict[int, bytes]:
-        """What the others show, by their numbers. Who does not answer is left out."""
+        """Return the views of the other workers, by their numbers. Workers that do not respond are left out."""
         found: dict[int, bytes] = {}
 
         async def look(number: int) -> None:
@@ -281,7 +283,7 @@ class WorkerSiblings:
         return found
 
     async def _ask(self, number: int, question: WorkerQuestion) -> WorkerAnswer | None:
-        """The answer of one; ``None`` if there is none within `ANSWER_SECONDS`."""
+        """Return the answer of one worker; ``None`` if there is none within `ANSWER_SECONDS`."""
         with trio.move_on_after(ANSWER_SECONDS):
             stream = await self._connect(number)
             if stream is None:
@@ -296,7 +298,9 @@ class WorkerSiblings:
 
     @staticmethod
     async def _answer(stream: trio.SocketStream, frames: FrameReader, question: WorkerQuestion) -> WorkerAnswer | None:
-        """Its answer; ``None`` if it has gone. Raises `msgspec.MsgspecError` for one that cannot be read."""
+        """Return the answer; ``None`` if the worker has disconnected. Raises `msgspec.MsgspecError` for an answer
+        that cannot be read.
+        """
         with suppress(trio.BrokenResourceError):
             await send(stream, question)
             frame = await frames.next()
@@ -304,7 +308,7 @@ class WorkerSiblings:
         return None
 
     async def _connect(self, number: int) -> trio.SocketStream | None:
-        """A connection to a worker; ``None`` if it is away."""
+        """Return a connection to a worker; ``None`` if it is not running."""
         with suppress(OSError):
             return await trio.open_unix_socket(socket_path(self._folder, number))
         return None

@@ -1,4 +1,4 @@
-"""What several workers show as one: metrics, statistics, the requests that ended last, and the trees."""
+"""Combine the data of several workers: metrics, statistics, the latest requests, and the trees."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _WORST_SHARING = (None, SharedLimitsStatistics.LOST, SharedLimitsStatistics.ON, 
 
 
 def metrics(texts: Mapping[int, bytes]) -> bytes:
-    """The metrics of workers, by number, as one text: each value with the label ``worker``."""
+    """Return the metrics of all workers as one text: each value with the label ``worker``. ``texts`` is by number."""
     families: dict[str, Metric] = {}
     for number, text in sorted(texts.items()):
         for family in text_string_to_metric_families(text.decode()):
@@ -47,12 +47,12 @@ def metrics(texts: Mapping[int, bytes]) -> bytes:
 
 
 def recent_requests(lists: Iterable[Sequence[RecentRequest]]) -> list[RecentRequest]:
-    """The last of all, as many as one worker remembers."""
+    """Return the latest requests of all workers, as many as one worker remembers."""
     return sorted((each for found in lists for each in found), key=lambda each: -each.ended_at)[:KEPT]
 
 
 def tree(trees: Mapping[int, TreeNode]) -> TreeNode:
-    """The trees of workers, by number, below one node."""
+    """Return the trees of all workers, by number, below one node."""
     children = tuple(msgspec.structs.replace(each, name=f"worker-{number}") for number, each in sorted(trees.items()))
     return TreeNode(
         name="llm-runtime",
@@ -66,7 +66,7 @@ def tree(trees: Mapping[int, TreeNode]) -> TreeNode:
 
 
 def statistics(found: Mapping[int, Statistics]) -> Statistics:
-    """The statistics of workers, by number: counts are added up, and of states the worst one is told."""
+    """Return the statistics of all workers, by number. Counts are added up; of states, the worst is used."""
     together = reduce(_both, found.values())
     return msgspec.structs.replace(together, tree=tree({number: each.tree for number, each in found.items()}))
 
@@ -93,7 +93,7 @@ def _both(one: Statistics, other: Statistics) -> Statistics:
 
 
 def _budget(one: BudgetUse, other: BudgetUse) -> BudgetUse:
-    """The budgets are shared: what is used is what the one says that has heard of the most."""
+    """Combine two reports about a shared budget: the one with the larger usage is more recent."""
     last = max(one, other, key=lambda each: each.resets_at)
     if one.resets_at != other.resets_at:
         return last
@@ -134,7 +134,7 @@ def _spread(one: LatencyDistribution | None, other: LatencyDistribution | None) 
 
 
 def _limits(one: LimitStatistics | None, other: LimitStatistics | None) -> LimitStatistics | None:
-    """The limits are shared: what is left is what the one says that has heard of the least."""
+    """Combine two reports about shared limits: the one with less left is more recent."""
     if one is None or other is None:
         return one or other
     return LimitStatistics(
@@ -176,7 +176,7 @@ S = TypeVar("S", TierStatistics, ExplorationStatistics)
 
 
 def _added_up(one: S, other: S) -> S:
-    """Field by field."""
+    """Return the sums, field by field."""
     return type(one)(**{name: _sum(getattr(one, name), getattr(other, name)) for name in one.__struct_fields__})
 
 
@@ -185,13 +185,13 @@ def _added(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
 
 
 def _joined(one: Mapping[K, V], other: Mapping[K, V], both: Callable[[V, V], V]) -> dict[K, V]:
-    """All entries; those that are in both become one."""
+    """Return all entries; an entry that is in both is combined."""
     joined = {**one, **other}
     return {**joined, **{name: both(one[name], other[name]) for name in one.keys() & other.keys()}}
 
 
 def _sum(one: Any, other: Any) -> Any:
-    """Of two numbers, of which either may be unknown."""
+    """Return the sum of two numbers; either may be unknown."""
     return other if one is None else one if other is None else one + other
 
 

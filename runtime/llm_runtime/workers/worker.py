@@ -1,4 +1,4 @@
-"""One worker: a daemon whose sockets are its parent's, and that does as the parent says."""
+"""One worker: a daemon that uses its parent's sockets and obeys its parent's orders."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from llm_runtime.workers.place import WorkerPlace, remove_folder
 from llm_runtime.workers.siblings import WorkerSiblings
 
 ALIVE_SECONDS: Final = 1.0
-"""How often a worker tells its parent that its event loop turns."""
+"""Seconds between two messages that tell the parent that the event loop of the worker runs."""
 
 RELOAD_SECONDS: Final = 300.0
-"""How long a client of a worker waits for all workers to reload."""
+"""The most seconds that a client of a worker waits for all workers to reload."""
 
 
 log = logging.getLogger(__name__)
 
 
 async def run_worker(said: str, read: Callable[[str | None], Config], file: str | None) -> int:
-    """Be the worker at the place that the parent has ``said``, and return the exit code. ``read`` reads a copy of the
+    """Run the worker at the place ``said`` by the parent, and return the exit code. ``read`` reads a copy of the
     configuration ``file``; it blocks. Raises `ConfigError`.
     """
     place = msgspec.json.decode(said, type=WorkerPlace)
@@ -74,9 +74,9 @@ class Parent:
     def __init__(self, link: WorkerLink[FromParent], place: WorkerPlace, listeners: Sequence[socket.socket]) -> None:
         self.notifier = Notifier({})
         self.is_gone = False
-        """Whether it has ended before this worker has."""
+        """Whether the parent ended before this worker."""
         self.copy = place.copy
-        """The copy of the configuration to be read."""
+        """The copy of the configuration to read."""
         self._link = link
         self._listeners = listeners
         self._stops = 0
@@ -86,8 +86,8 @@ class Parent:
         self._asked: deque[_Question] = deque()
 
     async def listen(self) -> None:
-        """Take what the parent says. When it has gone, finish what there is and end, and listen no longer: another
-        daemon may want to.
+        """Handle the messages of the parent. If the parent has gone, drain and end. Close the listening sockets at
+        once, because another daemon may want to listen.
         """
         await self._link.listen(self._take)
         log.warning("the parent of this worker has ended: stopping")
@@ -109,7 +109,7 @@ class Parent:
                 self._asked.popleft().answer(message)
 
     def _stop_at_least(self, times: int) -> None:
-        """Once: finish the responses and end. Twice: end at once."""
+        """Stop: with 1, finish the responses and end; with 2, end at once."""
         while self._stops < times:
             self._stops += 1
             self._stop()
@@ -121,17 +121,17 @@ class Parent:
         self._link.send(Ready())
 
     def stopping(self) -> None:
-        """The parent learns it when the process has ended."""
+        """Do nothing: the parent notices when the process has ended."""
 
     async def watch(self) -> None:
-        """Tell the parent that the event loop turns."""
+        """Tell the parent regularly that the event loop runs."""
         while True:
             self._link.send(Alive())
             await trio.sleep(ALIVE_SECONDS)
 
     async def stops(self, stop: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
-        """Obey the parent's orders. A signal says no more than the first of them: a service manager may send one to all
-        processes, and the parent passes on what it gets.
+        """Carry out the parent's orders to stop. A signal counts only as the first order: a service manager may send
+        one to all processes, and the parent passes on the signals that it gets.
         """
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             task_status.started()
@@ -142,7 +142,7 @@ class Parent:
                 self._stop_at_least(1)
 
     async def obey(self, reloader: Reloader) -> None:
-        """Reload when the parent says so, and tell it how that went."""
+        """Reload when the parent orders it, and reply with the result."""
         while True:
             await self._reload_ordered.wait()
             self._reload_ordered = trio.Event()
@@ -163,7 +163,7 @@ class Parent:
         return outcome
 
     def asked_to_reload(self, reloader: Reloader) -> ReloadCall:  # noqa: ARG002
-        """Have the parent reload all workers, this one among them."""
+        """Ask the parent to reload all workers, including this one."""
         return self._reload_all
 
     async def _reload_all(self) -> ReloadResult:
@@ -197,4 +197,4 @@ class _Question:
 
 
 def _nothing() -> None:
-    """The daemon does not run yet."""
+    """Do nothing: the daemon does not run yet."""

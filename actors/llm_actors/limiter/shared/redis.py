@@ -85,7 +85,7 @@ class SharedLedger:
         self._sessions = RedisSessions(
             server,
             what="the shared ledger",
-            without="until it is back, this process applies the limits on its own",
+            without="until it is reachable again, this process applies the limits on its own",
         )
         self.is_open = False
         self.tried = self._sessions.tried

@@ -274,4 +274,4 @@ def unseal(text: str, signature: str | None) -> Reasoning:
     try:
         return msgspec.convert({"text": text, **kept}, Reasoning)
     except (msgspec.ValidationError, TypeError):
-        raise WireError("it was not issued by this server") from None
+        raise WireError("the value was not issued by this server") from None

@@ -82,7 +82,7 @@ def decode_request(path: str, body: bytes) -> ClientRequest:
         case "embedContent":
             request = _embed([fields], model)
         case _:
-            raise unsupported("path", f"there is no method {method}; there are {', '.join(METHODS)}")
+            raise unsupported("path", f"there is no method {method}; the methods are {', '.join(METHODS)}")
     return ClientRequest(
         request=request,
         stream=method == "streamGenerateContent",
@@ -222,7 +222,7 @@ def _picture(config: GeminiBody, messages: list[Message], tools: bool) -> dict[s
     if ratio is None and scale is None:
         return {"": ""}
     if (ratio or "1:1") not in ASPECTS or (scale or "1K") not in SCALES:
-        raise bad_request(image.path("aspectRatio"), f"imageConfig: aspectRatio is one of {', '.join(ASPECTS)}")
+        raise bad_request(image.path("aspectRatio"), f"imageConfig: aspectRatio must be one of {', '.join(ASPECTS)}")
     width, height = ASPECTS[ratio or "1:1"]
     times = SCALES[scale or "1K"]
     return {"size": f"{width * times}x{height * times}"}

@@ -85,7 +85,7 @@ def edit_request_of(request: ImageRequest, profile: VendorProfile) -> WireReques
 
 def _file(name: str, image: Image, where: str) -> FormField:
     if image.data is None:
-        raise unsupported(where, f"{where}: a picture to be changed must be sent itself, not its address")
+        raise unsupported(where, f"{where}: an image to be changed must be sent as bytes, not by URL")
     told = image.media_type
     media_type = told if told and is_media_type(told) else sniff_media_type(image.data)
     return FormField(name, image.data, media_type, is_file=True)

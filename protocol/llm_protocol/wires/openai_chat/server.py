@@ -60,7 +60,7 @@ class OpenAIChatServer:
         place = path.partition("?")[0].rstrip("/")
         reader = next((reader for end, reader in _READERS.items() if place.endswith(end)), None)
         if reader is None:
-            raise bad_request(None, f"there is no endpoint {place[:200]}; there are {', '.join(_READERS)}")
+            raise bad_request(None, f"there is no endpoint {place[:200]}; the endpoints are {', '.join(_READERS)}")
         fields = Body.parse(body)
         form = ""
         if reader is chat_request and any(name in body for name in _OLD_NAMES):

@@ -184,7 +184,7 @@ def decode_item(item: Body) -> tuple[Role, tuple[Part, ...]]:
     # Not `string`: a number in a response would become the name of an unknown item, and its text would be lost.
     kind = item.take("type") or ("message" if "role" in item.raw else None)
     if not isinstance(kind, str):
-        raise item.wrong("type", "the type of an item, or missing beside role and content")
+        raise item.wrong("type", "the type of an item; it may be missing if role and content are set")
     if decode := _DECODERS.get(kind):
         return decode(item)
     is_output = kind.endswith("_output") and item.take("call_id") is not None
