@@ -169,7 +169,7 @@ RULES: dict[FailureKind, FailureRule] = {
     FailureKind.AUTH: FailureRule(
         Step.NEXT, 424, "provider_auth", _REQUEST, "the vendor refused the configured key", AtFault.PROVIDER, _TOKENS,
         client_retry=False, scope=Scope.PROVIDER, pause_s=30.0, needs_operator=True,
-        advice="put a key that is valid for this address into the place that {entry}.api_key names"),
+        advice="let {entry}.api_key refer to a key that is valid for this address"),
     FailureKind.RATE_LIMITED: FailureRule(
         Step.RETRY, 429, "rate_limit_exceeded", "rate_limit_error", "too many requests or tokens for now",
         AtFault.PROVIDER, _TOKENS, client_retry=True, pause_s=1.0, limit_owner="provider", advice=_LATER),

@@ -145,12 +145,12 @@ async def test_each_trouble_of_a_provider_is_one_line_with_its_cause(tmp_path: P
         "good": "warning",
     }
     expected = {
-        "wrong": "(HTTP 401); put a key that is valid for this address where providers.wrong.api_key points",
+        "wrong": "(HTTP 401); let providers.wrong.api_key refer to a key that is valid for this address",
         "echo": "No key [redacted] is known (HTTP 401); put a key",
-        "strange": "certificate refused: unable to get local issuer certificate; if its certificate is its own",
+        "strange": "certificate refused: unable to get local issuer certificate; if the certificate is self-signed",
         "garbage": "list cannot be decoded",
-        "silent": "no complete list of models within 0.5 s; is base_url the address of its API",
-        "elsewhere": "Not here (HTTP 404); is base_url the address of its API, such as https://host/v1?",
+        "silent": "no complete list of models within 0.5 s; is base_url the address of the vendor's API",
+        "elsewhere": "Not here (HTTP 404); is base_url the address of the vendor's API, such as https://host/v1?",
         "unlisted": "Not here (HTTP 404): no problem if it has no model list",
         "busy": "Slow down (HTTP 429); try again later",
         "good": 'not on its list of 2 models: n-2; did you mean "m-2"?',

@@ -76,7 +76,7 @@ def test_a_list_that_is_empty_or_slower_than_the_runtime_waits_is_a_warning() ->
     [
         (
             FailureKind.AUTH,
-            "so it is (HTTP 401); put a key that is valid for this address into the place that providers.p.api_key",
+            "so it is (HTTP 401); let providers.p.api_key refer to a key that is valid for this address",
         ),
         (FailureKind.TLS, "so it is (HTTP 401); if the certificate is self-signed, name it in providers.p.ca_file"),
         (FailureKind.NETWORK, "so it is (HTTP 401); is base_url right, and can the server be reached"),
