@@ -288,7 +288,7 @@ def test_limits_can_be_set() -> None:
 def test_a_cache_in_redis_needs_one_and_no_file() -> None:
     redis = '[redis]\nurl = "redis://localhost"\n'
     assert parse(f"[cache]\nredis = true\n{redis}".encode(), {}).cache.redis
-    with pytest.raises(ConfigError, match=r"config.toml:2: cache.redis: needs a \[redis\]"):
+    with pytest.raises(ConfigError, match=r"config.toml:2: cache.redis: needs the section \[redis\]"):
         parse(b"[cache]\nredis = true\n", {})
     with pytest.raises(ConfigError, match=r"cache\.redis: redis replaces the file: omit path"):
         parse(f'[cache]\nredis = true\npath = "x"\n{redis}'.encode(), {})

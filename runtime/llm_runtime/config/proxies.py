@@ -24,7 +24,7 @@ def check_proxy(provider: Provider) -> None:
     """Raise `ConfigError` for an invalid address, or one with a password in it."""
     secret = provider.proxy_auth
     if secret is not None and (provider.proxy or NONE) == NONE:
-        raise ConfigError("proxy_auth needs a proxy: set proxy", "proxy_auth")
+        raise ConfigError("needs a proxy: set proxy", "proxy_auth")
     if secret is not None and secret.source is not None and str(secret.source).startswith("cmd:"):
         raise ConfigError('write "env:NAME" (an environment variable) or "file:PATH"', "proxy_auth")
     if secret is not None and not is_user_and_password(secret):
