@@ -32,8 +32,8 @@ OBSERVED_EVENTS: Final = 1_024
 """The most events that wait for observers. Further events are dropped, counted, and reported as `EventsDropped`."""
 
 FLUSH_SECONDS: Final = 1.0
-"""How long the end of a runtime's block waits for middleware to return, and then for observers to be told what has
-happened.
+"""The most seconds that the end of a runtime's block waits until the middleware has returned, and then until the
+observers have received all events.
 """
 
 MIDDLEWARE_LOG_BYTES: Final = 128 * 1024 * 1024
@@ -219,7 +219,7 @@ class Hooks:
     """The observers and the middleware of one runtime. The first middleware is the outermost."""
 
     def __init__(self, streams: trio.Nursery, observers: Observers | None, middleware: Sequence[Middleware]) -> None:
-        """``streams``: where streams pass through the middleware."""
+        """``streams``: the nursery of the tasks that pass streams through the middleware."""
         self._streams = streams
         self._middleware = tuple(middleware)
         self.observers = observers

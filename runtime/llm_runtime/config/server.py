@@ -106,7 +106,7 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     port: Port = 8080
     """The port to listen on; 0: any free port."""
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
-    """How many processes share the work; at most one per core. Each has the limits of this section."""
+    """The number of processes that share the work; at most one per core. Each has the limits of this section."""
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     """Seconds that running responses may continue after the first SIGTERM."""
     allowed_origins: tuple[Line, ...] = ()

@@ -79,7 +79,9 @@ def strategy_here(strategy: StrategyFunction, portal: Portal[Any], loop: HostLoo
 
 
 def observer_here(observer: Observer, portal: Portal[Any], loop: HostLoop) -> Observer:
-    """``observer``, called in the host's event loop. A coroutine function is awaited there before the next event."""
+    """Return an observer that the Trio thread can call. ``observer`` runs in the host's event loop. If it is a
+    coroutine function, the next event waits until it has returned.
+    """
     if iscoroutinefunction(observer):
         return lambda event: _run_here(lambda: observer(event), portal, loop, copy_context())
     running: set[asyncio.Future[Any]] = set()

@@ -15,8 +15,8 @@ from llm_protocol.content import ToolResult
 from llm_runtime.tools import FunctionTool, ToolLoop, ToolTooSlow
 
 MOST_THREADS: Final = 40
-"""Threads of tools, with those that were left behind: as many as Trio has for its `to_thread`. In one event loop; of
-all runtimes without one together.
+"""The most tool threads of one event loop, or of all runtimes without an event loop together. Abandoned threads count.
+The number is Trio's default for `to_thread`.
 """
 
 _room = threading.BoundedSemaphore(MOST_THREADS)

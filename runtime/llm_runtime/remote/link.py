@@ -35,7 +35,7 @@ TIMES_SENT: Final = 3
 """How often a request that the daemon has not received is sent, at most."""
 
 _UNKNOWN = "response_not_found"
-"""The error code of the daemon: there is no such response."""
+"""The daemon's error code for a response that does not exist."""
 
 
 @final
