@@ -47,8 +47,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
     def cost(self, known: float | None, tokens: int) -> float | None:
-        """Return the cost that counts: ``known`` if there is one, else the cost of ``tokens`` by ``unknown_price``;
-        ``None`` means that the request is refused.
+        """Return the cost in US dollars that this budget counts: ``known`` if there is one, else that of ``tokens`` by
+        ``unknown_price`` (0 if the budget has no ``usd``). ``None``: the request is refused.
         """
         if known is not None:
             return known

@@ -1,4 +1,4 @@
-"""How many attempts a request took: one count, of calls, wherever it is told."""
+"""How many attempts a request took: one count, of calls, wherever it is fact_headers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from llm_actors.orchestrator.log_line import LogFields
 from llm_actors.request_log.record import logged
 from llm_runtime.cli.trace import timeline
-from llm_runtime.server.run_response import told
+from llm_runtime.server.run_response import fact_headers
 from llm_runtime.telemetry.spans import spans_of
 from support.attempts import Asked, answer, status, world
 
@@ -46,7 +46,7 @@ async def test_who_is_not_called_is_no_attempt(autojump_clock: MockClock, caplog
     fields = fields_of(caplog)
     assert (fields.attempts, fields.not_called, fields.deployment) == (2, 1, "a/m-a")
     assert any("by a/m-a" in each and "2 attempts, 1 not called" in each for each in caplog.messages)
-    assert dict(told(asked.response))["x-llm-runtime-attempts"] == "2"
+    assert dict(fact_headers(asked.response))["x-llm-runtime-attempts"] == "2"
     assert traced(asked) == ["attempt 1: b/m-b", "attempt 2: b/m-b", "not called: a/m-a"]
     assert spans(asked) == 2
 

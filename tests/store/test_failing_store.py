@@ -118,7 +118,7 @@ async def test_what_the_file_has_begun_and_does_not_take_to_its_end_is_removed(
     async with trio.open_nursery() as nursery:
         await nursery.start(persistence.run)
         persistence.keep(StoredResponse(run, ClientRequest(run.request, True), ResponseOptions(), (), 10))
-        await persistence.begun(run.response_id)
+        await persistence.wait_begun(run.response_id)
         assert rows.states == {run.response_id: "running"}
         rows.is_full = problem == "full"
         add_text(run, "\ud800" if problem == "no bytes" else "more")

@@ -32,7 +32,9 @@ class _Suspect(NamedTuple):
 
 @final
 class Poison:
-    """Remembers crashes by fingerprint, up to ``entries`` of them. ``now`` is in seconds on one monotonic clock."""
+    """Remembers crashes by fingerprint, up to ``entries`` of them. Its methods get the time as ``now``, in
+    seconds of one monotonic clock.
+    """
 
     __slots__ = ("_entries", "suspects")
 

@@ -78,7 +78,7 @@ class Leases:
         self.open[number] = lease
 
     def pop(self, number: int) -> Lease | None:
-        """Remove a lease, if it is open."""
+        """Remove the lease and return it; ``None`` if it is not open."""
         return self.open.pop(number, None)
 
     def next_end(self) -> float:

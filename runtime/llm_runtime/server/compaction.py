@@ -17,7 +17,7 @@ from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.engine import admitted
 from llm_runtime.server.http_error import JSON
 from llm_runtime.server.request_context import RequestContext
-from llm_runtime.server.run_response import encode_end, encode_failure, end_of, told
+from llm_runtime.server.run_response import encode_end, encode_failure, end_of, fact_headers
 from llm_runtime.server.stored import RESPONSES
 
 _EMPTY = "the model wrote no summary"
@@ -46,4 +46,4 @@ async def compact(context: RequestContext) -> None:
         return
     assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
     response = msgspec.structs.replace(end.response, response_id=run.response_id)
-    await context.reply(WireResponse(200, (JSON, *told(response)), encode_compaction(request, response)))
+    await context.reply(WireResponse(200, (JSON, *fact_headers(response)), encode_compaction(request, response)))

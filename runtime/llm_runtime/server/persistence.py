@@ -182,7 +182,7 @@ class ResponsePersistence:
         """Write soon: there is something new."""
         self._wakeup.wake()
 
-    async def begun(self, response_id: str) -> None:
+    async def wait_begun(self, response_id: str) -> None:
         """Wait until the id of a response may be sent to clients; see `StoredProgress.wait_begun`."""
         if (progress := self._live.get(response_id)) is not None:
             await progress.wait_begun()

@@ -122,12 +122,12 @@ async def encode_end(dialect: ServerDialect, inbound: ClientRequest, end: Finish
     """Return the complete response to a request whose run has ended."""
     if isinstance(end, Finished):
         assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
-        return WireResponse(200, (JSON, *told(end.response)), await encode_body(dialect, inbound, end.response))
+        return WireResponse(200, (JSON, *fact_headers(end.response)), await encode_body(dialect, inbound, end.response))
     return _encode_failed(dialect, inbound, end)
 
 
-def told(response: LLMResponse) -> tuple[tuple[str, str], ...]:
-    """Return the main facts of the decision record as header fields, for wires that have no field for them."""
+def fact_headers(response: LLMResponse) -> tuple[tuple[str, str], ...]:
+    """Return the main facts of the decision record as header fields of the response."""
     decision = response.decision
     fields = (
         ("x-llm-runtime-provider", response.provider),
@@ -168,7 +168,7 @@ def _encode_failed(dialect: ServerDialect, inbound: ClientRequest, end: Failed) 
     if end.response is None:
         return encode_failure(dialect, end.failure, inbound)
     response = encode_failure(dialect, end.failure, inbound, calls=count_calls(end.response.decision))
-    return response._replace(headers=(*response.headers, *told(end.response)))
+    return response._replace(headers=(*response.headers, *fact_headers(end.response)))
 
 
 class FrameSource(Protocol):

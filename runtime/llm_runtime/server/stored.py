@@ -97,7 +97,7 @@ async def create(context: RequestContext) -> None:
         return
     context.request_id = stored.inbound.request.request_id
     if stored.options.background:
-        await context.server_state.persistence.begun(stored.id)
+        await context.server_state.persistence.wait_begun(stored.id)
     if stored.options.background and not stored.inbound.stream:
         await context.reply(await _resource(stored))
     else:
