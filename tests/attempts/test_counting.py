@@ -1,4 +1,4 @@
-"""How many attempts a request took: one count, of calls, wherever it is fact_headers."""
+"""How many attempts a request took: one count, of calls, wherever it is told."""
 
 from __future__ import annotations
 
