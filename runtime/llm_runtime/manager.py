@@ -1,4 +1,4 @@
-"""The manager of a daemon decides when it stops and reloads: signals, or the parent of several workers."""
+"""The manager of a daemon decides when the daemon stops and reloads: on signals, or on messages of a workers' parent."""
 
 from __future__ import annotations
 

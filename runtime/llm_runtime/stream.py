@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def wanted(response_type: ResponseType[Any] | None) -> ResponseType[Any]:
     """Return the requested type. Raises `TypeError` if none was requested."""
     if response_type is None:
-        raise TypeError("this needs a type: rt.stream(…, response_type=T)")
+        raise TypeError("a typed stream needs a type: rt.stream(…, response_type=T)")
     return response_type
 
 

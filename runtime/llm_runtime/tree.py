@@ -361,7 +361,7 @@ class TooManyReloadsError(KernelError):
     """Too many earlier reloads have not ended yet, so this one is refused."""
 
     def __init__(self) -> None:
-        super().__init__("providers", f"{RETIRING} reloads ago runs still go on; try again later")
+        super().__init__("providers", f"{RETIRING} reloads ago still have runs in progress; try again later")
 
 
 def _store_child(file: StoreConfig, ledger: Ledger) -> ChildSpec[StoreMessage]:

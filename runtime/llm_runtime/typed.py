@@ -69,7 +69,7 @@ class ResponseType(Generic[T]):
         return value
 
     def repair(self, request: ChatRequest, error: ResponseTypeError) -> ChatRequest:
-        """Return the request of the turn in which the model is told what was wrong."""
+        """Return the follow-up request that tells the model its mistake."""
         assert error.partial is not None
         words = f"This does not fit: {error.failure.message}. Answer again, with the whole JSON and nothing else."
         messages = (*request.messages, error.partial.message, Message.of("user", words))

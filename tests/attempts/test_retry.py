@@ -400,7 +400,7 @@ async def test_one_attempt_beside_one_who_rests_is_told_in_the_singular(autojump
 
     assert asked.calls == 1
     assert asked.failure is not None
-    assert asked.failure.message.startswith("the one attempt failed: b/m-b: no; a/m-a: not tried (")
+    assert asked.failure.message.startswith("the only attempt failed: b/m-b: no; a/m-a: not tried (")
 
 
 async def test_a_retry_goes_on_to_who_has_room_instead_of_waiting_for_a_minute(autojump_clock: MockClock) -> None:

@@ -245,7 +245,7 @@ async def test_continue_with_nobody_who_can_is_an_error_that_says_so(autojump_cl
 
     assert asked.failure is not None
     assert (asked.failure.kind, asked.failure.partial, asked.text) == (FailureKind.TIMEOUT_IDLE, True, "One two ")
-    assert asked.decision["stopped"] == "nobody is left who can go on with a text"
+    assert asked.decision["stopped"] == "no candidate is left that can continue a text"
 
 
 async def test_a_continuation_that_fails_leaves_what_was_said_to_who_said_it(autojump_clock: MockClock) -> None:

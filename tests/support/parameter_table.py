@@ -19,20 +19,22 @@ from llm_protocol.parameters.targets import TARGETS, RequestTarget
 HEAD = """\
 # Parameters
 
-What happens to each parameter at each provider. This page is generated from `llm_protocol.parameters.table` by
-`bin/make-docs`; a test sends every cell.
+This page shows how each parameter is handled for each provider. It is generated from `llm_protocol.parameters.table`
+by `bin/make-docs`; a test sends every cell.
 
-* **sent**: unchanged, under the provider's own name for it. If a model accepts less than its vendor, the value is
-  adjusted to the model, and reported as `translated`.
+* **sent**: unchanged, under the provider's name for the parameter. If a model accepts less than its vendor, the value
+  is adjusted to the model, and reported as `translated`.
 * **translated**: the provider's nearest value is sent.
-* **left out**: it is not sent. A value without an effect (`n: 1`, `logprobs: false`) is left out without a report.
-* **emulated**: the runtime does it.
+* **left out**: the parameter is not sent. A value without an effect (`n: 1`, `logprobs: false`) is left out without a
+  report.
+* **emulated**: the runtime implements the parameter itself.
 * **refused**: the candidate is skipped. If no candidate is left, the request fails with `unsupported_parameter`
   before any call, and the message names models that support it.
 
 Everything left out, translated or emulated is reported: in the header `x-llm-runtime-adjusted`, and in
 `llm_runtime.adjusted` of the body for clients that send the object `llm_runtime`; in Python as `response.adjusted`.
-`"llm_runtime": {"strict": true}`, or `strict = true` of a route, refuses what would be left out or translated.
+`"llm_runtime": {"strict": true}`, or `strict = true` of a route, refuses parameters that would be left out or
+translated.
 
 A field without a row is forwarded to providers of the same wire, and refused elsewhere. Names are those of the wires
 that have the parameter, separated by `/`. The column *from* has the wires on which a client can send it.

@@ -127,12 +127,12 @@ class Delivery(Generic[M_co]):
 
     @property
     def abandoned(self) -> bool:
-        """Whether the caller has gone. Check this before you begin deferred work."""
+        """Whether the caller no longer waits. Check this before you begin deferred work."""
         return self._reply is not None and self._reply.abandoned
 
     @property
     def is_given_up(self) -> bool:
-        """Whether the reply is no longer needed: the caller has gone or its deadline has passed."""
+        """Whether the reply is no longer needed: the caller has left or its deadline has passed."""
         return self.abandoned or trio.current_time() >= self.deadline
 
     def reply(self, message: Call[R], value: R) -> bool:
@@ -164,7 +164,7 @@ class Delivery(Generic[M_co]):
         return self._scope
 
     def abandon(self) -> None:
-        """Record that the caller has gone, and cancel the work on its message."""
+        """Record that the caller no longer waits, and cancel the work on its message."""
         assert self._reply is not None
         self._reply.abandon()
         self._mailbox.forget(self)

@@ -315,7 +315,7 @@ class LimiterActor:
             log.warning('budget "%s" has exceeded its soft limit', name)
 
     def _unpaid(self, number: int, why: str) -> None:
-        """Refuse a request, because other processes have spent what was left of a budget."""
+        """Refuse a request, because other processes have spent the rest of a budget."""
         self._granted.pop(number, None)
         pending = self._pending.pop(number)
         self._kept.tickets.pop(number, None)

@@ -39,7 +39,7 @@ class Lease(NamedTuple):
             account.settle(charges, now, request_back=ending is Settlement.REFUNDED, tokens=used)
 
     def move(self, at: float, now: float) -> Lease:
-        """Return the lease with its charges moved to ``at``, because the request goes later than it was granted."""
+        """Return the lease with its charges moved to the time ``at``: the request is sent later than it was granted."""
         moved = (account.move(each, at, now) for account, each in zip(self.accounts, self.taken, strict=True))
         return self._replace(taken=tuple(moved))
 

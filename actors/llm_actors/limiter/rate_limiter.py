@@ -191,7 +191,7 @@ class RateLimiter:
         return lease
 
     def observe(self, name: str, reported: RateLimits, now: float) -> None:
-        """Apply what a vendor's headers report as left."""
+        """Apply the remaining amounts that a vendor's headers report."""
         provider = self._provider(name)
         if provider.account.correct(reported, now, self._jitter()):
             self._refuse_late_ones(provider.line, now)

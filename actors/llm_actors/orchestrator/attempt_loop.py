@@ -186,4 +186,4 @@ class AttemptLoop:
     def _why_stopped(move: Move, request: AnyRequest | None) -> str:
         if isinstance(move, Stop):
             return move.why
-        return "content had been delivered" if request is None else "nobody is left who can go on with a text"
+        return "content had been delivered" if request is None else "no candidate is left that can continue a text"

@@ -59,7 +59,7 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class EnsembleRecord(NamedTuple):
-    """The result of an ensemble: what it used, the accepted responses, the number of calls, and its part of the
+    """The result of an ensemble: its spending, the accepted responses, the number of calls, and its part of the
     decision record.
     """
 
@@ -198,7 +198,7 @@ class DecisionRecord:
         """The one failure to report: the kind of the last one, and the results of all attempts."""
         self.limited_by = last.limited_by
         each = self.tried()
-        message = {0: "no candidate could be called: ", 1: "the one attempt failed: "}
+        message = {0: "no candidate could be called: ", 1: "the only attempt failed: "}
         before = message.get(self.attempts, f"all {self.attempts} attempts failed: ") if len(self._attempts) > 1 else ""
         return msgspec.structs.replace(last, message=before + each) if each else last
 

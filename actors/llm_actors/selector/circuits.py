@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Transition(NamedTuple):
-    """A change of the breaker of ``of``, a deployment or provider. ``breaker.evidence`` says why."""
+    """A state change of a breaker. ``of``: its deployment or provider; ``breaker.evidence``: the reason."""
 
     of: Candidate | str
     before: CircuitState

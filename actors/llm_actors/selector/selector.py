@@ -81,8 +81,8 @@ class Selector:
     ) -> Ranking:
         """Return ``candidates`` in the order to try.
 
-        ``draw``, in [0, 1), decides what is left to chance. ``usage`` is what the request is expected to use; by
-        default, what is typical of its type. Candidates that are unavailable come last. If measurements decide the
+        ``draw``, in [0, 1), makes the random choices. ``usage`` is the expected usage of the request; by
+        default, the typical usage of its type. Candidates that are unavailable come last. If measurements decide the
         order, a limited part of the requests explores: another candidate than the best comes first, and is recorded as
         explored. Without ``explore``, this only reads. Raises `ModelNotFoundError` if there are no candidates.
         """
@@ -143,10 +143,10 @@ class Selector:
 
         Otherwise this returns a failure, and the attempt must not be made. If a breaker is half-open, the attempt
         becomes its probe. ``extra``: the attempt is a retry or hedge that `may_retry` or `may_hedge` has allowed; it
-        does not add to those budgets. ``within_s``: refuse a candidate whose usual response takes longer; pass what is
-        left of the deadline for fallbacks. ``others``: the other candidates of the request, if known. ``called``:
-        whether the request has already made a call (see `Circuits.unavailable`). ``usage``: what the attempt is
-        expected to use, from which follows when it is late.
+        does not add to those budgets. ``within_s``: refuse a candidate whose usual response takes longer; pass the rest
+        of the deadline for fallbacks. ``others``: the other candidates of the request, if known. ``called``:
+        whether the request has already made a call (see `Circuits.unavailable`). ``usage``: the expected usage
+        of the attempt, which determines when it is late.
         """
         unavailable = self.circuits.unavailable(candidate, now)
         if unavailable is not None and others is not None and self._none_ready(others, now):

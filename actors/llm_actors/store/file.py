@@ -112,7 +112,7 @@ class StoreFile:
             evicted += len(ids)
 
     def find(self, response_id: str, caller: str, now: float) -> StoredResponseRow | None:
-        """Return a caller's response, unless it has expired."""
+        """Return a caller's response; ``None`` if it does not exist or has expired at ``now`` (wall clock)."""
         found = responses.find(self._db, response_id, caller)
         if found is not None and found[1].ended_at is None and not self._owner.is_alive(found[0]):
             self._settle(found[0], now)

@@ -135,7 +135,7 @@ def in_order(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 _BRIDGE: Final = "OK."
-"""What the assistant says where a vendor demands a turn of its own."""
+"""The text of an assistant turn that is inserted where a vendor demands one."""
 
 
 def _with_bridges(messages: Sequence[Message]) -> Iterator[Message]:

@@ -191,7 +191,7 @@ def _without(fields: JsonObject) -> JsonObject:
 
 @final
 class NamespaceRestorer:
-    """Gives calls of ``members`` their two names back; see `llm_protocol.parameters.restore.EventFilter`."""
+    """Restores namespace and name in calls of ``members``; see `llm_protocol.parameters.restore.EventFilter`."""
 
     def __init__(self, members: Mapping[str, NamespacedTool]) -> None:
         self._members = members

@@ -77,7 +77,7 @@ _HOW: Final[dict[Translation, str]] = {
     values.tier_of_gemini: "`default` and `standard_only` become `standard`, faster tiers `priority`",
     values.effort_of_budget: "the lowest effort whose budget is at least this one; `none` for 0",
 }
-"""What the generated page says of each translation."""
+"""The text of the generated page for each translation."""
 
 
 def _row(
@@ -368,7 +368,7 @@ _FORM: Final = (
     _row(
         "response_format: json_object", "meaning", field="response_format",
          send=" ".join(TARGETS.keys() - {"anthropic"}),
-        emulate={"anthropic": "the model is told to, fences are taken off, and the answer is checked"},
+        emulate={"anthropic": "the model is told to return JSON; code fences are removed, and the response is checked"},
         wires={CHAT: "response_format", RESPONSES: "text.format", GEMINI: "generationConfig.responseMimeType",
                COHERE: "response_format"},
     ),

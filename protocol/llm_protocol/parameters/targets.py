@@ -93,7 +93,7 @@ class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """One column: a wire as one vendor speaks it."""
+    """One column of the table: the parameters of one vendor on one wire."""
 
     name: str
     who: str

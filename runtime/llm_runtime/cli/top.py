@@ -71,7 +71,7 @@ async def _follow(running: Daemon, interval: float) -> None:
                     lines = screen(now, before if before.uptime_s <= now.uptime_s else now, size.columns)
                     state = f"llm-runtime at {running.base_url.removesuffix('/v1')}    Ctrl-C ends"
                 except (NetworkError, LLMTimeoutError) as exc:
-                    state = f"NOT ANSWERING: {exc}. Below is what it was."
+                    state = f"NOT ANSWERING: {exc}. The values below are the last known ones."
                 _draw([state[: size.columns], *lines][: size.lines])
                 await trio.sleep(interval)
 

@@ -135,5 +135,5 @@ def _element(der: bytes, at: int, kind: int | None = None) -> tuple[int, int, in
         digits = size & 0x7F
         size, at = int.from_bytes(der[at : at + digits], "big"), at + digits
     if at + size > len(der):
-        raise ValueError("cut short")
+        raise ValueError("the data is truncated")
     return at, at + size, found

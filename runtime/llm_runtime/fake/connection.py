@@ -131,4 +131,4 @@ class FakeConnection:
                     return step
                 case _:
                     await trio.sleep(step)
-        raise AssertionError("the last step of a plan is a DeliveryEnd")
+        raise AssertionError("the last step of a plan must be a DeliveryEnd")

@@ -54,7 +54,7 @@ class Replies:
         self._models = models
 
     def place(self, request: Request) -> Place | Vendor:
-        """Return what a request is addressed to; see `locate`."""
+        """Return the endpoint that a request is addressed to; see `locate`."""
         return locate(request.method, request.target, request.headers, self._vendors, self.only)
 
     def plan(self, request: Request, place: Place | Vendor, seen: Seen) -> Iterator[Step]:

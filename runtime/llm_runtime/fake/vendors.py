@@ -56,7 +56,7 @@ def guess_vendor(path: str, query: str, headers: Mapping[str, str], vendors: Ven
 def locate(
     method: str, target: str, headers: Mapping[str, str], vendors: VendorTable, only: Vendor | None = None
 ) -> Place | Vendor:
-    """Return what a request is addressed to; for an unknown path, the vendor in whose form to send the error. ``only``:
+    """Return the endpoint that a request is addressed to. For an unknown path, return the vendor whose error format applies. ``only``:
     the only vendor to consider.
     """
     path, _, query = target.partition("?")

@@ -19,7 +19,7 @@ CANCEL_SECONDS: Final = 1.0
 
 
 class Ended:
-    """The end of a call, as its thread receives it."""
+    """The result or the error of a call, as passed to the thread that waits for it."""
 
     def __init__(self, result: Any, error: BaseException | None) -> None:
         self.result = result

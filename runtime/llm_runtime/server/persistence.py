@@ -80,9 +80,9 @@ class StoredProgress:
     def __init__(self, stored: StoredResponse, writer: ResponseWriter) -> None:
         self.stored = stored
         self.begun = False
-        """Whether its id may be told."""
+        """Whether the client may be told the response's id."""
         self.ended = False
-        """Whether its end may be told."""
+        """Whether the client may be told the response's end."""
         self.has_row = False
         self.position = 0
         """How many of its events are in the file."""

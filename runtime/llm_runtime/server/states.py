@@ -19,7 +19,7 @@ class _Hashed(Enum):
 
 
 class HttpState(_Hashed):
-    """What an HTTP connection is doing."""
+    """The state of an HTTP connection."""
 
     IDLE = "idle"
     """No part of a request has arrived."""

@@ -100,7 +100,7 @@ class GivenUpRows:
         self._is_logged = True
 
     def ended(self, puts: Iterable[Put]) -> None:
-        """Remove the rows that Redis has marked."""
+        """Remove the rows of ``puts``: Redis has marked them as interrupted."""
         for put in puts:
             self._puts.pop(put.id, None)
         self._is_logged = bool(self._puts)

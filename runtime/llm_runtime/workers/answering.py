@@ -192,4 +192,4 @@ class Answering:
         that.
         """
         await FrameReader(stream).next()
-        scope.cancel("nobody over there follows any more")
+        scope.cancel("no follower is left in the other process")

@@ -118,7 +118,7 @@ class IdsAnswer(msgspec.Struct, frozen=True, tag=True):
 
 
 class SeenAnswer(msgspec.Struct, frozen=True, tag=True):
-    """A view, encoded as by its endpoint."""
+    """The reply of a worker: its view, encoded as the endpoint of that view encodes it."""
 
     body: bytes
 

@@ -66,7 +66,7 @@ log = logging.getLogger(__name__)
 
 @final
 class WorkerSiblings:
-    """See `Siblings`. ``place`` is the place of this worker."""
+    """See `Siblings`. ``place``: the number, folder and inherited descriptors of this worker."""
 
     def __init__(self, place: WorkerPlace) -> None:
         self._folder = place.folder

@@ -95,7 +95,7 @@ class Parent:
         for listener in self._listeners:
             listener.close()
         while self._asked:
-            self._asked.popleft().answer(Outcome(problem="the parent of the workers has gone"))
+            self._asked.popleft().answer(Outcome(problem="the parent of the workers has ended"))
         self._stop_at_least(1)
 
     def _take(self, message: FromParent) -> None:

@@ -335,7 +335,7 @@ def json_schema(schema: object) -> Any:
 
 
 def _add_null(schema: JsonObject) -> None:
-    """Let ``schema`` accept null, whichever way it says what it accepts."""
+    """Let ``schema`` accept null, in any notation of its types."""
     if isinstance(schema.get("type"), str):
         schema["type"] = [schema["type"], "null"]
     if isinstance(schema.get("enum"), list):
