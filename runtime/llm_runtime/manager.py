@@ -1,4 +1,4 @@
-"""The manager of a daemon decides when the daemon stops and reloads: on signals, or on messages of a workers' parent."""
+"""The manager of a daemon decides when it stops and reloads: on signals, or on messages of the workers' parent."""
 
 from __future__ import annotations
 

@@ -56,8 +56,8 @@ def guess_vendor(path: str, query: str, headers: Mapping[str, str], vendors: Ven
 def locate(
     method: str, target: str, headers: Mapping[str, str], vendors: VendorTable, only: Vendor | None = None
 ) -> Place | Vendor:
-    """Return the endpoint that a request is addressed to. For an unknown path, return the vendor whose error format applies. ``only``:
-    the only vendor to consider.
+    """Return the endpoint that a request is addressed to. For an unknown path, return the vendor whose error format
+    applies. ``only``: the only vendor to consider.
     """
     path, _, query = target.partition("?")
     mount, path = split_mount(path, vendors)

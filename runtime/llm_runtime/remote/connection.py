@@ -58,7 +58,7 @@ MESSAGES_AHEAD: Final = 16
 """The most messages that were received and not processed yet."""
 
 LIFETIME_OVER: Final = "websocket_connection_limit_reached"
-"""The daemon's error code for a request over a connection that accepts no new requests. Its running responses continue."""
+"""The daemon's error code for a request over a connection that accepts no more requests. Running responses continue."""
 
 _BREAKS: Final = (OSError, HandshakeError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError)
 """The exceptions that a network or a peer can cause."""
