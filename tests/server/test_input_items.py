@@ -52,7 +52,7 @@ async def test_a_page_follows_another() -> None:
         assert [len(first["data"]), len(second["data"])] == [3, 1]
 
 
-@pytest.mark.parametrize("query", ["?limit=0", "?limit=101", "?limit=x", "?after=nobody"])
+@pytest.mark.parametrize("query", ["?limit=0", "?limit=101", "?limit=000000100999", "?limit=x", "?after=nobody"])
 async def test_what_is_wrong_is_refused(query: str) -> None:
     async with open_server() as server:
         made = (await server.request("POST", "/v1/responses", {"input": "hi"})).json

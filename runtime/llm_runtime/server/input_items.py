@@ -28,7 +28,7 @@ async def list_input_items(context: RequestContext) -> None:
             raise HttpError(400, "invalid_request", "after must be the id of an item.", param="after")
         items = items[places[0] + 1 :]
     limit = query.get("limit", [str(PAGE_ITEMS)])[-1]
-    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MAX_PAGE_ITEMS:
+    if not limit.isdecimal() or len(limit) > 9 or not 1 <= int(limit) <= MAX_PAGE_ITEMS:
         raise HttpError(400, "invalid_request", f"limit must be a number from 1 to {MAX_PAGE_ITEMS}.", param="limit")
     page = items[: int(limit)]
     body = {
