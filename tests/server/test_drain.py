@@ -9,6 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from llm_actors.run import Run
+from llm_protocol.requests import AnyRequest
+from llm_protocol.response import TokenCount
 from support.server import OpenServer, add_text, begin_text, end_text, open_server, silent
 from support.ws import PING, connected, frame, handshake, text_of, upgrade
 
@@ -135,6 +137,23 @@ async def test_a_request_that_is_being_submitted_is_waited_for(jumping_clock: Mo
             await stopped(server)
             reply = await client.reply()
         assert reply.json["choices"][0]["message"]["content"] == "first second"
+
+
+async def test_a_request_without_a_run_is_waited_for_too(jumping_clock: MockClock) -> None:
+    async with open_server(drain_s=30) as server:
+        count_tokens, asked = server.engine.count_tokens, trio.Event()
+
+        async def slowly(request: AnyRequest) -> TokenCount:
+            asked.set()
+            await trio.sleep(5)
+            return await count_tokens(request)
+
+        server.engine.count_tokens = slowly  # type: ignore[method-assign]
+        async with await server.connect() as client:
+            await client.begin("POST", "/v1/messages/count_tokens", CHAT | {"max_tokens": 1})
+            await asked.wait()
+            await stopped(server)
+            assert (await client.reply()).json == {"input_tokens": 7}
 
 
 async def test_a_request_on_a_kept_connection_is_refused_while_draining(jumping_clock: MockClock) -> None:

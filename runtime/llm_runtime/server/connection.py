@@ -200,7 +200,8 @@ class HttpConnection:
         while (context := await self._next_context()) is not None:
             self._go_on(HttpChange.ARRIVED, inf)
             self._context = context
-            await self._subscription(context)
+            with self.server_state.busy():
+                await self._subscription(context)
             self._context = None
             # the reference forms a cycle, which would keep both alive until garbage collection
             context.streaming = None

@@ -80,10 +80,9 @@ class _Passing:
         context.end_with_client()
         context.hold_body(PASSTHROUGH_BYTES)
         try:
-            with context.server_state.busy():
-                passed = await context.server_state.engine.pass_through(
-                    self._provider, await self._message(), caller=context.caller, request_id=context.request_id
-                )
+            passed = await context.server_state.engine.pass_through(
+                self._provider, await self._message(), caller=context.caller, request_id=context.request_id
+            )
         except LLMClientError as exc:
             raise _refusal(exc.failure) from None
         finally:

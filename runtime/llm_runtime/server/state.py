@@ -249,7 +249,7 @@ class ServerState:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """A block that serves a client without a run. A drain waits for its end, too."""
+        """A block that handles a request. A drain waits for its end."""
         self._busy += 1
         try:
             yield
