@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import trio
 
-from llm_protocol.errors import LLMTimeoutError, NetworkError
+from llm_protocol.errors import LLMClientError
 from llm_runtime.cli.daemon_client import daemon_client, decoded
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import Daemon, daemon
@@ -70,7 +70,9 @@ async def _follow(running: Daemon, interval: float) -> None:
                     now, before = decoded(await client.get("/runtime/statistics"), Statistics), now
                     lines = screen(now, before if before.uptime_s <= now.uptime_s else now, size.columns)
                     state = f"llm-runtime at {running.base_url.removesuffix('/v1')}    Ctrl-C ends"
-                except (NetworkError, LLMTimeoutError) as exc:
+                except LLMClientError as exc:
+                    if not exc.failure.client_retry:
+                        raise
                     state = f"NOT ANSWERING: {exc}. The values below are the last known ones."
                 _draw([state[: size.columns], *lines][: size.lines])
                 await trio.sleep(interval)
