@@ -11,13 +11,24 @@ from pathlib import Path
 import pytest
 import trio
 
+from llm_actors.testing import MovingClock
 from llm_actors.transport import HttpRequest, Transport, parse_url
+from llm_runtime.cli import reload
+from llm_runtime.cli.setup import Daemon
 from support import commands
-from support.peer import Peer, reply
+from support.peer import Peer, pause, reply
 from support.upstream import JSON, whole
 
 ADMIN, APP, NEW = "k-admin-0123456789", "k-app-0123456789", "k-new-0123456789"
 ENVIRON = {"ADMIN": ADMIN, "APP": APP, "NEW": NEW, "ONE": "vendor-one", "TWO": "vendor-two"}
+
+
+@pytest.fixture
+def jumping_clock() -> MovingClock:
+    """Virtual time that jumps when nothing happens for 5 ms: sockets on loopback need a moment to deliver."""
+    return MovingClock(autojump_threshold=0.005)
+
+
 KEYS = '[keys.boss]\nsecret = "env:ADMIN"\nadmin = true\n[keys.app]\nsecret = "env:APP"\n'
 
 
@@ -35,6 +46,13 @@ async def ask(url: str, key: str, method: str = "POST", path: str = "/v1/chat/co
     request = HttpRequest(method, parse_url(url)[0], path, headers, body if method == "POST" else b"")
     async with aclosing(Transport()) as transport, transport.send(request) as response:
         return response.status, await response.read()
+
+
+async def test_a_daemon_may_take_its_time_to_reload(jumping_clock: MovingClock) -> None:
+    """Its workers do, one after the other."""
+    body = b'{"added":["p"]}'
+    async with Peer([pause(120), reply(body, headers=JSON)]) as peer:
+        assert await reload._ask(Daemon(f"{peer.url}/v1", None)) == body
 
 
 async def test_a_request_a_command_and_a_signal(tmp_path: Path) -> None:

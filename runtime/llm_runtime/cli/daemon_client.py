@@ -17,6 +17,9 @@ from llm_runtime.remote.runtime import greet
 ANSWER_SECONDS = 15.0
 """The time limit for a daemon's response, in seconds."""
 
+RELOAD_SECONDS = 330.0
+"""The time limit for a reload, in seconds: the workers of a daemon reload one after the other, for at most 300 s."""
+
 WRONG_KEY = " (the key for a daemon is taken from LLM_RUNTIME_KEY)"
 """The text that is added to a daemon's message about a wrong or missing key."""
 
@@ -38,12 +41,18 @@ class DaemonClient:
         """Return the body at ``path``, which is appended to the base URL; see `ask`."""
         return await self.ask("GET", path)
 
-    async def ask(self, method: str, path: str) -> bytes:
-        """Return the body of the response at ``path``, which is appended to the base URL. Waits at most
-        `ANSWER_SECONDS`. Raises `LLMClientError`, with the daemon's own message if it refuses.
+    async def reload(self) -> bytes:
+        """Make the daemon reload its configuration, and return the body of the response. Waits at most
+        `RELOAD_SECONDS`. Raises as `ask` does.
+        """
+        return await self.ask("POST", "/runtime/reload", RELOAD_SECONDS)
+
+    async def ask(self, method: str, path: str, seconds: float = ANSWER_SECONDS) -> bytes:
+        """Return the body of the response at ``path``, which is appended to the base URL. Waits at most ``seconds``.
+        Raises `LLMClientError`, with the daemon's own message if it refuses.
         """
         try:
-            return await self._address.request(method, f"/v1{path}", seconds=ANSWER_SECONDS)
+            return await self._address.request(method, f"/v1{path}", seconds=seconds)
         except LLMClientError as exc:
             if exc.failure.upstream_status == 404:
                 await greet(self._address)  # raises if it is no daemon at all

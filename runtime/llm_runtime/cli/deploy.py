@@ -99,7 +99,7 @@ async def _brought_to(running: Daemon, ours: ConfigurationFile) -> list[Check]:
 async def _step(what: str, running: Daemon, client: DaemonClient, method: str, path: str) -> Check:
     where, begun = str(parse_url(running.base_url)[0]), trio.current_time()
     try:
-        body = await client.ask(method, path)
+        body = await (client.reload() if method == "POST" else client.get(path))
     except LLMClientError as exc:
         return Check(what, where, CheckStatus.FAILED, "; ".join(str(exc).splitlines()))
     seconds = round(trio.current_time() - begun, 3)

@@ -39,4 +39,4 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 async def _ask(running: Daemon) -> bytes:
     async with daemon_client(running) as client:
-        return await client.ask("POST", "/runtime/reload")
+        return await client.reload()
