@@ -73,7 +73,7 @@ class FirstTokenTimeoutError(LLMTimeoutError):
 
 
 class IdleTimeoutError(LLMTimeoutError):
-    """The stream went silent."""
+    """The pause between two pieces of a stream exceeded the idle timeout."""
 
     kind = FailureKind.TIMEOUT_IDLE
 

@@ -43,7 +43,7 @@ async def test_a_stale_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path
         dead.bind(path)
     listener = await bind_unix(path, 0o600)
     with listener:
-        with pytest.raises(CannotListenError, match=r"is in use: stop what listens there"):
+        with pytest.raises(CannotListenError, match=r"is in use: stop the program that listens there"):
             await bind_unix(path, 0o600)
     assert os.listdir(tmp_path) == ["s"]
 

@@ -80,7 +80,7 @@ class GaveUp(KernelError):
 
 
 class StillRunning(KernelError):
-    """A child did not end within its grace period and ignored its cancellation. No second one is started beside it."""
+    """A child did not end within its grace period and ignored its cancellation. No second one is started."""
 
 
 class TooManyChildren(KernelError):

@@ -47,7 +47,9 @@ async def bind_unix(path: str, mode: int) -> socket.socket:
             raise CannotListenError(f"{path} exists and is not a socket: remove it, or choose another server.unix")
         if await _is_answered(path):
             in_use = OSError(errno.EADDRINUSE, "in use")
-            raise CannotListenError(f"{path} is in use: stop what listens there, or choose another") from in_use
+            raise CannotListenError(
+                f"{path} is in use: stop the program that listens there, or choose another"
+            ) from in_use
     new = f"{path}.{os.getpid()}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

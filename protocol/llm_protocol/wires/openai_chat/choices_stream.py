@@ -138,7 +138,7 @@ class ChoicesDecoder(AnswerDecoder):
 
     def _check_all(self) -> None:
         if len(self._seen) < len(self._each):
-            raise WireError(f"it has {len(self._seen)} of the {len(self._each)} requested choices")
+            raise WireError(f"the response has {len(self._seen)} of the {len(self._each)} requested choices")
 
     def _feed(self, at: int, body: JsonObject) -> None:
         self._seen.add(at)
