@@ -71,8 +71,8 @@ def _with_unit(name: str, value: object) -> str:
 
 
 SILENT = (
-    "beside 1,000 silent connections none of 40 requests with a valid key was answered",
-    "all 40 were",
+    "with 1,000 silent connections, none of 40 requests with a valid key got a response",
+    "all 40 got a response",
 )
 STRANGERS = (
     "60 connections without a key that send 16 MiB each took the daemon from 35 to 992 MiB",
@@ -82,8 +82,8 @@ STRANGERS = (
 BOUNDS = (
     Bound(
         "max_connections",
-        "Connections at once, HTTP and WebSocket together. The next one is answered with 429 (`connection_limit`), "
-        "unless one that has not shown a valid key can make way.",
+        "Connections at once, HTTP and WebSocket together. The next one gets 429 (`connection_limit`), unless a "
+        "connection without a valid key can be closed instead.",
         (
             "test_one_connection_too_many_is_told_so",
             "test_silent_connections_shut_nobody_out",
@@ -94,9 +94,9 @@ BOUNDS = (
     ),
     Bound(
         "max_unverified_per_peer",
-        "Connections of one address that have not shown a valid key, where keys are configured; beyond it the oldest "
-        "makes way. All such connections together may take a quarter of what the verified ones leave. Loopback, unix "
-        "sockets and `trusted_proxies` are exempt.",
+        "Connections of one address that have not sent a valid key, if keys are configured. With one more, the oldest of "
+        "them is closed. All such connections together may take a quarter of the connections that verified clients do "
+        "not use. Loopback, unix sockets and `trusted_proxies` are exempt.",
         (
             "test_one_address_has_fifty_connections_without_a_key_and_the_next_takes_the_oldest_place",
             "test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",
@@ -106,7 +106,7 @@ BOUNDS = (
     ),
     Bound(
         "max_runs",
-        "Requests in flight at once; the next is answered with 429.",
+        "Requests in flight at once; the next gets 429.",
         ("test_so_many_requests_are_in_flight",),
     ),
     Bound(
@@ -116,8 +116,8 @@ BOUNDS = (
     ),
     Bound(
         "max_body_total_mb",
-        "All bodies and WebSocket messages that are being received, waiting or answered; more is 503 with "
-        "Retry-After. Nothing is kept of a body before its head has shown a valid key.",
+        "All bodies and WebSocket messages that are received, wait or are in progress; more is 503 with "
+        "Retry-After. No byte of a body is kept before its head has shown a valid key.",
         (
             "test_all_bodies_together_have_so_many_bytes",
             "test_half_a_body_counts_until_its_client_leaves",
@@ -145,17 +145,21 @@ BOUNDS = (
         "The text of one response; a longer one fails.",
         ("test_an_answer_of_the_limit_and_one_byte_more",),
         "65,000 tokens of one word (260 KB) failed at their end",
-        "they use 400 KB of it",
+        "they use 400 KB of the limit",
     ),
     Bound(
         "head_s",
         "Time for a head to arrive, and for a new connection to send its first byte.",
         ("test_a_head_has_so_many_seconds",),
     ),
-    Bound("keep_alive_s", "An idle HTTP connection.", ("test_an_idle_connection_is_kept_for_so_long",)),
+    Bound(
+        "keep_alive_s",
+        "The time that an idle HTTP connection stays open.",
+        ("test_an_idle_connection_is_kept_for_so_long",),
+    ),
     Bound(
         "hold_head_s",
-        "How long the head of a streamed response waits for the first event.",
+        "The time that the head of a streamed response waits for the first event.",
         ("test_the_head_waits_no_longer_than_hold_head_s",),
     ),
     Bound(
@@ -176,10 +180,14 @@ BOUNDS = (
     ),
     Bound(
         "websocket_queue_mb",
-        "All requests waiting on one WebSocket together; the next is refused. A single one may be larger.",
+        "All requests waiting on one WebSocket together; the next is refused. A single request may be larger.",
         ("test_what_waits_on_one_connection_has_so_many_bytes", "test_one_that_waits_alone_may_be_larger"),
     ),
-    Bound("stored_s", "A stored response, from its end on.", ("test_the_shelf_keeps_what_is_stored_for_its_time",)),
+    Bound(
+        "stored_s",
+        "The time that a stored response is kept after its end.",
+        ("test_the_shelf_keeps_what_is_stored_for_its_time",),
+    ),
     Bound(
         "stored_mb",
         "All stored responses together; the oldest are dropped.",
@@ -196,20 +204,24 @@ BOUNDS = (
         "a full server answered 429 to `/livez`",
         "200",
     ),
-    Bound("RESERVED_SECONDS", "Time for such a connection to ask.", ("test_one_connection_too_many_is_told_so",)),
+    Bound(
+        "RESERVED_SECONDS",
+        "Time for such a connection to send its request.",
+        ("test_one_connection_too_many_is_told_so",),
+    ),
     Bound(
         "DEPARTING_CONNECTIONS",
-        "Connections told to make way that are not closed yet.",
+        "Connections that are being closed to free a place and are not closed yet.",
         ("test_so_many_connections_may_be_on_their_way_out",),
     ),
     Bound(
         "LINGERING_CONNECTIONS",
-        "Refused connections that are read from until the client has read the error.",
+        "Refused connections that stay open until the client has read the error.",
         ("test_so_many_refused_connections_are_waited_for",),
     ),
     Bound(
         "ACCEPTED_AT_ONCE",
-        "Connections accepted before others get their turn.",
+        "Connections accepted in a row before other tasks run.",
         ("test_so_many_connections_are_accepted_at_once",),
     ),
     Bound(
@@ -219,7 +231,7 @@ BOUNDS = (
     ),
     Bound(
         "FAILED_LOGINS",
-        "Wrong keys of one address within `LOGIN_SECONDS` that are answered with 401; further ones get 429.",
+        "Wrong keys of one address within `LOGIN_SECONDS` that are answered with 401; further wrong keys get 429.",
         ("test_many_wrong_keys_are_told_to_wait_and_hung_up_on",),
     ),
     Bound(
@@ -235,7 +247,7 @@ BOUNDS = (
     Bound("HEAD_BYTES", "A request line and its fields; more is 431.", ("test_a_head_has_so_many_bytes",)),
     Bound(
         "CHUNKS_AT_ONCE",
-        "Chunks of a body that are parsed before other connections get their turn.",
+        "Chunks of a body that are parsed in a row before other connections are served.",
         ("test_a_body_of_tiny_chunks_is_read_in_turns",),
         "64 KiB of one-byte chunks blocked the event loop for 114 ms",
         "13 ms",
@@ -247,17 +259,17 @@ BOUNDS = (
     ),
     Bound(
         "PASSTHROUGH_BYTES",
-        "Bytes of a body that is passed on, in memory until the provider has taken them; then the client has to wait.",
+        "Bytes in memory of a passthrough body that the provider has not read yet; with more, the client has to wait.",
         ("test_a_vendor_that_does_not_read_holds_the_client_back",),
     ),
     Bound(
         "PASSTHROUGH_WHOLE_BYTES",
-        "A body that is passed on up to this size is read first, so that it can go over a kept connection.",
+        "The largest passthrough body that is read completely before it is sent, so that a kept connection can be used.",
         ("test_a_small_body_goes_over_a_kept_connection",),
     ),
     Bound(
         "CREATED_BYTES",
-        "The response to a POST that is passed on is searched for the ids of what was created up to this size.",
+        "The largest response to a passthrough POST that is searched for the ids of created objects.",
         ("test_ids_in_a_long_response_are_not_looked_for",),
     ),
     Bound(
@@ -272,7 +284,7 @@ BOUNDS = (
     ),
     Bound(
         "MIN_RATE",
-        "The lowest rate at which a body may arrive, and a response be read, for long.",
+        "The lowest average rate at which a body may arrive and a response may be read.",
         ("test_a_reader_of_a_byte_a_second_is_not_waited_for",),
     ),
     Bound(
@@ -287,12 +299,12 @@ BOUNDS = (
     ),
     Bound(
         "UNSAID_BYTES",
-        "Bytes of those frames; a single one may be larger.",
+        "Bytes of those frames; a single frame may be larger.",
         ("test_who_asks_and_withdraws_without_reading_is_closed",),
     ),
     Bound(
         "UNVERIFIED_SHARE",
-        "Connections without a valid key may take one part in so many of those that are left.",
+        "The divisor N: connections without a valid key may take 1/N of the remaining connections.",
         ("test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",),
     ),
     Bound(
@@ -307,7 +319,7 @@ BOUNDS = (
     ),
     Bound(
         "ZSTD_WINDOW_BYTES",
-        "The window of a zstd body, which is memory; a larger one is 400.",
+        "The memory for the window of a zstd body; a larger window is 400.",
         ("test_a_few_bytes_never_take_much_memory",),
     ),
     Bound(
@@ -318,29 +330,29 @@ BOUNDS = (
     Bound(
         "ISSUED_IDS",
         "Vendor ids (files, containers) remembered for each key; the least recently used are forgotten, and "
-        "refused from then on.",
+        "then refused.",
         ("test_the_least_recently_used_ids_are_forgotten",),
     ),
     Bound(
         "UNKNOWN_IDS",
-        "Vendor ids of one request, not received by its key here, that workers and replicas are asked about; with more "
-        "the request is refused (400).",
+        "Vendor ids of one request that its key has not received from this process. Workers and replicas are asked about "
+        "them; a request with more is refused (400).",
         ("test_other_processes_are_asked_once_for_each_id_and_not_for_too_many",),
     ),
     Bound(
         "UNWRITTEN_BYTES",
-        "Bytes of responses that have ended, that memory has no room for, and that wait until Redis is back; the "
-        "oldest are lost.",
+        "Bytes of ended responses that do not fit into `stored_mb` and wait until Redis is reachable again; the oldest "
+        "are lost.",
         ("test_beyond_a_limit_of_bytes_the_oldest_are_lost_and_their_rows_ended",),
     ),
     Bound(
         "LINGERING_RESPONSES",
-        "Answers kept for `llm_runtime.connect` whose connection broke.",
+        "Responses kept for clients of `llm_runtime.connect` whose connection broke.",
         ("test_of_answers_that_wait_for_their_clients_the_oldest_make_room",),
     ),
     Bound(
         "RECENT_RESPONSES",
-        "Responses a WebSocket remembers for `previous_response_id`.",
+        "Responses that a WebSocket remembers for `previous_response_id`.",
         ("test_a_connection_remembers_the_recently_used",),
     ),
     Bound(
@@ -358,7 +370,7 @@ BOUNDS = (
     ),
     Bound(
         "ERROR_BODY_BYTES",
-        "Bytes that are read of an error's body.",
+        "The bytes of an error body that are read.",
         ("test_of_an_error_only_the_beginning_is_read",),
     ),
     Bound(
@@ -370,8 +382,8 @@ BOUNDS = (
         ),
     ),
     Bound("MAX_DIMENSIONS", "Numbers of one embedding.", ("test_dimensions_and_one_more",)),
-    Bound("JsonLimits.keys", "Members of objects in it, together.", ("test_keys_and_one_more",)),
-    Bound("JsonLimits.containers", "Lists and objects in it.", ("test_lists_and_objects_and_one_more",)),
+    Bound("JsonLimits.keys", "Members of all objects in the JSON together.", ("test_keys_and_one_more",)),
+    Bound("JsonLimits.containers", "Lists and objects in the JSON.", ("test_lists_and_objects_and_one_more",)),
     Bound("JsonLimits.depth", "Nesting of lists and objects.", ("test_depth_and_one_more",)),
     Bound("JsonLimits.digits", "Digits of one number.", ("test_digits_of_a_number_and_one_more",)),
     Bound("JsonLimits.slow_numbers", "Numbers that are slow to parse.", ("test_slow_numbers_and_one_more",)),
@@ -397,15 +409,15 @@ OTHERS = frozenset(
 PAGE = """\
 # Limits of the server
 
-What the server accepts from its clients, and what happens beyond that. Options are set under `[server]` in the
+This page shows the limits for clients of the server, and the effect of exceeding each. Options are set under `[server]` in the
 configuration; the others are in `llm_runtime.server.limits` and `llm_protocol.codec.json_limits`. Limits for
-responses of providers have a table of their own. A megabyte is 1,048,576 bytes. If an effect was measured, it is
-given before and after the limit was introduced. `bin/bench attack` runs a thousand attackers without a key beside fifty
+responses of providers have a separate table. A megabyte is 1,048,576 bytes. If an effect was measured, the last table but one has the
+values before and after the limit was introduced. `bin/bench attack` runs a thousand attackers without a key beside fifty
 paying streams. This page is made from `tests/support/bounds.py` by `bin/make-docs`.
 
 The head of a request decides whether it is accepted: key, Host, Origin and path. A refusal with 401 or 403 closes the
-connection, and nothing of the body is kept. At its start the daemon raises its limit of open files as far as it may,
-and fits `max_connections` and `max_runs` to it: half of the descriptors, after a small reserve, are for providers.
+connection, and no byte of the body is kept. At its start the daemon raises its limit of open files as far as allowed,
+and adapts `max_connections` and `max_runs` to this limit. After a small reserve, half of the descriptors are for providers.
 
 """
 
@@ -416,8 +428,8 @@ def page() -> str:
     answers = [bound for bound in BOUNDS if bound.is_of_answers]
     constants = [bound for bound in BOUNDS if not bound.is_option and not bound.is_of_answers]
     return (
-        f"{PAGE}## Options\n\n{_table(options)}\n## Not options\n\n{_table(constants)}"
-        f"\n## Answers of providers\n\n{_table(answers)}"
+        f"{PAGE}## Options\n\n{_table(options)}\n## Fixed limits\n\n{_table(constants)}"
+        f"\n## Responses of providers\n\n{_table(answers)}"
         f"\n## Measured\n\n{_effects()}\n## Tests\n\n{_tests()}"
     )
 
