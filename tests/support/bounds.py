@@ -94,8 +94,8 @@ BOUNDS = (
     ),
     Bound(
         "max_unverified_per_peer",
-        "Connections of one address that have not sent a valid key, if keys are configured. With one more, the oldest of "
-        "them is closed. All such connections together may take a quarter of the connections that verified clients do "
+        "Connections of one address that have not sent a valid key, if keys are configured. With one more, the oldest "
+        "one is closed. All such connections together may take a quarter of the connections that verified clients do "
         "not use. Loopback, unix sockets and `trusted_proxies` are exempt.",
         (
             "test_one_address_has_fifty_connections_without_a_key_and_the_next_takes_the_oldest_place",
@@ -211,7 +211,7 @@ BOUNDS = (
     ),
     Bound(
         "DEPARTING_CONNECTIONS",
-        "Connections that are being closed to free a place and are not closed yet.",
+        "Connections that are being closed to make room.",
         ("test_so_many_connections_may_be_on_their_way_out",),
     ),
     Bound(
@@ -264,7 +264,7 @@ BOUNDS = (
     ),
     Bound(
         "PASSTHROUGH_WHOLE_BYTES",
-        "The largest passthrough body that is read completely before it is sent, so that a kept connection can be used.",
+        "The largest passthrough body that is read completely before it is sent: it can use a kept connection.",
         ("test_a_small_body_goes_over_a_kept_connection",),
     ),
     Bound(
@@ -335,8 +335,8 @@ BOUNDS = (
     ),
     Bound(
         "UNKNOWN_IDS",
-        "Vendor ids of one request that its key has not received from this process. Workers and replicas are asked about "
-        "them; a request with more is refused (400).",
+        "Vendor ids of one request that its key has not received from this process. Workers and replicas are asked "
+        "about them; a request with more is refused (400).",
         ("test_other_processes_are_asked_once_for_each_id_and_not_for_too_many",),
     ),
     Bound(
@@ -409,15 +409,17 @@ OTHERS = frozenset(
 PAGE = """\
 # Limits of the server
 
-This page shows the limits for clients of the server, and the effect of exceeding each. Options are set under `[server]` in the
-configuration; the others are in `llm_runtime.server.limits` and `llm_protocol.codec.json_limits`. Limits for
-responses of providers have a separate table. A megabyte is 1,048,576 bytes. If an effect was measured, the last table but one has the
-values before and after the limit was introduced. `bin/bench attack` runs a thousand attackers without a key beside fifty
-paying streams. This page is made from `tests/support/bounds.py` by `bin/make-docs`.
+This page shows the limits for clients of the server, and the effect of exceeding each. Options are set under
+`[server]` in the configuration; the others are in `llm_runtime.server.limits` and `llm_protocol.codec.json_limits`.
+Limits for responses of providers have a separate table. A megabyte is 1,048,576 bytes. If an effect was measured, the
+last table but one has the values before and after the limit was introduced. `bin/bench attack` runs a thousand
+attackers without a key beside fifty paying streams. This page is made from `tests/support/bounds.py` by
+`bin/make-docs`.
 
 The head of a request decides whether it is accepted: key, Host, Origin and path. A refusal with 401 or 403 closes the
 connection, and no byte of the body is kept. At its start the daemon raises its limit of open files as far as allowed,
-and adapts `max_connections` and `max_runs` to this limit. After a small reserve, half of the descriptors are for providers.
+and adapts `max_connections` and `max_runs` to this limit. After a small reserve, half of the descriptors are for
+providers.
 
 """
 
