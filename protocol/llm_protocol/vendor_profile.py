@@ -157,8 +157,17 @@ GROQ = msgspec.structs.replace(
 )
 """It refuses messages with fields that it does not know, among them ``reasoning_content``."""
 
-DEEPSEEK = msgspec.structs.replace(COMPATIBLE, prefill_field="prefix")
-"""DeepSeek continues a text at ``https://api.deepseek.com/beta`` only, so the configuration has to enable that."""
+DEEPSEEK = msgspec.structs.replace(
+    COMPATIBLE,
+    target=msgspec.structs.replace(
+        TARGETS["compatible"],
+        limits=msgspec.structs.replace(TARGETS["compatible"].limits, json_schemas=False),
+    ),
+    prefill_field="prefix",
+)
+"""DeepSeek continues a text at ``https://api.deepseek.com/beta`` only, so the configuration has to enable that. Its
+formats of a response are text and JSON.
+"""
 
 LOCAL = msgspec.structs.replace(
     COMPATIBLE,

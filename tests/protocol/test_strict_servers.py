@@ -1,8 +1,9 @@
-"""Servers of OpenAI's chat wire that refuse what they do not know: Mistral and Groq.
+"""Servers of OpenAI's chat wire that refuse what they do not know: Mistral, Groq and DeepSeek.
 
 Mistral's fields are those of its SDK (mistralai 3.7.0); what it refuses is in its errors: ``extra_forbidden`` for
 ``reasoning_content``, ``seed`` and ``stream_options.include_usage``, 3280 for ids of calls, 3230 for the order of
-messages. Groq's error names the property that "is unsupported".
+messages. Groq's error names the property that "is unsupported". DeepSeek's documentation has the formats ``text`` and
+``json_object`` only; its error is "This response_format type is unavailable now".
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from llm_protocol.content import Image, Message, Reasoning, Refusal, Text, Tool, ToolCall, ToolResult
+from llm_protocol.content import Image, Message, Reasoning, Refusal, ResponseFormat, Text, Tool, ToolCall, ToolResult
+from llm_protocol.errors import UnsupportedError
 from llm_protocol.requests import ChatRequest, Parameters
 from llm_protocol.vendors import VENDORS
 from support.adapting import adjusted, encoded
@@ -81,3 +83,11 @@ def test_mistral_gets_a_turn_between_results_and_the_user() -> None:
         assert ("tool", "user") not in set(pairwise(roles))
         assert roles[-2:] == ["assistant", "user"]
     assert [each["role"] for each in body("groq", HI, call, seen)["messages"]][-2:] == ["tool", "user"]
+
+
+def test_deepseek_answers_in_no_schema_so_another_candidate_is_asked() -> None:
+    form = ResponseFormat(type="json_schema", schema={"type": "object"})
+    with pytest.raises(UnsupportedError, match="DeepSeek does not accept a JSON schema"):
+        body("deepseek", response_format=form)
+    assert body("groq", response_format=form)["response_format"]["type"] == "json_schema"
+    assert body("deepseek", response_format=ResponseFormat(type="json"))["response_format"] == {"type": "json_object"}

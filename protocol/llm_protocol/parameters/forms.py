@@ -212,6 +212,8 @@ def fit_format(request: ChatRequest, target: RequestTarget) -> Format:
         return Format(form)
     if request.tools and not target.limits.json_beside_tools:
         raise unsupported("response_format", f"{target.who} does not accept a response format together with tools")
+    if form.type == "json_schema" and not target.limits.json_schemas:
+        raise unsupported("response_format", f"{target.who} does not accept a JSON schema for its response")
     if form.type == "json" and not target.limits.json_without_schema:
         return Format(None, True, (Adjustment("response_format", "emulated", "an order to answer with JSON, checked"),))
     if (limit := target.limits.schema_name) is not None and not is_accepted(form.name, limit):

@@ -88,6 +88,8 @@ class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Whether each tool has its own setting that calls must match its schema."""
     json_without_schema: bool = True
     """Whether JSON can be requested without a schema; otherwise the model is instructed to write it."""
+    json_schemas: bool = True
+    """Whether a response can be required to match a JSON schema."""
     json_beside_tools: bool = True
     """Whether a response format may be combined with tools."""
 
