@@ -368,7 +368,5 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.retry_after is None else min(self.retry_after, MAX_RETRY_AFTER_SECONDS)
 
     def at(self, *, provider: str, model: str, partial: bool) -> Failure:
-        """Return the same failure with the place where it happened, and with whether tokens had been delivered by
-        then.
-        """
+        """Return the failure with its provider and model. ``partial``: whether tokens had been delivered before it."""
         return msgspec.structs.replace(self, provider=provider, model=self.model or model, partial=partial)

@@ -110,7 +110,7 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     choices: bool | None = None
     """Whether one chat response can have several choices (``n``). ``None``: the usual behaviour of its vendor."""
     base64_vectors: bool = True
-    """Whether the model's embeddings are available in base64, a third of the size. This matters only if the vendor
+    """Whether the model's embeddings are available in base64, in a third of the bytes. This matters only if the vendor
     has base64 at all.
     """
     context_window: int | None = None

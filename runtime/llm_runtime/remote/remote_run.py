@@ -96,5 +96,5 @@ class RemoteRun:
         self._changed = trio.Event()
 
     async def change(self) -> None:
-        """Wait until something has changed."""
+        """Wait for the next change of this run's state."""
         await self._changed.wait()

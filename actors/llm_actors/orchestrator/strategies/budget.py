@@ -174,7 +174,7 @@ class MemberHold:
 
 @final
 class MemberBudget:
-    """One member's access to the account; see `llm_actors.orchestrator.attempt_context.AttemptBudget`."""
+    """One member's access to the budget of the request; see `llm_actors.orchestrator.attempt_context.AttemptBudget`."""
 
     def __init__(self, ledger: RequestBudget, on_overrun: Callable[[], None]) -> None:
         self.ledger = ledger
