@@ -192,7 +192,7 @@ def result_of(call: ToolCall, value: object) -> ToolResult:
     try:
         return call.result(msgspec.json.encode(value, enc_hook=_encoded).decode())
     except TypeError as exc:
-        return call.result(f"The tool returned something that is no JSON: {exc}", is_error=True)
+        return call.result(f"The tool returned a value that cannot be converted to JSON: {exc}", is_error=True)
 
 
 def failed(call: ToolCall, exc: Exception) -> ToolResult:

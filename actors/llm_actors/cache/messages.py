@@ -102,8 +102,8 @@ async def lookup_all(cache: CacheRef, keys: Sequence[CacheKey], request_id: str 
 
 async def lookup_or_wait(cache: CacheRef, key: CacheKey, request_id: str = "", *, wait_s: float) -> ToMake:
     """Look up ``key`` for a request that would produce a missing response. If another process is producing it, wait
-    for that, at most ``wait_s`` seconds. If the result ``is_ours``, call `release` after `store`. Cancelling this
-    gives up the right.
+    for its result, at most ``wait_s`` seconds. If the result ``is_ours``, call `release` after `store`. A cancellation
+    gives up the right to produce the response.
     """
     until = trio.current_time() + wait_s
     while True:

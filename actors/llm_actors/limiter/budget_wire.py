@@ -55,7 +55,7 @@ def encode(
 ) -> BudgetQuestion:
     """Encode a question about all current windows and those of the reservations ``numbers``: this process's amounts
     in each, and the claims. ``remembers``: include the amounts of other processes, in case Redis has lost them.
-    ``leaves``: this process will ask no more.
+    ``leaves``: this is the last question of this process.
     """
     windows = {id(state): (name, state) for name, state in budgets.current(wall)}
     holds = [budgets.holds.get(number) for number in numbers]

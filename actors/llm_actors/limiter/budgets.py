@@ -276,7 +276,7 @@ class Budgets:
         )
 
     def refusal(self, name: str, state: WindowState, wanted: Amount, wall: float, *, but: Amount = NOTHING) -> str:
-        """Return a message: why the budget does not pay ``wanted``, how much of it is left, and when it resets.
+        """Return a message: why the budget does not pay ``wanted``, the remaining amount, and the time of its reset.
         ``but`` is the part of the reserved amount that belongs to the refused request itself.
         """
         budget, own = self.table.budgets[name], state.own.minus(but)

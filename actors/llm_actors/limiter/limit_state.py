@@ -1,6 +1,6 @@
 """The state of the limits of one provider or one caller: usage, requests in flight, and pauses.
 
-A vendor's headers can only reduce what may be sent: they lower an allowance or begin a pause. Headers that are wrong,
+A vendor's headers can only reduce the capacity: they lower an allowance or begin a pause. Headers that are wrong,
 missing or out of order can cost throughput, but never break a configured limit.
 """
 
@@ -162,7 +162,7 @@ class LimitState:
         return news
 
     def correct(self, reported: RateLimits, now: float, jitter: float) -> bool:
-        """Apply a vendor's headers if they reduce what may be sent. Return whether that begins or extends a pause."""
+        """Apply a vendor's headers if they reduce the capacity. Return whether that begins or extends a pause."""
         self._vendor_requests = _narrowed(self._vendor_requests, self.requests, reported.requests_remaining, now)
         self._vendor_tokens = _narrowed(self._vendor_tokens, self.tokens, reported.tokens_remaining, now)
         seconds = exhausted_for(reported)
@@ -197,7 +197,7 @@ class LimitState:
 
 
 def exhausted_for(reported: RateLimits) -> float:
-    """Return for how many seconds nothing is left, according to a vendor's headers. Returns 0 if something is left,
+    """Return for how many seconds nothing is left, according to a vendor's headers. Returns 0 if capacity is left,
     or if that is unknown.
     """
     requests = reported.requests_remaining, reported.requests_reset_s

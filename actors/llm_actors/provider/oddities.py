@@ -29,7 +29,7 @@ class Oddities:
                 log.warning("%s: the field %s has an unexpected type and is ignored", self._provider, name)
 
     def note_reason(self, reason: str) -> None:
-        """Log an unknown finish reason. The response is used in spite of it."""
+        """Log an unknown finish reason. The response is used nevertheless."""
         if self._is_new("reason", reason):
             log.warning("%s: unknown finish reason %r", self._provider, reason)
 

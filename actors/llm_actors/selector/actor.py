@@ -80,7 +80,7 @@ class EndOfSelector(msgspec.Struct, frozen=True):
 
 @final
 class SelectorActor:
-    """Records results in ``selector``; nothing else does. ``draw`` returns random numbers in [0, 1)."""
+    """The only actor that records results in ``selector``. ``draw`` returns random numbers in [0, 1)."""
 
     def __init__(self, selector: Selector, previous: Previous, draw: Callable[[], float] = random.random) -> None:
         self._selector = selector

@@ -75,7 +75,7 @@ class Rival(NamedTuple):
 
 
 class ExplorationStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What exploring has cost since the start.
+    """The cost of exploration since the start.
 
     ``ranked``: requests whose candidates were ordered by measurements. ``explored``: those that went to another
     candidate than the best, to measure it. ``excess``: the sum of their excesses, so 1.0 is the time or money of one
@@ -101,7 +101,7 @@ class _ExplorationState:
 
 @final
 class Exploration:
-    """Decides which candidate is explored next, and counts what exploring has cost."""
+    """Decides which candidate is explored next, and counts the cost of exploration."""
 
     def __init__(self) -> None:
         self._states: OrderedDict[Key, _ExplorationState] = OrderedDict()
@@ -109,7 +109,7 @@ class Exploration:
         self._excess = 0.0
 
     def statistics(self) -> ExplorationStatistics:
-        """Return what exploring has cost so far."""
+        """Return the cost of exploration since the start."""
         return ExplorationStatistics(ranked=self._ranked, explored=self._explored, excess=self._excess)
 
     def next(self, best: Key, rivals: Sequence[Rival], now: float) -> int | None:

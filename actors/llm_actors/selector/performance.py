@@ -79,7 +79,7 @@ class Observed(Cast, frozen=True, kw_only=True):
 
 
 class StreamBegan(Cast, frozen=True, kw_only=True):
-    """The attempt at ``candidate`` that began at ``began`` has begun to deliver a stream at ``at``."""
+    """The stream of an attempt has begun. ``began``: the start of the attempt; ``at``: the start of its stream."""
 
     candidate: Candidate
     began: float
@@ -105,7 +105,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     good: DecayingCount = DecayingCount(FORGIVEN_SECONDS)
     bad: DecayingCount = DecayingCount(FORGIVEN_SECONDS)
     seen_at: float = -inf
-    """When the last attempt that measured something ended."""
+    """The time when the last measuring attempt ended (Trio's clock)."""
 
     def availability(self, now: float) -> float:
         """Return the share of recent attempts that did not fail by the candidate's fault; 1.0 if there were none."""

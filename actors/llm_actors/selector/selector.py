@@ -122,7 +122,7 @@ class Selector:
         return self._performance.get((candidate, request_type), _UNKNOWN)
 
     def exploration(self) -> ExplorationStatistics:
-        """Return what exploring has cost so far."""
+        """Return the cost of exploration since the start."""
         return self._exploration.statistics()
 
     # Claiming

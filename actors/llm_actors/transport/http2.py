@@ -177,7 +177,7 @@ class Http2Connection:
                 await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
-        """Wait until the server sends something. Queued bytes are sent meanwhile."""
+        """Wait until the server sends bytes. Queued bytes are sent meanwhile."""
         await self._room.wait()
         self._room = trio.Event()
         await self._flush()

@@ -59,7 +59,7 @@ def read_form(body: bytes) -> list[FormField]:
     """The fields in their order. Raises `WireError`."""
     boundary = body.partition(b"\r\n")[0]
     if not is_form(body) or not 2 < len(boundary) <= MOST_BOUNDARY_BYTES:
-        raise WireError("a form begins with its boundary")
+        raise WireError("the form does not begin with its boundary")
     pieces = body[len(boundary) :].split(b"\r\n" + boundary, MOST_FIELDS + 1)
     if len(pieces) > MOST_FIELDS + 1:
         raise WireError(f"a form has at most {MOST_FIELDS} fields")

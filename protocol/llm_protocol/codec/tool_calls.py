@@ -234,7 +234,7 @@ class ToolCalls:
         return None if not piece.is_alone or _begins_anew(last, piece, is_indexed=False) else last
 
     def announce(self) -> None:
-        """Announce the calls whose names are complete, because something else begins: a name may arrive in pieces,
+        """Announce the calls whose names are complete, because the next item begins: a name may arrive in pieces,
         but not after that.
         """
         for call in self.made:

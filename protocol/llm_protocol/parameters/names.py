@@ -43,7 +43,7 @@ def accepted(names: Iterable[str], limit: NameLimit) -> dict[str, str]:
 
 
 def _hash(name: str, length: int, taken: Collection[str]) -> str:
-    """As many letters and digits as a vendor demands, which are not ``taken``."""
+    """Return ``length`` letters and digits that depend on ``name`` and are not in ``taken``."""
     salted = name
     while (found := sha256(salted.encode("utf-8", "replace")).hexdigest()[:length]) in taken:
         salted += " "

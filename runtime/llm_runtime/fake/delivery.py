@@ -129,7 +129,7 @@ def _paced(pieces: Iterable[bytes], rule: ScriptRule) -> Iterator[bytes | float]
 
 
 def _cut(steps: Iterable[Step], room: int, end: DeliveryEnd) -> Iterator[Step]:
-    """Return the plan up to so many bytes, followed by ``end``."""
+    """Yield the first ``room`` bytes of the plan, followed by ``end``."""
     for step in steps:
         if isinstance(step, bytes):
             if len(step) >= room:

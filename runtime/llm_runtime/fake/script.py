@@ -96,7 +96,7 @@ class ScriptRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     nth: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Match only the nth request, from 1, of those that match the fields above."""
     times: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Match at most so many requests."""
+    """The most requests that the rule matches."""
 
     text: str | None = None
     reasoning: str | None = None
@@ -120,7 +120,7 @@ class ScriptRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     delay_event_s: Seconds = 0.0
     """Seconds to wait before each later event."""
     split_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Send the body in pieces of so many bytes."""
+    """The size of each sent piece of the body, in bytes."""
     fault: Fault | None = None
     after_events: Count | None = None
     """The number of events before the fault; 0: only the head. Default: 3, but never the end marker."""

@@ -44,7 +44,7 @@ class Heartbeat:
     """Decides when to ping a peer and when to give it up.
 
     A peer is alive if it sends bytes, or if it reads while a write waits for it. A peer that has sent nothing for
-    `WS_PING_SECONDS` is pinged. It then has the same time to send something, and never less than the stall rule
+    `WS_PING_SECONDS` is pinged. It then has the same time to send bytes, and never less than the stall rule
     allows for reading the bytes that were written before the ping. While a write waits, only the stall rule applies
     (see `Socket.send`).
     """

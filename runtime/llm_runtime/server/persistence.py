@@ -67,7 +67,7 @@ class ResponseWriter(Protocol):
     """Writes responses to a file or to Redis."""
 
     def wake(self) -> None:
-        """Write soon: there is something new."""
+        """Wake the writer: there are events to write."""
         ...
 
 
@@ -179,7 +179,7 @@ class ResponsePersistence:
         return self._live.get(response_id)
 
     def wake(self) -> None:
-        """Write soon: there is something new."""
+        """Wake the writer: there are events to write."""
         self._wakeup.wake()
 
     async def wait_begun(self, response_id: str) -> None:

@@ -101,7 +101,7 @@ class Replicas:
         return self._live.get(response_id)
 
     def wake(self) -> None:
-        """Write soon: there is something new."""
+        """Wake the writer: there are events to write."""
         self._wakeup.wake()
 
     async def wait_begun(self, response_id: str) -> None:

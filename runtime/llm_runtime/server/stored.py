@@ -105,7 +105,7 @@ async def create(context: RequestContext) -> None:
 
 
 async def retrieve(context: RequestContext) -> None:
-    """``GET /v1/responses/{id}``: its current state, or with ``stream=true`` a stream from after ``starting_after``."""
+    """``GET /v1/responses/{id}``: the response so far; with ``stream=true`` the events after ``starting_after``."""
     await context.server_state.bring(context.params["id"], context.caller)
     if (waiting := _waiting(context)) is not None:
         body = RESPONSES.encode_pending(waiting.inbound, waiting.id, waiting.options, status="queued")

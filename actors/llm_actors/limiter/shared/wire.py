@@ -27,7 +27,7 @@ class SharedLimit(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Asks whether reservation ``number``, of so many ``tokens``, may go. It can wait for ``patience_s`` seconds."""
+    """Asks for the reservation ``number``, of ``tokens`` tokens. It can wait for ``patience_s`` seconds."""
 
     number: int
     limits: tuple[SharedLimit, ...]

@@ -61,7 +61,7 @@ class TeamCalls:
         self._rounds = 0
         self._is_streaming = False
         self._streamed: tuple[RunResult, LLMResponse | None] | None = None
-        """The end of the stream that has delivered something, and its response if that is complete."""
+        """The end of the stream that has delivered a token, and its response if that is complete."""
         self._notes: JsonObject = {}
 
     async def ask(

@@ -205,7 +205,7 @@ class CohereDecoder(AnswerDecoder):
         self._end(item, cite(item.part(dialect=NAME), item.citations))
 
     def _settle(self) -> None:
-        """Release the items that were held back: something new begins, so they are complete."""
+        """Release the items that were held back: the next item begins, so they are complete."""
         if self._plan is not None:
             self._done(self._plan)
             self._plan = None

@@ -184,7 +184,9 @@ def edit_request(body: Body, name: str) -> ImageRequest:
 
 def _image_in(body: Body) -> Image:
     if body.string("file_id") is not None:
-        raise body.cannot("file_id", "file_id, because a file exists at one vendor only; send the image itself")
+        raise body.cannot(
+            "file_id", "file_id is not supported, because a file exists at one vendor only; send the image itself"
+        )
     try:
         return image_from_url(body.required_string("image_url"))
     except WireError as exc:
