@@ -570,6 +570,22 @@ def test_after_a_restart_leases_windows_and_debts_are_what_they_were() -> None:
     assert asked[2] in world.granted, "the slot is free, and the request came back to the window it was counted in"
 
 
+def test_limits_that_were_changed_meanwhile_apply_to_what_was_used_before_a_restart() -> None:
+    """As with a reload while the limiter is parked: it begins with the new limits."""
+    world = LimiterWorld({"a": Limits(requests_per_minute=4, burst=1.0)}, {"me": Limits(requests_per_minute=4)})
+    out = [world.ask("a", caller="me"), world.ask("a")]
+    world.change({"a": Limits(max_concurrency=3, requests_per_minute=5, burst=1.0)}, {"me": ONE})
+    world.crash()
+    of_me, of_others = world.ask("a", caller="me"), world.ask("a")
+    assert (of_me in world.granted, of_others in world.granted) == (False, True)
+    assert world.rate_limiter.statistics(world.now).providers["a"].in_flight == 3
+    world.end(out[0])
+    assert of_me in world.granted
+    world.end(out[1])
+    world.end(of_me)
+    assert world.rate_limiter.statistics(world.now).providers["a"].requests_left == 1
+
+
 def test_a_pause_survives_a_restart() -> None:
     world = LimiterWorld({"a": NONE})
     world.rate_limiter.hold("a", 30, world.now)

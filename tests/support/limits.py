@@ -99,6 +99,10 @@ class LimiterWorld:
         self.now = end
         return wakes
 
+    def change(self, providers: Mapping[str, Limits], callers: Mapping[str, Limits]) -> None:
+        """The next incarnation has these limits."""
+        self._config = patient(providers), patient(callers), self._config[2]
+
     def crash(self) -> None:
         """The next incarnation takes over."""
         former, self.rate_limiter = self.rate_limiter, self._fresh()

@@ -98,6 +98,7 @@ class Callers:
     def inherit(self, former: Callers) -> None:
         """Take over the state of ``former``, after a restart. Its queued requests are dropped."""
         for name, caller in former._known.items():
+            caller.account.change(self._limits.get(name, self._others), CALLER_WAIT_SECONDS)
             caller.waiting.clear()
             self._known[name] = caller
 

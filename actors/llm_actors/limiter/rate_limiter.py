@@ -71,10 +71,12 @@ class RateLimiter:
         self._expired = 0
 
     def restart(self, former: RateLimiter) -> None:
-        """Take over the leases, usage, debts and pauses of ``former``, after a restart. The queues start empty."""
+        """Take over the leases, usage, debts and pauses of ``former``, after a restart. The queues start empty. Limits
+        that have changed in the meantime apply to them, as after `change`.
+        """
         for name, (account, _) in former._providers.items():
-            if self._limits.get(name, NO_LIMITS) == account.limits:
-                self._providers[name] = ProviderLine(account, FairQueue())
+            account.change(self._limits.get(name, NO_LIMITS))
+            self._providers[name] = ProviderLine(account, FairQueue())
         self._callers.inherit(former._callers)
         for _, _, account in self.accounts():
             account.restart()
