@@ -8,17 +8,20 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 import llm_runtime
 from hosts.adapters import DAEMONS, KEY
 from hosts.conftest import Upstream
 from llm_actors.run import Run
-from llm_protocol.errors import AuthenticationError, BadRequestError, NetworkError
+from llm_protocol.errors import AuthenticationError, BadRequestError, NetworkError, error_for
 from llm_protocol.events import TextDelta
+from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.native import RESUME_SECONDS
 from llm_runtime import ChatRequest, LLMClientError, Message, RemoteRuntime, ResponseStream
 from llm_runtime.remote import link
 from llm_runtime.remote.address import Address
-from llm_runtime.remote.connection import Connection
+from llm_runtime.remote.connection import OPEN_SECONDS, Connection
 from llm_runtime.remote.remote_run import RemoteRun, RemoteState
 from llm_runtime.server.client_events import encode_refusal
 from llm_runtime.server.http_error import HttpError
@@ -278,3 +281,26 @@ async def test_a_connection_whose_lifetime_is_over_is_asked_for_nothing_new() ->
     connection._take(encode_refusal(over, "0", entry.id).decode())
     assert entry.state is RemoteState.REFUSED
     assert not connection.can_take
+
+
+async def test_requests_that_wait_for_a_daemon_that_is_away_give_up_together(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(connection: Connection, opened: object) -> None:
+        await trio.sleep(OPEN_SECONDS)
+        raise error_for(Failure(kind=FailureKind.TIMEOUT_CONNECT, message="no connection"))
+
+    monkeypatch.setattr(Connection, "live", silent)
+    ended: list[float] = []
+    async with trio.open_nursery() as nursery:
+        away = link.Link(nursery, Address("http://127.0.0.1:1", None, None), 4)
+
+        async def ask() -> None:
+            with pytest.raises(LLMClientError, match="no connection"):
+                await away.submit(Run(ChatRequest(messages=(Message.of("user", "Hi."),)), stream=False), b"{}")
+            ended.append(trio.current_time())
+
+        for _ in range(20):
+            nursery.start_soon(ask)
+    assert len(ended) == 20
+    assert max(ended) <= RESUME_SECONDS + 3 * OPEN_SECONDS

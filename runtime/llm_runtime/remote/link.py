@@ -48,6 +48,8 @@ class Link:
         self._capacity = capacity
         self._connections: list[Connection] = []
         self._opening = trio.Lock()
+        self._failed: LLMClientError | None = None
+        """How the last attempt to open a connection failed, if it did."""
         self._room = trio.Event()
         self._closed = False
 
@@ -126,21 +128,28 @@ class Link:
             if len(self._connections) >= MOST_CONNECTIONS and self._with_room() is None:
                 await self._room.wait()
                 continue
+            before = self._failed
             async with self._opening:
                 if self._closed:
                     raise ShuttingDownError("the connection to the runtime is closed")
                 if (found := self._with_room()) is not None:
                     return found
-                try:
-                    opened: Connection = await self._nursery.start(self._live)
-                except LLMClientError as exc:
-                    give_up_at = min(give_up_at, trio.current_time() + RESUME_SECONDS)
-                    if not exc.failure.rule.client_retry or trio.current_time() + pause > give_up_at:
-                        raise
-                else:
-                    return opened
-                await trio.sleep(pause * random.uniform(1, 1.5))  # noqa: S311 - no secret
-                pause = min(2 * pause, MOST_PAUSE_SECONDS)
+                # While this run waited, another may have tried in vain. Each by itself, they would wait for minutes.
+                shared = failed = None if self._failed is before else self._failed
+                if failed is None:
+                    try:
+                        opened: Connection = await self._nursery.start(self._live)
+                    except LLMClientError as exc:
+                        failed = self._failed = exc
+                    else:
+                        self._failed = None
+                        return opened
+                give_up_at = min(give_up_at, trio.current_time() + RESUME_SECONDS)
+                if not failed.failure.rule.client_retry or trio.current_time() + pause > give_up_at:
+                    raise error_for(failed.failure)
+                if shared is None:
+                    await trio.sleep(pause * random.uniform(1, 1.5))  # noqa: S311 - no secret
+                    pause = min(2 * pause, MOST_PAUSE_SECONDS)
 
     def _with_room(self) -> Connection | None:
         return next((each for each in self._connections if each.can_take), None)
