@@ -115,6 +115,12 @@ class ResponseStream:
         assert self._follower is not None
         return [event for event, _ in merged(await self._follower.next())]
 
+    def take_rest(self) -> list[Event]:
+        """The events up to the end of a response that has ended, without waiting. Empty while it goes on."""
+        if self._entered().log.end is None or self._follower is None:
+            return []
+        return [event for event, _ in merged(self._follower.take())]
+
     async def __anext__(self) -> Event:
         if not self._waiting:
             self._waiting.extend(await self.next_batch())

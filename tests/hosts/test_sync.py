@@ -34,6 +34,18 @@ def test_threads_share_one_runtime(upstream: Upstream) -> None:
         assert list(pool.map(ask, range(64))) == [f"You said: {number}" for number in range(64)]
 
 
+def test_a_response_that_ended_in_the_drain_can_be_read_afterwards(upstream: Upstream) -> None:
+    with sync.open_runtime(upstream.config) as rt:
+        stream = rt.stream("Hi.", model="fake/slow")
+        with stream:
+            pieces = stream.text()
+            text = next(pieces)
+            rt.close()
+            text += "".join(pieces)
+    assert text.endswith("twelve")
+    assert stream.response.content == text
+
+
 def read(rt: sync.SyncRuntime) -> None:
     with rt.stream("Hi.", model="fake/silent") as stream:
         list(stream)

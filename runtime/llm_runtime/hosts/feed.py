@@ -48,12 +48,18 @@ class Feed:
         async with runtime.stream_request(self._request) as stream:
             self._stream = stream
             self._accepted()
-            while batch := await stream.next_batch():
-                self._ahead += 1
-                self._deliver(batch)
-                while self._ahead >= BATCHES_AHEAD:
-                    self._room = trio.Event()
-                    await self._room.wait()
+            try:
+                while batch := await stream.next_batch():
+                    self._ahead += 1
+                    self._deliver(batch)
+                    while self._ahead >= BATCHES_AHEAD:
+                        self._room = trio.Event()
+                        await self._room.wait()
+            except trio.Cancelled:
+                # The runtime has stopped. What ended in its drain can still be read.
+                if rest := stream.take_rest():
+                    self._deliver(rest)
+                raise
 
     def take(self, count: int) -> None:
         """Record that the host has taken this many batches."""
