@@ -238,3 +238,24 @@ def test_a_program_that_closes_nothing_ends() -> None:
     done = subprocess.run([sys.executable, "-c", UNCLOSED], capture_output=True, timeout=30, check=True, text=True)
     assert done.stdout == "ends\n"
     assert done.stderr == ""
+
+
+def test_a_function_of_the_host_whose_task_never_begins_fails_its_request(upstream: Upstream) -> None:
+    """As when the program cancels all of its tasks."""
+
+    async def careful(request: llm_runtime.AnyRequest, proceed: llm_runtime.Next) -> llm_runtime.LLMResponse:
+        raise AssertionError
+
+    def cancelled(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=loop, **options)
+        if coro.__name__ == "act":
+            task.cancel()
+        return task
+
+    async def main() -> None:
+        async with aio.open_runtime(upstream.config, middleware=[careful]) as rt:
+            asyncio.get_running_loop().set_task_factory(cancelled)
+            with pytest.raises(RuntimeError, match="the host cancelled the call"):
+                await asyncio.wait_for(rt.chat("Hi.", model="fake/m"), 5)
+
+    asyncio.run(main())

@@ -108,7 +108,7 @@ async def _run_here(fn: Callable[[], Awaitable[T]], portal: Portal[Any], loop: H
     """In the Trio thread: run ``fn`` in a task of the host's event loop, and wait for its result. Cancelling this
     cancels that task.
     """
-    ended, results, errors = trio.Event(), list[T](), list[BaseException]()
+    ended, results, errors = trio.Event(), list[T](), list[Exception]()
     tasks: list[asyncio.Task[None]] = []
 
     async def act() -> None:
@@ -116,18 +116,23 @@ async def _run_here(fn: Callable[[], Awaitable[T]], portal: Portal[Any], loop: H
             results.append(await fn())
         except Exception as exc:
             errors.append(exc)
-        except BaseException as exc:
-            errors.append(exc)
-            raise
-        finally:
-            with suppress(ShuttingDownError):
-                portal.post(ended.set)
 
-    loop.post(lambda: tasks.append(loop.loop.create_task(act(), context=context)))
+    def begin() -> None:
+        task = loop.loop.create_task(act(), context=context)
+        tasks.append(task)
+        task.add_done_callback(end)  # called also for a task that is cancelled before it begins
+
+    def end(task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            errors.append(RuntimeError("the host cancelled the call"))
+        with suppress(ShuttingDownError):
+            portal.post(ended.set)
+
+    loop.post(begin)
     try:
         await ended.wait()
     finally:
         loop.post(lambda: [task.cancel() for task in tasks])
     if errors:
-        raise errors[0] if isinstance(errors[0], Exception) else RuntimeError("the host cancelled the call")
+        raise errors[0]
     return results[0]
