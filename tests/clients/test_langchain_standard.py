@@ -28,7 +28,7 @@ CLIENTS = {
 }
 """The model that each client names where it talks to its vendor."""
 
-WITHOUT_EMBEDDINGS = ("anthropic",)
+WITHOUT_EMBEDDINGS = ("anthropic", "cerebras")
 
 _RESULT = re.compile(r"^(PASSED|FAILED|ERROR|XFAIL|XPASS) .*?::(\S+)", re.MULTILINE)
 

@@ -24,8 +24,9 @@ VENDORS = {
     "anthropic": "ant/claude-sonnet-4-5",
     "gemini": "gem/gemini-2.5-flash",
     "cohere": "coh/command-a-03-2025",
+    "cerebras": "cer/sees-1",
 }
-"""The model to name, by the wire of its vendor."""
+"""The model to name, by its vendor."""
 
 CHOSEN = tuple(VENDORS) if FULL else ("openai", "anthropic")
 """All of them in the full form, else two."""
@@ -103,13 +104,16 @@ class Lab(NamedTuple):
 
 
 def vendors_of(upstream: OpenServer) -> str:
-    """Configuration: ``upstream`` as a vendor of each other wire."""
-    at = upstream.address.url
+    """Configuration: ``upstream`` as each other vendor."""
     return "".join(
-        f'[providers.{short}]\nkind = "{kind}"\nbase_url = "{at}"\napi_key = "env:SDK_TEST_KEY"\n'
-        f'models = ["{VENDORS[kind].partition("/")[2]}"]\n'
-        for short, kind in (("ant", "anthropic"), ("gem", "gemini"), ("coh", "cohere"))
+        f'[providers.{short}]\nkind = "{kind}"\nbase_url = "{_base_url(upstream, kind)}"\n'
+        f'api_key = "env:SDK_TEST_KEY"\nmodels = ["{VENDORS[kind].partition("/")[2]}"]\n'
+        for short, kind in (("ant", "anthropic"), ("gem", "gemini"), ("coh", "cohere"), ("cer", "cerebras"))
     )
+
+
+def _base_url(upstream: OpenServer, vendor: str) -> str:
+    return upstream.address.url + ("/v1" if vendor in ("openai", "cerebras") else "")
 
 
 @asynccontextmanager
@@ -119,11 +123,11 @@ async def lab(name: str, vendor: str, folder: Path) -> AsyncIterator[Lab]:
     work.mkdir()
     locks = {"somebody else": "sk-another-0123456789"}
     async with open_server(agent_model, hold_head_s=120) as upstream, open_server(agent_model, keys=locks) as locked:
-        kind, path = ("openai_compatible", "/v1") if vendor == "openai" else (vendor, "")
+        kind = "openai_compatible" if vendor == "openai" else vendor
         more = f"""
             [providers.locked]
             kind = "{kind}"
-            base_url = "{locked.address.url}{path}"
+            base_url = "{_base_url(locked, vendor)}"
             api_key = "env:SDK_TEST_KEY"
             models = ["{VENDORS[vendor].partition("/")[2]}"]
         """

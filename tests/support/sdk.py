@@ -47,8 +47,9 @@ def sdk_python(name: str, *requirements: str) -> str:
     with locked(name):
         if not (stamp.is_file() and stamp.read_text() == wanted and python.exists()):
             shutil.rmtree(folder, ignore_errors=True)
-            install(sys.executable, "-m", "venv", str(folder))
-            install(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
+            install(sys.executable, "-m", "venv", "--without-pip", str(folder))
+            pip = (sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check")
+            install(*pip, "install", "--quiet", "--no-compile", *requirements)
             stamp.write_text(wanted)
     return str(python)
 

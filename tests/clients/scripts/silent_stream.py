@@ -1,40 +1,41 @@
-"""Read one stream with a wire's own client and print its text: ``silent_stream.py CLIENT URL``."""
+"""Read one stream with a wire's own client and print its text: ``silent_stream.py CLIENT URL [KEY MODEL PROMPT]``."""
 
 import asyncio
 import sys
 
-CLIENT, URL = sys.argv[1:]
-SAID = [{"role": "user", "content": "hi"}]
+CLIENT, URL, *MORE = sys.argv[1:]
+KEY, MODEL, PROMPT = MORE or ("k", "m", "hi")
+SAID = [{"role": "user", "content": PROMPT}]
 
 
 def openai_chat():
     from openai import OpenAI
 
-    client = OpenAI(base_url=URL + "/v1", api_key="k")
-    for chunk in client.chat.completions.create(model="m", messages=SAID, stream=True):
+    client = OpenAI(base_url=URL + "/v1", api_key=KEY)
+    for chunk in client.chat.completions.create(model=MODEL, messages=SAID, stream=True):
         yield chunk.choices[0].delta.content if chunk.choices else ""
 
 
 def openai_responses():
     from openai import OpenAI
 
-    with OpenAI(base_url=URL + "/v1", api_key="k").responses.stream(model="m", input="hi") as stream:
+    with OpenAI(base_url=URL + "/v1", api_key=KEY).responses.stream(model=MODEL, input=PROMPT) as stream:
         yield stream.get_final_response().output_text
 
 
 def anthropic():
     from anthropic import Anthropic
 
-    client = Anthropic(base_url=URL, api_key="k")
-    with client.messages.stream(model="m", max_tokens=9, messages=SAID) as stream:
+    client = Anthropic(base_url=URL, api_key=KEY)
+    with client.messages.stream(model=MODEL, max_tokens=99, messages=SAID) as stream:
         yield from stream.text_stream
 
 
 def google():
     from google import genai
 
-    client = genai.Client(api_key="k", http_options={"base_url": URL})
-    for chunk in client.models.generate_content_stream(model="m", contents="hi"):
+    client = genai.Client(api_key=KEY, http_options={"base_url": URL})
+    for chunk in client.models.generate_content_stream(model=MODEL, contents=PROMPT):
         yield chunk.text
 
 
@@ -42,8 +43,8 @@ def google_async():
     from google import genai
 
     async def read():
-        client = genai.Client(api_key="k", http_options={"base_url": URL})
-        stream = await client.aio.models.generate_content_stream(model="m", contents="hi")
+        client = genai.Client(api_key=KEY, http_options={"base_url": URL})
+        stream = await client.aio.models.generate_content_stream(model=MODEL, contents=PROMPT)
         return [chunk.text async for chunk in stream]
 
     yield from asyncio.run(read())
@@ -52,7 +53,7 @@ def google_async():
 def cohere():
     from cohere import ClientV2
 
-    for event in ClientV2(api_key="k", base_url=URL).chat_stream(model="m", messages=SAID):
+    for event in ClientV2(api_key=KEY, base_url=URL).chat_stream(model=MODEL, messages=SAID):
         if event.type == "content-delta":
             yield event.delta.message.content.text
 
@@ -60,20 +61,20 @@ def cohere():
 def litellm(model, base):
     import litellm as lite
 
-    for chunk in lite.completion(model=model, api_base=base, api_key="k", messages=SAID, stream=True):
+    for chunk in lite.completion(model=model, api_base=base, api_key=KEY, messages=SAID, stream=True):
         yield chunk.choices[0].delta.content
 
 
 def litellm_gemini():
-    yield from litellm("gemini/m", URL + "/v1beta")
+    yield from litellm(f"gemini/{MODEL}", URL + "/v1beta")
 
 
 def litellm_anthropic():
-    yield from litellm("anthropic/m", URL)
+    yield from litellm(f"anthropic/{MODEL}", URL)
 
 
 def litellm_openai():
-    yield from litellm("openai/m", URL + "/v1")
+    yield from litellm(f"openai/{MODEL}", URL + "/v1")
 
 
 print("".join(piece or "" for piece in globals()[CLIENT]()))
