@@ -270,7 +270,7 @@ async def test_a_request_costs_at_most_four_actor_calls(
     called: list[str] = []
     call = Ref.call
 
-    async def counted(ref: Ref[Any], message: Any, **more: float) -> Any:
+    async def counted(ref: Ref[Any], message: Any, **more: Any) -> Any:
         called.append(ref.name.rpartition("/")[2])
         return await call(ref, message, **more)
 

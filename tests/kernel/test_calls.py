@@ -106,6 +106,12 @@ async def test_a_call_without_a_deadline_has_a_default_one(autojump_clock: MockC
         assert trio.current_time() == DEFAULT_CALL_SECONDS
 
 
+async def test_an_unlimited_call_has_no_default_deadline(autojump_clock: MockClock) -> None:
+    async with alone(Concurrent()) as lone:
+        await lone.ref.call(Sleep(1e6), unlimited=True)
+        assert trio.current_time() == 1e6
+
+
 async def test_cancelling_the_caller_cancels_the_work_and_waits_for_nobody(autojump_clock: MockClock) -> None:
     """`call` raises in the same instant, even when the worker takes its time to clean up."""
 

@@ -309,6 +309,30 @@ async def test_a_vendor_that_does_not_read_holds_the_client_back(jumping_clock: 
     assert answer.startswith(b"HTTP/1.1 504 ")
 
 
+async def test_an_upload_may_take_long(jumping_clock: object) -> None:
+    """Each wait has a limit of its own, and the sum has none."""
+    upload = Upload()
+    async with passing(greeting=upload) as (daemon, _, _), await daemon.connect() as client:
+        await client.send(head(f"content-length: {len(PIECE) * 120}"))
+        for _ in range(3):
+            for _ in range(40):
+                await client.send(PIECE)
+            await trio.sleep(20)
+        answer = await client.receive()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(str(len(PIECE) * 120).encode())
+
+
+async def test_a_download_may_take_long(jumping_clock: object) -> None:
+    async def wait(call: Call) -> None:
+        await trio.sleep(20)
+
+    script = [chunked(b"one", end=False), wait, raw(b"3\r\ntwo\r\n"), wait, raw(b"5\r\nthree\r\n0\r\n\r\n")]
+    async with passing(script) as (daemon, _, _):
+        answer = await daemon.ask("alice", "GET", "/passthrough/main/v1/files/f1/content")
+    assert answer.body == b"onetwothree"
+
+
 async def test_an_early_error_ends_the_upload() -> None:
     too_large = b"HTTP/1.1 413 Too Large\r\ncontent-length: 5\r\n\r\nlarge"
     upload = Upload(read=False, after=too_large)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -258,7 +259,7 @@ async def test_a_cached_and_limited_request_costs_at_most_four_actor_calls(monke
 
     monkeypatch.setattr(Ref, "cast", counted_cast)
 
-    async def counted(self: Ref[ActorMessage], message: Call[object], **more: float) -> object:
+    async def counted(self: Ref[ActorMessage], message: Call[object], **more: Any) -> object:
         calls.append(type(message).__name__)
         return await real(self, message, **more)
 

@@ -22,7 +22,7 @@ from llm_actors.kernel.message import ActorMessage, BaseCall, Cast
 from llm_actors.kernel.trace import exception_site
 
 DEFAULT_CALL_SECONDS = 30.0
-"""The time limit, in seconds, of a call without a deadline."""
+"""The time limit, in seconds, of a call that names no deadline and whose caller has none."""
 
 M_contra = TypeVar("M_contra", bound=ActorMessage, contravariant=True)
 R = TypeVar("R")
@@ -68,19 +68,19 @@ class Ref(Generic[M_contra]):
                 self._mailbox.bus.publish(ChildCrashed(name=self.name, error=exception_site(exc)))
             return None
 
-    async def call(self, message: BaseCall[R], *, deadline: float = inf) -> R:
+    async def call(self, message: BaseCall[R], *, deadline: float = inf, unlimited: bool = False) -> R:
         """Send `message` and wait for its reply.
 
         The time limit is `deadline` (on Trio's clock) or the deadline of the caller's cancel scope, whichever is
-        earlier; without either, `DEFAULT_CALL_SECONDS`. Raises `CallExpired` if `deadline` or the default passes; if
-        the caller's scope expires, the call is cancelled instead. Raises the error that the actor passed to
-        `Delivery.fail`, or another `KernelError`. Cancelling the caller also cancels the actor's work on the message,
-        without waiting for that work to end.
+        earlier; without either, `DEFAULT_CALL_SECONDS`, or none if `unlimited`. Raises `CallExpired` if `deadline` or
+        the default passes; if the caller's scope expires, the call is cancelled instead. Raises the error that the
+        actor passed to `Delivery.fail`, or another `KernelError`. Cancelling the caller also cancels the actor's work
+        on the message, without waiting for that work to end.
         """
         callers = trio.current_effective_deadline()
         if callers == -inf:
             await trio.lowlevel.checkpoint()
-        if callers == deadline == inf:
+        if callers == deadline == inf and not unlimited:
             deadline = trio.current_time() + DEFAULT_CALL_SECONDS
         is_callers, deadline = callers <= deadline, min(callers, deadline)
         mailbox, caller = self._mailbox, acting.get()
