@@ -15,7 +15,8 @@ from llm_protocol.errors import ModelNotFoundError, QueueFullError
 from llm_protocol.failures import Failure, FailureKind
 from llm_runtime.config import Server
 from llm_runtime.server.limits import HEAD_BYTES
-from support.server import begin_text, end_text, hanging, open_server, saying, silent
+from llm_runtime.server.request_context import BodyStream
+from support.server import HttpClient, add_text, begin_text, end_text, hanging, open_server, saying, silent
 
 BODY_BYTES = Server().max_body_bytes
 CHAT = {"model": "fake-1", "messages": [{"role": "user", "content": "hi"}]}
@@ -332,6 +333,38 @@ async def test_a_client_that_pipelines_without_measure_is_cut_off() -> None:
         with suppress(trio.BrokenResourceError):
             await client.send(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 200000\r\n\r\n" + b"a" * 150_000)
         await server.engine.until(lambda: server.engine.open_runs == 0, seconds=1)
+
+
+async def read_to_the_end(client: HttpClient) -> None:
+    while await client.receive():
+        pass
+
+
+async def test_a_stream_that_crashes_its_connection_does_not_seem_to_be_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the end of the connection is that of the body, that is a reset."""
+    goes_on = trio.Event()
+
+    async def in_two_halves(run: Run) -> None:
+        begin_text(run)
+        add_text(run, "first ")
+        await goes_on.wait()
+        add_text(run, "second")
+        end_text(run)
+
+    async with open_server(in_two_halves) as server, await server.connect() as client:
+        await client.begin("POST", "/v1/chat/completions", STREAM, connection="close")
+        said = b""
+        while b"first" not in said:
+            said += await client.receive()
+
+        def crashing(*_: object) -> bytes:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(BodyStream, "write", crashing)
+        monkeypatch.setattr(BodyStream, "finish", crashing)
+        goes_on.set()
+        with pytest.raises(trio.BrokenResourceError):
+            await read_to_the_end(client)
 
 
 async def test_a_stream_is_not_held_back_by_a_proxy() -> None:

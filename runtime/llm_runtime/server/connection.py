@@ -338,6 +338,8 @@ class HttpConnection:
             if not context.begun:
                 message = "Internal error; the log has the details under this request's id."
                 await context.refuse(HttpError(500, "server_error", message, kind=SERVER_ERROR, close=True))
+            elif context.close:  # the end of the connection would be that of the body
+                context.abort()
             raise
 
     def _next_whole(self) -> Request | None:
