@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
+import pytest
 
 from llm_actors.store.ledger import SpendRow
+from llm_actors.store.tier import StoreTier
+from llm_runtime.cli.main import main
 from llm_runtime.cli.spend import _as_table
 
 
 def row(name: str, **more: object) -> SpendRow:
     counts = dict.fromkeys(SpendRow.__struct_fields__[1:], 0)
     return msgspec.convert({"name": name, **counts, **more}, SpendRow)
+
+
+def test_the_path_of_the_ledger_may_have_any_characters(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is part of a URI for SQLite."""
+    folder = tmp_path / "100%25 off? #1"
+    tier = StoreTier(str(folder / "store.db"), max_bytes=10_000_000, ttl_s=1e6)
+    tier.open()
+    tier.close()
+    (tmp_path / "c.toml").write_text(f"[store]\npath = '{folder}/store.db'\n")
+    assert main(["spend", "--config", str(tmp_path / "c.toml")]) == 0
+    assert capfd.readouterr().out.startswith("key ")
 
 
 def test_a_cost_that_is_not_known_tiny_or_nothing_is_told_apart() -> None:

@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 import trio
@@ -54,7 +54,7 @@ def _read(arguments: argparse.Namespace, since: float, environ: Mapping[str, str
     if not os.path.exists(path):
         raise ConfigError(f"there is no ledger at {path}: a daemon with [store] in its configuration writes one")
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)) as db:
+        with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=5.0)) as db:
             return spend(db, arguments.by, since=since)
     except sqlite3.Error as exc:
         raise ConfigError(f"the ledger at {path} cannot be read: {exc}") from None
