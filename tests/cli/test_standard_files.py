@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import trio
 
+from llm_runtime.cli import terminal
 from support import commands
 from support.peer import Peer, reply
 from support.statistics import told
@@ -105,6 +106,20 @@ async def test_top_ends_when_its_terminal_has_gone() -> None:
             assert process.stderr
             await process.stderr.aclose()
     assert (code, errors) == (141, "")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_a_model_or_a_vendor_says_does_not_steer_the_terminal(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in `ask`. A program gets it as it is."""
+    written: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(os, "isatty", lambda _: is_terminal)
+    monkeypatch.setattr(terminal, "write_all", lambda data, file=1: written.append((file, data)))
+    terminal.print_out("a\x1b]0;title\x07b\tc")
+    terminal.say("a\x1b[2Jb")
+    plain = [(1, b"a]0;titleb\tc\n"), (2, b"a[2Jb\n")]
+    assert written == (plain if is_terminal else [(1, b"a\x1b]0;title\x07b\tc\n"), (2, b"a\x1b[2Jb\n")])
 
 
 async def test_a_host_that_cannot_be_a_name_is_told() -> None:

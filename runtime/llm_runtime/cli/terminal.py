@@ -32,7 +32,7 @@ def print_error(problem: object, code: int) -> int:
 def say(line: str) -> None:
     """Print to stderr. A stderr without a reader is not an error."""
     with suppress(OSError):
-        write_all(f"{line}\n".encode(errors="replace"), 2)
+        write_all(f"{_shown(line, 2)}\n".encode(errors="replace"), 2)
 
 
 class OutputError(Exception):
@@ -46,7 +46,7 @@ class OutputError(Exception):
 def print_out(line: str) -> None:
     """Print a line of the output of a command to stdout. Raises `OutputError`."""
     try:
-        write_all(f"{line}\n".encode(errors="replace"))
+        write_all(f"{_shown(line, 1)}\n".encode(errors="replace"))
     except OSError as exc:
         raise OutputError(exc) from None
 
@@ -57,6 +57,13 @@ def print_ready(url: str) -> None:
     """
     with suppress(OutputError):
         print_out(f"ready {url}")
+
+
+def _shown(line: str, file: int) -> str:
+    """Return ``line`` as it is written to ``file``: a line may quote a model or a vendor, which must not control the
+    terminal.
+    """
+    return harmless(line) if os.isatty(file) else line
 
 
 def write_all(data: bytes, file: int = 1) -> None:
