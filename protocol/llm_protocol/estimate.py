@@ -169,7 +169,7 @@ class TokenEstimator:
         return None if known.billed_ratio is None else max(1, math.ceil(estimate.length * known.billed_ratio))
 
     def statistics(self) -> dict[str, float]:
-        """By model, the ratio of actual usage to the estimate by length."""
+        """Return the ratio of actual usage to the estimate by length, for each model."""
         return {model: known.ratio for model, known in self._models.items()}
 
 

@@ -46,9 +46,9 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The parameters of a response. ``extra`` holds vendor fields by dialect name, for example ``{"gemini":
     {"safetySettings": […]}}``. They are added to that dialect's request body, and other dialects ignore them.
 
-    ``wire`` is the dialect of the client that sent the request, if one did. The fields under ``extra`` of that name
-    are the client's own, whichever vendor responds: `llm_protocol.parameters` decides how they are handled at other
-    vendors.
+    ``wire`` is the dialect of the client that sent the request, if one did. The fields in
+    ``extra[wire]`` were sent by the client. `llm_protocol.parameters` decides how they are handled for vendors of other
+    wires.
     """
 
     temperature: float | None = None

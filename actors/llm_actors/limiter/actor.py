@@ -1,14 +1,15 @@
-"""The limiter's actor: owns the `RateLimiter`, replies to queued requests, and wakes up when the next request may go.
+"""The limiter's actor: owns the `RateLimiter`, replies to queued requests, and wakes up when the next request may be
+sent.
 
 There is one timer, a sleeping task whose deadline moves; nothing polls. `RateLimiter` makes all decisions
 synchronously, so a message is handled completely or, in a crash, not at all.
 
-If several processes share the limits, the shared ledger must confirm a grant first (`SharedLimits`). If budgets
-apply, they must confirm it, too (`BudgetCoordinator`).
+If several processes share the limits, the shared ledger must confirm a grant first (`SharedLimits`). If budgets apply,
+they must confirm it, too (`BudgetCoordinator`).
 
-The `RateLimiter` survives a restart: the checkpoint is a reference to it, saved at the start, and so never out of
-date. The next incarnation takes over open leases, usage, debts and pauses. The holders' tickets tell it which leases
-have ended in the meantime.
+The `RateLimiter` survives a restart: the checkpoint is a reference to it, saved at the start, and so never out of date.
+The next incarnation takes over open leases, usage, debts and pauses. The holders' tickets tell it which leases have
+ended in the meantime.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import final
 from llm_actors.limiter.window import MINUTE
 
 SLACK = 0.01
-"""A request that lacks less than this may go: rounding of seconds must not cause a wait."""
+"""A request that lacks less than this may be sent: rounding of seconds must not cause a wait."""
 
 
 @final

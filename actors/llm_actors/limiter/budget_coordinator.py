@@ -1,10 +1,10 @@
 """Confirms the limiter's grants for requests that budgets pay for. Redis must confirm the cost, if the budgets are
-shared. The ledger must have a row for the request. Only then is the holder told that the request may go. Grants that
-arrive meanwhile are confirmed in one batch.
+shared. The ledger must have a row for the request. Only then is the holder told that the request may be sent. Grants
+that arrive meanwhile are confirmed in one batch.
 
-One task confirms the grants. If budgets are shared, another task keeps the session with Redis. Both waits are
-bounded: while Redis is unreachable each process keeps to its share, and while the store does not respond, rows are
-written later.
+One task confirms the grants. If budgets are shared, another task keeps the session with Redis. Both waits are bounded:
+while Redis is unreachable each process keeps to its share, and while the store does not respond, rows are written
+later.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class Budgets:
         return hold
 
     def confirm(self, number: int) -> None:
-        """Record that the reservation may go: Redis has confirmed it, or need not."""
+        """Record that the request of the reservation may be sent: Redis has confirmed it, or need not confirm it."""
         if number not in self._unconfirmed:
             return
         self._settle(number)

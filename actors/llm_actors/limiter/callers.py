@@ -25,7 +25,7 @@ class RankedRequest(Protocol):
 
     @property
     def rank(self) -> int:
-        """The position of the request among the requests of its caller: the lowest goes first."""
+        """The position of the request among the requests of its caller: the lowest is sent first."""
         ...
 
 
@@ -40,10 +40,10 @@ class Caller:
         self.waiting: OrderedDict[int, RankedRequest] = OrderedDict()
 
     def allows(self, waiter: RankedRequest, now: float) -> bool:
-        """Return whether the limits allow ``waiter`` to go.
+        """Return whether the limits allow ``waiter`` to be sent.
 
-        They do not while an older request waits for the same limits. Otherwise small requests would keep using up the
-        capacity that a large one needs.
+        The answer is no while an older request waits for the same limits. Otherwise small requests would keep using up
+        the capacity that a large one needs.
         """
         if not self.account.has_room(waiter.tokens, now):
             return False
@@ -51,7 +51,7 @@ class Caller:
         return oldest is waiter or oldest.rank > waiter.rank or self.account.has_room(oldest.tokens, now)
 
     def ready_at(self, waiter: RankedRequest, now: float) -> float:
-        """Return when the limits may allow ``waiter``: at the latest when the caller's oldest request may go."""
+        """Return when the limits may allow ``waiter``: at the latest when the caller's oldest request may be sent."""
         at = self.account.ready_at(waiter.tokens, now)
         return at if at > now else self.account.ready_at(next(iter(self.waiting.values())).tokens, now)
 

@@ -9,7 +9,9 @@ from llm_protocol.failures import FailureKind, LimitOwner
 
 
 class Granted(NamedTuple):
-    """A decision: the request may go to ``provider``, after ``wait_s`` seconds if other processes share the limits."""
+    """A decision: the request may be sent to ``provider``, after ``wait_s`` seconds if other processes share the
+    limits.
+    """
 
     number: int
     provider: str

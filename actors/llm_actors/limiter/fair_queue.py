@@ -107,7 +107,7 @@ class QueuedRequest:
         self.names, self.models = tuple(each.provider for each in left), tuple(each.model for each in left)
 
     def allowed(self, now: float) -> bool:
-        """Return whether the limits of the request's own caller allow it to go."""
+        """Return whether the limits of the request's caller allow it to be sent."""
         return self.limited is None or self.limited.allows(self, now)
 
     def note_wait_for_caller(self, now: float) -> None:

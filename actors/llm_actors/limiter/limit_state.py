@@ -94,11 +94,11 @@ class LimitState:
         return self.ready_at(tokens, now, ahead=ahead, tokens_ahead=tokens_ahead - self.tokens_in_flight)
 
     def has_room(self, tokens: int, now: float) -> bool:
-        """Return whether a request of ``tokens`` may go now."""
+        """Return whether a request of ``tokens`` may be sent now."""
         return self.has_slot and self.ready_at(tokens, now) <= now
 
     def take(self, tokens: int, now: float) -> Charges:
-        """Charge a request of ``tokens`` that goes now, and return the charges."""
+        """Charge a request of ``tokens`` that is sent now, and return the charges."""
         self._begin(tokens)
         requests = self.requests.charge(1, now) if self.requests is not None else None
         charged = self.tokens.charge(tokens, now) if self.tokens is not None else None
@@ -106,7 +106,7 @@ class LimitState:
         return Charges(requests, charged, tokens)
 
     def move(self, charges: Charges, at: float, now: float) -> Charges:
-        """Move the charges to ``at``, because the request goes later than it was charged."""
+        """Move the charges to ``at``, because the request is sent later than it was charged."""
         requests, tokens, estimate = charges
         if requests is not None:
             requests = requests.window.move(requests, at, now)
@@ -169,7 +169,7 @@ class LimitState:
         return seconds > 0 and self.hold(seconds + jitter, now, reported.requests_limit)
 
     def left(self, now: float) -> tuple[int | None, int | None]:
-        """Return how many requests and tokens may still go in this window. ``None`` means no limit."""
+        """Return how many requests and tokens may still be sent in this window. ``None`` means no limit."""
         return _left(self.requests, self._vendor_requests, now), _left(self.tokens, self._vendor_tokens, now)
 
     def statistics(self, waiting: int, now: float) -> LimitStatistics:

@@ -23,7 +23,7 @@ _FEW = 64
 
 
 class Turn(NamedTuple):
-    """The expected times at which a request may go to one provider: by the limits of the provider, and by those of
+    """The expected times at which a request may be sent to one provider: by the limits of the provider, and by those of
     its caller.
     """
 

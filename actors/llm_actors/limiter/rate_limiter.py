@@ -1,4 +1,4 @@
-"""The rate limiter: decides which requests may go, which wait and which are refused. Pure: time and jitter are
+"""The rate limiter: decides which requests may be sent, which wait and which are refused. Pure: time and jitter are
 parameters.
 
 ``now`` is always the monotonic time in seconds. Decisions are added to a list that `decisions` returns and empties. A
@@ -157,7 +157,7 @@ class RateLimiter:
         return self._leases.open[number]
 
     def confirm(self, number: int, receipt: Receipt, wait_s: float, now: float) -> Granted:
-        """Record that the shared ledger has charged an open reservation. The request may go in ``wait_s`` seconds."""
+        """Record that the shared ledger has charged an open reservation. It may be used in ``wait_s`` seconds."""
         lease = self.lease(number).move(now + wait_s, now)._replace(receipt=receipt)
         self._leases.replace(number, lease)
         return Granted(number, lease.name, wait_s)
@@ -241,7 +241,7 @@ class RateLimiter:
         return self._provider(name).account
 
     def serve(self, now: float) -> None:
-        """Grant all requests that may go now, in order, and end expired leases."""
+        """Grant all requests that may be sent now, in order, and end expired leases."""
         for lease in self._leases.pop_expired(now):
             lease.end(Settlement.CHARGED, None, now)
             self._expired += 1

@@ -30,8 +30,8 @@ class ProviderLine(NamedTuple):
     line: FairQueue
 
     def due(self, now: float) -> float:
-        """Return when the first request may go, or when another becomes the first because its caller's limits allow
-        it.
+        """Return when the first request may be sent, or when another becomes the first because its caller's limits
+        allow it.
         """
         account, line = self
         first = line.first(lambda waiter: waiter.allowed(now))

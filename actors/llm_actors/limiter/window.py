@@ -47,7 +47,7 @@ class Window:
     def ready_at(self, cost: int, now: float, ahead: float = 0) -> float:
         """Return when there is capacity for ``cost`` after ``ahead`` more units were used; ``now`` if there is already.
 
-        A cost above the limit may go when the window is empty. It leaves a debt instead of waiting forever.
+        A request above the limit may be sent when the window is empty. It leaves a debt instead of waiting forever.
         """
         self._expire(now)
         missing = ahead + min(cost, self.limit) + self._total + self._owed - self.limit
@@ -87,7 +87,7 @@ class Window:
         self._pay(int(now))
 
     def move(self, charge: Charge, at: float, now: float) -> Charge:
-        """Move a charge to ``at``, because the request goes later than it was counted."""
+        """Move a charge to ``at``, because the request is sent later than it was counted."""
         self._expire(now)
         if int(at) <= charge.second:
             return charge

@@ -49,7 +49,9 @@ def _tasks() -> set[trio.lowlevel.Task]:
 
 @contextmanager
 def no_open_ends() -> Iterator[None]:
-    """Raise `LeakError` if the block leaves open files, sockets or threads, or lost an exception on the way."""
+    """Raise `LeakError` if the block leaves open files, sockets or threads, or if an exception in it was ignored by
+    Python.
+    """
     files, threads = _open_files(), set(threading.enumerate())
     lost: list[str] = []
     hook = sys.unraisablehook

@@ -101,7 +101,7 @@ class RequestTarget(msgspec.Struct, frozen=True, kw_only=True):
     who: str
     """The target's name in error messages."""
     wire: str
-    """The dialect's name, the key of its fields in ``extra``."""
+    """The name of the dialect. It is also the key in ``extra`` of the fields of this wire."""
     is_open: bool = False
     """Whether fields of its own wire that the table does not have are forwarded, for the server to decide."""
     lacks: frozenset[str] = frozenset()

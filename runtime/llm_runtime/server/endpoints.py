@@ -162,7 +162,7 @@ async def configuration(context: RequestContext) -> None:
 
 
 async def dashboard(context: RequestContext) -> None:
-    """The dashboard page. It contains no data of this daemon, so it needs no key; the requests it makes do."""
+    """The dashboard page. It contains no data of this daemon, so it needs no key; the page's own requests need one."""
     from llm_runtime.dashboard import page  # loaded on the first visit
 
     await context.reply(page())

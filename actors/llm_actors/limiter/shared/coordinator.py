@@ -116,7 +116,7 @@ class SharedLimits:
         if self._ledger is None or lease is None or lease.receipt is None:
             return
         self._ledger.settle(lease.receipt, ending, tokens)
-        for account in lease.accounts:  # what is returned may let a request go that waits for other processes
+        for account in lease.accounts:  # a refund may release a request that waits for other processes
             limits = account.limits
             if (
                 ending is Settlement.REFUNDED

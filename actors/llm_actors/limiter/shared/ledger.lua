@@ -11,7 +11,7 @@
 --              {"end", account, born, second, request back, tokens charged, tokens used}
 --              {"hold", account, seconds, model or "" for all models}
 -- returns  {the ledger's time, {reply, ...}}, a reply for each claim: {charged, seconds to wait, index of the account
---          that it waits for, seconds until that account lets any request go, {{born, second}, ...},
+--          that it waits for, seconds until that account allows any request, {{born, second}, ...},
 --          seconds for which the model is held}
 --
 -- The arithmetic of a window is that of `window.py`, which explains it.

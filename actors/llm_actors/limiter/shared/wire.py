@@ -48,8 +48,8 @@ Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)]
 
 
 class LedgerReply(msgspec.Struct, frozen=True, array_like=True):
-    """The reply to a claim. If ``charged``, the request may go after ``wait_s`` seconds; if not, claim it again after
-    that time.
+    """The reply to a claim. If ``charged``, the request may be sent after ``wait_s`` seconds; if not, claim it again
+    after that time.
 
     ``last``: the index of the limit that the request waits for. ``open_s``: seconds after which that limit lets any
     request go.

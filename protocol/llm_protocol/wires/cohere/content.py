@@ -108,8 +108,8 @@ def citations_of(text: Text) -> list[Any]:
 
 
 def answer_citations(text: Text, content_index: int) -> list[Any]:
-    """The same for a response, in which ``text`` is the block with this index. Citations of other providers are
-    converted.
+    """Return the citations of ``text`` in a response, where it is the block with this index. Citations of other
+    providers are converted.
     """
     own = citations_of(text)
     return own if own else to_cohere(text.citations, text.text, content_index)
