@@ -1,4 +1,4 @@
-"""The shutdown dates of models: from the vendor's list, and dates that vendors announce elsewhere. Pure.
+"""The shutdown dates of models: from the vendor's list, and dates that vendors announce in other places. Pure.
 
 A list's own date wins over the table, because vendors move dates. The table is for lists without dates (Gemini's,
 Cohere's, and those of older servers), and for models that only the configuration names.

@@ -137,7 +137,7 @@ class AttemptsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     wait_max_s: Seconds | None = None
 
     def over(self, base: Attempts) -> Attempts:
-        """Return ``base`` with the values that are set here. If only one end of the window is set, the other is
+        """Return ``base`` with the values that this patch sets. If only one end of the window is set, the other is
         adjusted.
         """
         least = self.wait_min_s or min(base.wait_min_s, self.wait_max_s or base.wait_min_s)
@@ -154,7 +154,7 @@ class TimeoutsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     total: Seconds | None = None
 
     def over(self, base: Timeouts) -> Timeouts:
-        """Return ``base`` with the values that are set here."""
+        """Return ``base`` with the values that this patch sets."""
         given = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
         return msgspec.structs.replace(base, **given)
 
@@ -286,7 +286,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return msgspec.structs.replace(self, max_cost=cost, max_tokens=tokens)
 
     def over(self, base: Policy) -> Policy:
-        """Return ``base`` with the values that are set here. Timeouts and attempts are replaced one by one. Of two
+        """Return ``base`` with the values that this policy sets. Timeouts and attempts are replaced one by one. Of two
         spending limits the lower one applies.
         """
         set_fields = _set_fields(self)

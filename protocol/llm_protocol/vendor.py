@@ -1,7 +1,7 @@
 """The facts about a vendor: one record, read by configuration, catalog, prices, ``check``, the fake and the docs.
 
 The records themselves are in `llm_protocol.vendors`. No other code branches on vendors: each difference between two
-vendors is a column here.
+vendors is a column of `Vendor`.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Proxy(NamedTuple):
     """The address of a proxy, and the ``user:password`` for it."""
 
     scheme: str
-    """``http``, ``https`` (TLS to the proxy itself), ``socks5`` or ``socks5h``, which is the same here."""
+    """``http``, ``https`` (TLS to the proxy itself), ``socks5`` or ``socks5h``, with the same meaning."""
     host: str
     port: int
     credentials: Secret | None = None

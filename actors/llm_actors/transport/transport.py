@@ -63,7 +63,7 @@ class TransportStatistics:
 class Transport:
     """Connections to any number of origins. The constructor does no I/O. Use one object within one Trio run.
 
-    ``dial`` makes network connections and is replaceable for tests; TLS is always done here, above ``dial``.
+    ``dial`` makes network connections and is replaceable for tests; this class always adds TLS, above ``dial``.
     ``proxy``: the proxy for all connections; ``trust`` applies to an https proxy, too. ``http2``: use HTTP/2, over
     TLS if the server agrees; needs the package ``h2``. A proxy that forwards requests is used with HTTP/1.1.
     """

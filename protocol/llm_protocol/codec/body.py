@@ -57,7 +57,7 @@ class Body:
         return bad_request(where, f"{where} must be {right}")
 
     def cannot(self, name: str, message: str) -> UnsupportedError:
-        """The error for a field that is understood but not supported here."""
+        """The error for a field that is understood but not supported by this wire."""
         return unsupported(self.path(name), message)
 
     def take(self, name: str) -> Any:

@@ -1,7 +1,8 @@
 """Convert citations between the formats of the five wires and `llm_protocol.content.Citation`.
 
-A client that uses the provider's own wire gets the provider's own format back, from ``extra``. These conversions
-serve clients of other wires. Providers may send any shape: unknown shapes are left out, and nothing here raises.
+A client that uses the provider's own wire gets the provider's own format back, from ``extra``. These conversions serve
+clients of other wires. Providers may send any shape: unknown shapes are left out, and no function of this module
+raises.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Log probabilities of tokens in the forms of the wires that have them.
 
 `Text.logprobs` has OpenAI's form, which Chat Completions and Responses share: ``token``, ``logprob``, ``bytes``, and
-``top_logprobs``. A provider may send any shape: unknown shapes are left out, and nothing here raises.
+``top_logprobs``. A provider may send any shape: unknown shapes are left out, and no function of this module raises.
 """
 
 from __future__ import annotations

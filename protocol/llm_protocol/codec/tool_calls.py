@@ -31,7 +31,7 @@ class InvalidToolCall(WireError):  # noqa: N818  (it says what is wrong, as its 
 
 
 def is_json(text: str) -> bool:
-    """Whether ``text`` is exactly one JSON value. NaN and lone surrogates are accepted, as elsewhere."""
+    """Whether ``text`` is exactly one JSON value. NaN and lone surrogates are accepted, as in all decoded JSON."""
     try:
         msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError):

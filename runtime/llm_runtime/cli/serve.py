@@ -124,7 +124,9 @@ async def _work(environ: MutableMapping[str, str], read: _Reading) -> int:
 
 
 def _introduce(config: Config, tell: Callable[[str], None]) -> None:
-    """Print the providers, and why each is there. Print warnings about settings that are allowed but unwise."""
+    """Print the providers, and the reason why each was found. Print warnings about settings that are allowed but
+    unwise.
+    """
     width = max(map(len, config.enabled), default=0)
     for name in config.enabled:
         tell(f"llm-runtime: provider {name:<{width}}  ({config.reasons.get(name, '')})")

@@ -67,8 +67,8 @@ def _shown(line: str, file: int) -> str:
 
 
 def write_all(data: bytes, file: int = 1) -> None:
-    """Write to the descriptor of stdout or stderr, so that a slow or missing reader is noticed here. Blocks; raises
-    OSError.
+    """Write to the descriptor of stdout or stderr, so that this process notices a slow or missing reader. Blocks;
+    raises OSError.
 
     Python's file objects are not suitable: for a descriptor that was closed at the start it has ``None``, which `print`
     takes for stdout.

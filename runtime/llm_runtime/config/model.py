@@ -1,7 +1,7 @@
 """The sections of the configuration, one frozen struct each.
 
-A new section is a struct here and a field of `Config`; `loading` and `checking` list the sections by name. The
-constructors do not validate. Files are validated when they are loaded; a `Config` that was created in Python is
+A new section is a struct in this module and a field of `Config`; `loading` and `checking` list the sections by name.
+The constructors do not validate. Files are validated when they are loaded; a `Config` that was created in Python is
 validated by `checked_config` when a runtime is opened with it.
 """
 
@@ -170,8 +170,8 @@ class Provider(Section, frozen=True, kw_only=True):
 class Config(Section, frozen=True, kw_only=True):
     """The whole configuration, validated.
 
-    ``reasons``: for each provider, by name, why it is there. ``notes``: lines for the user about ignored settings,
-    and about allowed but unsafe ones.
+    ``reasons``: the reason why each provider was found, by its name. ``notes``: lines for the user about ignored
+    settings, and about allowed but unsafe ones.
     """
 
     server: Server = Server()

@@ -22,7 +22,7 @@ REQUIREMENTS = ("opentelemetry-sdk>=1.40,<2", "opentelemetry-exporter-otlp-proto
 
 class OtelConfig(Section, frozen=True, kw_only=True):
     """``[otel]``: where traces and metrics are sent; without the section, nowhere. The SDK's environment variables
-    (`OTEL_…`) apply to what is omitted here.
+    (`OTEL_…`) apply to the omitted options.
     """
 
     endpoint: Annotated[str, Meta(max_length=1024)] = ""

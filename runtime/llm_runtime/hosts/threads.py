@@ -32,7 +32,7 @@ Box: TypeAlias = "SimpleQueue[Ended | Callable[[], object]]"
 
 @final
 class ThreadCall:
-    """One call into the runtime's thread, whose end is awaited here."""
+    """One call into the runtime's thread. The calling thread waits for its end."""
 
     def __init__(self, portal: Portal[Any], box: Box, fn: Callable[[Any], Awaitable[Any]]) -> None:
         self._box = box

@@ -1,4 +1,4 @@
-"""Decide whether a WebSocket's peer is still there. Pure: it is given byte counts and the time.
+"""Decide whether a WebSocket's peer is still connected. Pure: it is given byte counts and the time.
 
 The socket's byte counters are compared with those of the previous check. Times of events are not compared with each
 other: two events between the same two checks have no known order.

@@ -104,7 +104,7 @@ def cohere_shape(refused: HttpError) -> object:
 
 
 def not_found(what: str) -> HttpError:
-    """The error for something that does not exist, or belongs to another caller: the two are indistinguishable."""
+    """The error for an object that does not exist, or belongs to another caller: the two are indistinguishable."""
     return HttpError(404, "not_found", f"No such {what}.")
 
 

@@ -31,7 +31,7 @@ class IssuedIds:
     def __init__(self, keys: Mapping[str, Key]) -> None:
         self.change(keys)
         self.on_new: Callable[[str, Sequence[bytes]], None] = lambda _caller, _digests: None
-        """Called with the digests of ids that a caller receives here."""
+        """Called with the digests of the ids that a caller receives from this process."""
         self._issued: defaultdict[str, OrderedDict[bytes, None]] = defaultdict(OrderedDict)
 
     def change(self, keys: Mapping[str, Key]) -> None:

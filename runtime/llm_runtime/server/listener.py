@@ -80,7 +80,7 @@ async def _is_answered(path: str) -> bool:
 
 @contextmanager
 def removed_after(path: str | None) -> Iterator[None]:
-    """Remove the file of a unix socket after the block, unless another process has put its own there."""
+    """Remove the file of a unix socket after the block, unless another process has put its own socket at that path."""
     if path is None:
         yield
         return

@@ -226,7 +226,7 @@ class ResponsePersistence:
         if row is None or self._response_store.knows(response_id):
             return
         if row.ended_at is None:
-            message = "The response is being made by another process; it can be read here when it has ended."
+            message = "The response is being produced by another process; it can be read after its end."
             raise HttpError(409, "response_elsewhere", message, param="response_id")
         try:
             size = len(row.head) + sum(map(len, row.events))

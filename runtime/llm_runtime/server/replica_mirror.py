@@ -1,7 +1,7 @@
 """A mirror: the local copy of a response that another replica produces. Its run is filled from Redis.
 
 Clients follow it like a response of this replica. When it has had no follower for a while, it is dropped. When a
-client here cancels it, the other replica is told to cancel the response.
+client of this replica cancels it, the other replica is told to cancel the response.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ReplicaMirror:
         self._reading = trio.Lock()
         self._needed_at = trio.current_time()
         self._hold_at = -inf
-        """When to tell the other replica again that the response has a follower here."""
+        """When to tell the other replica again that the response has a follower on this replica."""
 
     @property
     def id(self) -> str:
@@ -120,7 +120,9 @@ class ReplicaMirror:
                 if now - heard_at > HEARTBEAT_SECONDS:
                     self._response_store.unmirror(self._stored)
                     self._stored.is_gone = True
-                    message = "redis is unreachable or has lost this response: it may still be running elsewhere"
+                    message = (
+                        "redis is unreachable or has lost this response: it may still be running on another replica"
+                    )
                     run.fail(Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content))
 
     async def _step(self) -> None:

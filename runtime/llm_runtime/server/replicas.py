@@ -270,7 +270,7 @@ class Replicas:
                 self._held.hold(stored.run)
 
     def _drop(self, stored: StoredResponse, reason: str, kind: FailureKind = FailureKind.CANCELLED) -> None:
-        """Cancel and remove a response that has been deleted elsewhere, or that the other replicas count as
+        """Cancel and remove a response that has been deleted on another replica, or that the other replicas count as
         interrupted.
         """
         stored.run.cancel(reason, kind)
@@ -341,8 +341,8 @@ class Replicas:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     async def _check(self, known: StoredResponse) -> None:
-        """Drop a response that was deleted elsewhere or has expired. If it is a mirror, read its new events. Raises
-        `RedisAwayError`.
+        """Drop a response that was deleted on another replica or has expired. If it is a mirror, read its new events.
+        Raises `RedisAwayError`.
         """
         if (mirror := self._mirrors.get(known.id)) is not None:
             await mirror.refresh()
@@ -359,7 +359,7 @@ class Replicas:
         if row is None:
             return
         if row.state is ResponseState.UNSHARED:
-            message = "The response is at another replica and cannot be read here."
+            message = "The response is at another replica and cannot be read from this one."
             raise HttpError(409, "response_elsewhere", message, param="response_id")
         try:
             head, events = await run_large(len(row.head) + sum(map(len, row.pieces)), _unpacked, row)

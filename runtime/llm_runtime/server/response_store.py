@@ -278,7 +278,7 @@ class ResponseStore:
             self._bytes -= stored.weight
 
     def remember(self, stored: StoredResponse) -> None:
-        """Record that a connection remembers a response, so that it can be deleted there."""
+        """Record that a connection remembers a response, so that it can be deleted from that connection."""
         if not stored.outlives_its_end:
             self._remembered[stored.id] = stored
 

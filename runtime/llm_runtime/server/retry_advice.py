@@ -19,7 +19,7 @@ _BUSY = (429, 503)
 
 def with_retry_advice(response: WireResponse, failure: Failure, calls: int = 0) -> WireResponse:
     """Return the error response with advice. It has `NO_RETRY` if the client must not retry, and after more than one
-    ``calls``, the attempts made here. It has Retry-After only if waiting helps.
+    ``calls``, the attempts made by this daemon. It has Retry-After only if waiting helps.
     """
     headers = [(name, value) for name, value in response.headers if name not in (NO_RETRY[0], "retry-after")]
     seconds, rule = failure.told_retry_after, failure.rule

@@ -57,7 +57,7 @@ class Siblings(Protocol):
 
     async def bring(self, response_id: str, caller: str) -> None:
         """Load the caller's response with this id into memory, if another worker has it. If it is still running, its
-        new events follow as long as it has a follower here.
+        new events follow as long as it has a follower in this worker.
         """
         ...
 

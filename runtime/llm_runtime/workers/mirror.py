@@ -56,7 +56,7 @@ class Mirror:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether a client here has cancelled the response."""
+        """Whether a client of this worker has cancelled the response."""
         return self._run.is_cancelled_by_client and not self.is_whole
 
     async def follow(self) -> None:
@@ -79,7 +79,7 @@ class Mirror:
             await self._fill()
 
     def end(self) -> None:
-        """End the log, if it has no end: no client needs it here, or this worker ends."""
+        """End the log, if it has no end: no client of this worker needs it, or this worker ends."""
         if not self.is_whole:
             self.is_given_up = True
             self._run.close()

@@ -125,7 +125,7 @@ class WorkerSiblings:
                 nursery.start_soon(ask, number)
 
     def _knows(self, response_id: str) -> bool:
-        """Whether no worker need be asked: the response is in memory here, or this worker ends."""
+        """Whether no worker need be asked: this worker has the response in memory, or ends."""
         return self._server_state is None or self._server_state.response_store.knows(response_id)
 
     async def _bring_from(self, number: int, response_id: str, caller: str) -> None:

@@ -16,7 +16,7 @@ def decode_models(body: bytes) -> ModelPage:
 
 
 _WINDOWS = ("max_model_len", "context_window", "context_length", "max_context_length")
-"""The names of the context window at vLLM, Groq, OpenRouter and Mistral; llama.cpp has it elsewhere."""
+"""The names of the context window at vLLM, Groq, OpenRouter and Mistral; llama.cpp has another field."""
 
 
 def _info(entry: ModelEntry) -> ModelInfo:
