@@ -2,8 +2,10 @@
 
 import llm_runtime, trio
 
-async def main() -> None: async with llm_runtime.open_runtime() as rt: response = await rt.chat("Say hello.")
-print(response.content)
+async def main() -> None:
+    async with llm_runtime.open_runtime() as rt:
+        response = await rt.chat("Say hello.")
+        print(response.content)
 
 trio.run(main)
 """

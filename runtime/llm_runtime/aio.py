@@ -1,16 +1,16 @@
 """The runtime for asyncio programs: the same methods, types and errors as on Trio.
 
-import asyncio
-from llm_runtime import aio
+    import asyncio
+    from llm_runtime import aio
 
-async def main() -> None:
-async with aio.open_runtime() as rt:
-response = await rt.chat("Say hello.")
-print(response.content)
+    async def main() -> None:
+        async with aio.open_runtime() as rt:
+            response = await rt.chat("Say hello.")
+            print(response.content)
 
-asyncio.run(main())
+    asyncio.run(main())
 
-The runtime itself runs on Trio, in a thread of its own. Requests and events cross in batches; cancelling a task here
+The runtime itself runs on Trio, in its own thread. Requests and events cross in batches; cancelling a task here
 cancels the operation that it waits for in the other thread, down to the vendor's connection. Works for anyio on asyncio
 too.
 """

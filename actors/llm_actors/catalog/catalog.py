@@ -3,8 +3,9 @@
 A model name is resolved in this order:
 
 1. ``provider/model``, if ``provider`` is configured. The model need not be in the provider's list, because lists are
-often incomplete. Only the list of the local model is complete. 2. A name without a provider, if one or more providers
-list it. 3. ``auto``: the default model of each suitable provider.
+   often incomplete. Only the list of the local model is complete.
+2. A name without a provider, if one or more providers list it.
+3. ``auto``: the default model of each suitable provider.
 
 Any other name is unknown.
 """
