@@ -29,8 +29,7 @@ def completed(text: str) -> Any:
 def _closed(text: str, start: int) -> str:
     """``text`` from ``start`` up to the last unambiguous position, and the closing brackets for it."""
     open_, wants_key = list[str](), False
-    certain = ""
-    at = start
+    at = certain_to = start
     while at < len(text) and (token := _TOKEN.match(text, at)):
         mark, content, quote, word = token.groups()
         at = token.end()
@@ -53,15 +52,13 @@ def _closed(text: str, start: int) -> str:
         elif content is not None and quote is None:
             whole = _WHOLE_UNITS.match(content)
             assert whole is not None
-            return (
-                text[start : token.start(2) + whole.end()] + '"' + "".join(_CLOSING[each] for each in reversed(open_))
-            )
+            return f'{text[start : token.start(2) + whole.end()]}"{_closing(open_)}'
         elif word is not None and at == len(text):
             break  # 1 may become 10
-        certain = text[start:at] + _closing(open_)
+        certain_to = at  # what comes without being certain opens and closes nothing
         if not open_:
             break
-    return certain
+    return "" if certain_to == start else text[start:certain_to] + _closing(open_)
 
 
 def _closing(open_: list[str]) -> str:
@@ -71,5 +68,5 @@ def _closing(open_: list[str]) -> str:
 def _decoded(text: str) -> Any:
     try:
         return msgspec.json.decode(text) if text else None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None

@@ -43,6 +43,8 @@ def fits(kind: Any, text: str | bytes) -> Any:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.DecodeError, ValueError) as exc:  # pydantic's error is a ValueError
         raise DoesNotFitError(str(exc)) from None
+    except RecursionError:
+        raise DoesNotFitError("it is nested too deeply") from None
 
 
 def is_object(schema: JsonObject) -> bool:

@@ -13,9 +13,11 @@ import pytest
 import llm_runtime
 from hosts.adapters import HOSTS, Scenario, called
 from hosts.conftest import Upstream
+from llm_protocol.content import ToolCall
 from llm_protocol.events import Started
 from llm_runtime import Message, ResponseTypeError, ToolEnded, ToolStarted, tool
-from llm_runtime.schemas import schema_of
+from llm_runtime.partial_json import completed
+from llm_runtime.schemas import DoesNotFitError, fits, schema_of
 
 Host = Callable[[Scenario, llm_runtime.Config], None]
 on_every_host = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
@@ -198,3 +200,16 @@ def test_what_an_approval_raises_comes_out_as_itself(host: Host, upstream: Upstr
             await rt.run_tools("The weather?", model="fake/m", tools=[weather, clock], approve=approve)
 
     host(scenario, upstream.config)
+
+
+def test_an_answer_or_a_call_that_is_nested_too_deeply_does_not_fit() -> None:
+    deep = '{"entries": ' + "[" * 100_000
+    with pytest.raises(DoesNotFitError, match="nested too deeply"):
+        fits(dict[str, Any], deep)
+    assert completed(deep) is None
+
+    def look_up(entries: dict[str, Any]) -> str:
+        raise AssertionError
+
+    with pytest.raises(DoesNotFitError, match="nested too deeply"):
+        tool(look_up).arguments(ToolCall(id="c", name="look_up", arguments=deep.replace("[", '{"a":')))
