@@ -143,7 +143,7 @@ class RequestMethods(ABC, Generic[Stream]):
         try:
             return wanted.parse(await self.send(request))
         except ResponseTypeError as exc:
-            if not repair:
+            if not (repair and exc.is_repairable):
                 raise
             error = exc
         return wanted.parse(await self.send(wanted.repair(request, error)))

@@ -128,7 +128,7 @@ class SyncRuntime:
         try:
             return typed.parse(self.send(request))
         except ResponseTypeError as exc:
-            if not repair:
+            if not (repair and exc.is_repairable):
                 raise
             error = exc
         return typed.parse(self.send(typed.repair(request, error)))

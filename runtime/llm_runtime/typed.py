@@ -32,6 +32,11 @@ class ResponseTypeError(LLMClientError):
 
     kind = FailureKind.PROTOCOL
 
+    @property
+    def is_repairable(self) -> bool:
+        """Whether the model can be told what is wrong: not while its calls of tools have no results."""
+        return self.partial is not None and not self.partial.tool_calls
+
 
 class ResponseType(Generic[T]):
     """The type of a response."""

@@ -82,6 +82,22 @@ def test_what_does_not_fit_is_an_error_with_the_answer_or_repaired(host: Host, u
     host(scenario, upstream.config)
 
 
+@pytest.mark.parametrize("host", [HOSTS["trio"], HOSTS["sync"]])
+def test_a_response_that_calls_tools_is_not_repaired(host: Host, upstream: Upstream) -> None:
+    """Vendors refuse a conversation that goes on without the results of its calls."""
+
+    async def scenario(rt: Any) -> None:
+        tools = [weather.tool, tool(clock).tool]
+        with pytest.raises(ResponseTypeError) as e:
+            await rt.chat("The weather?", model="fake/m", response_type=Person, tools=tools, repair=True)
+        assert e.value.partial is not None
+        assert [call.name for call in e.value.partial.tool_calls] == ["weather", "clock"]
+
+    before = len(upstream.journal()["requests"])
+    host(scenario, upstream.config)
+    assert len(upstream.journal()["requests"]) == before + 1
+
+
 def test_a_pydantic_model_is_a_type_too(upstream: Upstream) -> None:
     async def scenario(rt: Any) -> None:
         response = await rt.chat("Who?", model="fake/m", response_type=Model)
