@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 
+from llm_protocol.codec.json import encode_json
 from llm_protocol.vendors import VENDORS
+from llm_runtime.cli import deploy
+from llm_runtime.cli.setup import Daemon
 from llm_runtime.config import parse
 from llm_runtime.config.schema import json_schema
+from llm_runtime.config.source_file import ConfigurationFile
+from llm_runtime.probes import CheckStatus
 from support import commands
 from support.peer import Peer, reply
 
@@ -152,6 +157,19 @@ async def test_deploy_fails_if_the_daemon_reads_another_file(tmp_path: Path) -> 
     assert f"the daemon at {url} reads another configuration ({theirs})" in other.out
     assert "reloaded" not in other.out
     assert (same.code, log.count("reloaded")) == (0, 1), "only for the same content"
+
+
+async def test_a_reload_that_is_told_in_no_known_way_is_a_failed_step() -> None:
+    """Of another version, or of a proxy. The report is made all the same."""
+    ours = ConfigurationFile(file="c.toml", sha256="0")
+    json_type = {"content-type": "application/json"}
+    answers = [reply(body, headers=json_type) for body in (encode_json(ours), b'{"added":7}', b"{}")]
+    async with Peer(*answers) as peer:
+        checks = await deploy._brought_to(Daemon(f"{peer.url}/v1", None), ours)
+    assert [(each.what, each.status) for each in checks] == [
+        ("deploy", CheckStatus.FAILED),
+        ("monitor", CheckStatus.OK),
+    ]
 
 
 async def test_a_deployment_that_cannot_be_is_a_result_too(tmp_path: Path) -> None:

@@ -100,10 +100,10 @@ async def _step(what: str, running: Daemon, client: DaemonClient, method: str, p
     where, begun = str(parse_url(running.base_url)[0]), trio.current_time()
     try:
         body = await (client.reload() if method == "POST" else client.get(path))
+        detail = f"reloaded: {decoded(body, ReloadResult)}" if method == "POST" else "answers"
     except LLMClientError as exc:
         return Check(what, where, CheckStatus.FAILED, "; ".join(str(exc).splitlines()))
     seconds = round(trio.current_time() - begun, 3)
-    detail = f"reloaded: {decoded(body, ReloadResult)}" if method == "POST" else "answers"
     return Check(what, where, CheckStatus.OK, detail, seconds)
 
 

@@ -1,7 +1,7 @@
 """Run a command line and return its exit code.
 
-The exit code is 0 for success, 1 if a request failed, 2 if the command could not start because of a mistake, and 130
-for Ctrl-C.
+The exit code is 0 for success, 1 if a request failed, 2 if the command could not start because of a mistake, 130 for
+Ctrl-C, and 141 if stdout has no reader any more.
 """
 
 from __future__ import annotations
