@@ -13,6 +13,7 @@ from llm_runtime.server.http1 import CONTINUE, RequestParser
 from llm_runtime.server.limits import PIPELINED_BYTES, RECEIVE_BYTES
 from llm_runtime.server.socket import Socket
 from support.server import HttpClient, open_server
+from support.ws import MORE, PING, PONG, TEXT, connected, frame, text_of
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
 CHAT = json.dumps({"messages": [{"role": "user", "content": "hi"}]}).encode()
@@ -74,6 +75,25 @@ async def test_what_a_client_sends_while_it_does_not_read_is_left_in_the_kernel(
         if what == "100 Continue":
             assert b"HTTP/1.1 200 " in said + await client.receive()
         nursery.cancel_scope.cancel()
+
+
+async def test_messages_that_are_not_complete_count_among_all_bodies_in_memory() -> None:
+    half = frame(TEXT, b'{"type":"' + b"x" * 600_000, fin=False) + frame(PING, b"?")
+    async with open_server(max_body_mb=1, max_body_total_mb=1) as server, connected(server) as first:
+        await first.raw(half)
+        pong = await first.frame()
+        assert pong is not None
+        assert pong.opcode == PONG, "the server has the half"
+        async with connected(server) as second:
+            await second.raw(half)
+            assert await second.close_code() == 1013
+        async with connected(server) as third:
+            await third.create()
+            assert text_of(await third.response()) == "Hello", "there is room for a small one"
+        await first.raw(frame(MORE, b'"}'))
+        assert (await first.event())["error"]["code"] == "unknown_event_type"
+        reply = await server.request("POST", "/v1/chat/completions", CHAT.ljust(1_000_000))
+        assert reply.status == 200, "all is released"
 
 
 async def _pour(client: HttpClient, data: bytes) -> None:

@@ -133,6 +133,7 @@ class Session:
                     protocol=plain_protocol(context.request.headers),
                     headers=[("x-request-id", context.request_id)],
                     max_bytes=self._server_state.config.max_body_bytes,
+                    bodies=self._server_state.bodies,
                     wake=self._wakeup.wake,
                 )
                 nursery.start_soon(self._read, socket)

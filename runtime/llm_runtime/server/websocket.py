@@ -28,7 +28,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from typing import final
+from typing import Any, final
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
@@ -37,15 +37,17 @@ from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Event, Message, Ping
 from wsproto.utilities import ProtocolError
 
+from llm_runtime.server.bodies import BodyBudget, HeldBodies
 from llm_runtime.server.http1 import Request
+from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.limits import CLOSE_SECONDS, MESSAGE_FRAGMENTS, RECEIVE_BYTES, WRITE_BATCH_BYTES
 from llm_runtime.server.socket import Socket
 
 PING = b"\x89\x00"
 _FIN = 0x80
 _MORE_OPCODE, _TEXT_OPCODE, _CLOSE_OPCODE, _PONG_OPCODE = 0x0, 0x1, 0x8, 0xA
-FAULTS = frozenset((1002, 1003, 1007, 1008, 1009))
-"""Close codes for errors of the peer."""
+FAULTS = frozenset((1002, 1003, 1007, 1008, 1009, 1013))
+"""Close codes for errors of the peer, and for messages that there is no room for."""
 
 
 @final
@@ -61,9 +63,11 @@ class Hangup(Exception):  # noqa: N818  (it says what happened, as trio's EndOfC
 class _Protocol(WSConnection):
     """wsproto's server connection, without the events that trio-websocket's reader cannot handle."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, arriving: HeldBodies) -> None:
         super().__init__(ConnectionType.SERVER)
         self._max_bytes = max_bytes
+        self._arriving = arriving
+        """Counts the bytes of the incomplete message."""
         self._fragments = 0
 
     def events(self) -> Generator[Event, None, None]:
@@ -73,11 +77,25 @@ class _Protocol(WSConnection):
                 if self._fragments > MESSAGE_FRAGMENTS:
                     yield CloseConnection(code=1008, reason="too many fragments")
                     return
+                if not self._is_held(event):
+                    yield CloseConnection(code=1013, reason="too many bytes of requests in memory")
+                    return
             elif isinstance(event, Ping) and self.state is not ConnectionState.OPEN:
                 continue  # a ping after our close needs no pong
             yield event
         if self._announced() > self._max_bytes:
             yield CloseConnection(code=1009, reason="message too big")
+
+    def _is_held(self, event: Message[Any]) -> bool:
+        """Return whether there is room for more of a message. A complete one is counted when it is admitted."""
+        if event.message_finished:
+            self._arriving.release_all()
+            return True
+        try:
+            self._arriving.hold(len(event.data))
+        except HttpError:
+            return False
+        return True
 
     def _announced(self) -> int:
         """The total size in bytes of the frame that is being received, taken from its header."""
@@ -200,19 +218,22 @@ class WebSocket:
         protocol: str | None,
         headers: Sequence[tuple[str, str]],
         max_bytes: int,
+        bodies: BodyBudget,
         wake: Callable[[], None],
     ) -> WebSocket:
         """Accept the handshake in ``request``, which must be valid. The reader runs in ``nursery``. A message has at
-        most ``max_bytes``. ``wake`` is called, synchronously, when a pong is to be sent; then `has_control` is true.
+        most ``max_bytes``; ``bodies`` counts the bytes of an incomplete one. ``wake`` is called, synchronously, when a
+        pong is to be sent; then `has_control` is true.
 
         Raises `trio.BrokenResourceError` if the client has disconnected.
         """
-        stream, wire = _Stream(socket, left_over, wake), _Protocol(max_bytes)
+        arriving = HeldBodies(bodies)
+        stream, wire = _Stream(socket, left_over, wake), _Protocol(max_bytes, arriving)
         wire.initiate_upgrade_connection(_needed_fields(request, protocol), request.target)
         connection = WebSocketConnection(
             stream, wire, message_queue_size=1, max_message_size=max_bytes, receive_buffer_size=RECEIVE_BYTES
         )
-        nursery.start_soon(_read, connection)
+        nursery.start_soon(_read, connection, arriving)
         # what wrap_server_stream does, but with a protocol object of our own
         proposal = await connection._get_request()
         fields = [(name.encode(), value.encode()) for name, value in headers]
@@ -292,9 +313,12 @@ def _needed_fields(request: Request, protocol: str | None) -> list[tuple[bytes, 
     return [(name.encode(), value.encode("latin-1")) for name, value in fields.items()]
 
 
-async def _read(connection: WebSocketConnection) -> None:
+async def _read(connection: WebSocketConnection, arriving: HeldBodies) -> None:
     """Run trio-websocket's reader. An exception that a peer can cause ends this connection as a hangup, which `receive`
     reports.
     """
     with suppress(ProtocolError, ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-        await connection._reader_task()
+        try:
+            await connection._reader_task()
+        finally:
+            arriving.release_all()
