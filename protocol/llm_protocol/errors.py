@@ -55,7 +55,7 @@ class ServerError(LLMClientError):
 
 
 class LLMTimeoutError(LLMClientError):
-    """The root of the timeouts."""
+    """The base class of the timeout errors."""
 
     kind = FailureKind.TIMEOUT_TOTAL
 

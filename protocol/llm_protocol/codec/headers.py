@@ -20,8 +20,8 @@ def int_header(headers: Headers, name: str) -> int | None:
 
 
 def wall_clock(headers: Headers) -> float:
-    """Return the current time in seconds since the epoch, by the peer's ``date`` field if it sent one. Then a
-    difference between the clocks does not matter.
+    """Return the current time in seconds since the epoch, by the peer's ``date`` field if it sent one. A
+    difference between the clocks then has no effect.
     """
     stamp = http_date(header(headers, "date"))
     return time.time() if stamp is None else stamp

@@ -76,8 +76,8 @@ def run_in_threads(
     """Return the results of ``jobs``, in order, running at most ``parallel`` at a time. The jobs may await only
     `run_tool`.
 
-    A function that takes longer than ``seconds`` is abandoned in its thread, and its job gets `ToolTooSlow`. An
-    exception of a job ends all.
+    A function that takes longer than ``seconds`` is abandoned in its thread, and its job gets `ToolTooSlow`. If a
+    job raises an exception, all jobs end.
     """
     if parallel < 1:
         raise ValueError("parallel must be at least 1")

@@ -16,7 +16,7 @@ from llm_runtime.server.wakeup import WakeupEvent
 
 @final
 class StreamedRequestBody:
-    """The body of one request. While too much of it is in memory, nothing is received, and the client has to wait."""
+    """The body of one request. While too many of its bytes are in memory, no more are received."""
 
     __slots__ = ("_begun", "_is_paused", "_parser", "_receiver", "_socket", "_take", "_taken", "_waited", "_wakeup")
 

@@ -261,5 +261,5 @@ def _embed(items: list[GeminiBody], model: str) -> EmbeddingRequest:
 def _needed_text(part: GeminiBody) -> str:
     text = part.string("text")
     if text is None:
-        raise unsupported(part.path("text"), f"{part.path('text')} is missing: only text is embedded here")
+        raise unsupported(part.path("text"), f"{part.path('text')} is missing: only texts can be embedded")
     return text
