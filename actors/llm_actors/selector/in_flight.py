@@ -83,7 +83,7 @@ class InFlight:
         return attempts
 
     def delivers(self, key: Key, began: float) -> None:
-        """Record that the attempt that began at ``began`` has begun to deliver."""
+        """Record that the attempt that was started at ``began`` has delivered its first event."""
         attempts = self._attempts.get(key)
         if attempts is not None:
             attempts.answered = max(attempts.answered, began)

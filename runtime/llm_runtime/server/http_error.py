@@ -144,7 +144,7 @@ def crashed() -> HttpError:
 
 
 def too_many_connections() -> HttpError:
-    """The error for a connection beyond the limit, or one that makes way for another."""
+    """The error for a connection above the limit, and for one that is closed in favour of another."""
     message = "Too many connections; try again in a second."
     headers = (("retry-after", "1"),)
     return HttpError(

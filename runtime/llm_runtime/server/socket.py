@@ -164,9 +164,10 @@ class Socket:
         """Send all of ``data``. Returns without a checkpoint if the kernel accepts all of it at once.
 
         Raises `trio.BrokenResourceError` if the connection is broken. The stall rule: n bytes have
-        `WRITE_STALL_SECONDS` + n / `MIN_RATE` seconds to be sent. The socket of a slower peer is aborted. So is that
-        of a peer that falls behind `MIN_RATE` by `WRITE_STALL_SECONDS` over several writes. A peer catches up by
-        reading faster, and while no write waits. Cancellation in the middle of a write breaks the connection, too.
+        `WRITE_STALL_SECONDS` + n / `MIN_RATE` seconds to be sent. The socket of a slower peer is aborted. The
+        socket of a peer that falls behind `MIN_RATE` by `WRITE_STALL_SECONDS` over several writes is aborted, too. A
+        peer catches up if it reads faster, and in the time in which no write waits. Cancellation in the middle of a
+        write also breaks the connection.
         """
         if self._tls is not None:
             await self._send_sealed(self._tls, memoryview(data))
