@@ -115,16 +115,16 @@ class CatalogActor:
                 assert_never(never)
 
     async def _list(self, names: Mapping[str, ProviderRef] | list[str]) -> None:
+        catalog, providers = self._catalog, self._providers  # `Follow` may replace both before a task begins
         async with trio.open_nursery() as nursery:
             for name in names:
-                nursery.start_soon(self._list_one, name)
+                nursery.start_soon(self._list_one, name, providers[name], catalog)
 
-    async def _list_one(self, name: str) -> None:
+    async def _list_one(self, name: str, provider: ProviderRef, catalog: Catalog) -> None:
         problem = f"{name}: no model list within {LISTING_SECONDS:g} s"
         with trio.move_on_after(LISTING_SECONDS):
-            catalog = self._catalog
             try:
-                catalog.update(name, await list_models(self._providers[name]))
+                catalog.update(name, await list_models(provider))
             except LLMClientError as exc:
                 problem = exc.failure.message
             except KernelError as exc:
