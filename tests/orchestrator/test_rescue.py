@@ -9,6 +9,7 @@ from llm_actors.run import LogLimitExceeded, RunLog
 from llm_protocol.content import Message, Reasoning, Text, ToolCall
 from llm_protocol.events import (
     Event,
+    FieldsAdded,
     ItemDone,
     ItemStarted,
     ReasoningDelta,
@@ -179,3 +180,17 @@ def test_what_cannot_be_continued_is_an_error(events: list[Event]) -> None:
 def test_code_is_not_continued() -> None:
     made, _ = rescue("continue", BEGUN)
     assert made.resume(CodeRequest(instruction="x")) is None
+
+
+def test_what_is_held_back_until_there_is_content_fits_the_log() -> None:
+    """A response without content ends well, so what was held must be deliverable then."""
+    log = RunLog(limit_bytes=10_000)
+    made = StreamRecovery(log, "error")
+    fields = FieldsAdded(dialect="openai_chat", fields={"": {"note": "x" * 3_000}})
+    for _ in range(3):
+        made.sink(fields)
+    with pytest.raises(LogLimitExceeded):
+        made.sink(fields)
+    made.commit()
+    assert len(log) == 3
+    assert made.resume(CHAT) == CHAT

@@ -39,11 +39,12 @@ class StreamRecovery:
     `commit`; after a failure `resume` decides what follows.
     """
 
-    __slots__ = ("_buffer", "_held", "_log", "_mode", "_speaking", "_splice", "delivered")
+    __slots__ = ("_buffer", "_held", "_held_bytes", "_log", "_mode", "_speaking", "_splice", "delivered")
 
     def __init__(self, log: RunLog, mode: OnBrokenStream) -> None:
         self._log = log
         self._mode = mode
+        self._held_bytes = 0
         self._held: list[Event] = []
         """Events of the current attempt that are held back until it delivers content. If it fails before, they are
         dropped.
@@ -75,10 +76,12 @@ class StreamRecovery:
             self.commit()
             self._speaking = self.delivered = True
             self._append(event)
-        elif len(self._held) < MOST_ANNOUNCED:
-            self._held.append(event)
         else:
-            raise LogLimitExceeded
+            size = self._held_bytes + weigh(event)
+            if len(self._held) >= MOST_ANNOUNCED or self._log.size + size > self._log.limit_bytes:
+                raise LogLimitExceeded
+            self._held.append(event)
+            self._held_bytes = size
 
     def commit(self) -> None:
         """Deliver the events that were held back, because the attempt is complete."""
@@ -102,7 +105,7 @@ class StreamRecovery:
         return None
 
     def _forget_held(self) -> list[Event]:
-        held, self._held = self._held, []
+        held, self._held, self._held_bytes = self._held, [], 0
         if self._buffer is not None:
             held, self._buffer = self._buffer.events, RunLog(limit_bytes=self._log.limit_bytes)
         return held
