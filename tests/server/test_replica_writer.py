@@ -330,5 +330,5 @@ async def test_an_empty_answer_of_redis_is_no_answer(
         return []
 
     monkeypatch.setattr(shared.link, "call", call)
-    with pytest.raises(RedisAwayError, match="does not fit"):
+    with pytest.raises(RedisAwayError, match="is invalid"):
         await shared.sync()

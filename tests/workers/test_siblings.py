@@ -192,7 +192,7 @@ async def test_a_view_that_cannot_be_read_is_left_out(
 ) -> None:
     async with worker(saying(JUNK)) as (siblings, _, _):
         assert await siblings.forget(None, "") == 0
-        assert "an answer of worker 1 cannot be read: " in caplog.text
+        assert "a message of worker 1 cannot be read: " in caplog.text
 
 
 @pytest.mark.parametrize(
