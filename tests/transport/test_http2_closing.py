@@ -163,7 +163,7 @@ async def test_an_early_refusal_larger_than_the_window_ends_when_no_room_can_be_
     async with Peer(greeting=refuse, http2=True) as peer:
         transport = Transport(dial=peer.dial, http2=True)
         begun = trio.current_time()
-        with trio.fail_after(10), pytest.raises(Broken, match="no room") as caught:
+        with trio.fail_after(10), pytest.raises(Broken, match="no flow control is left") as caught:
             await fetch(transport, post(bytes(8 * MIB)))
         assert (caught.value.answered, trio.current_time()) == (True, begun)
         assert transport.statistics().open == 0

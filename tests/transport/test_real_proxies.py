@@ -79,6 +79,7 @@ async def nothing_is_left(transport: Transport, peer: Peer) -> None:
         await peer.until(lambda: peer.open_connections == peer.open_requests == 0)
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="pproxy loses connections on Python 3.13")
 @pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
 @each_scheme
 async def test_fifty_streams_and_as_many_that_are_cancelled(scheme: str, secure: bool, folder: Path) -> None:
