@@ -85,3 +85,13 @@ def test_a_virtual_clock_is_an_argument_of_its_test() -> None:
     """pytest-trio takes it from there alone: with the marker the test runs, and sleeps for real."""
     marker = re.compile(r"usefixtures\([^)]*(autojump|mock)_clock")
     assert [str(file) for file in (ROOT / "tests").rglob("test_*.py") if marker.search(file.read_text())] == []
+
+
+def test_a_hanging_process_ends_later_than_any_test() -> None:
+    """`faulthandler_timeout` ends the process of a test that no signal reaches, not of one that is slow."""
+    own = int(re.findall(r"^faulthandler_timeout = (\d+)", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[0])
+    clients = int(re.findall(r'^CLIENTS_SECONDS = "(\d+)"', (ROOT / "bin" / "test").read_text(), re.MULTILINE)[0])
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        most = clients if file.parent.name == "clients" else own
+        for limit in re.findall(r"mark\.time_limit\((\d+)\)", file.read_text(encoding="utf-8")):
+            assert int(limit) < most, file
