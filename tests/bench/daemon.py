@@ -415,6 +415,7 @@ def figures() -> Iterator[tuple[str, float, str, float]]:
 
 def main() -> int:
     """Print the table; 1 if a budget is missed."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
     print(f"open files: {resource.getrlimit(resource.RLIMIT_NOFILE)}; server settings: default; log: info")
     print(f"{'CPU per':40} {'daemon':>10} {'relay':>10} {'limit':>10} {'ratio':>7} {'budget':>7}")
