@@ -36,6 +36,8 @@ FLAGS = (
 START_SECONDS = 60
 WAIT_SECONDS = 20
 MESSAGE_BYTES = 16 * 1024 * 1024
+NAVIGATED = ("Inspected target navigated or closed", "Execution context was destroyed.", "Promise was collected")
+"""The browser's errors for an expression whose page was left before it had a value."""
 
 UNTIL = """new Promise((resolve, reject) => {
   const look = () => { try { return %s } catch { return false } }
@@ -43,6 +45,10 @@ UNTIL = """new Promise((resolve, reject) => {
   const observer = new MutationObserver(() => look() && (observer.disconnect(), resolve(true)))
   observer.observe(document, {subtree: true, childList: true, characterData: true, attributes: true})
 })"""
+
+
+class PageLeftError(Exception):
+    """The page was left before the expression had a value."""
 
 
 @contextmanager
@@ -106,6 +112,8 @@ class Tab:
             while number not in self._answers:
                 await self._arrived.wait()
         answer = self._answers[number]
+        if answer.get("error", {}).get("message") in NAVIGATED:
+            raise PageLeftError
         assert "error" not in answer, answer["error"]
         result: dict[str, Any] = answer["result"]
         return result
@@ -120,8 +128,16 @@ class Tab:
         return found["result"].get("value")
 
     async def until(self, expression: str) -> None:
-        """Wait until ``expression`` is true, which is looked at whenever the page changes."""
-        await self.see(UNTIL % expression)
+        """Wait until ``expression`` is true, which is looked at whenever the page changes. If the browser goes to
+        another page meanwhile, it is looked at there.
+        """
+        with trio.fail_after(WAIT_SECONDS):
+            while True:
+                try:
+                    await self.see(UNTIL % expression)
+                except PageLeftError:
+                    continue
+                return
 
     async def text(self, selector: str) -> str:
         """What a reader sees of an element."""
