@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -15,7 +15,7 @@ import h11
 import trio
 
 from support.peer import Call
-from support.server import HttpClient
+from support.server import HttpClient, Reply
 from support.upstream import JSON, chunk, whole, word
 
 WORDS = 24
@@ -89,6 +89,10 @@ class ReloadClients:
     """Whether the second provider is there."""
     is_stopping: bool = False
     killed_at: float = -1e9
+    _waiting: Counter[str] = field(default_factory=Counter)
+    """Of each key and model, the requests without the head of an answer."""
+    _answered: trio.Event = field(default_factory=trio.Event)
+    """There is one more head."""
 
     def start(self, nursery: trio.Nursery, streams: int, rate: int) -> None:
         """Stream and ask until they are stopped."""
@@ -96,6 +100,11 @@ class ReloadClients:
             nursery.start_soon(self._stream_again_and_again, number / streams * WORDS * WORD_SECONDS)
         for _ in range(rate):
             nursery.start_soon(self._ask_every_second)
+
+    async def are_answered(self, what: str) -> None:
+        """Wait until no request with this key or model waits for the head of its answer."""
+        while self._waiting[what]:
+            await self._answered.wait()
 
     def complain(self, what: str) -> None:
         """Something went wrong."""
@@ -155,11 +164,23 @@ class ReloadClients:
     def _model(self) -> str:
         return "extra/m" if self.uses_extra and self.random.random() < 0.3 else "main/m"
 
+    async def _asked(self, client: TlsClient, path: str, body: Mapping[str, object]) -> Reply:
+        """Ask, and return the answer."""
+        sent = (self.key, str(body["model"]))
+        self._waiting.update(sent)
+        try:
+            await client.begin("POST", path, body, **self.headers)
+            head = await client.head()
+        finally:
+            self._waiting.subtract(sent)
+            self._answered.set()
+            self._answered = trio.Event()
+        return Reply(head.status, head.headers, await client.rest())
+
     async def _stream(self) -> None:
         async with connected(self.port, self.context) as client:
             body = {"model": self._model(), "input": f"g{self.acknowledged}", "stream": True, "store": False}
-            await client.begin("POST", "/v1/responses", body, **self.headers)
-            reply = await client.reply()
+            reply = await self._asked(client, "/v1/responses", body)
         if reply.status != 200:
             self.complain(f"a stream was refused: {reply.status} {reply.body[:300]!r}")
             return
@@ -171,6 +192,6 @@ class ReloadClients:
         async with connected(self.port, self.context) as client:
             messages = [{"role": "user", "content": f"g{self.acknowledged}"}]
             body = {"model": self._model(), "messages": messages}
-            reply = await client.request("POST", "/v1/chat/completions", body, **self.headers)
+            reply = await self._asked(client, "/v1/chat/completions", body)
         if reply.status != 200 or reply.json["choices"][0]["message"]["content"] != "right":
             self.complain(f"a request was answered: {reply.status} {reply.body[:300]!r}")

@@ -191,7 +191,7 @@ class ReloadStorm:
         if len(self._keys) < 2:
             return
         old = self._keys[0]
-        await trio.sleep(1)  # nobody begins with it any more; who began is answered
+        await self._clients.are_answered(old)  # nobody begins with it any more; streams that began go on
         del self._keys[0]
         await self._reload()
         async with self._connected() as client:
@@ -207,7 +207,7 @@ class ReloadStorm:
     async def _remove_extra(self) -> None:
         """Streams that have begun at it end as they would."""
         self._clients.uses_extra = False
-        await trio.sleep(0.5)  # what was sent has arrived
+        await self._clients.are_answered("extra/m")
         self._has_extra = False
         await self._reload()
         async with self._connected() as client:

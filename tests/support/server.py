@@ -371,10 +371,8 @@ class HttpClient:
 
     async def reply(self) -> Reply:
         """Read a whole answer."""
-        head, body = await self.head(), b""
-        while (piece := await self.piece()) is not None:
-            body += piece
-        return Reply(head.status, head.headers, body)
+        head = await self.head()
+        return Reply(head.status, head.headers, await self.rest())
 
     async def head(self) -> Reply:
         """Read the head of an answer."""
@@ -383,6 +381,13 @@ class HttpClient:
             event = await self._event()
         assert isinstance(event, h11.Response), event
         return Reply(event.status_code, {k.decode(): v.decode() for k, v in event.headers}, b"")
+
+    async def rest(self) -> bytes:
+        """Read the body to its end."""
+        body = b""
+        while (piece := await self.piece()) is not None:
+            body += piece
+        return body
 
     async def piece(self) -> bytes | None:
         """Read some of the body; None at its end."""
