@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -11,7 +12,7 @@ import msgspec
 from llm_protocol.policy import NO_OWN_NAMES, OwnNames
 from llm_protocol.secret import Secret
 from llm_runtime.config.budgets import check_budgets, check_request_log
-from llm_runtime.config.errors import Mistakes
+from llm_runtime.config.errors import run_checks
 from llm_runtime.config.keys import KeyReader
 from llm_runtime.config.loading import from_table
 from llm_runtime.config.model import Config
@@ -78,16 +79,12 @@ def checked_config(config: Config, own: OwnNames = NO_OWN_NAMES) -> Config:
     found = msgspec.structs.replace(
         found, redis=config.redis, store=config.store, request_log=config.request_log, otel=config.otel
     )
-    mistakes = Mistakes()
-    with mistakes.under():
-        check_names(found, own)
-    with mistakes.under():
-        check_budgets(found)
-    with mistakes.under():
-        check_request_log(found)
-    with mistakes.under():
-        check_shared(found)
-    mistakes.raise_any()
+    run_checks(
+        partial(check_names, found, own),
+        partial(check_budgets, found),
+        partial(check_request_log, found),
+        partial(check_shared, found),
+    )
     return msgspec.structs.replace(
         config, **{name: getattr(found, name) for name in _SECTIONS}, notes=(*config.notes, *found.notes)
     )

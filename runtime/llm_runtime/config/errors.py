@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import final
 
@@ -86,6 +86,15 @@ class Mistakes:
         """Raise the first collected `ConfigError`, if there is one, with the others as its ``more``."""
         if self._found:
             raise together(self._found)
+
+
+def run_checks(*checks: Callable[[], None]) -> None:
+    """Run all checks, and raise the `ConfigError`s of all of them together."""
+    mistakes = Mistakes()
+    for check in checks:
+        with mistakes.under():
+            check()
+    mistakes.raise_any()
 
 
 def together(mistakes: Sequence[ConfigError]) -> ConfigError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from llm_protocol.vendors import VENDORS
 from llm_runtime.config.budgets import check_budgets, check_request_log, kept_in_memory
 from llm_runtime.config.conversion import convert, refuse_unknown
 from llm_runtime.config.discovery import discover
-from llm_runtime.config.errors import ConfigError, Mistakes, together, under
+from llm_runtime.config.errors import ConfigError, Mistakes, run_checks, together, under
 from llm_runtime.config.exposure import check_exposure
 from llm_runtime.config.keys import KeyReader, split_reference
 from llm_runtime.config.lines import line_of
@@ -120,20 +121,14 @@ def parse(
             request_log=_request_log(table, keys, folder or Path(), environ),
             otel=_otel(table, keys),
         )
-        mistakes = Mistakes()
-        with mistakes.under():
-            check_budgets(config)
-        with mistakes.under():
-            check_request_log(config)
-        with mistakes.under():
-            check_names(config, own)
-        with mistakes.under():
-            check_exposure(config)
-        with mistakes.under():
-            check_workers(config)
-        with mistakes.under():
-            check_shared(config)
-        mistakes.raise_any()
+        run_checks(
+            partial(check_budgets, config),
+            partial(check_request_log, config),
+            partial(check_names, config, own),
+            partial(check_exposure, config),
+            partial(check_workers, config),
+            partial(check_shared, config),
+        )
     except ConfigError as exc:
         found = [
             ConfigError(each.message, *each.path, file=file, line=each.line or _line(source, each.path))
