@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -111,3 +113,31 @@ def test_a_document_of_the_user_is_not_left_out() -> None:
     request = OpenAIResponsesServer().decode_request("/v1/responses", json.dumps(body).encode()).request
     with pytest.raises(UnsupportedError):
         CLIENTS["anthropic"].encode_request(CLIENTS["anthropic"].adapt(request).request, stream=False)
+
+
+def _lines_for(count: int) -> int:
+    """The lines that are executed to tell ``count`` calls with one id apart."""
+    messages = [Message.of("user", "go")]
+    for _ in range(count):
+        messages.append(Message("assistant", (ToolCall(id="call_0", name="f", arguments="{}"),)))
+        messages.append(Message("tool", (ToolResult(call_id="call_0", content=()),)))
+    lines = 0
+
+    def trace(_frame: FrameType, event: str, _value: object) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        fitted = fit_messages(tuple(messages), TARGETS["anthropic"], {})
+    finally:
+        sys.settrace(before)
+    ids = [part.id for message in fitted.messages for part in message.content if isinstance(part, ToolCall)]
+    assert len(set(ids)) == count
+    return lines
+
+
+def test_many_calls_with_one_id_are_told_apart_in_linear_time() -> None:
+    assert _lines_for(400) < 2.5 * _lines_for(200)

@@ -176,14 +176,16 @@ def _with_own_ids(messages: tuple[Message, ...]) -> tuple[Message, ...]:
         return messages
     taken = set(given)
     seen: set[str] = set()
+    numbers: dict[str, int] = {}  # where to go on counting, so that many equal ids take linear time
     open_ids: dict[str, list[str]] = {}
 
     def own(part: Part) -> Part:
         match part:
             case ToolCall(id=id_):
-                new, number = id_, 2
+                new, number = id_, numbers.get(id_, 2)
                 while new in seen or (new != id_ and new in taken):
                     new, number = f"{id_}_{number}", number + 1
+                numbers[id_] = number
                 seen.add(new)
                 open_ids.setdefault(id_, []).append(new)
                 return msgspec.structs.replace(part, id=new)
