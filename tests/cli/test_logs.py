@@ -8,7 +8,16 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from llm_runtime.cli.logs import LINE_BYTES, JsonFormatter, StderrHandler, TextFormatter, start_logging, timestamp
+from llm_actors.orchestrator.log_line import LOGGER, BatchHandler, LogFields, line_text
+from llm_runtime.cli.logs import (
+    LINE_BYTES,
+    JsonFormatter,
+    LineFormatter,
+    StderrHandler,
+    TextFormatter,
+    start_logging,
+    timestamp,
+)
 
 log = logging.getLogger("llm_runtime.test")
 
@@ -82,8 +91,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def test_a_reader_that_does_not_read_holds_nobody_up(pipe: tuple[int, int]) -> None:
     """Lines are dropped, counted, and the count is told when there is room again."""
     reader, writer = pipe
-    handler = StderrHandler(writer)
-    handler.setFormatter(TextFormatter())
+    handler = StderrHandler(TextFormatter(), writer)
     while not handler.dropped:
         handler.emit(record("x" * 2 * LINE_BYTES))
     handler.emit(record("lost"))
@@ -97,16 +105,48 @@ def test_a_reader_that_does_not_read_holds_nobody_up(pipe: tuple[int, int]) -> N
 
 def test_a_line_has_a_limit(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    handler = StderrHandler(writer)
-    handler.setFormatter(TextFormatter())
+    handler = StderrHandler(TextFormatter(), writer)
     handler.emit(record("x" * 100_000))
     assert len(os.read(reader, 1024 * 1024)) == LINE_BYTES
+
+
+def fields(number: int) -> LogFields:
+    return LogFields(id=f"req_{number}", caller="é\n", model="m", status=200, ms=1.0, attempts=1)
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_lines_of_requests_are_those_of_their_records(pipe: tuple[int, int], formatter: LineFormatter) -> None:
+    """`WaitingLines` gives them to the handler in one call, and they are written in blocks that a pipe takes."""
+    reader, writer = pipe
+    many = [(fields(number), 1_700_000_000.1239) for number in range(40)]
+    for each, ended_at in many:
+        made = logging.LogRecord(LOGGER, logging.INFO, "", 0, line_text(each), (), None)
+        made.created, made.fields = ended_at, each
+        StderrHandler(formatter, writer).emit(made)
+    expected = os.read(reader, 1024 * 1024)
+    handler = StderrHandler(formatter, writer)
+    assert isinstance(handler, BatchHandler)
+    handler.emit_requests(many)
+    assert os.read(reader, 1024 * 1024) == expected
+    assert len(expected) > LINE_BYTES
+
+
+def test_each_dropped_line_of_a_block_is_counted(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    handler = StderrHandler(TextFormatter(), writer)
+    while not handler.dropped:
+        handler.emit(record("x" * 2 * LINE_BYTES))
+    handler.emit_requests([(fields(number), 0.0) for number in range(40)])
+    assert handler.dropped == 41
+    os.read(reader, 1024 * 1024)
+    handler.emit_requests([(fields(40), 0.0)])
+    assert [b"41 log lines were dropped" in each for each in os.read(reader, 1024 * 1024).splitlines()] == [True, False]
 
 
 def test_a_reader_that_has_gone_is_no_failure() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    handler = StderrHandler(writer)
+    handler = StderrHandler(TextFormatter(), writer)
     handler.emit(record("x"))
     os.close(writer)
     assert handler.dropped == 1

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Sequence
 
 import pytest
 import trio
 import trio.testing
 
-from llm_actors.orchestrator.log_line import LINES_AT_ONCE, WAIT_SECONDS, WaitingLines, log_end
+from llm_actors.orchestrator.log_line import LINES_AT_ONCE, WAIT_SECONDS, LogFields, WaitingLines, log_end
 from llm_actors.run import Run
 from llm_protocol.budgets import Budget
 from llm_protocol.content import Message
@@ -70,6 +72,26 @@ async def test_no_line_is_lost_at_the_end_and_not_too_many_wait(caplog: pytest.L
     assert logged(caplog) == [*many, last]
     late = ended()
     assert logged(caplog)[-1] == late, "nobody waits any longer"
+
+
+async def test_a_handler_that_can_takes_all_lines_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    taken = list[list[str]]()
+
+    class Handler(logging.Handler):
+        def emit_requests(self, lines: Sequence[tuple[LogFields, float]]) -> None:
+            taken.append([fields.id for fields, _ in lines])
+
+    root = logging.getLogger()
+    caplog.set_level("INFO")
+    before, root.handlers[:] = root.handlers[:], [Handler()]
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(WaitingLines().run)
+            both = [ended(), ended()]
+            nursery.cancel_scope.cancel()
+    finally:
+        root.handlers[:] = before
+    assert taken == [both]
 
 
 async def test_no_line_waits_that_nobody_wants(caplog: pytest.LogCaptureFixture) -> None:

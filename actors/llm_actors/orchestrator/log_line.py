@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator
-from typing import final
+from collections.abc import Iterator, Sequence
+from typing import Protocol, final, runtime_checkable
 
 import msgspec
 import trio
@@ -41,7 +41,10 @@ WAIT_SECONDS = 0.02
 LINES_AT_ONCE = 64
 """The most lines that wait. With this many, all are written at once."""
 
-log = logging.getLogger(__name__)
+LOGGER = __name__
+"""The logger of the lines."""
+
+log = logging.getLogger(LOGGER)
 
 _WORD = re.compile(r"[^\s\"'`.,;:()\[\]{}<>=/]{5,}")
 
@@ -122,10 +125,20 @@ def log_end(run: Run) -> LogFields | None:
     return fields
 
 
+@runtime_checkable
+class BatchHandler(Protocol):
+    """A `logging.Handler` that can also write the lines of several requests without a `logging.LogRecord` for each."""
+
+    def emit_requests(self, lines: Sequence[tuple[LogFields, float]]) -> None:
+        """Write the lines of requests, each with the time of its end in seconds since the epoch."""
+        ...
+
+
 @final
 class WaitingLines:
     """Lines that wait a moment, so that several are written together. A line then takes a fraction of the time:
     written between two parts of a request, it would displace the request's code and data from the processor's caches.
+    If the root logger's only handler is a `BatchHandler`, it gets all lines in one call.
     """
 
     def __init__(self) -> None:
@@ -143,6 +156,12 @@ class WaitingLines:
     def write(self) -> None:
         """Write all waiting lines."""
         lines, self._lines = self._lines, []
+        if not lines:
+            return
+        handlers = logging.getLogger().handlers
+        if len(handlers) == 1 and isinstance(handlers[0], BatchHandler):
+            handlers[0].emit_requests(lines)
+            return
         for fields, ended_at in lines:
             _write(fields, ended_at)
 
@@ -182,30 +201,32 @@ class _Line:
         self._fields = fields
 
     def __str__(self) -> str:
-        fields = self._fields
-        caller = fields.caller and f" of {fields.caller}"
-        ended = f"failed ({fields.failure})" if fields.failure else "completed"
-        attempts = "1 attempt" if fields.attempts == 1 else f"{fields.attempts} attempts"
-        text = (
-            f"request {fields.id}{caller} {ended} by {fields.deployment or 'nobody'} in {fields.ms:.0f} ms, {attempts}"
-        )
-        if fields.reason:
-            text += f", {fields.reason}"
-        if fields.not_called:
-            text += f", {fields.not_called} not called"
-        if fields.cache:
-            text += ", from the cache" if fields.cache == "hit" else ", shared"
-        if fields.first_token_ms is not None:
-            text += f", first token after {fields.first_token_ms:.0f} ms"
-        if fields.input_tokens:
-            text += f", {fields.input_tokens}+{fields.output_tokens} tokens"
-        if fields.cost:
-            text += f", ${fields.cost:.6f}"
-        if fields.upstream_status:
-            text += f", upstream status {fields.upstream_status}"
-        if fields.adjusted:
-            text += f", adjusted: {', '.join(fields.adjusted)}"
-        return text + (fields.client_id and f", client's id {fields.client_id}")
+        return line_text(self._fields)
+
+
+def line_text(fields: LogFields) -> str:
+    """Return the line in the text form."""
+    caller = fields.caller and f" of {fields.caller}"
+    ended = f"failed ({fields.failure})" if fields.failure else "completed"
+    attempts = "1 attempt" if fields.attempts == 1 else f"{fields.attempts} attempts"
+    text = f"request {fields.id}{caller} {ended} by {fields.deployment or 'nobody'} in {fields.ms:.0f} ms, {attempts}"
+    if fields.reason:
+        text += f", {fields.reason}"
+    if fields.not_called:
+        text += f", {fields.not_called} not called"
+    if fields.cache:
+        text += ", from the cache" if fields.cache == "hit" else ", shared"
+    if fields.first_token_ms is not None:
+        text += f", first token after {fields.first_token_ms:.0f} ms"
+    if fields.input_tokens:
+        text += f", {fields.input_tokens}+{fields.output_tokens} tokens"
+    if fields.cost:
+        text += f", ${fields.cost:.6f}"
+    if fields.upstream_status:
+        text += f", upstream status {fields.upstream_status}"
+    if fields.adjusted:
+        text += f", adjusted: {', '.join(fields.adjusted)}"
+    return text + (fields.client_id and f", client's id {fields.client_id}")
 
 
 def _deployment(response: LLMResponse, made: list[JsonObject]) -> str:

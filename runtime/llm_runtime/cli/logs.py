@@ -11,7 +11,7 @@ import logging
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from types import TracebackType
@@ -20,19 +20,20 @@ from typing import TypeAlias, final
 import msgspec
 
 from llm_actors.kernel.trace import exception_site
+from llm_actors.orchestrator.log_line import LOGGER, LogFields, line_text
 
 LINE_BYTES = 4096
-"""The longest line, in bytes. A writable pipe accepts this much without blocking (POSIX's PIPE_BUF on Linux)."""
+"""The most bytes of a line, and of lines written together. A writable pipe accepts this much without blocking (POSIX's
+PIPE_BUF on Linux).
+"""
 
 ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]"
 
 
 def start_logging(level: str, form: str) -> None:
     """Send messages of ``level`` and above to stderr, as ``text`` or ``json``."""
-    handler = StderrHandler()
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [StderrHandler(JsonFormatter() if form == "json" else TextFormatter())]
     root.setLevel(level.upper())
     # Do not determine for each line what no line shows: thread, process, and the place in the code.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -83,64 +84,102 @@ class _Held(logging.Filter):
 class StderrHandler(logging.Handler):
     """Writes log lines to file descriptor 2 without blocking. Lines that do not fit are dropped and counted."""
 
-    def __init__(self, file: int = 2) -> None:
+    def __init__(self, formatter: LineFormatter, file: int = 2) -> None:
         super().__init__()
+        self.setFormatter(formatter)
         self.dropped = 0
+        self._formatter = formatter
         self._file = file
         self._poll = select.poll()
         self._poll.register(file, select.POLLOUT)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line, preceded by the number of lines dropped before it."""
-        if self.dropped and self._write(_note(f"{self.dropped} log lines were dropped")):
-            self.dropped = 0
-        if self.dropped or not self._write(record):
-            self.dropped += 1
+        self._emit(_line(self._formatter.format(record)))
 
-    def _write(self, record: logging.LogRecord) -> bool:
-        line = self.format(record).encode(errors="backslashreplace")[: LINE_BYTES - 1] + b"\n"
+    def emit_requests(self, lines: Sequence[tuple[LogFields, float]]) -> None:
+        """Write the lines of requests, several at once, see `llm_actors.orchestrator.log_line.BatchHandler`."""
+        block, count = b"", 0
+        self.acquire()  # as `logging.Handler.handle` does
+        try:
+            for fields, ended_at in lines:
+                line = _line(self._formatter.format_request(fields, ended_at))
+                if len(block) + len(line) > LINE_BYTES:
+                    self._emit(block, count)
+                    block, count = b"", 0
+                block, count = block + line, count + 1
+            self._emit(block, count)
+        finally:
+            self.release()
+
+    def _emit(self, lines: bytes, count: int = 1) -> None:
+        if self.dropped and self._write(_line(self._formatter.format(_note(f"{self.dropped} log lines were dropped")))):
+            self.dropped = 0
+        if self.dropped or not self._write(lines):
+            self.dropped += count
+
+    def _write(self, lines: bytes) -> bool:
         try:
             for _, events in self._poll.poll(0):
                 if events & select.POLLOUT:
-                    return os.write(self._file, line) > 0
+                    return os.write(self._file, lines) > 0
         except OSError:  # a full disk, or a pipe without a reader
             pass
         return False
+
+
+def _line(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")[: LINE_BYTES - 1] + b"\n"
 
 
 def _note(message: str) -> logging.LogRecord:
     return logging.LogRecord(__name__, logging.WARNING, "", 0, message, None, None)
 
 
-class TextFormatter(logging.Formatter):
-    """``2026-01-31T12:00:00.000Z INFO llm_runtime.server: message``"""
+class LineFormatter(logging.Formatter):
+    """Formats a record, or the fields of a request's line without a record, as one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line. Line breaks in the message are escaped."""
-        text = f"{timestamp(record.created)} {record.levelname} {record.name}: {record.getMessage()}"
-        if record.exc_info and record.exc_info[1]:
-            text += f" ({exception_site(record.exc_info[1])})"
+        """Return the record as one line."""
+        exception = record.exc_info[1] if record.exc_info else None
+        site = exception_site(exception) if exception else ""
+        fields = getattr(record, "fields", None)
+        return self.line(record.created, record.levelname, record.name, record.getMessage(), site, fields)
+
+    def format_request(self, fields: LogFields, ended_at: float) -> str:
+        """Return the line of a request that ended at ``ended_at``, in seconds since the epoch."""
+        return self.line(ended_at, "INFO", LOGGER, line_text(fields), "", fields)
+
+    def line(self, seconds: float, level: str, logger: str, message: str, site: str, fields: object) -> str:
+        """Return the line. ``site`` is the place of an exception, if there is one, and ``fields`` are those of a
+        request's line.
+        """
+        raise NotImplementedError
+
+
+class TextFormatter(LineFormatter):
+    """``2026-01-31T12:00:00.000Z INFO llm_runtime.server: message``"""
+
+    def line(self, seconds: float, level: str, logger: str, message: str, site: str, fields: object) -> str:  # noqa: ARG002
+        """Return the line. Line breaks in the message are escaped. The fields are not in it."""
+        text = f"{timestamp(seconds)} {level} {logger}: {message}"
+        if site:
+            text += f" ({site})"
         if text.isprintable():
             return text
         return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(LineFormatter):
     """One JSON object per line: time, level, logger, message, the exception if there is one, and the fields of a
     request's line (`LogFields`).
     """
 
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as one line."""
-        entry: dict[str, object] = {
-            "time": timestamp(record.created),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info and record.exc_info[1]:
-            entry["exception"] = exception_site(record.exc_info[1])
-        fields = getattr(record, "fields", None)
+    def line(self, seconds: float, level: str, logger: str, message: str, site: str, fields: object) -> str:
+        """Return the line, in ASCII."""
+        entry = {"time": timestamp(seconds), "level": level.lower(), "logger": logger, "message": message}
+        if site:
+            entry["exception"] = site
         try:
             line = msgspec.json.encode(entry)
             if isinstance(fields, msgspec.Struct):
