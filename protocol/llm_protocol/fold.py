@@ -98,12 +98,13 @@ class Fold:
 
     def parts(self, choice: int = 0) -> tuple[Part, ...]:
         """The parts of a choice in order of appearance, including the text so far of unfinished ones."""
-        found = (
-            item.readable_part() if isinstance(item, OpenItem) else item
-            for index, item in sorted(self._items.items())
-            if self._choice_of.get(index, 0) == choice
-        )
-        return tuple(part for part in found if part is not None)
+        found: list[Part] = []
+        for index, item in sorted(self._items.items()):
+            if self._choice_of.get(index, 0) == choice:
+                part = item.readable_part() if isinstance(item, OpenItem) else item
+                if part is not None:
+                    found.append(part)
+        return tuple(found)
 
     def response(
         self,
@@ -136,8 +137,10 @@ class Fold:
             adjusted=self.started.adjusted,
             members=members,
         )
-        choices = tuple(self._choice(first, at) for at in sorted(self._further))
-        return _with_parts(msgspec.structs.replace(first, choices=choices), self.parts())
+        if self._further:
+            choices = tuple(self._choice(first, at) for at in sorted(self._further))
+            first = msgspec.structs.replace(first, choices=choices)
+        return _with_parts(first, self.parts())
 
     def _choice(self, first: LLMResponse, at: int) -> LLMResponse:
         """Return choice ``at`` of the response. Fields that all choices share are part of the first choice only."""
@@ -165,7 +168,7 @@ class _Choice:
 
 
 def _with_parts(response: LLMResponse, parts: tuple[Part, ...]) -> LLMResponse:
-    content = "".join(part.text for part in parts if isinstance(part, Text))
+    content = "".join([part.text for part in parts if isinstance(part, Text)])
     return msgspec.structs.replace(response, content=content, output=parts)
 
 

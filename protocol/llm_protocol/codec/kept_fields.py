@@ -33,8 +33,8 @@ Shape: TypeAlias = Mapping[str, "Shape | None"]
 def beyond(value: Any, shape: Shape) -> JsonObject:
     """The fields of an object that are not in ``shape``, at any depth."""
     rest = rest_of(value, shape)
-    for name, inner in shape.items():
-        if inner is not None and isinstance(value, dict) and (more := beyond(value.get(name), inner)):
+    for name, inner in shape.items() if isinstance(value, dict) else ():
+        if inner is not None and name in value and (more := beyond(value[name], inner)):
             rest[name] = more
     return rest
 
@@ -57,7 +57,7 @@ class KeptFields:
 
     def keep(self, place: str, value: Any, known: Container[str] = ()) -> None:
         """Keep the fields of the object ``value`` that are not ``known``."""
-        for name, inner in rest_of(value, known).items():
+        for name, inner in (rest_of(value, known) if value else {}).items():
             if self._kept.get((place, name)) != inner:
                 self._kept[place, name] = inner
                 self._new.setdefault(place, {})[name] = inner

@@ -37,7 +37,8 @@ def set_parameters(parameters: Parameters, names: Mapping[str, str]) -> JsonObje
     """The parameters that are set, under the wire's names. ``names`` has the wire's name for each of ours."""
     if says_nothing(parameters):
         return {}
-    values = ((name, getattr(parameters, ours)) for ours, name in names.items())
     return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in values if value not in (None, ())
+        name: list(value) if isinstance(value, tuple) else value
+        for ours, name in names.items()
+        if (value := getattr(parameters, ours)) not in (None, ())
     }

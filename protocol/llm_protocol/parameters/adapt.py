@@ -8,6 +8,7 @@ with its name, before anything is sent.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -62,7 +63,7 @@ class Adapted(NamedTuple):
 
 def adapt(request: AnyRequest, target: RequestTarget, rule: ModelRule) -> Adapted:
     """Adapt ``request`` to ``target``, whose model has ``rule``. Raises `UnsupportedError` or `BadRequestError`."""
-    work = _Work(request, target, takes_of(rule, target, request))
+    work = _Work(request, target, rule)
     parameters = work.canonical()
     if isinstance(request, ChatRequest):
         return work.chat(request, parameters)
@@ -84,14 +85,19 @@ def refuse_lossy(adapted: Adapted) -> None:
 class _Work:
     """Adapts one request to one target, and collects the changes."""
 
-    def __init__(self, request: LLMRequest, target: RequestTarget, takes: ModelTakes) -> None:
+    def __init__(self, request: LLMRequest, target: RequestTarget, rule: ModelRule) -> None:
         self._request = request
         self._given = request.parameters
         self._target = target
-        self._takes = takes
+        self._rule = rule
         self._wire = request.parameters.wire
         self._adjusted: list[Adjustment] = []
         self._filters: list[Callable[[], EventFilter]] = []
+
+    @cached_property
+    def _takes(self) -> ModelTakes:
+        """What the model accepts. Many requests have nothing that depends on it."""
+        return takes_of(self._rule, self._target, self._request)
 
     def adapted(self, request: AnyRequest) -> Adapted:
         """Return ``request`` with its adjustments and the filters for its response."""
@@ -108,8 +114,10 @@ class _Work:
 
     def canonical(self) -> Parameters:
         """The parameters that the target and the model accept."""
+        if says_nothing(self._given):
+            return self._given
         changed: JsonObject = {}
-        rows = [] if says_nothing(self._given) else self._set_parameters()
+        rows = [row for row in CANONICAL if getattr(self._given, row.name) not in (None, ())]
         takes = _taken(self._request, self._target)
         for row in rows:
             value = getattr(self._given, row.name)
@@ -126,9 +134,6 @@ class _Work:
         self._sample(rows, changed)
         self._betas(changed)
         return msgspec.structs.replace(self._given, **changed) if changed else self._given
-
-    def _set_parameters(self) -> list[Parameter]:
-        return [row for row in CANONICAL if getattr(self._given, row.name) not in (None, ())]
 
     def _betas(self, changed: JsonObject) -> None:
         """Remove the header fields of another wire, and the body fields that they enable."""
@@ -283,6 +288,11 @@ class _Work:
         """Adapt a chat, with its tools, format and conversation."""
         target = self._target
         is_plain = _is_plain(request)
+        if is_plain and self._has_only_messages(request):
+            fitted = fit_messages(request.messages, target, {})
+            self._adjusted += fitted.adjusted
+            self._note_marks(request)
+            return self.adapted(msgspec.structs.replace(request, messages=fitted.messages, parameters=parameters))
         flat = Flattened(request) if is_plain or target.has_namespaces else flatten(request)
         self._adjusted += [Adjustment(f"tools[{at}]", "rewritten", "functions") for at in flat.groups]
         request = flat.request
@@ -335,6 +345,12 @@ class _Work:
             )
         )
 
+    def _has_only_messages(self, request: ChatRequest) -> bool:
+        """Whether there are no tools, no format and no fields of one wire to adapt."""
+        has_form = request.response_format is not None or request.n > 1
+        may_call = request.tools or request.tool_choice is not None or self._target.has_custom_tools
+        return not (has_form or may_call or self._given.extra)
+
     def _check_choices(self, n: int) -> None:
         """Raise `UnsupportedError` where one response cannot have ``n`` choices."""
         if not self._takes.choices:
@@ -361,9 +377,11 @@ def _is_plain(request: ChatRequest) -> bool:
     """Whether the request has only text and functions. Otherwise the conversation is searched several times for
     hosted, custom and grouped tools, which only some vendors have.
     """
-    if not all(isinstance(tool, Tool) for tool in request.tools):
-        return False
-    return all(type(part) is Text for message in request.messages for part in message.content)
+    for message in request.messages:
+        for part in message.content:
+            if type(part) is not Text:
+                return False
+    return not request.tools or all(isinstance(tool, Tool) for tool in request.tools)
 
 
 def _check_inputs(request: EmbeddingRequest, target: RequestTarget) -> None:

@@ -24,11 +24,12 @@ _MEDIA = (Image, Document, Audio)
 
 def has_media(message: Message) -> bool:
     """Whether ``message`` contains anything that `fit_media` may have to change."""
-    return any(
-        isinstance(part, _MEDIA)
-        or (isinstance(part, ToolResult) and any(isinstance(each, _MEDIA) for each in part.content))
-        for part in message.content
-    )
+    for part in message.content:
+        if isinstance(part, _MEDIA):
+            return True
+        if isinstance(part, ToolResult) and any(isinstance(each, _MEDIA) for each in part.content):
+            return True
+    return False
 
 
 def fit_media(

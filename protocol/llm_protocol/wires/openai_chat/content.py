@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import get_args
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_args
 
 import msgspec
 
@@ -153,27 +153,24 @@ def call_body(call: ToolCall, signature: str | None) -> JsonObject:
 _ROLES: tuple[Role, ...] = get_args(Role)
 
 
-def with_extra(parameters: Parameters, body: Body, name: str, odd: JsonObject | None = None) -> Parameters:
-    """``parameters``, with the fields of the body that no reader has read as ``extra``."""
+def with_extra(given: Mapping[str, Any], body: Body, name: str, odd: JsonObject | None = None) -> Parameters:
+    """The ``given`` parameters, with the fields of the body that no reader has read as ``extra``."""
     extra = {**body.rest(), **(odd or {})}
-    return msgspec.structs.replace(parameters, wire=name, extra={name: extra} if extra else {})
+    return Parameters(wire=name, extra={name: extra} if extra else {}, **given)
 
 
 # ---------------------------------------------------------------- from the wire
 
 
-def join_tool_results(messages: Iterable[Message]) -> Iterator[Message]:
+def join_tool_results(messages: Iterable[Message]) -> tuple[Message, ...]:
     """Join consecutive tool results into one turn."""
-    turn: Message | None = None
+    turns: list[Message] = []
     for message in messages:
-        if turn and turn.role == message.role == "tool":
-            turn = Message("tool", turn.content + message.content)
-            continue
-        if turn:
-            yield turn
-        turn = message
-    if turn:
-        yield turn
+        if message.role == "tool" and turns and turns[-1].role == "tool":
+            turns[-1] = Message("tool", turns[-1].content + message.content)
+        else:
+            turns.append(message)
+    return tuple(turns)
 
 
 def decode_message(message: Body, name: str) -> Message:

@@ -14,7 +14,7 @@ from llm_protocol.codec.whole import embedded
 from llm_protocol.content import JsonObject
 from llm_protocol.embedding import Embedding
 from llm_protocol.events import Event, Started
-from llm_protocol.requests import EmbeddingInput, EmbeddingRequest, Parameters
+from llm_protocol.requests import EmbeddingInput, EmbeddingRequest
 from llm_protocol.response import LLMResponse
 from llm_protocol.vendor_profile import VendorProfile
 from llm_protocol.wires.openai_chat.content import with_extra
@@ -78,7 +78,7 @@ def embedding_request(body: Body, name: str) -> EmbeddingRequest:
         model=body.model(),
         inputs=_inputs(body),
         dimensions=body.integer("dimensions"),
-        parameters=with_extra(Parameters(user=body.string("user")), body, name),
+        parameters=with_extra({"user": body.string("user")}, body, name),
     )
 
 

@@ -20,7 +20,7 @@ from llm_protocol.content import Image, JsonObject
 from llm_protocol.dialect import WireRequest
 from llm_protocol.events import Event, Finished, ItemDone, ItemStarted, Started, UsageReported
 from llm_protocol.extra_fields import is_empty
-from llm_protocol.requests import ImageRequest, Parameters
+from llm_protocol.requests import ImageRequest
 from llm_protocol.response import FinishReason, LLMResponse
 from llm_protocol.vendor_profile import VendorProfile
 from llm_protocol.wires.openai_chat.content import with_extra
@@ -143,7 +143,7 @@ def image_request(body: Body, name: str) -> ImageRequest:
         quality=body.string("quality"),
         output_format=body.string("output_format"),
         background=body.string("background"),
-        parameters=with_extra(Parameters(user=body.string("user")), body, name),
+        parameters=with_extra({"user": body.string("user")}, body, name),
     )
 
 

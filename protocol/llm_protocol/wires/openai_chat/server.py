@@ -7,8 +7,9 @@ as the message's content.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, Final, final
 
 from llm_protocol.codec import old_functions
 from llm_protocol.codec.body import Body
@@ -37,7 +38,7 @@ from llm_protocol.wires.openai_chat.images import edit_request, encode_images, i
 from llm_protocol.wires.openai_chat.models import encode_models
 from llm_protocol.wires.openai_chat.server_stream import OpenAIChatEncoder
 
-_OLD_NAMES = (b'"function_call"', b'"functions"')
+_OLD_NAMES = re.compile(rb'"function(?:_call|s)"')
 """A request that contains one of these may use the deprecated form of tool calls: see `codec.old_functions`."""
 
 
@@ -57,13 +58,10 @@ class OpenAIChatServer:
         """Decode a client's request. The end of the path determines its type. Raises `BadRequestError` and
         `UnsupportedError`.
         """
-        place = path.partition("?")[0].rstrip("/")
-        reader = next((reader for end, reader in _READERS.items() if place.endswith(end)), None)
-        if reader is None:
-            raise bad_request(None, f"there is no endpoint {place[:200]}; the endpoints are {', '.join(_READERS)}")
+        reader = _reader_of(path.partition("?")[0].rstrip("/"))
         fields = Body.parse(body)
         form = ""
-        if reader is chat_request and any(name in body for name in _OLD_NAMES):
+        if reader is chat_request and _OLD_NAMES.search(body):
             form = old_functions.form_of(fields.raw)
             fields = Body(old_functions.modernised(fields.raw))
         stream, usage = streaming(fields)
@@ -111,14 +109,14 @@ class OpenAIChatServer:
 
 def chat_request(body: Body, name: str) -> ChatRequest:
     """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
-    messages = tuple(join_tool_results(decode_message(message, name) for message in body.objects("messages")))
+    messages = join_tool_results([decode_message(message, name) for message in body.objects("messages")])
     if not messages:
         raise body.wrong("messages", "a list of at least one message")
     odd: JsonObject = {}
     return ChatRequest(
         model=body.model(),
         messages=messages,
-        tools=tuple(_decode_tool(tool, name) for tool in body.objects("tools")),
+        tools=tuple([_decode_tool(tool, name) for tool in body.objects("tools")]),
         tool_choice=_decode_tool_choice(body, odd),
         response_format=_decode_response_format(body, odd),
         parameters=common_parameters(body, name, odd),
@@ -147,30 +145,37 @@ def refuse_many(body: Body, field: str) -> None:
         raise body.cannot(field, f"{field} must be 1: send several requests for several responses")
 
 
+_PARAMETERS: Final[tuple[tuple[str, str, Callable[[Body, str], Any]], ...]] = (
+    ("max_tokens", "max_output_tokens", Body.integer),
+    ("max_completion_tokens", "max_output_tokens", Body.integer),
+    ("user", "user", Body.string),
+    ("safety_identifier", "user", Body.string),
+    ("temperature", "temperature", Body.number),
+    ("top_p", "top_p", Body.number),
+    ("top_k", "top_k", Body.integer),
+    ("stop", "stop", Body.strings),
+    ("frequency_penalty", "frequency_penalty", Body.number),
+    ("presence_penalty", "presence_penalty", Body.number),
+    ("seed", "seed", Body.integer),
+    ("reasoning_effort", "reasoning_effort", Body.string),
+    ("parallel_tool_calls", "parallel_tool_calls", Body.boolean),
+)
+"""The fields of a body that are parameters: the wire's name, ours, and the reader. Of two with one name of ours, the
+later counts.
+"""
+
+
 def streaming(body: Body) -> tuple[bool, bool]:
     """Whether to stream, and whether the stream includes usage."""
     options = body.object("stream_options")
     return bool(body.boolean("stream")), bool(options and options.boolean("include_usage"))
 
 
-def common_parameters(body: Body, name: str, odd: JsonObject | None = None) -> Parameters:
+def common_parameters(body: Body, dialect: str, odd: JsonObject | None = None) -> Parameters:
     """The parameters. Call this last: fields that no reader has read become ``extra``."""
-    newer, older = body.integer("max_completion_tokens"), body.integer("max_tokens")
-    safety, user = body.string("safety_identifier"), body.string("user")
-    parameters = Parameters(
-        temperature=body.number("temperature"),
-        top_p=body.number("top_p"),
-        top_k=body.integer("top_k"),
-        max_output_tokens=older if newer is None else newer,
-        stop=body.strings("stop"),
-        frequency_penalty=body.number("frequency_penalty"),
-        presence_penalty=body.number("presence_penalty"),
-        seed=body.integer("seed"),
-        reasoning_effort=body.string("reasoning_effort"),
-        parallel_tool_calls=body.boolean("parallel_tool_calls"),
-        user=user if safety is None else safety,
-    )
-    return with_extra(parameters, body, name, odd)
+    fields = body.raw
+    given = {ours: read(body, name) for name, ours, read in _PARAMETERS if fields.get(name) is not None}
+    return with_extra(given, body, dialect, odd)
 
 
 # ---------------------------------------------------------------- tools and formats
@@ -271,6 +276,13 @@ def code_request(body: Body, name: str) -> CodeRequest:
         files=tuple(_file(file) for file in body.objects("files")),
         parameters=common_parameters(body, name),
     )
+
+
+def _reader_of(place: str) -> Callable[[Body, str], AnyRequest]:
+    for end, reader in _READERS.items():
+        if place.endswith(end):
+            return reader
+    raise bad_request(None, f"there is no endpoint {place[:200]}; the endpoints are {', '.join(_READERS)}")
 
 
 def _file(file: Body) -> CodeFile:

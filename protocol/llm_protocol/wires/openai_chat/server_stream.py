@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import final
 
 from llm_protocol.codec.citations import to_chat
@@ -36,17 +35,26 @@ def whole_body(inbound: ClientRequest, response: LLMResponse, profile: VendorPro
     """Return the body of a whole response as a dict, before it is encoded."""
     reason = response.finish_reason or FinishReason.STOP
     legacy = isinstance(inbound.request, CompletionRequest)
+    texts = [part for part in response.output if isinstance(part, Text)]
+    is_only_text = len(texts) == len(response.output)
+    refusal = "" if is_only_text else response.refusal
     choice: JsonObject = {
         "index": inbound.choice,
-        "finish_reason": _finish_word(reason, refused=bool(response.refusal)),
+        "finish_reason": _finish_word(reason, refused=bool(refusal)),
+        "logprobs": _logprobs(texts),
     }
-    choice["logprobs"] = _logprobs(part for part in response.output if isinstance(part, Text))
     extra = response.extra.get(WIRE, {})
     choice |= extra.get("choice", {})
     if legacy:
         choice["text"] = response.content
     else:
-        choice["message"] = {**extra.get("message", {}), **_message(response, profile)}
+        message: JsonObject = {"role": "assistant", "content": response.content, "refusal": refusal or None}
+        if not is_only_text:
+            _add_other_parts(message, response, profile)
+        own = extra.get("message", {})
+        if ANNOTATIONS not in own and (annotations := _annotations(texts)):
+            message[ANNOTATIONS] = annotations
+        choice["message"] = {**own, **message}
     kind = "text_completion" if legacy else "chat.completion"
     body = opening(response.response_id, kind, int(response.timestamp), response.model, profile)
     usage = filled(usage_body(response.usage), extra.get("usage")) if response.usage else None
@@ -60,39 +68,34 @@ def opening(ident: str, kind: str, created: int, model: str, profile: VendorProf
     return head if profile.fingerprint is None else head | {"system_fingerprint": profile.fingerprint}
 
 
-def _message(response: LLMResponse, profile: VendorProfile) -> JsonObject:
+def _add_other_parts(message: JsonObject, response: LLMResponse, profile: VendorProfile) -> None:
+    """Add what is not text: reasoning, calls and images."""
     calls = [call for part in response.output if (call := _call(part, profile))]
-    refusal = response.refusal
-    message: JsonObject = {
-        "role": "assistant",
-        "content": response.content if response.content or not (calls or refusal) else None,
-        "refusal": refusal or None,
-    }
-    if response.reasoning:
-        message[profile.reasoning_field] = response.reasoning
+    if not response.content and (calls or message["refusal"]):
+        message["content"] = None
+    if reasoning := response.reasoning:
+        message[profile.reasoning_field] = reasoning
     if details := [item for part in response.output if isinstance(part, Reasoning) for item in details_of(part)]:
         message[DETAILS] = details
     if calls:
         message["tool_calls"] = calls
-    if response.images:
-        message["images"] = [_image(image) for image in response.images]
-    if ANNOTATIONS not in response.extra.get(WIRE, {}).get("message", {}) and (annotations := _annotations(response)):
-        message[ANNOTATIONS] = annotations
-    return message
+    if images := response.images:
+        message["images"] = [_image(image) for image in images]
 
 
-def _logprobs(texts: Iterable[Text]) -> JsonObject | None:
+def _logprobs(texts: list[Text]) -> JsonObject | None:
     """Return the log probabilities of texts of another wire, in this wire's form."""
     content = [each for part in texts for each in part.logprobs]
     return {"content": content, "refusal": None} if content else None
 
 
-def _annotations(response: LLMResponse) -> list[JsonObject]:
+def _annotations(texts: list[Text]) -> list[JsonObject]:
     """The citations of all texts, which are one text on this wire."""
     found: list[JsonObject] = []
     before = 0
-    for part in (part for part in response.output if isinstance(part, Text)):
-        found += to_chat(part.citations, part.text, before)
+    for part in texts:
+        if part.citations:
+            found += to_chat(part.citations, part.text, before)
         before += len(part.text)
     return found
 
