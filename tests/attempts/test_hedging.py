@@ -102,6 +102,34 @@ async def test_room_that_is_found_when_the_first_has_just_answered_is_given_back
         assert (statistics.providers["a"].in_flight, statistics.providers["b"].in_flight) == (1, 0)
 
 
+@pytest.mark.parametrize("late", [P95 + 5, P95 - 0.5])
+async def test_the_slot_of_the_loser_is_free_as_soon_as_it_has_lost(late: float, autojump_clock: MockClock) -> None:
+    """And not when the winner's stream has ended, which may take minutes."""
+    a, b = answering(late=late, gap=0.5), answering(late=0.5, gap=0.5)
+    async with world(limits=Limits(max_concurrency=1), a=[a], b=[b]) as w:
+        w.season("a", usual=P95)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hedged, w)
+            await trio.sleep(P95 + 2.5)
+            loads, statistics = w.tree.services.loads, await w.statistics()
+            slots = [loads[name].serving for name in "ab"]
+            assert sorted(slots) == [0, 1]
+            assert slots == [statistics.providers[name].in_flight for name in "ab"]
+
+
+async def test_the_slot_of_a_first_that_fails_is_free_while_its_hedge_goes_on(autojump_clock: MockClock) -> None:
+    async def late_error(call: Call) -> None:
+        await trio.sleep(P95 + 0.5)
+        await status(500)(call)
+
+    async with world(limits=Limits(max_concurrency=1), a=[late_error], b=[answering(late=1, gap=1.0)]) as w:
+        w.season("a", usual=P95)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hedged, w)
+            await trio.sleep(P95 + 3)
+            assert [w.tree.services.loads[name].serving for name in "ab"] == [0, 1]
+
+
 @pytest.mark.parametrize(
     "unasked",
     [

@@ -45,6 +45,7 @@ class Attempt:
 
     __slots__ = (
         "_began",
+        "_claim",
         "_context",
         "_delivered",
         "_estimate",
@@ -81,6 +82,7 @@ class Attempt:
     ) -> None:
         candidate, estimate, reservation = claim.candidate, claim.estimate, claim.reservation
         self.candidate = candidate
+        self._claim = claim
         self._question = request
         self._services = services
         self._context = context
@@ -194,7 +196,9 @@ class Attempt:
         self._sink(event)
 
     def _settle(self, outcome: AttemptResult, began: float) -> None:
-        """Report the result to limiter, selector and estimator, and add it to the decision record. Does not wait."""
+        """Report the result to limiter, selector and estimator, and add it to the decision record. Release the slot: a
+        hedge may continue for minutes. Does not wait.
+        """
         self._services.selector.stream_ended(self.candidate, self)
         services, candidate = self._services, self.candidate
         failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
@@ -221,6 +225,7 @@ class Attempt:
             cost=cost,
         )
         self._end_reservation(outcome, failure, usage, self._entry(made, never_left=never_left))
+        self._claim.give_back()
         observe(
             services.observer,
             candidate,
