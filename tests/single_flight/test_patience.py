@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from llm_actors.limiter import reserve
 from llm_protocol.failures import FailureKind
-from llm_protocol.policy import Attempts, AttemptsPatch, Limits, TimeoutsPatch
+from llm_protocol.policy import Attempts, AttemptsPatch, Limits, Timeouts, TimeoutsPatch
 from support.attempts import ANSWER, Asked, World, answer, answering, status, world
 
 
@@ -75,6 +75,21 @@ async def test_who_was_there_from_the_beginning_fails_with_it(autojump_clock: Mo
 
     assert first.failure is not None
     assert second.failure is not None
+
+
+@pytest.mark.parametrize(
+    "policy", [{}, {"max_tokens": 10_000}, {"strategy": "panel", "members": 1}, {"strategy": "race", "members": 2}]
+)
+async def test_who_has_more_time_does_not_fail_by_the_deadline_of_another(
+    policy: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    async with world(a=[answering(late=5.0)], b=[answering(late=5.0)], timeouts=Timeouts(first_token=60)) as w:
+        first, second = await both(w, 0.1, {"deadline_s": 2.0, **policy}, {"deadline_s": 30.0, **policy})
+
+    assert first.failure is not None
+    assert first.took <= 2.0
+    assert second.failure is None
+    assert second.text == ANSWER
 
 
 async def test_what_cannot_be_helped_is_not_tried_again(autojump_clock: MockClock) -> None:

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from math import inf
 from typing import TypeAlias, final
 
 import msgspec
@@ -265,15 +266,15 @@ class Ensemble:
         *,
         into: RunLog,
         record: DecisionRecord,
-        share: float = LAST_SHARE,
+        share: float | None = LAST_SHARE,
         mode: OnBrokenStream = "buffer",
         alone: bool = False,
     ) -> RunResult:
         """Call one model and write its answer into the log ``into``. Always ends, at the latest after ``share`` of
-        the remaining time. Raises only `trio.Cancelled` and bugs. ``alone``: choose the model in the request's own
-        way.
+        the remaining time, or with the request if ``share`` is ``None``. Raises only `trio.Cancelled` and bugs.
+        ``alone``: choose the model in the request's own way.
         """
-        scope = trio.CancelScope(deadline=self.until(share))
+        scope = trio.CancelScope(deadline=inf if share is None else self.until(share))
         budget = self.ledger.budget(scope.cancel)
         self.ledger.later = int(bool(self.policy.hedge) and len(candidates) > 1)  # a hedge needs a share as well
         whole = into is self.run.log
@@ -316,7 +317,7 @@ class Ensemble:
             candidates,
             into=self.run.log,
             record=self.context.record,
-            share=1,
+            share=None,  # a request with a later deadline may join the flight
             mode=self.context.on_broken_stream,
             alone=seat is None,
         )
@@ -365,12 +366,16 @@ class Ensemble:
             member.contributed = True
 
     def close(self, ending: RunResult | None) -> None:
-        """Record the usage. If the response is complete, store the answers for later requests of the conversation."""
+        """Report the usage of a complete response, and store the answers for later requests of the conversation. A
+        failure has its usage with it.
+        """
+        if ending is None or not isinstance(ending.end, Finished):
+            return
         total = self.context.record.spent()
         if total.usage is not None:
             with suppress(LogLimitExceeded):
                 self.run.log.append(UsageReported(total.usage))
-        if self._conversation and ending is not None and isinstance(ending.end, Finished):
+        if self._conversation:
             pieces = [Piece(member.name, member.text) for member in self._accepted] or [self._piece(ending)]
             self.services.knowledge.keep(self.context.request.caller, self._conversation, pieces)
 
