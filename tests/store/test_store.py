@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -31,7 +32,7 @@ from llm_actors.store import (
     store_child,
 )
 from llm_actors.store.actor import StoreActor
-from llm_actors.store.ledger import By, Ledger, LedgerEntry, OpenEntry, RecordEntry
+from llm_actors.store.ledger import By, CloseEntry, Ledger, LedgerEntry, OpenEntry, RecordEntry
 from llm_actors.store.messages import PERSIST_SECONDS, STORE_MAILBOX, StoredResponseRow, StoreMessage
 from llm_actors.store.tier import RETRY_SECONDS, StoreTier
 from llm_actors.testing import MovingClock
@@ -113,6 +114,20 @@ def test_many_rows_of_the_ledger_are_added_in_their_order_with_what_is_between_t
         found = db.execute("SELECT run, opened_at FROM ledger WHERE number = 0 ORDER BY id").fetchall()
         assert found == [(str(each), 1e6 + each) for each in range(120)]
         assert db.execute("SELECT run, outcome FROM ledger WHERE number = 5").fetchall() == [("open", "open")]
+
+
+def test_a_row_that_sqlite_cannot_hold_as_it_is_costs_no_other_row(tmp_path: Path) -> None:
+    """A program may use any text as a model or an id. The row is written with replacements."""
+    odd = LedgerEntry(run="a\ud800", model="m\udfff", opened_at=1e6, input_tokens=2**70)
+    closed = msgspec.structs.replace(odd, outcome="ok")
+    tier = Clocks().tier(tmp_path / "s")
+    assert tier.write([RecordEntry(LedgerEntry(run="sound", opened_at=1e6)), RecordEntry(odd), OpenEntry(5, odd)])
+    assert tier.write([CloseEntry(5, closed), CloseEntry(6, closed)])
+    tier.close()
+    with closing(sqlite3.connect(tmp_path / "s")) as db:
+        found = db.execute("SELECT run, model, input_tokens, outcome FROM ledger ORDER BY id").fetchall()
+    assert ("sound", "", 0, "open") in found
+    assert sorted(each[3] for each in found if each[:3] == ("a?", "m?", 2**63 - 1)) == ["ok", "ok", "open"]
 
 
 async def test_what_is_queued_is_written_when_the_store_stops(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ _CLOSE: Final = (
     " WHERE owner = ? AND number = ? AND outcome = 'open'"
 )
 _OF_NOBODY: Final = 0
+_MOST: Final = 2**63 - 1
 
 
 class RecordEntry(msgspec.Struct, frozen=True):
@@ -110,7 +111,23 @@ def add_records(db: sqlite3.Connection, owner: str, records: Sequence[RecordEntr
     for at in range(0, len(records), _ROWS_AT_ONCE):
         some = records[at : at + _ROWS_AT_ONCE]
         values = [value for each in some for value in (owner, _OF_NOBODY, *msgspec.structs.astuple(each.entry))]
-        db.execute(_INSERT + f", {_ROW}" * (len(some) - 1), values)
+        _execute(db, _INSERT + f", {_ROW}" * (len(some) - 1), values)
+
+
+def _execute(db: sqlite3.Connection, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
+    """Execute a statement. Texts with half a character and numbers beyond 64 bits, which SQLite refuses, are replaced:
+    one such row, from a program's own model name or id, would stop the ledger for good.
+    """
+    try:
+        return db.execute(statement, values)
+    except (UnicodeEncodeError, OverflowError):
+        return db.execute(statement, [_storable(each) for each in values])
+
+
+def _storable(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    return min(value, _MOST) if isinstance(value, int) else value
 
 
 class OpenEntry(msgspec.Struct, frozen=True):
@@ -122,7 +139,7 @@ class OpenEntry(msgspec.Struct, frozen=True):
 
     def apply(self, db: sqlite3.Connection, owner: str) -> None:
         """See `Write`."""
-        db.execute(_INSERT, (owner, self.number, *msgspec.structs.astuple(self.entry)))
+        _execute(db, _INSERT, (owner, self.number, *msgspec.structs.astuple(self.entry)))
 
 
 class CloseEntry(msgspec.Struct, frozen=True):
@@ -134,8 +151,9 @@ class CloseEntry(msgspec.Struct, frozen=True):
 
     def apply(self, db: sqlite3.Connection, owner: str) -> None:
         """See `Write`."""
-        if not db.execute(_CLOSE, (*msgspec.structs.astuple(self.entry), owner, self.number)).rowcount:
-            db.execute(_INSERT, (owner, _OF_NOBODY, *msgspec.structs.astuple(self.entry)))
+        entry = msgspec.structs.astuple(self.entry)
+        if not _execute(db, _CLOSE, (*entry, owner, self.number)).rowcount:
+            _execute(db, _INSERT, (owner, _OF_NOBODY, *entry))
 
 
 class DropEntry(msgspec.Struct, frozen=True):
