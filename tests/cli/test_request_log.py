@@ -160,6 +160,21 @@ async def test_half_a_line_and_what_json_cannot_say_cost_no_other_line(tmp_path:
     assert find(str(tmp_path), "req_half") is None
 
 
+@pytest.mark.parametrize("half", ['{"v": 1, "id": "req_ha', '{"v": 1}\n{"v": 1, "id": "req_ha'])
+async def test_a_line_that_broke_off_costs_not_the_next_one(half: str, tmp_path: Path) -> None:
+    """The disk was full, or the process was killed, in the middle of a line."""
+    files = RequestLogFiles(str(tmp_path), max_bytes=10_000, keep_days=5, redacted=False, wall=lambda: 0.0)
+    (tmp_path / "requests-1970-01-01.jsonl").write_text(half)
+    runs = [run_of("one"), run_of("two")]
+    files.write(runs[:1])
+    files.write(runs[1:])
+    for run in runs:
+        assert find(str(tmp_path), run.request.request_id) is not None
+    text = (tmp_path / "requests-1970-01-01.jsonl").read_text()
+    assert text.startswith(half + "\n")
+    assert text.count("\n") == half.count("\n") + 3
+
+
 async def test_what_is_not_written_fast_enough_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     waiting = RequestLog()
     run = run_of("x")

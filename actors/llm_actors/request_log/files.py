@@ -43,9 +43,9 @@ class RequestLogFiles:
             return
         os.makedirs(self._path, mode=0o700, exist_ok=True)
         name = f"requests-{datetime.fromtimestamp(wall, UTC):%Y-%m-%d}.jsonl"
-        file = os.open(os.path.join(self._path, name), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(os.path.join(self._path, name), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            data = memoryview(b"".join(lines))
+            data = memoryview(b"".join([b"\n" * _is_broken_off(file), *lines]))
             while data:
                 data = data[os.write(file, data) :]
         finally:
@@ -103,6 +103,12 @@ def _lines(file: str, wanted: str) -> Iterator[bytes]:
     needle = wanted.encode()
     with open(file, "rb") as stream:
         yield from (line for line in stream if needle in line)
+
+
+def _is_broken_off(file: int) -> bool:
+    """Whether the last line is incomplete: the disk was full, or a process was killed."""
+    size = os.fstat(file).st_size
+    return size > 0 and os.pread(file, 1, size - 1) != b"\n"
 
 
 def _size(file: str) -> int:
