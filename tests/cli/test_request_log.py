@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from llm_actors.request_log import VERSION, LoggedRequest, RequestLog, find, log_files
+from llm_actors.request_log.buffer import QUEUE_BYTES
 from llm_actors.request_log.files import RequestLogFiles
 from llm_actors.run import Run
 from llm_protocol.content import Message
@@ -183,4 +184,18 @@ async def test_what_is_not_written_fast_enough_is_left_out(caplog: pytest.LogCap
         waiting.add(run)
     assert (len(waiting.take()), waiting.dropped) == (1, 2)
     assert len(caplog.records) == 1
+    await trio.lowlevel.checkpoint()
+
+
+async def test_what_waits_to_be_written_counts_with_its_prompts() -> None:
+    """While the disk hangs, a request is kept with all that it asked, such as pictures."""
+    waiting = RequestLog()
+    run = run_of("x" * 10_000_000)
+    for _ in range(20):
+        waiting.add(run)
+    assert len(waiting) * 10_000_000 <= QUEUE_BYTES
+    assert waiting.dropped == 20 - len(waiting)
+    assert len(waiting.take()) > 1
+    waiting.add(run)
+    assert len(waiting) == 1
     await trio.lowlevel.checkpoint()

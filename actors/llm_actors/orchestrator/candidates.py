@@ -14,13 +14,14 @@ from llm_actors.orchestrator.attempt_context import AttemptContext
 from llm_actors.orchestrator.plan import AttemptPlan
 from llm_actors.orchestrator.routing import Router
 from llm_actors.orchestrator.services import Services
-from llm_actors.provider import Prepared, size_of
+from llm_actors.provider import Prepared
 from llm_actors.selector import Ranking
 from llm_actors.threads import run_large
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure
 from llm_protocol.parameters import refuse_lossy
 from llm_protocol.policy import Policy
+from llm_protocol.request_size import size_of
 from llm_protocol.requests import AUTO, AnyRequest, ChatRequest
 
 CONVERSATION_CHARACTERS = 1_000

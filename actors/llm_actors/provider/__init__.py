@@ -2,7 +2,7 @@
 
 from llm_actors.deployment import AttemptResult
 from llm_actors.provider.actor import ProviderActor
-from llm_actors.provider.call import adapted_to, size_of
+from llm_actors.provider.call import adapted_to
 from llm_actors.provider.failures import failure_of
 from llm_actors.provider.messages import (
     Prepared,
@@ -41,6 +41,5 @@ __all__ = [
     "generate",
     "list_models",
     "send_passthrough",
-    "size_of",
     "wires_of",
 ]

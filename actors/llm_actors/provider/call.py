@@ -7,10 +7,10 @@ scope of the actor call, so it is also cancelled when the caller leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from math import inf
-from typing import TypeGuard, final
+from typing import final
 
 import msgspec
 import trio
@@ -29,7 +29,6 @@ from llm_protocol.adjustments import Adjustment
 from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.codec.code_fences import CodeFenceStripper
 from llm_protocol.codec.own_parameters import with_own_parameters
-from llm_protocol.content import Audio, Document, Image, Part, Text, ToolResult
 from llm_protocol.dialect import ClientDialect, RateLimits, StreamDecoder, WireRequest, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
@@ -37,7 +36,8 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.needs import refuse_incapable
 from llm_protocol.parameters import Adapted, EventFilter
 from llm_protocol.policy import Timeouts
-from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, ImageRequest, RequestType, answer_type
+from llm_protocol.request_size import size_of
+from llm_protocol.requests import AnyRequest, CodeRequest, RequestType, answer_type
 from llm_protocol.response import FinishReason
 from llm_protocol.wire_choice import NO_SUCH_PATH
 
@@ -46,9 +46,6 @@ ERROR_BODY_BYTES = 256 * 1024
 
 _NEVER_LONG_STREAMS = (RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)
 """Types of responses whose size is limited even if they are streamed. For text, the run log limits the size."""
-
-MESSAGE_BYTES = 500
-"""Each message counts as at least this many bytes of text, because encoding it takes as long."""
 
 AFTER_END_SECONDS = 0.1
 """Seconds to wait for the end of the body after a complete response, so that the connection can be kept."""
@@ -352,37 +349,6 @@ def _with_hint(failure: Failure, hint: str | None) -> Failure:
     if hint not in ("true", "false"):
         return failure
     return msgspec.structs.replace(failure, should_retry=hint == "true")
-
-
-def size_of(request: AnyRequest) -> int:
-    """Return the approximate cost of encoding a request, in bytes."""
-    size = 0
-    for extra in request.parameters.extra.values():
-        size += sum(len(value) for value in extra.values() if _is_long(value))
-    if isinstance(request, ChatRequest):
-        for message in request.messages:
-            size += MESSAGE_BYTES
-            for part in message.content:
-                size += len(part.text) if type(part) is Text else _part_size(part)
-    elif isinstance(request, ImageRequest):
-        size += sum(map(_part_size, (*request.images, request.mask) if request.mask else request.images))
-    return size
-
-
-def _part_size(part: Part) -> int:
-    match part:
-        case ToolResult():
-            return sum(map(_part_size, part.content))
-        case Image():
-            return len(part.data or b"")
-        case Document() | Audio():
-            return len(part.data or part.base64 or getattr(part, "text", None) or "")
-        case _:
-            return len(getattr(part, "text", ""))
-
-
-def _is_long(value: object) -> TypeGuard[Sized]:
-    return isinstance(value, list | dict | str)
 
 
 async def _whole(response: HttpResponse, limit: int) -> WireResponse:

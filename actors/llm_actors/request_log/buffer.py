@@ -9,9 +9,10 @@ from collections.abc import Callable, Collection
 from typing import final
 
 from llm_actors.run import Run
+from llm_protocol.request_size import size_of
 
 QUEUE_BYTES = 64_000_000
-"""The most bytes of runs that wait to be written. Further runs are dropped, with a line in the log."""
+"""The most bytes of runs that wait to be written, and of their requests. Further runs are dropped, with a log line."""
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +46,13 @@ class RequestLog:
         """Add a run that has ended. It is dropped if it is not wanted or there is no room."""
         if not self.wants(run):
             return
-        if self._runs and self._bytes + run.log.size > QUEUE_BYTES:
+        size = _size(run)
+        if self._runs and self._bytes + size > QUEUE_BYTES:
             if not self.dropped:
                 log.error("%s fast enough: some requests are not logged", self._what)
             self.dropped += 1
             return
-        self._bytes += run.log.size
+        self._bytes += size
         self._runs.append(run)
         if len(self._runs) == 1 and self.on_first is not None:
             self.on_first()
@@ -62,3 +64,10 @@ class RequestLog:
 
     def __len__(self) -> int:
         return len(self._runs)
+
+
+def _size(run: Run) -> int:
+    """Return the memory of a run in bytes: its request, its events, and embeddings, which the log does not count."""
+    end = run.log.end
+    embeddings = () if end is None or end.response is None else end.response.embeddings
+    return run.log.size + size_of(run.request) + sum(len(each.data) for each in embeddings)
