@@ -107,6 +107,18 @@ async def test_trace_shows_the_steps_and_replay_what_differs(tmp_path: Path) -> 
         assert upstream.engine.requests[0].messages[0].text == PROMPT  # type: ignore[union-attr]
 
 
+async def test_a_replay_asks_the_provider_again_whatever_is_cached(tmp_path: Path) -> None:
+    cached = f'[cache]\nenabled = true\npath = "{tmp_path}/cache.sqlite3"\n'
+    await logged_by_daemon(tmp_path, cached + section(tmp_path, redact=False), ("ALICE", PROMPT))
+    (line,) = lines(tmp_path)
+    async with open_server(vendor) as upstream:
+        at_upstream(tmp_path / "config.toml", upstream.address.url)
+        for times in (1, 2):
+            done = await commands.run("replay", line["id"], "--config", str(tmp_path / "config.toml"), **SECRETS)
+            assert done.code == 0, done.err
+            assert len(upstream.engine.requests) == times
+
+
 async def test_a_redacted_request_cannot_be_replayed_and_a_bad_name_is_told(tmp_path: Path) -> None:
     await logged_by_daemon(tmp_path, section(tmp_path), ("ALICE", PROMPT))
     (line,) = lines(tmp_path)

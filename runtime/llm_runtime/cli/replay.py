@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from llm_actors.request_log import LoggedRequest
+from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest, new_request_id
 from llm_protocol.response import LLMResponse
 from llm_runtime.cli.logs import start_logging
@@ -18,6 +19,8 @@ from llm_runtime.cli.terminal import leaf, print_out, say
 from llm_runtime.cli.trace import look_up
 from llm_runtime.config import ConfigError
 from llm_runtime.opening import open_runtime
+
+_UNCACHED = Policy(cache="off")
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -42,7 +45,8 @@ def again(logged: LoggedRequest, model: str | None) -> AnyRequest:
         request: AnyRequest = msgspec.convert(logged.request, AnyRequest)
     except msgspec.ValidationError as exc:
         raise ConfigError(f"this request was logged by another version: {exc}") from None
-    fresh: AnyRequest = msgspec.structs.replace(request, request_id=new_request_id(), caller="")
+    policy = _UNCACHED if request.policy is None else _UNCACHED.over(request.policy)
+    fresh: AnyRequest = msgspec.structs.replace(request, request_id=new_request_id(), caller="", policy=policy)
     return fresh if model is None else msgspec.structs.replace(fresh, model=model, provider=None)
 
 
