@@ -8,15 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
-from llm_actors.request_log import VERSION, LoggedRequest, RequestLog, find, log_files
+from llm_actors.request_log import VERSION, LoggedRequest, RequestLog, find, log_files, logged
 from llm_actors.request_log.buffer import QUEUE_BYTES
 from llm_actors.request_log.files import RequestLogFiles
 from llm_actors.run import Run
-from llm_protocol.content import Message
+from llm_protocol.content import Message, Text, ToolCall
+from llm_protocol.events import ItemDone, ItemStarted, Restarted
 from llm_protocol.requests import ChatRequest
+from llm_runtime.cli.replay import difference
 from support import commands
 from support.daemon import vendor
 from support.killable import killable_daemon
@@ -117,6 +120,39 @@ async def test_a_replay_asks_the_provider_again_whatever_is_cached(tmp_path: Pat
             done = await commands.run("replay", line["id"], "--config", str(tmp_path / "config.toml"), **SECRETS)
             assert done.code == 0, done.err
             assert len(upstream.engine.requests) == times
+
+
+def differences(before: Run, after: Run) -> list[str]:
+    """What ``replay`` shows after the two lines of numbers."""
+    line = logged(before, redacted=False, wall=0.0)
+    assert line is not None
+    assert after.log.end is not None
+    assert after.log.end.response is not None
+    written = msgspec.json.decode(msgspec.json.encode(line), type=LoggedRequest)
+    return [*difference(written, after.log.end.response)][2:]
+
+
+async def test_a_replay_compares_the_response_that_was_valid_at_the_end() -> None:
+    """Not what was retracted, nor another choice; and of a response that broke off what there was."""
+    plain, restarted, choices, broken = (Run(ChatRequest(messages=()), stream=True) for _ in range(4))
+    begin_text(restarted)
+    restarted.log.append(ItemDone(index=0, part=Text("Void. ")))
+    restarted.log.append(ItemDone(index=1, part=ToolCall(id="1", name="void", arguments="{}")))
+    restarted.log.append(Restarted())
+    begin_text(choices)
+    choices.log.append(ItemStarted(index=1, kind="text", choice=1))
+    choices.log.append(ItemDone(index=1, part=Text("Other. ")))
+    begin_text(broken)
+    for run in (plain, restarted):
+        begin_text(run)
+    for run in (plain, restarted, choices):
+        add_text(run, "answer")
+        end_text(run)
+    add_text(broken, "answer")
+    broken.close()
+    for run in (restarted, choices, broken):
+        assert differences(run, plain) == ["the text is the same"]
+    await trio.lowlevel.checkpoint()
 
 
 async def test_a_redacted_request_cannot_be_replayed_and_a_bad_name_is_told(tmp_path: Path) -> None:

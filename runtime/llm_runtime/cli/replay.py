@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from difflib import unified_diff
 
 import msgspec
 import trio
 
 from llm_actors.request_log import LoggedRequest
+from llm_protocol.content import Part, Text, ToolCall
+from llm_protocol.events import Event
+from llm_protocol.fold import Fold
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest, new_request_id
 from llm_protocol.response import LLMResponse
@@ -69,23 +73,24 @@ def difference(before: LoggedRequest, after: LLMResponse) -> Iterator[str]:
         f"after:  {after.provider}/{after.model}, {after.finish_reason}, {after.processing_time_ms:.0f} ms, "
         f"{_tokens(after.usage)}, {_cost(after.cost)}"
     )
-    then = _text_of(before)
+    parts = _parts_of(before)
+    then = "".join(each.text for each in parts if isinstance(each, Text))
     lines = [*unified_diff(then.splitlines(), after.content.splitlines(), "before", "after", lineterm="", n=2)]
     yield from lines or ["the text is the same"]
     calls = [f"{each.name}({each.arguments})" for each in after.tool_calls]
-    if calls != (old := _calls_of(before)):
+    old = [f"{each.name}({each.arguments})" for each in parts if isinstance(each, ToolCall)]
+    if calls != old:
         yield from (f"- {each}" for each in old)
         yield from (f"+ {each}" for each in calls)
 
 
-def _text_of(logged: LoggedRequest) -> str:
-    parts = (each.get("part", {}) for each in logged.events if each.get("type") == "item_done")
-    return "".join(part.get("text", "") for part in parts if part.get("type") == "text")
-
-
-def _calls_of(logged: LoggedRequest) -> list[str]:
-    parts = (each.get("part", {}) for each in logged.events if each.get("type") == "item_done")
-    return [f"{part['name']}({part.get('arguments', '{}')})" for part in parts if part.get("type") == "tool_call"]
+def _parts_of(logged: LoggedRequest) -> tuple[Part, ...]:
+    """Return the parts of the logged response, without what was retracted. The record of a failure is not needed."""
+    fold = Fold()
+    for each in logged.events:
+        with suppress(msgspec.ValidationError):
+            fold.add(msgspec.convert(each, Event))
+    return fold.parts()
 
 
 def _tokens(usage: object) -> str:
