@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import copy_context
 from inspect import isawaitable
 from typing import Any, TypeAlias
 
@@ -76,9 +77,9 @@ HOSTS = {"trio": on_trio, "asyncio": on_asyncio, "sync": in_a_thread, **REMOTE}
 
 
 def finish(scenario: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine that never waits."""
+    """Run a coroutine that never waits, in a context of its own, as an event loop does."""
     try:
-        scenario.send(None)
+        copy_context().run(scenario.send, None)
     except StopIteration:
         return
     raise AssertionError("it waited for an event loop")
