@@ -280,3 +280,20 @@ def test_an_unknown_cost_makes_the_total_unknown_and_stays_so() -> None:
     ledger.total.add(Usage(input_tokens=1), 0.5)
     assert ledger.total.cost is None
     assert ledger.total.usage == Usage(input_tokens=2)
+
+
+def test_an_attempt_of_unknown_cost_takes_what_was_put_aside_and_gives_back_nothing_else() -> None:
+    """Such as one with a web search without a known price, although the tokens have one."""
+    ledger = RequestBudget(cost_of, 1.0, None)
+    first, second = ledger.budget(lambda: None), ledger.budget(lambda: None)
+    first.hold(A, Estimate(10, 10, 10), REQUEST).settle(Usage(input_tokens=10), 0.4)
+    hold = second.hold(A, Estimate(10, 10, 10), REQUEST)
+    aside = hold.cost
+    assert ledger.cost_left == pytest.approx(1.0 - 0.4 - aside)
+    hold.settle(Usage(input_tokens=10, output_tokens=5), None)
+
+    assert ledger.cost_left == pytest.approx(1.0 - 0.4 - aside)
+    assert ledger.total.cost is None, "what it cost in all stays unknown"
+
+    ledger.budget(lambda: None).hold(A, Estimate(0, 0, 0), REQUEST).settle(None, None)
+    assert ledger.cost_left == pytest.approx(1.0 - 0.4 - aside), "what used nothing costs nothing"

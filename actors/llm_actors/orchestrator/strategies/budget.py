@@ -48,6 +48,8 @@ class RequestBudget:
         self.total = Spent()
         self.max_cost = max_cost
         self.max_tokens = max_tokens
+        self.charged = 0.0
+        """The US dollars that count as spent. An attempt whose cost is unknown counts with its reservation."""
         self.holds: set[MemberHold] = set()
         self.later = 0
         """The number of calls that will follow the current ones, such as a synthesis."""
@@ -113,8 +115,7 @@ class RequestBudget:
     @property
     def cost_left(self) -> float:
         """The US dollars of ``max_cost`` that are neither used nor reserved."""
-        spent = self.total.cost or 0.0
-        return inf if self.max_cost is None else self.max_cost - spent - sum(hold.cost for hold in self.holds)
+        return inf if self.max_cost is None else self.max_cost - self.charged - sum(hold.cost for hold in self.holds)
 
 
 def _part(left: float, own: float, others: float, calls: int) -> float:
@@ -170,6 +171,8 @@ class MemberHold:
         ledger.holds.discard(self)
         self._budget.spent.add(usage, cost)
         ledger.total.add(usage, cost)
+        if usage is not None:
+            ledger.charged += self.cost if cost is None else cost
 
 
 @final
