@@ -70,9 +70,10 @@ class HedgeClaim:
 
     async def reserve(self, deadline: float) -> bool:
         """Return whether the limiter has capacity. Waits for at most `HEDGE_CAPACITY_SECONDS`."""
-        with trio.move_on_after(HEDGE_CAPACITY_SECONDS), suppress(LLMClientError):
+        start_by = min(deadline, trio.current_time() + HEDGE_CAPACITY_SECONDS)
+        with suppress(LLMClientError):
             self._reservation = await self._reserving.reserve_at(
-                self._plan, [self._candidate], self._estimate, deadline
+                self._plan, [self._candidate], self._estimate, start_by
             )
             return True
         return False

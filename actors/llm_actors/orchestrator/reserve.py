@@ -220,8 +220,9 @@ class Reserving:
     async def _reserve(self, plan: AttemptPlan[Candidate], estimate: Estimate) -> Reservation | None:
         """Reserve capacity at one of the plan's candidates, which becomes its current one."""
         if plan.retrying and plan.others:  # a retry is worth no long wait for capacity while others are available
-            with trio.move_on_after(RETRY_CAPACITY_SECONDS), suppress(LLMClientError):
-                return await self.reserve_at(plan, [plan.current], estimate, self._start_by(plan.current))
+            start_by = min(self._start_by(plan.current), trio.current_time() + RETRY_CAPACITY_SECONDS)
+            with suppress(LLMClientError):
+                return await self.reserve_at(plan, [plan.current], estimate, start_by)
             plan.take(plan.others[0])
         try:
             reservation = await self.reserve_at(plan, plan.open, estimate, self._start_by(plan.current))
@@ -253,7 +254,7 @@ class Reserving:
         is limited; that costs no actor call.
 
         Waits until ``start_by``, on Trio's clock, and within `wait_s`. Raises `LLMClientError` if there will be no
-        capacity in time.
+        capacity in time. A cancel scope must not limit the wait, because the lease is as long as the scope.
         """
         services, caller = self._services, self._context.request.caller
         models: dict[str, str] = {}
