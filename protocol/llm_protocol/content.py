@@ -230,6 +230,10 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True, tag="tool_result"):
         return "".join(part.text for part in self.content if isinstance(part, Text))
 
 
+FAILED = "The tool failed without a message."
+"""The text of a result that is an error and has none."""
+
+
 class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
     """The model's explanation of why it refuses."""
 

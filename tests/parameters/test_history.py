@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from llm_protocol.content import Message, ToolCall, ToolResult
+from llm_protocol.content import Message, Text, ToolCall, ToolResult
 from llm_protocol.dialect import ClientDialect
 from llm_protocol.errors import UnsupportedError
 from llm_protocol.parameters.conversation import fit_messages
 from llm_protocol.parameters.targets import TARGETS
-from llm_protocol.requests import AnyRequest
+from llm_protocol.requests import AnyRequest, ChatRequest
 from llm_protocol.vendor_profile import OPENAI
 from llm_protocol.wires.anthropic import Anthropic, AnthropicServer
 from llm_protocol.wires.cohere import Cohere
@@ -141,3 +141,47 @@ def _lines_for(count: int) -> int:
 
 def test_many_calls_with_one_id_are_told_apart_in_linear_time() -> None:
     assert _lines_for(400) < 2.5 * _lines_for(200)
+
+
+_FAILED = ToolResult(call_id="c1", content=(Text("No such file: a.txt"),), is_error=True)
+
+
+def _sent_result(target: str, *results: ToolResult) -> str:
+    """The body of a request whose conversation has ``results``."""
+    calls = tuple(ToolCall(id=each.call_id, name="f") for each in results)
+    messages = (Message.of("user", "hi"), Message("assistant", calls), Message("tool", results))
+    client = CLIENTS[target]
+    adapted = client.adapt(ChatRequest(model="m", messages=messages))
+    assert not adapted.adjusted
+    return client.encode_request(adapted.request, stream=False).body.decode()
+
+
+@pytest.mark.parametrize("target", CLIENTS)
+def test_the_model_learns_that_a_tool_failed(target: str) -> None:
+    sent = _sent_result(target, _FAILED)
+    marks = {"anthropic": '"is_error":true', "gemini": '{"error":"No such file: a.txt"}'}
+    assert marks.get(target, '"Error: No such file: a.txt"') in sent
+
+
+@pytest.mark.parametrize("target", ["openai", "responses", "cohere"])
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ((Text("error: it says so itself"),), "error: it says so itself"),
+        ((), "Error: The tool failed without a message."),
+        ((Text(" "),), "Error: The tool failed without a message."),
+        ((Text("a"), Text("b")), "Error: a"),
+    ],
+    ids=["marked", "empty", "blank", "two texts"],
+)
+def test_the_text_of_a_failed_tool_is_marked_once(target: str, content: tuple[Text, ...], text: str) -> None:
+    sent = _sent_result(target, ToolResult(call_id="c1", content=content, is_error=True))
+    assert f'"{text}"' in sent
+    assert sent.lower().count("error:") == 1
+
+
+@pytest.mark.parametrize("target", CLIENTS)
+def test_a_result_of_a_tool_that_did_not_fail_is_not_marked(target: str) -> None:
+    sent = _sent_result(target, ToolResult(call_id="c1", content=(Text("Errors: 0"),)))
+    assert "Error: " not in sent
+    assert "is_error" not in sent

@@ -1,6 +1,7 @@
 """Put the conversation into the form that a vendor accepts. Pure; the content of the messages does not change.
 Results are moved directly behind the turn whose calls they answer. Names and ids are rewritten in accepted
-characters. Empty texts are removed if the vendor refuses them.
+characters. Where a result has no field for it, its text says that the tool failed. Empty texts are removed if the vendor
+refuses them.
 
 For images, documents and audio see `llm_protocol.parameters.media`.
 """
@@ -15,7 +16,7 @@ import msgspec
 
 from llm_protocol.adjustments import Adjustment
 from llm_protocol.codec.fields import unsupported
-from llm_protocol.content import Message, Opaque, Part, Text, ToolCall, ToolResult
+from llm_protocol.content import FAILED, Message, Opaque, Part, Text, ToolCall, ToolResult
 from llm_protocol.parameters.media import fit_media, has_media
 from llm_protocol.parameters.names import accepted, is_accepted
 from llm_protocol.parameters.targets import FormLimits, RequestTarget
@@ -50,6 +51,8 @@ def fit_messages(
         messages = _renamed(messages, limits, names)
     if limits.speaker is not None:
         messages = tuple(_with_speaker(message, limits) for message in messages)
+    if not limits.errors_in_results:
+        messages = tuple(map(_with_errors_in_text, messages))
     if any(map(has_media, messages)):
         messages = fit_media(messages, target, adjusted, is_own=is_own, reads_documents=reads_documents)
     if not limits.empty_texts:
@@ -231,6 +234,33 @@ def _with_speaker(message: Message, limits: FormLimits) -> Message:
     if name is None or limit is None or is_accepted(name, limit):
         return message
     return msgspec.structs.replace(message, name=accepted((name,), limit)[name])
+
+
+# ---------------------------------------------------------------- failed tools
+
+_ERROR: Final = "Error: "
+"""The beginning of the text of a failed tool."""
+
+
+def _with_errors_in_text(message: Message) -> Message:
+    if not any(isinstance(part, ToolResult) and part.is_error for part in message.content):
+        return message
+    return msgspec.structs.replace(message, content=tuple(map(_with_error_in_text, message.content)))
+
+
+def _with_error_in_text(part: Part) -> Part:
+    """Mark the text of a result whose tool failed. A text that begins with the mark is not changed."""
+    if not isinstance(part, ToolResult) or not part.is_error:
+        return part
+    if part.text.lstrip().lower().startswith(_ERROR.strip().lower()):
+        return part
+    content = list(part.content)
+    if not part.text.strip():
+        content = [Text(_ERROR + FAILED), *(each for each in content if not isinstance(each, Text))]
+    else:
+        at, text = next((at, each) for at, each in enumerate(content) if isinstance(each, Text))
+        content[at] = msgspec.structs.replace(text, text=_ERROR + text.text)
+    return msgspec.structs.replace(part, content=tuple(content))
 
 
 # ---------------------------------------------------------------- empty texts

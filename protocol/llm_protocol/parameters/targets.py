@@ -64,6 +64,8 @@ class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a tool result may contain images; otherwise they are moved to a user turn after the results."""
     documents_in_results: bool = False
     """Whether a tool result may contain documents; otherwise they are moved to a user turn after the results."""
+    errors_in_results: bool = False
+    """Whether a tool result has a field that says that the tool failed; otherwise its text says it."""
     documents: frozenset[str] | None = frozenset()
     """The media types of documents that the target accepts; ``None``: the server decides."""
     text_documents: bool = False
@@ -218,6 +220,7 @@ TARGETS: Final[dict[str, RequestTarget]] = {
                 top_p=(0, 1),
                 pictures_in_results=True,
                 documents_in_results=True,
+                errors_in_results=True,
                 documents=_PDF,
                 text_documents=True,
                 document_urls=True,
@@ -242,6 +245,7 @@ TARGETS: Final[dict[str, RequestTarget]] = {
                 penalty=(-2, 2),
                 pictures_in_results=True,
                 documents_in_results=True,
+                errors_in_results=True,
                 documents=_PDF,
                 document_urls=True,
                 audio=None,

@@ -22,6 +22,7 @@ from llm_protocol.codec.json import WireError, decode_object, encode_json
 from llm_protocol.codec.media import image_from_url, sniff_media_type, unbase64
 from llm_protocol.codec.request_encoding import own_fields, own_value
 from llm_protocol.content import (
+    FAILED,
     Audio,
     Document,
     Image,
@@ -38,9 +39,6 @@ from llm_protocol.wires.anthropic.media import decode_document, encode_document
 from llm_protocol.wires.anthropic.shapes import NAME
 
 SEAL = "llm-runtime:"
-
-FAILED = "The tool failed without a message."
-"""The text of a result that is an error and has none."""
 
 _BAD_ID = re.compile(r"[^A-Za-z0-9_-]")
 
