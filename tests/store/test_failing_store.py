@@ -16,7 +16,7 @@ from llm_actors.run import Run
 from llm_actors.store import BeginResponse, DeleteResponse, EndResponse, StoredResponseRow, StoreRef, load
 from llm_actors.store.actor import StoreActor
 from llm_actors.store.ledger import By, Ledger, SpendRow, SpentBy
-from llm_actors.store.messages import STORE_MAILBOX, Load, Persist, StoreMessage
+from llm_actors.store.messages import STORE_MAILBOX, Load, Loaded, Persist, StoreMessage
 from llm_actors.store.tier import StoreTier
 from llm_actors.store.write import Write
 from llm_protocol.content import Message
@@ -33,11 +33,12 @@ ASK = {"model": "m", "input": "hi"}
 
 
 class FullDisk:
-    """A file on a disk that is full from time to time."""
+    """A file on a disk that is full, or cannot be read, from time to time."""
 
     def __init__(self, path: Path) -> None:
         self.ledger = Ledger()
         self.is_full = False
+        self.is_readable = True
         self._tier = StoreTier(str(path), max_bytes=10_000_000, ttl_s=1e6, owner=self.ledger.owner)
 
     def open(self) -> None:
@@ -46,8 +47,8 @@ class FullDisk:
     def write(self, writes: Sequence[Write]) -> bool:
         return not self.is_full and self._tier.write(writes)
 
-    def find(self, response_id: str, caller: str) -> StoredResponseRow | None:
-        return self._tier.find(response_id, caller)
+    def find(self, response_id: str, caller: str) -> Loaded | None:
+        return self._tier.find(response_id, caller) if self.is_readable else None
 
     def spend(self, by: By, since: float, caller: str | None) -> tuple[SpendRow, ...] | None:
         return self._tier.spend(by, since, caller)
@@ -81,6 +82,29 @@ async def test_a_deletion_that_the_file_does_not_take_is_refused(tmp_path: Path)
         assert await load(store, whole["id"], "") is not None
 
 
+async def test_a_response_in_a_file_that_cannot_be_read_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    async with served(tmp_path / "s") as (server, store, disk), open_server() as later:
+        whole = (await server.request("POST", "/v1/responses", ASK)).json
+        later.engine.store = store
+        path = f"/v1/responses/{whole['id']}"
+        disk.is_readable = False
+        for method, target, body in (
+            ("GET", path, None),
+            ("GET", f"{path}/input_items", None),
+            ("DELETE", path, None),
+            ("POST", f"{path}/cancel", None),
+            ("POST", "/v1/responses", ASK | {"previous_response_id": whole["id"]}),
+            ("GET", "/v1/responses/resp_" + 32 * "0", None),
+        ):
+            reply = await later.request(method, target, body)
+            assert (reply.status, reply.json["error"]["code"]) == (503, "store_unavailable"), target
+            assert "retry-after" in reply.headers
+        assert (await later.request("GET", "/v1/responses/resp_of_another_server")).status == 404
+        disk.is_readable = True
+        assert (await later.request("GET", path)).json == whole
+        assert (await later.request("GET", "/v1/responses/resp_" + 32 * "0")).status == 404
+
+
 class Rows:
     """The store as the server sees it: the states of its rows. While it is full, it takes nothing."""
 
@@ -88,11 +112,11 @@ class Rows:
         self.states: dict[str, str] = {}
         self.is_full = False
 
-    async def call(self, message: Persist | Load) -> bool | StoredResponseRow | None:
+    async def call(self, message: Persist | Load) -> bool | Loaded:
         await trio.lowlevel.checkpoint()
         if isinstance(message, Load):
             row = StoredResponseRow("", b"", (), None, interrupted=False)
-            return row if message.response_id in self.states else None
+            return Loaded(row if message.response_id in self.states else None)
         for each in () if self.is_full else message.writes:
             match each:
                 case BeginResponse():

@@ -13,7 +13,7 @@ import trio
 
 from llm_actors.kernel import Supervisor, running
 from llm_actors.run import Run
-from llm_actors.store import StoredResponseRow, StoreRef, load, store_child
+from llm_actors.store import StoreAwayError, StoredResponseRow, StoreRef, load, store_child
 from llm_actors.threads import LARGE_BYTES
 from llm_protocol.content import Message
 from llm_protocol.dialect import ClientRequest
@@ -149,7 +149,11 @@ async def test_who_asks_is_answered_whatever_the_store_does(tmp_path: Path, prob
                 whole = (await server.request("POST", "/v1/responses", ASK)).json
             assert whole["status"] == "completed"
             assert (await server.request("GET", f"/v1/responses/{whole['id']}")).json == whole
-            assert (await load(store, whole["id"], "") is not None) == (problem == "none")
+            if problem == "no file":
+                with pytest.raises(StoreAwayError):
+                    await load(store, whole["id"], "")
+            else:
+                assert (await load(store, whole["id"], "") is not None) == (problem == "none")
             assert (await server.request("DELETE", f"/v1/responses/{whole['id']}")).status == 200
 
 

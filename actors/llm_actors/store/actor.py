@@ -25,9 +25,9 @@ from llm_actors.store.messages import (
     GetSpend,
     GetSpent,
     Load,
+    Loaded,
     Look,
     Persist,
-    StoredResponseRow,
     StoreMessage,
 )
 from llm_actors.store.write import Write
@@ -39,7 +39,7 @@ BATCH_BYTES = 4_000_000
 """The most bytes written in one transaction, so that readers get their turn. A larger change is written alone."""
 
 READERS = 64
-"""The most lookups that wait for the file at once. One more lookup finds nothing."""
+"""The most lookups that wait for the file at once. One more lookup fails."""
 
 LEDGER_SECONDS = 0.25
 """Seconds between two writes of the additions to the ledger."""
@@ -63,7 +63,7 @@ class Tier(Protocol):
 
     def open(self) -> None: ...
     def write(self, writes: list[Write], /) -> bool: ...
-    def find(self, response_id: str, caller: str, /) -> StoredResponseRow | None: ...
+    def find(self, response_id: str, caller: str, /) -> Loaded | None: ...
     def spend(self, by: By, since: float, caller: str | None, /) -> tuple[SpendRow, ...] | None: ...
     def spent(self, since: float, /) -> tuple[SpentBy, ...] | None: ...
     def close(self) -> None: ...

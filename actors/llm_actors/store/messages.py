@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
 import trio
@@ -39,8 +40,14 @@ class Persist(Call[bool], frozen=True):
     writes: tuple[Write, ...]
 
 
-class Load(Call[StoredResponseRow | None], frozen=True):
-    """Get a response of a caller."""
+class Loaded(NamedTuple):
+    """What the file has of a response. ``row`` is ``None`` if it does not have the response."""
+
+    row: StoredResponseRow | None
+
+
+class Load(Call[Loaded | None], frozen=True):
+    """Get a response of a caller; ``None`` if the file cannot be read."""
 
     response_id: str
     caller: str
@@ -97,11 +104,17 @@ async def get_spent(store: StoreRef, since: float) -> tuple[SpentBy, ...] | None
     return None
 
 
+class StoreAwayError(Exception):
+    """The store cannot be read now."""
+
+
 async def load(store: StoreRef, response_id: str, caller: str) -> StoredResponseRow | None:
-    """Return the caller's response with this id, if the file has it. Waits at most `LOAD_SECONDS`."""
-    with trio.move_on_after(LOAD_SECONDS):
-        try:
-            return await store.call(Load(response_id, caller))
-        except KernelError:
-            return None
-    return None
+    """Return the caller's response with this id; ``None`` if the file does not have it. Waits at most `LOAD_SECONDS`.
+    Raises `StoreAwayError` if the file cannot be read.
+    """
+    loaded: Loaded | None = None
+    with trio.move_on_after(LOAD_SECONDS), suppress(KernelError):
+        loaded = await store.call(Load(response_id, caller))
+    if loaded is None:
+        raise StoreAwayError("the store cannot be read")
+    return loaded.row

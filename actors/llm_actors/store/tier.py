@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, TypeVar, final
 
 from llm_actors.file_problem import ASIDE, Failing, FileProblem, file_problem_of, inode_of, set_aside
 from llm_actors.store.file import StoreFile
+from llm_actors.store.messages import Loaded
 from llm_actors.store.owner import Owner
 
 if TYPE_CHECKING:
     from llm_actors.store.ledger import By, SpendRow, SpentBy
-    from llm_actors.store.messages import StoredResponseRow
     from llm_actors.store.write import Write
 
 RETRY_SECONDS = 5.0
@@ -78,9 +78,9 @@ class StoreTier:
             self.problem = None
         return done
 
-    def find(self, response_id: str, caller: str) -> StoredResponseRow | None:
-        """A caller's response."""
-        return self._try(lambda file: file.find(response_id, caller, self._wall()))
+    def find(self, response_id: str, caller: str) -> Loaded | None:
+        """A caller's response; ``None`` if the file cannot be read."""
+        return self._try(lambda file: Loaded(file.find(response_id, caller, self._wall())))
 
     def spend(self, by: By, since: float, caller: str | None) -> tuple[SpendRow, ...] | None:
         """The spending; ``None`` if the file cannot be read."""

@@ -1,7 +1,7 @@
 """Put the conversation into the form that a vendor accepts. Pure; the content of the messages does not change.
 Results are moved directly behind the turn whose calls they answer. Names and ids are rewritten in accepted
-characters. Where a result has no field for it, its text says that the tool failed. Empty texts are removed if the vendor
-refuses them.
+characters. Where a result has no field for it, its text says that the tool failed. Empty texts are removed if the
+vendor refuses them.
 
 For images, documents and audio see `llm_protocol.parameters.media`.
 """

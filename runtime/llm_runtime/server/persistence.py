@@ -24,6 +24,7 @@ from llm_actors.store import (
     BeginResponse,
     DeleteResponse,
     EndResponse,
+    StoreAwayError,
     StoredResponseRow,
     StoreRef,
     Write,
@@ -31,7 +32,7 @@ from llm_actors.store import (
     persist,
 )
 from llm_actors.threads import run_large
-from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.http_error import HttpError, store_unavailable
 from llm_runtime.server.limits import (
     GIVEN_UP_ROWS,
     REMNANTS_AT_ONCE,
@@ -215,14 +216,17 @@ class ResponsePersistence:
 
     async def bring(self, response_id: str | None, caller: str) -> None:
         """Load the caller's response with this id into memory, if it is in the file only. Raises `HttpError` if
-        another process is still producing it.
+        another process is still producing it, and while the file cannot be read.
         """
         store = self._store()
         if store is None or response_id is None or not RESPONSE_ID.fullmatch(response_id):
             return
         if self._response_store.knows(response_id) or response_id in self._remnants:
             return
-        row = await load(store, response_id, caller)
+        try:
+            row = await load(store, response_id, caller)
+        except StoreAwayError:
+            raise store_unavailable("The store cannot be read now, so the response was not found. Try again.") from None
         if row is None or self._response_store.knows(response_id):
             return
         if row.ended_at is None:

@@ -194,7 +194,7 @@ class ServerState:
     async def bring(self, response_id: str | None, caller: str) -> None:
         """Load the caller's response with this id into memory, if another worker, the store's file or another replica
         has it. Raises `HttpError` if a process outside this daemon and its replicas is still producing it, and while
-        Redis is unreachable.
+        the file cannot be read or Redis is unreachable.
         """
         if self.replicas is not None:
             await self._bring_from_replicas(self.replicas, response_id, caller)
