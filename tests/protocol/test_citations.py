@@ -225,3 +225,21 @@ def test_whatever_a_provider_sends_nothing_raises(value: Any, text: str) -> None
     citations.to_anthropic(found)
     citations.to_cohere(found, text, 0)
     citations.to_gemini([(text, found)])
+
+
+@pytest.mark.parametrize("to", WIRES)
+def test_grounding_after_a_function_call_is_of_the_text_before_it(to: str) -> None:
+    """Gemini sends the grounding with its last chunk."""
+    call = {"functionCall": {"name": "f", "args": {}, "id": "1"}}
+    last = {"content": {"parts": [{"text": ""}]}, "finishReason": "STOP", "groundingMetadata": GROUNDING}
+    candidates = [{"content": {"parts": [{"text": TEXT}]}}, {"content": {"parts": [call]}}, last]
+    decoder, encoder = WIRES["gemini"].client.stream_decoder(REQUEST), WIRES[to].server.response_encoder(INBOUND, "r_1")
+    pieces = [b"data: " + json.dumps({"candidates": [each]}).encode() + b"\n\n" for each in candidates]
+    events = [event for piece in pieces for event in decoder.feed(piece)] + decoder.end()
+    answer = fold(events)
+    assert [type(part).__name__ for part in answer.output] == ["Text", "ToolCall"]
+    assert sources(answer) == [(URL, TITLE)]
+    frames = encoder.start()
+    for event in (*events[:-1], list(unfold(answer))[-1]):
+        frames += encoder.encode([event])
+    assert URL.encode() in encode_sse(frames)

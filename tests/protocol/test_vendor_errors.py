@@ -76,6 +76,7 @@ _FOREIGN = "unknown field: parameter 'strict' is not a valid field."
 _BOUND = "messages.1.content.0: Invalid `signature` in `thinking` block. It is bound to a different conversation."
 _RAG = "invalid request: response_format is not supported with RAG."
 CLAUDE_THINKING = "platform.claude.com/docs/build-with-claude/preserved-thinking/fix-bound-to-a-different-conversation"
+_NO_IMAGE = "Failed to deserialize the JSON body into the target type: messages[7]: unknown variant `image_url`, expected `text` at line 1 column 114708"  # noqa: E501
 _PLACE = "User location is not supported for the API use."
 
 ROWS = [
@@ -100,6 +101,9 @@ ROWS = [
     Row(OPENAI, 429, openai(code="insufficient_quota", kind="insufficient_quota"), QUOTA, OPENAI_CODES),
     Row(OPENAI, 400, openai(code="bio_policy"), FILTER, OPENAI_SDK),
     Row(OPENAI, 400, openai(code="misalignment_policy_violation"), FILTER, OPENAI_SDK),
+    Row(OPENAI, 400, openai(_NO_IMAGE, code="invalid_request_error"), UNSUPPORTED, "github.com/vercel/ai/issues/9179"),
+    Row(OPENAI, 404, openai("No endpoints found that support image input"), UNSUPPORTED, "openrouter.ai"),
+    Row(OPENAI, 400, openai("m is not a multimodal model"), UNSUPPORTED, "github.com/vllm-project/vllm"),
     Row(OPENAI, 400, openai(code="image_content_policy_violation"), FILTER, OPENAI_SDK),
     Row(OPENAI, 400, openai(code="content_policy_violation"), FILTER, OBSERVED),
     *(

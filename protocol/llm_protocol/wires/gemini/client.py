@@ -10,6 +10,7 @@ import msgspec
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import bad_request, refuse_transport, unsupported
+from llm_protocol.codec.plain_refs import with_plain_refs
 from llm_protocol.codec.request_encoding import only_result, set_parameters
 from llm_protocol.codec.sse import MAX_EVENT_BYTES
 from llm_protocol.codec.token_counts import decoded_count
@@ -298,7 +299,7 @@ def _format(request: ChatRequest) -> JsonObject:
         return {}
     if wanted.schema is None:
         return {"responseMimeType": "application/json"}
-    return {"responseMimeType": "application/json", "responseJsonSchema": wanted.schema}
+    return {"responseMimeType": "application/json", "responseJsonSchema": with_plain_refs(wanted.schema)}
 
 
 # ---------------------------------------------------------------- images

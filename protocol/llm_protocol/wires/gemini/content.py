@@ -19,6 +19,7 @@ import msgspec
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json, json_text
 from llm_protocol.codec.media import unbase64
+from llm_protocol.codec.plain_refs import with_plain_refs
 from llm_protocol.codec.request_encoding import own_fields, own_value
 from llm_protocol.content import (
     Audio,
@@ -168,7 +169,7 @@ def _declaration(tool: Tool) -> JsonObject:
     if tool.description is not None:
         wire["description"] = tool.description
     if tool.parameters:
-        wire["parametersJsonSchema"] = tool.parameters
+        wire["parametersJsonSchema"] = with_plain_refs(tool.parameters)
     return {**own_fields(tool.extra, NAME), **wire}
 
 

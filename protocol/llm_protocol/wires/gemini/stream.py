@@ -117,6 +117,8 @@ class GeminiDecoder(AnswerDecoder):
         self._kept = KeptFields(NAME)
         self._last: _RawChunk | None = None
         """The last chunk, which has the complete usage."""
+        self._has_call_behind = False
+        """Whether calls have followed the open text. It stays open, because its citations are in the last chunk."""
         self._logprobs: list[JsonObject] = []
         self._fields: JsonObject = {}
         """The candidate's fields that are not read."""
@@ -271,7 +273,7 @@ class GeminiDecoder(AnswerDecoder):
     def _take_text(self, kind: ItemKind, text: str, signature: str | None, extra: JsonObject) -> None:
         if not text and not signature:
             return
-        if self._open is None or self._open.kind != kind:
+        if self._open is None or self._open.kind != kind or self._has_call_behind:
             self._close_item(None)
             self._open = OpenItem(self._begin(kind), kind)
         self._add(self._open, text)
@@ -295,9 +297,13 @@ class GeminiDecoder(AnswerDecoder):
             self._logprobs = []
         self._end(self._open, part)
         self._open = None
+        self._has_call_behind = False
 
     def _whole(self, part: ToolCall | Image | Opaque) -> None:
-        self._close_item(None)
+        if isinstance(part, ToolCall) and self._open is not None and self._open.kind == "text":
+            self._has_call_behind = True
+        else:
+            self._close_item(None)
         self._tell(part)
 
 

@@ -96,6 +96,11 @@ _TOO_LONG = re.compile(
 _TOO_LARGE = re.compile(r"(?i)request too large")
 _NO_MODEL = re.compile(r"(?i)\bmodel\b.{0,200}\b(does not exist|not found|not exist|deprecated|removed)")
 _OTHER_ENDPOINT = re.compile(r"(?i)only supported in (/?v1/)?\w+|not supported in the v1/chat/completions")
+_NO_MEDIA = re.compile(
+    r"(?i)unknown variant .?(image_url|input_audio|file)\b|not support image"
+    r"|endpoints found that support image|not a multimodal"
+)
+"""The refusals of images and the like by DeepSeek, OpenRouter and vLLM."""
 _PER_DAY = re.compile(r"(?i)per day|\b[RT]PD\b|daily")
 _TRY_AGAIN = re.compile(r"(?i)try again in ([\d.]+(?:ms|s|m|h)(?:[\d.hms]*[hms])?)")
 
@@ -184,6 +189,8 @@ def _kind(status: int | None, code: str | None, param: str | None, type_: str | 
     if kind is not None:
         return kind
     kind = FailureKind.SERVER_ERROR if status is None else kind_of_status(status)
+    if status in (400, 404, 422) and _NO_MEDIA.search(message):
+        return FailureKind.UNSUPPORTED
     if status in (400, 404) and _OTHER_ENDPOINT.search(message):
         return FailureKind.UNSUPPORTED
     if kind in (FailureKind.BAD_REQUEST, FailureKind.SERVER_ERROR):
