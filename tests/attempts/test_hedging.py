@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from llm_actors.catalog import Candidate
 from llm_actors.testing import nothing_left, run_virtual
 from llm_protocol.events import Started
 from llm_protocol.failures import FailureKind
@@ -27,6 +28,7 @@ from support.attempts import (
     world,
 )
 from support.peer import Call, pause, stall
+from support.selecting import failure
 
 P95 = 2.0
 
@@ -182,6 +184,25 @@ async def test_without_room_at_the_second_the_first_goes_on_alone(autojump_clock
             assert w["b"].calls == 1
             nursery.cancel_scope.cancel()
         await w.settled()
+
+
+@pytest.mark.parametrize("why", ["no slot", "pause"])
+async def test_a_hedge_that_cannot_be_made_takes_nothing_from_the_budget_of_retries(
+    why: str, autojump_clock: MockClock
+) -> None:
+    first, second = Candidate("a", "m-a"), Candidate("b", "m-b")
+    async with world(limits=Limits(), a=[answering(late=P95 + 1)], b=[answer]) as w:
+        w.season("a", usual=P95)
+        selector, load = w.tree.selector, w.tree.services.loads["b"]
+        if why == "no slot":
+            while load.take_nowait() is not None:
+                pass
+        else:
+            selector.observe(failure(second, trio.current_time(), FailureKind.RATE_LIMITED, retry_after=60), 0.5)
+        for _ in range(3):
+            assert (await hedged(w)).outcomes() == ["a:ok"]
+        now = trio.current_time()
+        assert sum(selector.may_retry(first, now) for _ in range(20)) == 10, "its floor"
 
 
 async def test_a_hedge_that_fails_leaves_the_first_in_peace(autojump_clock: MockClock) -> None:

@@ -85,13 +85,15 @@ class HedgeClaim:
         now, other, selector = trio.current_time(), self._candidate, self._services.selector
         slot: Slot | None = None
         unpaid = self._reserving.unpaid(other, self._estimate, is_last=False)
-        if unpaid is None and selector.may_hedge(self._first, now):
-            # the second candidate is tried for the first time
+        if unpaid is None and selector.circuits.unavailable(other, now) is None:
             slot = self._services.loads[other.provider].take_nowait()
         if slot is not None:
             reserved = self._reserved = Reserved(other, self._estimate, self._reservation, slot)
             kind, usage = self._request.request_type, self._estimate.usage
-            if selector.admit(other, now, extra=True, request_type=kind, usage=usage) is None:
+            # The budget comes last: a hedge that cannot be made must not cost a retry.
+            if selector.may_hedge(self._first, now) and (
+                selector.admit(other, now, extra=True, request_type=kind, usage=usage) is None
+            ):
                 slot.use(now)
                 return reserved
         self.release()
