@@ -109,6 +109,18 @@ async def test_a_new_conversation_ends_the_old_ones_answer_and_hears_nothing_of_
         await fake.journal.until(lambda journal: journal.left == 1)
 
 
+async def test_a_message_that_was_stopped_before_the_connection_was_there_is_not_sent(chromium: str) -> None:
+    async with FakeProvider(ScriptRule(text=ANSWER)) as fake, playing(chromium, fake) as tab:
+        await tab.see("$('chosen').value = 'p/one'; $('asked').value = 'Never mind.'")
+        await tab.see("$('asking').requestSubmit(); $('stop').click()")
+        assert await texts(tab, "#dialogue .facts.bad") == ["stopped"]
+        for question in ("Hello?", "Are you there?"):
+            await send(tab, "p/one", question)
+            await tab.until(ENDED)
+        assert await texts(tab, "#dialogue > .answer") == ["", ANSWER, ANSWER]
+        assert [len(each["messages"]) for each in _bodies(fake)] == [1, 3]
+
+
 async def test_a_failure_is_said_in_the_daemons_words(chromium: str) -> None:
     async with FakeProvider() as fake, playing(chromium, fake) as tab:
         await send(tab, "nobody/knows", "Hello?")

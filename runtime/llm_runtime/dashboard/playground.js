@@ -3,6 +3,7 @@
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/ // what a subprotocol may be made of, by RFC 9110
 
 let socket = null
+let connecting = null // the promise of the socket while it is being opened
 let turn = null // the answer that is being made
 let last = null // the response that a message continues
 
@@ -12,6 +13,10 @@ function connected() {
   if (key && !TOKEN.test(key)) throw new Error("A browser can send a key over WebSocket only if it is made of letters, digits and !#$%&'*+.^_`|~-")
   // A browser sets no header on a WebSocket: the key goes as a subprotocol, beside one that can be answered with.
   const protocols = key ? ["llm-runtime", `openai-insecure-api-key.${key}`] : []
+  return connecting ??= dial(protocols).finally(() => connecting = null)
+}
+
+function dial(protocols) {
   const opened = new WebSocket(new URL("v1/responses", location.href.replace(/^http/, "ws")), protocols)
   return new Promise((resolve, reject) => {
     opened.onopen = () => resolve(socket = opened)
@@ -141,7 +146,8 @@ async function send() {
   if (last) request.previous_response_id = last
   const mine = turn
   try {
-    (await connected()).send(JSON.stringify(request))
+    const opened = await connected()
+    if (turn === mine) opened.send(JSON.stringify(request)) // else it was stopped before there was a connection
   } catch (error) {
     mine.fail(error.message)
   }
