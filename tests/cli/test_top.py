@@ -95,6 +95,12 @@ def use(number: float) -> CallerStatistics:
     return CallerStatistics(requests=int(number), tokens=int(number) * 10, cost=number / 100)
 
 
+def test_a_worker_that_began_anew_or_a_provider_that_was_removed_makes_no_rate_negative() -> None:
+    """The sums over the workers are smaller then, although the daemon has been up for longer."""
+    now = told(uptime_s=110.0, requests={"chat": {"ok": 1}}, providers={})
+    assert "0.0 requests/s, 0 tokens/s" in screen(now, told(), 200)[1]
+
+
 def test_what_clients_did_wrong_is_not_a_failure() -> None:
     now = told(
         requests={"chat": {"ok": 90, "timeout_idle": 2, "context_length": 1, "rate_limited": 3, "cancelled": 9}},

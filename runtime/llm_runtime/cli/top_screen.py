@@ -65,8 +65,9 @@ def _head(now: Statistics, before: Statistics) -> Iterator[str]:
     lasted = now.uptime_s - before.uptime_s
     parts = [_counted(_ended(now), "request") if now.own_only else f"{now.running} running"]
     if lasted > 0:
-        parts.append(f"{(_ended(now) - _ended(before)) / lasted:.1f} requests/s")
-        parts.append(f"{(_tokens(now) - _tokens(before)) / lasted:.0f} tokens/s")
+        # A worker that began anew, or a provider that was removed, makes the sums smaller.
+        parts.append(f"{max(0, _ended(now) - _ended(before)) / lasted:.1f} requests/s")
+        parts.append(f"{max(0, _tokens(now) - _tokens(before)) / lasted:.0f} tokens/s")
     if not now.own_only:
         parts.append(f"{_failed(_outcomes(now)) - _by_own_limits(now)} failed")
         if mistakes := _mistakes(_outcomes(now)) + _by_own_limits(now):
