@@ -17,7 +17,13 @@ from trio.testing import MockClock
 import llm_runtime
 from hosts.adapters import HOSTS, REMOTE
 from hosts.conftest import Upstream
-from llm_protocol.errors import BadRequestError, InternalError, LLMClientError, ModelNotFoundError
+from llm_protocol.errors import (
+    BadRequestError,
+    InternalError,
+    LLMClientError,
+    ModelNotFoundError,
+    ShuttingDownError,
+)
 from llm_protocol.events import Finished
 from llm_protocol.response import FinishReason
 from llm_runtime import (
@@ -329,3 +335,41 @@ def test_an_observer_that_waits_is_told_of_one_event_after_the_other(
     host(scenario, upstream.config, observers=[slow])
     assert running == [0, 1]
     assert (seen[0], seen[-1]) == (RunAccepted, RunFinished)
+
+
+@pytest.mark.parametrize("kind", ["middleware", "observer", "middleware in a stream"])
+def test_a_hook_that_never_returns_does_not_hold_up_the_end(
+    kind: str, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "FLUSH_SECONDS", 0.01)
+    entered, free, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        entered.set()
+        free.wait(10)
+        ended.set()
+
+    def middleware(request: llm_runtime.AnyRequest, proceed: Any) -> LLMResponse:
+        hang()
+        response: LLMResponse = proceed(request)
+        return response
+
+    def observe(event: object) -> None:
+        hang()
+
+    def ask(rt: sync.SyncRuntime) -> object:
+        if kind.endswith("stream"):
+            with rt.stream("hi") as answer:
+                return list(answer)
+        return rt.chat("hi")
+
+    given: Any = {"observers": [observe]} if kind == "observer" else {"middleware": [middleware]}
+    with ThreadPoolExecutor(1) as pool:
+        with sync.open_runtime(upstream.config, **given) as rt:
+            asked = pool.submit(ask, rt)
+            assert entered.wait(10)
+        assert not ended.is_set(), "nobody has waited for it"
+        if kind != "observer":
+            assert isinstance(asked.exception(), ShuttingDownError)
+        free.set()
+        assert ended.wait(10)

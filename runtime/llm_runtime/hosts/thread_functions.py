@@ -1,14 +1,15 @@
 """Functions of a program without an event loop, called by the runtime's thread.
 
-They run in threads of their own. A judge runs in the thread that waits for the response.
+They run in threads of their own. If such a call is cancelled, its function is left behind in its thread, so that nobody
+waits for a function that never returns. A judge runs in the thread that waits for the response.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any, TypeAlias, TypedDict, TypeVar, TypeVarTuple, cast, final
+from typing import Any, TypeAlias, TypedDict, TypeVar, cast, final
 
 import trio
 
@@ -21,18 +22,57 @@ from llm_runtime.hosts.portal import Portal
 from llm_runtime.hosts.threads import Box
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 SyncMiddleware: TypeAlias = Callable[[AnyRequest, Callable[[AnyRequest], LLMResponse]], LLMResponse]
 """``def middleware(request, next)``, called in a thread of its own; see `llm_runtime.Middleware`."""
+
+
+class CallAbandoned(BaseException):
+    """Raised in the thread of a function that was left behind, when it calls the runtime."""
+
+
+@final
+class RuntimeCalls:
+    """The calls of one function in a thread into the runtime. They are tasks of ``nursery``, and end with it."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    def make(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of ``call``, which runs in the runtime's thread. Called in the function's thread."""
+        result: T = trio.from_thread.run(self._make, call)
+        return result
+
+    async def _make(self, call: Callable[[], Awaitable[T]]) -> T:
+        ended, results, errors = trio.Event(), list[T](), list[Exception]()
+
+        async def act() -> None:
+            try:
+                results.append(await call())
+            except Exception as exc:
+                errors.append(exc)
+            finally:
+                ended.set()
+
+        try:
+            self._nursery.start_soon(act)
+        except RuntimeError:  # the nursery is closed
+            raise CallAbandoned from None
+        await ended.wait()
+        if errors:
+            raise errors[0]
+        if not results:
+            raise CallAbandoned
+        return results[0]
 
 
 @final
 class SyncTeam:
     """`llm_runtime.Team` for a strategy that is a plain function, ``def strategy(team)``."""
 
-    def __init__(self, team: Team) -> None:
+    def __init__(self, team: Team, calls: RuntimeCalls) -> None:
         self._team = team
+        self._calls = calls
         self.request = team.request
         self.policy = team.policy
         self.candidates = team.candidates
@@ -50,13 +90,11 @@ class SyncTeam:
     ) -> list[LLMResponse]:
         """See `llm_runtime.Team.ask`."""
         call = partial(self._team.ask, models, request, enough=enough, seconds=seconds, later=later)
-        found: list[LLMResponse] = trio.from_thread.run(call)
-        return found
+        return self._calls.make(call)
 
     def stream(self, model: str, request: AnyRequest | None = None) -> LLMResponse:
         """See `llm_runtime.Team.stream`."""
-        response: LLMResponse = trio.from_thread.run(self._team.stream, model, request)
-        return response
+        return self._calls.make(partial(self._team.stream, model, request))
 
 
 SyncStrategy: TypeAlias = Callable[[SyncTeam], LLMResponse | str]
@@ -111,29 +149,42 @@ def refuse_async(functions: Iterable[Callable[..., object]], what: str) -> None:
 
 def strategy_in_thread(strategy: SyncStrategy) -> StrategyFunction:
     async def carry_out(team: Team) -> LLMResponse | str:
-        return await _in_own_thread(strategy, SyncTeam(team))
+        return await _in_own_thread(lambda calls: strategy(SyncTeam(team, calls)))
 
     return carry_out
 
 
 def _in_thread(observer: Observer) -> Observer:
     async def call(event: RunEvent) -> None:
-        await _in_own_thread(observer, event)
+        await _in_own_thread(lambda _: observer(event))
 
     return call
 
 
 def _blocking(middleware: SyncMiddleware) -> Middleware:
     async def around(request: AnyRequest, proceed: Next) -> LLMResponse:
-        def answered(request: AnyRequest) -> LLMResponse:
-            response: LLMResponse = trio.from_thread.run(proceed, request)
-            return response
-
-        return await _in_own_thread(middleware, request, answered)
+        return await _in_own_thread(
+            lambda calls: middleware(request, lambda changed: calls.make(partial(proceed, changed)))
+        )
 
     return around
 
 
-async def _in_own_thread(function: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Not in one of Trio's usual threads, whose number is limited: a function may wait for others that need one."""
-    return await trio.to_thread.run_sync(function, *args, limiter=trio.CapacityLimiter(1))
+async def _in_own_thread(function: Callable[[RuntimeCalls], T]) -> T:
+    """Call ``function`` in a thread, and return its result. Cancelling this leaves the function behind.
+
+    It is not one of Trio's usual threads, whose number is limited: a function may wait for others that need one.
+    """
+    results, errors = list[T](), list[Exception]()
+    async with trio.open_nursery() as nursery:
+        try:
+            results.append(
+                await trio.to_thread.run_sync(
+                    function, RuntimeCalls(nursery), abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+                )
+            )
+        except Exception as exc:  # raised below, where no nursery wraps it
+            errors.append(exc)
+    if errors:
+        raise errors[0]
+    return results[0]
