@@ -20,6 +20,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.transport import Broken, HttpRequest, Origin, ProtocolViolation, TlsTrust, Transport, TransportError
 from llm_actors.transport.http2 import WINDOW_BYTES, Http2Connection
+from llm_actors.transport.request import StreamedBody
 from llm_runtime.config import ConfigError, parse
 from support.http2_side import Http2Side
 from support.outgoing import ORIGIN, fetch, post
@@ -236,6 +237,37 @@ async def test_a_small_body_waits_for_room_in_a_smaller_window(autojump_clock: M
             assert await fetch(transport, post(b"small")) == (200, b"ok")
             assert await fetch(transport, post(body)) == (200, body)
         assert (peer.connections, peer.requests[1].body == body) == (1, True)
+        await transport.aclose()
+
+
+async def test_a_ping_is_answered_while_an_upload_waits_for_its_source(autojump_clock: MockClock) -> None:
+    """A server closes a connection that answers no ping."""
+    answered: list[float] = []
+
+    async def ping(call: Call) -> None:
+        side = call.stream
+        assert isinstance(side, Http2Side)
+        for number in range(3):
+            await trio.sleep(10)
+            side.h2.ping(bytes(8))
+            await side.flush()
+            while side.pongs <= number:
+                await side.read_frames()
+            answered.append(trio.current_time() - begun)
+
+    pieces = [b"", b"last", b"first"]
+
+    async def receive() -> bytes:
+        if len(pieces) == 2:
+            await trio.sleep(60)
+        return pieces.pop()
+
+    async with Peer(reply(b"ok"), greeting=ping, http2=True) as peer:
+        transport, begun = transport_to(peer), trio.current_time()
+        request = HttpRequest("POST", ORIGIN, "/upload", {}, StreamedBody(receive, 9))
+        assert await fetch(transport, request) == (200, b"ok")
+        assert peer.requests[0].body == b"firstlast"
+        assert answered == [10, 20, 30]
         await transport.aclose()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 import h2.config
@@ -64,7 +65,7 @@ class Http2Connection:
     __slots__ = (
         "_answered", "_any_encoding", "_asked_at", "_body", "_ended", "_exchanges", "_failure", "_frames", "_h2",
         "_interim", "_is_torn", "_keeps", "_owed", "_response", "_room", "_sent", "_stream", "_taken", "_wire",
-        "origin",
+        "_written", "origin",
     )  # fmt: skip
 
     def __init__(self, origin: Origin, wire: Wire) -> None:
@@ -77,6 +78,7 @@ class Http2Connection:
         self._is_torn = False  # a frame was left unfinished: nothing more can be sent
         self._owed = 0  # acknowledgements that are not yet sent
         self._taken = 0  # bytes that the reader has had and the server was not told of
+        self._written: trio.Event | None = None  # set when what is being sent beside an upload has been sent
         self._reset()
 
     def _reset(self) -> None:
@@ -189,6 +191,7 @@ class Http2Connection:
             try:
                 while not self._ended and (self._response is None or self._response.status < 400):
                     await self._receive_more(flush=False)
+                    await self._acknowledge()
             except TransportError as exc:
                 self._failure = exc
             nursery.cancel_scope.cancel()
@@ -209,8 +212,22 @@ class Http2Connection:
         if self._failure is not None:
             raise self._failure
 
+    async def _acknowledge(self) -> None:
+        """Reply to the server's frames, unless the task that sends the body does: it may be waiting for its source."""
+        if not self._is_torn:
+            self._written = trio.Event()
+            with suppress(*WIRE_ERRORS):  # the next read tells
+                await self._send_queued()
+            self._written.set()
+            self._written = None
+
     async def _flush(self) -> None:
-        if not self._is_torn and (data := self._h2.data_to_send()):
+        if self._written is not None:
+            await self._written.wait()
+        await self._send_queued()
+
+    async def _send_queued(self) -> None:
+        while not self._is_torn and (data := self._h2.data_to_send()):
             self._is_torn = True
             self._owed = 0
             await self._wire.send_all(data)
