@@ -263,6 +263,8 @@ class Tree:
         with suppress(KernelError):
             await follow(self._actors.lister, self.catalog, _listing(self._supervised))
         gone = [each.supervisor.name for name, each in former.items() if self._supervised.get(name) is not each]
+        for name in gone:
+            self._provider_actors.release_child(name)  # a restart ends the run for which it is kept
         if gone:
             self._retired += 1
             child = task_child(f"retiring-{self._retired}", partial(self._retire, old, gone))

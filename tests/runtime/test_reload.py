@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from llm_actors.catalog import Candidate
-from llm_actors.kernel import Cast, KernelError
+from llm_actors.kernel import Cast, KernelError, Restart, task_child
 from llm_actors.orchestrator import Setup
 from llm_protocol.budgets import Budget
 from llm_protocol.errors import BudgetError, LLMClientError, ModelNotFoundError
@@ -161,6 +161,27 @@ async def test_prices_routes_and_callers_limits() -> None:
             await runtime.reload(first)
             with pytest.raises(ModelNotFoundError):
                 await runtime.chat("Hi.", model="r")
+
+
+async def test_a_removed_provider_does_not_come_back_when_the_providers_are_restarted(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What stops it after its last run is gone with their supervisor."""
+
+    async def crash(task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await trio.sleep(0.01)
+        raise RuntimeError
+
+    silent = Provider(kind="openai_compatible", base_url="http://127.0.0.1:9/v1", models=("m",))
+    async with open_(config(a=silent, b=silent)) as runtime:
+        with runtime._tree.setup:  # as a run that continues
+            await runtime.reload(config(a=silent))
+            assert sorted(names(runtime)) == ["a", "b", "retiring-1"]
+            await runtime._tree._provider_actors.start_child(task_child("bad", crash, restart=Restart.PERMANENT))
+            await trio.sleep(60)
+            assert "restarted too often" in caplog.text or "gave up" in caplog.text
+            assert names(runtime) == ["a"]
 
 
 async def test_a_bad_configuration_changes_nothing() -> None:

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Never
 
 import pytest
 import trio
@@ -32,18 +32,46 @@ async def test_an_address_that_is_not_ours_is_told_in_one_line() -> None:
         await bind("203.0.113.1", 1)
 
 
-async def test_a_server_that_cannot_listen_fails_its_start() -> None:
-    (taken,) = await bind("127.0.0.1", 0)
+async def why_it_does_not_start(config: Server, inherited: Sequence[socket.socket] = ()) -> str:
     async with trio.open_nursery() as nursery:
-        config = Server(port=taken.getsockname()[1])
-        root = Supervisor(server_child(config, FakeEngine(nursery)))
-        with taken, pytest.RaisesGroup(StartFailed, flatten_subgroups=True, allow_unwrapped=True) as caught:
+        root = Supervisor(server_child(config, FakeEngine(nursery), inherited=inherited))
+        with pytest.RaisesGroup(StartFailed, flatten_subgroups=True, allow_unwrapped=True) as caught:
             async with running(root):
                 pass
         error: BaseException | None = caught.value
         while error is not None and not isinstance(error, CannotListenError):
             error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
-        assert isinstance(error, CannotListenError)
+        return str(error)
+
+
+async def test_a_server_that_cannot_listen_fails_its_start() -> None:
+    (taken,) = await bind("127.0.0.1", 0)
+    with taken:
+        assert "is in use" in await why_it_does_not_start(Server(port=taken.getsockname()[1]))
+
+
+class _Last(socket.socket):
+    """A socket for whose duplicate there is no descriptor left."""
+
+    def dup(self) -> Never:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+async def test_without_a_descriptor_for_an_inherited_socket_the_reason_is_told_and_nothing_is_left_open() -> None:
+    duplicates: list[socket.socket] = []
+
+    class First(socket.socket):
+        def dup(self) -> socket.socket:
+            duplicates.append(super().dup())
+            return duplicates[-1]
+
+    with First() as first, _Last() as last:
+        for each in (first, last):
+            each.bind(("127.0.0.1", 0))
+            each.listen()
+        why = await why_it_does_not_start(Server(), (first, last))
+    assert why == "cannot listen on the inherited sockets: Too many open files"
+    assert [each.fileno() for each in duplicates] == [-1]
 
 
 class _Listener(socket.socket):

@@ -166,6 +166,12 @@ class Supervisor:
         self._specified[spec.name] = self._children[spec.name]
         return ref
 
+    def release_child(self, name: str) -> None:
+        """From now on, the child is not started again when this supervisor is restarted. It keeps running. Raises
+        `KeyError` if there is no such child.
+        """
+        del self._specified[name]
+
     async def remove_child(self, name: str) -> None:
         """Stop a child within its grace period and remove it for good. Raises `KeyError` if there is no such child."""
         if name not in self._children:

@@ -32,7 +32,7 @@ from llm_runtime.server.limits import (
     RESERVED_SECONDS,
     SHUTDOWN_SECONDS,
 )
-from llm_runtime.server.listener import Acceptor, listen, removed_after
+from llm_runtime.server.listener import Acceptor, duplicated, listen, removed_after
 from llm_runtime.server.siblings import Siblings, WorkerState
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import Reload, ServerState
@@ -130,7 +130,7 @@ class ServerActor:
         config = self._server_state.config
         # Closing a duplicate leaves the socket listening: a client that connects during a restart waits for the next
         # process.
-        listeners = [each.dup() for each in self._inherited] or await listen(config, self._port)
+        listeners = duplicated(self._inherited) or await listen(config, self._port)
         acceptors = [Acceptor(each, self._admit, self._start, self._acceptable_at_once) for each in listeners]
         stopping = trio.Event()
         try:

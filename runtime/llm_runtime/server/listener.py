@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar, final
 
@@ -32,6 +32,18 @@ async def listen(server: Server, port: int | None = None) -> list[socket.socket]
     if server.unix is not None:
         return [await bind_unix(server.unix, int(server.unix_mode, 8))]
     return await bind(server.host, server.port if port is None else port)
+
+
+def duplicated(listeners: Sequence[socket.socket]) -> list[socket.socket]:
+    """Return a duplicate of each socket, or of none. Raises `CannotListenError`."""
+    duplicates: list[socket.socket] = []
+    try:
+        duplicates.extend(each.dup() for each in listeners)
+    except OSError as exc:
+        for each in duplicates:
+            each.close()
+        raise CannotListenError(f"cannot listen on the inherited sockets: {exc.strerror or exc}") from exc
+    return duplicates
 
 
 async def bind_unix(path: str, mode: int) -> socket.socket:
