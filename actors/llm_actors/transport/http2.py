@@ -2,7 +2,7 @@
 
 A connection never has more than one stream. So the guarantees are those of HTTP/1.1, by the same means: cancelling
 closes the socket, which ends the stream at the server; no stream waits for the flow control of another; a connection
-buffers at most one window. Frames are handled by the library ``h2``, which only this module imports.
+buffers at most one window. Frames are handled by the library ``h2``, which only this module and `http2_frames` import.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from hyperframe.frame import Frame, GoAwayFrame
 
 from llm_actors.transport.connection import LISTEN_WHILE_SENDING_BYTES, STALE_SECONDS, Stale
 from llm_actors.transport.errors import WIRE_ERRORS, Broken, ProtocolViolation, TransportError, wire_reason
+from llm_actors.transport.http2_frames import FrameLengths
 from llm_actors.transport.reader import MAX_HEADERS, MAX_INTERIM_HEADS
 from llm_actors.transport.request import HttpRequest, Origin, StreamedBody
 from llm_actors.transport.response import Headers, HttpResponse, refuse_encodings
@@ -31,13 +32,9 @@ from llm_actors.transport.wire import CHUNK_BYTES, Wire
 WINDOW_BYTES: Final = 1024 * 1024
 """The most bytes of a body that the server may send before the reader has taken them."""
 
-MAX_FRAME_BYTES: Final = 16 * 1024
-"""The largest frame that HTTP/2 allows by default, in bytes."""
-
 MOST_OWED: Final = 1_000
 """The most frames of the server that may wait for an acknowledgement, because the server does not read."""
 
-_FRAME_HEAD_BYTES: Final = 9
 _CONFIG: Final = h2.config.H2Configuration(client_side=True, header_encoding="latin-1")
 _NOT_BEGUN: Final = h2.errors.ErrorCodes.REFUSED_STREAM
 """The error code by which a server says that it has not processed a request (RFC 9113, 8.7)."""
@@ -73,7 +70,7 @@ class Http2Connection:
         self._wire = wire
         self._exchanges = 0
         self._h2 = _Frames(_CONFIG)
-        self._frames = _FrameLengths()
+        self._frames = FrameLengths()
         self._keeps = True  # the server has not said that it closes the connection
         self._is_torn = False  # a frame was left unfinished: nothing more can be sent
         self._owed = 0  # acknowledgements that are not yet sent
@@ -360,32 +357,6 @@ class Http2Connection:
     def _violate(self, exc: Exception | str) -> None:
         reason = exc if isinstance(exc, str) else type(exc).__name__
         self._failure = ProtocolViolation(self.origin, f"the response is not valid HTTP/2 ({reason})")
-
-
-class _FrameLengths:
-    """Refuses a frame that is too long when its head arrives. ``h2`` would wait for up to 16 MiB of it."""
-
-    __slots__ = ("_head", "_left")
-
-    def __init__(self) -> None:
-        self._head = b""
-        self._left = 0  # of the frame that has begun
-
-    def check(self, data: bytes) -> None:
-        """Check the next bytes of the server. Raises ``h2.exceptions.FrameTooLargeError``."""
-        at = 0
-        while at < len(data):
-            if self._left:
-                size = min(self._left, len(data) - at)
-                self._left -= size
-            else:
-                size = min(_FRAME_HEAD_BYTES - len(self._head), len(data) - at)
-                self._head += data[at : at + size]
-                if len(self._head) == _FRAME_HEAD_BYTES:
-                    self._left, self._head = int.from_bytes(self._head[:3]), b""
-            if self._left > MAX_FRAME_BYTES:
-                raise h2.exceptions.FrameTooLargeError
-            at += size
 
 
 def _head(request: HttpRequest) -> list[tuple[str, str]]:

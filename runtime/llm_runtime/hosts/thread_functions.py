@@ -27,7 +27,7 @@ SyncMiddleware: TypeAlias = Callable[[AnyRequest, Callable[[AnyRequest], LLMResp
 """``def middleware(request, next)``, called in a thread of its own; see `llm_runtime.Middleware`."""
 
 
-class CallAbandoned(BaseException):
+class FunctionAbandoned(BaseException):
     """Raised in the thread of a function that was left behind, when it calls the runtime."""
 
 
@@ -57,12 +57,12 @@ class RuntimeCalls:
         try:
             self._nursery.start_soon(act)
         except RuntimeError:  # the nursery is closed
-            raise CallAbandoned from None
+            raise FunctionAbandoned from None
         await ended.wait()
         if errors:
             raise errors[0]
         if not results:
-            raise CallAbandoned
+            raise FunctionAbandoned
         return results[0]
 
 
