@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Never
+from typing import Any, Never, Self
 
 import pytest
 import trio
@@ -61,9 +61,10 @@ async def test_without_a_descriptor_for_an_inherited_socket_the_reason_is_told_a
     duplicates: list[socket.socket] = []
 
     class First(socket.socket):
-        def dup(self) -> socket.socket:
-            duplicates.append(super().dup())
-            return duplicates[-1]
+        def dup(self) -> Self:
+            duplicate = super().dup()
+            duplicates.append(duplicate)
+            return duplicate
 
     with First() as first, _Last() as last:
         for each in (first, last):
