@@ -105,25 +105,11 @@ class ResponseStream:
     def __aiter__(self) -> ResponseStream:
         return self
 
-    async def next_batch(self) -> list[Event]:
-        """Wait for at least one event, and return all that have arrived, with adjacent deltas joined. Empty after a
-        complete response.
-
-        Unlike iteration, this returns the `Failed` event of a failed response.
-        """
-        self._entered()
-        assert self._follower is not None
-        return [event for event, _ in merged(await self._follower.next())]
-
-    def take_rest(self) -> list[Event]:
-        """The events up to the end of a response that has ended, without waiting. Empty while it goes on."""
-        if self._entered().log.end is None or self._follower is None:
-            return []
-        return [event for event, _ in merged(self._follower.take())]
-
     async def __anext__(self) -> Event:
         if not self._waiting:
-            self._waiting.extend(await self.next_batch())
+            self._entered()
+            assert self._follower is not None
+            self._waiting.extend(event for event, _ in merged(await self._follower.next()))
         if not self._waiting:
             outcome(self._entered())
             raise StopAsyncIteration

@@ -35,7 +35,13 @@ class TrioRequests(RequestMethods[ResponseStream]):
 
     def stream_request(self, request: AnyRequest) -> ResponseStream:
         """Stream the response to any request."""
-        return ResponseStream(lambda: self._streamed(request))
+        return ResponseStream(lambda: self.submit_stream(request))
+
+    async def submit_stream(self, request: AnyRequest) -> Run:
+        """Submit a request for streaming, through the middleware. See `submit`."""
+        if self._hooks is None or not self._hooks.has_middleware:
+            return await self._observed(request, stream=True)
+        return await self._hooks.stream(request, lambda request: self._observed(request, stream=True))
 
     async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
         """The complete response to ``request``. Raises `LLMClientError`."""
@@ -47,11 +53,6 @@ class TrioRequests(RequestMethods[ResponseStream]):
             return outcome(run)
 
         return await (answer if self._hooks is None else self._hooks.around(answer))(request)
-
-    async def _streamed(self, request: AnyRequest) -> Run:
-        if self._hooks is None or not self._hooks.has_middleware:
-            return await self._observed(request, stream=True)
-        return await self._hooks.stream(request, lambda request: self._observed(request, stream=True))
 
     async def _observed(self, request: AnyRequest, *, stream: bool, judge: Judge | None = None) -> Run:
         if self._hooks is None:

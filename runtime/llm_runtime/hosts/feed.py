@@ -8,83 +8,103 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, TypeAlias, final
+from typing import Final, final
 
-import trio
-
+from llm_actors.run import Follower, Run
+from llm_protocol.codec.merging import merged
 from llm_protocol.errors import ShuttingDownError, error_for
-from llm_protocol.events import Event, Failed, Finished
+from llm_protocol.events import TERMINAL, Event, Failed, Finished
 from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse
-from llm_runtime.stream import ResponseStream
+from llm_runtime.hosts.turn_end import TurnEnd
 from llm_runtime.trio_requests import TrioRequests
 
 BATCHES_AHEAD: Final = 8
-"""The most batches that the host has not taken yet. Further events wait in the run's log, where deltas are joined."""
+"""The most batches that the host has not taken yet. Further events wait in the run's log, where deltas are joined. The
+last batch is sent regardless.
+"""
 
-BATCHES_TOLD: Final = BATCHES_AHEAD // 2
-"""The host reports to the feed each time it has taken this many batches."""
-
-Deliver: TypeAlias = Callable[[Sequence[Event]], object]
+BATCHES_LEFT: Final = BATCHES_AHEAD // 2
+"""A feed that waits for the host goes on when this many batches are left."""
 
 
 @final
 class Feed:
-    """The Trio side of a stream. ``accepted`` and ``deliver`` are called in the Trio thread."""
+    """The Trio side of a stream. It takes the new events of its run's log at the end of a turn of the scheduler: no task
+    runs for them, and all events of the turn are one batch.
+    """
 
-    __slots__ = ("_accepted", "_ahead", "_deliver", "_request", "_room", "_stream")
+    __slots__ = ("_accepted", "_follower", "_is_due", "_news", "_received", "_request", "_run", "_turn_end")
 
-    def __init__(self, request: AnyRequest, accepted: Callable[[], object], deliver: Deliver) -> None:
+    def __init__(
+        self,
+        request: AnyRequest,
+        received: Received,
+        turn_end: TurnEnd,
+        *,
+        accepted: Callable[[], object],
+        news: Callable[[], object],
+    ) -> None:
+        """``accepted`` and ``news`` (of a new batch) are called in the Trio thread."""
         self._request = request
+        self._received = received
+        self._turn_end = turn_end
         self._accepted = accepted
-        self._deliver = deliver
-        self._ahead = 0
-        self._room = trio.Event()
-        self._stream: ResponseStream | None = None
+        self._news = news
+        self._is_due = False
+        self._run: Run | None = None
+        self._follower: Follower | None = None
 
     async def run(self, runtime: TrioRequests) -> None:
-        """Deliver events until the last one. Raises `LLMClientError` if the request is not accepted."""
-        async with runtime.stream_request(self._request) as stream:
-            self._stream = stream
+        """Feed until the last event. Raises `LLMClientError` if the request is not accepted."""
+        self._run = run = await runtime.submit_stream(self._request)
+        with run.follow(wake=self._grew) as self._follower:
             self._accepted()
+            self._grew()
             try:
-                while batch := await stream.next_batch():
-                    self._ahead += 1
-                    self._deliver(batch)
-                    while self._ahead >= BATCHES_AHEAD:
-                        self._room = trio.Event()
-                        await self._room.wait()
-            except trio.Cancelled:
-                # The runtime has stopped. What ended in its drain can still be read.
-                if rest := stream.take_rest():
-                    self._deliver(rest)
-                raise
+                await run.log.wait_ended()
+            finally:  # also if the runtime has stopped: what ended in its drain can still be read
+                self._send(self._follower)
 
-    def take(self, count: int) -> None:
-        """Record that the host has taken this many batches."""
-        self._ahead -= count
-        self._room.set()
+    def _grew(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._turn_end.call(self.go_on)
+
+    def go_on(self) -> None:
+        """Send the new events, if there is room. Called in the Trio thread."""
+        self._is_due = False
+        # At the end, `run` sends the rest: the host is woken once for the last events and the end of the call.
+        if self._run is not None and self._run.log.end is None and self._received.has_room():
+            assert self._follower is not None
+            self._send(self._follower)
+
+    def _send(self, follower: Follower) -> None:
+        if batch := [event for event, _ in merged(follower.take())]:
+            self._received.add(batch)
+            self._news()
 
     def cancel(self) -> None:
         """Cancel the response; the stream then fails as cancelled, with the part received so far."""
-        if self._stream is not None:
-            self._stream.cancel()
+        if self._run is not None:
+            self._run.cancel("cancelled by the caller")
 
 
 @final
 class Received:
-    """The events that have arrived, and the response so far."""
+    """The events that have arrived, and the response so far. The Trio thread calls `add` and `has_room`."""
 
-    __slots__ = ("_batches", "_end", "_fold", "_request", "_take", "_taken", "_waiting")
+    __slots__ = ("_batches", "_end", "_fold", "_is_full", "_request", "_resume", "_unfolded", "_waiting")
 
-    def __init__(self, request: AnyRequest, take: Callable[[int], None]) -> None:
-        """``take`` reports to the feed how many batches were taken since the last report."""
+    def __init__(self, request: AnyRequest, resume: Callable[[], object]) -> None:
+        """``resume`` makes the feed go on; it is called only if the feed found no room."""
         self._request = request
-        self._take = take
-        self._taken = 0
+        self._resume = resume
+        self._is_full = False
         self._batches: deque[Sequence[Event]] = deque()
         self._waiting: deque[Event] = deque()
+        self._unfolded: list[Event] = []
         self._fold = Fold()
         self._end: Finished | Failed | None = None
 
@@ -92,23 +112,34 @@ class Received:
         """Add a batch."""
         self._batches.append(batch)
 
+    def has_room(self) -> bool:
+        """Whether there is room for another batch. If there is not, ``resume`` will be called."""
+        if len(self._batches) < BATCHES_AHEAD:
+            return True
+        self._is_full = True  # set before the second look: the host may take batches at this moment
+        if len(self._batches) > BATCHES_LEFT:
+            return False
+        self._is_full = False
+        return True
+
     def next(self) -> Event | None:
         """Return the next event, if it has arrived; else ``None``. Raises the `LLMClientError` of a failed response."""
-        if not self._waiting and self._batches:
-            self._waiting.extend(self._batches.popleft())
-            self._taken += 1
-            if self._taken == BATCHES_TOLD:
-                self._taken = 0
-                with suppress(ShuttingDownError):  # no more events follow, but those received are still available
-                    self._take(BATCHES_TOLD)
         if not self._waiting:
-            return None
+            if not self._batches:
+                return None
+            self._waiting.extend(self._batches.popleft())
+            if self._is_full and len(self._batches) <= BATCHES_LEFT:
+                self._is_full = False
+                with suppress(ShuttingDownError):  # no more events follow, but those received are still available
+                    self._resume()
         event = self._waiting.popleft()
-        self._fold.add(event)
-        if isinstance(event, Finished | Failed):
+        if isinstance(event, TERMINAL):
             self._end = event
-        if isinstance(event, Failed):
-            raise error_for(event.failure, event.response)
+            self._unfolded.clear()
+            if isinstance(event, Failed):
+                raise error_for(event.failure, event.response)
+        else:
+            self._unfolded.append(event)
         return event
 
     @property
@@ -124,6 +155,8 @@ class Received:
             raise error_for(end.failure, end.response)
         if end is not None and end.response is not None:
             return end.response
+        self._fold.add_all(self._unfolded)
+        self._unfolded.clear()
         started = self._fold.started
         return self._fold.response(
             request_id=self._request.request_id, response_id="", provider=started.provider, model=self._request.model

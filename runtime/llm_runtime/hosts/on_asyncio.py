@@ -37,15 +37,15 @@ class AsyncioStream(HostStream):
     def __init__(self, portal: Portal[Any], loop: HostLoop, request: AnyRequest) -> None:
         super().__init__(portal, request, loop.post)
         self._loop = loop
-        self._news = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
         self._call: AsyncioCall | None = None
 
     async def __aenter__(self) -> AsyncioStream:
         self._loop.check()
         self._call = call = AsyncioCall(self._portal, self._loop, self._feed.run)
-        call.watch = self._news.set
+        call.watch = self._wake
         try:
-            await self._news.wait()
+            await self._wait()
         except asyncio.CancelledError:
             await call.cancel()
             raise
@@ -66,15 +66,24 @@ class AsyncioStream(HostStream):
 
     async def __anext__(self) -> Event:
         call = self._entered()
-        while True:
-            if (event := self._received.next()) is not None:
-                return event
+        while (event := self._received.next()) is None:
             if self._received.has_ended:
                 raise StopAsyncIteration
             if call.error is not None:
                 raise call.error
-            self._news.clear()
-            await self._news.wait()
+            await self._wait()
+        return event
+
+    def _wait(self) -> asyncio.Future[None]:
+        waiter = self._loop.loop.create_future()
+        self._waiters.append(waiter)
+        return waiter
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
     def text(self) -> AsyncIterator[str]:
         """Iterate over the text alone, piece by piece as it arrives."""
@@ -83,14 +92,6 @@ class AsyncioStream(HostStream):
     def partials(self) -> AsyncIterator[Any]:
         """See `llm_runtime.ResponseStream.partials`."""
         return Partials(self.text(), wanted(self.response_type).partial)
-
-    def _accept(self) -> None:
-        super()._accept()
-        self._news.set()
-
-    def _receive(self, batch: Sequence[Event]) -> None:
-        super()._receive(batch)
-        self._news.set()
 
     def _entered(self) -> AsyncioCall:
         if self._call is None:

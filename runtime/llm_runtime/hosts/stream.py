@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from llm_protocol.events import Event
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse
 from llm_runtime.hosts.actions import Action
@@ -24,8 +23,14 @@ class HostStream(ABC):
     def __init__(self, portal: Portal[Any], request: AnyRequest, post: Callable[[Action], object]) -> None:
         self._portal = portal
         self._request = request
-        self._feed = Feed(request, lambda: post(self._accept), lambda batch: post(lambda: self._receive(batch)))
-        self._received = Received(request, lambda count: portal.post(lambda: self._feed.take(count)))
+        self._received = Received(request, lambda: portal.post(self._feed.go_on))
+        self._feed = Feed(
+            request,
+            self._received,
+            portal.turn_end,
+            accepted=lambda: post(self._accept),
+            news=lambda: post(self._wake),
+        )
         self._accepted = False
         self._is_left = False
         self.response_type: ResponseType[Any] | None = None
@@ -58,6 +63,7 @@ class HostStream(ABC):
 
     def _accept(self) -> None:
         self._accepted = True
+        self._wake()
 
-    def _receive(self, batch: Sequence[Event]) -> None:
-        self._received.add(batch)
+    def _wake(self) -> None:
+        """Continue the iteration, if it waits for events."""

@@ -33,7 +33,7 @@ class TurnEnd(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - it is Trio's
         """See `trio.abc.Instrument`."""
-        if self._waiting:
+        while self._waiting:  # they may call for others
             waiting, self._waiting = self._waiting, []
             for function in waiting:
                 function()
