@@ -267,7 +267,7 @@ CLASSES: dict[Host, type] = {
 def test_signatures_are_the_same(host: Host) -> None:
     other = CLASSES[host]
     # The server's, the end of a block, and what is set in a constructor in some and a property in others.
-    own = {"running", "submit", "deadline_s", "refused", "route_names", "close", "config", "on_reload"}
+    own = {"running", "submit", "submit_stream", "deadline_s", "refused", "route_names", "close", "config", "on_reload"}
     own |= {"gives_choices", "recent_requests", "pass_through", "upstream_base", "store", "hook"}
     names = {name for name in dir(Runtime) if not name.startswith("_")} - own
     assert names == {name for name in dir(other) if not name.startswith("_")} - own

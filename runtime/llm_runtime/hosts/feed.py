@@ -31,8 +31,8 @@ BATCHES_LEFT: Final = BATCHES_AHEAD // 2
 
 @final
 class Feed:
-    """The Trio side of a stream. It takes the new events of its run's log at the end of a turn of the scheduler: no task
-    runs for them, and all events of the turn are one batch.
+    """The Trio side of a stream. It takes the new events from the run's log at the end of a turn of the scheduler: all
+    events of the turn are one batch, and no task has to run for them.
     """
 
     __slots__ = ("_accepted", "_follower", "_is_due", "_news", "_received", "_request", "_run", "_turn_end")

@@ -65,5 +65,6 @@ class HostStream(ABC):
         self._accepted = True
         self._wake()
 
+    @abstractmethod
     def _wake(self) -> None:
-        """Continue the iteration, if it waits for events."""
+        """Called in the host's thread when events have arrived, or the call has ended."""

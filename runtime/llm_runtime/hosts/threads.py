@@ -126,6 +126,9 @@ class SyncStream(HostStream):
                 last = value
                 yield value
 
+    def _wake(self) -> None:
+        """Nothing to do: the thread that waits has taken this function from its queue, and goes on."""
+
     def _entered(self) -> ThreadCall:
         if self._call is None:
             raise RuntimeError("use the stream as: with rt.stream(...) as answer")
