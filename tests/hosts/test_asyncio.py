@@ -105,7 +105,7 @@ def test_a_blocked_loop_loses_nothing(upstream: Upstream) -> None:
                 if len(pieces) == 1:
                     time.sleep(1)  # noqa: ASYNC251 - the mistake that is tested
             assert "".join(pieces) == stream.response.content
-            assert len(pieces) < 12, "what waited came joined"
+            assert len(pieces) < len(stream.response.content) / 4, "what waited came joined"
 
     asyncio.run(main())
 
