@@ -95,6 +95,34 @@ async def test_each_call_is_a_row_and_each_caller_sees_its_own(tmp_path: Path) -
         assert (wrong.code, wrong.err.count("\n")) == (2, 1)
 
 
+async def test_a_request_without_a_call_of_its_own_is_a_row_too(tmp_path: Path) -> None:
+    """One that the cache answered, one that shared the call of an equal one, and one that nobody could serve."""
+    cached = "[cache]\nenabled = true\n"
+    async with (
+        open_server(vendor) as upstream,
+        killable_daemon(upstream, tmp_path, PRICE + KEYS + cached, **SECRETS) as daemon,
+    ):
+        await say(daemon, "say one")
+        await say(daemon, "say one")
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(say, daemon, "slowly one two three four five six seven")
+        body = {"model": "fake-1", "messages": [{"role": "user", "content": "x"}], "llm_runtime": {"max_tokens": 1}}
+        refused = await daemon.request("POST", "/v1/chat/completions", body, authorization=f"Bearer {SECRETS['ALICE']}")
+        assert refused.status == 402
+        found = await until_closed(tmp_path, 5)
+    told = sorted((row["provider"], row["outcome"], row["cost"] > 0, row["input_tokens"] > 0) for row in found)
+    assert told == [
+        ("", "budget", False, False),
+        ("", "cached", False, False),
+        ("", "cached", False, False),
+        ("fake", "ok", True, True),
+        ("fake", "ok", True, True),
+    ]
+    assert {row["caller"] for row in found} == {"alice"}
+    assert len({row["run"] for row in found}) == 5
+
+
 async def test_past_its_budget_a_caller_is_refused_for_good_and_over_restarts(tmp_path: Path) -> None:
     budget = '\n[budgets.reds]\nteams = ["red"]\nusd = 0.2\nper = "day"\nsoft = 0.5\n'
     async with open_server(vendor) as upstream:
@@ -154,8 +182,9 @@ async def test_who_leaves_before_the_call_is_made_pays_nothing(tmp_path: Path) -
             await second.begin("POST", "/v1/responses", ask("hang on", stream=True, store=False))
             await trio.sleep(0.3)
             assert len(rows(tmp_path)) == 1
-        found = await until_closed(tmp_path, 1)
-        assert [row["outcome"] for row in found] == ["cancelled"]
+        found = await until_closed(tmp_path, 2)
+        assert [row["outcome"] for row in found] == ["cancelled", "cancelled"]
+        assert sorted((row["provider"], row["cost"] > 0) for row in found) == [("", False), ("fake", True)]
 
 
 async def test_a_store_that_cannot_be_used_costs_nobody_a_request(tmp_path: Path) -> None:

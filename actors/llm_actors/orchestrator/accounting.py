@@ -115,14 +115,14 @@ class Accounting:
         )
 
     def note_end(self, run: Run) -> None:
-        """Record that a request has ended. A request without a call (answered from the cache, or refused) gets a row
-        of its own.
+        """Record that a request has ended. A request without a call of its own gets a row: it was answered from the
+        cache, shared the call of an equal request, or was refused.
         """
         end = run.log.end
         if self._ledger is None or end is None or end.response is None:
             return
         decision = end.response.decision
-        if count_calls(decision):
+        if count_calls(decision) and decision.get("cache") != "coalesced":
             return
         outcome = CACHED if isinstance(end, Finished) else end.failure.kind.value
         payer, now = self.payer(run.request), self._wall()

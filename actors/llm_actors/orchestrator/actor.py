@@ -149,6 +149,7 @@ class Orchestrator:
             run.close()
             if routed is not None:
                 services.metrics.end(run)
+                services.accounting.note_end(run)
                 if (line := log_end(run)) is not None:
                     services.recent.add(run, line)
                 if services.run_logs:
