@@ -14,14 +14,15 @@ const {createAnthropic} = await load("@ai-sdk/anthropic");
 const {createGoogleGenerativeAI} = await load("@ai-sdk/google");
 const {createOpenAICompatible} = await load("@ai-sdk/openai-compatible");
 
-const openai = createOpenAI({baseURL: `${url}/v1`, apiKey: key});
-const wires = {
-  responses: openai(model),
-  chat: openai.chat(model),
-  compatible: createOpenAICompatible({name: "rt", baseURL: `${url}/v1`, apiKey: key})(model),
-  anthropic: createAnthropic({baseURL: `${url}/v1`, apiKey: key})(model),
-  google: createGoogleGenerativeAI({baseURL: `${url}/v1beta`, apiKey: key})(model),
-};
+const wiresFor = (apiKey) => ({
+  responses: createOpenAI({baseURL: `${url}/v1`, apiKey})(model),
+  chat: createOpenAI({baseURL: `${url}/v1`, apiKey}).chat(model),
+  compatible: createOpenAICompatible({name: "rt", baseURL: `${url}/v1`, apiKey})(model),
+  anthropic: createAnthropic({baseURL: `${url}/v1`, apiKey})(model),
+  google: createGoogleGenerativeAI({baseURL: `${url}/v1beta`, apiKey})(model),
+});
+const wires = wiresFor(key);
+const strangers = wiresFor(`${key}x`);
 
 const write_file = tool({
   description: "Write a file.",
@@ -76,11 +77,17 @@ for (const [name, wire] of Object.entries(wires)) {
     assert.equal(told?.statusCode, status, `${name}: ${kind}, streamed: ${told}`);
   }
 
-  if (full === "full") {
-    const silent = streamText({model: wire, prompt: "[[silent now]]"});
-    let said = "";
-    for await (const piece of silent.textStream) said += piece;
-    assert.equal(said, "after silence", name);
-  }
+  const refused = await generateText({model: strangers[name], prompt: "hi"}).then(() => assert.fail(name), (found) => found);
+  assert.equal(refused.statusCode, 401, `${name}: ${refused}`);
 }
+
+const waits = async (name, verb, answer) => {
+  let said = "";
+  for await (const piece of streamText({model: wires[name], prompt: `[[${verb} now]]`}).textStream) said += piece;
+  assert.equal(said, answer, name);
+};
+if (full === "full")
+  await Promise.all(
+    Object.keys(wires).flatMap((name) => [waits(name, "silent", "after silence"), waits(name, "pause", "before after")]),
+  );
 console.log("passed");

@@ -56,16 +56,30 @@ for (const [kind, status] of [["rate_limited", 429], ["context_length", 400], ["
       assert.equal(error.status, status, `${kind}: ${error}`);
       assert.match(error.message, /as asked for/);
     }
+const stranger = new OpenAI({baseURL: `${url}/v1`, apiKey: `${key}x`});
+const refused = await stranger.chat.completions.create({model, messages: said("hi")}).then(() => assert.fail(), (found) => found);
+assert.equal(refused.status, 401, String(refused));
 
 // the lists
 const listed = (await client.models.list()).data.map((each) => each.id);
 assert(listed.includes(model) && listed.includes("auto"));
 assert.equal((await client.models.retrieve(model)).id, model);
 
-if (full === "full") {
-  const silent = await client.responses.create({model, input: "[[silent now]]", stream: true});
+// 40 s of silence, before and within a stream
+const waits = async (verb, answer) => {
   let text = "";
-  for await (const event of silent) if (event.type === "response.output_text.delta") text += event.delta;
-  assert.equal(text, "after silence");
-}
+  for await (const event of await client.responses.create({model, input: `[[${verb} now]]`, stream: true}))
+    if (event.type === "response.output_text.delta") text += event.delta;
+  assert.equal(text, answer);
+};
+const chatWaits = async (verb, answer) => {
+  let text = "";
+  for await (const chunk of await client.chat.completions.create({model, messages: said(`[[${verb} now]]`), stream: true}))
+    text += chunk.choices[0]?.delta?.content ?? "";
+  assert.equal(text, answer);
+};
+if (full === "full")
+  await Promise.all(
+    [waits, chatWaits].flatMap((ask) => [ask("silent", "after silence"), ask("pause", "before after")]),
+  );
 console.log("passed");
