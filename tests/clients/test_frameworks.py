@@ -16,7 +16,7 @@ from support.client_lab import CHOSEN, FULL, VENDORS, lab
 from support.frameworks import FRAMEWORKS
 from support.sdk import sdk_python
 
-pytestmark = pytest.mark.time_limit(1500)
+pytestmark = pytest.mark.time_limit(900)
 
 
 @pytest.mark.parametrize("vendor", CHOSEN)
@@ -27,7 +27,7 @@ async def test_the_framework_finds_what_it_knows(script: str, vendor: str, tmp_p
     environ = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     async with lab("llm", vendor, tmp_path) as at:
         arguments = [at.place.url, at.place.key, VENDORS[vendor], str(at.place.work), "full" if FULL else "short"]
-        with trio.fail_after(1000 if FULL else 600):
+        with trio.fail_after(600):
             done = await trio.run_process(
                 [python, str(SCRIPTS / f"{script}.py"), *arguments],
                 capture_stdout=True,

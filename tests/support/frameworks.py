@@ -29,16 +29,7 @@ FRAMEWORKS = {
     "instructor_client": Framework("instructor", ("instructor>=1.17,<2", "anthropic", "google-genai"), 2),
     "litellm_client": Framework("litellm", ("litellm>=1.80,<2",), 3),
     "llama_index_agents": Framework(
-        "llama-index",
-        (
-            "llama-index-core>=0.14,<1",
-            "llama-index-llms-openai",
-            "llama-index-llms-openai-like",
-            "llama-index-llms-anthropic",
-            "llama-index-llms-google-genai",
-            "llama-index-embeddings-openai-like",
-        ),
-        1,
+        "llama-index", ("llama-index-core>=0.14,<1", "llama-index-llms-openai-like>=0.8,<1"), 1
     ),
 }
 """By script."""

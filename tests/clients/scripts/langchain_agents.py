@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import anthropic
 import openai
@@ -39,7 +40,7 @@ def said(text):
 def check_errors(name):
     """The client's own exception for each class, or for clients that have one for all, the text."""
     cases = [(401, KEY + "x", "hi"), (429, KEY, "[[fail rate_limited]]"), (400, KEY, "[[fail bad_request]]")]
-    for status, key, text in cases:
+    for status, key, text in [*cases, (400, KEY, "[[fail context_length]]")]:
         raised = None
         try:
             CLIENTS[name](key).invoke(text)
@@ -61,6 +62,11 @@ async def check_cancelled(name):
     await asyncio.wait_for(begun.wait(), 30)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def check_waiting(name, verb):
+    text = "".join(chunk.text for chunk in CLIENTS[name]().stream(f"[[{verb} now]]"))
+    assert "after" in text, (name, verb, text)
 
 
 def check_agent(name):
@@ -92,11 +98,11 @@ for name in CLIENTS:
     assert "".join(pieces) == "one two three", (name, pieces)
     check_errors(name)
     asyncio.run(check_cancelled(name))
-    if FORM == "full":
-        for verb in ("silent", "pause"):
-            text = "".join(chunk.text for chunk in CLIENTS[name]().stream(f"[[{verb} now]]"))
-            assert "after" in text, (name, verb, text)
     print(name, "ok", flush=True)
+if FORM == "full":
+    waiting = [(name, verb) for name in CLIENTS for verb in ("silent", "pause")]
+    with ThreadPoolExecutor(len(waiting)) as pool:
+        list(pool.map(lambda case: check_waiting(*case), waiting))
 several = ChatOpenAI(model=MODEL, base_url=f"{URL}/v1", api_key=KEY, n=2).generate([[HumanMessage("[[say hi]]")]])
 assert [each.text for each in several.generations[0]] == ["hi", "hi"], several
 print("passed")

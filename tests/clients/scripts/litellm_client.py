@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import litellm
 
@@ -23,6 +24,7 @@ ERRORS = [
     (litellm.AuthenticationError, KEY + "x", "hi"),
     (litellm.RateLimitError, KEY, "[[fail rate_limited]]"),
     (litellm.BadRequestError, KEY, "[[fail bad_request]]"),
+    (litellm.BadRequestError, KEY, "[[fail context_length]]"),
 ]
 
 
@@ -39,6 +41,12 @@ async def cancelled(wire):
     async for _ in stream:
         break
     await asyncio.sleep(0)
+
+
+def waits(name, verb):
+    stream = ask(WIRES[name], [user(f"[[{verb} now]]")], stream=True)
+    text = "".join(each.choices[0].delta.content or "" for each in stream)
+    assert "after" in text, (name, verb, text)
 
 
 for name, wire in WIRES.items():
@@ -64,11 +72,9 @@ for name, wire in WIRES.items():
         else:
             raise AssertionError((name, expected, "nothing was raised"))
     asyncio.run(cancelled(wire))
-    if FORM == "full":
-        for verb in ("silent", "pause"):
-            text = "".join(
-                each.choices[0].delta.content or "" for each in ask(wire, [user(f"[[{verb} now]]")], stream=True)
-            )
-            assert "after" in text, (name, verb)
     print(name, "ok", flush=True)
+if FORM == "full":
+    cases = [(name, verb) for name in WIRES for verb in ("silent", "pause")]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        list(pool.map(lambda case: waits(*case), cases))
 print("passed")

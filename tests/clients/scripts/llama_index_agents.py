@@ -1,4 +1,4 @@
-"""Agents of LlamaIndex over three wires: ``llama_index_agents.py URL KEY MODEL WORK full|short``."""
+"""An agent of LlamaIndex: ``llama_index_agents.py URL KEY MODEL WORK full|short``."""
 
 import asyncio
 import os
@@ -30,6 +30,11 @@ def write_file(file_path: str, content: str) -> str:
     return "written"
 
 
+async def waits(verb):
+    stream = await model().astream_complete(f"[[{verb} now]]")
+    assert "after" in "".join([piece.delta or "" async for piece in stream]), verb
+
+
 async def main():
     agent = FunctionAgent(tools=[write_file], llm=model())
     memory = ChatMemoryBuffer.from_defaults(llm=model())
@@ -41,8 +46,8 @@ async def main():
     assert streamed == str(await handler) == "recalled: edit recall", streamed
     stream = await model().astream_complete("[[say one two three]]")
     assert "".join([piece.delta or "" async for piece in stream]) == "one two three"
-    cases = ((401, KEY + "x", "hi"), (429, KEY, "[[fail rate_limited]]"), (400, KEY, "[[fail bad_request]]"))
-    for status, key, text in cases:
+    cases = [(401, KEY + "x", "hi"), (429, KEY, "[[fail rate_limited]]"), (400, KEY, "[[fail bad_request]]")]
+    for status, key, text in [*cases, (400, KEY, "[[fail context_length]]")]:
         told = None
         try:
             await model(key).acomplete(text)
@@ -54,9 +59,7 @@ async def main():
     hanging.cancel()
     await asyncio.gather(hanging, return_exceptions=True)
     if FORM == "full":
-        for verb in ("silent", "pause"):
-            stream = await model().astream_complete(f"[[{verb} now]]")
-            assert "after" in "".join([piece.delta or "" async for piece in stream])
+        await asyncio.gather(waits("silent"), waits("pause"))
     print("passed")
 
 

@@ -1,4 +1,4 @@
-"""Agents of pydantic-ai over three wires: ``pydantic_agents.py URL KEY MODEL WORK full|short``."""
+"""Agents of pydantic-ai over four wires: ``pydantic_agents.py URL KEY MODEL WORK full|short``."""
 
 import asyncio
 import os
@@ -44,6 +44,7 @@ async def check(name):
         (401, KEY + "x", "hi"),
         (429, KEY, "[[fail rate_limited]]"),
         (400, KEY, "[[fail bad_request]]"),
+        (400, KEY, "[[fail context_length]]"),
     ):
         told = None
         try:
@@ -55,15 +56,18 @@ async def check(name):
     await asyncio.sleep(3)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    if FORM == "full":
-        for verb in ("silent", "pause"):
-            assert "after" in (await agent.run(f"[[{verb} now]]")).output
     print(name, "ok", flush=True)
+
+
+async def waits(name, verb):
+    assert "after" in (await Agent(MODELS[name](KEY)).run(f"[[{verb} now]]")).output, (name, verb)
 
 
 async def main():
     for name in MODELS:
         await check(name)
+    if FORM == "full":
+        await asyncio.gather(*(waits(name, verb) for name in MODELS for verb in ("silent", "pause")))
     print("passed")
 
 
