@@ -212,6 +212,9 @@ def test_a_vendors_address_is_known() -> None:
         "https://[::1/v1",
         "https://host/a b",
         "https://host/\\r\\nX: y",
+        "https://a,b/v1",
+        "https://api.${REGION}.example.com/v1",
+        "http://[fe80::1%eth0]:8000/v1",
     ],
 )
 def test_an_address_that_is_not_one_is_refused(url: str) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from llm_actors.transport import parse_url
 from llm_protocol.http1 import FRAMING_HEADERS
 from llm_protocol.vendor import UnknownVendorError, Vendor, VendorTable
 from llm_protocol.vendors import LOCAL_MODEL, VENDORS
@@ -147,6 +148,10 @@ def checked_url(url: str) -> str:
         raise ConfigError("an address must not contain a user or password; use api_key", "base_url")
     if "?" in url or "#" in url or " " in url:
         raise ConfigError("an address must not contain a query, fragment or space", "base_url")
+    try:
+        parse_url(url)
+    except ValueError as exc:
+        raise ConfigError(str(exc), "base_url") from None
     return url.rstrip("/")
 
 
