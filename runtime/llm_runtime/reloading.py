@@ -10,6 +10,8 @@ import msgspec
 import trio
 
 from llm_actors.kernel import KernelError
+from llm_actors.kernel.errors import is_fatal
+from llm_actors.kernel.trace import exception_site
 from llm_protocol.errors import InternalError, LLMClientError
 from llm_runtime.config import Config, ConfigError
 from llm_runtime.runtime import Runtime
@@ -53,11 +55,16 @@ class Reloader:
         self._read = read
         self._first = self._current = config
         self._notifier = notifier
+        self._reloading = trio.Lock()
 
     async def reload(self) -> ReloadResult:
         """Read the configuration and apply it. Raises `LLMClientError`, usually `ConfigError`; then nothing has
         changed, and the log has the reason. Waits for a reload that is in progress.
         """
+        async with self._reloading:  # also while reading: the configuration that was read last is to be in effect
+            return await self._reload()
+
+    async def _reload(self) -> ReloadResult:
         self._notifier.reloading()
         try:
             config = await trio.to_thread.run_sync(self._read)
@@ -72,6 +79,12 @@ class Reloader:
         except KernelError as exc:
             log.error("not reloaded; the old configuration stays in effect: %s", exc)  # noqa: TRY400
             raise InternalError("a provider of the new configuration did not start; the log says more") from exc
+        except Exception as exc:
+            if is_fatal(exc):
+                raise
+            # The exception's text may contain anything, so only its place is logged.
+            log.error("not reloaded; the old configuration stays in effect: %s", exception_site(exc))  # noqa: TRY400
+            raise InternalError("the reload crashed; the log says more") from exc
         finally:
             self._notifier.ready()
         result = ReloadResult(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
+from llm_protocol.errors import InternalError
 from llm_protocol.own_prices import OwnPrice
 from llm_protocol.policy import Attempts, CachePolicy, Limits, Policy
 from llm_protocol.secret import Secret
@@ -85,3 +91,38 @@ async def test_the_cache_holds_until_a_restart_if_it_differs(
     first: Config, now: Config, expected: tuple[str, ...]
 ) -> None:
     assert (await result_of(now, first=first)).after_restart == expected
+
+
+async def test_the_configuration_that_was_read_last_is_in_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two reloads at the same time, by a signal and by a client: the first takes longer to read its file."""
+    with_b = msgspec.structs.replace(FIRST, providers={"a": A, "b": A})
+    with_c = msgspec.structs.replace(FIRST, providers={"a": A, "c": A})
+    files, slow = iter((with_b, with_c)), trio.Event()
+
+    async def in_thread(read: Callable[[], Config]) -> Config:
+        found = read()
+        if found is with_b:
+            await slow.wait()
+        return found
+
+    async with open_runtime(FIRST) as runtime:
+        reloader = Reloader(runtime, lambda: next(files), FIRST, Notifier({}))
+        with monkeypatch.context() as patched:
+            patched.setattr(trio.to_thread, "run_sync", in_thread)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reloader.reload)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(reloader.reload)
+                await wait_all_tasks_blocked()
+                slow.set()
+        assert list(runtime.config.providers) == ["a", "c"]
+
+
+async def test_a_reload_that_crashes_leaves_the_daemon_as_it_was() -> None:
+    def crash() -> Any:
+        raise RuntimeError("can't start new thread")
+
+    async with open_runtime(FIRST) as runtime:
+        with pytest.raises(InternalError):
+            await Reloader(runtime, crash, FIRST, Notifier({})).reload()
+        assert runtime.config.providers == FIRST.providers

@@ -70,6 +70,8 @@ def copies_of(folder: Path, text: str = "first") -> tuple[Copies, Path]:
     def read(copy: str | None) -> Config:
         if copy is not None and Path(copy).read_text() == "bad":
             raise ConfigError("it is bad", file=str(file), line=1)
+        if copy is not None and Path(copy).read_text() == "crashes":
+            raise RuntimeError("can't start new thread")
         return Config()
 
     copies = Copies(str(file), str(folder), read)
@@ -134,6 +136,16 @@ async def test_what_the_parent_cannot_read_no_worker_hears_of(tmp_path: Path) ->
     file.unlink()
     assert "cannot read the configuration: No such file" in (await reloaded(copies, one)).mistakes[0]
     assert [each for each in os.listdir(tmp_path) if each.startswith("config-")] == [os.path.basename(before or "")]
+
+
+async def test_a_crash_while_the_parent_reads_ends_only_this_reload(tmp_path: Path) -> None:
+    copies, file = copies_of(tmp_path)
+    before, one = copies.current, Worker(1)
+    file.write_text("crashes")
+    assert (await reloaded(copies, one)).problem == "the reload crashed; the log says more"
+    assert (copies.current, one.copy) == (before, None)
+    file.write_text("third")
+    assert await reloaded(copies, one) == DONE
 
 
 async def test_what_the_first_does_not_take_over_the_others_are_not_asked(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from typing import Final, final
 
 import trio
 
+from llm_actors.kernel.errors import is_fatal
+from llm_actors.kernel.trace import exception_site
 from llm_protocol.errors import LLMClientError
 from llm_runtime.config import Config, ConfigError
 from llm_runtime.reloading import ReloadResult
@@ -139,6 +141,11 @@ class Reloads:
         except LLMClientError as exc:
             log.error("not reloaded; the old configuration stays in effect: %s", exc)  # noqa: TRY400
             return Outcome(problem=str(exc))
+        except Exception as exc:
+            if is_fatal(exc):
+                raise
+            log.error("not reloaded; the old configuration stays in effect: %s", exception_site(exc))  # noqa: TRY400
+            return Outcome(problem="the reload crashed; the log says more")
         else:
             return await self._one_by_one(copy)
         finally:
