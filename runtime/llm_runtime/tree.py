@@ -255,13 +255,9 @@ class Tree:
                 self.selector.circuits.forget(name)
 
     async def settle(self, former: Mapping[str, Supervised], old: Setup) -> None:
-        """Finish a `switch`: change the actors that keep state, and stop those of the ``former`` providers that were
-        removed, when the last run with the ``old`` setup has ended.
+        """Finish a `switch`: stop those of the ``former`` providers that were removed, when the last run with the
+        ``old`` setup has ended, and change the actors that keep state, which may take long to respond.
         """
-        with suppress(KernelError):  # one that is away begins with what holds now
-            await change_limits(self._actors.limiter, dict(self._limits), dict(self._caller_limits))
-        with suppress(KernelError):
-            await follow(self._actors.lister, self.catalog, _listing(self._supervised))
         gone = [each.supervisor.name for name, each in former.items() if self._supervised.get(name) is not each]
         for name in gone:
             self._provider_actors.release_child(name)  # a restart ends the run for which it is kept
@@ -269,6 +265,10 @@ class Tree:
             self._retired += 1
             child = task_child(f"retiring-{self._retired}", partial(self._retire, old, gone))
             await self._provider_actors.start_child(child)
+        with suppress(KernelError):  # one that is away begins with what holds now
+            await change_limits(self._actors.limiter, dict(self._limits), dict(self._caller_limits))
+        with suppress(KernelError):
+            await follow(self._actors.lister, self.catalog, _listing(self._supervised))
 
     async def _retire(self, old: Setup, gone: Sequence[str], task_status: trio.TaskStatus[None]) -> None:
         task_status.started()

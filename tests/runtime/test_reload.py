@@ -20,7 +20,8 @@ from llm_protocol.failures import FailureKind
 from llm_protocol.own_prices import OwnPrice
 from llm_protocol.policy import Limits, Policy
 from llm_protocol.secret import Secret
-from llm_runtime import open_runtime
+from llm_runtime import open_runtime, tree
+from llm_runtime import runtime as runtime_module
 from llm_runtime.config import Config, ConfigError, Key, Provider, ProviderCache, Server
 from llm_runtime.reloading import Reloader
 from llm_runtime.runtime import Runtime
@@ -220,6 +221,20 @@ async def test_a_reload_that_is_cancelled_is_done_or_not() -> None:
             held = runtime.config.providers["a"].api_key
             assert held is not None
             assert Secret(keys_of(peer)[-1]) == held
+        await until_retired(runtime)
+        assert len(names(runtime)) == 1
+
+
+async def test_former_providers_are_stopped_although_the_limiter_does_not_respond(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hang(*_: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(tree, "change_limits", hang)
+    monkeypatch.setattr(runtime_module, "SETTLE_SECONDS", 0.05)
+    async with Peer(reply(whole(), headers=JSON)) as peer, open_(config(a=provider(peer))) as runtime:
+        await runtime.reload(config(a=provider(peer, "k-two")))
         await until_retired(runtime)
         assert len(names(runtime)) == 1
 
