@@ -40,6 +40,7 @@ CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
         pytest.param(OK + b"content-length: 1\r\ncontent-length: 1\r\n\r\na", 200, b"a", id="same length twice"),
         pytest.param(CHUNKED + b"1;x=y\r\na\r\n0\r\nt: x\r\n\r\n", 200, b"a", id="trailer"),
         pytest.param(OK + b"content-encoding: identity\r\ncontent-length: 1\r\n\r\na", 200, b"a", id="identity"),
+        pytest.param(OK + b"content-encoding:\r\ncontent-length: 1\r\n\r\na", 200, b"a", id="empty encoding"),
     ],
 )
 async def test_oddities_are_read_right_and_not_smuggled_on(

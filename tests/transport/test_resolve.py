@@ -12,7 +12,16 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llm_actors.transport import ConnectFailed, ConnectTimeout, Origin, ResolvedAddress, Resolver, TcpDial, Transport
+from llm_actors.transport import (
+    ConnectFailed,
+    ConnectTimeout,
+    Origin,
+    OutOfResources,
+    ResolvedAddress,
+    Resolver,
+    TcpDial,
+    Transport,
+)
 from support.outgoing import fetch, post, transport_to
 from support.peer import Peer, reply
 
@@ -108,6 +117,24 @@ async def test_threads_are_bounded_and_waiting_for_one_is_too(names: Names) -> N
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert len(names.asked) == 2
+
+
+async def test_lookup_whose_thread_does_not_start_fails_and_the_next_one_is_made(
+    names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names.add("good.test", "127.0.0.1")
+    resolver = Resolver(names.lookup, threads=1)
+
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trio.lowlevel, "start_thread_soon", no_thread)
+        with pytest.raises(OutOfResources, match="^http://good.test: Cannot allocate memory"):
+            await fetch(Transport(dial=TcpDial(resolver)), post(origin=at("good.test")))
+    with trio.fail_after(5):
+        assert await resolver.resolve("good.test", 1) == [ResolvedAddress(socket.AF_INET, ("127.0.0.1", 1))]
+        assert await resolver.resolve("good.test", 80) == [ResolvedAddress(socket.AF_INET, ("127.0.0.1", 80))]
 
 
 async def test_caller_that_leaves_does_not_end_the_lookup_of_the_others(names: Names) -> None:

@@ -94,6 +94,17 @@ async def test_certificate_that_is_not_good_is_refused(
         assert peer.requests == []
 
 
+@pytest.mark.parametrize("host", [f"{'a' * 64}.test", ".api.test", "api..test"])
+async def test_name_that_no_certificate_can_have_is_refused(
+    autojump_clock: MockClock, ca: trustme.CA, trust: TlsTrust, host: str
+) -> None:
+    """Through a proxy, no name lookup refuses it before."""
+    async with Peer(tls=server(ca)) as peer, transport_to(peer, trust=trust) as transport:
+        with pytest.raises(TlsFailed, match="not a valid host name"):
+            await fetch(transport, post(origin=Origin("https", host, 443)))
+        assert peer.requests == []
+
+
 async def test_authority_that_nobody_trusts_is_refused(autojump_clock: MockClock, trust: TlsTrust) -> None:
     async with Peer(tls=server(trustme.CA())) as peer, transport_to(peer, trust=trust) as transport:
         with pytest.raises(TlsFailed, match="unable to get local issuer certificate"):

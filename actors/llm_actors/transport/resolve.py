@@ -7,6 +7,8 @@ costs one thread, however many requests need it. The process can exit meanwhile:
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -98,4 +100,9 @@ class Resolver:
             with suppress(trio.RunFinishedError):  # no caller waits any more
                 token.run_sync_soon(finish, result)
 
-        trio.lowlevel.start_thread_soon(look_up, deliver, f"resolve {key[0]}")
+        try:
+            trio.lowlevel.start_thread_soon(look_up, deliver, f"resolve {key[0]}")
+        except RuntimeError as exc:  # the process may have no more threads
+            del self._running[key]
+            self._limiter.release_on_behalf_of(slot)
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from exc

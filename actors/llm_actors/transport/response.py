@@ -92,7 +92,7 @@ def refuse_encodings(origin: Origin, status: int, encodings: str) -> None:
     """Raise `UnsupportedEncoding` for a body in any other encoding than ``identity``."""
     for encoding in encodings.lower().split(","):
         name = encoding.strip(" \t")
-        if name != "identity":
+        if name not in ("", "identity"):
             shown = name if name in _ENCODINGS else "unknown"
             reason = f"the response ({status}) is compressed ({shown}) though only identity was accepted"
             raise UnsupportedEncoding(origin, reason, status=status)

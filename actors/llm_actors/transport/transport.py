@@ -273,14 +273,17 @@ class Transport:
 
 async def _in_tls(wire: Wire, context: ssl.SSLContext, origin: Origin, host: str, whose: str = "") -> TlsWire:
     """Return TLS with ``host`` over ``wire``. If the handshake fails, ``wire`` is closed."""
-    tls = TlsWire(wire, context, host)
     try:
+        tls = TlsWire(wire, context, host)
         await tls.handshake()
     except WIRE_ERRORS as exc:
-        tls.close()
+        wire.close()
         raise TlsFailed(origin, whose + wire_reason(exc)) from exc
+    except UnicodeError as exc:
+        wire.close()
+        raise TlsFailed(origin, f"{whose}not a valid host name") from exc
     except BaseException:
-        tls.close()
+        wire.close()
         raise
     return tls
 
