@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,12 +51,18 @@ def _of_function(function: Callable[[], str | Awaitable[str]]) -> Callable[[], A
 
 
 async def _of_command(command: str) -> Secret:
-    """Return the key that ``command`` writes to stdout. Its stderr is not shown, since it may contain secrets. Raises
-    `ValueError`.
+    """Return the key that ``command`` writes to stdout. Its stderr is not shown, since it may contain secrets. If it
+    hangs, it is killed with the processes that it has started. Raises `ValueError`.
     """
     argv = shlex.split(command)
     try:
-        process = await trio.lowlevel.open_process(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        process = await trio.lowlevel.open_process(
+            argv,
+            stdin=subprocess.DEVNULL,  # stdin may be the prompt of this program
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
     except OSError as exc:
         raise ValueError(f"the command {argv[0]} cannot be run: {exc.strerror}") from None
     try:
@@ -66,7 +75,8 @@ async def _of_command(command: str) -> Secret:
         code = await process.wait()
     finally:
         if process.returncode is None:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             with trio.move_on_after(KILL_SECONDS, shield=True):
                 await process.wait()
         if process.stdout is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -103,6 +104,39 @@ async def test_without_a_key_a_request_is_refused_and_says_why(
         await KeyRenewer("a", source, AGE).refresh()
 
 
+async def test_all_that_wait_for_a_key_that_does_not_come_learn_it_together(autojump_clock: MockClock) -> None:
+    source = Source(*TOKENS, seconds=60)
+    keys = KeyRenewer("a", source, AGE)
+    ended: list[float] = []
+
+    async def ask() -> None:
+        with pytest.raises(AuthenticationError, match="it took longer"):
+            await keys.refresh()
+        ended.append(trio.current_time())
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(ask)
+    assert {each - began for each in ended} == {FETCH_SECONDS}
+    assert source.asked == 1
+
+
+async def test_all_whose_key_was_refused_learn_together_that_there_is_no_other(autojump_clock: MockClock) -> None:
+    source = Source(TOKENS[0], TOKENS[0], seconds=1)
+    keys = KeyRenewer("a", source, AGE)
+    await keys.refresh()
+    results: list[bool] = []
+
+    async def renew() -> None:
+        results.append(await keys.renew(keys.current))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(renew)
+    assert (results, source.asked) == ([False] * 50, 2)
+
+
 async def test_a_cancelled_fetch_leaves_the_next_one_free(autojump_clock: MockClock) -> None:
     source = Source(*TOKENS[:2], seconds=1)
     keys = KeyRenewer("a", source, AGE)
@@ -201,6 +235,39 @@ async def test_a_command_that_hangs_is_killed(mock_clock: MockClock) -> None:
     mock_clock.rate = 20.0
     with pytest.raises(AuthenticationError, match="longer than 10 s"):
         await got(Secret(source=f'cmd:{sys.executable} -c "import time; time.sleep(60)"'))
+
+
+async def test_a_hanging_command_leaves_no_process_behind(mock_clock: MockClock, tmp_path: Path) -> None:
+    """A shell waits for its pipeline, which outlived it: one more with each try to renew the key."""
+    mock_clock.rate = 20.0
+    fifo = tmp_path / "alive"
+    os.mkfifo(fifo)
+    alive = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(AuthenticationError, match="longer than 10 s"):
+            await got(Secret(source=f"cmd:sh -c 'sleep 60 9> {fifo}; true'"))
+        with trio.fail_after(50):
+            await trio.lowlevel.wait_readable(alive)  # nobody has it open for writing any more
+        assert os.read(alive, 1) == b""
+    finally:
+        os.close(alive)
+
+
+async def test_a_command_does_not_read_what_is_meant_for_this_program(tmp_path: Path) -> None:
+    """Such as the prompt that is piped to ``llm-runtime ask``."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import trio\n"
+        "from llm_protocol.secret import Secret\n"
+        "from llm_runtime.key_sources import renewer\n"
+        "async def main():\n"
+        "    keys = renewer('a', Secret(source='cmd:sh -c \"cat; echo k-0123456789\"'), 100.0)\n"
+        "    await keys.refresh()\n"
+        "    print(keys.current.reveal(), input())\n"
+        "trio.run(main)\n"
+    )
+    done = await trio.run_process([sys.executable, str(program)], stdin=b"prompt", capture_stdout=True)
+    assert done.stdout == b"k-0123456789 prompt\n"
 
 
 @pytest.mark.parametrize(

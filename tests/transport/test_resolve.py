@@ -130,7 +130,7 @@ async def test_lookup_whose_thread_does_not_start_fails_and_the_next_one_is_made
 
     with monkeypatch.context() as patched:
         patched.setattr(trio.lowlevel, "start_thread_soon", no_thread)
-        with pytest.raises(OutOfResources, match="^http://good.test: Cannot allocate memory"):
+        with pytest.raises(OutOfResources, match=r"^http://good\.test: Cannot allocate memory"):
             await fetch(Transport(dial=TcpDial(resolver)), post(origin=at("good.test")))
     with trio.fail_after(5):
         assert await resolver.resolve("good.test", 1) == [ResolvedAddress(socket.AF_INET, ("127.0.0.1", 1))]

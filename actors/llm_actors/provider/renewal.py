@@ -33,14 +33,21 @@ class KeyRenewer:
         self._max_age_s = max_age_s
         self._due = -1.0
         self._lock = trio.Lock()
+        self._begun = 0
+        """The number of fetches that were begun."""
+        self._problem = ""
+        """Why the last fetch failed; empty if it has not, or was cancelled."""
         self.current: Secret | None = None
 
     async def refresh(self) -> None:
         """Fetch a new key if there is none or it is older than ``max_age_s``. If that fails, keep the old key, or raise
-        `AuthenticationError` if there is none.
+        `AuthenticationError` if there is none. Tasks that waited for a fetch that failed do not fetch one by one.
         """
         if self.current is None or trio.current_time() >= self._due:
+            has_to_wait = self._lock.locked()
             async with self._lock:
+                if self.current is None and has_to_wait and self._problem:
+                    raise self._failed()
                 if self.current is None or trio.current_time() >= self._due:
                     await self._renew()
 
@@ -48,9 +55,12 @@ class KeyRenewer:
         """Fetch a new key because the vendor has refused the key ``refused``. Return whether there is another key now.
         Raises only `trio.Cancelled`.
         """
+        begun = self._begun
         async with self._lock:
             if self.current != refused:
                 return True  # another task has renewed it already
+            if self._begun > begun:
+                return False  # another task has fetched it since it was refused, and got no other
             try:
                 await self._renew()
             except AuthenticationError:
@@ -60,6 +70,8 @@ class KeyRenewer:
     async def _renew(self) -> None:
         why = f"it took longer than {FETCH_SECONDS:g} s"
         found: Secret | None = None
+        self._begun += 1
+        self._problem = ""
         with trio.move_on_after(FETCH_SECONDS):
             try:
                 found = await self._fetch()
@@ -71,4 +83,8 @@ class KeyRenewer:
             log.warning("the key of %s was not renewed: %s; the old one stays in use", self._name, why)
             self._due = trio.current_time() + RETRY_SECONDS
         else:
-            raise AuthenticationError(f"{self._name}: the key is not available: {why}")
+            self._problem = why
+            raise self._failed()
+
+    def _failed(self) -> AuthenticationError:
+        return AuthenticationError(f"{self._name}: the key is not available: {self._problem}")
