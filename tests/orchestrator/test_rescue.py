@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_actors.orchestrator.stream_recovery import StreamRecovery
-from llm_actors.run import LogLimitExceeded, RunLog
+from llm_actors.run import LogLimitExceeded, RunLog, weigh
 from llm_protocol.content import Message, Reasoning, Text, ToolCall
 from llm_protocol.events import (
     Event,
@@ -194,3 +194,30 @@ def test_what_is_held_back_until_there_is_content_fits_the_log() -> None:
     made.commit()
     assert len(log) == 3
     assert made.resume(CHAT) == CHAT
+
+
+@pytest.mark.parametrize("text", ["x" * 1_000, "é" * 1_000, "x" * 999 + "😀"])
+@pytest.mark.parametrize("mode", ["error", "buffer"])
+def test_a_response_that_is_held_back_may_be_as_large_as_another(mode: OnBrokenStream, text: str) -> None:
+    """The complete part repeats its deltas, and does not count again."""
+    pieces = [text] * 200
+    log = RunLog(limit_bytes=sum(map(weigh, (TextDelta(0, each) for each in pieces))) * 11 // 10)
+    made = StreamRecovery(log, mode)
+    made.sink(ItemStarted(index=0, kind="text"))
+    for each in pieces:
+        made.sink(TextDelta(0, each))
+    made.sink(ItemDone(index=0, part=Text("".join(pieces))))
+    made.commit()
+    assert Fold().add_all(log.events).parts() == (Text("".join(pieces)),)
+    assert log.size <= log.limit_bytes
+
+
+def test_what_is_held_back_after_a_break_has_what_is_left_of_the_log() -> None:
+    log = RunLog(limit_bytes=10_000)
+    log.append(TextDelta(0, "x" * 5_000))
+    made = StreamRecovery(log, "buffer")
+    made.sink(TextDelta(1, "y" * 4_000))
+    assert made.resume(CHAT) is CHAT
+    made.sink(TextDelta(1, "y" * 4_000))
+    with pytest.raises(LogLimitExceeded):
+        made.sink(TextDelta(1, "z" * 1_000))

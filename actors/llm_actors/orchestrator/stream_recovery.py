@@ -49,7 +49,7 @@ class StreamRecovery:
         """Events of the current attempt that are held back until it delivers content. If it fails before, they are
         dropped.
         """
-        self._buffer = RunLog(limit_bytes=log.limit_bytes) if mode == "buffer" else None
+        self._buffer = self._new_buffer() if mode == "buffer" else None
         """The events of the current attempt, if nothing is delivered before the response is complete. A log keeps
         deltas joined.
         """
@@ -69,8 +69,6 @@ class StreamRecovery:
         if self._speaking:
             self._append(event)
         elif self._buffer is not None:
-            if self._log.size + self._buffer.size + weigh(event) > self._log.limit_bytes:
-                raise LogLimitExceeded
             self._buffer.append(event)
         elif isinstance(event, CONTENT):
             self.commit()
@@ -107,8 +105,12 @@ class StreamRecovery:
     def _forget_held(self) -> list[Event]:
         held, self._held, self._held_bytes = self._held, [], 0
         if self._buffer is not None:
-            held, self._buffer = self._buffer.events, RunLog(limit_bytes=self._log.limit_bytes)
+            held, self._buffer = self._buffer.events, self._new_buffer()
         return held
+
+    def _new_buffer(self) -> RunLog:
+        """Return a log that holds as much as is left in the run's log."""
+        return RunLog(limit_bytes=self._log.limit_bytes - self._log.size)
 
     def _append(self, event: Event) -> None:
         found = event if self._splice is None else self._splice.translate(event)
