@@ -10,6 +10,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from llm_actors.limiter import reserve
+from llm_actors.run import Run
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Attempts, AttemptsPatch, Limits, Timeouts, TimeoutsPatch
 from support.attempts import ANSWER, Asked, World, answer, answering, status, world
@@ -161,6 +162,22 @@ async def test_who_is_told_that_there_is_no_time_left_is_told_so_once(autojump_c
     assert asked.failure is not None
     assert asked.failure.kind is FailureKind.DEADLINE
     assert asked.took < 9.0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_cached_response_that_is_larger_than_the_log_fails_as_a_new_one_does(
+    stream: bool, autojump_clock: MockClock
+) -> None:
+    """The cache is in a file, and the limit was lowered."""
+    failures = []
+    async with world(a=[answer]) as w:
+        await w.ask(cache="read", stream=stream)
+        for cache in ("read", "off"):
+            run = Run(w.request(cache=cache), stream=stream, log_limit_bytes=300)
+            await w.hand_in(run)
+            failures.append((await w.see(run, trio.current_time())).failure)
+    assert [each and each.kind for each in failures] == [FailureKind.LOG_LIMIT] * 2
+    assert [each and each.partial for each in failures] == [failures[0] and failures[0].partial] * 2
 
 
 async def hold(w: World) -> None:

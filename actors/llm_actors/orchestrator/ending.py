@@ -12,8 +12,9 @@ import msgspec
 from llm_actors.catalog import Candidate
 from llm_actors.orchestrator.decision_record import CacheOutcome, DecisionRecord
 from llm_actors.orchestrator.services import Services
-from llm_actors.run import Run
+from llm_actors.run import LogLimitExceeded, Run
 from llm_protocol.events import Failed, Finished
+from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import unfold
 from llm_protocol.response import LLMResponse
 
@@ -70,10 +71,14 @@ def close_early(run: Run, record: DecisionRecord) -> None:
 
 
 def replay(run: Run, response: LLMResponse, cache: CacheOutcome = "hit") -> None:
-    """Write a complete response into the run's log, and close it."""
+    """Write a complete response into the run's log, and close it. It fails if the log's limit was lowered."""
     decision = {"attempts": [], **response.decision, "cache": cache}
-    for event in unfold(msgspec.structs.replace(response, decision=decision, response_id=run.response_id)):
-        if isinstance(event, Finished):
-            close(run, event)
-        else:
-            run.log.append(event)
+    try:
+        for event in unfold(msgspec.structs.replace(response, decision=decision, response_id=run.response_id)):
+            if isinstance(event, Finished):
+                close(run, event)
+            else:
+                run.log.append(event)
+    except LogLimitExceeded:
+        message = "the cached response is larger than the run log allows"
+        run.fail(Failure(kind=FailureKind.LOG_LIMIT, message=message, partial=run.has_content))
