@@ -85,7 +85,9 @@ def script_of(package: str, file: str) -> str:
 
 
 class RedisAwayError(Exception):
-    """Redis is unreachable: a command failed, or it is unknown whether it succeeded."""
+    """A call to Redis gave no usable result: Redis is unreachable, too many calls wait for it, its reply is invalid, or
+    data is missing. It may be unknown whether the call had an effect. ``problem`` says why.
+    """
 
     def __init__(self, problem: RedisProblem) -> None:
         super().__init__(problem.detail)

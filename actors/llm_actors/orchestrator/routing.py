@@ -24,6 +24,10 @@ from llm_protocol.requests import AUTO, AnyRequest, ChatRequest
 
 _NOTHING_SAID = Policy()
 _A_ROUTE = "{!r} is a route, and only models can be candidates"
+_ONE_CHOICE = (
+    "n: several choices need the strategy single or fallback, without max_cost, max_tokens, share_context and "
+    "share_knowledge, in the request and in its route"
+)
 
 DEFAULT_DEADLINE_SECONDS = 600.0
 """The default deadline of a request, in seconds."""
@@ -116,7 +120,7 @@ class Router:
         if request.one_of > 1:
             policy = policy.share(request.one_of)
         if isinstance(request, ChatRequest) and request.n > 1 and not is_plain(policy):
-            raise unsupported("n", "n: several choices cannot be combined with a strategy or a budget of the request")
+            raise unsupported("n", _ONE_CHOICE)
         names = policy.candidates or (policy.members if isinstance(policy.members, tuple) else ())
         if not names:
             asked = request if route is None else request.to(AUTO)

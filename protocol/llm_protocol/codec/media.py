@@ -163,7 +163,7 @@ TYPES_BY_SUFFIX = {
 
 
 def type_of_name(name: str | None) -> str | None:
-    """The media type of a document by its file name; empty if the name has no known extension."""
+    """The media type of a document by its file name; ``None`` if the name has no known extension."""
     return TYPES_BY_SUFFIX.get((name or "").rpartition(".")[2].lower())
 
 

@@ -21,7 +21,9 @@ CRASHED = "The runtime crashed; try again."
 
 
 class Progress(Protocol):
-    """How much of a stored response is in the file or in Redis. No more of it may be sent to the client."""
+    """How much of a stored response is in the file or in Redis. The id and the end are sent to the client only when
+    this allows it. The events between them are not held back.
+    """
 
     @property
     def begun(self) -> bool:
@@ -83,7 +85,7 @@ class RunSubscription:
             self._wake()
 
     def close(self) -> None:
-        """Stop following. Closing twice is harmless."""
+        """Stop following. A second call does nothing."""
         if self._progress is not None:
             self._progress.unwatch(self._wake)
         self._follower.close()
