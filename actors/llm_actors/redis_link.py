@@ -79,7 +79,7 @@ class RedisSessions:
                 problem = RedisProblem("crashed", f"{self._what} crashed: {exception_site(exc)}")
                 pause = crashes.next_delay(trio.current_time(), random())  # noqa: S311
             if self._problem is None or problem.sort != self._problem.sort:
-                log.warning("redis at %s is unavailable (%s): %s", self._server.name, problem.detail, self._without)
+                log.warning("Redis at %s is unavailable (%s): %s", self._server.name, problem.detail, self._without)
             self._problem = problem
             ended(problem)
             self.tried.set()

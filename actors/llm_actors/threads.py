@@ -18,7 +18,7 @@ thread costs a tenth of a millisecond.
 """
 
 LARGE_AT_ONCE = 2
-"""The most of these threads at once. More would take CPU time from the event loop."""
+"""The most of these threads at the same time. More would take CPU time from the event loop."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -93,7 +93,7 @@ REMEMBERED_PAYERS = 4_096
 
 @final
 class BudgetTable:
-    """The budgets, with the decision which of them apply to a request."""
+    """The budgets, and the decision on which of them apply to a request."""
 
     def __init__(self, budgets: Mapping[str, Budget]) -> None:
         self.budgets = budgets

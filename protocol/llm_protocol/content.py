@@ -114,7 +114,9 @@ class Document(Media, frozen=True, kw_only=True, tag="document"):
         elif self.text is not None and kind is None:
             msgspec.structs.force_setattr(self, "media_type", "text/plain")
         if self.text is not None and not self.is_text:
-            raise ValueError(f"Document: {kind} cannot be given as text")
+            raise ValueError(
+                f"Document: the text of a document has a text type, not {kind}: give data or base64, or omit media_type"
+            )
         if self.pages is not None and self.pages < 1:
             raise ValueError("Document: pages must be at least 1")
 
@@ -194,7 +196,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
     extra: dict[str, JsonObject] | None = None
 
     def parsed(self) -> JsonObject:
-        """The arguments as an object: empty for ``""`` and ``"null"``. NaN and Infinity, which JSON has not, are
+        """The arguments as an object: empty for ``""`` and ``"null"``. NaN and Infinity, which JSON does not have, are
         ``None``.
 
         Raises `ValueError` when the model wrote something that is not a JSON object.

@@ -178,7 +178,9 @@ class ClientDialect(Protocol):
         ...
 
     def encode_request(self, request: AnyRequest, *, stream: bool) -> WireRequest:
-        """The HTTP request for the result of `adapt`. Parameters that the vendor lacks are left out."""
+        """Encode ``request``, which must be the result of `adapt`, as an HTTP request. Parameters that the vendor lacks
+        are left out. Raises `UnsupportedError` for a type of request or a part that the wire does not have.
+        """
         ...
 
     def stream_decoder(self, request: AnyRequest) -> StreamDecoder:

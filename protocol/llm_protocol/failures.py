@@ -364,7 +364,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def told_retry_after(self) -> float | None:
-        """The ``retry_after`` that clients receive: at most `MAX_RETRY_AFTER_SECONDS`."""
+        """The ``retry_after`` that clients receive: at most `MAX_RETRY_AFTER_SECONDS`; ``None`` without one."""
         return None if self.retry_after is None else min(self.retry_after, MAX_RETRY_AFTER_SECONDS)
 
     def at(self, *, provider: str, model: str, partial: bool) -> Failure:

@@ -82,7 +82,7 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     tools: bool | None = None
     """Whether the model calls function tools; ``None``: unknown."""
     parallel_calls: bool | None = None
-    """Whether the model calls several tools at once; ``None``: unknown."""
+    """Whether the model calls several tools in one response; ``None``: unknown."""
     forced_tools: bool = True
     """Whether a request can require a tool call."""
     sampling: Sampling = "always"
@@ -143,7 +143,7 @@ models.
 
 def nearest_effort(effort: str, efforts: Sequence[str]) -> str:
     """The greatest of ``efforts`` that is not above ``effort``, else the least; ``effort`` itself if ``efforts`` is
-    empty or the word is unknown.
+    empty or ``effort`` is not in `EFFORTS`.
     """
     if not efforts or effort not in EFFORTS:
         return effort

@@ -107,7 +107,7 @@ class Greeting(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     routes: dict[str, JsonObject]
     responses: int
-    """The most responses in flight on one WebSocket."""
+    """The most responses in progress on one WebSocket."""
     max_bytes: int
     """The largest frame that the server accepts, in bytes."""
 

@@ -47,7 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
     """The most tokens in any 60 seconds, in and out; omitted: no limit."""
     max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
-    """The most requests in progress at once; omitted: 256 for a provider, no limit for a caller."""
+    """The most requests in progress at the same time; omitted: 256 for a provider, no limit for a caller."""
     burst: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
     """The share of a minute's requests, and of its tokens, that one second may take; one request at least."""
     wait_s: Seconds | None = None
@@ -194,7 +194,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     candidates: Annotated[tuple[Name, ...], msgspec.Meta(max_length=32)] = ()
     """Models to choose from, as ``provider/model``."""
     strategy: Strategy | Name | None = None
-    """How models are used: one alone, one after another, or several at once. Omitted: ``fallback``. Any other name is
+    """How models are used: one alone, one after another, or several together. Omitted: ``fallback``. Any other name is
     a strategy that the program adds.
     """
     select: Select | Name | None = None

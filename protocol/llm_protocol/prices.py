@@ -124,7 +124,7 @@ class PriceTable:
         self._remembered: dict[tuple[str, str], Price | None] = {}
 
     def price_of(self, kind: str, model: str) -> Price | None:
-        """The price of ``model`` at a vendor of ``kind``."""
+        """The price of ``model`` at a vendor of ``kind``; ``None`` if it is unknown."""
         key = (kind, model)
         try:
             return self._remembered[key]

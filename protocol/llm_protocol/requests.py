@@ -138,7 +138,7 @@ class ChatRequest(LLMRequest, frozen=True, kw_only=True, tag="chat"):
 
 
 class CompletionRequest(LLMRequest, frozen=True, kw_only=True, tag="completion"):
-    """A text to continue. With ``suffix`` the gap before it is filled."""
+    """A text to continue. With ``suffix``, the model fills the gap between ``prompt`` and ``suffix``."""
 
     request_type: ClassVar[RequestType] = RequestType.COMPLETION
 

@@ -25,7 +25,7 @@ KIND: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 """The form of ``kind``: it names discovered providers and is a part of the fake's paths."""
 
 DEFAULT_CONCURRENCY: Final = 256
-"""The requests that one provider works on at once, unless its limits or its vendor say otherwise."""
+"""The requests that one provider works on at the same time, unless its limits or its vendor say otherwise."""
 
 ErrorShape: TypeAlias = Literal["openai", "anthropic", "google", "cohere", "flat"]
 """The form of the body of a vendor's error. ``flat``: OpenAI's fields without the ``error`` object around them."""
@@ -141,7 +141,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     header.
     """
     max_concurrency: int = DEFAULT_CONCURRENCY
-    """The requests that one provider of this kind works on at once."""
+    """The requests that one provider of this kind works on at the same time."""
     default_models: Mapping[RequestType, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """The models that ``auto`` means, by request type: patterns for whole names, the first that matches a listed
     model wins. Completions and code use those of chat.

@@ -27,7 +27,7 @@ LOCAL_MODEL: Final = "smollm2"
 """The local model's name: it is addressed as ``local/smollm2``."""
 
 LOCAL_SLOTS: Final = 4
-"""The requests that the local model works on at once. Further requests wait."""
+"""The requests that the local model works on at the same time. Further requests wait."""
 
 _CHAT = RequestType.CHAT
 _EMBEDDING = RequestType.EMBEDDING

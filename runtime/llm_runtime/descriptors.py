@@ -73,11 +73,14 @@ def fit(server: Server) -> Server:
     result = fitted(server, files)
     if result == server:
         log.info(
-            "%d connections and %d requests at once; %s open files", server.max_connections, server.max_runs, files
+            "at most %d connections, %d requests in progress, %s open files",
+            server.max_connections,
+            server.max_runs,
+            files,
         )
     else:
         log.warning(
-            "the process may open only %d files: %d connections and %d requests at once instead of %d and %d; "
+            "the process may open only %d files: at most %d connections and %d requests in progress, not %d and %d; "
             "raise the limit (ulimit -n, LimitNOFILE=)",
             files,
             result.max_connections,

@@ -58,7 +58,7 @@ class ToolOptions(Options, total=False):
 
 
 class ChatOptions(ToolOptions, total=False):
-    """More options of a chat."""
+    """The options of a chat: those of `ToolOptions`, and the tools."""
 
     tools: Sequence[Tool | HostedTool]
 

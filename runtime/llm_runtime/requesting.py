@@ -208,7 +208,7 @@ class RequestMethods(ABC, Generic[Stream]):
         judge: Judge | None = None,
         **options: Unpack[ChatOptions],
     ) -> list[LLMResponse]:
-        """Send a prompt to several models at once. Returns the valid responses and, if there are several, a synthesis
+        """Send a prompt to several models together. Returns the valid responses and, if there are several, a synthesis
         of them at the end (unless ``cross_model.synthesize_responses`` is off). With one model it is a single request.
 
         ``members``: the models, or how many of them the selector chooses (default 3). ``model`` may name a route, and

@@ -55,9 +55,9 @@ class ModelUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider. ``breaker`` is the circuit breaker of the whole provider; ``circuits`` are those of its models
-    that are not closed, at most `CIRCUITS_TOLD`. ``attempts`` are counted by outcome, retries included. ``unpriced``
-    counts attempts whose price is unknown. ``attempt_seconds`` are the durations of successful attempts,
+    """One provider. ``breaker`` is the circuit breaker of the whole provider; ``circuits`` has each circuit breaker of
+    a single model that is not closed, at most `CIRCUITS_TOLD`. ``attempts`` are counted by outcome, retries included.
+    ``unpriced`` counts attempts whose price is unknown. ``attempt_seconds`` are the durations of successful attempts,
     ``first_token_seconds`` the times to the first token of streamed ones. ``limits`` is ``None`` if there are none.
     """
 

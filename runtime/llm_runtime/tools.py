@@ -160,7 +160,7 @@ class ToolLoop:
         return self._functions.values()
 
     def function(self, call: ToolCall) -> FunctionTool[..., Any] | None:
-        """The tool that a call names."""
+        """The tool that a call names; ``None`` if it is no function of this loop."""
         return self._functions.get(call.name)
 
     def unknown(self, call: ToolCall) -> ToolResult:
@@ -238,7 +238,9 @@ Approve: TypeAlias = Callable[[ToolCall], bool | str | Awaitable[bool | str]]
 
 
 def refusal(call: ToolCall, verdict: bool | str) -> ToolResult | None:
-    """The result of a call that was not approved, for the model."""
+    """Return the result that tells the model that ``call`` was not approved; ``None`` if it was (``verdict`` is
+    ``True``).
+    """
     if verdict is True:
         return None
     return call.result(verdict if isinstance(verdict, str) else NOT_APPROVED, is_error=True)

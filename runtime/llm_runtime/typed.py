@@ -60,7 +60,7 @@ class ResponseType(Generic[T]):
         try:
             value = fits(kind, response.content)
         except DoesNotFitError as exc:
-            words = f"the answer is not JSON of the type {_safe_name(self.kind)}: {exc}"
+            words = f"the response is not JSON of the type {_safe_name(self.kind)}: {exc}"
             raise ResponseTypeError(Failure(kind=FailureKind.PROTOCOL, message=words), response) from None
         parsed = getattr(value, WRAPPED) if self._is_wrapped else value
         fields = {name: getattr(response, name) for name in LLMResponse.__struct_fields__}

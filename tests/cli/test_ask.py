@@ -144,7 +144,7 @@ async def test_an_answer_that_was_cut_off_says_so() -> None:
     async with Peer(sse(piece("Once upon"), piece("", "length"), "[DONE]")) as peer:
         code, out, err = await ask("--url", peer.url, "hi")
     assert (code, out) == (0, "Once upon\n")
-    assert err == "llm-runtime: the answer was cut off at the limit of output tokens\n"
+    assert err == "llm-runtime: the response is incomplete: it was cut off at the limit of output tokens\n"
 
 
 async def test_a_terminal_is_not_steered_by_an_answer() -> None:

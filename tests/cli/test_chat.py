@@ -124,7 +124,7 @@ async def test_an_answer_that_was_cut_off_is_said_to_be_after_its_line(chats: Ch
     done = await chats.piped("Say much more than that.\n", "-o", "max_output_tokens", "2")
     assert done.code == 0
     assert done.out.endswith("\n")
-    assert done.err == "llm-runtime: the answer was cut off at the limit of output tokens\n"
+    assert done.err == "llm-runtime: the response is incomplete: it was cut off at the limit of output tokens\n"
 
 
 async def test_several_lines_are_one_text_and_exit_ends_it(chats: Chats) -> None:

@@ -293,7 +293,7 @@ def test_a_cache_in_redis_needs_one_and_no_file() -> None:
     assert parse(f"[cache]\nredis = true\n{redis}".encode(), {}).cache.redis
     with pytest.raises(ConfigError, match=r"config.toml:2: cache.redis: needs the section \[redis\]"):
         parse(b"[cache]\nredis = true\n", {})
-    with pytest.raises(ConfigError, match=r"cache\.redis: redis replaces the file: omit path"):
+    with pytest.raises(ConfigError, match=r"cache\.redis: with redis = true the cache has no file: omit path"):
         parse(f'[cache]\nredis = true\npath = "x"\n{redis}'.encode(), {})
 
 

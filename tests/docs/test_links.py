@@ -13,9 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 IGNORED = (".venv", "node_modules", "site-packages")
-PAGES = sorted(
-    path for path in ROOT.rglob("*.md") if not any(part in IGNORED for part in path.relative_to(ROOT).parts)
-)
+PAGES = sorted(path for path in ROOT.rglob("*.md") if not any(part in IGNORED for part in path.relative_to(ROOT).parts))
 
 
 class Link(NamedTuple):

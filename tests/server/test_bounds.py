@@ -237,7 +237,7 @@ async def test_so_many_requests_are_in_flight() -> None:
     async with runtime(Server(max_runs=2, drain_s=0)) as rt, trio.open_nursery() as nursery:
         for _ in range(2):
             await nursery.start(one_run, rt)
-        with pytest.raises(QueueFullError, match="2 requests are in flight already"):
+        with pytest.raises(QueueFullError, match="2 requests are in progress already"):
             await rt.chat("hi", model="p/m")
         nursery.cancel_scope.cancel()
 

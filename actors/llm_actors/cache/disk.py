@@ -21,7 +21,7 @@ READ_SECONDS = 0.05
 """Seconds that a lookup waits for the file. After that it is a miss."""
 
 READERS = 64
-"""The most lookups that wait for the file at once; one more is a miss."""
+"""The most lookups that wait for the file at the same time; one more is a miss."""
 
 QUEUE_BYTES = 16_000_000
 """The most bytes that wait to be written."""

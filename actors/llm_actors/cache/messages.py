@@ -86,7 +86,9 @@ async def lookup(cache: CacheRef, key: CacheKey, request_id: str = "") -> LLMRes
 
 
 def peek(cache: CacheRef, key: CacheKey, request_id: str = "") -> LLMResponse | None:
-    """Look up ``key`` in memory only, without waiting, however busy the cache is."""
+    """Return the response under ``key`` from memory, without waiting, however busy the cache is; ``None`` if memory
+    does not have it or the cache is not running.
+    """
     found = cache.read(Lookup((key,), request_id))
     return None if found is None else found[0]
 

@@ -4,7 +4,7 @@ Failures are handled in one place, `_suffer`. A damaged file is renamed and repl
 writes, not reads. Any other failure closes the file until it is tried again. There is one log line per state, and one
 when the file works again. Recovery happens on use: nothing runs in the background.
 
-Its methods do I/O and are called in threads, never two at once; `ready` and `statistics` do none.
+Its methods do I/O and are called in threads, never two at the same time; `ready` and `statistics` do none.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class FileTier:
         return self._clock.since_boot() >= self._rests_until
 
     def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]:
-        """The entries for ``keys``."""
+        """Return the entries for those of ``keys`` that the file has; none if it cannot be read."""
         found = self._try(lambda file: file.get(keys)) or {}
         self.count.hits += len(found)
         self.count.misses += len(keys) - len(found)

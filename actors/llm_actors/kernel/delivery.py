@@ -141,7 +141,7 @@ class Delivery(Generic[M_co]):
         Return whether the caller was still waiting. A late reply is dropped and counted.
         """
         if message is not self.message:
-            raise ValueError(f"{self._mailbox.name}: reply() was given another message than the one delivered")
+            raise ValueError(f"{self._mailbox.name}: reply() was given a message other than the delivered one")
         reply = self._owed()
         return self._sent(taken=reply.send(value))
 

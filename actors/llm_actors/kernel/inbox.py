@@ -92,9 +92,9 @@ class Inbox(Generic[M_co]):
         """Let `Ref.read` call `answer` for messages of exactly the type `kind`, without sending a message to this
         actor.
 
-        `answer` runs in the reader's task, between two steps of this actor. It must not block or await. It returns
-        None for a message that must be sent with `Ref.call`. The registration ends when the actor is asked to stop or
-        ends.
+        `answer` runs in the reader's task, while this actor's own task is suspended. It must not block or await. It
+        returns None for a message that must be sent with `Ref.call`. The registration ends when the actor is asked to
+        stop or ends.
         """
         if not self.stopping:
             self.mailbox.reads[kind] = answer
@@ -102,8 +102,8 @@ class Inbox(Generic[M_co]):
     def take_at_once(self, take: Callable[[Any], bool]) -> None:
         """Call `take` in the sender's task for each message that arrives while the queue is empty.
 
-        `take` runs between two steps of this actor, and must not block, await or raise. It returns False if the
-        message must be queued. The registration ends when the actor is asked to stop or ends.
+        `take` runs in the sender's task, while this actor's own task is suspended, and must not block, await or raise.
+        It returns False if the message must be queued. The registration ends when the actor is asked to stop or ends.
         """
         if not self.stopping and self._broken is None:
             self.mailbox.at_once = take

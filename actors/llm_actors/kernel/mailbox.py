@@ -197,7 +197,9 @@ class Mailbox:
         return kind(self.name, problem)
 
     def close(self, kind: type[NotRunning], problem: str) -> None:
-        """Refuse messages from now on, then fail all calls that are queued or wait for space."""
+        """Refuse messages from now on, and fail all calls that are queued or wait for space, with an error of class
+        `kind` and the text `problem`.
+        """
         self._closed = kind, problem
         while True:
             try:

@@ -2,8 +2,8 @@
 
 A handler that awaits runs in a cancel scope that ends at the call's deadline or when the caller leaves. The loops
 differ in the effect of a bug in a handler. With one message at a time, the bug ends the incarnation, since the
-actor's state may be half written. With several at once, it fails one message; only frequent crashes end the
-incarnation, since then the fault is probably in the shared state.
+actor's state may be half written. With several messages at the same time, it fails one message; only frequent crashes
+end the incarnation, since then the fault is probably in the shared state.
 
 While nothing is queued, `serve_at_once` and `serve_concurrently` avoid the actor's own task: the sender's task calls
 the handler or starts the worker. Otherwise messages go through the queue.
@@ -94,7 +94,7 @@ async def serve_concurrently(
     crashes: Intensity = WORKER_CRASHES,
     own_scope: bool = False,
 ) -> None:
-    """Handle up to `slots` messages at once, each in its own task with the caller's context variables.
+    """Handle up to `slots` messages at the same time, each in its own task with the caller's context variables.
 
     A message is received only when a slot is free; until then it stays in the bounded mailbox. An exception from
     `handle` fails its own call; if there are more than `crashes`, it is raised and the actor crashes. When the actor

@@ -35,7 +35,7 @@ AGAIN_SECONDS = 0.5
 """Seconds between two reports during that time."""
 
 MAX_BATCH = 256
-"""The most reservations that are confirmed at once."""
+"""The most reservations that are confirmed in one batch."""
 
 
 @final

@@ -108,10 +108,10 @@ def decode(answer: bytes, question: BudgetQuestion) -> tuple[list[Told], tuple[i
     try:
         found = _answers.decode(answer)
     except msgspec.MsgspecError:
-        raise RedisAwayError(RedisProblem("answer", "the reply of redis is invalid")) from None
+        raise RedisAwayError(RedisProblem("answer", "the reply of Redis is invalid")) from None
     places = all(each <= len(question.windows) for each in found.refused)
     if len(found.told) != len(question.windows) or len(found.refused) != question.claims or not places:
-        raise RedisAwayError(RedisProblem("answer", "the reply of redis is invalid"))
+        raise RedisAwayError(RedisProblem("answer", "the reply of Redis is invalid"))
     return [_told(each) for each in found.told], found.refused
 
 

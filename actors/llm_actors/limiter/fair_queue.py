@@ -227,7 +227,7 @@ class FairQueue:
         queue.turn += 1
 
     def first(self, allowed: Callable[[QueuedRequest], bool]) -> QueuedRequest | None:
-        """Return the next request that is ``allowed`` by its own caller's limits."""
+        """Return the next request that is ``allowed`` by its own caller's limits; ``None`` if there is none."""
         best: tuple[float, int, QueuedRequest] | None = None
         for queue in self._queues.values():
             head = queue.head()

@@ -32,8 +32,8 @@ class Turn(NamedTuple):
 
 
 def refusal(waiter: QueuedRequest, turns: Sequence[Turn], now: float) -> LimitRefused | None:
-    """Return the refusal of ``waiter`` if the wait would be too long at all its providers. ``turns`` are the expected
-    times there.
+    """Return the refusal of ``waiter`` if the wait would be too long at all its providers, else ``None``. ``turns`` has
+    the expected times at each of them.
     """
     caller_until = min(waiter.deadline, waiter.caller_until)
     hopeful = [turn for turn in turns if turn.caller_at <= caller_until]

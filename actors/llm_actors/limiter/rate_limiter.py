@@ -106,14 +106,16 @@ class RateLimiter:
         if waiter.limited is not None:
             waiter.caller_until = now + waiter.limited.account.wait_s
         if len(self._leases) >= MAX_LEASES:
-            self._refuse_full(waiter, f"{MAX_LEASES} requests are in flight", "server")
+            self._refuse_full(waiter, f"{MAX_LEASES} requests are in progress", "server")
         elif (name := self._open_at_once(waiter, now)) is not None:
             self._grant(waiter, name, now)
         else:
             self._queue(waiter, now)
 
     def leave(self, number: int, now: float) -> Lease | None:
-        """Remove a request whose sender has gone. If it was granted in the meantime, end and return its lease."""
+        """Remove a request whose sender has gone. If it was granted in the meantime, end and return its lease; ``None``
+        if it was still queued or has already ended.
+        """
         waiter = self._waiting.get(number)
         if waiter is None:
             return self.end(number, Settlement.REFUNDED, now)

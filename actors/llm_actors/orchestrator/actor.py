@@ -86,7 +86,7 @@ class Orchestrator:
         run, setup = delivery.message.run, self._current()
         services, router = setup.services, setup.router
         if len(self._runs) >= services.max_runs:  # only the limiter lets requests wait
-            error = QueueFullError(f"{services.max_runs} requests are in flight already")
+            error = QueueFullError(f"{services.max_runs} requests are in progress already ([server] max_runs)")
             services.metrics.refuse(error.failure)
             delivery.fail(error)
             return

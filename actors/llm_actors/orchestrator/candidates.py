@@ -1,4 +1,4 @@
-"""The candidates in the selector's order, and the check which of them support the request. The others are skipped."""
+"""The candidates in the selector's order, and the check of which ones support the request. The others are skipped."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ class CapableCandidates:
         self._refused: dict[Candidate, Failure] = {}
 
     async def from_first(self) -> list[Candidate]:
-        """The candidates in order, from the first that supports the request. Those after it are not checked yet."""
+        """Return the candidates in order, from the first that supports the request; an empty list if none does. Those
+        after the first have not been checked.
+        """
         for place, each in enumerate(self._candidates):
             if await self.has(each):
                 return list(self._candidates[place:])
@@ -124,7 +126,9 @@ class CapableCandidates:
             plan.drop_unless(lambda each: each not in self._refused)
 
     def take_prepared(self, candidate: Candidate) -> Prepared | None:
-        """The request adapted to ``candidate``. It is returned only once, because it may be large."""
+        """Return the request adapted to ``candidate``, and drop it here, because it may be large. ``None`` if it was
+        taken before, or if `has` has not found that the candidate supports it.
+        """
         found = self._prepared.get(candidate)
         if found is not None:
             self._prepared[candidate] = None

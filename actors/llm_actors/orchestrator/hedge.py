@@ -100,7 +100,7 @@ class HedgeClaim:
         return None
 
     def release(self) -> None:
-        """Release the resources of the hedge. Releasing twice does nothing."""
+        """Release the resources of the hedge. A second call does nothing."""
         if self._reserved is not None:
             self._reserved.give_back()
         elif self._reservation is not None:

@@ -1,8 +1,8 @@
-"""The slots of a provider, the queue for them, and the decision which requests need not even join the queue.
+"""The slots of a provider, the queue for them, and the decision on which requests are refused instead of queued.
 
-A provider works on a limited number of requests at once. Other requests wait in a `FairQueue` like the limiter's:
-callers take turns, and priorities count. The requests do not wait in the provider actor's mailbox. In the queue their
-number is known before another joins, so a request that would wait in vain is refused. Requests that wait for the
+A provider works on a limited number of requests at the same time. Other requests wait in a `FairQueue` like the
+limiter's: callers take turns, and priorities count. They do not wait in the provider actor's mailbox. In the queue
+their number is known before another joins, so a request that would wait in vain is refused. Requests that wait for the
 limiter are counted, too, because they are also ahead.
 
 A request that joins a queue that is too long is served too late: the vendor is paid for a response that nobody
@@ -89,7 +89,7 @@ class Slot:
         self._since = now
 
     def give_back(self) -> None:
-        """Free the slot. Doing so twice does nothing."""
+        """Free the slot. A second call does nothing."""
         if self._is_held:
             self._is_held = False
             self._load.give_back(None if self._since is None else trio.current_time() - self._since)
@@ -194,8 +194,8 @@ class ProviderLoad:
         return refused_for(wait, left_s, least_time(times), standing=now - self._since >= STANDING_SECONDS)
 
     def join(self, weight: float, now: float) -> None:
-        """Count one more waiting request; ``weight`` is less than 1 for one that waits for several
-        providers at once.
+        """Count one more waiting request; ``weight`` is less than 1 for one that waits for several providers at the
+        same time.
         """
         if not self._waiting:
             self._since, self._weight = now, 0.0

@@ -39,7 +39,7 @@ WAIT_SECONDS = 0.02
 """The most seconds for which a line waits to be written with others, see `WaitingLines`."""
 
 LINES_AT_ONCE = 64
-"""The most lines that wait. With this many, all are written at once."""
+"""The most lines that wait. When this many wait, all of them are written without waiting longer."""
 
 LOGGER = __name__
 """The logger of the lines."""

@@ -99,7 +99,7 @@ def _publish(services: Services, fields: PassthroughFields) -> None:
         fields.provider,
         fields.path,
         fields.outcome,
-        fields.upstream_status or "no answer",
+        fields.upstream_status or "no response",
         fields.ms,
         fields.bytes_back,
         extra={"fields": fields},
@@ -152,7 +152,8 @@ async def _reserve(services: Services, provider: str, caller: str) -> Reservatio
 def _no_slot(provider: str, wait_s: float) -> Failure:
     return Failure(
         kind=FailureKind.OVERLOADED,
-        message=f"{provider}: not called, because none of its slots became free within {wait_s:g} s (wait_s)",
+        message=f"{provider}: not called, because none of its slots became free within {wait_s:g} s "
+        f"([providers.{provider}.limits] wait_s)",
         provider=provider,
         retry_after=LATE_RETRY_SECONDS,
         limit_owner="provider",

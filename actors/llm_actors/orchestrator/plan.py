@@ -34,7 +34,7 @@ SHORT_RETRY_AFTER_SECONDS = 3.0
 """A Retry-After of up to this many seconds is awaited even if another candidate is available."""
 
 RETRY_AFTER_JITTER = 0.1
-"""The largest fraction by which a Retry-After is extended, at random, so that callers do not retry all at once."""
+"""The largest fraction by which a Retry-After is extended, at random, so that callers do not all retry together."""
 
 TOO_LONG = "the wait would be longer than wait_s"
 

@@ -296,7 +296,8 @@ def _held(failure: Failure, candidates: Sequence[Candidate]) -> Candidate | None
 def _overloaded(candidate: Candidate, seconds: float, waiting: int) -> Failure:
     return Failure(
         kind=FailureKind.OVERLOADED,
-        message=f"{candidate}: not tried, because its queue of {waiting} would leave too little time",
+        message=f"{candidate}: not tried, because {waiting} requests wait for it, and after them too little of the "
+        "request's deadline would be left",
         provider=candidate.provider,
         model=candidate.model,
         retry_after=max(LATE_RETRY_SECONDS, seconds),

@@ -1,7 +1,7 @@
 """Resolve a request into its policy and candidates. Pure.
 
-A request's own policy takes precedence over that of its route, and that over the defaults. A route is addressed like
-a model. Its name takes precedence over all other meanings of that name.
+A request's own policy takes precedence over the policy of its route, which takes precedence over the defaults. A route
+is addressed like a model. Its name takes precedence over all other meanings of that name.
 
 A caller with a list of models can use no others, whether the request names them or a policy chooses them. If the list
 contains a route, the caller may use the models of the route, but only through the route.

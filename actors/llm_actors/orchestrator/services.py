@@ -63,7 +63,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     adapt: Callable[[Candidate, AnyRequest], Prepared]
     """Returns a request in the form that a candidate supports. Raises `LLMClientError` if there is none."""
     max_runs: int = 5_000
-    """The most runs in progress at once. One more run is refused."""
+    """The most runs in progress. One more run is refused."""
     attempts: Attempts = Attempts()
     weights: Weights = Weights()
     strategies: Mapping[str, StrategyFunction] = msgspec.field(default_factory=dict)

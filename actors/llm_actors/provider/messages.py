@@ -74,7 +74,8 @@ def generate(
     on_sent: Callable[[], None] | None = None,
     prepared: Prepared | None = None,
 ) -> Awaitable[AttemptResult]:
-    """Make one attempt at one provider, and wait until it has ended: at most ``timeouts.total`` seconds.
+    """Make one attempt at one deployment, and wait until it has ended: at most ``timeouts.total`` seconds, by default
+    those of the provider. The parameters are the fields of `Generate`.
 
     Every failure of the vendor or the network is part of the result. Raises `KernelError` if the actor has crashed,
     is parked or is stopping. Cancelling this closes the connection to the vendor.

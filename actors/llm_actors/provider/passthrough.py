@@ -34,7 +34,7 @@ class ClientGone(Exception):  # noqa: N818
 
 
 class ResponseSink(Protocol):
-    """Receives a response, for the client. Its methods raise only `ClientGone`."""
+    """Passes a response on to the client, piece by piece. Its methods raise only `ClientGone`."""
 
     async def begin(self, status: int, headers: tuple[tuple[str, str], ...], length: int | None) -> None:
         """Pass on the status and the header. ``length``: bytes of the body, if known."""

@@ -77,7 +77,7 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def secret(self) -> Secret | None:
-        """The current key."""
+        """The current key; ``None`` if the provider needs none or it has not been fetched yet."""
         return self.key if self.renewer is None else self.renewer.current
 
     def url_of(self, wire: WireRequest) -> str:

@@ -84,8 +84,8 @@ def log_files(path: str) -> list[str]:
 
 
 def find(path: str, wanted: str) -> LoggedRequest | None:
-    """Return the newest request in the folder with that id: its own, its response's or its client's. Raises
-    `OSError`.
+    """Return the newest logged request that has the id ``wanted``, as its own id, its response's or its client's;
+    ``None`` if there is none. Raises `OSError`.
     """
     for file in log_files(path):
         found = None

@@ -220,7 +220,7 @@ class RunLog:
     def follow(self, start: int = 0, wake: Callable[[], None] | None = None) -> Follower:
         """Return a follower whose next event is the one at ``start``. Use it as a context manager, which closes it.
 
-        ``wake`` is called synchronously after each append. A reader of several logs at once needs it.
+        ``wake`` is called synchronously after each append. A reader that follows several logs needs it.
         """
         return Follower(self, start, wake)
 
@@ -321,7 +321,7 @@ class Follower:
         return self.take()
 
     def close(self) -> None:
-        """Stop following. Closing twice does nothing."""
+        """Stop following. A second call does nothing."""
         if self._open:
             self._open = False
             self._log._detach(self._wake)

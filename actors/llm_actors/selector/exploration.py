@@ -9,11 +9,11 @@ requests take or cost anyway. A candidate with an excess of ``c`` is tried once 
 requests. With these intervals the total is `SHARE`, whatever the excesses are. Candidates that are nearly as good as
 the best are tried more often: they are the likeliest to become the best, and the cheapest to try.
 
-There are three exceptions. A new candidate, or one whose speed has just changed, gets its first `TRIALS` attempts at
-once, one after another. A candidate that was faster than expected is tried again at once (`SURPRISED`), to find out
-whether that was luck. For some minutes after a candidate became slower (`EAGER_SECONDS`), it may use up to `EAGERNESS`
-times as large a share, because a recent problem is likely to be fixed soon. A candidate whose speed is well known is
-tried at most once in `FRESH_SECONDS`.
+There are three exceptions. A new candidate, or one whose speed has just changed, gets its first `TRIALS` attempts
+without waiting for its share, one after another. A candidate that was faster than expected is tried again at once
+(`SURPRISED`), to find out whether that was luck. For some minutes after a candidate became slower (`EAGER_SECONDS`), it
+may use up to `EAGERNESS` times as large a share, because a recent problem is likely to be fixed soon. A candidate whose
+speed is well known is tried at most once in `FRESH_SECONDS`.
 
 One attempt at a time explores a candidate. If the first candidate was never measured, requests go to the unmeasured one
 with the fewest attempts in flight, so that a hundred simultaneous requests do not all go to the same one. Of several
@@ -44,8 +44,8 @@ is made at once.
 """
 
 FAILED_LATELY = 0.5
-"""With this many recent failures, a candidate gets no attempts at once. Failures decay, see `Performance`: after one
-failure this lasts about a minute."""
+"""With this many recent failures, a candidate must wait for its share even if it is new. Failures decay, see
+`Performance`: after one failure this lasts about a minute."""
 
 FRESH_SECONDS = 20.0
 """Seconds between two explorations of a candidate whose speed is well known."""

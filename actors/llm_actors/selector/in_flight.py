@@ -53,7 +53,9 @@ class _Attempts:
         """The begin of the latest-begun attempt that has delivered anything."""
 
     def find(self, began: float) -> _Begun | None:
-        """Return the latest attempt that was admitted at ``began`` or before, because admission is a little earlier."""
+        """Return the latest attempt that was admitted at ``began`` or before, because admission is a little earlier;
+        ``None`` if it is no longer kept.
+        """
         return next((each for each in reversed(self.begun) if each.at <= began), None)
 
 
@@ -111,7 +113,7 @@ class InFlight:
 
     def latency_s(self, key: Key, known: Performance, usage: Usage, now: float) -> float | None:
         """Return how long a response should take, in seconds, from the measurements and the attempts that are late
-        now.
+        now; ``None`` without either.
         """
         usual = known.latency_s(usage)
         late = self._oldest_silent(key, now)

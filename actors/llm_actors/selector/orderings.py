@@ -62,7 +62,7 @@ def cheapest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCa
 def fastest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
     """Return the choices with the lowest latency first. Unmeasured ones come last."""
     return [
-        each._replace(reason="not measured yet" if latency is None else f"{latency:.2f} s for such an answer")
+        each._replace(reason="not measured yet" if latency is None else f"{latency:.2f} s for such a response")
         for each in sorted(choices, key=lambda each: _or_last(each.figures.latency_s))
         for latency in (each.figures.latency_s,)
     ]

@@ -83,7 +83,7 @@ class Selector:
 
         ``draw``, in [0, 1), makes the random choices. ``usage`` is the expected usage of the request; by
         default, the typical usage of its type. Candidates that are unavailable come last. If measurements decide the
-        order, a limited part of the requests explores: another candidate than the best comes first, and is recorded as
+        order, a limited part of the requests explores: a candidate other than the best comes first, and is recorded as
         explored. Without ``explore``, this only reads. Raises `ModelNotFoundError` if there are no candidates.
         """
         if not candidates:
@@ -276,7 +276,7 @@ class Selector:
         weights: Weights,
         now: float,
     ) -> list[RankedCandidate]:
-        """Return ``ready`` with another candidate than the best in front, if its exploration is due."""
+        """Return ``ready`` with a candidate other than the best in front, if its exploration is due."""
         best, *others = ready
         key = best.candidate, request_type
         rivals = [

@@ -20,6 +20,11 @@ from llm_actors.shared_responses.rows import (
     SharedTail,
 )
 
+_NO_TURN = (
+    "this process was reading {} responses of other replicas already, and none of these reads ended within {:g} s; "
+    "try again"
+)
+
 HEARTBEAT_SECONDS = 15.0
 """Seconds after which a heartbeat expires. Then the running responses of its replica are interrupted."""
 
@@ -132,7 +137,7 @@ class SharedResponses:
             with trio.fail_after(QUEUE_SECONDS):
                 await self._following.acquire()
         except trio.TooSlowError:
-            raise RedisAwayError(RedisProblem("queue", "too many responses are being followed")) from None
+            raise RedisAwayError(RedisProblem("queue", _NO_TURN.format(FOLLOWED_AT_ONCE, QUEUE_SECONDS))) from None
         try:
             answer = await self.link.call(self._row(response_id), "tail", generation, first, *self._grace)
         finally:
@@ -207,9 +212,7 @@ def _result(answer: bytes) -> PutResult:
 
 def _state(answer: bytes) -> ResponseState:
     if answer == b"?":
-        raise RedisAwayError(
-            RedisProblem("lost", "redis has just lost responses, which replicas may still write again")
-        )
+        raise RedisAwayError(RedisProblem("lost", "Redis has just lost responses; replicas may still write them again"))
     try:
         return ResponseState(answer.decode())
     except ValueError:
@@ -217,4 +220,4 @@ def _state(answer: bytes) -> ResponseState:
 
 
 def _unreadable() -> RedisAwayError:
-    return RedisAwayError(RedisProblem("answer", "the reply of redis is invalid"))
+    return RedisAwayError(RedisProblem("answer", "the reply of Redis is invalid"))

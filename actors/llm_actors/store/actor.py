@@ -39,7 +39,7 @@ BATCH_BYTES = 4_000_000
 """The most bytes written in one transaction, so that readers get their turn. A larger change is written alone."""
 
 READERS = 64
-"""The most lookups that wait for the file at once. One more lookup fails."""
+"""The most lookups that wait for the file at the same time. One more lookup fails."""
 
 LEDGER_SECONDS = 0.25
 """Seconds between two writes of the additions to the ledger."""

@@ -110,7 +110,7 @@ class StoreAwayError(Exception):
 
 async def load(store: StoreRef, response_id: str, caller: str) -> StoredResponseRow | None:
     """Return the caller's response with this id; ``None`` if the file does not have it. Waits at most `LOAD_SECONDS`.
-    Raises `StoreAwayError` if the file cannot be read.
+    Raises `StoreAwayError` if the file cannot be read, the store is not running, or it does not reply in time.
     """
     loaded: Loaded | None = None
     with trio.move_on_after(LOAD_SECONDS), suppress(KernelError):

@@ -116,7 +116,9 @@ def interrupt(db: sqlite3.Connection, owner: str, now: float) -> None:
 
 
 def find(db: sqlite3.Connection, response_id: str, caller: str) -> tuple[str, StoredResponseRow] | None:
-    """Return a caller's response, with its owner."""
+    """Return the caller's response with this id, after the process that owns it; ``None`` if the file does not have
+    it.
+    """
     row = db.execute(
         "SELECT owner, state, ended_at, head FROM responses WHERE id = ? AND caller = ?", (response_id, caller)
     ).fetchone()

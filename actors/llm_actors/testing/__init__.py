@@ -6,8 +6,8 @@
 * `run_virtual`: a whole tree on a mock clock, in a repeatable order of tasks.
 * `cancel_at_every_checkpoint`, `raise_at_every_await`: run a scenario again and again, with one fault at each place in
   turn.
-* `Injector`: runs an action at each point between data and its consumer, also between the scheduling of a task and its
-  step.
+* `Injector`: runs an action at each point at which other code may run after data has arrived and before it is used. One
+  such point is after a task has been scheduled and before it runs.
 * `nothing_left`, `no_open_ends`: check that no task, file, socket, thread or lost exception stays behind.
 """
 

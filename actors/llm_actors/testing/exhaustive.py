@@ -59,7 +59,9 @@ def _cancelled_at(scenario: Callable[[trio.CancelScope], Awaitable[object]], ste
             with trio.move_on_after(SCENARIO_SECONDS) as limit:
                 await scenario(bomb.scope)
             if limit.cancelled_caught:
-                raise ScenarioHangs(f"cancelled at step {step}")
+                raise ScenarioHangs(
+                    f"after the cancellation at step {step} the scenario did not end within {SCENARIO_SECONDS:g} s"
+                )
         return bomb.steps
 
     return run_virtual(attempt, seed=seed, instruments=[bomb])

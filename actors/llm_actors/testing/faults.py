@@ -158,7 +158,7 @@ class _FaultyInbox(Inbox[M]):
         self._faults = faults
         self._numbers = numbers
         self._decided: dict[Delivery[Any], Fault | None] = {}
-        """The faults of messages that could not be taken at once, and now wait in the queue."""
+        """The faults of messages that were not taken at their arrival, and now wait in the queue."""
         inner.when_stopping(lambda: self.close(final=inner.final, failed=inner.failed))
 
     async def receive(self) -> Delivery[M]:

@@ -206,7 +206,8 @@ class ClientConnection:
     def _fault(self, exc: BadHttp | IncompleteResponse) -> TransportError:
         if isinstance(exc, BadHttp):
             return ProtocolViolation(self.origin, f"the response is not valid HTTP/1.1 ({exc.reason})")
-        return self._broken("closed in the middle of the answer" if self._answered else "closed before an answer")
+        when = "in the middle of the response" if self._answered else "before a response"
+        return self._broken(f"the server closed the connection {when}")
 
     def _cut(self, exc: Exception) -> Broken:
         self._failure = failure = self._broken(wire_reason(exc))

@@ -248,7 +248,8 @@ class Http2Connection:
         except WIRE_ERRORS as exc:
             raise self._cut(wire_reason(exc)) from exc
         if not came:
-            raise self._cut("closed in the middle of the answer" if self._answered else "closed before an answer")
+            when = "in the middle of the response" if self._answered else "before a response"
+            raise self._cut(f"the server closed the connection {when}")
         try:
             self._frames.check(came)
             self._read(self._h2.receive_data(came))

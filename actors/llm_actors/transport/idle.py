@@ -46,8 +46,8 @@ class IdleStack:
         return sum(map(len, self._stacks.values()))
 
     def pop(self, origin: Origin, now: float) -> OutgoingConnection | None:
-        """Return the most recently used connection, if it is young enough and its peer has neither closed it nor sent
-        anything.
+        """Return the most recently used connection that is young enough and whose peer has neither closed it nor sent
+        anything; ``None`` if there is none. Closes the unusable connections that it finds first.
         """
         stack = self._stacks.get(origin)
         while stack:

@@ -34,7 +34,7 @@ _SOCKS_FAILURES: Final = {
     3: "the proxy cannot reach the network",
     4: "the proxy cannot reach the host",
     5: "the proxy was refused by the host",
-    6: "the proxy got no answer from the host in time",
+    6: "the proxy got no response from the host in time",
     8: "the proxy does not know this type of address",
 }
 _SOCKS_FORBIDDEN: Final = 2
@@ -61,7 +61,7 @@ class Proxy(NamedTuple):
 
     @property
     def authorization(self) -> str | None:
-        """The value of Proxy-Authorization."""
+        """The value of Proxy-Authorization; ``None`` without credentials."""
         if self.credentials is None:
             return None
         return "Basic " + base64.b64encode(self.credentials.reveal().encode()).decode()

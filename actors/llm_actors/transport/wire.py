@@ -50,7 +50,7 @@ class PlainWire:
         self._socket.setblocking(False)
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of ``data``. Has a checkpoint only if the kernel does not accept everything at once."""
+        """Send all of ``data``. Has a checkpoint only if the kernel does not accept everything in one call."""
         rest = memoryview(data)
         while rest:
             try:
@@ -105,7 +105,7 @@ class TlsWire:
 
     @property
     def protocol(self) -> str | None:
-        """The protocol that both sides have agreed on (ALPN), after the handshake."""
+        """The protocol that both sides have agreed on (ALPN), after the handshake; ``None`` if there is none."""
         return self._tls.selected_alpn_protocol()
 
     async def send_all(self, data: bytes) -> None:

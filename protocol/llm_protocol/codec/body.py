@@ -203,7 +203,7 @@ class Body:
         return self.string("model") or AUTO
 
     def policy(self) -> msgspec.Raw | None:
-        """The field `POLICY`, undecoded."""
+        """The field `POLICY`, undecoded; ``None`` if it is absent."""
         return undecoded(self._fields.get(POLICY))
 
     def rest(self) -> JsonObject:
@@ -217,7 +217,9 @@ class Body:
         return {name: value for name, value in self._fields.items() if value is not None and name not in self._known}
 
     def rest_for(self, name: str) -> dict[str, JsonObject] | None:
-        """The fields that were not read, as the ``extra`` of a part: only the dialect ``name`` understands them."""
+        """The fields that were not read, as the ``extra`` of a part: only the dialect ``name`` understands them.
+        ``None`` if there are none. Raises as `rest` does.
+        """
         rest = self.rest()
         return {name: rest} if rest else None
 

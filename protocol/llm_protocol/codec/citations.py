@@ -91,8 +91,8 @@ def _page(page: JsonObject, start: int | None, end: int | None) -> Citation:
 
 
 def to_responses(citations: Iterable[Citation], text: str, offset: int = 0) -> list[JsonObject]:
-    """Return annotations of the Responses wire. ``text`` begins at ``offset`` of the text whose characters they
-    count.
+    """Return ``citations`` as annotations of the Responses wire. Their positions count the characters of the whole
+    text, in which ``text`` begins at ``offset``. Citations without a URL are left out.
     """
     return [
         {
@@ -108,7 +108,7 @@ def to_responses(citations: Iterable[Citation], text: str, offset: int = 0) -> l
 
 
 def to_chat(citations: Iterable[Citation], text: str, offset: int = 0) -> list[JsonObject]:
-    """Annotations of the chat wire."""
+    """Return ``citations`` as annotations of the chat wire. ``text`` and ``offset``: see `to_responses`."""
     flat = to_responses(citations, text, offset)
     return [{"type": each.pop("type"), "url_citation": each} for each in flat]
 

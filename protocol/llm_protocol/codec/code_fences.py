@@ -37,7 +37,9 @@ class CodeFenceDecoder:
         self.touched = False
 
     def add(self, text: str) -> str:
-        """The part of the text so far that is not a fence and was not returned before."""
+        """Add a piece of the text. Return the characters that are certainly no part of a fence and were not returned
+        before; empty while that is open.
+        """
         self.touched = True
         self._held += text
         if not self._begun and not self._begin():

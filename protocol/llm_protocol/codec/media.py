@@ -56,7 +56,7 @@ def unbase64_json(raw: msgspec.Raw) -> bytes | None:
             return b"".join([_unbase64(bytes(text[at : min(at + _SLICE, end)])) for at in range(1, end, _SLICE)])
     value = decode_json(bytes(text))
     if not isinstance(value, str | None):
-        raise WireError("expected base64 in a text")
+        raise WireError("expected a JSON string with base64")
     return None if value is None else unbase64(value)
 
 

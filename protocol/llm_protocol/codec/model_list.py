@@ -34,7 +34,7 @@ class ModelEntry:
         return value if isinstance(value, str) else ""
 
     def count(self, *names: str) -> int | None:
-        """The first of these fields that is a positive number."""
+        """The first of these fields that is a positive number; ``None`` if none is."""
         values = (self.fields.get(name) for name in names)
         counts = (int(value) for value in values if isinstance(value, int | float) and 1 <= value < 1e15)
         return next(counts, None)
@@ -50,7 +50,7 @@ class ModelEntry:
         return tuple(each for each in values if isinstance(each, str)) if isinstance(values, list) else ()
 
     def day(self, name: str) -> date | None:
-        """The day, in UTC, of a date or time."""
+        """The day, in UTC, of a date or time; ``None`` if the field is neither."""
         return day(self.fields.get(name))
 
     def moment(self, name: str) -> int:

@@ -98,7 +98,9 @@ class PendingCall:
 
     @property
     def extra(self) -> CallExtra | None:
-        """Return the fields that only clients of this wire know, in the form of a part's ``extra``."""
+        """The fields that only clients of this wire know, in the form of a part's ``extra``; ``None`` if there are
+        none.
+        """
         return {self._dialect: dict(self.fields)} if self.fields else None
 
     @property

@@ -162,7 +162,7 @@ class _Work:
             case "parallel_tool_calls" if isinstance(self._request, ChatRequest) and not self._request.tools:
                 changed[row.name] = None  # refused without tools, and has no meaning there
             case "parallel_tool_calls" if not self._takes.parallel_calls:
-                changed[row.name] = None  # such models refuse the parameter, and never call two tools at once
+                changed[row.name] = None  # such models refuse the parameter, and never call two tools together
                 if value:
                     self._note(row, Adjustment(row.name, "left_out"))
 
@@ -189,7 +189,7 @@ class _Work:
         cut = tuple(stop for stop in stops if stop)
         if len(told) < len(cut):
             self._filters.append(lambda: StopCutter(cut))
-            self._note(row, Adjustment(row.name, "emulated", "the runtime cuts the answer"))
+            self._note(row, Adjustment(row.name, "emulated", "the runtime cuts off the response"))
         changed[row.name] = told
 
     def _reason(self, rows: list[Parameter], changed: JsonObject) -> None:
@@ -354,7 +354,9 @@ class _Work:
     def _check_choices(self, n: int) -> None:
         """Raise `UnsupportedError` where one response cannot have ``n`` choices."""
         if not self._takes.choices:
-            raise unsupported("n", f"n: one response of {self._target.who} cannot have {n} choices")
+            raise unsupported(
+                "n", f"n: a response of {self._target.who} has one choice, not {n}: send {n} requests, or omit n"
+            )
         if any(not isinstance(each(), ToolRestorer | NamespaceRestorer) for each in self._filters):
             raise unsupported("n", f"n: the features emulated for {self._target.who} work for one choice only")
 

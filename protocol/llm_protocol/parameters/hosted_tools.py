@@ -44,7 +44,9 @@ def fit_hosted(tool: HostedTool, target: RequestTarget) -> HostedTool | None:
 
 
 def name_of(tool: HostedTool) -> str | None:
-    """The name of the tool on wires that require one. No other tool may have it."""
+    """Return the tool's name on Anthropic's wire, the only one that requires a name; ``None`` on other wires, or if the
+    name is missing. No other tool of the request may have it.
+    """
     name = tool.value.get("name")
     return name if isinstance(name, str) and tool.dialect == ANTHROPIC else None
 

@@ -96,7 +96,7 @@ class _Fit:
         if not self._takes(part, limits.documents):
             raise self._cannot(where, _kind(part, "PDF documents"))
         if part.url is not None and not limits.document_urls:
-            raise self._cannot(where, "documents by URL, only their content")
+            raise self._cannot(where, "a document by its URL: send its content")
         return part
 
     def _check_audio(self, part: Audio, where: str) -> None:
@@ -107,7 +107,7 @@ class _Fit:
         if not self._takes(part, limits.audio):
             raise self._cannot(where, _kind(part, "audio"))
         if part.url is not None and not limits.audio_urls:
-            raise self._cannot(where, "audio by URL, only its content")
+            raise self._cannot(where, "audio by its URL: send its content")
 
     def _takes(self, part: Document | Audio, types: frozenset[str] | None) -> bool:
         return types is None or (part.media_type or "application/pdf").partition(";")[0] in types

@@ -24,7 +24,8 @@ class ModelTakes(NamedTuple):
     whether the model accepts ``temperature``, ``top_p`` and ``top_k``; ``only_samples_unthinking``: only while it
     does not think, and ``default_effort`` says whether it thinks by default. ``stops``: whether it accepts stop
     sequences. ``documents``: whether it accepts documents, as far as is known. ``parallel_calls``: whether it can
-    make several tool calls at once, as far as is known. ``choices``: whether one response can have several choices.
+    make several tool calls in one response, as far as is known. ``choices``: whether one response can have several
+    choices.
     """
 
     efforts: tuple[str, ...] | None = None

@@ -167,7 +167,7 @@ _LENGTH: Final = (
         {CHAT: "stop", ANTHROPIC: "stop_sequences", GEMINI: "generationConfig.stopSequences",
          COHERE: "stop_sequences"},
         send=f"{_OPENAI_WIRE} cerebras anthropic gemini cohere",
-        emulate={"responses": "the runtime cuts the answer at the sequence"}, neutral=((),), example=("END",),
+        emulate={"responses": "the runtime cuts off the response at the sequence"}, neutral=((),), example=("END",),
     ),
     *_own(CHAT, "hint", "min_tokens min_completion_tokens", 10, send="compatible local cerebras"),
     *_own(CHAT, "hint", "ignore_eos include_stop_str_in_output", True, send="compatible local", neutral=(False,)),

@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="store_true", help="print the version")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     _serve(commands.add_parser("serve", help="run the daemon", allow_abbrev=False))
-    _ask(commands.add_parser("ask", help="ask one question and stream the answer", allow_abbrev=False))
+    _ask(commands.add_parser("ask", help="ask one question and stream the response", allow_abbrev=False))
     _chat(commands.add_parser("chat", help="chat in the terminal", allow_abbrev=False))
     _models(commands.add_parser("models", help="list the available models", allow_abbrev=False))
     _explain(commands.add_parser("explain", help="show which providers would serve a model", allow_abbrev=False))

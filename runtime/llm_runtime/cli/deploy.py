@@ -65,7 +65,7 @@ def _planned(config: Config) -> list[Check]:
     if config.keys and not readers:
         detail = "no key may read /metrics: set metrics_only = true for one"
         watched = Check("monitor", "metrics", CheckStatus.WARNING, detail)
-    scale = f"{server.max_runs} requests and {server.max_connections} connections at once"
+    scale = f"at most {server.max_runs} requests in progress and {server.max_connections} connections"
     grows = Check("scale", "replicas", CheckStatus.OK, f"{scale}; limits are {_shared(config, limited=limited)}")
     if limited and config.redis is None:
         detail = f"{scale}; with several replicas, each applies the limits separately: share them with [redis]"

@@ -41,4 +41,4 @@ class StdoutWriter:
 def say_if_cut_off(response: LLMResponse) -> None:
     """Print to stderr that the response is incomplete, and why."""
     if cut := _CUT_OFF.get(response.finish_reason):
-        say(f"llm-runtime: the answer was cut off {cut}")
+        say(f"llm-runtime: the response is incomplete: it was cut off {cut}")

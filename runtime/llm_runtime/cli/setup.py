@@ -101,7 +101,7 @@ def _needs_local_model(config: Config) -> bool:
 def _install(print_line: Callable[[str], None]) -> None:
     from llm_runtime.local_model.install import InstallError, install
 
-    print_line("llm-runtime: no key in sight: installing the local model, once (about 130 MB)")
+    print_line("llm-runtime: installing the local model, once (about 130 MB)")
     try:
         install()
     except InstallError as exc:

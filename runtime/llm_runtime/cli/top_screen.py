@@ -18,8 +18,8 @@ _NOT_FAILED = ("ok", "cancelled")
 _SHARING = {
     SharedLimitsStatistics.OFF: "limits not shared",
     SharedLimitsStatistics.ON: "limits shared through Redis",
-    SharedLimitsStatistics.LOST: "limits NOT shared: Redis does not answer",
-    None: "the limiter does not answer",
+    SharedLimitsStatistics.LOST: "limits NOT shared: Redis does not respond",
+    None: "the limiter does not respond",
 }
 _PROVIDERS = (
     *(Column("PROVIDER"), Column("CIRCUIT"), Column("IN\nFLIGHT", 2), Column("WAITING", 3), Column("OK", 4)),

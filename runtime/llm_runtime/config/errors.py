@@ -10,7 +10,7 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import FailureKind
 
 MOST_MISTAKES = 20
-"""The most mistakes that are reported at once."""
+"""The most mistakes that one error reports."""
 
 MAX_ENTRY = 300
 """The most characters of an entry's name in a message."""
@@ -67,7 +67,7 @@ def under(*path: str) -> Iterator[None]:
 
 @final
 class Mistakes:
-    """Collects the mistakes in several places, so that all are reported at once."""
+    """Collects the mistakes in several places, so that one error reports all of them."""
 
     def __init__(self) -> None:
         self._found: list[ConfigError] = []

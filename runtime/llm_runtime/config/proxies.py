@@ -41,7 +41,7 @@ def check_proxy(provider: Provider) -> None:
 
 
 def proxy_of(provider: Provider) -> Proxy | None:
-    """Return the proxy of a provider that was checked."""
+    """Return the proxy of a provider whose configuration was checked; ``None`` if it uses none."""
     if (provider.proxy or NONE) == NONE:
         return None
     found = parse_proxy(provider.proxy or "")

@@ -25,11 +25,11 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     """The limits of the server, as part of ``[server]``. A megabyte is 1,048,576 bytes."""
 
     max_connections: Count = 1_000
-    """The most connections at once, HTTP and WebSocket together. One more gets a 429."""
+    """The most open connections, HTTP and WebSocket together. One more gets a 429."""
     max_unverified_per_peer: Count = 50
     """The most connections from one address without a valid key, if keys are configured."""
     max_runs: Count = 5_000
-    """The most requests in progress at once, over all connections. One more gets a 429."""
+    """The most requests in progress at the same time, over all connections. One more gets a 429."""
     max_body_mb: Megabytes = 16.0
     """The largest body of a request, and the largest WebSocket message."""
     max_body_total_mb: Megabytes = 256.0

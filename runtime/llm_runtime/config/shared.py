@@ -16,7 +16,7 @@ def check_shared(config: Config) -> None:
             if config.redis is None:
                 raise ConfigError("needs the section [redis]")
             if config.cache.path is not None:
-                raise ConfigError("redis replaces the file: omit path")
+                raise ConfigError("with redis = true the cache has no file: omit path")
     if config.store is not None and config.store.redis and config.redis is None:
         with mistakes.under("store", "redis"):
             raise ConfigError("needs the section [redis]")

@@ -52,7 +52,7 @@ class Seen:
 
     @property
     def model(self) -> str | None:
-        """The model that was requested."""
+        """The model that was requested; ``None`` if the request was not decoded."""
         return None if self.request is None else self.request.model
 
     def to_json(self) -> JsonObject:

@@ -31,7 +31,7 @@ MODELS = tuple(map(fake_model, ("fake-chat", "fake-embed", "fake-image")))
 """The models in its list. Requests for other models are answered too."""
 
 MAX_CONNECTIONS = 10_000
-"""The most connections at once. One more is closed at once."""
+"""The most open connections. One more is closed at once."""
 
 
 @final

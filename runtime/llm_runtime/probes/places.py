@@ -37,7 +37,9 @@ return #kept == 2 and ARGV[1] or ''
 
 
 async def try_address(server: Server) -> Finding:
-    """Return whether the daemon can listen at its address. A running daemon already does, so that is only a warning."""
+    """Try whether the daemon can listen at its address. An address in use is only a warning: the running daemon may be
+    using it.
+    """
     try:
         for listener in await listen(server):
             with removed_after(server.unix):
@@ -50,12 +52,12 @@ async def try_address(server: Server) -> Finding:
 
 
 async def try_file(path: str) -> Finding:
-    """Return whether a file, that of the cache or the store, can be written or created."""
+    """Try whether the file of the cache or the store can be written or created."""
     return await _written(_write_beside, path)
 
 
 async def try_folder(path: str) -> Finding:
-    """Return whether files can be written into a folder, which may have to be created."""
+    """Try whether files can be written into a folder, which may have to be created."""
     return await _written(_write_into, path)
 
 
@@ -97,7 +99,7 @@ def _probed(folder: str) -> str:
 
 
 async def try_redis(server: RedisServer) -> Finding:
-    """Return whether the server runs scripts that write, within the time limit."""
+    """Try whether Redis runs scripts that write, within the time limit."""
     key, word = f"{{{server.prefix}}}:limits:check", token_hex(8).encode()
     answers: list[bytes] = []
 
@@ -114,7 +116,9 @@ async def try_redis(server: RedisServer) -> Finding:
 
 
 async def try_local_model() -> Finding:
-    """Return whether the local model is installed. A checkout of the repository installs it when it is needed."""
+    """Look whether the local model is installed. If it is not, that is only a warning: in a checkout it is installed
+    when it is needed.
+    """
     file = await trio.to_thread.run_sync(lambda: find_model() if is_installed() else None)
     if file is None:
         return CheckStatus.WARNING, "not installed; serve will download it once (about 130 MB)"

@@ -52,7 +52,7 @@ MESSAGE_BYTES: Final = 256 * 1024 * 1024
 """The largest message, in bytes, that is accepted from the daemon: a response with images, in base64."""
 
 RECEIVE_BYTES: Final = 64 * 1024
-"""The most bytes read from the socket at once."""
+"""The most bytes that one read takes from the socket."""
 
 MESSAGES_AHEAD: Final = 16
 """The most messages that were received and not processed yet."""

@@ -147,8 +147,8 @@ class Access:
             return False
 
     def owner(self, presented: str) -> str | None:
-        """Return the caller whose key was ``presented``. The key is compared with all configured keys, so that the
-        response time reveals nothing.
+        """Return the caller whose key was ``presented``; ``None`` if no caller has that key. It is compared with all
+        configured keys, so that the response time reveals nothing.
         """
         digest, found = _digest(presented), None
         for name, known in self._keys:
@@ -181,7 +181,9 @@ def protocols(headers: Mapping[str, str]) -> list[str]:
 
 
 def plain_protocol(headers: Mapping[str, str]) -> str | None:
-    """The subprotocol to accept: the first that is not a key. A key is never echoed."""
+    """The subprotocol to accept: the first that is not a key, because a key is never echoed. ``None`` if the client
+    offers no other.
+    """
     return next((each for each in protocols(headers) if not each.startswith(KEY_PROTOCOL)), None)
 
 

@@ -1,9 +1,9 @@
 """Which connections may stay, so that silent clients cannot shut out legitimate ones.
 
 A connection is unverified until it has shown a valid key or, if no keys are configured, until it has made a request
-that is not refused. When the limit is reached, the oldest unverified connection makes way: a legitimate client sends
-its request at once, and the oldest has had the most time to do so. If all connections are verified, the new one is
-taken into a small reserve that serves only health and metrics.
+that is not refused. When `max_connections` is reached, the oldest unverified connection is closed: a legitimate client
+sends its request at once, and the oldest connection has had the most time to do so. If all connections are verified,
+the new one is taken into a small reserve that serves only health and metrics.
 
 If keys are configured, unverified connections may take only a part of the limit: a number per address, and a quarter of
 what the verified ones leave. An address that many callers share (loopback, a trusted proxy, a unix socket) has no limit

@@ -44,7 +44,7 @@ class BodyBudget:
 
 @final
 class HeldBodies:
-    """The part of the budget that one connection holds."""
+    """The bytes of one connection's bodies that count towards `BodyBudget`."""
 
     __slots__ = ("_budget", "size")
 

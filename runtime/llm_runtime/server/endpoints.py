@@ -169,12 +169,14 @@ async def dashboard(context: RequestContext) -> None:
 
 
 async def livez(context: RequestContext) -> None:
-    """Whether the process responds at all."""
+    """``GET /livez``: send 200. It shows that the process responds."""
     await context.reply(WireResponse(200, (JSON,), b'{"status":"ok"}'))
 
 
 async def readyz(context: RequestContext) -> None:
-    """Whether requests are accepted. ``parked``: the parts that are parked after repeated crashes, if there are any."""
+    """``GET /readyz``: send 200 if requests are accepted, else 503. ``parked``: the parts that are parked after
+    repeated crashes, if there are any.
+    """
     engine = context.server_state.engine
     ready = engine.is_ready() and not context.server_state.draining and not context.server_state.leaving
     body: dict[str, object] = {"status": "ready" if ready else "not ready"}

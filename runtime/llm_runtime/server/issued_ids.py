@@ -1,5 +1,5 @@
-"""The vendor ids that each caller has received. A caller may use only these, because all callers share one account at
-the vendor.
+"""The vendor ids that each caller has received: ids of files, containers and other objects at the vendor. A caller may
+use only its own, because all callers share one account at the vendor.
 
 The ids are kept in memory. After a restart, a caller has to receive an id again before using it.
 """

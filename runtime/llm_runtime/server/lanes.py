@@ -88,12 +88,12 @@ class Lanes(Generic[T]):
             self._waiting.remove(lane)
 
     def active(self, name: str | None) -> T | None:
-        """The active item of a lane."""
+        """The active item of a lane; ``None`` if there is none."""
         lane = self._lanes.get(name)
         return lane.active if lane else None
 
     def first(self, name: str | None) -> T | None:
-        """The active item of a lane, else the next one queued."""
+        """The active item of a lane, else the next one queued; ``None`` if there is neither."""
         lane = self._lanes.get(name)
         if lane is None:
             return None

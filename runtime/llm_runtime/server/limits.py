@@ -71,7 +71,7 @@ CREATED_BYTES = 64 * 1024
 """The response to a passthrough POST is searched for ids up to this size."""
 
 RECEIVE_BYTES = 64 * 1024
-"""Bytes read from a socket at once."""
+"""The most bytes that one read takes from a socket."""
 
 BODY_SECONDS = 10.0
 """Seconds for a body to arrive, plus its size divided by `MIN_RATE`."""

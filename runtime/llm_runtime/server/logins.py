@@ -44,7 +44,9 @@ class FailedLogins:
         self._windows: OrderedDict[str, _Window] = OrderedDict()
 
     def another(self, host: str) -> HttpError | None:
-        """Count a wrong key from ``host``. Returns the error if the peer has sent too many before."""
+        """Count a wrong key from ``host``. Returns the error to send if its network has now sent too many, else
+        ``None``.
+        """
         now, peer = trio.current_time(), network_of(host)
         window = self._count(peer, now)
         if self._tell is not None and window.failures <= FAILED_LOGINS + 1:

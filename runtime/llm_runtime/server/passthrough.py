@@ -48,7 +48,8 @@ def passing(context: RequestContext) -> Endpoint:
         message = f"This key may not send {shown}: see passthrough in [keys.{context.caller or 'NAME'}]."
         raise HttpError(403, "passthrough_not_allowed", message, close=True)
     if "upgrade" in request.headers:
-        raise HttpError(400, "passthrough_upgrade", "A connection cannot be upgraded here.", close=True)
+        message = "Omit the header Upgrade: WebSockets and other upgrades cannot be passed through."
+        raise HttpError(400, "passthrough_upgrade", message, close=True)
     context.streams_body = True
 
     async def endpoint(context: RequestContext) -> None:

@@ -121,7 +121,7 @@ class ReplicaMirror:
                     self._response_store.unmirror(self._stored)
                     self._stored.is_gone = True
                     message = (
-                        "redis is unreachable or has lost this response: it may still be running on another replica"
+                        "Redis is unreachable or has lost this response: it may still be running on another replica"
                     )
                     run.fail(Failure(kind=FailureKind.INTERRUPTED, message=message, partial=run.has_content))
 
@@ -163,7 +163,7 @@ class ReplicaMirror:
         row = await self._shared.load(self._stored.id, self._stored.caller)
         whole = None if row is None or row.state not in _READABLE else _log_of(row.pieces)
         if row is None or whole is None or not len(self._run.log) <= len(whole) == row.events:
-            raise RedisAwayError(RedisProblem("row", "redis has lost a part of a response"))
+            raise RedisAwayError(RedisProblem("row", "Redis has lost a part of a response"))
         self._generation, self._pieces = row.generation, len(row.pieces)
         self._take(whole.read(len(self._run.log)), row.state, row.ended_at)
 

@@ -193,7 +193,7 @@ class Replicas:
                 except Exception as exc:
                     if is_fatal(exc):
                         raise
-                    log.error("writing responses to redis crashed: %s", exception_site(exc))  # noqa: TRY400
+                    log.error("writing responses to Redis crashed, and is tried again: %s", exception_site(exc))  # noqa: TRY400
                     self._let_nobody_wait()
                     await trio.sleep(STORE_REST_SECONDS)
                 with trio.move_on_after(STORE_FLUSH_SECONDS if self._live else REPLICA_IDLE_SECONDS):
@@ -213,7 +213,7 @@ class Replicas:
             async with self._exchanging:
                 await self._shared.leave()
         except RedisAwayError:
-            log.warning("redis is unreachable: responses that it does not have yet are lost for the other replicas")
+            log.warning("Redis is unreachable: responses that it does not have yet are lost for the other replicas")
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -327,7 +327,7 @@ class Replicas:
         elif result.is_deleted:
             self._drop(stored, "the client deleted the response")
         elif result.is_lost:
-            log.warning("response %s counts as interrupted: redis was unreachable for too long", stored.id)
+            log.warning("response %s counts as interrupted: Redis was unreachable for too long", stored.id)
             self._drop(stored, "this replica was cut off from the others for too long", FailureKind.INTERRUPTED)
         else:  # an earlier write reached Redis although it seemed to fail
             progress.has_row, progress.position = True, result.there
@@ -364,7 +364,7 @@ class Replicas:
         try:
             head, events = await run_large(len(row.head) + sum(map(len, row.pieces)), _unpacked, row)
         except msgspec.MsgspecError as exc:
-            log.error("a stored response cannot be read: %s", type(exc).__name__)  # noqa: TRY400
+            log.error("response %s in Redis cannot be decoded: %s", response_id, type(exc).__name__)  # noqa: TRY400
             return
         if self._response_store.knows(response_id) or self._nursery is None:
             return
@@ -372,9 +372,9 @@ class Replicas:
         run.log.restore(events)
         is_whole = len(run.log) == row.events and (row.state is not ResponseState.ENDED or run.log.end is not None)
         if not is_whole and row.state is ResponseState.RUNNING:  # its replica will write it again
-            raise RedisAwayError(RedisProblem("row", "redis has lost a part of a response"))
+            raise RedisAwayError(RedisProblem("row", "Redis has lost a part of a response"))
         if not is_whole:
-            log.error("redis has lost a part of response %s", response_id)
+            log.error("Redis has lost a part of response %s, so this replica cannot read it", response_id)
             return
         stored = head.response(run)
         stored.is_shared = stored.is_foreign = True

@@ -44,7 +44,7 @@ class RequestConnection(Protocol):
 
     @property
     def cut_off(self) -> FailureKind | None:
-        """Why the connection is being cancelled, unless the client caused it."""
+        """Why the connection is being cancelled; ``None`` if it is not, or if the client caused it."""
         ...
 
     def end_with_client(self) -> None:

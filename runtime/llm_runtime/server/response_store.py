@@ -202,7 +202,7 @@ class ResponseStore:
         return any(response_id in each for each in known)
 
     def find_any(self, response_id: str) -> StoredResponse | None:
-        """Return the response with this id, of any caller, running or stored."""
+        """Return the response with this id, of any caller, running or stored; ``None`` if there is none."""
         known = (self._mirrors, self._live, self._stored)
         return next((each[response_id] for each in known if response_id in each), None)
 
@@ -216,12 +216,12 @@ class ResponseStore:
             del self._mirrors[stored.id]
 
     def find(self, response_id: str, caller: str) -> StoredResponse | None:
-        """Return the caller's response with this id, running or stored, mirrors included."""
+        """Return the caller's response with this id, running or stored, mirrors included; ``None`` if there is none."""
         mirror = self._mirrors.get(response_id)
         return mirror if mirror is not None and mirror.caller == caller else self.find_own(response_id, caller)
 
     def find_own(self, response_id: str, caller: str) -> StoredResponse | None:
-        """Return the caller's response with this id, running or stored, mirrors excluded."""
+        """Return the caller's response with this id, running or stored, mirrors excluded; ``None`` if there is none."""
         stored = self._live.get(response_id) or self._stored.get(response_id)
         if stored is None or stored.caller != caller:
             return None

@@ -29,7 +29,9 @@ from llm_runtime.server.subscription import RunSubscription
 
 
 class StreamFormat(Protocol):
-    """Encodes frames as bytes. ``ping`` may be sent between any two pieces and has no meaning."""
+    """Encodes frames as bytes. ``ping`` may be sent between the results of any two calls; clients ignore it, and it
+    keeps the connection alive.
+    """
 
     content_type: str
     ping: bytes
@@ -172,7 +174,7 @@ def _encode_failed(dialect: ServerDialect, inbound: ClientRequest, end: Failed) 
 
 
 class FrameSource(Protocol):
-    """The source of a stream: the frames of one run, or of several at once."""
+    """The source of a stream: the frames of one run, or of several concurrent runs."""
 
     @property
     def end(self) -> Finished | Failed | None:
@@ -186,7 +188,7 @@ class FrameSource(Protocol):
 
     @property
     def adjusted(self) -> tuple[Adjustment, ...] | None:
-        """The adjusted parameters of the request, once they are known."""
+        """The adjusted parameters of the request; ``None`` until they are known."""
         ...
 
     def start(self) -> list[Frame]:

@@ -161,7 +161,7 @@ class Socket:
         return self._writing is not None and self._writing.locked()
 
     async def send(self, data: bytes | bytearray) -> None:
-        """Send all of ``data``. Returns without a checkpoint if the kernel accepts all of it at once.
+        """Send all of ``data``. Returns without a checkpoint if the kernel accepts all of it in one call.
 
         Raises `trio.BrokenResourceError` if the connection is broken. The stall rule: n bytes have
         `WRITE_STALL_SECONDS` + n / `MIN_RATE` seconds to be sent. The socket of a slower peer is aborted. The
@@ -213,7 +213,7 @@ class Socket:
         return self._writing
 
     def _try_to_send(self, data: bytes | bytearray) -> int:
-        """Send as much as the kernel accepts at once, and count it for the stall rule."""
+        """Send as much as the kernel accepts in one call, and count it for the stall rule."""
         sent = self._send_now(data)
         if self._patience < WRITE_STALL_SECONDS:
             now = trio.current_time()

@@ -193,8 +193,8 @@ class ServerState:
 
     async def bring(self, response_id: str | None, caller: str) -> None:
         """Load the caller's response with this id into memory, if another worker, the store's file or another replica
-        has it. Raises `HttpError` if a process outside this daemon and its replicas is still producing it, and while
-        the file cannot be read or Redis is unreachable.
+        has it. Does nothing if none has it. Raises `HttpError` if a process outside this daemon and its replicas is
+        still producing it, and if no worker has it while the file cannot be read or Redis is unreachable.
         """
         if self.replicas is not None:
             await self._bring_from_replicas(self.replicas, response_id, caller)

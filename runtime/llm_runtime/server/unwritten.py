@@ -45,14 +45,18 @@ async def next_put(progress: StoredProgress, generation: str) -> Put:
     end, ending = len(run_log), Ending.OPEN if run_log.end is None else Ending.ENDED
     head = piece = b""
     if progress.failures >= PUT_FAILURES:
-        log.warning("response %s cannot be written to redis: it takes too long", stored.id)
+        log.warning(
+            "response %s is not written to Redis, and other replicas cannot read it: %d attempts to write it failed",
+            stored.id,
+            progress.failures,
+        )
         return Put(stored.id, stored.caller, generation, not progress.has_row, b"", start, start, b"", Ending.UNSHARED)
     try:
         piece = pack_events(run_log.read(start)) if end > start else b""
         if not progress.has_row:
             head = await run_large(stored.asked_bytes, pack_head, stored.inbound, stored.options, stored.asked_bytes)
     except _UNPACKABLE:
-        log.warning("response %s cannot be written to redis", stored.id)
+        log.warning("response %s is not written to Redis, and other replicas cannot read it", stored.id)
         end, piece, ending = start, b"", Ending.UNSHARED
     return Put(stored.id, stored.caller, generation, not progress.has_row, head, start, end, piece, ending)
 
@@ -96,7 +100,11 @@ class GivenUpRows:
         while len(self._puts) > GIVEN_UP_ROWS:
             self._puts.popitem(last=False)
         if not self._is_logged:
-            log.warning("responses are lost for the other replicas: redis was unreachable for too long")
+            log.warning(
+                "responses are lost for the other replicas: Redis was unreachable for too long, or more than %d MB of "
+                "responses waited for it",
+                UNWRITTEN_BYTES >> 20,
+            )
         self._is_logged = True
 
     def ended(self, puts: Iterable[Put]) -> None:

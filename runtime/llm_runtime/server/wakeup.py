@@ -1,4 +1,4 @@
-"""A wakeup for a task that waits for several things at once."""
+"""A wakeup for a task that waits for any of several things."""
 
 from __future__ import annotations
 

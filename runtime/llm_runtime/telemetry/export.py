@@ -53,13 +53,13 @@ YIELD_SECONDS: Final = 0.0002
 """Seconds to sleep after each run, so that the thread that serves requests need not wait for the interpreter's lock."""
 
 BATCH_SPANS: Final = 128
-"""The most spans that are encoded at once, for the same reason."""
+"""The most spans that are encoded in one batch, for the same reason."""
 
 CONTENT_CHARACTERS: Final = 100_000
 """The longest attribute of a span, in characters. The rest is cut off."""
 
 CONTENT_BATCH_SPANS: Final = 32
-"""The most spans that are encoded at once if they contain the texts of requests and responses."""
+"""The most spans that are encoded in one batch if they contain the texts of requests and responses."""
 
 CONTENT_QUEUE_SPANS: Final = 512
 """The most spans with texts that wait to be sent. Further ones are dropped. So the texts take about 100 MB at most."""
@@ -152,7 +152,7 @@ class OtelWriter:
         self._first = meter.create_histogram(
             "gen_ai.client.operation.time_to_first_chunk",
             "s",
-            "Time from a call to the first piece of its answer.",
+            "Time from a call to the first piece of its response.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._tokens = meter.create_histogram(
@@ -247,7 +247,7 @@ def _limits() -> SpanLimits:
 
 
 def _sizes(config: OtelConfig) -> tuple[int | None, int | None]:
-    """Return how many spans wait at most, and how many are sent at once; ``None``: the SDK reads the environment."""
+    """Return how many spans wait at most, and how many are sent in one batch; ``None``: as the environment says."""
     is_said = _QUEUE_SIZE in os.environ or _BATCH_SIZE in os.environ
     waiting = CONTENT_QUEUE_SPANS if config.content and not is_said else None
     at_once = CONTENT_BATCH_SPANS if config.content else BATCH_SPANS

@@ -39,7 +39,7 @@ class WorkerPlace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def socket_path(folder: str, number: int) -> str:
-    """Return the path of the socket at which worker ``number`` answers questions."""
+    """Return the path of the unix socket at which worker ``number`` answers the messages of its siblings."""
     return os.path.join(folder, f"{number}{SUFFIX}")
 
 

@@ -47,8 +47,8 @@ class Copies:
         self._former: str | None = None
 
     def take(self) -> tuple[str | None, Config]:
-        """Make a new copy, and return it with its configuration. If this raises `ConfigError`, no copy is left.
-        Blocks.
+        """Make a new copy of the configuration file. Return its path, which is ``None`` without a file, and the
+        configuration. If this raises `ConfigError`, no copy is left. Blocks.
         """
         if self._file is None:
             return None, self._read(None)

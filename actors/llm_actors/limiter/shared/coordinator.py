@@ -23,8 +23,8 @@ from llm_protocol.failures import Settlement
 
 PATIENCE_SECONDS = 1.0
 """How many seconds ahead a request may take its place in the shared queue. The time that it has already waited is
-added, because a large request might otherwise never find enough capacity at once. The time is short because a request
-that has its place goes neither earlier nor to another provider, even if capacity is returned in the meantime.
+added, because a large request might otherwise never find enough capacity free at one moment. The time is short because
+a request that has its place goes neither earlier nor to another provider, even if capacity is returned in the meantime.
 """
 
 AGAIN_SECONDS = 1.0

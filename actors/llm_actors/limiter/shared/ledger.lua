@@ -222,7 +222,7 @@ local function has_concurrency(account)
   return account.concurrency == 0 or account.others + account.held < account.concurrency
 end
 
--- After a pause, pace the requests, so that the processes do not all send at once.
+-- After a pause, pace the requests, so that the processes do not all send together.
 local function pace(account, at)
   if account.paced <= now or not account.requests then return end
   account.next = math.max(account.next, at) + 60 / account.requests.limit

@@ -253,7 +253,7 @@ def too_little(candidate: Candidate, tokens: float, left: Share, ledger: Request
         return _refusal(
             candidate, f"it may take {tokens:.0f} tokens and {max(0, floor(left.tokens))} of max_tokens are left"
         )
-    return _refusal(candidate, f"${max(0.0, left.cost):.6f} of max_cost is left, which is too little for an answer")
+    return _refusal(candidate, f"${max(0.0, left.cost):.6f} of max_cost is left, too little for a response")
 
 
 def _refusal(candidate: Candidate, why: str) -> Failure:

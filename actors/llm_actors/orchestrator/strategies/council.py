@@ -1,7 +1,7 @@
-"""``council``: all members draft an answer, see the drafts of the others without names, and revise their own. A chair
-combines the drafts into one answer.
+"""``council``: all members draft an answer, see the drafts of the others without names, and revise their own. A
+synthesiser combines the drafts into one response.
 
-Each round costs the time and money of all members once, and the chair costs one more call. A member that fails to
+Each round costs the time and money of all members once, and the synthesiser costs one more call. A member that fails to
 revise keeps its draft.
 """
 

@@ -301,7 +301,7 @@ class Ensemble:
         if budget.overran:
             failure = Failure(kind=FailureKind.BUDGET, message="the request's budget is used up", partial=partial)
         else:
-            failure = Failure(kind=FailureKind.TIMEOUT_TOTAL, message="no complete answer in time", partial=partial)
+            failure = Failure(kind=FailureKind.TIMEOUT_TOTAL, message="no complete response in time", partial=partial)
         return RunResult(Failed(failure=failure), candidates[0])
 
     async def alone(self, seat: MemberSeat | None = None) -> RunResult:

@@ -139,8 +139,8 @@ def decode_error(response: WireResponse) -> Failure:
 
 
 def rate_limits(headers: Headers) -> RateLimits | None:
-    """Return the remaining limits of the model that responded. Without a common token limit, the limit for input
-    tokens is used.
+    """Return the remaining limits of the model that responded; ``None`` if no header reports one. Without a common
+    token limit, the limit for input tokens is used.
     """
     prefix = "anthropic-ratelimit-"
     tokens = next((name for name in ("tokens", "input-tokens") if header(headers, f"{prefix}{name}-limit")), "tokens")

@@ -112,7 +112,7 @@ def _count(counts: JsonObject, name: str) -> int:
 
 
 def refusal_of(details: Any) -> Refusal | None:
-    """The vendor's explanation of a refusal, from ``stop_details``."""
+    """The vendor's explanation of a refusal, from ``stop_details``; ``None`` without one."""
     if isinstance(details, dict) and details.get("type") == "refusal" and isinstance(details.get("explanation"), str):
         return Refusal(details["explanation"])
     return None

@@ -81,7 +81,9 @@ def _wait(headers: Headers) -> float | None:
 
 
 def rate_limits(headers: Headers) -> RateLimits | None:
-    """Return the calls that are left in this minute. Cohere reports them for trial keys only."""
+    """Return the calls that are left in this minute. Cohere reports them for trial keys only; for others this is
+    ``None``.
+    """
     limit = int_header(headers, "x-trial-endpoint-call-limit")
     left = int_header(headers, "x-trial-endpoint-call-remaining")
     if limit is None and left is None:

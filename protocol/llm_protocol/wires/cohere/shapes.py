@@ -83,7 +83,9 @@ ANSWER_FIELDS = frozenset(("id", "message", "finish_reason", "usage", "error", "
 
 
 def decode_usage(usage: Any) -> Usage | None:
-    """Return the tokens that the model processed. Cohere bills fewer, because it does not bill its own templates."""
+    """Return the tokens that the model processed; ``None`` if the response does not report them. Cohere bills fewer,
+    because it does not bill its own templates.
+    """
     if not isinstance(usage, dict):
         return None
     tokens, billed = _object(usage, "tokens"), _object(usage, "billed_units")

@@ -49,7 +49,9 @@ _REASONING = JsonDecoder(Reasoning)
 
 
 def pack(part: Reasoning) -> str | None:
-    """The ``thoughtSignature`` for a client: Gemini's own, or one that contains another vendor's reasoning."""
+    """The ``thoughtSignature`` for a client: Gemini's own, or one that contains another vendor's reasoning. ``None`` if
+    Gemini sent none.
+    """
     if part.dialect in (NAME, None) and part.extra is None:
         return part.signature
     return base64.b64encode(_MARK + encode_json(msgspec.structs.replace(part, text=""))).decode()

@@ -117,7 +117,7 @@ class OpenAIChat:
         )
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
-        """Return the remaining limits, according to the vendor's headers."""
+        """Return the remaining limits, according to the vendor's headers; ``None`` if they report none."""
         names = self.profile.limit_headers
         headers = tuple(field for field in headers if field[0] in names)
         if not headers:

@@ -140,7 +140,7 @@ def _choices(reader: Callable[[Body, str], AnyRequest], body: Body) -> list[str 
 
 
 def refuse_many(body: Body, field: str) -> None:
-    """Refuse requests for several responses at once."""
+    """Refuse requests for several responses."""
     if (body.integer(field) or 1) != 1:
         raise body.cannot(field, f"{field} must be 1: send several requests for several responses")
 

@@ -84,7 +84,7 @@ class ChatCall(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def signature(self) -> str | None:
-        """The vendor's signature of the call."""
+        """The vendor's signature of the call; ``None`` without one."""
         extra = self.extra_content
         return extra.google.thought_signature if extra and extra.google else None
 

@@ -63,8 +63,8 @@ def is_native(part: Reasoning) -> bool:
 
 
 def seal(part: Reasoning, item_id: str) -> str | None:
-    """Return the ``encrypted_content`` for ``part`` in the item ``item_id``. The vendor binds the content to the
-    item.
+    """Return the ``encrypted_content`` for ``part`` in the item ``item_id``; ``None`` if the part has nothing that the
+    client must send back. The vendor binds the content to the item.
     """
     if is_native(part) and part.id == item_id:
         return part.encrypted
@@ -201,7 +201,9 @@ def _decode_message(item: Body) -> tuple[Role, tuple[Part, ...]]:
 
 
 def extra_of(fields: Body) -> dict[str, JsonObject] | None:
-    """The fields that no reader has read, as a part's ``extra``: only the vendor understands them."""
+    """The fields that no reader has read, as a part's ``extra``: only the vendor understands them. ``None`` if there
+    are none.
+    """
     return _extra(fields.rest())
 
 
