@@ -198,7 +198,7 @@ class RedisLink:
         self.sessions += 1
         self._problem = None
         self._kept.begun()
-        log.info("%s in redis at %s", self._what, self._server.name)
+        log.info("%s in Redis at %s", self._what, self._server.name)
 
     def _close(self, problem: RedisProblem) -> None:
         self._problem = problem

@@ -46,7 +46,7 @@ class WireResponse(NamedTuple):
     body: bytes = b""
 
     def header(self, name: str) -> str | None:
-        """The first field called ``name`` (lower case), if any."""
+        """The first field called ``name`` (lower case); ``None`` if there is none."""
         return next((value for key, value in self.headers if key == name), None)
 
 

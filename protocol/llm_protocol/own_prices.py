@@ -58,7 +58,7 @@ class OwnPrices:
         self._globs = [(pattern, price) for pattern, price in prices.items() if any(each in pattern for each in "*?[")]
 
     def find(self, provider: str, model: str) -> OwnPrice | None:
-        """The price of a deployment, if one was configured."""
+        """The configured price of a deployment; ``None`` if there is none."""
         if not self._exact:
             return None
         name = f"{provider}/{model}"

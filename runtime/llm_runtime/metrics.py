@@ -82,7 +82,7 @@ def _families(snapshot: MetricsSnapshot) -> Iterator[Metric]:
 
 def _requests(metrics: Metrics) -> Iterator[Metric]:
     yield _gauge("info", "The version of llm-runtime.", {_version(): 1.0}, "version")
-    yield _counter("server_refused", "Requests that the server refused for its own reasons.", metrics.server, "code")
+    yield _counter("server_refused", "Requests and connections that the server refused.", metrics.server, "code")
     yield _gauge("requests_running", "Requests in progress.", {(): metrics.running})
     yield _counter("requests_refused", "Requests that were not accepted.", metrics.refused, "reason")
     limited = {(owner, reason): count for (reason, owner), count in metrics.limited.items()}
@@ -100,9 +100,9 @@ def _version() -> str:
 
 
 def _attempts(metrics: Metrics) -> Iterator[Metric]:
-    yield _counter("attempts", "Calls to a provider.", metrics.attempts, "provider", "outcome")
-    yield _counter("wire_attempts", "Calls to a provider, by API.", metrics.wires, "provider", "wire")
-    yield _histogram("attempt_seconds", "Seconds that a successful call took.", metrics.attempt_seconds, "provider")
+    yield _counter("attempts", "Attempts at a provider.", metrics.attempts, "provider", "outcome")
+    yield _counter("wire_attempts", "Attempts at a provider, by API.", metrics.wires, "provider", "wire")
+    yield _histogram("attempt_seconds", "Seconds that a successful attempt took.", metrics.attempt_seconds, "provider")
     yield _histogram("first_token_seconds", "Seconds to the first token.", metrics.first_token_seconds, "provider")
     yield _counter("tokens", "Tokens, failed attempts included.", metrics.tokens, "provider", "model", "direction")
     yield _counter("cost_dollars", "US dollars, if the price is known.", metrics.cost, "provider", "model")
@@ -119,12 +119,14 @@ def _callers(metrics: Metrics) -> Iterator[Metric]:
 
 
 def _exploration(exploration: ExplorationStatistics) -> Iterator[Metric]:
-    yield _counter("ranked_requests", "Rankings that were based on measurements.", {(): exploration.ranked})
     yield _counter(
-        "explored_requests", "Of those, rankings that explored another deployment.", {(): exploration.explored}
+        "ranked_requests", "Requests whose candidates were ordered by measurements.", {(): exploration.ranked}
+    )
+    yield _counter(
+        "explored_requests", "Ranked requests that were sent to a candidate to measure it.", {(): exploration.explored}
     )
     cost = {(): exploration.excess}
-    yield _counter("exploration_cost", "The expected cost of that, in seconds or US dollars.", cost)
+    yield _counter("exploration_cost", "The expected cost of exploring, in seconds or US dollars.", cost)
 
 
 def _providers(snapshot: MetricsSnapshot) -> Iterator[Metric]:
@@ -137,7 +139,7 @@ def _providers(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         return
     known = snapshot.limiter.providers
     in_flight = {name: each.in_flight for name, each in known.items()}
-    yield _gauge("limited_in_flight", "Calls in progress at a provider with limits.", in_flight, "provider")
+    yield _gauge("limited_in_flight", "Attempts in progress at a provider with limits.", in_flight, "provider")
     waiting = {name: each.waiting for name, each in known.items()}
     yield _gauge("limited_waiting", "Requests waiting for a provider's limits.", waiting, "provider")
     own = {name: each.waiting for name, each in snapshot.limiter.callers.items()}

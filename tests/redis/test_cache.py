@@ -157,7 +157,7 @@ async def runtimes(
     config = Config(providers={"fake": provider}, cache=cache, redis=server.server(timeout_s=PATIENT))
     async with llm_runtime.open_runtime(config) as one, llm_runtime.open_runtime(config) as other:
         with trio.fail_after(30):
-            while caplog.text.count("cached responses are in redis") < 2:  # noqa: ASYNC110
+            while caplog.text.count("cached responses are in Redis") < 2:  # noqa: ASYNC110
                 await trio.sleep(0.005)
         yield [one, other]
 

@@ -476,7 +476,7 @@ async def test_while_redis_is_away_each_answers_for_its_own_and_refuses_the_rest
         assert (await two.other.request("GET", path)).status == 503
         settle(server)
         assert (await two.one.request("GET", path)).status == 404, "Redis has lost it"
-    assert caplog.text.count("redis at") == 2 * 3, "each says once that it is there, away and back"
+    assert caplog.text.count("Redis at") == 2 * 3, "each says once that it is there, away and back"
 
 
 async def test_a_running_response_outlives_that_redis_comes_back_empty(

@@ -265,7 +265,7 @@ async def test_a_change_that_redis_does_not_take_in_time_stops_no_other(
         assert maker.redis.rows == {small.id: "e", large.id: "l"}
         assert maker.store.find_any(large.id) is large
         assert not large.is_shared
-    assert caplog.text.count("cannot be written") == 1
+    assert caplog.text.count("is not written to Redis") == 1
 
 
 async def test_an_orderly_end_waits_a_moment_for_redis_to_be_back(autojump_clock: MockClock, maker: Maker) -> None:

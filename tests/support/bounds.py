@@ -82,7 +82,7 @@ STRANGERS = (
 BOUNDS = (
     Bound(
         "max_connections",
-        "Connections at once, HTTP and WebSocket together. The next one gets 429 (`connection_limit`), unless a "
+        "Open connections, HTTP and WebSocket together. The next one gets 429 (`connection_limit`), unless a "
         "connection without a valid key can be closed instead.",
         (
             "test_one_connection_too_many_is_told_so",
@@ -106,19 +106,20 @@ BOUNDS = (
     ),
     Bound(
         "max_runs",
-        "Requests in flight at once; the next gets 429.",
+        "Requests in progress at the same time; the next gets 429.",
         ("test_so_many_requests_are_in_flight",),
     ),
     Bound(
         "max_body_mb",
-        "A request's body, and a WebSocket message; more is 413, or 1009.",
+        "A request's body, and a WebSocket message. A larger body gets 413; a larger message closes the WebSocket "
+        "with 1009.",
         ("test_a_body_has_so_many_bytes", "test_a_websocket_message_has_so_many_bytes"),
     ),
     Bound(
         "max_body_total_mb",
-        "All bodies and WebSocket messages that are received, wait or are in progress; more is 503 with "
-        "Retry-After, or 1013 for a message that is not complete. No byte of a body is kept before its head has "
-        "shown a valid key.",
+        "All bodies and WebSocket messages that are received, wait or are in progress. With more, requests get 503 "
+        "with Retry-After, and a message that is not complete closes the WebSocket with 1013. No byte of a body is "
+        "kept before its head has shown a valid key.",
         (
             "test_all_bodies_together_have_so_many_bytes",
             "test_half_a_body_counts_until_its_client_leaves",
@@ -137,17 +138,17 @@ BOUNDS = (
     ),
     Bound(
         "max_json_values",
-        "Values in the JSON of a request or WebSocket message; more is 400.",
+        "Values in the JSON of a request or WebSocket message; a request with more gets 400.",
         ("test_the_values_of_a_body_and_one_more", "test_the_values_of_a_websocket_message_and_one_more"),
         "15 MB of empty lists blocked other streams for 7 s and were answered with 200",
-        "400; the event loop is busy for 13 ms at once",
+        "400; the event loop is busy for at most 13 ms at a time",
     ),
     Bound(
         "log_limit_mb",
         "The text of one response; a longer one fails.",
         ("test_an_answer_of_the_limit_and_one_byte_more",),
-        "65,000 tokens of one word (260 KB) failed at their end",
-        "they use 400 KB of the limit",
+        "a response of 65,000 one-word tokens (260 KB) failed at its end",
+        "it uses 400 KB of the limit",
     ),
     Bound(
         "head_s",
@@ -171,7 +172,7 @@ BOUNDS = (
     ),
     Bound(
         "websocket_responses",
-        "Responses in flight on one WebSocket; others wait.",
+        "Responses in progress on one WebSocket; others wait.",
         ("test_sixteen_are_active_and_the_others_wait", "test_lanes_keep_to_their_options"),
     ),
     Bound("websocket_lanes", "Named lanes on one WebSocket.", ("test_lanes_keep_to_their_options",)),
@@ -246,7 +247,7 @@ BOUNDS = (
         "Addresses whose wrong keys are counted.",
         ("test_the_table_is_bounded_and_forgets_who_began_first",),
     ),
-    Bound("HEAD_BYTES", "A request line and its fields; more is 431.", ("test_a_head_has_so_many_bytes",)),
+    Bound("HEAD_BYTES", "A request line and its fields; a larger head gets 431.", ("test_a_head_has_so_many_bytes",)),
     Bound(
         "CHUNKS_AT_ONCE",
         "Chunks of a body that are parsed in a row before other connections are served.",
@@ -276,7 +277,7 @@ BOUNDS = (
     ),
     Bound(
         "BODY_SECONDS",
-        "The time for a body to arrive, plus its size divided by `MIN_RATE`; at most `max_body_s`.",
+        "A body has this time plus its size divided by `MIN_RATE` to arrive, at most `max_body_s`.",
         ("test_a_request_that_does_not_come_is_not_waited_for",),
     ),
     Bound(
@@ -291,12 +292,13 @@ BOUNDS = (
     ),
     Bound(
         "MESSAGE_FRAGMENTS",
-        "Frames of one WebSocket message; more closes with 1008.",
+        "Frames of one WebSocket message; one more closes the WebSocket with 1008.",
         ("test_a_message_in_endless_fragments_is_a_policy_violation",),
     ),
     Bound(
         "UNSAID_FRAMES",
-        "Pending frames about requests for a client that does not read; more closes with 1008.",
+        "Frames that report on requests (errors, queued, withdrawn) and wait for a client that does not read; one "
+        "more closes the WebSocket with 1008.",
         ("test_a_client_that_floods_and_does_not_read_is_closed",),
     ),
     Bound(
@@ -311,22 +313,22 @@ BOUNDS = (
     ),
     Bound(
         "CONTENT_ENCODINGS",
-        "Encodings of one body; more is 415.",
+        "Encodings of one body; a body with more gets 415.",
         ("test_what_cannot_be_read_is_refused",),
     ),
     Bound(
         "CONTENT_MEMBERS",
-        "Members of one encoding; a body with more is 400.",
+        "Members of one encoding; a body with more gets 400.",
         ("test_a_body_of_many_members_is_refused",),
     ),
     Bound(
         "ZSTD_WINDOW_BYTES",
-        "The memory for the window of a zstd body; a larger window is 400.",
+        "The memory for the window of a zstd body; a body with a larger window gets 400.",
         ("test_a_few_bytes_never_take_much_memory",),
     ),
     Bound(
         "MAX_PAGE_ITEMS",
-        "Input items on one page; more is 400.",
+        "Input items on one page; a request for more gets 400.",
         ("test_what_is_wrong_is_refused",),
     ),
     Bound(
@@ -413,15 +415,15 @@ PAGE = """\
 
 This page shows the limits for clients of the server, and the effect of exceeding each. Options are set under
 `[server]` in the configuration; the others are in `llm_runtime.server.limits` and `llm_protocol.codec.json_limits`.
-Limits for responses of providers have a separate table. A megabyte is 1,048,576 bytes. If an effect was measured, the
-last table but one has the values before and after the limit was introduced. `bin/bench attack` runs a thousand
+Limits for responses of providers have a separate table. A megabyte is 1,048,576 bytes. If an effect was measured,
+[Measured](#measured) has the values before and after the limit was introduced. `bin/bench attack` runs a thousand
 attackers without a key beside fifty paying streams. This page is made from `tests/support/bounds.py` by
 `bin/make-docs`.
 
 The head of a request decides whether it is accepted: key, Host, Origin and path. A refusal with 401 or 403 closes the
 connection, and no byte of the body is kept. At its start the daemon raises its limit of open files as far as allowed,
-and adapts `max_connections` and `max_runs` to this limit. After a small reserve, half of the descriptors are for
-providers.
+and adapts `max_connections` and `max_runs` to this limit. Except for a small reserve, half of the open files are for
+connections to providers.
 
 """
 

@@ -132,7 +132,7 @@ class Catalog:
         return [(candidate, words) for *_, candidate, words in sorted(found)]
 
     def context_window(self, candidate: Candidate) -> int | None:
-        """Return the context window of the candidate in tokens, if it is known."""
+        """Return the context window of the candidate in tokens; ``None`` if it is unknown."""
         offer = self._offers.get(candidate.provider)
         return offer.rules.of(candidate.model).context_window if offer else None
 

@@ -76,7 +76,7 @@ class WindowState:
         self.spent = Amount()
         """The amount that this process has spent."""
         self.reserved = Amount()
-        """The amount that this process has reserved for requests in flight."""
+        """The amount that this process has reserved for requests in progress."""
         self.pending = Amount()
         """The part of ``reserved`` that Redis has not confirmed yet."""
         self.base: dict[str, Amount] = {}

@@ -1,4 +1,4 @@
-"""The state of the limits of one provider or one caller: usage, requests in flight, and pauses.
+"""The state of the limits of one provider or one caller: usage, requests in progress, and pauses.
 
 A vendor's headers can only reduce the capacity: they lower an allowance or begin a pause. Headers that are wrong,
 missing or out of order can cost throughput, but never break a configured limit.
@@ -52,7 +52,7 @@ class LimitState:
         self.wait_s = usual_wait_s if limits.wait_s is None else limits.wait_s
         self.in_flight = 0
         self.tokens_in_flight = 0
-        """The estimated tokens of requests in flight. Some of them may be returned."""
+        """The estimated tokens of requests in progress. Some of them may be returned."""
         self.held_until = -inf
         self.deferred_until = -inf
         self.requests = _window(limits.requests_per_minute, limits.burst)
@@ -61,7 +61,7 @@ class LimitState:
         self._vendor_tokens: Allowance | None = None
 
     def change(self, limits: Limits, usual_wait_s: float = PROVIDER_WAIT_SECONDS) -> None:
-        """Replace the limits. Usage, requests in flight and pauses stay."""
+        """Replace the limits. Usage, requests in progress and pauses stay."""
         self.limits = limits
         self.wait_s = usual_wait_s if limits.wait_s is None else limits.wait_s
         self.requests = _changed(self.requests, limits.requests_per_minute, limits.burst)
@@ -88,7 +88,7 @@ class LimitState:
         return at
 
     def expected_at(self, tokens: int, now: float, *, ahead: int = 0, tokens_ahead: float = 0.0) -> float:
-        """Return the result of `ready_at` as if the requests in flight used none of their tokens: the earliest
+        """Return the result of `ready_at` as if the requests in progress used none of their tokens: the earliest
         possible time.
         """
         return self.ready_at(tokens, now, ahead=ahead, tokens_ahead=tokens_ahead - self.tokens_in_flight)
@@ -184,11 +184,11 @@ class LimitState:
         )
 
     def restart(self) -> None:
-        """Forget the requests in flight, after a restart. Usage, debts and pauses stay."""
+        """Forget the requests in progress, after a restart. Usage, debts and pauses stay."""
         self.in_flight = self.tokens_in_flight = 0
 
     def adopt(self, charges: Charges) -> None:
-        """Count a request that is still in flight after a restart."""
+        """Count a request that is still in progress after a restart."""
         self._begin(charges.estimate)
 
     def _begin(self, tokens: int) -> None:

@@ -56,7 +56,7 @@ class WaitingRequests:
         return len(self._waiting)
 
     def get(self, number: int) -> QueuedRequest | None:
-        """Return the request with that number, if it is queued."""
+        """Return the request with that number; ``None`` if it is not queued."""
         return self._waiting.get(number)
 
     def full_for(self, waiter: QueuedRequest) -> tuple[str, LimitOwner] | None:

@@ -104,7 +104,7 @@ class Reserved:
         self._slot.use(now)
 
     def give_back(self) -> None:
-        """Release the resources. Releasing twice is harmless."""
+        """Release the resources. A second call does nothing."""
         self._slot.give_back()
         if self.reservation is not None:
             self.reservation.leave()

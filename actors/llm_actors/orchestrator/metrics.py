@@ -53,7 +53,7 @@ class Metrics:
         self.limited: Counter[tuple[str, LimitOwner]] = Counter()
         """Requests that a limit refused, by kind of failure (or the server's error code) and limit owner."""
         self.server: Counter[str] = Counter()
-        """Requests that the server refused before it read a request for a model, by error code."""
+        """Connections and requests that the server refused without passing them to the runtime, by error code."""
         self.requests: Counter[tuple[str, str, str]] = Counter()
         """Requests by type, provider that responded (empty if none did), and outcome."""
         self.request_seconds: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))

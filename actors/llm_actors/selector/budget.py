@@ -20,9 +20,10 @@ RETRY_SHARE = 0.2
 RETRY_FLOOR = 10.0
 """Extra calls that are always allowed, however little traffic there is.
 
-Without a floor, a program with a handful of requests in flight could not recover from one lost connection, and a single
-request could never make its three attempts. With ten, five concurrent requests can make all of theirs. It does no harm
-under load: it refills at less than one call a second, and with fifty recent requests the share is larger anyway.
+Without a floor, a program with a handful of requests in progress could not recover from one lost connection, and a
+single request could never make its three attempts. With ten, five concurrent requests can make all of theirs. It does
+no harm under load: it refills at less than one call a second, and with fifty recent requests the share is larger
+anyway.
 """
 
 HEDGE_SHARE = 0.05

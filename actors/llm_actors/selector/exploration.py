@@ -16,7 +16,7 @@ may use up to `EAGERNESS` times as large a share, because a recent problem is li
 speed is well known is tried at most once in `FRESH_SECONDS`.
 
 One attempt at a time explores a candidate. If the first candidate was never measured, requests go to the unmeasured one
-with the fewest attempts in flight, so that a hundred simultaneous requests do not all go to the same one. Of several
+with the fewest attempts in progress, so that a hundred simultaneous requests do not all go to the same one. Of several
 such, the best by score is first.
 """
 

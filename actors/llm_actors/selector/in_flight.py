@@ -61,7 +61,7 @@ class _Attempts:
 
 @final
 class InFlight:
-    """The attempts in flight of all candidates."""
+    """The attempts in progress of all candidates."""
 
     def __init__(self) -> None:
         self._attempts: OrderedDict[Key, _Attempts] = OrderedDict()
@@ -102,7 +102,7 @@ class InFlight:
                 attempts.begun.remove(found)
 
     def count(self, key: Key, now: float) -> int:
-        """Return how many attempts at a candidate are in flight, with the requests for which it was chosen."""
+        """Return how many attempts at a candidate are in progress, with the requests for which it was chosen."""
         begun = len(self._kept(key, now))
         attempts = self._attempts.get(key)
         if attempts is None:

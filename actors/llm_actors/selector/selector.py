@@ -299,13 +299,13 @@ class Selector:
     def _spread(
         self, ready: list[RankedCandidate], request_type: RequestType, now: float, *, claim: bool
     ) -> list[RankedCandidate]:
-        """Return ``ready`` with the unmeasured candidate in front that has the fewest attempts in flight; of several,
+        """Return ``ready`` with the unmeasured candidate in front that has the fewest attempts in progress; of several,
         the best. ``claim``: count it as chosen for a request.
         """
         unmeasured = [place for place, each in enumerate(ready) if each.figures.latency_s is None]
         place = min(unmeasured, key=lambda place: self._in_flight.count((ready[place].candidate, request_type), now))
         front = ready[place]._replace(
-            reason=f"not measured yet: the fewest attempts in flight, then {ready[place].reason}"
+            reason=f"not measured yet: the fewest attempts in progress, then {ready[place].reason}"
         )
         if claim:
             self._in_flight.choose((front.candidate, request_type), now)

@@ -66,7 +66,7 @@ class Body:
         return self._fields.get(name)
 
     def string(self, name: str) -> str | None:
-        """The field as a string, if present."""
+        """The field as a string; ``None`` if absent."""
         if (value := self._fields.get(name)) is None:
             return None
         self._known.add(name)
@@ -89,7 +89,7 @@ class Body:
         return value
 
     def word(self, name: str, words: Collection[Word]) -> Word | None:
-        """The field as one of ``words``, if present."""
+        """The field as one of ``words``; ``None`` if absent."""
         return None if self.take(name) is None else self.required_word(name, words)
 
     def required_word(self, name: str, words: Collection[Word]) -> Word:
@@ -101,7 +101,7 @@ class Body:
         return cast("Word", value)
 
     def integer(self, name: str, low: int | None = None) -> int | None:
-        """The field as a whole number of at least ``low``, if present."""
+        """The field as a whole number of at least ``low``; ``None`` if absent."""
         if (value := self._fields.get(name)) is None:
             return None
         self._known.add(name)
@@ -112,7 +112,7 @@ class Body:
         raise self.wrong(name, "a whole number" if low is None else f"a whole number of at least {low}")
 
     def number(self, name: str, low: float | None = None, high: float | None = None) -> float | None:
-        """The field as a number from ``low`` to ``high``, if present."""
+        """The field as a number from ``low`` to ``high``; ``None`` if absent."""
         if (value := self._fields.get(name)) is None:
             return None
         self._known.add(name)
@@ -123,7 +123,7 @@ class Body:
         raise self.wrong(name, f"a number{bounds}")
 
     def boolean(self, name: str) -> bool | None:
-        """The field as a boolean, if present."""
+        """The field as a boolean; ``None`` if absent."""
         if (value := self._fields.get(name)) is None:
             return None
         self._known.add(name)
@@ -142,7 +142,7 @@ class Body:
         return tuple(values)
 
     def object(self, name: str) -> Self | None:
-        """The field as an object to read field by field, if present."""
+        """The field as an object to read field by field; ``None`` if absent."""
         if self._fields.get(name) is None:
             return None
         value = self.json_object(name)
@@ -156,7 +156,7 @@ class Body:
         return value
 
     def json_object(self, name: str) -> JsonObject | None:
-        """The field as a plain object, if present."""
+        """The field as a plain object; ``None`` if absent."""
         value = self.take(name)
         if value is None or isinstance(value, dict):
             return value
@@ -237,7 +237,7 @@ class ResponseObject(Body):
     __slots__ = ()
 
     def string(self, name: str) -> str | None:
-        """The field as a string, if present; a number is converted to one."""
+        """The field as a string; ``None`` if absent. A number is converted to one."""
         value = self.take(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)

@@ -69,7 +69,7 @@ def _not_an_object(exc: WireError) -> BadRequestError:
 
 
 def undecoded(policy: Any) -> msgspec.Raw | None:
-    """The undecoded ``llm_runtime`` object of a body, if present."""
+    """The undecoded ``llm_runtime`` object of a body; ``None`` if it is absent."""
     return None if policy is None else msgspec.Raw(encode_json(policy))
 
 

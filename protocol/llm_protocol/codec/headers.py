@@ -9,12 +9,12 @@ from llm_protocol.dialect import Headers
 
 
 def header(headers: Headers, name: str) -> str | None:
-    """The first field called ``name`` (lower case), if any."""
+    """The first field called ``name`` (lower case); ``None`` if there is none."""
     return next((value for key, value in headers if key == name), None)
 
 
 def int_header(headers: Headers, name: str) -> int | None:
-    """A field as a whole number, if it is one. Negative counts, which some vendors send, become 0."""
+    """A field as a whole number; ``None`` if it is none. Negative counts, which some vendors send, become 0."""
     value = number(header(headers, name))
     return None if value is None else max(0, int(value))
 
@@ -28,7 +28,9 @@ def wall_clock(headers: Headers) -> float:
 
 
 def retry_after(headers: Headers, *, now: float | None = None) -> float | None:
-    """Seconds to wait by ``retry-after-ms`` or ``retry-after`` (a number, a duration, or a date); never negative."""
+    """Seconds to wait by ``retry-after-ms`` or ``retry-after`` (a number, a duration, or a date), never negative;
+    ``None`` without them.
+    """
     ms = number(header(headers, "retry-after-ms"))
     if ms is not None:
         return max(0.0, ms / 1000)
@@ -43,7 +45,7 @@ def retry_after(headers: Headers, *, now: float | None = None) -> float | None:
 
 
 def seconds_until(stamp: str | None, headers: Headers, *, now: float | None = None) -> float | None:
-    """Seconds from now to an RFC 3339 time; never negative."""
+    """Seconds from now to an RFC 3339 time, never negative; ``None`` if ``stamp`` is none."""
     at = rfc3339(stamp)
     if at is None:
         return None

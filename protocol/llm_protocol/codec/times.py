@@ -12,7 +12,7 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)", re.ASCII)
 
 
 def number(text: str | None) -> float | None:
-    """A finite number in decimal."""
+    """A finite number in decimal; ``None`` for anything else."""
     if text is None or len(text) > 32:
         return None
     try:
@@ -39,7 +39,7 @@ def duration(text: str | None) -> float | None:
 
 
 def http_date(text: str | None) -> float | None:
-    """An HTTP date as seconds since the epoch."""
+    """An HTTP date as seconds since the epoch; ``None`` for anything else."""
     if text is None or len(text) > 64:
         return None
     try:
@@ -50,7 +50,7 @@ def http_date(text: str | None) -> float | None:
 
 
 def rfc3339(text: str | None) -> float | None:
-    """An RFC 3339 time as seconds since the epoch; without a zone it is taken as UTC."""
+    """An RFC 3339 time as seconds since the epoch; ``None`` for anything else. Without a zone it is taken as UTC."""
     if text is None or len(text) > 64:
         return None
     try:
@@ -61,7 +61,7 @@ def rfc3339(text: str | None) -> float | None:
 
 
 def day(text: object) -> date | None:
-    """The day, in UTC, of a date or an RFC 3339 time."""
+    """The day, in UTC, of a date or an RFC 3339 time; ``None`` for anything else."""
     seconds = rfc3339(text) if isinstance(text, str) else None
     try:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC).date()

@@ -108,7 +108,7 @@ class AsyncioCall:
 
     @property
     def error(self) -> BaseException | None:
-        """The exception that the call raised, if any."""
+        """The exception that the call raised; ``None`` without one."""
         return self._error
 
     @property

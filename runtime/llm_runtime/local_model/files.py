@@ -21,7 +21,9 @@ ENGINE: Final = "xllamacpp>=2026.10,<2027"
 
 
 def find_model() -> Path | None:
-    """Return the model's file, if it exists in full size. Fast: the content is checked only at installation."""
+    """Return the model's file; ``None`` if it does not exist in full size. Fast: the content is checked only at
+    installation.
+    """
     try:
         files = importlib.metadata.files(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:

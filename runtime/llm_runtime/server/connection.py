@@ -73,7 +73,7 @@ class HttpConnection:
         self._is_paused = False
         """Whether nothing is received for a moment, because what has arrived is not parsed yet."""
         self.cut_off: FailureKind | None = None
-        """Why the connection is being cancelled, unless the client caused it."""
+        """Why the connection is being cancelled; ``None`` if it is not, or if the client caused it."""
         self._body: StreamedRequestBody | None = None
         self._since = 0.0
         self._context: RequestContext | None = None

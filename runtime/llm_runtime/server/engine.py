@@ -27,7 +27,7 @@ class RequestEngine(Protocol):
 
     @property
     def store(self) -> StoreRef | None:
-        """The store, if it is configured."""
+        """The store; ``None`` if it is not configured."""
         ...
 
     async def submit(

@@ -158,7 +158,7 @@ class RequestContext:
 
     @property
     def cut_off(self) -> FailureKind | None:
-        """Why this connection is being cancelled, unless the client caused it."""
+        """Why this connection is being cancelled; ``None`` if it is not, or if the client caused it."""
         return self._connection.cut_off
 
     async def reply(self, response: WireResponse) -> None:

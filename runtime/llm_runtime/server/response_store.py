@@ -135,7 +135,7 @@ class Recent:
             self._forget(next(iter(self._kept.values())))
 
     def get(self, response_id: str) -> StoredResponse | None:
-        """Return the remembered response with this id, if there is one."""
+        """Return the remembered response with this id; ``None`` if there is none."""
         stored = self._kept.get(response_id)
         if stored is None or stored.is_gone:
             return None
@@ -249,7 +249,7 @@ class ResponseStore:
             self.resumed(next(iter(self._lingering)))
 
     def find_lingering(self, response_id: str, caller: str) -> StoredResponse | None:
-        """Return the caller's lingering response with this id, if there is one."""
+        """Return the caller's lingering response with this id; ``None`` if there is none."""
         found = self._lingering.get(response_id)
         return None if found is None or found.stored.caller != caller else found.stored
 
@@ -259,12 +259,14 @@ class ResponseStore:
             found.follower.close()
 
     def find_live(self, response_id: str, caller: str) -> StoredResponse | None:
-        """Return the caller's response with this id, if it is running."""
+        """Return the caller's response with this id; ``None`` if it is not running."""
         stored = self.find(response_id, caller)
         return stored if stored is not None and stored.run.log.end is None else None
 
     def find_to_delete(self, response_id: str, caller: str) -> StoredResponse | None:
-        """Return the caller's response with this id, even if only a connection remembers it."""
+        """Return the caller's response with this id, even if only a connection remembers it; ``None`` if there is
+        none.
+        """
         stored = self.find(response_id, caller) or self._remembered.get(response_id)
         return stored if stored is not None and stored.caller == caller else None
 
@@ -295,7 +297,7 @@ class ResponseStore:
         self._waiting.pop(response_id, None)
 
     def find_waiting(self, response_id: str, caller: str) -> WaitingResponse | None:
-        """The caller's response with that id, if it is waiting."""
+        """Return the caller's response with this id; ``None`` if it is not waiting."""
         waiting = self._waiting.get(response_id)
         return waiting if waiting is not None and waiting.inbound.request.caller == caller else None
 

@@ -273,7 +273,7 @@ class Socket:
                 raise
 
     def close(self) -> None:
-        """Close the socket; data in the kernel's buffer is still sent. Closing twice is harmless."""
+        """Close the socket; data in the kernel's buffer is still sent. A second call does nothing."""
         if not self.closed:
             self._say_goodbye()
             self._receiver.remove(self)

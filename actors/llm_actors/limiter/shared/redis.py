@@ -172,7 +172,7 @@ class SharedLedger:
     def _open(self) -> None:
         self.is_open = True
         self._sessions.begun()
-        log.info("limits are shared through redis at %s", self._server.name)
+        log.info("limits are shared through Redis at %s", self._server.name)
 
     def _close(self, _: RedisProblem) -> None:
         """Continue without the server: confirm all claims."""

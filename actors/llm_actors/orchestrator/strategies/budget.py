@@ -188,8 +188,8 @@ class MemberBudget:
     def refuses(
         self, candidate: Candidate, estimate: Estimate, request: AnyRequest, *, is_last: bool = True
     ) -> Failure | None:
-        """The refusal if there is not enough for a response, or if an unknown price would be needed. ``is_last``: there
-        is no other candidate, so a response may be shorter than expected.
+        """The refusal if there is not enough for a response, or if an unknown price would be needed, else ``None``.
+        ``is_last``: there is no other candidate, so a response may be shorter than expected.
         """
         ledger = self.ledger
         if not ledger.bounded:

@@ -78,7 +78,7 @@ class Cohere:
         return errors.decode_error(response)
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
-        """The limits that the headers report."""
+        """The limits that the headers report; ``None`` if they report none."""
         return errors.rate_limits(headers)
 
     def models_request(self, page: str | None) -> WireRequest:

@@ -110,7 +110,7 @@ class OpenAIResponses:
         return self._neighbours.decode_error(response)
 
     def rate_limits(self, headers: Headers) -> RateLimits | None:
-        """The limits that the headers report."""
+        """The limits that the headers report; ``None`` if they report none."""
         return self._neighbours.rate_limits(headers)
 
     def models_request(self, page: str | None) -> WireRequest:
