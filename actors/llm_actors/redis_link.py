@@ -101,7 +101,7 @@ class _Call:
         self.size = sum(len(each) for each in arguments if isinstance(each, (str, bytes)))
         self.done = trio.Event()
         self.answer: list[bytes] | None = None
-        self.problem = RedisProblem("queue", "too many commands wait")
+        self.problem = RedisProblem("queue", "too many calls of this process wait for Redis")
 
 
 @final

@@ -296,7 +296,7 @@ class _Passage:
             except LLMClientError as exc:
                 self._fail(exc, exc.failure, exc.partial)
             except LogLimitExceeded as exc:
-                words = "the response is larger than the run log's limit"
+                words = "the response exceeds the run log's limit (log_limit_mb)"
                 self._fail(exc, Failure(kind=FailureKind.LOG_LIMIT, message=words, partial=True), None)
             except Exception as exc:  # the program's own; its text may hold anything
                 log.error("a middleware failed: %s", exception_site(exc))  # noqa: TRY400

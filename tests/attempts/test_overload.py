@@ -128,5 +128,5 @@ async def test_the_wait_for_a_slot_is_bounded_by_wait_s(autojump_clock: MockCloc
             assert trio.current_time() - begun == pytest.approx(2.0)
             assert asked.failure is not None
             assert (asked.failure.kind, asked.failure.limited_by) == (FailureKind.OVERLOADED, "provider")
-            assert "(wait_s)" in asked.failure.message
+            assert "wait_s)" in asked.failure.message
             nursery.cancel_scope.cancel()

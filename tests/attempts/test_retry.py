@@ -328,7 +328,8 @@ async def test_one_error_names_every_attempt_with_its_cause(autojump_clock: Mock
     assert asked.outcomes() == ["a:server_error", "a:server_error", "b:auth", "c:timeout_first_token"]
     assert asked.failure is not None
     assert asked.failure.message == (
-        "all 4 attempts failed: a/m-a: broken pipe (2 times); b/m-b: bad key; c/m-c: no first token within 5 s"
+        "all 4 attempts failed: a/m-a: broken pipe (2 times); b/m-b: bad key; "
+        "c/m-c: no first token within 5 s (timeouts.first_token)"
     )
     assert asked.failure.kind is FailureKind.TIMEOUT_FIRST_TOKEN
     assert asked.took < 30

@@ -76,7 +76,7 @@ async def test_no_question_is_no_request() -> None:
     async with Peer() as peer:
         code, out, err = await ask("--url", peer.url)
         assert (code, out) == (2, "")
-        assert err == 'llm-runtime: what is the question? For example: llm-runtime ask "Say hello."\n'
+        assert err == 'llm-runtime: there is no question; for example: llm-runtime ask "Say hello."\n'
         assert peer.requests == []
 
 

@@ -93,7 +93,7 @@ async def test_what_is_no_daemon_is_refused_as_ask_refuses_it() -> None:
     assert key == (
         2,
         "",
-        "llm-runtime: LLM_RUNTIME_KEY is not a key: it contains characters that are not allowed in keys\n",
+        "llm-runtime: LLM_RUNTIME_KEY is not a key: a key has printable ASCII characters only, and no spaces\n",
     )
     assert both.code == 2
     assert both.err.endswith("give only one of them\n")

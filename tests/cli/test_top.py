@@ -198,4 +198,4 @@ async def test_on_a_terminal_it_is_drawn_until_ctrl_c_which_gives_the_screen_bac
     assert code == 0
     assert seen.startswith(b"\x1b[?1049h")
     assert b"primary    closed" in seen
-    assert b"NOT ANSWERING" in seen
+    assert b"NOT RESPONDING" in seen

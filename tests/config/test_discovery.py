@@ -36,7 +36,7 @@ def test_a_key_that_cannot_be_one_is_passed_over() -> None:
     config = discover({"OPENAI_API_KEY": "CANARY\n\nX"})
     assert config.providers == {}
     assert config.notes == (
-        "OPENAI_API_KEY is not a key: it contains characters that are not allowed in keys: ignored",
+        "OPENAI_API_KEY is not a key: a key has printable ASCII characters only, and no spaces: ignored",
     )
     assert discover({"OPENAI_API_KEY": " "}).notes == ()
 

@@ -59,12 +59,12 @@ def test_retry_after_comes_first(asked: float) -> None:
 def test_a_retry_after_that_is_longer_than_the_request_may_wait_ends_at_once_or_goes_on_to_the_next() -> None:
     refused = failed(FailureKind.RATE_LIMITED, 2.0)
     assert isinstance(plan(wait_s=2.0).after(refused, 0.0), Again)
-    assert plan(wait_s=1.9).after(refused, 0.0) == Stop("the wait would be longer than wait_s")
+    assert plan(wait_s=1.9).after(refused, 0.0) == Stop("the wait would be longer than wait_s of the limits")
     assert plan("a", "b", wait_s=1.9).after(refused, 0.0) == Next()
     assert isinstance(plan(wait_s=0.0).after(failed(FailureKind.RATE_LIMITED), 0.0), Again), "that is no queue"
     waited = plan(wait_s=5.0)
     waited.waited_s = 3.5
-    assert waited.after(refused, 0.0) == Stop("the wait would be longer than wait_s")
+    assert waited.after(refused, 0.0) == Stop("the wait would be longer than wait_s of the limits")
 
 
 def test_a_retry_after_past_the_deadline_ends_at_once() -> None:
@@ -124,9 +124,9 @@ def test_a_refusal_without_a_call_uses_up_no_attempt_and_is_waited_for_within_a_
     made, waited = plan(attempts=Attempts(max=1), draw=0.0), 0.0
     while isinstance(move := made.after(failed(FailureKind.OVERLOADED, 4.0), waited, called=False), Again):
         waited += move.after_s
-    assert (waited, move) == (28.0, Stop("the wait would be longer than wait_s"))
+    assert (waited, move) == (28.0, Stop("the wait would be longer than wait_s of the limits"))
     assert plan().after(failed(FailureKind.OVERLOADED, 31.0), 0.0, called=False) == Stop(
-        "the wait would be longer than wait_s"
+        "the wait would be longer than wait_s of the limits"
     )
     mixed = plan(draw=0.0)
     for _ in range(2):

@@ -48,7 +48,9 @@ async def test_an_unknown_finish_reason_is_told_once(
                 assert isinstance(end, Finished)
                 assert (end.reason, end.raw_reason) == (FinishReason.UNKNOWN, "brand_new")
 
-    assert [record.getMessage() for record in caplog.records] == ["fake: unknown finish reason 'brand_new'"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "fake: unknown finish reason 'brand_new'; the response is used"
+    ]
 
 
 def test_a_provider_with_ever_new_words_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

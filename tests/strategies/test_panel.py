@@ -330,7 +330,7 @@ async def test_an_embedding_cannot_be_asked_of_a_panel(autojump_clock: MockClock
 
         assert asked.failure is not None
         assert asked.failure.kind is FailureKind.UNSUPPORTED
-        assert "panel is for chat, completion and code; embedding can be asked by race" in asked.failure.message
+        assert "panel is for chat, completion and code, not for embedding" in asked.failure.message
         assert w.calls == 0
 
 

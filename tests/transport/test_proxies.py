@@ -142,7 +142,11 @@ async def test_refused_credentials_are_told_and_never_shown(
     async with way(ca, trust, scheme, origin, credentials=credentials, known="u:right") as at:
         with pytest.raises(ProxyRefused) as caught:
             await fetch(at.transport, post(origin=origin))
-        told = "the proxy refuses the user or password" if credentials else "the proxy wants a user and password"
+        told = (
+            "the proxy refuses the user or password"
+            if credentials
+            else "the proxy wants a user and password (proxy_auth)"
+        )
         assert caught.value.reason.startswith(told)
         assert "CANARY" not in str(caught.value)
         assert at.peer.requests == []
@@ -214,7 +218,7 @@ def says(data: bytes, *, after: int = 1, stay: bool = False) -> Greeting:
         ("http", says(b"HTTP/1.1 200 OK\r\n"), ConnectFailed, "the proxy closed the connection"),
         ("socks5", says(b"HTTP/1.1 400 Bad\r\n\r\n"), ConnectFailed, "does not respond as a SOCKS5 proxy"),
         ("socks5", says(b"\x05"), ConnectFailed, "the proxy closed the connection"),
-        ("socks5", says(b"\x05\xff"), ProxyRefused, "the proxy wants a user and password"),
+        ("socks5", says(b"\x05\xff"), ProxyRefused, "the proxy wants a user and password (proxy_auth)"),
         (
             "socks5",
             says(b"\x05\x00\x05\x02\x00\x01", stay=True),

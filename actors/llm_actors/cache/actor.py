@@ -185,7 +185,7 @@ class CacheActor:
         try:
             response = unpack(value)
         except Exception as exc:  # an entry outlives a crash, and would crash each incarnation that reads it
-            log.error("a response in the cache cannot be read: %s", exception_site(exc))  # noqa: TRY400
+            log.error("a response in the cache cannot be read and is removed: %s", exception_site(exc))  # noqa: TRY400
             response = None
         if response is None:
             self._memory.remove(key)

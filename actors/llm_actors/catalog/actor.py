@@ -134,4 +134,4 @@ class CatalogActor:
                 return
         if name not in self._failing:
             self._failing.add(name)
-            log.error("cannot list the models of %s: %s", name, problem)
+            log.error("cannot list the models of %s, so new ones must be named as %s/MODEL: %s", name, name, problem)

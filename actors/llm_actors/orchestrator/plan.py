@@ -36,7 +36,7 @@ SHORT_RETRY_AFTER_SECONDS = 3.0
 RETRY_AFTER_JITTER = 0.1
 """The largest fraction by which a Retry-After is extended, at random, so that callers do not all retry together."""
 
-TOO_LONG = "the wait would be longer than wait_s"
+TOO_LONG = "the wait would be longer than wait_s of the limits"
 
 LEAST_WAIT_SECONDS = 0.05
 """The fewest seconds to wait for a candidate that may not be called yet, so that repeated refusals make no tight

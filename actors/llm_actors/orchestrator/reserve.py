@@ -178,7 +178,10 @@ class Reserving:
             return slot
         overloaded = _overloaded(candidate, LATE_RETRY_SECONDS, load.waiting)
         if until < start_by:
-            message = f"{candidate}: not tried, because none of its slots was free within {wait_s:g} s (wait_s)"
+            message = (
+                f"{candidate}: not tried, because none of its slots became free within {wait_s:g} s "
+                f"([providers.{candidate.provider}.limits] wait_s)"
+            )
             overloaded = msgspec.structs.replace(overloaded, message=message)
         raise error_for(overloaded)
 

@@ -152,11 +152,11 @@ class ProviderCall:
 
     def _timed_out(self) -> Failed:
         kind, limits = self._waiting_for, self._timeouts
-        what = f"no complete response within {limits.total:g} s"
+        what = f"no complete response within {limits.total:g} s (timeouts.total)"
         if kind is FailureKind.TIMEOUT_FIRST_TOKEN:
-            what = f"no first token within {limits.first_token:g} s"
+            what = f"no first token within {limits.first_token:g} s (timeouts.first_token)"
         elif kind is FailureKind.TIMEOUT_IDLE:
-            what = f"the stream was silent for {limits.idle:g} s"
+            what = f"the stream was silent for {limits.idle:g} s (timeouts.idle)"
         return Failed(failure=Failure(kind=kind, message=f"{self._spec.name}: {what}"))
 
     def _wait_for(self, kind: FailureKind, seconds: float) -> None:

@@ -31,12 +31,12 @@ class Oddities:
     def note_reason(self, reason: str) -> None:
         """Log an unknown finish reason. The response is used nevertheless."""
         if self._is_new("reason", reason):
-            log.warning("%s: unknown finish reason %r", self._provider, reason)
+            log.warning("%s: unknown finish reason %r; the response is used", self._provider, reason)
 
     def note_not_found(self, url: str) -> None:
         """Log a 404, which most often means a wrong ``base_url``. ``url`` has no query."""
         if self._is_new("not found", url):
-            log.warning("%s: HTTP 404 at %s", self._provider, url)
+            log.warning("%s: HTTP 404 at %s; is base_url the address of the vendor's API?", self._provider, url)
 
     def _is_new(self, kind: str, word: str) -> bool:
         if (kind, word) in self._reported or len(self._reported) >= MOST_ODDITIES:

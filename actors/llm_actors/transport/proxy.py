@@ -26,7 +26,7 @@ AUTHORIZATION: Final = "Proxy-Authorization"
 """The header with the credentials. Some proxies know it only in this spelling."""
 
 _REFUSED: Final = "the proxy refuses the user or password"
-_WANTS: Final = "the proxy wants a user and password"
+_WANTS: Final = "the proxy wants a user and password (proxy_auth)"
 _MORE: Final = "the proxy sent more than a response to CONNECT"
 
 _SOCKS_FAILURES: Final = {

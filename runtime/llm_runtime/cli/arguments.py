@@ -69,16 +69,16 @@ def _serve(command: argparse.ArgumentParser) -> None:
 
 def _ask(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Ask one question; the answer streams to stdout. Piped input is appended to the question. With --url (or "
-        "LLM_RUNTIME_URL) a running daemon answers, with the key in LLM_RUNTIME_KEY if it needs one; else this "
-        "process does."
+        "Ask one question; the response is streamed to stdout. Piped input is appended to the question. With --url (or "
+        "LLM_RUNTIME_URL) a running daemon serves the request, with the key in LLM_RUNTIME_KEY if it needs one; else "
+        "this process does."
     )
     command.add_argument("question", nargs="*", help="the question")
     _conversation(command)
     command.add_argument(
         "-a", "--attachment", action="append", default=[], metavar="FILE|URL", help="an image, audio, PDF or text"
     )
-    command.add_argument("--schema", help='answer in JSON: a JSON schema, a file with one, or "name, age int"')
+    command.add_argument("--schema", help='respond in JSON: a JSON schema, a file with one, or "name, age int"')
     command.add_argument("--json", action="store_true", help="print the whole response as one JSON object")
 
 
@@ -86,7 +86,7 @@ def _chat(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Chat in the terminal; responses are streamed. Ctrl-C stops a response, not the chat; exit, quit or "
         "Ctrl-D ends the chat. !multi begins a text of several lines, !end ends it. With --url (or LLM_RUNTIME_URL) a "
-        "running daemon answers, with the key in LLM_RUNTIME_KEY if it needs one; else this process does."
+        "running daemon serves the requests, with the key in LLM_RUNTIME_KEY if it needs one; else this process does."
     )
     _conversation(command)
 
@@ -97,7 +97,7 @@ def _conversation(command: argparse.ArgumentParser) -> None:
     whom = command.add_mutually_exclusive_group()
     whom.add_argument("-m", "--model", default="", help="provider/model, a model, or auto (default)")
     whom.add_argument(
-        "--route", metavar="NAME", help="a route of the configuration; if several models answer, ask shows each"
+        "--route", metavar="NAME", help="a route of the configuration; if it asks several models, ask shows each answer"
     )
     command.add_argument("-s", "--system", help="the system prompt")
     command.add_argument(
@@ -140,7 +140,7 @@ def _top(command: argparse.ArgumentParser) -> None:
     _daemon(command, "address of the daemon (default: LLM_RUNTIME_URL, or http://127.0.0.1:8080)")
     command.add_argument("--once", action="store_true", help="print the figures once")
     command.add_argument(
-        "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="between updates (default 2)"
+        "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="seconds between updates (default 2)"
     )
     command.set_defaults(log_level="warning", log_format="text")
 

@@ -75,7 +75,7 @@ async def _answer(config: Config, model: str, asking: _Asking) -> int:
     arguments = asking.arguments
     question = await _question(" ".join(arguments.question))
     if not question and not asking.attachments:
-        return print_error('what is the question? For example: llm-runtime ask "Say hello."', UNUSABLE)
+        return print_error('there is no question; for example: llm-runtime ask "Say hello."', UNUSABLE)
     messages = asking.messages(question)
     policy = Policy(stream_members=True) if arguments.route else Policy()
     try:

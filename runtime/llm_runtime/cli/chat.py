@@ -41,7 +41,7 @@ MORE = ". "
 ENDS = frozenset(("exit", "quit"))
 HELP = """\
 Chatting with {model}
-'exit', 'quit' or Ctrl-D ends the chat; Ctrl-C stops an answer
+'exit', 'quit' or Ctrl-D ends the chat; Ctrl-C stops a response
 '!multi' begins a text of several lines, '!end' ends it"""
 
 
@@ -197,4 +197,4 @@ class _User:
 
 def _check_length(characters: int) -> None:
     if characters > STDIN_BYTES:
-        raise ConfigError(f"a text has more than {STDIN_BYTES} characters")
+        raise ConfigError(f"the text has more than {STDIN_BYTES} characters")

@@ -34,7 +34,10 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     start_logging(arguments.log_level, arguments.log_format)
     before = look_up(arguments.id, arguments.config, environ)
     if before.redacted:
-        raise ConfigError("this request was logged without its texts; redact = false in [request_log] keeps them")
+        raise ConfigError(
+            "this request was logged without its texts and cannot be repeated; redact = false in [request_log] logs "
+            "the texts of later requests"
+        )
     try:
         after = trio.run(_ask, again(before, arguments.model), arguments, environ)
     except BaseExceptionGroup as group:
@@ -48,7 +51,7 @@ def again(logged: LoggedRequest, model: str | None) -> AnyRequest:
     try:
         request: AnyRequest = msgspec.convert(logged.request, AnyRequest)
     except msgspec.ValidationError as exc:
-        raise ConfigError(f"this request was logged by another version: {exc}") from None
+        raise ConfigError(f"this request was logged by another version and cannot be repeated: {exc}") from None
     policy = _UNCACHED if request.policy is None else _UNCACHED.over(request.policy)
     fresh: AnyRequest = msgspec.structs.replace(request, request_id=new_request_id(), caller="", policy=policy)
     return fresh if model is None else msgspec.structs.replace(fresh, model=model, provider=None)

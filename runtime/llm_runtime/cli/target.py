@@ -37,8 +37,8 @@ def target(
     if running is None:
         config = configured(arguments.config, environ, say)
         if arguments.route and arguments.route not in config.routes:
-            known = ", ".join(config.routes) or "none is configured"
-            raise ConfigError(f"--route: there is no route {arguments.route!r}; known: {known}")
+            known = f"known: {', '.join(config.routes)}" if config.routes else "no route is configured"
+            raise ConfigError(f"--route: there is no route {arguments.route!r}; {known}")
         return config, model
     kind = "openai_compatible"
     provider = Provider(

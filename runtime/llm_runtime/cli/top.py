@@ -73,7 +73,7 @@ async def _follow(running: Daemon, interval: float) -> None:
                 except LLMClientError as exc:
                     if not exc.failure.client_retry:
                         raise
-                    state = f"NOT ANSWERING: {exc}. The values below are the last known ones."
+                    state = f"NOT RESPONDING: {exc}. The values below are the last known ones."
                 _draw([state[: size.columns], *lines][: size.lines])
                 await trio.sleep(interval)
 

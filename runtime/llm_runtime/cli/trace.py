@@ -30,7 +30,8 @@ def look_up(wanted: str, config: str | None, environ: Mapping[str, str]) -> Logg
         raise ConfigError(f"the request log in {folder} cannot be read: {exc.strerror}") from None
     if found is None:
         raise ConfigError(
-            f"there is no request {wanted} in the request log in {folder}; [request_log] must be configured"
+            f"there is no request {wanted} in the request log in {folder}; only requests made with [request_log] are "
+            "in it, for as long as keep_days and max_mb allow"
         )
     return found
 
@@ -41,7 +42,7 @@ def timeline(of: LoggedRequest) -> Iterator[str]:
     yield f"request {of.id}{of.caller and f' of {of.caller}'}, ended at {of.at}"
     if of.client_id:
         yield f"  client's id: {of.client_id}"
-    yield f"  asked: {of.request.get('model', '')} ({of.request.get('request_type', '')}), {_strategy(decision)}"
+    yield f"  requested: {of.request.get('model', '')} ({of.request.get('request_type', '')}), {_strategy(decision)}"
     for name, why in decision.get("passed_over", {}).items():
         yield f"  passed over: {name}: {why}"
     number = 0

@@ -19,9 +19,9 @@ def check_budgets(config: Config) -> None:
         with mistakes.under("budgets", name):
             if budget.usd is None and budget.tokens is None:
                 raise ConfigError("a budget needs usd, tokens or both; without them it limits nothing")
-            _check(budget.keys, config.keys, "key", "keys")
-            _check(budget.teams, teams, "team with a key", "teams")
-            _check(budget.routes, config.routes, "route", "routes")
+            _check(budget.keys, config.keys, "there is no key", "keys")
+            _check(budget.teams, teams, "no key has the team", "teams")
+            _check(budget.routes, config.routes, "there is no route", "routes")
     mistakes.raise_any()
 
 
@@ -30,15 +30,15 @@ def check_request_log(config: Config) -> None:
     if config.request_log is None:
         return
     with under("request_log"):
-        _check(config.request_log.keys, config.keys, "key", "keys")
-        _check(config.request_log.routes, config.routes, "route", "routes")
+        _check(config.request_log.keys, config.keys, "there is no key", "keys")
+        _check(config.request_log.routes, config.routes, "there is no route", "routes")
 
 
-def _check(named: Sequence[str], known: Collection[str], what: str, where: str) -> None:
+def _check(named: Sequence[str], known: Collection[str], problem: str, where: str) -> None:
     for name in named:
         if name not in known:
             there = suggestion(name, known) or f"; known: {', '.join(sorted(known)) or 'none'}"
-            raise ConfigError(f'there is no {what} "{name}"{there}', where)
+            raise ConfigError(f'{problem} "{name}"{there}', where)
 
 
 def kept_in_memory(config: Config) -> Iterator[str]:

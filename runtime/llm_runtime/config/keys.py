@@ -86,5 +86,5 @@ def checked_key(value: str, where: str, source: str | None = None) -> Secret:
     if not value:
         raise ValueError(f"{where} is empty")
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError(f"{where} is not a key: it contains characters that are not allowed in keys")
+        raise ValueError(f"{where} is not a key: a key has printable ASCII characters only, and no spaces")
     return Secret(value, source=source)

@@ -54,7 +54,7 @@ def _check_allowed(name: str, config: Config) -> None:
     if name in config.routes:
         return
     if name == AUTO:
-        raise ConfigError(f'"{AUTO}" is not a model: it chooses among the models in this list', "models")
+        raise ConfigError(f'"{AUTO}" is not a model: it chooses among the models in this list; omit it', "models")
     if "*" in name and not name.endswith("/*"):
         raise ConfigError('the only pattern is "provider/*"; to allow all models, omit models', "models")
     _check_model(name, config.providers, "models")
@@ -66,7 +66,7 @@ def _is_no_model(name: str, providers: Mapping[str, Provider]) -> bool:
 
 
 def _near(name: str, providers: Mapping[str, Provider]) -> str:
-    return suggestion(name, providers) or f"; known providers: {', '.join(providers)}"
+    return suggestion(name, providers) or f"; known providers: {', '.join(providers) or 'none'}"
 
 
 def _check_model(model: str, providers: Mapping[str, Provider], where: str) -> None:

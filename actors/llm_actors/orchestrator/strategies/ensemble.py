@@ -340,7 +340,7 @@ class Ensemble:
                 if not isinstance(event, Finished | UsageReported):
                     self.run.log.append(event)
         except LogLimitExceeded:
-            message = "the response exceeds the run log's limit"
+            message = "the response exceeds the run log's limit (log_limit_mb)"
             failure = Failure(kind=FailureKind.LOG_LIMIT, message=message, partial=True)
             return RunResult(Failed(failure=failure), self.who(like))
         return RunResult(end, self.who(like))
