@@ -107,8 +107,8 @@ class Agent:
         """What was learned, as it is written."""
         known = "\n".join(f"- {note.topic}: {note.text}" for note in self.notes)
         pieces: list[str] = []
-        async with self.rt.stream(f"Report on: {goal}\n{known}", model=self.model) as answer:
-            async for piece in answer.text():
+        async with self.rt.stream(f"Report on: {goal}\n{known}", model=self.model) as stream:
+            async for piece in stream.text():
                 pieces.append(piece)
                 self.say(piece)
         return "".join(pieces)

@@ -63,8 +63,8 @@ async def story(question: Question, rt: Runtime) -> StreamingResponse:
     """Text as it is written. When the client leaves, the vendor's connection is closed, too."""
 
     async def pieces() -> AsyncIterator[str]:
-        async with rt.stream(question.text) as answer:
-            async for text in answer.text():
+        async with rt.stream(question.text) as stream:
+            async for text in stream.text():
                 yield text
 
     return StreamingResponse(pieces(), media_type="text/plain")

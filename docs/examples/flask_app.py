@@ -33,8 +33,8 @@ def create_app() -> Flask:
         """Text as it is written."""
 
         def pieces(text: str) -> Iterator[str]:
-            with rt.stream(text) as answer:
-                yield from answer.text()
+            with rt.stream(text) as stream:
+                yield from stream.text()
 
         return Response(pieces(request.json["text"]), mimetype="text/plain")
 

@@ -49,10 +49,10 @@ def part_of(response: LLMResponse, *, is_left: bool) -> LLMResponse:
 class ResponseStream:
     """One streamed response: enter it to send the request, iterate for events, leave it to end the request.
 
-        async with rt.stream("Tell me a story") as answer:
-            async for text in answer.text():
+        async with rt.stream("Tell me a story") as stream:
+            async for text in stream.text():
                 print(text, end="")
-        print(answer.response.usage)
+        print(stream.response.usage)
 
     Entering waits until the request is accepted, and raises `LLMClientError` if it is not. Iterating waits for the next
     event, within the request's deadline, and raises `LLMClientError` with the partial response if the response fails:

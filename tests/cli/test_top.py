@@ -23,18 +23,18 @@ SHOWN = """\
 up 1 min, 2 connections, limits not shared
 3 running, 5.0 requests/s, 0 tokens/s, 5 failed, $1.50
 
-                       IN                                       ANSWER  FIRST TOKEN   TOKENS
-PROVIDER  CIRCUIT  FLIGHT  WAITING    OK  FAILED     COST      p50 p95      p50 p95   in out
-primary    closed       -        -  1234       6    $1.50  500ms 950ms            -  5000 20
-gone         open       -        -     0       0  unknown            -            -      0 0
+                         IN                                     RESPONSE  FIRST TOKEN   TOKENS
+PROVIDER  CIRCUIT  PROGRESS  WAITING    OK  FAILED     COST      p50 p95      p50 p95   in out
+primary    closed         -        -  1234       6    $1.50  500ms 950ms            -  5000 20
+gone         open         -        -     0       0  unknown            -            -      0 0
 
 FAILURE       REQUESTS  CALLS
 timeout_idle         4      6
 queue_full           1      0
 
-                                     IN           LEFT THIS MINUTE
-CALLER  REQUESTS  TOKENS   COST  FLIGHT  WAITING   requests tokens
-me          1238    5020  $1.50       1        2               3 -
+                                       IN           LEFT THIS MINUTE
+CALLER  REQUESTS  TOKENS   COST  PROGRESS  WAITING   requests tokens
+me          1238    5020  $1.50         1        2               3 -
 
 ACTOR                   STATUS  RESTARTS  LAST CRASH
 llm-runtime/core/cache  parked         0  OSError: disk full"""
@@ -62,14 +62,14 @@ def test_columns_are_left_out_for_a_narrow_terminal_and_named() -> None:
         return lines[lines.index("") + 1 : lines.index("", lines.index("") + 1)]
 
     assert table(80) == [
-        "                                   IN                                     ANSWER",
-        "PROVIDER              CIRCUIT  FLIGHT  WAITING    OK  FAILED   COST      p50 p95",
-        "primary                closed       -        -  1234       6  $1.50  500ms 950ms",
-        "our-own-inference-c…   closed       -        -  1234       6  $1.50  500ms 950ms",
+        "                                   IN                                   RESPONSE",
+        "PROVIDER            CIRCUIT  PROGRESS  WAITING    OK  FAILED   COST      p50 p95",
+        "primary              closed         -        -  1234       6  $1.50  500ms 950ms",
+        "our-own-inference…   closed         -        -  1234       6  $1.50  500ms 950ms",
         "(80 columns are too narrow for FIRST TOKEN, TOKENS)",
     ]
-    assert table(45)[1].split() == ["PROVIDER", "CIRCUIT", "FLIGHT", "FAILED"]
-    assert table(60)[-1] == "(60 columns are too narrow for COST, ANSWER, FIRST TOKEN, T…"
+    assert table(45)[1].split() == ["PROVIDER", "CIRCUIT", "PROGRESS", "FAILED"]
+    assert table(60)[-1] == "(60 columns are too narrow for COST, RESPONSE, FIRST TOKEN,…"
     assert table(200)[-1].startswith("our-own-inference-cluster-in-frankfurt-gpu1")
 
 

@@ -63,7 +63,7 @@ async def test_the_first_look_claims_nothing_about_time(chromium: str) -> None:
             "Running": ["3", ""],
             "Requests / s": ["–", ""],
             "Failed": ["–", ""],
-            "Answer, median": ["–", ""],
+            "Response, median": ["–", ""],
             "Tokens / s": ["–", ""],
             "Cost": ["–", "$1.50 in all"],
         }
@@ -72,7 +72,7 @@ async def test_the_first_look_claims_nothing_about_time(chromium: str) -> None:
             "Running": ["3", "at most 3 in 5 s"],
             "Requests / s": ["0", "0 ended in 5 s"],
             "Failed": ["0", ""],
-            "Answer, median": ["–", ""],
+            "Response, median": ["–", ""],
             "Tokens / s": ["0", "0 in 5 s"],
             "Cost": ["$0", "in 5 s; $1.50 in all"],
         }
@@ -190,9 +190,9 @@ async def test_a_daemon_that_does_not_answer_is_told_since_when_and_missed_until
         await tab.until("document.body.className === 'down'")
         said = await tab.text("#state")
         assert re.fullmatch(
-            r"Not answering since \d+:\d+:\d+.*: it cannot be reached. What is shown is from before.", said
+            r"Not responding since \d+:\d+:\d+.*: it cannot be reached. What is shown is from before.", said
         )
-        assert await tab.see("document.title") == "■ not answering · llm-runtime"
+        assert await tab.see("document.title") == "■ not responding · llm-runtime"
         await tab.see(NOW)
         assert await tab.text("#state") == said  # since when stays
         async with open_server(port=port) as server:
@@ -213,7 +213,7 @@ async def test_an_answer_that_is_none_is_told(chromium: str) -> None:
         assert "this page cannot read its answer" in await tab.text("#state")
         server.engine.told = Unspeakable()
         await tab.see(NOW)
-        await tab.until("$('state').textContent.includes('it answered with HTTP 500')")
+        await tab.until("$('state').textContent.includes('it responded with HTTP 500')")
         await tell(server, tab, told(uptime_s=101.0), "document.body.className === 'up'")
 
 

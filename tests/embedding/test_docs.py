@@ -46,10 +46,10 @@ TESTED = [
     ("In a daemon", "connect"),
     ("Sending requests", "rt.chat"),
     ("Images, documents and audio", "Document("),
-    ("Streaming", "answer.text()"),
+    ("Streaming", "stream.text()"),
     ("Streaming", "match event"),
     ("Typed responses", "rt.chat"),
-    ("Typed responses", "answer.partials()"),
+    ("Typed responses", "stream.partials()"),
     ("Tools", "rt.run_tools"),
     ("Tools by hand", "tools=[WEATHER]"),
     ("Several models", "collaborate"),
@@ -141,7 +141,7 @@ async def test_asking() -> None:
 
 async def test_streaming_text(capsys: pytest.CaptureFixture[str]) -> None:
     async with running() as rt:
-        await run(program("Streaming", "answer.text()"), rt=rt)
+        await run(program("Streaming", "stream.text()"), rt=rt)
     assert capsys.readouterr().out.startswith("You said: Tell me a story.Usage(")
 
 
@@ -164,7 +164,7 @@ async def test_typed_answers(capsys: pytest.CaptureFixture[str]) -> None:
     async with running() as rt:
         names = await run(program("Typed responses", "rt.chat"), rt=rt)
         assert type(names["response"].parsed) is names["Person"]
-        await run(program("Typed responses", "answer.partials()"), rt=rt, Person=names["Person"])
+        await run(program("Typed responses", "stream.partials()"), rt=rt, Person=names["Person"])
     assert "Person(name=" in capsys.readouterr().out
 
 

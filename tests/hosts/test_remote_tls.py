@@ -107,7 +107,7 @@ async def test_the_wrong_scheme_is_one_clear_line(place: Place) -> None:
     async with daemon(place.certificate()) as server:
         url = server.address.url.replace("https", "http")
         said = "This port speaks TLS: write https:// (or wss://)."
-        assert str(await refused(url)) == f"{url} answered with status 400. {said}"
+        assert str(await refused(url)) == f"{url} responded with status 400. {said}"
     async with daemon(None) as server:
         error = await refused(server.address.url.replace("http", "https"), place.ca_file)
         assert error.failure.kind is FailureKind.TLS

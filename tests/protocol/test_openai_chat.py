@@ -790,7 +790,7 @@ def test_errors_without_sense_still_say_the_status(body: bytes) -> None:
     """From whatever stands in front of the vendor."""
     failure = CLIENT.decode_error(WireResponse(502, (), body))
     assert failure.kind is FailureKind.SERVER_ERROR
-    assert failure.message in ("the vendor answered with HTTP 502", "x")
+    assert failure.message in ("the vendor responded with HTTP 502", "x")
 
 
 def test_how_long_to_wait() -> None:

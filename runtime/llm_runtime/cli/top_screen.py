@@ -22,13 +22,13 @@ _SHARING = {
     None: "the limiter does not respond",
 }
 _PROVIDERS = (
-    *(Column("PROVIDER"), Column("CIRCUIT"), Column("IN\nFLIGHT", 2), Column("WAITING", 3), Column("OK", 4)),
-    *(Column("FAILED", 1), Column("COST", 5), Column("ANSWER\np50 p95", 6)),
+    *(Column("PROVIDER"), Column("CIRCUIT"), Column("IN\nPROGRESS", 2), Column("WAITING", 3), Column("OK", 4)),
+    *(Column("FAILED", 1), Column("COST", 5), Column("RESPONSE\np50 p95", 6)),
     *(Column("FIRST TOKEN\np50 p95", 7), Column("TOKENS\nin out", 8)),
 )
 _FAILURES = (Column("FAILURE"), Column("REQUESTS"), Column("CALLS"))
 _CALLERS = (
-    *(Column("CALLER"), Column("REQUESTS", 1), Column("TOKENS", 2), Column("COST"), Column("IN\nFLIGHT", 3)),
+    *(Column("CALLER"), Column("REQUESTS", 1), Column("TOKENS", 2), Column("COST"), Column("IN\nPROGRESS", 3)),
     *(Column("WAITING", 4), Column("LEFT THIS MINUTE\nrequests tokens", 5)),
 )
 _BUDGETS = (

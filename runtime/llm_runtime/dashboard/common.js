@@ -9,21 +9,21 @@ const sum = (of, what = x => x) => values(of ?? {}).reduce((total, each) => tota
 
 // -- reading
 
-// The daemon's answer and its text. Throws an Error with words for a person.
+// The daemon's response and its text. Throws an Error with words for a person.
 async function ask(path) {
   try {
     const headers = key ? { authorization: `Bearer ${key}` } : {}
     const answer = await fetch(path, { headers, signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" })
     return [answer, await answer.text()]
   } catch (error) {
-    throw new Error(error.name === "TimeoutError" ? `no answer within ${PATIENCE_MS / 1000} s` : "it cannot be reached")
+    throw new Error(error.name === "TimeoutError" ? `no response within ${PATIENCE_MS / 1000} s` : "it cannot be reached")
   }
 }
 
-// The JSON of an answer that must be a good one. Throws an Error with the daemon's own words.
+// The JSON of a response that must be a good one. Throws an Error with the daemon's own words.
 async function read(path) {
   const [answer, text] = await ask(path)
-  if (!answer.ok) throw new Error(refusal(text).message ?? `it answered with HTTP ${answer.status}`)
+  if (!answer.ok) throw new Error(refusal(text).message ?? `it responded with HTTP ${answer.status}`)
   return JSON.parse(text)
 }
 

@@ -28,7 +28,7 @@ async function look() {
   try {
     const [answer, text] = await ask("v1/runtime/statistics")
     if (needsKey(answer, text)) return askForKey(answer, text)
-    if (!answer.ok) return down([`it answered with HTTP ${answer.status}`, refusal(text).message?.replace(/\.$/, "")].filter(part => part).join(": "))
+    if (!answer.ok) return down([`it responded with HTTP ${answer.status}`, refusal(text).message?.replace(/\.$/, "")].filter(part => part).join(": "))
     take(text)
   } catch (error) {
     down(error.message)
@@ -41,7 +41,7 @@ function take(text) {
   try {
     add(JSON.parse(text))
   } catch (error) {
-    return down(`this page cannot read its answer (${error.message})`)
+    return down(`this page cannot read its response (${error.message})`)
   }
 }
 
@@ -61,10 +61,10 @@ function add(now) {
 
 function down(why) {
   const first = downSince ?? new Date()
-  appear("down", "■ not answering · llm-runtime")
+  appear("down", "■ not responding · llm-runtime")
   downSince = first
   const stale = samples.length ? " What is shown is from before." : ""
-  say($("state"), `Not answering since ${first.toLocaleTimeString()}: ${why}.${stale}`)
+  say($("state"), `Not responding since ${first.toLocaleTimeString()}: ${why}.${stale}`)
 }
 
 function appear(how, title) {
@@ -124,8 +124,8 @@ function show() {
   for (const table of ["failures", "used", "cache"]) $(table).parentNode.hidden = now.own_only
   const facts = [`up ${lasting(now.uptime_s)}`]
   if (now.connections !== null) facts.push(`${number(now.connections)} connection${now.connections === 1 ? "" : "s"}`)
-  const sharing = { off: "limits not shared", on: "limits shared through Redis", lost: "✕ limits not shared: Redis does not answer" }
-  facts.push(sharing[now.sharing] ?? "✕ the limiter does not answer")
+  const sharing = { off: "limits not shared", on: "limits shared through Redis", lost: "✕ limits not shared: Redis does not respond" }
+  facts.push(sharing[now.sharing] ?? "✕ the limiter does not respond")
   say($("facts"), facts.join(" · "))
   say($("window"), lasted ? `of the last ${lasting(lasted)}` : "of the last minutes")
   showNow(now, lately, lasted)
@@ -158,7 +158,7 @@ function showNow(now, lately, lasted) {
   tile("Requests / s", perSecond(allEnded), during(`${number(ended)} ended`), rates(allEnded))
   if (now.own_only) tile("Failed", "–", "", [])
   else tile("Failed", lasted ? number(lost) : "–", told.filter(part => part).join("; "), rates(allFailed), lost ? "bad" : "")
-  tile("Answer, median", answers, firsts === "–" ? "" : `first token ${firsts}`, means)
+  tile("Response, median", answers, firsts === "–" ? "" : `first token ${firsts}`, means)
   tile("Tokens / s", perSecond(allTokens), during(number(allTokens(lately))), rates(allTokens))
   tile("Cost", lasted ? dollars(allCost(lately)) : "–", `${lasted ? `in ${lasting(lasted)}; ` : ""}${dollars(allCost(now))} in all`, rates(allCost))
 }
@@ -232,9 +232,9 @@ function showCache(now, counted) {
   fill("cache", tiers.map(([name, tier]) => {
     const { hits, misses, evicted, errors } = counted.cache?.[name] ?? tier
     return [name, bytes(tier.bytes), ...[hits, misses, evicted].map(number), bad(errors)]
-  }), "It does not answer.")
+  }), "It does not respond.")
   const { hit = 0, coalesced = 0, miss = 0 } = counted.cache_requests
-  say($("shared"), `${number(hit)} of ${number(hit + coalesced + miss)} requests were answered from it, ${number(coalesced)} by another's answer.`)
+  say($("shared"), `${number(hit)} of ${number(hit + coalesced + miss)} requests got their response from it, ${number(coalesced)} that of an equal request in progress.`)
 }
 
 function actors(node, indent = "") {

@@ -74,10 +74,10 @@ class ThreadCall:
 class SyncStream(HostStream):
     """One streamed response: `llm_runtime.ResponseStream` for threads.
 
-    with rt.stream("Tell me a story") as answer:
-        for text in answer.text():
+    with rt.stream("Tell me a story") as stream:
+        for text in stream.text():
             print(text, end="")
-    print(answer.response.usage)
+    print(stream.response.usage)
     """
 
     def __init__(self, portal: Portal[Any], request: AnyRequest) -> None:
@@ -131,5 +131,5 @@ class SyncStream(HostStream):
 
     def _entered(self) -> ThreadCall:
         if self._call is None:
-            raise RuntimeError("the stream is not open: read it inside `with rt.stream(...) as response:`")
+            raise RuntimeError("this stream has not begun; use `with rt.stream(...) as stream:`")
         return self._call

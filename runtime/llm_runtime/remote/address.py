@@ -88,7 +88,7 @@ class Address:
         except msgspec.MsgspecError:  # no daemon's, or that of a port which speaks TLS
             line = data[:WORDS_BYTES].decode(errors="replace").strip().partition("\n")[0]
             words = line if line.isprintable() and not line.startswith("<") else ""
-            return Refused(status=status, error={"message": f"{self} answered with status {status}. {words}".strip()})
+            return Refused(status=status, error={"message": f"{self} responded with status {status}. {words}".strip()})
 
     async def aclose(self) -> None:
         """Close the idle connections."""

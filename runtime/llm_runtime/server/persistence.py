@@ -236,7 +236,7 @@ class ResponsePersistence:
             size = len(row.head) + sum(map(len, row.events))
             stored = await run_large(size, restored, response_id, row, trio.current_time())
         except (msgspec.MsgspecError, AssertionError) as exc:
-            log.error("a stored response cannot be read: %s", type(exc).__name__)  # noqa: TRY400
+            log.error("response %s in the store cannot be decoded: %s", response_id, type(exc).__name__)  # noqa: TRY400
             return
         if not self._response_store.knows(response_id):
             stored.is_in_file = True
@@ -312,7 +312,7 @@ class ResponsePersistence:
                 await self._add(progress, batch)
             except (TypeError, ValueError, OverflowError, RecursionError):
                 # It contains a value that msgspec cannot encode: a lone surrogate, or a number beyond 64 bits.
-                log.warning("response %s cannot be written to the store", progress.stored.id)
+                log.warning("response %s cannot be written to the store, and is only in memory", progress.stored.id)
                 self._live.pop(progress.stored.id, None)
                 if progress.has_row:
                     self._note_remnant(progress.stored.id)

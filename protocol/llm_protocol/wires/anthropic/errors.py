@@ -87,7 +87,7 @@ def failure_of(error: Any, *, status: int | None, headers: Headers = ()) -> Fail
     return Failure(
         kind=kind,
         message=error_message(
-            text, f"Anthropic answered with status {status}" if status else "Anthropic returned an error"
+            text, f"Anthropic responded with status {status}" if status else "Anthropic returned an error"
         ),
         param=param[1] if param is not None and named else None,
         # On a good response the header means something else.

@@ -45,7 +45,7 @@ def decode_error(response: WireResponse) -> Failure:
     type_ = type_ if isinstance(type_, str) else None
     return Failure(
         kind=_kind(response.status, type_, text),
-        message=error_message(text, f"Cohere answered with status {response.status}"),
+        message=error_message(text, f"Cohere responded with status {response.status}"),
         retry_after=_wait(response.headers) if response.status >= 400 else None,
         upstream_status=response.status,
         upstream_code=type_,

@@ -82,7 +82,7 @@ def failure_of(status: int | None, body: Any, headers: Headers = ()) -> Failure:
     kind = _kind(status, word, message, details)
     return Failure(
         kind=kind,
-        message=error_message(message, f"Gemini answered with status {status}"),
+        message=error_message(message, f"Gemini responded with status {status}"),
         param=_param(details) if kind is FailureKind.BAD_REQUEST else None,
         retry_after=None if kind is FailureKind.QUOTA else _wait(message, details, headers),
         upstream_status=status,

@@ -128,7 +128,7 @@ def failure_of(body: Any, status: int | None = None, headers: Headers = (), rese
     if status is None:
         status = _own_status(body, error)
     code, param, type_, message = (_text(error.get(name)) for name in ("code", "param", "type", "message"))
-    fallback = f"the vendor answered with HTTP {status}" if status else "the vendor ended the stream with an error"
+    fallback = f"the vendor responded with HTTP {status}" if status else "the vendor ended the stream with an error"
     wait = retry_after(headers)
     if wait is None and message:
         hint = _TRY_AGAIN.search(message)
