@@ -210,7 +210,7 @@ async def test_an_answer_that_is_none_is_told(chromium: str) -> None:
         server.engine.told = {"an": "older daemon"}
         await tab.see(NOW)
         await tab.until("document.body.className === 'down'")
-        assert "this page cannot read its answer" in await tab.text("#state")
+        assert "this page cannot read its response" in await tab.text("#state")
         server.engine.told = Unspeakable()
         await tab.see(NOW)
         await tab.until("$('state').textContent.includes('it responded with HTTP 500')")

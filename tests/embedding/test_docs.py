@@ -156,7 +156,7 @@ async def test_the_tool_loop_and_a_mistake_of_the_model() -> None:
     async with running(ScriptRule(tool_calls=calls, times=1)) as rt:
         names = await run(program("Tools by hand"), rt=rt)
     assert [message.role for message in names["messages"]] == ["user", "assistant", "tool", "assistant"]
-    assert names["response"].content == "The tool said: Oslo: 7 degreesThe city is missing."
+    assert names["response"].content == "The tool said: Oslo: 7 degreesError: The city is missing."
     assert names["messages"][2].content[1].is_error
 
 
