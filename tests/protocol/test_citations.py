@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import Citation, Text
 from llm_protocol.dialect import ClientRequest, WireResponse
 from llm_protocol.fold import unfold
+from llm_protocol.requests import ChatRequest, Parameters
 from llm_protocol.response import FinishReason, LLMResponse
 from support.streams import fold
 
@@ -243,3 +245,23 @@ def test_grounding_after_a_function_call_is_of_the_text_before_it(to: str) -> No
     for event in (*events[:-1], list(unfold(answer))[-1]):
         frames += encoder.encode([event])
     assert URL.encode() in encode_sse(frames)
+
+
+def _searching() -> ChatRequest:
+    parameters = Parameters(extra={"openai_chat": {"web_search_options": {}}})
+    return msgspec.structs.replace(REQUEST, parameters=parameters)
+
+
+@pytest.mark.parametrize("searches", [True, False])
+def test_annotations_after_a_tool_call_are_of_the_text_before_it(searches: bool) -> None:
+    """Servers of the chat wire send them in a chunk of their own, at the end."""
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    deltas = [{"content": TEXT}, {"tool_calls": [call]}, {"annotations": [CHAT_ANNOTATION]}]
+    chunks: list[Any] = [{"choices": [{"index": 0, "delta": each}]} for each in deltas]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    decoder = WIRES["openai_chat"].client.stream_decoder(_searching() if searches else REQUEST)
+    events = [event for each in chunks for event in decoder.feed(b"data: " + json.dumps(each).encode() + b"\n\n")]
+    answer = fold([*events, *decoder.feed(b"data: [DONE]\n\n"), *decoder.end()])
+    assert [type(part).__name__ for part in answer.output] == ["Text", "ToolCall"]
+    # Without a search there are none, and clients of all wires get the pieces of the call as they arrive.
+    assert sources(answer) == ([(URL, TITLE)] if searches else [])

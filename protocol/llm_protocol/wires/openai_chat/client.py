@@ -105,7 +105,7 @@ class OpenAIChat:
     def _decoder(self, request: AnyRequest) -> AnswerDecoder:
         if isinstance(request, ChatRequest) and request.n > 1:
             return ChoicesDecoder(request.request_id, self.name, request.n)
-        return OpenAIChatDecoder(request.request_id, self.name)
+        return OpenAIChatDecoder(request.request_id, self.name, searches=_may_search(request))
 
     def decode_error(self, response: WireResponse) -> Failure:
         """The failure for a response with an error status. Without Retry-After, the reset time of the exhausted window
@@ -141,6 +141,19 @@ class OpenAIChat:
     def decode_models(self, body: bytes) -> ModelPage:
         """The model list. Raises `ProtocolError`."""
         return decode_models(body)
+
+
+_SEARCHES = ("web_search_options", "plugins", "search_parameters")
+"""The fields with which OpenAI, OpenRouter and xAI are asked to search the web."""
+
+
+def _may_search(request: AnyRequest) -> bool:
+    """Whether the vendor may search the web for the response, and list the pages at its end."""
+    if not isinstance(request, ChatRequest):
+        return False
+    own = request.parameters.extra.get(OPENAI.name, {})
+    hosted = (tool for tool in request.tools if isinstance(tool, HostedTool))
+    return any(name in own for name in _SEARCHES) or any(tool.value.get("type") != "custom" for tool in hosted)
 
 
 def _reset(limits: RateLimits) -> float | None:

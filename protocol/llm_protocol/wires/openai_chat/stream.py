@@ -71,11 +71,16 @@ class _Item(OpenItem):
 
 @final
 class OpenAIChatDecoder(AnswerDecoder):
-    """One response, chat or legacy completion, streamed or whole."""
+    """One response, chat or legacy completion, streamed or whole. ``searches``: the model may cite pages. Their list
+    arrives at the end, so a text stays open while calls follow it.
+    """
 
-    def __init__(self, request_id: str, dialect: str) -> None:
+    def __init__(self, request_id: str, dialect: str, *, searches: bool = False) -> None:
         super().__init__()
         self._dialect = dialect
+        self._searches = searches
+        self._uncited: list[_Item] = []
+        """Complete texts that are still open."""
         self._started = False
         self._open: _Item | None = None
         self._made = self._tool_calls(f"call_{request_id.removeprefix('req_')[:24]}", WIRE)
@@ -262,6 +267,9 @@ class OpenAIChatDecoder(AnswerDecoder):
     def _call(self, call: ChatCall, alone: bool) -> None:
         if call.is_none:  # the entry may be a malformed piece of a call, so it must not be ignored
             raise WireError("tool_calls: an entry with none of a call's fields")
+        if self._searches and self._open is not None and self._open.kind == "text":
+            self._uncited.append(self._open)
+            self._open = None
         self._close_open()
         piece = CallPiece(index=call.index, id=call.id or "", name=call.name, text=call.text, is_alone=alone)
         rest = call.rest if isinstance(call.rest, dict) else None
@@ -280,9 +288,12 @@ class OpenAIChatDecoder(AnswerDecoder):
 
     def _close_open(self) -> None:
         if self._open is not None:
-            part = self._open.part(dialect=self._dialect)
-            self._end(self._open, self._cited(part) if isinstance(part, Text) else part)
+            self._close(self._open)
             self._open = None
+
+    def _close(self, item: _Item) -> None:
+        part = item.part(dialect=self._dialect)
+        self._end(item, self._cited(part) if isinstance(part, Text) else part)
 
     def _cited(self, text: Text) -> Text:
         """Return the text with the sources and log probabilities that have arrived so far."""
@@ -307,6 +318,8 @@ class OpenAIChatDecoder(AnswerDecoder):
             message = f"the vendor ended the response early (finish_reason {raw[:100]})"
             self.fail(Failure(kind=FailureKind.SERVER_ERROR, message=message, upstream_code=raw[:100]))
             return
+        for item in self._uncited:
+            self._close(item)
         self._close_open()
         self._made.close(self._call_part, cut=reason in CUTTING)
         self._tell_usage()
