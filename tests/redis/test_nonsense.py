@@ -28,7 +28,7 @@ LIMITS = {"a": Limits(requests_per_minute=60_000)}
 
 HELLO = b"%3\r\n+version\r\n+7.0.0\r\n+proto\r\n:3\r\n+id\r\n:1\r\n"
 
-TIMEOUT = 1.0
+TIMEOUT = 5.0
 SLACK = 5.0
 
 
