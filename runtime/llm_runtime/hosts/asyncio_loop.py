@@ -78,8 +78,32 @@ class HostLoop:
 
 
 @final
+class Waiters:
+    """Tasks of this event loop that wait for the next call of `wake`."""
+
+    __slots__ = ("_futures", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._futures: list[asyncio.Future[None]] = []
+
+    def wait(self) -> asyncio.Future[None]:
+        """Await the result."""
+        future = self._loop.create_future()
+        self._futures.append(future)
+        return future
+
+    def wake(self) -> None:
+        """Continue all tasks that wait."""
+        for future in self._futures:
+            if not future.done():
+                future.set_result(None)
+        self._futures.clear()
+
+
+@final
 class AsyncioCall:
-    """One call into the runtime's thread, and its result."""
+    """One call into the runtime's thread, and its result. ``waiters`` are woken at its end."""
 
     def __init__(
         self,
@@ -87,43 +111,35 @@ class AsyncioCall:
         loop: HostLoop,
         fn: Callable[[Any], Awaitable[Any]],
         *,
+        waiters: Waiters | None = None,
         nursery: trio.Nursery | None = None,
     ) -> None:
-        self._ended = asyncio.Event()
+        self._waiters = waiters or Waiters(loop.loop)
+        self.has_ended = False
         self._result: Any = None
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
+        """The exception that the call raised; ``None`` without one."""
         self._call = portal.submit(
             fn,
             lambda result, error: loop.post(lambda: self._end(result, error)),
             post=lambda action: loop.post_there(portal, action),
             nursery=nursery,
         )
-        self.watch: Callable[[], object] = lambda: None
-        """Called when the call has ended."""
 
     def _end(self, result: object, error: BaseException | None) -> None:
-        self._result, self._error = result, error
-        self._ended.set()
-        self.watch()
-
-    @property
-    def error(self) -> BaseException | None:
-        """The exception that the call raised; ``None`` without one."""
-        return self._error
-
-    @property
-    def has_ended(self) -> bool:
-        return self._ended.is_set()
+        self._result, self.error = result, error
+        self.has_ended = True
+        self._waiters.wake()
 
     async def result(self) -> Any:
         """Wait for the end. Cancelling this cancels the call, and waits at most `CANCEL_SECONDS` for it to end."""
         try:
-            await self._ended.wait()
+            await self._end_reached()
         except asyncio.CancelledError:
             await self.cancel()
             raise
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return self._result
 
     async def cancel(self) -> None:
@@ -132,7 +148,11 @@ class AsyncioCall:
             return
         self._call.cancel()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), CANCEL_SECONDS)
+            await asyncio.wait_for(self._end_reached(), CANCEL_SECONDS)
+
+    async def _end_reached(self) -> None:
+        while not self.has_ended:
+            await self._waiters.wait()
 
 
 def _current_task() -> asyncio.Task[Any]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, final
 
@@ -95,7 +95,7 @@ class Feed:
 class Received:
     """The events that have arrived, and the response so far. The Trio thread calls `add` and `has_room`."""
 
-    __slots__ = ("_batches", "_end", "_fold", "_is_full", "_request", "_resume", "_unfolded", "_waiting")
+    __slots__ = ("_batch", "_batches", "_end", "_fold", "_is_full", "_request", "_resume", "_unfolded")
 
     def __init__(self, request: AnyRequest, resume: Callable[[], object]) -> None:
         """``resume`` makes the feed go on; it is called only if the feed found no room."""
@@ -103,13 +103,13 @@ class Received:
         self._resume = resume
         self._is_full = False
         self._batches: deque[Sequence[Event]] = deque()
-        self._waiting: deque[Event] = deque()
+        self._batch: Iterator[Event] = iter(())
         self._unfolded: list[Event] = []
-        self._fold = Fold()
+        self._fold: Fold | None = None
         self._end: Finished | Failed | None = None
 
     def add(self, batch: Sequence[Event]) -> None:
-        """Add a batch."""
+        """Add a batch of at least one event."""
         self._batches.append(batch)
 
     def has_room(self) -> bool:
@@ -124,15 +124,11 @@ class Received:
 
     def next(self) -> Event | None:
         """Return the next event, if it has arrived; else ``None``. Raises the `LLMClientError` of a failed response."""
-        if not self._waiting:
+        event = next(self._batch, None)
+        if event is None:
             if not self._batches:
                 return None
-            self._waiting.extend(self._batches.popleft())
-            if self._is_full and len(self._batches) <= BATCHES_LEFT:
-                self._is_full = False
-                with suppress(ShuttingDownError):  # no more events follow, but those received are still available
-                    self._resume()
-        event = self._waiting.popleft()
+            event = self._first_of_next()
         if isinstance(event, TERMINAL):
             self._end = event
             self._unfolded.clear()
@@ -141,6 +137,14 @@ class Received:
         else:
             self._unfolded.append(event)
         return event
+
+    def _first_of_next(self) -> Event:
+        self._batch = iter(self._batches.popleft())
+        if self._is_full and len(self._batches) <= BATCHES_LEFT:
+            self._is_full = False
+            with suppress(ShuttingDownError):  # no more events follow, but those received are still available
+                self._resume()
+        return next(self._batch)
 
     @property
     def has_ended(self) -> bool:
@@ -155,9 +159,9 @@ class Received:
             raise error_for(end.failure, end.response)
         if end is not None and end.response is not None:
             return end.response
-        self._fold.add_all(self._unfolded)
+        fold = self._fold = (self._fold or Fold()).add_all(self._unfolded)
         self._unfolded.clear()
-        started = self._fold.started
-        return self._fold.response(
+        started = fold.started
+        return fold.response(
             request_id=self._request.request_id, response_id="", provider=started.provider, model=self._request.model
         )

@@ -15,7 +15,7 @@ from llm_protocol.events import Event
 from llm_protocol.requests import AUTO, AnyRequest, ChatRequest
 from llm_protocol.response import LLMResponse, TokenCount
 from llm_runtime.hosts.asyncio_functions import judge_here
-from llm_runtime.hosts.asyncio_loop import AsyncioCall, HostLoop
+from llm_runtime.hosts.asyncio_loop import AsyncioCall, HostLoop, Waiters
 from llm_runtime.hosts.portal import Portal
 from llm_runtime.hosts.stream import HostStream
 from llm_runtime.hosts.tool_threads import MOST_THREADS, start_thread
@@ -35,17 +35,16 @@ class AsyncioStream(HostStream):
     """One streamed response: `llm_runtime.ResponseStream` for asyncio."""
 
     def __init__(self, portal: Portal[Any], loop: HostLoop, request: AnyRequest) -> None:
-        super().__init__(portal, request, loop.post)
+        self._waiters = Waiters(loop.loop)
+        super().__init__(portal, request, loop.post, self._waiters.wake)
         self._loop = loop
-        self._waiters: list[asyncio.Future[None]] = []
         self._call: AsyncioCall | None = None
 
     async def __aenter__(self) -> AsyncioStream:
         self._loop.check()
-        self._call = call = AsyncioCall(self._portal, self._loop, self._feed.run)
-        call.watch = self._wake
+        self._call = call = AsyncioCall(self._portal, self._loop, self._feed.run, waiters=self._waiters)
         try:
-            await self._wait()
+            await self._waiters.wait()
         except asyncio.CancelledError:
             await call.cancel()
             raise
@@ -71,19 +70,8 @@ class AsyncioStream(HostStream):
                 raise StopAsyncIteration
             if call.error is not None:
                 raise call.error
-            await self._wait()
+            await self._waiters.wait()
         return event
-
-    def _wait(self) -> asyncio.Future[None]:
-        waiter = self._loop.loop.create_future()
-        self._waiters.append(waiter)
-        return waiter
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
 
     def text(self) -> AsyncIterator[str]:
         """Iterate over the text alone, piece by piece as it arrives."""

@@ -38,13 +38,28 @@ NOW_SECONDS: Final = 5.0
 class PortalCall(Generic[R, T]):
     """One call into the Trio thread."""
 
-    __slots__ = ("_done", "_fn", "_portal", "_scope")
+    __slots__ = ("_context", "_done", "_fn", "_nursery", "_portal", "_scope")
 
-    def __init__(self, portal: Portal[R], fn: Callable[[R], Awaitable[T]], done: Done[T]) -> None:
+    def __init__(
+        self, portal: Portal[R], fn: Callable[[R], Awaitable[T]], done: Done[T], nursery: trio.Nursery | None
+    ) -> None:
         self._portal = portal
         self._fn = fn
         self._done = done
+        self._nursery = nursery
+        self._context = contextvars.copy_context()
         self._scope = trio.CancelScope()
+
+    def begin(self) -> None:
+        """Called in the Trio thread: start the task of the call."""
+        runtime, owner = self._portal.runtime, self._nursery or self._portal.nursery
+        if runtime is None or owner is None:
+            self._done(None, ShuttingDownError("the runtime is not running"))
+            return
+        try:
+            self._context.run(owner.start_soon, self.run, runtime)
+        except RuntimeError:  # the nursery has been closed meanwhile
+            self._done(None, ShuttingDownError("the owner of this call has ended"))
 
     def cancel(self) -> None:
         """Cancel the call, from any thread. ``done`` is called when the call has ended."""
@@ -92,8 +107,10 @@ class Portal(Generic[R]):
         self._is_stopped = False
         self._stop = trio.Event()
         self._scope = trio.CancelScope()
-        self._nursery: trio.Nursery | None = None
-        self._runtime: R | None = None
+        self.nursery: trio.Nursery | None = None
+        """The owner of the calls' tasks."""
+        self.runtime: R | None = None
+        """The runtime, while it is open."""
         self._was_open = False
 
     def start(self, opened: Done[R], closed: Callable[[BaseException | None], None]) -> None:
@@ -116,20 +133,8 @@ class Portal(Generic[R]):
         that thread has ended, it runs the action in the calling thread. ``nursery``: the owner of the task, if that
         is not the runtime; when it is closed, ``done`` receives `ShuttingDownError`.
         """
-        call = PortalCall(self, fn, done)
-        context = contextvars.copy_context()
-
-        def begin() -> None:
-            runtime, owner = self._runtime, nursery or self._nursery
-            if runtime is None or owner is None:
-                done(None, ShuttingDownError("the runtime is not running"))
-                return
-            try:
-                context.run(owner.start_soon, call.run, runtime)
-            except RuntimeError:  # the nursery has been closed meanwhile
-                done(None, ShuttingDownError("the owner of this call has ended"))
-
-        (post or self.post)(begin)
+        call = PortalCall(self, fn, done, nursery)
+        (post or self.post)(call.begin)
         return call
 
     def call_now(self, fn: Callable[[R], T]) -> T:
@@ -154,9 +159,9 @@ class Portal(Generic[R]):
         return results[0]
 
     def _open_runtime(self) -> R:
-        if self._runtime is None:
+        if self.runtime is None:
             raise ShuttingDownError("the runtime is not running")
-        return self._runtime
+        return self.runtime
 
     def post(self, action: Action) -> None:
         """Run ``action`` in the Trio thread soon. Raises `ShuttingDownError` if that thread has ended."""
@@ -208,18 +213,18 @@ class Portal(Generic[R]):
         error: Exception | None = None
         # Calls outlive the runtime's block: they end with the errors that the draining runtime raises.
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            self.nursery = nursery
             try:
                 with self._scope:
                     async with self._open() as runtime:
-                        self._runtime = runtime
+                        self.runtime = runtime
                         self._was_open = True
                         opened(runtime, None)
                         await self._stop.wait()
             except Exception as exc:  # raised below, where no nursery wraps it
                 error = exc
             finally:
-                self._runtime = None
+                self.runtime = None
             nursery.cancel_scope.cancel()
         if error is not None:
             raise error

@@ -17,10 +17,12 @@ from llm_runtime.typed import ResponseType
 
 class HostStream(ABC):
     """One streamed response, whose events come from a `Feed` in the Trio thread. ``post`` runs an action in this
-    thread.
+    thread; ``wake`` is such an action, for the request's acceptance and for each batch.
     """
 
-    def __init__(self, portal: Portal[Any], request: AnyRequest, post: Callable[[Action], object]) -> None:
+    def __init__(
+        self, portal: Portal[Any], request: AnyRequest, post: Callable[[Action], object], wake: Action
+    ) -> None:
         self._portal = portal
         self._request = request
         self._received = Received(request, lambda: portal.post(self._feed.go_on))
@@ -29,8 +31,9 @@ class HostStream(ABC):
             self._received,
             portal.turn_end,
             accepted=lambda: post(self._accept),
-            news=lambda: post(self._wake),
+            news=lambda: post(wake),
         )
+        self._wake = wake
         self._accepted = False
         self._is_left = False
         self.response_type: ResponseType[Any] | None = None
@@ -64,7 +67,3 @@ class HostStream(ABC):
     def _accept(self) -> None:
         self._accepted = True
         self._wake()
-
-    @abstractmethod
-    def _wake(self) -> None:
-        """Called in the host's thread when events have arrived, or the call has ended."""

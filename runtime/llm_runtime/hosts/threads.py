@@ -82,7 +82,7 @@ class SyncStream(HostStream):
 
     def __init__(self, portal: Portal[Any], request: AnyRequest) -> None:
         box: Box = SimpleQueue()
-        super().__init__(portal, request, box.put)
+        super().__init__(portal, request, box.put, lambda: None)  # the thread that takes it from the box goes on
         self._box = box
         self._call: ThreadCall | None = None
 
@@ -125,9 +125,6 @@ class SyncStream(HostStream):
             if value != last:
                 last = value
                 yield value
-
-    def _wake(self) -> None:
-        """Nothing to do: the thread that waits has taken this function from its queue, and goes on."""
 
     def _entered(self) -> ThreadCall:
         if self._call is None:
