@@ -10,9 +10,9 @@ from trio.testing import MockClock
 from llm_actors.orchestrator import pass_through
 from llm_actors.provider import PassthroughRequest
 from llm_protocol.errors import CrashedError
-from llm_protocol.policy import Limits
+from llm_protocol.policy import Limits, Timeouts
 from support.attempts import Vendor, World, answer, world
-from support.peer import reply, stall
+from support.peer import pause, reply, stall
 
 LIMITS = Limits(requests_per_minute=10)
 
@@ -65,3 +65,14 @@ async def test_after_a_crash_it_counts_as_it_was_sent(autojump_clock: MockClock)
             assert await left(w) == 9
         else:
             raise AssertionError
+
+
+async def test_one_that_takes_an_hour_keeps_its_place_within_the_limits(autojump_clock: MockClock) -> None:
+    patient = Timeouts(idle=7_200, total=7_200)
+    async with world(a=[[pause(3_000), reply(b"{}")]], limits=Limits(max_concurrency=1), timeouts=patient) as w:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, w, Taker())
+            await trio.sleep(2_500)
+            assert (await w.statistics()).providers["a"].in_flight == 1
+        assert (await w.statistics()).expired == 0
+        await w.settled()

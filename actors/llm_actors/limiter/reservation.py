@@ -142,6 +142,7 @@ async def reserve(
     models: tuple[str, ...] = (),
     spend: SpendAsk | None = None,
     deadline: float = inf,
+    lease_s: float = LEASE_SECONDS,
 ) -> Reservation:
     """Reserve a request of about ``tokens`` tokens at the first provider of ``names`` that has capacity.
 
@@ -161,6 +162,8 @@ async def reserve(
 
     ``spend``: the amount that the budgets must pay. If they cannot, this raises `BudgetError` at once. When this
     returns, the ledger, if there is one, has a row for the spending.
+
+    ``lease_s``: the least seconds of the lease, for a holder without a deadline.
     """
     if not names:
         raise ValueError("reserve needs at least one provider to choose from")
@@ -169,7 +172,7 @@ async def reserve(
     begun = trio.current_time()
     since = begun - waited_s
     return await retry_after_crashes(
-        lambda: _reserve(limiter, names, models, tokens, caller, priority, since, spend, deadline)
+        lambda: _reserve(limiter, names, models, tokens, caller, priority, since, spend, deadline, lease_s)
     )
 
 
@@ -183,10 +186,11 @@ async def _reserve(
     since: float,
     spend: SpendAsk | None,
     deadline: float,
+    lease_s: float,
 ) -> Reservation:
     # ``deadline`` limits the wait alone: the request may take until the end of its scope.
     now, until = trio.current_time(), trio.current_effective_deadline()
-    lease_s = LEASE_SECONDS if until == inf else max(LEASE_SECONDS, until - now + LEASE_GRACE)
+    lease_s = lease_s if until == inf else max(lease_s, until - now + LEASE_GRACE)
     number = next(_numbers)
     names = names if models else tuple(dict.fromkeys(names))
     ticket = Ticket()

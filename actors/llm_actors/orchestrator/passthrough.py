@@ -36,6 +36,9 @@ LATE_RETRY_SECONDS = 1.0
 
 USUAL_PRIORITY = 5
 
+LEASE_SECONDS = 86_400.0
+"""Seconds for which a passthrough request counts within the limits if its end is never reported. It has no deadline."""
+
 log = logging.getLogger(__name__)
 
 
@@ -144,7 +147,9 @@ async def _reserve(services: Services, provider: str, caller: str) -> Reservatio
     if caller not in services.caller_limits and provider not in services.limits:
         return None
     try:
-        return await reserve(services.limiter, (provider,), tokens=0, caller=caller, models=(PASSTHROUGH,))
+        return await reserve(
+            services.limiter, (provider,), tokens=0, caller=caller, models=(PASSTHROUGH,), lease_s=LEASE_SECONDS
+        )
     except KernelError as exc:
         raise error_for(failure_of(exc, "limiter")) from exc
 
