@@ -221,3 +221,22 @@ def test_what_is_held_back_after_a_break_has_what_is_left_of_the_log() -> None:
     made.sink(TextDelta(1, "y" * 4_000))
     with pytest.raises(LogLimitExceeded):
         made.sink(TextDelta(1, "z" * 1_000))
+
+
+@pytest.mark.parametrize("blank", ["", "\n\n"])
+def test_after_nothing_but_space_any_model_may_answer(blank: str) -> None:
+    """There is no text to continue, and vendors refuse an empty turn of the assistant."""
+    made, log = rescue("continue", [Started(model="a"), ItemStarted(index=0, kind="text"), TextDelta(0, blank)])
+
+    assert made.resume(CHAT) is CHAT
+    assert not made.needs_prefill
+    for event in [Started(model="b"), *item_events(0, Text("\nwhole"))]:
+        made.sink(event)
+    assert Fold().add_all(log.events).parts() == (Text(blank + ("whole" if blank else "\nwhole")),)
+
+
+def test_after_a_text_only_a_model_that_continues_it_may_answer() -> None:
+    made, _ = rescue("continue", BEGUN)
+    assert not made.needs_prefill
+    assert made.resume(CHAT) is not CHAT
+    assert made.needs_prefill

@@ -168,7 +168,7 @@ class AttemptLoop:
 
     def _can_go_on(self, plan: AttemptPlan[Candidate]) -> bool:
         """Whether a candidate is left that supports the next attempt."""
-        if not self._rescue.continuing or isinstance(self._context.request, CompletionRequest):
+        if not self._rescue.needs_prefill or isinstance(self._context.request, CompletionRequest):
             return True
         return plan.drop_unless(self._services.accepts_prefill)
 

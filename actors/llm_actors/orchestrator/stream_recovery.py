@@ -61,8 +61,13 @@ class StreamRecovery:
 
     @property
     def continuing(self) -> bool:
-        """Whether the next attempt continues where another broke off, which not every model supports."""
+        """Whether the next attempt continues where another broke off."""
         return self._splice is not None
+
+    @property
+    def needs_prefill(self) -> bool:
+        """Whether the next attempt continues a text that it is sent, which not every model supports."""
+        return self._splice is not None and self._splice.is_sent
 
     def sink(self, event: Event) -> None:
         """Take the attempt's next event. Raises `LogLimitExceeded`."""
@@ -123,6 +128,8 @@ class StreamRecovery:
             return None
         self._splice = _Continuation(broken)
         match request:
+            case ChatRequest(n=1) if not self._splice.is_sent:
+                return request
             case ChatRequest(n=1):
                 # vendors refuse a prefill that ends in white space
                 prefix = Message.of("assistant", broken.text.rstrip())
@@ -172,6 +179,8 @@ class _Continuation:
         self._broken = broken
         self._text: int | None = None
         self._skip_space = broken.text != broken.text.rstrip()
+        self.is_sent = bool(broken.text.strip())
+        """Whether the text is sent to the vendor. If there is nothing but space, the attempt begins anew."""
 
     def translate(self, event: Event) -> Event | None:
         """Return the event with the numbers of the log; ``None`` for an event that the followers have seen already."""
