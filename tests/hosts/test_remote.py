@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, CloseConnection, Request
 
 import llm_runtime
 from hosts.adapters import DAEMONS, KEY
 from hosts.conftest import Upstream
 from llm_actors.run import Run
+from llm_protocol.codec.json import encode_json
 from llm_protocol.errors import AuthenticationError, BadRequestError, NetworkError, error_for
-from llm_protocol.events import TextDelta
+from llm_protocol.events import Failed, TextDelta
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.native import RESUME_SECONDS
+from llm_protocol.native import RESUME_SECONDS, Accepted, Events
 from llm_runtime import ChatRequest, LLMClientError, Message, RemoteRuntime, ResponseStream
 from llm_runtime.remote import link
 from llm_runtime.remote.address import Address
@@ -304,3 +307,79 @@ async def test_requests_that_wait_for_a_daemon_that_is_away_give_up_together(
             nursery.start_soon(ask)
     assert len(ended) == 20
     assert max(ended) <= RESUME_SECONDS + 3 * OPEN_SECONDS
+
+
+async def stay_open(connection: Connection, opened: Callable[[], None]) -> None:
+    """In place of `Connection.live`: the test sends what the daemon would."""
+    connection._takes_new = True
+    opened()
+    await trio.sleep_forever()
+
+
+def said(connection: Connection, frame: object) -> None:
+    """The daemon sends this frame."""
+    connection._take(encode_json(frame).decode())
+
+
+async def test_a_request_that_was_refused_once_and_then_accepted_ends_with_its_own_failure(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first connection had reached its lifetime."""
+    monkeypatch.setattr(Connection, "live", stay_open)
+    async with trio.open_nursery() as nursery:
+        daemon = link.Link(nursery, Address("http://127.0.0.1:1", None, None), 4)
+        run = Run(ChatRequest(messages=(Message.of("user", "Hi."),)), stream=True, deadline_s=10)
+        nursery.start_soon(daemon.submit, run, b"{}")
+        await wait_all_tasks_blocked()
+        over = HttpError(400, "websocket_connection_limit_reached", "It is over.")
+        daemon._connections[0]._take(encode_refusal(over, "0", run.response_id).decode())
+        await wait_all_tasks_blocked()
+        said(daemon._connections[1], Accepted(response_id=run.response_id))
+        await run.log.wait_ended()
+        assert isinstance(run.log.end, Failed)
+        assert run.log.end.failure.kind is FailureKind.DEADLINE
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_lane_of_a_cancelled_run_is_free_for_the_next(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "live", stay_open)
+    monkeypatch.setattr(link, "MOST_CONNECTIONS", 1)
+    async with trio.open_nursery() as nursery:
+        daemon = link.Link(nursery, Address("http://127.0.0.1:1", None, None), 1)
+        first, second = (Run(ChatRequest(messages=(Message.of("user", "Hi."),)), stream=True) for _ in range(2))
+        for run in first, second:
+            nursery.start_soon(daemon.submit, run, b"{}")
+            await wait_all_tasks_blocked()
+        [connection] = daemon._connections
+        said(connection, Accepted(response_id=first.response_id))
+        await wait_all_tasks_blocked()
+        first.cancel("by the program")
+        await wait_all_tasks_blocked()
+        ended = Failed(failure=Failure(kind=FailureKind.CANCELLED, message="by the client"))
+        said(connection, Events(response_id=first.response_id, sequence_number=0, events=(ended,)))
+        await wait_all_tasks_blocked()
+        assert second.response_id in connection._entries
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_ping_of_the_daemon_during_the_closing_handshake_ends_nothing_else() -> None:
+    async def daemon(stream: trio.SocketStream) -> None:
+        server = WSConnection(ConnectionType.SERVER)
+        while True:
+            server.receive_data(await stream.receive_some() or None)
+            for event in server.events():
+                if isinstance(event, Request):
+                    await stream.send_all(server.send(AcceptConnection()))
+                if isinstance(event, CloseConnection):
+                    await stream.send_all(b"\x89\x00" + server.send(event.response()))
+                    return
+
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, daemon, [listener])
+        connection = Connection(Address(url, None, None), 1, lambda: False)
+        await connection.live(connection.close)
+        nursery.cancel_scope.cancel()

@@ -21,6 +21,7 @@ from trio_websocket import (
     WebSocketConnection,
     wrap_client_stream,
 )
+from wsproto.utilities import LocalProtocolError
 
 from llm_actors.transport.errors import wire_reason
 from llm_protocol.content import JsonObject
@@ -60,8 +61,17 @@ MESSAGES_AHEAD: Final = 16
 LIFETIME_OVER: Final = "websocket_connection_limit_reached"
 """The daemon's error code for a request over a connection that accepts no more requests. Running responses continue."""
 
-_BREAKS: Final = (OSError, HandshakeError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError)
-"""The exceptions that a network or a peer can cause."""
+_BREAKS: Final = (
+    OSError,
+    HandshakeError,
+    LocalProtocolError,
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+)
+"""The exceptions that a network or a peer can cause. trio-websocket raises `LocalProtocolError` for a ping that arrives
+during its closing handshake.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -104,12 +114,19 @@ class _Watched(trio.abc.Stream):
 class Connection:
     """One connection. Run `live` in a task of its own; `can_take` is true once the connection is open. ``capacity``:
     the most concurrent runs. ``is_surplus`` returns whether there are other connections, so that one without runs may
-    close.
+    close. ``note_room`` is called when a lane has become free.
     """
 
-    def __init__(self, address: Address, capacity: int, is_surplus: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        capacity: int,
+        is_surplus: Callable[[], bool],
+        note_room: Callable[[], None] = lambda: None,
+    ) -> None:
         self._address = address
         self._is_surplus = is_surplus
+        self._note_room = note_room
         self._free = deque(str(lane) for lane in range(capacity))
         self._lanes: dict[str, str] = {}
         self._entries: dict[str, RemoteRun] = {}
@@ -148,6 +165,7 @@ class Connection:
     def _leave(self, entry: RemoteRun) -> None:
         del self._entries[entry.id]
         self._free.append(self._lanes.pop(entry.id))
+        self._note_room()
 
     def _send(self, frame: bytes) -> None:
         self._unsent.append(frame)

@@ -109,7 +109,6 @@ class Link:
                 connection.create(entry)
             while entry.state is RemoteState.SENT:
                 await entry.change()
-            self._note_room()
             if entry.state is RemoteState.CUT:
                 is_known = True  # the daemon may have it
             elif entry.state is RemoteState.REFUSED:
@@ -155,7 +154,7 @@ class Link:
         return next((each for each in self._connections if each.can_take), None)
 
     async def _live(self, *, task_status: trio.TaskStatus[Connection]) -> None:
-        connection = Connection(self._address, self._capacity, self._is_surplus)
+        connection = Connection(self._address, self._capacity, self._is_surplus, self._note_room)
         self._connections.append(connection)
         try:
             await connection.live(lambda: task_status.started(connection))

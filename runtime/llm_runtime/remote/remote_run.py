@@ -51,8 +51,9 @@ class RemoteRun:
         return self.run.response_id
 
     def send(self) -> None:
-        """Record that the run was requested over a connection."""
+        """Record that the run was requested over a connection. An earlier refusal no longer counts."""
         self.state = RemoteState.SENT
+        self.refused, self.refused_code = None, ""
 
     def accept(self) -> None:
         """Record that the daemon has accepted the run."""
