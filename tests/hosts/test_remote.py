@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, CloseConnection, Request
+from wsproto.events import AcceptConnection, CloseConnection, Ping, Request
 
 import llm_runtime
 from hosts.adapters import DAEMONS, KEY
@@ -24,7 +24,7 @@ from llm_protocol.native import RESUME_SECONDS, Accepted, Events
 from llm_runtime import ChatRequest, LLMClientError, Message, RemoteRuntime, ResponseStream
 from llm_runtime.remote import link
 from llm_runtime.remote.address import Address
-from llm_runtime.remote.connection import OPEN_SECONDS, Connection
+from llm_runtime.remote.connection import BEAT_SECONDS, OPEN_SECONDS, RECEIVE_BYTES, Connection
 from llm_runtime.remote.remote_run import RemoteRun, RemoteState
 from llm_runtime.server.client_events import encode_refusal
 from llm_runtime.server.http_error import HttpError
@@ -368,7 +368,7 @@ async def test_a_ping_of_the_daemon_during_the_closing_handshake_ends_nothing_el
     async def daemon(stream: trio.SocketStream) -> None:
         server = WSConnection(ConnectionType.SERVER)
         while True:
-            server.receive_data(await stream.receive_some() or None)
+            server.receive_data(bytes(await stream.receive_some()) or None)
             for event in server.events():
                 if isinstance(event, Request):
                     await stream.send_all(server.send(AcceptConnection()))
@@ -383,3 +383,59 @@ async def test_a_ping_of_the_daemon_during_the_closing_handshake_ends_nothing_el
         connection = Connection(Address(url, None, None), 1, lambda: False)
         await connection.live(connection.close)
         nursery.cancel_scope.cancel()
+
+
+class SlowLine(trio.abc.SendStream):
+    """Takes ``pause`` seconds for each chunk."""
+
+    def __init__(self, stream: trio.abc.SendStream, pause: float) -> None:
+        self._stream = stream
+        self.pause = pause
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        for at in range(0, len(data), RECEIVE_BYTES):
+            await trio.sleep(self.pause if len(data) > RECEIVE_BYTES // 2 else 0)
+            await self._stream.send_all(data[at : at + RECEIVE_BYTES])
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def answer_pings(stream: trio.abc.Stream) -> None:
+    server = WSConnection(ConnectionType.SERVER)
+    async for data in stream:
+        server.receive_data(bytes(data))
+        for event in server.events():
+            if isinstance(event, Request):
+                await stream.send_all(server.send(AcceptConnection()))
+            elif isinstance(event, Ping | CloseConnection):
+                await stream.send_all(server.send(event.response()))
+
+
+async def over_slow_line(monkeypatch: pytest.MonkeyPatch, size: int, pause: float) -> float:
+    """Send a request of this size, and return the seconds until the connection is given up, at most 1,000."""
+    ours, theirs = memory_stream_pair()
+
+    async def dial(_: Connection) -> trio.abc.Stream:
+        return trio.StapledStream(SlowLine(ours.send_stream, pause), ours.receive_stream)
+
+    monkeypatch.setattr(Connection, "_dial", dial)
+    connection = Connection(Address("http://127.0.0.1:1", None, None), 1, lambda: False)
+    entry = RemoteRun(Run(ChatRequest(messages=(Message.of("user", "Hi."),)), stream=True), b'"%b"' % (b"x" * size))
+    began = trio.current_time()
+    with trio.move_on_after(1_000):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_pings, theirs)
+            await connection.live(lambda: connection.create(entry))
+            nursery.cancel_scope.cancel()
+    return trio.current_time() - began
+
+
+async def test_a_large_request_over_a_slow_line_is_not_cut(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await over_slow_line(monkeypatch, 20 * RECEIVE_BYTES, 5.0) == 1_000
+    assert 2 * BEAT_SECONDS <= await over_slow_line(monkeypatch, 20 * RECEIVE_BYTES, 500.0) <= 3 * BEAT_SECONDS

@@ -44,7 +44,9 @@ OPEN_SECONDS: Final = 10.0
 """The time limit for one attempt to open a connection, in seconds."""
 
 BEAT_SECONDS: Final = 15.0
-"""The seconds between two pings, and the time limit for each pong."""
+"""The seconds between two pings, and then the time limit for the next bytes of the daemon. While a large request is
+being sent, the daemon only has to read it.
+"""
 
 CLOSE_SECONDS: Final = 1.0
 """The time limit for the closing handshake, in seconds."""
@@ -54,6 +56,9 @@ MESSAGE_BYTES: Final = 256 * 1024 * 1024
 
 RECEIVE_BYTES: Final = 64 * 1024
 """The most bytes that one read takes from the socket."""
+
+SEND_BYTES: Final = 64 * 1024
+"""The most bytes written to the socket at once, so that a large request is seen to proceed."""
 
 MESSAGES_AHEAD: Final = 16
 """The most messages that were received and not processed yet."""
@@ -83,12 +88,13 @@ class _OpenError(msgspec.Struct):
 @final
 class _Watched(trio.abc.Stream):
     """A stream that calls ``ended`` when its peer has disconnected. Otherwise trio-websocket would wait for its
-    handshake.
+    handshake. ``moved_at`` is when the peer last sent bytes or made room for more, on Trio's clock.
     """
 
     def __init__(self, stream: trio.abc.Stream, ended: Callable[[], None]) -> None:
         self._stream = stream
         self._ended = ended
+        self.moved_at = trio.current_time()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         try:
@@ -98,10 +104,15 @@ class _Watched(trio.abc.Stream):
             raise
         if not data:
             self._ended()
+        self.moved_at = trio.current_time()
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
+        view = memoryview(data)
+        for at in range(0, len(view), SEND_BYTES):
+            if at:
+                self.moved_at = trio.current_time()
+            await self._stream.send_all(view[at : at + SEND_BYTES])
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
@@ -181,11 +192,13 @@ class Connection:
         try:
             async with trio.open_nursery() as nursery:
                 socket: WebSocketConnection | None = None
+                watched: _Watched | None = None
                 with trio.fail_after(OPEN_SECONDS):
                     stream = await self._dial()
                     with trio.CancelScope() as handshake:
-                        socket = await self._open(_Watched(stream, handshake.cancel), nursery)
-                if socket is None:  # the peer disconnected during the handshake
+                        watched = _Watched(stream, handshake.cancel)
+                        socket = await self._open(watched, nursery)
+                if socket is None or watched is None:  # the peer disconnected during the handshake
                     raise trio.BrokenResourceError
                 self._takes_new = is_open = True
                 opened()
@@ -193,6 +206,7 @@ class Connection:
                     async with trio.open_nursery() as inner:
                         inner.start_soon(self._write, socket)
                         inner.start_soon(self._beat, socket)
+                        inner.start_soon(self._watch, watched)
                         await self._read(socket)
                         inner.cancel_scope.cancel("the connection has ended")
                 with trio.move_on_after(CLOSE_SECONDS, shield=True):
@@ -256,11 +270,16 @@ class Connection:
                 if idle and not self._entries and self._is_surplus():
                     self.close()
                 idle = not self._entries
-                with trio.move_on_after(BEAT_SECONDS) as scope:
-                    await socket.ping()
-                if scope.cancelled_caught:
-                    log.info("the daemon at %s does not respond", self._address)
-                    self._scope.cancel("the daemon does not respond")
+                await socket.ping()
+
+    async def _watch(self, stream: _Watched) -> None:
+        """Give the connection up when nothing moves although the daemon was pinged."""
+        left = 2 * BEAT_SECONDS
+        while left > 0:
+            await trio.sleep(left)
+            left = stream.moved_at + 2 * BEAT_SECONDS - trio.current_time()
+        log.info("the daemon at %s does not respond", self._address)
+        self._scope.cancel("the daemon does not respond")
 
     async def _read(self, socket: WebSocketConnection) -> None:
         with suppress(ConnectionClosed):
