@@ -224,6 +224,19 @@ async def test_a_line_that_broke_off_costs_not_the_next_one(half: str, tmp_path:
     assert text.count("\n") == half.count("\n") + 3
 
 
+@pytest.mark.parametrize("client_id", ['say "hi"', "a\\b", "Zürich", "\x7f"])
+async def test_a_request_is_found_by_any_id_of_its_client(client_id: str, tmp_path: Path) -> None:
+    files = RequestLogFiles(str(tmp_path), max_bytes=10_000, keep_days=5, redacted=True, wall=lambda: 0.0)
+    run = run_of("one")
+    run.request = msgspec.structs.replace(run.request, forwarded={"x-request-id": client_id})
+    files.write([run, run_of("two")])
+    found = find(str(tmp_path), client_id)
+    assert found is not None
+    assert found.id == run.request.request_id
+    assert find(str(tmp_path), "\ud800") is None
+    await trio.lowlevel.checkpoint()
+
+
 async def test_what_is_not_written_fast_enough_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     waiting = RequestLog()
     run = run_of("x")

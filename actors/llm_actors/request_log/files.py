@@ -87,6 +87,8 @@ def find(path: str, wanted: str) -> LoggedRequest | None:
     """Return the newest logged request that has the id ``wanted``, as its own id, its response's or its client's;
     ``None`` if there is none. Raises `OSError`.
     """
+    if not _is_text(wanted):
+        return None
     for file in log_files(path):
         found = None
         for line in _lines(file, wanted):
@@ -99,8 +101,13 @@ def find(path: str, wanted: str) -> LoggedRequest | None:
     return None
 
 
+def _is_text(wanted: str) -> bool:
+    """Whether an id can be in the log. An argument of a command line may have bytes that are no text."""
+    return not any("\ud800" <= each <= "\udfff" for each in wanted)
+
+
 def _lines(file: str, wanted: str) -> Iterator[bytes]:
-    needle = wanted.encode()
+    needle = msgspec.json.encode(wanted)[1:-1]
     with open(file, "rb") as stream:
         yield from (line for line in stream if needle in line)
 
