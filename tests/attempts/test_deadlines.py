@@ -26,6 +26,7 @@ from llm_runtime.config import Config, Provider
 from support.attempts import World, world
 from support.panels import saying, start
 from support.peer import Peer, stall
+from support.server import add_text, begin_text, end_text
 from support.upstream import CANARY
 
 SOON = 0.05
@@ -72,6 +73,17 @@ async def test_while_it_waits_for_the_orchestrator(moving_clock: MovingClock) ->
     run = Run(ChatRequest(model="m", messages=HELLO), stream=True, deadline_s=1)
     error = await refused(lambda: accept(orchestrator.ref, run), 1)
     assert error.failure.kind is FailureKind.DEADLINE
+
+
+async def test_a_response_that_is_there_in_the_moment_of_the_deadline_is_delivered(moving_clock: MovingClock) -> None:
+    """The cache has answered, and the reply that says so comes too late."""
+    orchestrator: ScriptedPeer[OrchestratorMessage] = ScriptedPeer("orchestrator")
+    run = Run(ChatRequest(model="m", messages=HELLO), stream=True, deadline_s=1)
+    begin_text(run)
+    add_text(run, "hello")
+    end_text(run)
+    await accept(orchestrator.ref, run)
+    assert run.folded().content == "hello"
 
 
 async def test_it_counts_from_the_acceptance_of_what_waited_elsewhere(moving_clock: MovingClock) -> None:

@@ -50,7 +50,8 @@ async def accept(orchestrator: OrchestratorRef, run: Run) -> None:
         await orchestrator.call(Accept(run), deadline=run.scope.deadline)
     except CallExpired:
         run.close()
-        raise error_for(_failure_of(run)) from None
+        if isinstance(run.log.end, Failed):  # else the response came in the same moment as the deadline
+            raise error_for(run.log.end.failure) from None
     except KernelError as exc:
         raise error_for(failure_of(exc, "llm-runtime")) from exc
     except trio.Cancelled:
