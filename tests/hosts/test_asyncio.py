@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import trio
 import llm_runtime
 from hosts.conftest import Upstream
 from llm_runtime import ConfigError, LLMClientError, Policy, aio
+from llm_runtime.hosts.asyncio_loop import Waiters
 
 PROMPT_SECONDS = 1.0
 """Well under the vendor's silence, on a machine that does other things."""
@@ -257,5 +259,20 @@ def test_a_function_of_the_host_whose_task_never_begins_fails_its_request(upstre
             asyncio.get_running_loop().set_task_factory(cancelled)
             with pytest.raises(RuntimeError, match="the host cancelled the call"):
                 await asyncio.wait_for(rt.chat("Hi.", model="fake/m"), 5)
+
+    asyncio.run(main())
+
+
+def test_a_task_that_gave_up_waiting_is_forgotten() -> None:
+    async def main() -> None:
+        waiters = Waiters(asyncio.get_running_loop())
+        given_up = [weakref.ref(waiters.wait()) for _ in range(3)]
+        for each in given_up:
+            if (future := each()) is not None:
+                future.cancel()
+        future = waiters.wait()
+        assert [each() for each in given_up] == [None] * 3
+        waiters.wake()
+        assert future.done()
 
     asyncio.run(main())

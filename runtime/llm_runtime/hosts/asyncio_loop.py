@@ -89,6 +89,8 @@ class Waiters:
 
     def wait(self) -> asyncio.Future[None]:
         """Await the result."""
+        if self._futures:  # tasks that were cancelled meanwhile
+            self._futures = [each for each in self._futures if not each.done()]
         future = self._loop.create_future()
         self._futures.append(future)
         return future
