@@ -85,7 +85,7 @@ class Ref(Generic[M_contra]):
         is_callers, deadline = callers <= deadline, min(callers, deadline)
         mailbox, caller = self._mailbox, acting.get()
         reply: Reply[R] = Reply()
-        delivery: Delivery[ActorMessage] = Delivery(message, mailbox, deadline, cast("Reply[object]", reply))
+        delivery: Delivery[ActorMessage] = Delivery(message, mailbox, deadline, reply)
         if caller is not None:
             cycle = find_cycle(caller, mailbox)
             if cycle is not None:

@@ -33,8 +33,10 @@ def fold(services: Services, run: Run, result: RunResult, record: DecisionRecord
     folded.add(end)
     spent = record.spent()
     cost = spent.cost
-    if isinstance(end, Finished) and record.ensemble is None and folded.usage is not None and who is not None:
-        cost = services.cost(who, folded.started.model, folded.usage)  # about the response, as its usage is
+    is_settled = folded.usage is spent.usage  # only one attempt has used anything
+    if isinstance(end, Finished) and record.ensemble is None and not is_settled and who is not None:
+        # about the response, as its usage is
+        cost = spent.cost if folded.usage is None else services.cost(who, folded.started.model, folded.usage)
     response = folded.response(
         request_id=run.request.request_id,
         response_id=run.response_id,

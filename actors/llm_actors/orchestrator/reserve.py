@@ -123,11 +123,9 @@ class Reserving:
     def _is_limited(self, candidates: Sequence[Candidate]) -> bool:
         """Return whether the limiter limits one of ``candidates`` or the caller."""
         services, context = self._services, self._context
-        return (
-            context.request.caller in services.caller_limits
-            or any(each.provider in services.limits for each in candidates)
-            or services.accounting.has_budget(context.payer)
-        )
+        if services.limits and any(each.provider in services.limits for each in candidates):
+            return True
+        return context.request.caller in services.caller_limits or services.accounting.has_budget(context.payer)
 
     def wait_s(self, candidate: Candidate) -> float:
         """Return for how many seconds a request may wait for the limits and slots of ``candidate``."""

@@ -113,8 +113,9 @@ def cache_mode(services: Services, run: Run, routed: ResolvedRoute) -> CacheMode
     """
     if run.judge is not None or routed.policy.share_knowledge or run.request.one_of > 1:
         return "off"
-    kept = all(candidate.provider in services.caches for candidate in routed.candidates)
-    return routed.policy.cache or ("read" if kept else "off")
+    if routed.policy.cache is not None or not services.caches:
+        return routed.policy.cache or "off"
+    return "read" if all(candidate.provider in services.caches for candidate in routed.candidates) else "off"
 
 
 @final

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from math import inf
 from typing import final
 
 import msgspec
@@ -19,7 +18,7 @@ from llm_actors.deployment import AttemptResult
 from llm_actors.provider.failures import UNSENT, failure_of
 from llm_actors.provider.messages import Prepared, Sink
 from llm_actors.provider.oddities import Oddities
-from llm_actors.provider.sanitize import clean_end, clean_failure, clean_start, is_plausible_event
+from llm_actors.provider.sanitize import clean_end, clean_failure, clean_start
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.provider.wires import ProviderWires
 from llm_actors.run.log import LogLimitExceeded
@@ -38,7 +37,7 @@ from llm_protocol.parameters import Adapted, EventFilter
 from llm_protocol.policy import Timeouts
 from llm_protocol.request_size import size_of
 from llm_protocol.requests import AnyRequest, CodeRequest, RequestType, answer_type
-from llm_protocol.response import FinishReason
+from llm_protocol.response import FinishReason, is_plausible
 from llm_protocol.wire_choice import NO_SUCH_PATH
 
 ERROR_BODY_BYTES = 256 * 1024
@@ -115,7 +114,10 @@ class ProviderCall:
         Every failure is part of the result: an exception from this is `trio.Cancelled` or a bug.
         """
         end: Finished | Failed | None = None
-        self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token if stream else inf)
+        if stream:
+            self._wait_for(FailureKind.TIMEOUT_FIRST_TOKEN, self._timeouts.first_token)
+        elif self._latest < self._scope.deadline:
+            self._scope.deadline = self._latest
         try:
             with self._scope:
                 end = await self._exchange(request, stream, prepared)
@@ -298,7 +300,7 @@ class ProviderCall:
                 continue
             if not self._started and self._adjusted:  # the vendor has sent no event for the start
                 self._start(Started())
-            if not is_plausible_event(event):
+            if type(event) is UsageReported and not is_plausible(event.usage):
                 continue
             if self._first_token_at is None and isinstance(event, CONTENT):
                 self._first_token_at = trio.current_time()

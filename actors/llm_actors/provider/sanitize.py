@@ -1,4 +1,4 @@
-"""Makes a vendor's messages safe to pass on: removes keys from texts, and drops implausible numbers."""
+"""Makes a vendor's messages safe to pass on: removes keys from texts, and numbers that clients cannot read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import msgspec
 
 from llm_protocol.adjustments import Adjustment
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.events import Event, Finished, Started, UsageReported
+from llm_protocol.events import Finished, Started
 from llm_protocol.failures import Failure
 from llm_protocol.redact import redact, redact_name
-from llm_protocol.response import is_plausible
 from llm_protocol.secret import Secret
 
 MOST_CHARACTERS = 500
@@ -45,11 +44,6 @@ def clean_end(end: Finished, key: Secret | None) -> Finished:
     """Return the end of a response with keys removed from the vendor's reason."""
     reason = _clean_name(end.raw_reason, key)
     return end if reason == end.raw_reason else msgspec.structs.replace(end, raw_reason=reason)
-
-
-def is_plausible_event(event: Event) -> bool:
-    """Return whether an event may be passed on. One with implausible token counts may not."""
-    return type(event) is not UsageReported or is_plausible(event.usage)
 
 
 def clean_models(models: tuple[ModelInfo, ...], key: Secret | None) -> list[ModelInfo]:

@@ -80,8 +80,8 @@ class RunLog:
     """
 
     __slots__ = (
-        "_ended", "_grown", "_joined", "_joined_count", "_newest", "_on_deserted", "_starts", "_unrepeated",
-        "_watchers", "end", "followers", "limit_bytes", "on_append", "on_end", "on_late", "size",
+        "_end_watchers", "_ended", "_grown", "_joined", "_joined_count", "_newest", "_on_deserted", "_starts",
+        "_unrepeated", "_watchers", "end", "followers", "limit_bytes", "on_append", "on_end", "on_late", "size",
     )  # fmt: skip
 
     def __init__(self, *, limit_bytes: int = LOG_LIMIT_BYTES, on_deserted: Callable[[], None] | None = None) -> None:
@@ -106,6 +106,7 @@ class RunLog:
         self._grown: trio.Event | None = None
         self._ended: trio.Event | None = None
         self._watchers: list[Callable[[], None]] = []
+        self._end_watchers: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
         """The number of events: the position of the next one."""
@@ -147,10 +148,13 @@ class RunLog:
         if self._grown is not None:
             self._grown.set()
             self._grown = None
-        if self.end is not None and self._ended is not None:
-            self._ended.set()
         for wake in self._watchers:
             wake()
+        if self.end is not None:
+            if self._ended is not None:
+                self._ended.set()
+            for wake in self._end_watchers:
+                wake()
 
     def restore(self, events: Iterable[Event]) -> None:
         """Append the events of another log from this position on (see `read`), and wake the followers. The positions
@@ -217,22 +221,23 @@ class RunLog:
             found[0] = cut(first, skip)[1]
         return found
 
-    def follow(self, start: int = 0, wake: Callable[[], None] | None = None) -> Follower:
+    def follow(self, start: int = 0, wake: Callable[[], None] | None = None, *, at_end: bool = False) -> Follower:
         """Return a follower whose next event is the one at ``start``. Use it as a context manager, which closes it.
 
-        ``wake`` is called synchronously after each append. A reader that follows several logs needs it.
+        ``wake`` is called synchronously after each append; with ``at_end`` only after the last one. A reader that
+        follows several logs needs it.
         """
-        return Follower(self, start, wake)
+        return Follower(self, start, wake, at_end=at_end)
 
-    def _attach(self, wake: Callable[[], None] | None) -> None:
+    def _attach(self, wake: Callable[[], None] | None, *, at_end: bool) -> None:
         self.followers += 1
         if wake is not None:
-            self._watchers.append(wake)
+            (self._end_watchers if at_end else self._watchers).append(wake)
 
-    def _detach(self, wake: Callable[[], None] | None) -> None:
+    def _detach(self, wake: Callable[[], None] | None, *, at_end: bool) -> None:
         self.followers -= 1
         if wake is not None:
-            self._watchers.remove(wake)
+            (self._end_watchers if at_end else self._watchers).remove(wake)
         if self.followers == 0 and self._on_deserted is not None:
             # break the reference cycle through the run, so that no garbage collection is needed
             deserted, self._on_deserted = self._on_deserted, None
@@ -288,14 +293,16 @@ def _can_grow(last: Event, event: Event) -> bool:
 class Follower:
     """A cursor into a log. When the last open follower of a run is closed, the run may be cancelled."""
 
-    __slots__ = ("_log", "_open", "_wake", "position")
+    __slots__ = ("_is_at_end", "_log", "_open", "_wake", "position")
 
-    def __init__(self, log: RunLog, start: int, wake: Callable[[], None] | None) -> None:
+    def __init__(self, log: RunLog, start: int, wake: Callable[[], None] | None, *, at_end: bool = False) -> None:
         self._log = log
         self._wake = wake
+        self._is_at_end = at_end
+        """Whether ``wake`` waits for the end only."""
         self._open = True
         self.position = start
-        log._attach(wake)
+        log._attach(wake, at_end=at_end)
 
     def take(self) -> Sequence[Event]:
         """Return the events that were not taken yet, without waiting. There may be none. Old deltas are joined."""
@@ -324,7 +331,7 @@ class Follower:
         """Stop following. A second call does nothing."""
         if self._open:
             self._open = False
-            self._log._detach(self._wake)
+            self._log._detach(self._wake, at_end=self._is_at_end)
             self._wake = None  # it may refer to this object: break the cycle
 
     def __enter__(self) -> Follower:

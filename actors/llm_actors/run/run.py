@@ -70,9 +70,9 @@ class Run:
         self._cancelled_as = FailureKind.CANCELLED
         self.log = RunLog(limit_bytes=log_limit_bytes, on_deserted=None if background else self._deserted)
 
-    def follow(self, start: int = 0, wake: Callable[[], None] | None = None) -> Follower:
+    def follow(self, start: int = 0, wake: Callable[[], None] | None = None, *, at_end: bool = False) -> Follower:
         """Return a follower of the log from event ``start`` on; see `RunLog.follow`."""
-        return self.log.follow(start, wake)
+        return Follower(self.log, start, wake, at_end=at_end)
 
     def cancel(self, reason: str, kind: FailureKind = FailureKind.CANCELLED) -> None:
         """Cancel the run. Its log will end with a failure of this ``kind``, unless the log has already ended."""

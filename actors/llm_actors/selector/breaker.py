@@ -130,6 +130,8 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         ``draw``, in [0, 1), is the jitter of a pause. ``streaming``: how many streams began recently and are still
         delivering. They are not successes yet, but they count as traffic that does not fail.
         """
+        if kind is None and self.state is CircuitState.CLOSED:
+            return self if began < self.since else self._succeeded(now)
         here = self.ended(began, now)
         if began < here.since or here.state is CircuitState.OPEN:
             return here

@@ -31,7 +31,9 @@ class DecayingCount(msgspec.Struct, frozen=True):
 
     def plus(self, now: float, amount: float = 1.0) -> DecayingCount:
         """Return the count with ``amount`` added at ``now``."""
-        return DecayingCount(self.half_life, self.level(now) + amount, max(now, self.at))
+        if self.amount:  # as `level` does, without its call: this runs several times for each attempt
+            amount += self.amount * exp2(-max(0.0, now - self.at) / self.half_life)
+        return DecayingCount(self.half_life, amount, max(now, self.at))
 
 
 class Mean(msgspec.Struct, frozen=True):

@@ -204,11 +204,10 @@ class Selector:
 
     def observe(self, seen: Observed, draw: float) -> list[Transition]:
         """Record the result of an attempt. Return the changes of breakers."""
-        transitions = self.circuits.observe(seen, draw)
-        self._in_flight.ended(seen.key, seen.began, answered=seen.failure is None or seen.failure.partial)
-        performance = self.known(*seen.key).plus(seen)
-        self._performance.pop(seen.key, None)
-        self._performance[seen.key] = performance
+        transitions, key = self.circuits.observe(seen, draw), seen.key
+        self._in_flight.ended(key, seen.began, answered=seen.failure is None or seen.failure.partial)
+        performance = self._performance.pop(key, _UNKNOWN).plus(seen)
+        self._performance[key] = performance
         if len(self._performance) > MAX_REMEMBERED:
             del self._performance[next(iter(self._performance))]
         return self._forgive_recovered(transitions)

@@ -11,7 +11,6 @@ import select
 import socket
 import ssl
 from collections.abc import Awaitable
-from contextlib import suppress
 from typing import Final, Protocol
 
 import trio
@@ -61,8 +60,10 @@ class PlainWire:
     async def receive_some(self, max_bytes: int) -> bytes:
         while True:
             await trio.lowlevel.wait_readable(self._socket)
-            with suppress(BlockingIOError, InterruptedError):
+            try:
                 return self._socket.recv(max_bytes)
+            except (BlockingIOError, InterruptedError):
+                continue
 
     def is_quiet(self) -> bool:
         poll = select.poll()

@@ -200,8 +200,11 @@ class HttpConnection:
         while (context := await self._next_context()) is not None:
             self._go_on(HttpChange.ARRIVED, inf)
             self._context = context
-            with self.server_state.busy():
+            self.server_state.begin()
+            try:
                 await self._subscription(context)
+            finally:
+                self.server_state.finish()
             self._context = None
             # the reference forms a cycle, which would keep both alive until garbage collection
             context.streaming = None

@@ -44,7 +44,8 @@ async def ask(context: RequestContext) -> None:
         secret = context.server_state.access.secret_of(context.caller)
         decoded = with_headers(decoded, context.request.headers, context.caller, secret)
         inbound = admitted(context.caller, decoded)
-        inbound = inbound._replace(request=_tellable(inbound.request))
+        if (request := _tellable(inbound.request)) is not inbound.request:
+            inbound = inbound._replace(request=request)
         if inbound.choices:
             single = await natively(context, inbound)
             if single is None:

@@ -85,13 +85,15 @@ class RequestContext:
 
     __slots__ = (
         "_connection", "begun", "belongs", "caller", "close", "endpoint", "more_headers", "params", "request",
-        "request_id", "server_state", "streaming", "streams_body", "upgraded", "wire",
+        "request_id", "server_state", "streaming", "streams_body", "upgraded", "wakeup", "wire",
     )  # fmt: skip
 
     def __init__(self, connection: RequestConnection, request: Request) -> None:
         self._connection = connection
         self.endpoint: Endpoint = unanswered
         self.server_state = connection.server_state
+        self.wakeup = connection.wakeup
+        """Wakes this connection's task."""
         self.request = request
         self.request_id = new_request_id()
         self.caller = ""
@@ -146,11 +148,6 @@ class RequestContext:
     def upgrade(self) -> None:
         """Let the connection become a WebSocket when the endpoint returns, instead of sending a response."""
         self.upgraded = True
-
-    @property
-    def wakeup(self) -> WakeupEvent:
-        """Wakes this connection's task."""
-        return self._connection.wakeup
 
     def end_with_client(self) -> None:
         """From now on, a disconnect of the client cancels the endpoint and ends the connection."""

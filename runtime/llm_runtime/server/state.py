@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from typing import Protocol, TypeAlias, final
 
@@ -167,11 +166,14 @@ class ServerState:
         if self.draining:
             raise ShuttingDownError("The runtime is shutting down.")
         try:
-            with self.busy():  # until it is followed, a drain would not know of it
+            self.begin()  # until it is followed, a drain would not know of it
+            try:
                 await self.check_issued(request)
                 run = await self.engine.submit(
                     request, stream=stream, background=background, since=since, response_id=response_id
                 )
+            finally:
+                self.finish()
         except (LLMClientError, HttpError):
             raise
         except Exception as exc:
@@ -247,15 +249,14 @@ class ServerState:
         self.response_store.drop(stored)
         return True
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """A block that handles a request. A drain waits for its end."""
+    def begin(self) -> None:
+        """Note that a request is being handled. A drain waits for the call of `finish`."""
         self._busy += 1
-        try:
-            yield
-        finally:
-            self._busy -= 1
-            self._changed.wake()
+
+    def finish(self) -> None:
+        """Note that the request is no longer being handled."""
+        self._busy -= 1
+        self._changed.wake()
 
     def subscribe(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> RunSubscription:
         """Follow a run for a client; the result must be closed. See `RunSubscription`."""

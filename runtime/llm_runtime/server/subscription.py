@@ -74,15 +74,11 @@ class RunSubscription:
         self._wake = wake
         self._left = left
         self._shut: FailureKind | None = None
-        self._follower = run.follow(wake=self._wake_at_the_end if whole else wake)
+        self._follower = run.follow(wake=wake, at_end=whole)
         self._progress = progress
         self._held: tuple[Event, ...] = ()
         if progress is not None:
             progress.watch(wake)
-
-    def _wake_at_the_end(self) -> None:
-        if self.run.log.end is not None:
-            self._wake()
 
     def close(self) -> None:
         """Stop following. A second call does nothing."""
@@ -103,16 +99,21 @@ class RunSubscription:
         """Return the events that have arrived since the last call. The call that returns the last event also sets
         `end`.
         """
-        if self.is_held:
+        progress = self._progress
+        if progress is not None and self.is_held:
             return ()
         events = self._follower.take()
-        if self._progress is not None:
-            events = self._but_for_the_end(events, self._progress)
+        if progress is not None:
+            events = self._but_for_the_end(events, progress)
         if self._shut is not None and not self._follower.at_end:
             events = (*events, self._cut_short(self._shut))
         if events and isinstance(last := events[-1], (Finished, Failed)):
             self.end = last
-        self.begun = self.begun or any(not isinstance(event, _NO_ANSWER) for event in events)
+        if not self.begun:
+            for event in events:
+                if not isinstance(event, _NO_ANSWER):
+                    self.begun = True
+                    break
         return events
 
     @property
