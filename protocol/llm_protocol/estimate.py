@@ -276,7 +276,10 @@ def _texts_length(*texts: str | None) -> float:
 
 
 def _message_length(message: Message) -> float:
-    return MESSAGE_TOKENS + parts_length(message.content)
+    length: float = MESSAGE_TOKENS
+    for part in message.content:
+        length += text_length(part.text) if type(part) is Text else _part_length(part)
+    return length
 
 
 def _json_length(value: Any) -> float:

@@ -95,9 +95,11 @@ def find_head(data: bytearray, start: int = 0, limit: int = HEAD_BYTES) -> int:
     if data and data[0] <= 0x20:
         raise BadHttp("the message begins with white space or a control character")
     start = max(0, start - 2)
-    ends = [(at, len(end)) for end in (b"\n\r\n", b"\n\n") if (at := data.find(end, start, limit)) >= 0]
-    if ends:
-        return sum(min(ends))
+    usual, short = data.find(b"\n\r\n", start, limit), data.find(b"\n\n", start, limit)
+    if usual >= 0 and not 0 <= short < usual:
+        return usual + 3
+    if short >= 0:
+        return short + 2
     if len(data) >= limit:
         raise BadHttp(f"the head has more than {limit} bytes", HEAD_TOO_LARGE)
     return 0
@@ -272,7 +274,8 @@ def _common_fields(lines: list[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")
-        _add(headers, name, value.strip(" \t"))
+        name, value = name.lower(), value.strip(" \t")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 
 

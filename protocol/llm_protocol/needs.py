@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from llm_protocol.codec.fields import unsupported
-from llm_protocol.content import Audio, Document, Image, Message, Part, Reasoning, Tool, ToolResult
+from llm_protocol.content import Audio, Document, Image, Message, Part, Reasoning, Text, Tool, ToolResult
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.requests import AnyRequest, ChatRequest
 
@@ -90,11 +90,9 @@ def refuse_incapable(rule: ModelRule, request: AnyRequest) -> None:
         return
     if rule.tools is False and any(isinstance(tool, Tool) for tool in request.tools):
         raise unsupported("tools", f"tools: {request.model} does not support tools")
-    if not any(getattr(rule, sense) is False for sense in _SENSES):
-        return
     for at, message in enumerate(request.messages):
         for part_at, part in enumerate(message.content):
-            sense = _sense(part)
+            sense = None if type(part) is Text else _sense(part)
             if sense is not None and getattr(rule, sense) is False:
                 where = f"messages[{at}].content[{part_at}]"
                 raise unsupported(where, f"{where}: {request.model} does not accept {_SENSES[sense]}")

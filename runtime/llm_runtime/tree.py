@@ -113,7 +113,7 @@ class Tree:
         extensions: Extensions = NO_EXTENSIONS,
         servers: Sequence[ChildSpec[Never]] = (),
     ) -> None:
-        self._supervised = {each.spec.name: each for each in providers}
+        self._use(providers)
         self._cost_of = cost_of
         self._extensions = extensions
         self._budgets = BudgetTable(config.budgets)  # those of the limiter, which hold until the next start
@@ -205,12 +205,16 @@ class Tree:
     @property
     def dialects(self) -> frozenset[str]:
         """The keys that ``Parameters.extra`` may have."""
-        return frozenset((*DIALECTS, *(each.spec.dialect.name for each in self._supervised.values())))
+        return self._dialects
 
     @property
     def supervised(self) -> Mapping[str, Supervised]:
         """The providers of the current configuration, by name."""
         return self._supervised
+
+    def _use(self, providers: Sequence[Supervised]) -> None:
+        self._supervised = {each.spec.name: each for each in providers}
+        self._dialects = frozenset((*DIALECTS, *(each.spec.dialect.name for each in providers)))
 
     def _telemetry_name_of(self, provider: str) -> str:
         """Return OpenTelemetry's name of the provider's vendor; the provider's own name if the provider was removed."""
@@ -246,7 +250,7 @@ class Tree:
     def switch(self, config: Config, providers: Sequence[Supervised]) -> None:
         """Use ``config`` and the started ``providers`` for new runs. Runs in progress keep their setup."""
         former, old = self._supervised, self.setup
-        self._supervised = {each.spec.name: each for each in providers}
+        self._use(providers)
         self.setup = self._new_setup(config, old, former)
         _replace(self._limits, _limits(config))
         _replace(self._caller_limits, _caller_limits(config))

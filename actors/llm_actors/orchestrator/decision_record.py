@@ -253,7 +253,8 @@ def count_calls(decision: JsonObject) -> int:
     """Return the number of calls in a decision record, including those of ensemble members. Log lines and headers
     call this number ``attempts``.
     """
-    return int(decision.get("calls", len(calls_in(decision))))
+    calls = decision.get("calls")
+    return len(calls_in(decision)) if calls is None else int(calls)
 
 
 def about(who: str, message: str) -> str:

@@ -88,8 +88,9 @@ class StreamRecovery:
 
     def commit(self) -> None:
         """Deliver the events that were held back, because the attempt is complete."""
-        for event in self._forget_held():
-            self._append(event)
+        if self._held or self._buffer is not None:
+            for event in self._forget_held():
+                self._append(event)
 
     def resume(self, request: AnyRequest) -> AnyRequest | None:
         """Return the request for another attempt after a failed one; ``None`` if the delivered content forbids

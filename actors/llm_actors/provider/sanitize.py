@@ -74,7 +74,7 @@ def _clean(text: str | None, key: Secret | None) -> str | None:
 def _clean_name(text: str | None, key: Secret | None) -> str | None:
     if text is None:
         return None
-    return _short(redact_name(text if key is None else key.struck_from(text)))
+    return redact_name(text if key is None else key.struck_from(text))[:MOST_CHARACTERS]
 
 
 def _short(text: str | None) -> str | None:

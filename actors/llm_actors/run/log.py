@@ -142,7 +142,8 @@ class RunLog:
             self._join_oldest()
         if self.on_append is not None:
             self.on_append(event)
-        self._wake()
+        if self._watchers or self._grown is not None or self.end is not None:
+            self._wake()
 
     def _wake(self) -> None:
         if self._grown is not None:

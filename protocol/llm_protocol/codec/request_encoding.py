@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from llm_protocol.codec.fields import bad_request, unsupported
 from llm_protocol.content import HostedTool, JsonObject, Opaque, Part, ToolResult
-from llm_protocol.requests import Parameters, says_nothing
+from llm_protocol.requests import Parameters
 
 
 def own_fields(extra: Mapping[str, JsonObject] | None, dialect: str) -> JsonObject:
@@ -35,8 +35,6 @@ def only_result(part: Part, where: str) -> ToolResult:
 
 def set_parameters(parameters: Parameters, names: Mapping[str, str]) -> JsonObject:
     """The parameters that are set, under the wire's names. ``names`` has the wire's name for each of ours."""
-    if says_nothing(parameters):
-        return {}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for ours, name in names.items()

@@ -26,7 +26,7 @@ from llm_protocol.requests import (
     EmbeddingRequest,
     ImageRequest,
     Parameters,
-    RequestType,
+    says_nothing,
 )
 from llm_protocol.vendor_profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.choices_stream import ChoicesDecoder
@@ -47,16 +47,10 @@ class OpenAIChat:
     def __init__(self, profile: VendorProfile = OPENAI, rules: ModelRules | None = None) -> None:
         self.profile = profile
         self.rules = rules or rules_of(profile.kind)
-
-    @property
-    def name(self) -> str:
+        self.name = profile.name
         """The dialect's name, the key of its fields in ``Parameters.extra``."""
-        return self.profile.name
-
-    @property
-    def request_types(self) -> frozenset[RequestType]:
+        self.request_types = profile.request_types
         """The request types that this vendor supports."""
-        return self.profile.request_types
 
     def auth_headers(self, key: str) -> tuple[tuple[str, str], ...]:
         """The header that carries the API key."""
@@ -119,7 +113,7 @@ class OpenAIChat:
     def rate_limits(self, headers: Headers) -> RateLimits | None:
         """Return the remaining limits, according to the vendor's headers; ``None`` if they report none."""
         names = self.profile.limit_headers
-        headers = tuple(field for field in headers if field[0] in names)
+        headers = tuple([field for field in headers if field[0] in names])
         if not headers:
             return None
         found = RateLimits(
@@ -183,7 +177,7 @@ def chat_body(request: ChatRequest, profile: VendorProfile, rule: ModelRule, *, 
     if request.response_format is not None:
         body["response_format"] = _encode_response_format(request.response_format)
     parameters = request.parameters
-    if stops_reasoning(rule, profile.target, request):
+    if request.tools and stops_reasoning(rule, profile.target, request):
         parameters = msgspec.structs.replace(parameters, reasoning_effort="none")
     add_parameters(body, parameters, profile, stream=stream)
     return body
@@ -203,8 +197,9 @@ _PARAMETERS = (
 
 def add_parameters(body: JsonObject, parameters: Parameters, profile: VendorProfile, *, stream: bool) -> None:
     """Add the parameters that are set, the streaming fields and ``extra``."""
-    names = {"max_output_tokens": profile.max_tokens_field, "user": profile.user_field, "seed": profile.seed_field}
-    body |= set_parameters(parameters, {name: names.get(name, name) for name in _PARAMETERS})
+    if not says_nothing(parameters):
+        names = {"max_output_tokens": profile.max_tokens_field, "user": profile.user_field, "seed": profile.seed_field}
+        body |= set_parameters(parameters, {name: names.get(name, name) for name in _PARAMETERS})
     if stream:
         body["stream"] = True
         if profile.stream_usage:
