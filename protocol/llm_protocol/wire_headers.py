@@ -23,6 +23,9 @@ FORWARDED: Final = ("traceparent", "tracestate", "x-request-id", IDEMPOTENCY)
 """Fields that do not affect the response."""
 
 
+SENT_ON: Final = frozenset((*FORWARDED, *(name for names in OF_WIRE.values() for name in names)))
+"""All fields that may reach a provider."""
+
 _OF_CONNECTION: Final = "responses_websockets="
 """The beginning of a beta about the WebSocket between client and server. Codex sends one."""
 

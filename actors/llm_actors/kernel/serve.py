@@ -154,7 +154,7 @@ class _Workers(Generic[M]):
         return True
 
     def _start(self, delivery: Delivery[M]) -> None:
-        self._nursery.start_soon(self._work, delivery, name=self._inbox.name)
+        self._nursery.start_soon(self._work, delivery, name=self._inbox.mailbox.name)
 
     async def _work(self, delivery: Delivery[M]) -> None:
         inbox = self._inbox

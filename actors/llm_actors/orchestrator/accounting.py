@@ -45,7 +45,7 @@ class Accounting:
 
     def has_budget(self, payer: Payer) -> bool:
         """Whether budgets pay for a request of ``payer``."""
-        return bool(self._budgets) and bool(self._budgets.of(payer))
+        return bool(self._budgets.budgets) and bool(self._budgets.of(payer))
 
     def asks(
         self,

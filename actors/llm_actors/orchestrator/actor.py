@@ -17,10 +17,9 @@ import trio
 from llm_actors.kernel import Call, CallExpired, Delivery, Inbox, KernelError, Ref, serve_at_once
 from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator.log_line import log_end
-from llm_actors.orchestrator.pipeline import listed_route, upstream
+from llm_actors.orchestrator.pipeline import Setup, listed_route, upstream
 from llm_actors.orchestrator.routing import ResolvedRoute
 from llm_actors.orchestrator.services import Services
-from llm_actors.orchestrator.setup import Setup
 from llm_actors.orchestrator.single_flight import SingleFlight
 from llm_actors.provider import failure_of
 from llm_actors.run import Run

@@ -15,7 +15,10 @@ these into the run's log.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeAlias
+from types import TracebackType
+from typing import NamedTuple, Self, TypeAlias, final
+
+import trio
 
 from llm_actors.catalog import refresh
 from llm_actors.kernel import KernelError
@@ -33,6 +36,42 @@ from llm_protocol.requests import AnyRequest
 
 Until: TypeAlias = Callable[[], float]
 """Returns the current deadline, on Trio's clock."""
+
+
+@final
+class Setup:
+    """Services and router of one configuration. A reload replaces it as a whole; a run keeps the setup with which it
+    began. Used as a context manager, it counts as in use until the end of the
+    block.
+    """
+
+    __slots__ = ("_idle", "_users", "router", "services")
+
+    def __init__(self, services: Services, router: Router) -> None:
+        self.services = services
+        self.router = router
+        self._users = 0
+        self._idle: trio.Event | None = None
+
+    def __enter__(self) -> Self:
+        """Count a user until the end of the block."""
+        self._users += 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._users -= 1
+        if not self._users and self._idle is not None:
+            self._idle.set()
+
+    async def unused(self) -> None:
+        """Wait until no run uses the setup. Call this only after the setup was replaced, because then it gets no new
+        users.
+        """
+        if self._users:
+            self._idle = self._idle or trio.Event()
+            await self._idle.wait()
+        else:
+            await trio.lowlevel.checkpoint()
 
 
 class Work(NamedTuple):

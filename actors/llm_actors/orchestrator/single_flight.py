@@ -34,10 +34,9 @@ from llm_actors.cache import replay as kept
 from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.ending import close, close_early, replay, with_response
-from llm_actors.orchestrator.pipeline import Until, Upstream, Work
+from llm_actors.orchestrator.pipeline import Setup, Until, Upstream, Work
 from llm_actors.orchestrator.routing import DEFAULT_DEADLINE_SECONDS, ResolvedRoute
 from llm_actors.orchestrator.services import Services
-from llm_actors.orchestrator.setup import Setup
 from llm_actors.run import Run
 from llm_protocol.content import JsonObject
 from llm_protocol.events import TERMINAL, Failed, Finished

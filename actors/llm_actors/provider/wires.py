@@ -70,7 +70,8 @@ class ProviderWires:
         responses = self._responses
         if responses is None or self._target is None:
             return self.usual
-        adapted = spoken(request, self.usual.request_types)
+        types = self.usual.request_types
+        adapted = request if request.request_type in types else spoken(request, types)
         if not isinstance(adapted, ChatRequest):
             return self.usual
         if self._setting == "responses":

@@ -289,7 +289,7 @@ class _Work:
         target = self._target
         is_plain = _is_plain(request)
         if is_plain and self._has_only_messages(request):
-            fitted = fit_messages(request.messages, target, {})
+            fitted = fit_messages(request.messages, target, {}, is_text=True)
             self._adjusted += fitted.adjusted
             self._note_marks(request)
             return self.adapted(msgspec.structs.replace(request, messages=fitted.messages, parameters=parameters))

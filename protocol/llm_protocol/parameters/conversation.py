@@ -36,8 +36,10 @@ def fit_messages(
     *,
     is_own: bool = False,
     reads_documents: bool = True,
+    is_text: bool = False,
 ) -> Fitted:
     """Return the conversation within the limits of ``target``. ``names`` are the tools' names that were rewritten.
+    ``is_text``: there are no parts other than text.
     ``is_own`` and ``reads_documents``: see `fit_media`. Raises `UnsupportedError` if nothing remains of the
     conversation.
     """
@@ -51,9 +53,9 @@ def fit_messages(
         messages = _renamed(messages, limits, names)
     if limits.speaker is not None:
         messages = tuple(_with_speaker(message, limits) for message in messages)
-    if not limits.errors_in_results:
+    if not is_text and not limits.errors_in_results:
         messages = tuple(map(_with_errors_in_text, messages))
-    if any(map(has_media, messages)):
+    if not is_text and any(map(has_media, messages)):
         messages = fit_media(messages, target, adjusted, is_own=is_own, reads_documents=reads_documents)
     if not limits.empty_texts:
         messages = _without_empty(messages, blank=limits.blank_texts)

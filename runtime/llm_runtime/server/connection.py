@@ -19,7 +19,6 @@ from llm_actors.kernel import Inbox
 from llm_actors.kernel.trace import exception_site
 from llm_protocol.failures import FailureKind
 from llm_runtime.server.bodies import HeldBodies
-from llm_runtime.server.dispatch import endpoint_of
 from llm_runtime.server.http1 import CONTINUE, Request, RequestParser, encode_response
 from llm_runtime.server.http_error import (
     NO_SNIFFING,
@@ -32,6 +31,7 @@ from llm_runtime.server.http_error import (
 from llm_runtime.server.limits import BODY_SECONDS, MIN_RATE, PIPELINED_BYTES
 from llm_runtime.server.request_body import StreamedRequestBody
 from llm_runtime.server.request_context import RequestContext, refusing
+from llm_runtime.server.routes import endpoint_of
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.states import ANSWERING, HTTP, UNREAD, HttpChange, HttpState, StateMachine

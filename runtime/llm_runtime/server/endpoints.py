@@ -34,15 +34,18 @@ async def ask(context: RequestContext) -> None:
     context.end_with_client()
     inbound: ClientRequest | None = None
     try:
-        target = context.target
-        body = await plain_body(context)
-        if is_form(body):
-            body = await _without_form(body)
+        target, headers = context.target, context.request.headers
+        if context.request.body.startswith(b"{") and "content-encoding" not in headers:
+            body = context.take_body()
+        else:
+            body = await plain_body(context)
+            if is_form(body):
+                body = await _without_form(body)
         limits = context.server_state.json_limits
         decoded = await read_body(limits, body, lambda text: dialect.decode_request(target, text))
         del body  # the body may be large, and the response take long
         secret = context.server_state.access.secret_of(context.caller)
-        decoded = with_headers(decoded, context.request.headers, context.caller, secret)
+        decoded = with_headers(decoded, headers, context.caller, secret)
         inbound = admitted(context.caller, decoded)
         if (request := _tellable(inbound.request)) is not inbound.request:
             inbound = inbound._replace(request=request)

@@ -18,7 +18,7 @@ from llm_protocol.dialect import ClientRequest, ModelInfo
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import TokenCount
-from llm_protocol.wire_headers import IDEMPOTENCY, forwarded, meaning_of
+from llm_protocol.wire_headers import IDEMPOTENCY, SENT_ON, forwarded, meaning_of
 from llm_runtime.config import Config
 
 
@@ -138,6 +138,8 @@ def with_headers(
     ``secret`` is the caller's secret, if keys are configured. All callers share one account at the vendor, so two
     callers with the same idempotency key must not receive each other's responses.
     """
+    if SENT_ON.isdisjoint(headers):
+        return inbound
     parameters = inbound.request.parameters
     own, more = meaning_of(headers, parameters.wire), forwarded(headers)
     if secret is not None and IDEMPOTENCY in more:

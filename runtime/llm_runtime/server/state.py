@@ -180,13 +180,16 @@ class ServerState:
             # The exception's text may contain anything, so only its place is logged.
             log.error("request %s was not accepted: %s", request.request_id, exception_site(exc))  # noqa: TRY400
             raise InternalError("internal error: the request was not accepted") from exc
-        self.issued.watch(run)
+        if request.caller:
+            self.issued.watch(run)
         return run
 
     async def check_issued(self, request: AnyRequest) -> None:
         """Raise `BadRequestError` for a vendor id in ``request`` that its caller has not received from any worker or
         replica, and `HttpError` while Redis, which knows the ids of other replicas, is unreachable.
         """
+        if not request.caller:  # without keys, all clients are one caller
+            return
         if self.siblings is not None and (unknown := self.issued.unissued(request)):
             self.issued.note(request.caller, await self.siblings.issued(request.caller, unknown))
         if self.replicas is not None and (unknown := self.issued.unissued(request)):

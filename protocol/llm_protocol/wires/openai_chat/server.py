@@ -96,7 +96,7 @@ class OpenAIChatServer:
                 body = encode_choices(inbound, response, self.profile)
                 if inbound.form == old_functions.FUNCTIONS:
                     body = old_functions.old_body(body)
-        return runtime_fields(body, response, wanted=is_wanted(inbound))
+        return runtime_fields(body, response, wanted=True) if is_wanted(inbound) else body
 
     def encode_error(self, failure: Failure) -> WireResponse:
         """Return status, headers and body that the SDK turns into its exceptions."""
