@@ -142,15 +142,17 @@ class Delivery(Generic[M_co]):
         """
         if message is not self.message:
             raise ValueError(f"{self._mailbox.name}: reply() was given a message other than the delivered one")
-        reply = self._owed()
-        return self._sent(taken=reply.send(value))
+        if self._reply is None or self._reply.answered:
+            raise self._not_owed()
+        return self._sent(taken=self._reply.send(value))
 
     def fail(self, error: Exception) -> bool:
         """Make the caller's `Ref.call` raise `error`. Use it for expected errors; for a bug, let the exception
         propagate.
         """
-        reply = self._owed()
-        return self._sent(taken=reply.fail(error))
+        if self._reply is None or self._reply.answered:
+            raise self._not_owed()
+        return self._sent(taken=self._reply.fail(error))
 
     def defer(self) -> None:
         """Allow the handler to return before it replies. The call fails if this incarnation ends before the reply."""
@@ -171,12 +173,11 @@ class Delivery(Generic[M_co]):
         if self._scope is not None:
             self._scope.cancel(reason="the caller has gone")
 
-    def _owed(self) -> Reply[object]:
+    def _not_owed(self) -> Exception:
+        what = f"{self._mailbox.name}: {type(self.message).__name__}"
         if self._reply is None:
-            raise TypeError(f"{self._mailbox.name}: {type(self.message).__name__} is a cast and takes no reply")
-        if self._reply.answered:
-            raise RuntimeError(f"{self._mailbox.name}: {type(self.message).__name__} has already been answered")
-        return self._reply
+            return TypeError(f"{what} is a cast and takes no reply")
+        return RuntimeError(f"{what} has already been answered")
 
     def _sent(self, *, taken: bool) -> bool:
         self._mailbox.forget(self)

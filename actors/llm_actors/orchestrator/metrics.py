@@ -112,7 +112,7 @@ class Metrics:
         end = run.log.end
         if end is None or end.response is None:
             return
-        response, kind = end.response, run.request.request_type.value
+        response, kind = end.response, str(run.request.request_type)
         outcome = OK
         if not isinstance(end, Finished):
             outcome = end.failure.kind.value

@@ -71,7 +71,9 @@ class StreamRecovery:
 
     def sink(self, event: Event) -> None:
         """Take the attempt's next event. Raises `LogLimitExceeded`."""
-        if self._speaking:
+        if self._speaking and self._splice is None:  # as most events
+            self._log.append(event)
+        elif self._speaking:
             self._append(event)
         elif self._buffer is not None:
             self._buffer.append(event)

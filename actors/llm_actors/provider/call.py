@@ -64,6 +64,7 @@ class ProviderCall:
         "_limits",
         "_oddities",
         "_on_sent",
+        "_path",
         "_resent",
         "_scope",
         "_sink",
@@ -73,7 +74,6 @@ class ProviderCall:
         "_timeouts",
         "_transport",
         "_unsent",
-        "_url",
         "_waiting_for",
     )  # fmt: skip
 
@@ -106,7 +106,7 @@ class ProviderCall:
         self._started = False
         self._resent = False
         self._unsent = False
-        self._url = ""
+        self._path = ""
 
     async def run(self, request: AnyRequest, *, stream: bool, prepared: Prepared | None = None) -> AttemptResult:
         """Make the attempt and return its result. ``prepared``: the request as adapted to the vendor, if that is known.
@@ -133,7 +133,8 @@ class ProviderCall:
         if isinstance(end, Failed):
             end = Failed(failure=self._located(end.failure, model))
         first = self._first_token_at
-        self._oddities.note_fields(sorted(self._ignored))
+        if self._ignored:
+            self._oddities.note_fields(sorted(self._ignored))
         if isinstance(end, Finished) and end.reason is FinishReason.UNKNOWN:
             self._oddities.note_reason(end.raw_reason or "")
         return AttemptResult(
@@ -201,7 +202,7 @@ class ProviderCall:
         if isinstance(request, CodeRequest):
             self._filters.append(CodeFenceStripper())
         wire = await run_large(size, _encoded, dialect, sent, stream)
-        self._url = self._spec.url_of(wire)
+        self._path = wire.path
         renewer = self._spec.renewer
         if renewer is None:
             exchange = self._sent(wire)
@@ -229,7 +230,7 @@ class ProviderCall:
                 error = await response.read(ERROR_BODY_BYTES, cut=True)
                 failure = dialect.decode_error(_wire(response, error))
                 if response.status == 404:
-                    self._oddities.note_not_found(self._url)
+                    self._oddities.note_not_found(self._spec.url_of(self._path))
                 return Failed(failure=_with_hint(failure, response.headers.get("x-should-retry")))
             if stream:
                 return await self._stream(response, dialect.stream_decoder(sent), request)

@@ -80,9 +80,9 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
         """The current key; ``None`` if the provider needs none or it has not been fetched yet."""
         return self.key if self.renewer is None else self.renewer.current
 
-    def url_of(self, wire: WireRequest) -> str:
-        """Return the URL that ``wire`` is sent to, without its query, which may contain secrets."""
-        return f"{self.endpoint.origin}{self.endpoint.base}{wire.path}".partition("?")[0]
+    def url_of(self, path: str) -> str:
+        """Return the URL of a wire's ``path``, without its query, which may contain secrets."""
+        return f"{self.endpoint.origin}{self.endpoint.base}{path}".partition("?")[0]
 
     def http_request(self, wire: WireRequest) -> HttpRequest:
         """Return the HTTP request for ``wire``, with origin and credentials. This is the only place that reveals a

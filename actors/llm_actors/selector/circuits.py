@@ -201,8 +201,12 @@ class Circuits:
         while len(self._deployments) > MAX_CIRCUITS:
             del self._deployments[self._least_needed()]
         self._providers[candidate.provider] = provider
-        turns = (Transition(candidate, before.state, own), Transition(candidate.provider, above.state, provider))
-        return [turn for turn in turns if turn.before is not turn.breaker.state]
+        turns: list[Transition] = []
+        if own.state is not before.state:
+            turns.append(Transition(candidate, before.state, own))
+        if provider.state is not above.state:
+            turns.append(Transition(candidate.provider, above.state, provider))
+        return turns
 
     def _opened_together(
         self, candidate: Candidate, before: CircuitBreaker, after: CircuitBreaker, now: float

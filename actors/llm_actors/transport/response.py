@@ -67,8 +67,8 @@ class HttpResponse:
         """Return the rest of the body. A body of more than ``limit`` bytes raises :class:`BodyTooLarge`, or with
         ``cut`` is cut off after ``limit`` bytes. Raises the exceptions of ``receive``.
         """
-        declared = self.headers.get("content-length", "")
-        if not cut and _is_number_above(declared, limit):
+        declared = None if cut else self.headers.get("content-length")
+        if declared is not None and _is_number_above(declared, limit):
             raise BodyTooLarge(self.origin, f"the body has more than {limit} bytes")
         parts: list[bytes] = []
         size = 0

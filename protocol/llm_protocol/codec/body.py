@@ -49,7 +49,7 @@ class Body:
 
     def path(self, name: str) -> str:
         """The field's full path, for error messages."""
-        return f"{where}.{name}" if (where := self.where) else name
+        return f"{self.where}.{name}" if self._where else name
 
     def wrong(self, name: str, right: str) -> BadRequestError:
         """Return the error for a field that should have been ``right``."""

@@ -116,7 +116,7 @@ async def _tried(what: str, name: str, attempt: Attempt) -> Check:
 
 
 def _url(spec: ProviderSpec) -> str:
-    return spec.url_of(spec.dialect.models_request(None))
+    return spec.url_of(spec.dialect.models_request(None).path)
 
 
 def _supervised(spec: ProviderSpec) -> Supervised:

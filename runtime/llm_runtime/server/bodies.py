@@ -65,7 +65,8 @@ class HeldBodies:
 
     def release_all(self) -> None:
         """Release all bytes that the connection holds."""
-        self.release(self.size)
+        if self.size:
+            self.release(self.size)
 
 
 T = TypeVar("T")

@@ -55,7 +55,8 @@ def encode_message(message: Message, where: str, profile: VendorProfile) -> Iter
             wire["name"] = message.name
         encode = _encode_assistant if role == "assistant" else _encode_content
         wire.update(encode(rest, where, profile))
-        for name, value in own_fields(message.extra, profile.name).items():
+        own = own_fields(message.extra, profile.name) if message.extra else {}
+        for name, value in own.items():
             if profile.message_fields is None or name in profile.message_fields:
                 wire.setdefault(name, value)
         yield wire
@@ -75,7 +76,7 @@ def _encode_content(parts: list[Part], where: str, profile: VendorProfile) -> Js
     match parts:
         case []:
             return {"content": ""}
-        case [Text(text, extra=extra)] if not own_fields(extra, profile.name):
+        case [Text(text, extra=extra)] if not (extra and own_fields(extra, profile.name)):
             return {"content": text}
     return {"content": [_encode_part(part, where, profile) for part in parts]}
 
@@ -187,7 +188,7 @@ def decode_message(message: Body, name: str) -> Message:
         raise message.wrong("content", "a string or a list of parts")
     speaker = message.string("name")
     rest = message.rest() if role != "tool" else {}
-    fields = {field: value for field, value in rest.items() if not is_empty(value)}
+    fields = {field: value for field, value in rest.items() if not is_empty(value)} if rest else rest
     return Message(role, content, speaker, {name: fields} if fields else None)
 
 

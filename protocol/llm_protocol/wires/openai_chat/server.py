@@ -48,11 +48,8 @@ class OpenAIChatServer:
 
     def __init__(self, profile: VendorProfile = OPENAI) -> None:
         self.profile = profile
-
-    @property
-    def name(self) -> str:
+        self.name = profile.name
         """The dialect's name."""
-        return self.profile.name
 
     def decode_request(self, path: str, body: bytes) -> ClientRequest:
         """Decode a client's request. The end of the path determines its type. Raises `BadRequestError` and

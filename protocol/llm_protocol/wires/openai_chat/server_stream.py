@@ -121,7 +121,7 @@ def _finish_word(reason: FinishReason, *, refused: bool) -> str:
     """
     if reason is FinishReason.UNKNOWN:
         return "stop"
-    return "stop" if refused and reason is FinishReason.CONTENT_FILTER else reason.value
+    return "stop" if refused and reason is FinishReason.CONTENT_FILTER else str(reason)
 
 
 _FIELDS: dict[type[Delta], bytes] = {TextDelta: b"content", RefusalDelta: b"refusal"}

@@ -144,7 +144,9 @@ class OpenAIChatDecoder(AnswerDecoder):
             self._take_odd(read_object(body))
             return
         # A complete response has one choice, whatever its index; in a stream, the index tells several apart.
-        first = next((choice for choice in chunk.choices if not choice.index), chunk.choices[0])
+        first = chunk.choices[0]
+        if first.index:
+            first = next((choice for choice in chunk.choices if not choice.index), first)
         first.index, chunk.choices = 0, [first]
         self.take_chunk(chunk, extras, body)
         if self._reason is None:
