@@ -136,8 +136,8 @@ class TokenEstimator:
         The mean is used because the experience with each model depends on which requests it happened to get.
         """
         known = [found for model in models if (found := self._models.get(model)) is not None] or [_NONE]
-        length = request_length(request) * sum(each.ratio for each in known) / len(known)
-        output = sum(_output(request, each) for each in known) // len(known)
+        length = request_length(request) * sum([each.ratio for each in known]) / len(known)
+        output = sum([_output(request, each) for each in known]) // len(known)
         pictures = output if isinstance(request, ImageRequest) else 0
         return Usage(input_tokens=math.ceil(length), output_tokens=output, image_tokens=pictures, estimated=True)
 

@@ -204,9 +204,10 @@ def price_of(kind: str, model: str) -> Price | None:
 
 def cost_of(kind: str, model: str, usage: Usage | None) -> float | None:
     """The cost of ``usage`` in US dollars, or ``None`` if price or usage is unknown."""
-    price = price_of(kind, model)
+    table = shipped()
+    price = table.price_of(kind, model)
     if price is None or usage is None:
         return None
-    cost, factor = price.cost(usage), shipped().factor(kind, usage.services) if usage.services else 1.0
-    searching = shipped().searching(kind, usage.web_searches)
+    cost, factor = price.cost(usage), table.factor(kind, usage.services) if usage.services else 1.0
+    searching = table.searching(kind, usage.web_searches) if usage.web_searches else 0.0
     return None if cost is None or factor is None or searching is None else cost * factor + searching

@@ -398,8 +398,8 @@ def _adapt(specs: Mapping[str, ProviderSpec], candidate: Candidate, request: Any
 def _target_of(specs: Mapping[str, ProviderSpec], candidate: Candidate) -> Target:
     known = specs[candidate.provider]
     # The local model's address changes with each start of its process; its responses do not depend on it.
-    address = "" if known.vendor.local else f"{known.endpoint.origin}{known.endpoint.base}"
-    return Target(candidate.provider, candidate.model, known.dialect.name, known.dialect.version, address)
+    address, dialect = "" if known.vendor.local else known.endpoint.url, known.dialect
+    return Target(candidate.provider, candidate.model, dialect.name, dialect.version, address)
 
 
 def _limits(config: Config) -> dict[str, Limits]:

@@ -19,16 +19,18 @@ from llm_protocol.vendor import DEFAULT_CONCURRENCY, Vendor
 class Endpoint:
     """The address of a provider. It can change: each start of the local model's process uses a new port."""
 
-    __slots__ = ("base", "origin")
+    __slots__ = ("base", "origin", "url")
 
     def __init__(self, base_url: str) -> None:
         self.origin: Origin
         self.base: str
+        self.url: str
         self.move(base_url)
 
     def move(self, base_url: str) -> None:
         """Change the address. Raises `ValueError` if ``base_url`` is not a valid base URL."""
         self.origin, self.base = parse_url(base_url)
+        self.url = f"{self.origin}{self.base}"
 
 
 class AuthHeader(NamedTuple):
@@ -82,7 +84,7 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     def url_of(self, path: str) -> str:
         """Return the URL of a wire's ``path``, without its query, which may contain secrets."""
-        return f"{self.endpoint.origin}{self.endpoint.base}{path}".partition("?")[0]
+        return f"{self.endpoint.url}{path}".partition("?")[0]
 
     def http_request(self, wire: WireRequest) -> HttpRequest:
         """Return the HTTP request for ``wire``, with origin and credentials. This is the only place that reveals a

@@ -68,11 +68,19 @@ class RankedCandidate(NamedTuple):
 
     def record(self) -> JsonObject:
         """Return the candidate, the reason and the measurements, as JSON data. ``None``: unknown."""
+        latency, price, unavailability = self.terms
+        latency_s, cost, availability = self.figures
         return self.place() | {
             "score": round(self.score, DIGITS),
-            "terms": {name: round(value, DIGITS) for name, value in self.terms._asdict().items()},
+            "terms": {
+                "latency": round(latency, DIGITS),
+                "price": round(price, DIGITS),
+                "unavailability": round(unavailability, DIGITS),
+            },
             "figures": {
-                name: None if value is None else round(value, DIGITS) for name, value in self.figures._asdict().items()
+                "latency_s": None if latency_s is None else round(latency_s, DIGITS),
+                "cost_usd": None if cost is None else round(cost, DIGITS),
+                "availability": round(availability, DIGITS),
             },
         }
 

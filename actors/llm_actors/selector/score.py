@@ -68,17 +68,18 @@ AT_BEST = Terms(0.0, 0.0, 0.0)
 
 def normalised(candidates: Sequence[Figures]) -> list[Terms]:
     """Return the terms of all candidates, in their order."""
-    latencies = [each.latency_s for each in candidates]
-    prices = [each.cost_usd for each in candidates]
-    worst_latency = max(_known(latencies), default=0.0)
-    mean_latency = sum(_known(latencies)) / max(1, len(_known(latencies)))
-    worst_price = max(_known(prices), default=0.0)
-    worst_unavailability = max((1 - each.availability for each in candidates), default=0.0)
+    latencies = [each.latency_s for each in candidates if each.latency_s is not None]
+    prices = [each.cost_usd for each in candidates if each.cost_usd is not None]
+    mean_latency, worst_price = sum(latencies) / max(1, len(latencies)), max(prices, default=0.0)
+    # At least the smallest divisor. Without a known price all prices are 0, whatever they are divided by.
+    latency = max([LEAST_LATENCY_SECONDS, *latencies])
+    price = worst_price or 1.0
+    unavailability = max([LEAST_UNAVAILABILITY, *(1 - each.availability for each in candidates)])
     return [
         Terms(
-            _share(mean_latency if each.latency_s is None else each.latency_s, worst_latency, LEAST_LATENCY_SECONDS),
-            _share(worst_price if each.cost_usd is None else each.cost_usd, worst_price, 0.0),
-            _share(1 - each.availability, worst_unavailability, LEAST_UNAVAILABILITY),
+            min(1.0, (mean_latency if each.latency_s is None else each.latency_s) / latency),
+            min(1.0, (worst_price if each.cost_usd is None else each.cost_usd) / price),
+            min(1.0, (1 - each.availability) / unavailability),
         )
         for each in candidates
     ]
@@ -98,12 +99,3 @@ def excess(other: Figures, best: Figures, other_score: float, best_score: float,
 
 def _beyond(other: float | None, best: float | None) -> float:
     return 0.0 if other is None or not best else other / best - 1
-
-
-def _known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
-
-
-def _share(value: float, worst: float, least: float) -> float:
-    scale = max(worst, least)
-    return min(1.0, value / scale) if scale > 0 else 0.0
