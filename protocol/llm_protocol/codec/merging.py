@@ -7,7 +7,7 @@ old deltas joined, with the length of each, so that a reader can still resume be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from llm_protocol.events import DELTAS, Delta, Event, MemberDelta
@@ -20,26 +20,28 @@ MAX_PIECE = 255
 """The longest delta, in characters, whose length is kept when it is joined, because one byte stores the length."""
 
 
-def merged(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
+def merged(events: Iterable[Event]) -> list[tuple[Event, int]]:
     """The events in order, each with the number of deltas it stands for. Adjacent deltas of one item become one."""
+    found: list[tuple[Event, int]] = []
     pending: AnyDelta | None = None
     texts: list[str] = []
     count = 0
     for event in events:
         if not isinstance(event, ANY_DELTAS):
             if pending is not None:
-                yield _with_text(pending, texts), count
+                found.append((_with_text(pending, texts), count))
                 pending = None
-            yield event, 1
+            found.append((event, 1))
         elif pending is not None and is_continued_by(pending, event):
             texts.append(event.text)
             count += len(event.lengths) or 1
         else:
             if pending is not None:
-                yield _with_text(pending, texts), count
+                found.append((_with_text(pending, texts), count))
             pending, texts, count = event, [event.text], len(event.lengths) or 1
     if pending is not None:
-        yield _with_text(pending, texts), count
+        found.append((_with_text(pending, texts), count))
+    return found
 
 
 def is_continued_by(first: AnyDelta, second: AnyDelta) -> bool:

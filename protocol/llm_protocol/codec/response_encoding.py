@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from llm_protocol.codec.items import DELTA_OF, kind_of, text_of
 from llm_protocol.codec.merging import merged
@@ -48,7 +48,7 @@ class StreamEncoder(ABC):
         self._streamed: set[int] = set()
         """The items whose text was sent in deltas."""
         self._frames: list[Frame] = []
-        self._unmerged: Callable[[Iterable[Event]], Iterator[tuple[Event, int]]] | None = None
+        self._unmerged: Callable[[Iterable[Event]], Iterable[tuple[Event, int]]] | None = None
         """Returns the events, each with its number of deltas, for wires on which deltas must not be joined freely."""
 
     def start(self) -> list[Frame]:

@@ -149,6 +149,8 @@ class SseDecoder:
 def encode_sse(frames: Iterable[Frame]) -> bytes:
     """The bytes of ``frames``, whose data must be one line each (JSON always is)."""
     return b"".join(
-        b"data: %b\n\n" % data if event is None else b"event: %b\ndata: %b\n\n" % (event.encode(), data)
-        for event, data in frames
+        [
+            b"data: %b\n\n" % data if event is None else b"event: %b\ndata: %b\n\n" % (event.encode(), data)
+            for event, data in frames
+        ]
     )

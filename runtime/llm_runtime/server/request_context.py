@@ -181,7 +181,7 @@ class RequestContext:
         client waits about ``hold_s`` seconds at most: see `BodyStream.is_idle`.
         """
         self.close = self.close or self.server_state.draining or self.request.version == "1.0"
-        self.streaming = BodyStream(self, content_type, hold_s)
+        self.streaming = BodyStream(self, self._connection.socket, content_type, hold_s)
         return self.streaming
 
     async def send(self, data: bytes) -> None:
@@ -248,10 +248,11 @@ class PassedBody:
 class BodyStream:
     """The body of a streamed response. Each piece is one write, framed as a chunk."""
 
-    __slots__ = ("_chunked", "_content_type", "_context", "_quiet_until", "begun", "is_idle")
+    __slots__ = ("_chunked", "_content_type", "_context", "_quiet_until", "_socket", "begun", "is_idle")
 
-    def __init__(self, context: RequestContext, content_type: str, hold_s: float) -> None:
+    def __init__(self, context: RequestContext, socket: Socket, content_type: str, hold_s: float) -> None:
         self._context = context
+        self._socket = socket
         self._content_type = content_type
         self._chunked = not context.close
         self._quiet_until = trio.current_time() + hold_s
@@ -275,7 +276,7 @@ class BodyStream:
             data = self._context.stream_head(self._content_type) + data
         self.is_idle = False
         self._quiet_until = trio.current_time() + SSE_PING_SECONDS
-        await self._context.send(data)
+        await self._socket.send(data)
 
     def tick(self, now: float) -> None:
         """Update `is_idle`: check how long ago the last bytes were sent."""
