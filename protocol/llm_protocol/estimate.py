@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
 from llm_protocol.codec.json import encode_json
@@ -117,20 +117,20 @@ class Estimate(NamedTuple):
 
 
 class TokenEstimator:
-    """Estimates tokens by model, and learns from reported usage. ``model`` is any name that the caller uses
+    """Estimates tokens by model, and learns from reported usage. ``model`` is anything that names it, used
     consistently.
     """
 
     def __init__(self) -> None:
-        self._models: OrderedDict[str, _Experience] = OrderedDict()
+        self._models: OrderedDict[Hashable, _Experience] = OrderedDict()
 
-    def estimate(self, model: str, request: AnyRequest) -> Estimate:
+    def estimate(self, model: Hashable, request: AnyRequest) -> Estimate:
         """The expected usage of ``request``. The output is never estimated above what the request allows."""
         known = self._models.get(model, _NONE)
         length = request_length(request)
         return Estimate(math.ceil(length * known.ratio), _output(request, known), length, _choices(request))
 
-    def expect(self, models: Iterable[str], request: AnyRequest) -> Usage:
+    def expect(self, models: Iterable[Hashable], request: AnyRequest) -> Usage:
         """Return the expected usage of ``request`` by the mean over ``models``, for comparing them.
 
         The mean is used because the experience with each model depends on which requests it happened to get.
@@ -141,7 +141,7 @@ class TokenEstimator:
         pictures = output if isinstance(request, ImageRequest) else 0
         return Usage(input_tokens=math.ceil(length), output_tokens=output, image_tokens=pictures, estimated=True)
 
-    def learn(self, model: str, estimate: Estimate, usage: Usage) -> None:
+    def learn(self, model: Hashable, estimate: Estimate, usage: Usage) -> None:
         """Learn from a response's actual usage. Estimated usage is ignored."""
         if usage.estimated or not usage.input_tokens or not estimate.length:
             return
@@ -153,24 +153,24 @@ class TokenEstimator:
         self._models.move_to_end(model)
         known.add(estimate.length, usage, estimate.choices)
 
-    def learn_output(self, model: str, length: float, tokens: int) -> None:
+    def learn_output(self, model: Hashable, length: float, tokens: int) -> None:
         """Learn that a response whose text has the estimated ``length`` used ``tokens``."""
         known = self._models.get(model)
         if known is not None and length > 0 and tokens > 0:
             known.add_output(length, tokens)
 
-    def output_ratio(self, model: str) -> float:
+    def output_ratio(self, model: Hashable) -> float:
         """Return how many tokens of ``model`` one estimated token of a response is."""
         return self._models.get(model, _NONE).output_ratio
 
-    def billed_input(self, model: str, estimate: Estimate) -> int | None:
+    def billed_input(self, model: Hashable, estimate: Estimate) -> int | None:
         """The tokens of a prompt that ``model`` bills, if they differ from those it counts; else ``None``."""
         known = self._models.get(model, _NONE)
         return None if known.billed_ratio is None else max(1, math.ceil(estimate.length * known.billed_ratio))
 
     def statistics(self) -> dict[str, float]:
         """Return the ratio of actual usage to the estimate by length, for each model."""
-        return {model: known.ratio for model, known in self._models.items()}
+        return {str(model): known.ratio for model, known in self._models.items()}
 
 
 class _Experience:

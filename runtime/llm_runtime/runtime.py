@@ -83,6 +83,7 @@ class Runtime(TrioRequests):
         specs = [provider_spec(name, provider, config.vendors) for name, provider in config.enabled.items()]
         providers = [supervised(spec) for spec in specs]
         self._costs = Costs(config.prices, {spec.name: spec.vendor for spec in specs})
+        self._log_limit = config.server.log_limit_bytes
         self._reloading = trio.Lock()
         self._listeners: list[Callable[[Config], None]] = []
         self._own_names = extensions.names
@@ -161,7 +162,7 @@ class Runtime(TrioRequests):
         """Return the size limit of the run log. Images arrive in one piece, so the largest one that a provider may send
         must fit.
         """
-        configured = self.config.server.log_limit_bytes
+        configured = self._log_limit
         kind = answer_type(request, draws=self._tree.catalog.may_draw(request.model))
         if kind is not RequestType.IMAGE_GENERATION:
             return configured
@@ -292,7 +293,7 @@ class Runtime(TrioRequests):
             counted = await count_tokens(services.providers[candidate.provider], request.to(candidate.model))
             if counted is not None:
                 return TokenCount(counted, estimated=False)
-        return TokenCount(services.estimator.estimate(str(candidate), request).input_tokens, estimated=True)
+        return TokenCount(services.estimator.estimate(candidate, request).input_tokens, estimated=True)
 
     async def gives_choices(self, request: AnyRequest) -> bool:
         """Return whether every candidate can return all choices of ``request`` in one response; see

@@ -296,7 +296,7 @@ class Attempt:
         """Return the usage so far, and its cost in US dollars. ``failure``: the attempt's failure, if it has failed."""
         if not self._is_sent or (failure is not None and not self._has_begun and not failure.billed):
             return None, None
-        services, who = self._services, str(self.candidate)
+        services, who = self._services, self.candidate
         ratio, billed = services.estimator.output_ratio(who), services.estimator.billed_input(who, self._estimate)
         usage = booked(self._reported_usage, self._delivered, self._estimate.input_tokens, ratio, billed)
         return usage, services.cost(self.candidate, self._reported_model, usage)
@@ -305,7 +305,7 @@ class Attempt:
         """Improve the estimates of prompts and responses with the usage of a complete response. If ``usage`` is
         itself an estimate, report it to the followers instead.
         """
-        estimator, who = self._services.estimator, str(self.candidate)
+        estimator, who = self._services.estimator, self.candidate
         if usage.estimated:
             if self._sink is not None:
                 with suppress(LogLimitExceeded):

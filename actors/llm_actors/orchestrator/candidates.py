@@ -55,7 +55,7 @@ def ranked(
         sticky_key=_conversation(request) if policy.order == "sticky" else "",
         now=trio.current_time(),
         draw=draw,
-        usage=services.estimator.expect(map(str, candidates), request) if asked else None,
+        usage=services.estimator.expect(candidates, request) if asked else None,
         explore=asked,
         shares=_shares(candidates, policy.shares) if policy.shares else None,
     )

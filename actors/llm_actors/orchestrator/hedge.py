@@ -56,7 +56,7 @@ class HedgeClaim:
         self._first = first
         self._request = request
         self._candidate = plan.others[0]
-        self._estimate = services.estimator.estimate(str(self._candidate), request)
+        self._estimate = services.estimator.estimate(self._candidate, request)
         self._reservation: Reservation | None = None
         self._reserved: Reserved | None = None
 

@@ -94,7 +94,7 @@ class Reserving:
         """Reserve capacity and a slot at the plan's current candidate, which may change during the wait."""
         if (overloaded := self._avoid_queues(plan)) is not None:
             return NotReserved(overloaded)
-        estimate = self._services.estimator.estimate(str(plan.current), request)
+        estimate = self._services.estimator.estimate(plan.current, request)
         reservation = None
         slot = None if self._is_limited(plan.open) else self._services.loads[plan.current.provider].take_nowait()
         if slot is None:

@@ -1,7 +1,8 @@
-"""Check the fields of request bodies: which ones ``extra`` may add, and which ones are never allowed.
+"""The fields of request bodies: which ones ``extra`` may add, which ones are never allowed, and what the client sides
+of all wires share.
 
-Client sides use `add_extra`. Server sides read bodies with `codec.body`; `typed` checks our own objects, such as
-``llm_runtime``.
+``dialect`` is the name of a wire, the key of its fields in ``extra``. ``vendor`` is the recipient's name in messages.
+Server sides read bodies with `codec.body`; `typed` checks our own objects, such as ``llm_runtime``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 
 from llm_protocol.codec.json import WireError, decode_object, encode_json
 from llm_protocol.codec.json_limits import CheckedJson, JsonLimits, check_json
-from llm_protocol.content import JsonObject
+from llm_protocol.content import HostedTool, JsonObject, Opaque, Part, ToolResult
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import NO_OWN_NAMES, OwnNames, Policy
@@ -129,3 +130,35 @@ def refuse_transport(value: Any, path: str = "") -> None:
         for at, inner in enumerate(value):
             if type(inner) not in _SCALARS:
                 refuse_transport(inner, f"{path}[{at}]")
+
+
+# ---------------------------------------------------------------- what client sides share
+
+
+def own_fields(extra: Mapping[str, JsonObject] | None, dialect: str) -> JsonObject:
+    """Return the ``extra`` fields of a part, tool or message for ``dialect``. The result is not a copy."""
+    return extra.get(dialect, {}) if extra else {}
+
+
+def own_value(block: Opaque | HostedTool, where: str, dialect: str, vendor: str) -> JsonObject:
+    """Return a block or hosted tool unchanged. Raises `UnsupportedError` if it belongs to another dialect."""
+    if block.dialect == dialect:
+        return block.value
+    what = "a hosted tool" if isinstance(block, HostedTool) else "a block"
+    raise unsupported(where, f"{where}: {what} of {block.dialect} cannot be sent to {vendor}")
+
+
+def only_result(part: Part, where: str) -> ToolResult:
+    """A part of a message with the role ``tool``. Raises `BadRequestError` if it is not a tool result."""
+    if not isinstance(part, ToolResult):
+        raise bad_request(where, f"{where}: a message of role tool may contain only tool results")
+    return part
+
+
+def set_parameters(parameters: Parameters, names: Mapping[str, str]) -> JsonObject:
+    """The parameters that are set, under the wire's names. ``names`` has the wire's name for each of ours."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for ours, name in names.items()
+        if (value := getattr(parameters, ours)) not in (None, ())
+    }

@@ -21,7 +21,7 @@ from llm_protocol.model_facts import ModelRule
 from llm_protocol.parameters.conversation import fit_messages, without_hosted
 from llm_protocol.parameters.custom_tools import WIRES, fit_custom_calls
 from llm_protocol.parameters.forms import fit_format, fit_tools, with_json_order, without_fitted
-from llm_protocol.parameters.models import ModelTakes, fit_reasoning, takes_of
+from llm_protocol.parameters.models import REASONING, ModelTakes, fit_reasoning, taken_by_type, takes_of
 from llm_protocol.parameters.names import shortened
 from llm_protocol.parameters.namespaces import Flattened, NamespaceRestorer, flatten
 from llm_protocol.parameters.requested import CANONICAL, Used, own_fields, with_value, without_value
@@ -35,20 +35,12 @@ from llm_protocol.requests import (
     EmbeddingRequest,
     LLMRequest,
     Parameters,
-    RequestType,
     says_nothing,
 )
 from llm_protocol.wire_headers import TOLD
 
 _SAMPLING: Final = frozenset(("temperature", "top_p", "top_k"))
-_REASONING: Final = frozenset(("reasoning_effort", "reasoning_budget"))
 _PENALTIES: Final = frozenset(("frequency_penalty", "presence_penalty"))
-_TOOL_FIELDS: Final = frozenset(("parallel_tool_calls",))
-
-_WITHOUT_TEXT: Final = frozenset(("user",))
-"""The only parameters of requests whose response has no text: embeddings, and images of models that are not chat
-models.
-"""
 
 
 class Adapted(NamedTuple):
@@ -118,12 +110,12 @@ class _Work:
             return self._given
         changed: JsonObject = {}
         rows = [row for row in CANONICAL if getattr(self._given, row.name) not in (None, ())]
-        takes = _taken(self._request, self._target)
+        takes = taken_by_type(self._request, self._target)
         for row in rows:
             value = getattr(self._given, row.name)
             if takes is not None and row.name not in takes:
                 self._leave_out(row, value, changed)
-            elif row.name in _REASONING:
+            elif row.name in REASONING:
                 continue
             elif row.cell(self._target).action == "leave out":
                 self._leave_out(row, value, changed)
@@ -193,7 +185,7 @@ class _Work:
         changed[row.name] = told
 
     def _reason(self, rows: list[Parameter], changed: JsonObject) -> None:
-        if not any(row.name in _REASONING for row in rows):
+        if not any(row.name in REASONING for row in rows):
             return
         found = fit_reasoning(self._given, self._takes, own=self._wire == self._target.wire)
         changed |= {"reasoning_effort": found.effort, "reasoning_budget": found.budget}
@@ -391,22 +383,6 @@ def _check_inputs(request: EmbeddingRequest, target: RequestTarget) -> None:
     takes_ids = TOKEN_IDS.cell(target).action == "send"
     if not takes_ids and not all(isinstance(each, str) for each in request.inputs):
         raise unsupported("input", f"{target.who} embeds only texts, not token ids")
-
-
-def _taken(request: LLMRequest, target: RequestTarget) -> frozenset[str] | None:
-    """Return the parameters that a request of this type may have at the target; ``None``: all."""
-    match request.request_type:
-        case RequestType.EMBEDDING:
-            return _WITHOUT_TEXT
-        case RequestType.IMAGE_GENERATION if target.wire != "gemini":  # Gemini's image models are chat models
-            return _WITHOUT_TEXT
-        case RequestType.COMPLETION:
-            return _OF_COMPLETIONS
-        case _:
-            return None
-
-
-_OF_COMPLETIONS: Final = frozenset(row.name for row in CANONICAL) - _REASONING - _TOOL_FIELDS - {"reasoning_summary"}
 
 
 def _path(row: Parameter, target: RequestTarget) -> str | None:

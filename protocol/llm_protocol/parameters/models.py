@@ -8,9 +8,17 @@ from typing import Any, Final, NamedTuple
 from llm_protocol.adjustments import Adjustment
 from llm_protocol.content import Tool
 from llm_protocol.model_facts import EFFORTS, ModelRule, nearest_effort
+from llm_protocol.parameters.requested import CANONICAL
 from llm_protocol.parameters.targets import RequestTarget
 from llm_protocol.parameters.values import EFFORT_BUDGETS, effort_of_budget
-from llm_protocol.requests import ChatRequest, LLMRequest, Parameters
+from llm_protocol.requests import ChatRequest, LLMRequest, Parameters, RequestType
+
+REASONING: Final = frozenset(("reasoning_effort", "reasoning_budget"))
+
+_WITHOUT_TEXT: Final = frozenset(("user",))
+"""The only parameters of requests whose response has no text: embeddings, and images of models that are not chat
+models.
+"""
 
 
 class ModelTakes(NamedTuple):
@@ -103,6 +111,24 @@ def stops_reasoning(rule: ModelRule, target: RequestTarget, request: LLMRequest)
         and rule.default_effort != "none"
         and any(isinstance(tool, Tool) for tool in tools)
     )
+
+
+def taken_by_type(request: LLMRequest, target: RequestTarget) -> frozenset[str] | None:
+    """Return the parameters that a request of this type may have at the target; ``None``: all."""
+    match request.request_type:
+        case RequestType.EMBEDDING:
+            return _WITHOUT_TEXT
+        case RequestType.IMAGE_GENERATION if target.wire != "gemini":  # Gemini's image models are chat models
+            return _WITHOUT_TEXT
+        case RequestType.COMPLETION:
+            return _OF_COMPLETIONS
+        case _:
+            return None
+
+
+_OF_COMPLETIONS: Final = (
+    frozenset(row.name for row in CANONICAL) - REASONING - {"parallel_tool_calls", "reasoning_summary"}
+)
 
 
 class FittedReasoning(NamedTuple):

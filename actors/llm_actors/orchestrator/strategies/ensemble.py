@@ -172,7 +172,7 @@ class Ensemble:
         for member in members:
             if member.seat.candidates:
                 first = member.seat.candidates[0]
-                expected[member.budget] = ledger.expected(first, estimator.estimate(str(first), member.request))
+                expected[member.budget] = ledger.expected(first, estimator.estimate(first, member.request))
         out = set(ledger.admit(expected, later))
         for member in members:
             if member.budget in out:

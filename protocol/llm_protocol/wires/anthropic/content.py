@@ -17,10 +17,9 @@ import msgspec
 
 from llm_protocol.codec.body import Body, ResponseObject, reading_response
 from llm_protocol.codec.citations import UNSEALED, from_anthropic
-from llm_protocol.codec.fields import bad_request, unsupported
+from llm_protocol.codec.fields import bad_request, own_fields, own_value, unsupported
 from llm_protocol.codec.json import WireError, decode_object, encode_json
 from llm_protocol.codec.media import image_from_url, sniff_media_type, unbase64
-from llm_protocol.codec.request_encoding import own_fields, own_value
 from llm_protocol.content import (
     FAILED,
     Audio,

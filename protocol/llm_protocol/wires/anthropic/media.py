@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from llm_protocol.codec.body import Body
-from llm_protocol.codec.fields import bad_request
+from llm_protocol.codec.fields import bad_request, own_fields
 from llm_protocol.codec.json import WireError
 from llm_protocol.codec.media import content_base64, standard_base64, text_of_document
-from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.content import Document, JsonObject, Opaque
 from llm_protocol.wires.anthropic.shapes import NAME
 

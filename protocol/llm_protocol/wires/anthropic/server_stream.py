@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, final
 
 from llm_protocol.codec.citations import to_anthropic
+from llm_protocol.codec.fields import own_fields
 from llm_protocol.codec.items import text_of
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.kept_fields import filled, rest_of
-from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import ClientRequest, Frame

@@ -8,8 +8,7 @@ from typing import final
 import msgspec
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
-from llm_protocol.codec.fields import add_extra, bad_request, unsupported
-from llm_protocol.codec.request_encoding import own_fields, own_value, set_parameters
+from llm_protocol.codec.fields import add_extra, bad_request, own_fields, own_value, set_parameters, unsupported
 from llm_protocol.codec.whole import WholeBody
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post

@@ -14,10 +14,9 @@ import msgspec
 
 from llm_protocol.codec.body import Body, ResponseObject, reading_response
 from llm_protocol.codec.citations import from_cohere, to_cohere
-from llm_protocol.codec.fields import bad_request, unsupported
+from llm_protocol.codec.fields import bad_request, only_result, own_fields, own_value, unsupported
 from llm_protocol.codec.json import WireError, json_text
 from llm_protocol.codec.media import image_from_url, image_url
-from llm_protocol.codec.request_encoding import only_result, own_fields, own_value
 from llm_protocol.content import (
     Audio,
     Document,

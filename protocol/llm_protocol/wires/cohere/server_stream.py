@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import final
 
+from llm_protocol.codec.fields import own_fields
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.kept_fields import filled
-from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import ClientRequest, Frame

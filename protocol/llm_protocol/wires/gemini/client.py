@@ -9,9 +9,8 @@ from urllib.parse import quote
 import msgspec
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
-from llm_protocol.codec.fields import bad_request, refuse_transport, unsupported
+from llm_protocol.codec.fields import bad_request, only_result, refuse_transport, set_parameters, unsupported
 from llm_protocol.codec.plain_refs import with_plain_refs
-from llm_protocol.codec.request_encoding import only_result, set_parameters
 from llm_protocol.codec.sse import MAX_EVENT_BYTES
 from llm_protocol.codec.token_counts import decoded_count
 from llm_protocol.codec.whole import WholeBody

@@ -6,10 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
-from llm_protocol.codec.fields import bad_request
+from llm_protocol.codec.fields import bad_request, own_fields
 from llm_protocol.codec.json import WireError
 from llm_protocol.codec.media import content_base64, media_part, parse_data_uri, sniff_media_type, type_of_name
-from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.content import Audio, Document, Image, JsonObject
 from llm_protocol.wires.gemini.shapes import NAME, GeminiBody, needed
 

@@ -7,10 +7,10 @@ from typing import final
 import msgspec
 
 from llm_protocol.codec.citations import to_gemini
+from llm_protocol.codec.fields import own_fields
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.kept_fields import filled
 from llm_protocol.codec.logprobs import to_gemini as logprobs_to_gemini
-from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import ClientRequest, Frame

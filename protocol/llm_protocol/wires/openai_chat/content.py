@@ -8,10 +8,9 @@ from typing import Any, get_args
 import msgspec
 
 from llm_protocol.codec.body import Body
-from llm_protocol.codec.fields import unsupported
+from llm_protocol.codec.fields import only_result, own_fields, own_value, unsupported
 from llm_protocol.codec.json import WireError
 from llm_protocol.codec.media import image_from_url, image_url
-from llm_protocol.codec.request_encoding import only_result, own_fields, own_value
 from llm_protocol.content import (
     Audio,
     Document,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import final
 
 from llm_protocol.codec.citations import to_chat
+from llm_protocol.codec.fields import own_fields
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.kept_fields import filled
 from llm_protocol.codec.media import image_url
-from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall
 from llm_protocol.dialect import ClientRequest, Frame

@@ -8,10 +8,9 @@ from typing import final
 import msgspec
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
-from llm_protocol.codec.fields import add_extra, bad_request, typed, unsupported
+from llm_protocol.codec.fields import add_extra, bad_request, only_result, own_value, set_parameters, typed, unsupported
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.media import image_url
-from llm_protocol.codec.request_encoding import only_result, own_value, set_parameters
 from llm_protocol.codec.token_counts import counted_fields, decoded_count
 from llm_protocol.content import (
     Audio,

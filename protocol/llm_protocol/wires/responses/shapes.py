@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from llm_protocol.codec.fields import own_fields
 from llm_protocol.codec.json import JsonDecoder
 from llm_protocol.codec.kept_fields import filled, shape_of
 from llm_protocol.codec.lenient import read
-from llm_protocol.codec.request_encoding import own_fields
 from llm_protocol.content import (
     Audio,
     Document,
