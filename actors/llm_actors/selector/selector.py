@@ -206,7 +206,8 @@ class Selector:
         """Record the result of an attempt. Return the changes of breakers."""
         transitions, key = self.circuits.observe(seen, draw), seen.key
         self._in_flight.ended(key, seen.began, answered=seen.failure is None or seen.failure.partial)
-        performance = self._performance.pop(key, _UNKNOWN).plus(seen)
+        performance = self._performance.get(key, _UNKNOWN).plus(seen)
+        self._performance.pop(key, None)
         self._performance[key] = performance
         if len(self._performance) > MAX_REMEMBERED:
             del self._performance[next(iter(self._performance))]
