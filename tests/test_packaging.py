@@ -55,13 +55,12 @@ def test_what_is_imported_is_declared() -> None:
     """A run-time import that is not in pyproject.toml works here and fails at a user's."""
     declared = names(PROJECT["project"]["dependencies"])
     with_trio = names(requires("trio")) & {"outcome"}
-    with_trio_websocket = names(requires("trio-websocket")) & {"wsproto"}
     optional = PROJECT["project"]["optional-dependencies"]
     extra = names(optional["redis"]) | names(optional["http2"])
     with_otel = {name.partition("_")[0] for name in names(optional["otel"])}
     of_any_version = {"backports", "compression"}  # backports-zstd until 3.14, which has it as compression.zstd
     allowed = {
-        *declared, *extra, *with_otel, *with_trio, *with_trio_websocket, *of_any_version, *SOURCES.values(),
+        *declared, *extra, *with_otel, *with_trio, *of_any_version, *SOURCES.values(),
         *sys.stdlib_module_names,
     }  # fmt: skip
     pattern = re.compile(r"^\s*(?:from|import) ([A-Za-z_0-9]+)", re.MULTILINE)

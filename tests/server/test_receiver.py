@@ -1,4 +1,4 @@
-"""One task receives for all HTTP connections."""
+"""One task receives for all connections."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, final
@@ -16,7 +15,7 @@ T = TypeVar("T")
 @dataclass(slots=True)
 class _Lane(Generic[T]):
     active: T | None = None
-    queue: deque[T] = field(default_factory=deque)
+    queue: list[T] = field(default_factory=list)  # short, so that a deque would only use more memory
 
 
 @final
@@ -27,7 +26,7 @@ class Lanes(Generic[T]):
         self._limits = limits
         self._size_of = size_of
         self._lanes: dict[str | None, _Lane[T]] = {None: _Lane()}
-        self._waiting: deque[_Lane[T]] = deque()  # lanes with something to start, the longest waiting first
+        self._waiting: list[_Lane[T]] = []  # lanes with something to start, the longest waiting first
         self._active = 0
         self._queued = 0
         self._queued_bytes = 0
@@ -63,8 +62,8 @@ class Lanes(Generic[T]):
         """Activate the items that may run now, and return them."""
         started: list[T] = []
         while self._waiting and self._active < self._limits.websocket_responses:
-            lane = self._waiting.popleft()
-            lane.active = lane.queue.popleft()
+            lane = self._waiting.pop(0)
+            lane.active = lane.queue.pop(0)
             self._queue(lane.active, -1)
             self._active += 1
             started.append(lane.active)

@@ -1,4 +1,4 @@
-"""Receive for all HTTP connections in one task.
+"""Receive for all connections in one task.
 
 A client may disconnect at any moment, usually while it waits for a response. So the server reads from every
 connection as long as it exists. One task per connection would use more memory than a typical response, and would cost

@@ -1,15 +1,17 @@
-"""One WebSocket connection: many concurrent responses, one reader, one writer.
+"""One WebSocket connection: many concurrent responses, one writer.
 
-The reader only ever waits for the next message. A request is admitted to a lane and started in a small task. The
-writer follows the runs: the log of each run wakes it, and it takes the new events of all runs, encodes them, and
-sends them in one write. So a slow client costs the memory of its responses, and never a growing queue of frames.
+A message that has arrived is read in a small task: an idle connection has no task that waits for it. A request is
+admitted to a lane and started in another small task. The writer follows the runs: the log of each run wakes it, and it
+takes the new events of all runs, encodes them, and sends them in one write. So a slow client costs the memory of its
+responses, and never a growing queue of frames.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
+from math import inf
 from typing import NamedTuple, final
 
 import trio
@@ -38,6 +40,7 @@ from llm_runtime.server.client_events import (
     read_head,
     unknown_type,
 )
+from llm_runtime.server.frame_reader import ABNORMAL, FAULTS, Hangup
 from llm_runtime.server.heartbeat import Beat, Heartbeat
 from llm_runtime.server.http_error import HttpError, crashed, shutting_down, wrong_key
 from llm_runtime.server.limits import ECHOED_INPUT_CHARACTERS, UNSAID_BYTES, UNSAID_FRAMES, WRITE_BATCH_BYTES
@@ -51,10 +54,7 @@ from llm_runtime.server.subscription import RunSubscription
 from llm_runtime.server.turn_queue import TurnQueue, encode_failed
 from llm_runtime.server.turns import LaneTurn, Streaming
 from llm_runtime.server.wakeup import WakeupEvent
-from llm_runtime.server.websocket import FAULTS, Hangup, WebSocket, encode_close
-
-_ABNORMAL = 1006
-"""The code of a connection that broke without a close frame."""
+from llm_runtime.server.websocket import WebSocket, encode_close
 
 CRASHED = encode_close(1011, "the connection failed with an internal error")
 
@@ -102,8 +102,8 @@ class Session:
         self._turns = TurnQueue(server_state, caller, self._send)
         self._recent = Recent(server_state.response_store)
         self._streaming: dict[Streaming, None] = {}
-        self._ready: deque[Streaming] = deque()
-        self._unsaid: deque[bytes] = deque()
+        self._ready: list[Streaming] = []  # few, so that a deque would only use more memory
+        self._unsaid: list[bytes] = []
         self._unsaid_bytes = 0
         self._wakeup = WakeupEvent()
         self._life: StateMachine[SessionState, SessionChange] = StateMachine(SessionState.OPEN, SESSION)
@@ -118,6 +118,7 @@ class Session:
         self._expires = trio.current_time() + (server_state.config.websocket_lifetime_s or float("inf"))
         self._heartbeat = Heartbeat(socket, trio.current_time())
         self._ping_due = False
+        self._is_reading = False
 
     async def run(self, context: RequestContext, left_over: bytes) -> None:
         """Open the WebSocket, read and write until the end, then close it."""
@@ -126,7 +127,6 @@ class Session:
             socket: WebSocket | None = None
             with suppress(trio.BrokenResourceError):  # the client has disconnected, or does not read
                 socket = await WebSocket.open(
-                    nursery,
                     self._socket,
                     context.request,
                     left_over=left_over,
@@ -134,15 +134,16 @@ class Session:
                     headers=[("x-request-id", context.request_id)],
                     max_bytes=self._server_state.config.max_body_bytes,
                     bodies=self._server_state.bodies,
-                    wake=self._wakeup.wake,
                 )
-                nursery.start_soon(self._read, socket)
                 try:
+                    socket.receive(self._server_state.receiver, partial(self._note_arrival, socket), self._wakeup.wake)
                     await self._write(socket)
                 except trio.Cancelled:
                     if context.cut_off is not None:
                         await self._part(socket, context.cut_off)
                     raise
+                finally:
+                    socket.stop_receiving()
             nursery.cancel_scope.cancel("the session has ended")
         self.abandon()
         if socket is not None and self._close is not None:
@@ -174,6 +175,7 @@ class Session:
         beat = self._heartbeat.look(now)
         if beat is Beat.ABORT:
             self._socket.abort()
+            self._scope.cancel("the client does not respond")
             return
         if beat is Beat.PING:
             self._ping_due = True
@@ -214,20 +216,30 @@ class Session:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
+    def _note_arrival(self, socket: WebSocket) -> None:
+        if not self._is_reading:
+            self._is_reading = True
+            self._soon(self._read, socket)
+
     async def _read(self, socket: WebSocket) -> None:
+        """Read the messages that have arrived."""
         try:
-            while True:
-                message = await socket.receive()
+            while (message := socket.take()) is not None:
                 if isinstance(message, str):
                     await self._take(message)
                 else:
                     self._hang_up(1003, "text frames only")
+                await trio.lowlevel.checkpoint()
         except Hangup as hangup:
-            self._said_goodbye = hangup.code != _ABNORMAL
+            self._said_goodbye = hangup.code != ABNORMAL
             if hangup.code in FAULTS:
                 self._life.change(SessionChange.HUNG_UP)
                 self._close = Close(hangup.code)
+            if hangup.payload is not None:
+                await socket.answer_close(hangup.payload)
             self._scope.cancel("the client closed the connection")
+        finally:
+            self._is_reading = False
 
     def _hang_up(self, code: int, reason: str) -> None:
         if self._life.state is not SessionState.CLOSING:
@@ -387,18 +399,23 @@ class Session:
             elif self._next_close() is not None:
                 return
             elif not self._unsaid:
-                with trio.CancelScope(deadline=self._turns.next_deadline()):
-                    await self._wakeup.wait()
+                await self._sleep(self._turns.next_deadline())
             self._turns.expire(trio.current_time())
+
+    async def _sleep(self, deadline: float) -> None:
+        if deadline == inf:
+            await self._wakeup.wait()  # an idle connection does without the memory of a scope
+        else:
+            with trio.CancelScope(deadline=deadline):
+                await self._wakeup.wait()
 
     def _gather(self) -> list[bytes]:
         """Return the frames for one write: errors first, then those of each response in turn."""
-        payloads = list(self._unsaid)
-        self._unsaid.clear()
+        payloads, self._unsaid = self._unsaid, []
         self._unsaid_bytes = 0
         size = 0
         while self._ready and size < WRITE_BATCH_BYTES:
-            streaming = self._ready.popleft()
+            streaming = self._ready.pop(0)
             for frame in streaming.next_frames():
                 payloads.append(frame.data)
                 size += len(frame.data)

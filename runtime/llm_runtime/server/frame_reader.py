@@ -1,0 +1,129 @@
+"""Read the frames of a WebSocket client (RFC 6455). Pure: it is given bytes, and returns messages.
+
+wsproto's frame decoder does the work: this module adds the limits, which wsproto leaves to its user
+(python-hyper/wsproto#86). Only the decoder of wsproto is used, because its connection object keeps the handshake, with
+a connection object of h11: more memory than everything else that an idle WebSocket needs.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import final
+
+from wsproto.frame_protocol import CloseReason, FrameDecoder, MessageDecoder, Opcode, ParseFailed
+
+from llm_runtime.server.bodies import BodyBudget, HeldBodies
+from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.limits import MESSAGE_FRAGMENTS
+
+FAULTS = frozenset((1002, 1003, 1007, 1008, 1009, 1013))
+"""Close codes for errors of the peer, and for messages that there is no room for."""
+
+_NO_CODE = 1005
+"""The code of a close frame without a code."""
+
+ABNORMAL = 1006
+"""The code of a connection that broke without a close frame."""
+
+_LAST_STANDARD_CODE = 2999
+_CODES = range(1000, 5000)
+_LOCAL_CODES = frozenset((1005, 1006, 1015))
+"""Codes that describe the end of a connection, and must not be sent."""
+
+
+@final
+class Hangup(Exception):  # noqa: N818  (it says what happened, as trio's EndOfChannel does)
+    """The connection has ended or is about to end. ``code`` is the close code, `ABNORMAL` if there was none.
+    ``payload`` is that of the peer's close frame, if the peer has sent one.
+    """
+
+    def __init__(self, code: int, payload: bytes | None = None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.payload = payload
+
+
+@final
+class FrameReader:
+    """Joins frames to messages of at most ``max_bytes``. ``bodies`` counts the bytes of an incomplete message."""
+
+    __slots__ = ("_arriving", "_decoder", "_joiner", "_max_bytes", "_parts", "_size", "ping")
+
+    def __init__(self, max_bytes: int, bodies: BodyBudget) -> None:
+        self._max_bytes = max_bytes
+        self._arriving = HeldBodies(bodies)
+        self._decoder = FrameDecoder(client=False)
+        self._joiner = MessageDecoder()
+        self._parts: list[str | bytes] = []
+        self._size = 0
+        self.ping: bytes | None = None
+        """The payload of the latest ping that was not answered. Only this one needs an answer (RFC 6455, 5.5.3)."""
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        self._decoder.receive_bytes(data)
+
+    def next_message(self) -> str | bytes | None:
+        """Return the next message; ``None`` if more bytes are needed. Raises `Hangup` at a close frame and at an error
+        of the client; do not call it again then.
+        """
+        try:
+            while (frame := self._decoder.process_buffer()) is not None:
+                assert isinstance(frame.payload, bytes), "the decoder does not decode"
+                if frame.opcode is Opcode.CLOSE:
+                    raise Hangup(_close_code(frame.payload), frame.payload)
+                if frame.opcode is Opcode.PING:
+                    self.ping = frame.payload
+                elif frame.opcode is not Opcode.PONG:
+                    data = self._joiner.process_frame(frame)
+                    assert isinstance(data.payload, str | bytes)
+                    if (message := self._join(data.payload, is_last=data.message_finished)) is not None:
+                        return message
+        except ParseFailed as exc:
+            raise Hangup(int(exc.code)) from None
+        header = self._decoder.header
+        if header is not None and header.payload_len > self._max_bytes:
+            raise Hangup(CloseReason.MESSAGE_TOO_BIG)  # before its bytes arrive
+        return None
+
+    def _join(self, data: str | bytes, *, is_last: bool) -> str | bytes | None:
+        """Return the message that ``data`` completes."""
+        self._parts.append(data)
+        self._size += len(data)
+        if not is_last:
+            if len(self._parts) > MESSAGE_FRAGMENTS:
+                raise Hangup(CloseReason.POLICY_VIOLATION)
+            try:
+                self._arriving.hold(len(data))
+            except HttpError:
+                raise Hangup(CloseReason.TRY_AGAIN_LATER) from None
+        if self._size > self._max_bytes:
+            raise Hangup(CloseReason.MESSAGE_TOO_BIG)
+        if not is_last:
+            return None
+        parts = self._parts
+        self.release()  # a complete message is counted when it is admitted
+        first = parts[0]
+        return "".join(parts) if isinstance(first, str) else b"".join(parts)  # type: ignore[arg-type]
+
+    def release(self) -> None:
+        """Forget the incomplete message."""
+        self._arriving.release_all()
+        self._parts, self._size = [], 0
+
+
+def _close_code(payload: bytes) -> int:
+    """The code in a close frame (RFC 6455, 7.4). Raises `Hangup` if it is invalid."""
+    if not payload:
+        return _NO_CODE
+    if len(payload) == 1:
+        raise Hangup(CloseReason.PROTOCOL_ERROR)
+    (code,) = struct.unpack("!H", payload[:2])
+    is_known = code > _LAST_STANDARD_CODE or code in CloseReason._value2member_map_
+    if code not in _CODES or code in _LOCAL_CODES or not is_known:
+        raise Hangup(CloseReason.PROTOCOL_ERROR)
+    try:
+        payload[2:].decode()
+    except UnicodeDecodeError:
+        raise Hangup(CloseReason.INVALID_FRAME_PAYLOAD_DATA) from None
+    return int(code)
