@@ -138,9 +138,10 @@ class Inbox(Generic[M_co]):
         """Call `callback` when the actor is asked to stop, or now if it already was. `callback` must not raise or
         block.
         """
-        self._callbacks.append(callback)
         if self.stopping:
             callback()
+        else:
+            self._callbacks.append(callback)
 
     def close(self, *, final: bool, failed: bool = False) -> None:
         """Ask the actor to stop. `final`: no other incarnation follows. `failed`: see `Inbox.failed`."""
@@ -152,7 +153,8 @@ class Inbox(Generic[M_co]):
             self.queue_everything()
             if self._receive is not None:
                 self._receive.close()
-            for callback in self._callbacks:
+            callbacks, self._callbacks = self._callbacks, []  # a callback that refers to this inbox forms a cycle
+            for callback in callbacks:
                 callback()
 
     def end(self, error: Callable[[], KernelError]) -> None:

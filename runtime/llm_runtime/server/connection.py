@@ -205,9 +205,9 @@ class HttpConnection:
                 await self._subscription(context)
             finally:
                 self.server_state.finish()
-            self._context = None
-            # the reference forms a cycle, which would keep both alive until garbage collection
-            context.streaming = None
+                self._context = None
+                # the reference forms a cycle, which would keep both alive until garbage collection
+                context.streaming = None
             self._bodies.release_all()
             if self._body is not None:
                 self._body.receive_again()

@@ -40,10 +40,10 @@ from llm_runtime.server.client_events import (
     read_head,
     unknown_type,
 )
-from llm_runtime.server.frame_reader import ABNORMAL, FAULTS, Hangup
 from llm_runtime.server.heartbeat import Beat, Heartbeat
 from llm_runtime.server.http_error import HttpError, crashed, shutting_down, wrong_key
 from llm_runtime.server.limits import ECHOED_INPUT_CHARACTERS, UNSAID_BYTES, UNSAID_FRAMES, WRITE_BATCH_BYTES
+from llm_runtime.server.message_reader import FAULTS, Hangup
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import Recent, StoredResponse
 from llm_runtime.server.socket import Socket
@@ -231,7 +231,7 @@ class Session:
                     self._hang_up(1003, "text frames only")
                 await trio.lowlevel.checkpoint()
         except Hangup as hangup:
-            self._said_goodbye = hangup.code != ABNORMAL
+            self._said_goodbye = not hangup.is_abnormal
             if hangup.code in FAULTS:
                 self._life.change(SessionChange.HUNG_UP)
                 self._close = Close(hangup.code)

@@ -36,6 +36,10 @@ def encode_failed(turn: LaneTurn, failure: Failure) -> bytes:
     return RESPONSES.error_event(failure, stream_id=head.stream_id, event_id=head.event_id)
 
 
+def _send_nothing(_: bytes) -> None:
+    pass
+
+
 @final
 class TurnQueue:
     """The order of requests. ``send`` sends a frame to the client."""
@@ -160,9 +164,10 @@ class TurnQueue:
         return given_up
 
     def abandon(self) -> None:
-        """Drop all requests, because the connection has ended."""
+        """Drop all requests, because the connection has ended. Nothing is sent any more."""
         self.clear()
         self._bodies.release_all()
+        self._send = _send_nothing  # the function of the session forms a cycle with it
 
     # -- cancelling --------------------------------------------------------------------------------------------------
 

@@ -18,9 +18,9 @@ import trio
 from wsproto.utilities import generate_accept_token
 
 from llm_runtime.server.bodies import BodyBudget
-from llm_runtime.server.frame_reader import ABNORMAL, FrameReader, Hangup
 from llm_runtime.server.http1 import Request
 from llm_runtime.server.limits import CLOSE_SECONDS, WRITE_BATCH_BYTES
+from llm_runtime.server.message_reader import Hangup, MessageReader
 from llm_runtime.server.receiver import Receiver
 from llm_runtime.server.socket import Socket
 
@@ -83,14 +83,17 @@ class WebSocket:
         "_said_close", "_socket", "_wake",
     )  # fmt: skip
 
-    def __init__(self, socket: Socket, reader: FrameReader, left_over: bytes) -> None:
+    def __init__(self, socket: Socket, reader: MessageReader, left_over: bytes) -> None:
         self._socket = socket
         self._reader = reader
         self._left_over = left_over
         self._receiver: Receiver | None = None
+        self._note_arrival: Callable[[], None] = _do_nothing
+        self._wake: Callable[[], None] = _do_nothing
         self._message: str | bytes | None = None
         """A message that has arrived and is not taken yet."""
-        self._hangup: Hangup | None = None
+        self._hangup: tuple[int, bytes | None] | None = None
+        """How the connection has ended: see `Hangup`."""
         self._is_paused = False
         """Whether nothing is received, because a message has arrived and is not taken yet."""
         self._ping = b""
@@ -115,7 +118,7 @@ class WebSocket:
         Raises `trio.BrokenResourceError` if the client has disconnected.
         """
         await socket.send(_encode_handshake(request, protocol, headers))
-        return cls(socket, FrameReader(max_bytes, bodies), left_over)
+        return cls(socket, MessageReader(max_bytes, bodies), left_over)
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
@@ -134,6 +137,7 @@ class WebSocket:
             self._receiver.remove(self._socket)
             self._receiver = None
         self._reader.release()
+        self._note_arrival = self._wake = _do_nothing  # the functions of the session form cycles with it
 
     def take(self) -> str | bytes | None:
         """Return the message that has arrived, if there is one, and receive the next. Raises `Hangup` when the
@@ -143,7 +147,7 @@ class WebSocket:
         if message is not None:
             self._receive_again()
         elif self._hangup is not None:
-            raise self._hangup
+            raise Hangup(*self._hangup)  # a new one: if it were stored, its traceback would form a cycle
         return message
 
     def _receive_again(self) -> None:
@@ -158,7 +162,7 @@ class WebSocket:
             self._reader.feed(data)
             self._read_on()
         else:
-            self._hang_up(Hangup(ABNORMAL))
+            self._hang_up(Hangup())
         if self._is_paused and self._receiver is not None:
             self._receiver.remove(self._socket)
 
@@ -177,7 +181,7 @@ class WebSocket:
             self._wake()
 
     def _hang_up(self, hangup: Hangup) -> None:
-        self._hangup = hangup
+        self._hangup = hangup.code, hangup.payload
         self._is_paused = True
         self._note_arrival()
 
@@ -235,6 +239,10 @@ class WebSocket:
             self._said_close = True
             with suppress(trio.BrokenResourceError):
                 await self._socket.send(self._take_control() + _frame(_FIN | _CLOSE_OPCODE, payload))
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _encode_handshake(request: Request, protocol: str | None, headers: Sequence[tuple[str, str]]) -> bytes:

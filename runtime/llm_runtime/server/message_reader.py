@@ -22,7 +22,7 @@ FAULTS = frozenset((1002, 1003, 1007, 1008, 1009, 1013))
 _NO_CODE = 1005
 """The code of a close frame without a code."""
 
-ABNORMAL = 1006
+_ABNORMAL = 1006
 """The code of a connection that broke without a close frame."""
 
 _LAST_STANDARD_CODE = 2999
@@ -33,18 +33,23 @@ _LOCAL_CODES = frozenset((1005, 1006, 1015))
 
 @final
 class Hangup(Exception):  # noqa: N818  (it says what happened, as trio's EndOfChannel does)
-    """The connection has ended or is about to end. ``code`` is the close code, `ABNORMAL` if there was none.
-    ``payload`` is that of the peer's close frame, if the peer has sent one.
+    """The connection has ended or is about to end. ``code`` is the close code, 1006 if there was none. ``payload`` is
+    that of the peer's close frame, if the peer has sent one.
     """
 
-    def __init__(self, code: int, payload: bytes | None = None) -> None:
+    def __init__(self, code: int = _ABNORMAL, payload: bytes | None = None) -> None:
         super().__init__(code)
         self.code = code
         self.payload = payload
 
+    @property
+    def is_abnormal(self) -> bool:
+        """Whether the connection broke without a close frame."""
+        return self.code == _ABNORMAL
+
 
 @final
-class FrameReader:
+class MessageReader:
     """Joins frames to messages of at most ``max_bytes``. ``bodies`` counts the bytes of an incomplete message."""
 
     __slots__ = ("_arriving", "_decoder", "_joiner", "_max_bytes", "_parts", "_size", "ping")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_runtime.server.bodies import BodyBudget
-from llm_runtime.server.frame_reader import FrameReader, Hangup
+from llm_runtime.server.message_reader import Hangup, MessageReader
 from support.server import open_server
 from support.ws import BINARY, CLOSE, MORE, PING, PONG, TEXT, connected, frame
 
@@ -21,7 +21,7 @@ READ = ["é", "{}", b"\xff" * 300]
 IDLE_CONNECTIONS = 10
 
 
-def read(reader: FrameReader, data: bytes) -> list[str | bytes]:
+def read(reader: MessageReader, data: bytes) -> list[str | bytes]:
     reader.feed(data)
     return list(iter(reader.next_message, None))
 
@@ -29,7 +29,7 @@ def read(reader: FrameReader, data: bytes) -> list[str | bytes]:
 @given(st.lists(st.integers(0, len(SENT)), max_size=8))
 def test_pieces_make_the_same_messages(cuts: list[int]) -> None:
     budget = BodyBudget(1000)
-    reader, at = FrameReader(1000, budget), 0
+    reader, at = MessageReader(1000, budget), 0
     messages: list[str | bytes] = []
     for cut in [*sorted(cuts), len(SENT)]:
         messages += read(reader, SENT[at:cut])
@@ -41,7 +41,7 @@ def test_pieces_make_the_same_messages(cuts: list[int]) -> None:
 
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_are_messages_or_a_hangup(noise: bytes, inside_a_frame: bool) -> None:
-    reader, codes = FrameReader(100, BodyBudget(1000)), set[int]()
+    reader, codes = MessageReader(100, BodyBudget(1000)), set[int]()
     try:
         messages = read(reader, frame(TEXT, noise) if inside_a_frame else noise)
     except Hangup as hangup:
@@ -57,20 +57,20 @@ def test_any_bytes_are_messages_or_a_hangup(noise: bytes, inside_a_frame: bool) 
 )
 def test_a_close_frame_is_kept_for_the_answer(payload: bytes, code: int) -> None:
     with pytest.raises(Hangup) as found:
-        read(FrameReader(100, BodyBudget(1000)), frame(CLOSE, payload))
+        read(MessageReader(100, BodyBudget(1000)), frame(CLOSE, payload))
     assert (found.value.code, found.value.payload) == (code, payload)
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1006, 1015, 1016, 2999, 5000])
 def test_a_close_code_that_must_not_be_sent_is_a_protocol_error(code: int) -> None:
     with pytest.raises(Hangup) as found:
-        read(FrameReader(100, BodyBudget(1000)), frame(CLOSE, code.to_bytes(2)))
+        read(MessageReader(100, BodyBudget(1000)), frame(CLOSE, code.to_bytes(2)))
     assert (found.value.code, found.value.payload) == (1002, None)
 
 
 def test_an_incomplete_message_counts_until_it_is_released() -> None:
     budget = BodyBudget(10)
-    reader = FrameReader(100, budget)
+    reader = MessageReader(100, budget)
     assert read(reader, frame(TEXT, b"12345678", fin=False)) == []
     assert budget.held == 8
     with pytest.raises(Hangup) as found:
