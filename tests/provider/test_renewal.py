@@ -10,10 +10,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llm_actors.provider import KeyRenewer
+from llm_actors.provider import KeyRenewer, PassthroughRequest, send_passthrough
 from llm_actors.provider.renewal import FETCH_SECONDS, RETRY_SECONDS
 from llm_protocol.errors import AuthenticationError
 from llm_protocol.events import Failed
+from llm_protocol.failures import FailureKind
 from llm_protocol.secret import Secret
 from llm_runtime.config import ConfigError, parse
 from llm_runtime.key_sources import FILE_SECONDS, renewer
@@ -177,6 +178,29 @@ async def test_a_token_that_expires_in_mid_run_fails_no_request(autojump_clock: 
         assert failed.outcome is not None
         assert isinstance(failed.outcome.end, Failed)
         assert source.asked == 3, "once more, and no oftener"
+
+
+class Nobody:
+    """Takes no response."""
+
+    async def begin(self, status: int, headers: tuple[tuple[str, str], ...], length: int | None) -> None:
+        raise AssertionError
+
+    async def send(self, data: bytes) -> None:
+        raise AssertionError
+
+
+async def test_a_passthrough_without_a_key_says_why(autojump_clock: MockClock) -> None:
+    """Also often: it is no crash, after which the provider would be parked."""
+    source = Source(*[ValueError("the command az ended with 1")] * 20)
+    async with Peer() as peer, upstream(peer, renewer=KeyRenewer("fake", source, AGE)) as provider:
+        message = PassthroughRequest(method="GET", path="/v1/files", headers=(), body=b"", taker=Nobody())
+        for _ in range(20):
+            passed = await send_passthrough(provider.ref, message)
+            assert passed.failure is not None
+            assert passed.failure.kind is FailureKind.AUTH
+            assert passed.failure.message == "fake: the key is not available: the command az ended with 1"
+            assert passed.unsent
 
 
 async def got(key: Secret) -> Secret | None:

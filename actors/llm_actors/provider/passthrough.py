@@ -18,6 +18,7 @@ from llm_actors.provider.sanitize import clean_failure
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.transport import HttpRequest, HttpResponse, StreamedBody, Transport, TransportError
 from llm_protocol.dialect import WireRequest, WireResponse
+from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.passthrough import response_headers, target_of
 from llm_protocol.policy import Timeouts
@@ -104,6 +105,9 @@ class PassthroughCall:
                 failure = await self._exchange()
         except ClientGone:
             failure = Failure(kind=FailureKind.CANCELLED, message="the client has disconnected")
+        except LLMClientError as exc:  # there is no key
+            self._unsent = True
+            failure = exc.failure
         except TransportError as exc:
             self._unsent = isinstance(exc, UNSENT)
             failure = failure_of(exc, self._spec.name)
