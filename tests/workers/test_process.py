@@ -83,3 +83,11 @@ raise SystemExit(orders != [False, True])
         worker.stop(at_once=True)
         await ended.wait()
         assert worker.code == 0
+
+
+async def test_a_worker_that_is_ended_by_a_signal_without_a_name_ends_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with process(monkeypatch, "os.kill(os.getpid(), 40)") as (worker, ended):
+        await ended.wait()
+        assert worker.fate == "was ended by signal 40"

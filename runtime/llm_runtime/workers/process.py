@@ -124,7 +124,7 @@ class WorkerProcess:
     def fate(self) -> str:
         """How the process has ended, in words."""
         if self.code is not None and self.code < 0:
-            return f"was ended by {signal.Signals(-self.code).name}"
+            return f"was ended by {_signal_name(-self.code)}"
         if self._problem:
             return f"could not be started ({self._problem})"
         return f"ended with code {self.code}"
@@ -161,3 +161,10 @@ class WorkerProcess:
         if self._outcome.result is not None:
             self.copy = copy
         return self._outcome
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
