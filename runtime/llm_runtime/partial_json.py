@@ -68,5 +68,5 @@ def _closing(open_: list[str]) -> str:
 def _decoded(text: str) -> Any:
     try:
         return msgspec.json.decode(text) if text else None
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None

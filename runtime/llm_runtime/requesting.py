@@ -255,7 +255,7 @@ class RequestMethods(ABC, Generic[Stream]):
         streamed: it is called with their events, and with `ToolStarted` and `ToolEnded`. Raises `LLMClientError`.
         ``deadline_s`` applies to each request; for the whole loop, use a timeout around it.
         """
-        loop = ToolLoop(as_messages(messages), tools, max_rounds)
+        loop = ToolLoop(as_messages(messages), tools, max_rounds, parallel)
         tell = on_event or (lambda _: None)
 
         async def run(function: FunctionTool[..., Any], arguments: dict[str, Any]) -> object:

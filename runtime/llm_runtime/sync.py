@@ -222,7 +222,7 @@ class SyncRuntime:
         The tools run in threads; ``approve``, ``until`` and ``on_event`` are called in this one. A tool that takes too
         long is left behind in its thread. Raises `TypeError` for an async tool.
         """
-        loop, tell = ToolLoop(as_messages(messages), tools, max_rounds), on_event or (lambda _: None)
+        loop, tell = ToolLoop(as_messages(messages), tools, max_rounds, parallel), on_event or (lambda _: None)
         refuse_async_tools(loop)
         while True:
             request = chat_request(loop.messages, cast("ChatOptions", {**options, "tools": loop.tools}))

@@ -121,7 +121,9 @@ class ToolRun(msgspec.Struct, frozen=True, kw_only=True):
 class ToolLoop:
     """The state of the loop. `take_response` returns the calls to run after a response, `answer` takes the results."""
 
-    def __init__(self, messages: Sequence[Message], tools: Sequence[AnyTool], max_rounds: int) -> None:
+    def __init__(self, messages: Sequence[Message], tools: Sequence[AnyTool], max_rounds: int, parallel: int) -> None:
+        if parallel < 1:
+            raise ValueError("parallel must be at least 1")
         made = [each if isinstance(each, FunctionTool | HostedTool) else tool(each) for each in tools]
         self._functions: Mapping[str, FunctionTool[..., Any]] = {
             each.tool.name: each for each in made if isinstance(each, FunctionTool)

@@ -35,6 +35,7 @@ from llm_runtime.partial_json import completed
         ("}{", {}),
         ('{"a" "b"', {}),
         ('{"a": 1 2}', None),
+        ('{"a": "\ud800', None),
     ],
 )
 def test_what_is_certain_is_there(text: str, value: Any) -> None:

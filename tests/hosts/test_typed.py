@@ -168,6 +168,15 @@ def test_the_loop_runs_tools_until_none_is_called(host: Host, upstream: Upstream
 
 
 @on_every_host
+def test_a_loop_without_room_for_a_tool_is_refused_at_once(host: Host, upstream: Upstream) -> None:
+    async def scenario(rt: Any) -> None:
+        with pytest.raises(ValueError, match="parallel must be at least 1"):
+            await rt.run_tools("The weather?", model="fake/m", tools=[weather, clock], parallel=0)
+
+    host(scenario, upstream.config)
+
+
+@on_every_host
 def test_calls_are_approved_or_refused(host: Host, upstream: Upstream) -> None:
     async def scenario(rt: Any) -> None:
         def approve(call: Any) -> bool | str:

@@ -79,8 +79,6 @@ def run_in_threads(
     A function that takes longer than ``seconds`` is abandoned in its thread, and its job gets `ToolTooSlow`. If a
     job raises an exception, all jobs end.
     """
-    if parallel < 1:
-        raise ValueError("parallel must be at least 1")
     return _ToolThreads(jobs, seconds).run(parallel)
 
 
