@@ -65,22 +65,33 @@ async def _of_command(command: str) -> Secret:
         )
     except OSError as exc:
         raise ValueError(f"the command {argv[0]} cannot be run: {exc.strerror}") from None
+    assert isinstance(process.stdout, trio.lowlevel.FdStream)
+    stdout, output, code = process.stdout, bytearray(), None
+
+    async def read() -> None:
+        while len(output) <= MAX_KEY_BYTES:
+            if not (piece := await stdout.receive_some(MAX_KEY_BYTES)):
+                return
+            output.extend(piece)
+        nursery.cancel_scope.cancel("the command writes too much")
+
     try:
-        assert process.stdout is not None
-        output = b""
-        while len(output) <= MAX_KEY_BYTES and (piece := await process.stdout.receive_some(MAX_KEY_BYTES)):
-            output += piece
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            code = await process.wait()
+            nursery.cancel_scope.cancel("a process that the command started may keep the pipe open")
+        with suppress(BlockingIOError):
+            while len(output) <= MAX_KEY_BYTES and (piece := os.read(stdout.fileno(), MAX_KEY_BYTES)):
+                output.extend(piece)
         if len(output) > MAX_KEY_BYTES:
             raise ValueError(f"the command {argv[0]} wrote more than {MAX_KEY_BYTES} bytes")
-        code = await process.wait()
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             with trio.move_on_after(KILL_SECONDS, shield=True):
                 await process.wait()
-        if process.stdout is not None:
-            await trio.aclose_forcefully(process.stdout)
+        await trio.aclose_forcefully(stdout)
     if code != 0:
         raise ValueError(f"the command {argv[0]} ended with {code}")
     return checked_key(output.decode("ascii", "replace"), f"the command {argv[0]}")

@@ -277,6 +277,16 @@ async def test_a_hanging_command_leaves_no_process_behind(mock_clock: MockClock,
         os.close(alive)
 
 
+async def test_a_key_is_there_when_its_command_has_ended(mock_clock: MockClock, tmp_path: Path) -> None:
+    """A process that it started, such as an agent, keeps its output open."""
+    fifo = tmp_path / "end"
+    os.mkfifo(fifo)
+    try:
+        assert await got(Secret(source=f"cmd:sh -c 'cat {fifo} & echo {TOKENS[0]}'")) == Secret(TOKENS[0])
+    finally:
+        os.close(os.open(fifo, os.O_WRONLY))
+
+
 async def test_a_command_does_not_read_what_is_meant_for_this_program(tmp_path: Path) -> None:
     """Such as the prompt that is piped to ``llm-runtime ask``."""
     program = tmp_path / "program.py"
