@@ -113,7 +113,7 @@ class CacheActor:
                 assert_never(never)
 
     def _read(self, message: Lookup) -> tuple[LLMResponse | None, ...] | None:
-        """Answer a lookup if memory has all its keys. Otherwise return ``None``: the other keys may be in the file,
+        """Reply to a lookup if memory has all its keys. Otherwise return ``None``: the other keys may be in the file,
         or queued for writing.
         """
         now = trio.current_time()

@@ -313,7 +313,7 @@ class Http2Connection:
     def _read_reset(self, event: h2.events.StreamReset) -> None:
         if event.error_code == _NOT_BEGUN and not self._answered:
             self._not_begun("the server refused the stream")
-        elif not self._ended:  # after the whole answer it only says that it wants no more of the request
+        elif not self._ended:  # after the whole response it only says that it wants no more of the request
             self._cut("the server ended the stream")
         self._sent = False
 

@@ -146,7 +146,7 @@ async def _open(command: Sequence[str]) -> trio.Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
-            start_new_session=True,  # Ctrl-C in a terminal is for us: answers in hand may finish
+            start_new_session=True,  # Ctrl-C in a terminal is for us: responses in progress may finish
         )
     except OSError as exc:
         raise EngineError(f"the local model's process did not start: {exc.strerror}") from exc

@@ -91,7 +91,7 @@ class _Passing:
         if self._subscription is None:
             if self._refused is not None:
                 raise self._refused
-            assert passed.failure is not None, "a request without an answer has failed"
+            assert passed.failure is not None, "a request without a response has failed"
             raise _refusal(passed.failure)
         if not passed.whole:
             context.abort()

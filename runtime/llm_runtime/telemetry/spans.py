@@ -86,7 +86,7 @@ def spans_of(run: Run, name_of: NameOf, *, content: bool = False) -> SpanData | 
         attributes["llm_runtime.caller"] = request.caller
     if content:
         attributes |= _content(request, response)
-    # Of an answer from the cache, the record tells how it was made for somebody else.
+    # Of a response from the cache, the record tells how it was made for somebody else.
     made = decision if decision.get("cache") not in ("hit", "coalesced") else {}
     own = [*_calls(made.get("attempts", ()), request, operation, name_of)]
     members = [_member(each, request, operation, name_of) for each in made.get("members", ())]
