@@ -139,7 +139,7 @@ class LimitState:
             self._vendor_tokens = None
 
     def defer(self, seconds: float, now: float) -> None:
-        """Let no request go for ``seconds``, because other processes use up the limits."""
+        """Grant no request for ``seconds``, because other processes use up the limits."""
         self.deferred_until = max(self.deferred_until, now + seconds)
 
     def end_deferral(self, now: float) -> None:

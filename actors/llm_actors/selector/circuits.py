@@ -154,7 +154,7 @@ class Circuits:
         self._streams.setdefault(candidate, {})[attempt] = now
 
     def stream_ended(self, candidate: Candidate, attempt: Hashable) -> None:
-        """Record that a stream has ended. Does nothing if it never delivered."""
+        """Record that a stream has ended. Does nothing if it never delivered anything."""
         streaming = self._streams.get(candidate)
         if streaming is not None and streaming.pop(attempt, None) is not None and not streaming:
             del self._streams[candidate]

@@ -14,7 +14,7 @@ def header(headers: Headers, name: str) -> str | None:
 
 
 def int_header(headers: Headers, name: str) -> int | None:
-    """A field as a whole number; ``None`` if it is none. Negative counts, which some vendors send, become 0."""
+    """A field as a whole number; ``None`` if it is not one. Negative counts, which some vendors send, become 0."""
     value = number(header(headers, name))
     return None if value is None else max(0, int(value))
 
@@ -45,7 +45,7 @@ def retry_after(headers: Headers, *, now: float | None = None) -> float | None:
 
 
 def seconds_until(stamp: str | None, headers: Headers, *, now: float | None = None) -> float | None:
-    """Seconds from now to an RFC 3339 time, never negative; ``None`` if ``stamp`` is none."""
+    """Seconds from now to an RFC 3339 time, never negative; ``None`` if ``stamp`` is not such a time."""
     at = rfc3339(stamp)
     if at is None:
         return None

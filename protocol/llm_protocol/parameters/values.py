@@ -42,7 +42,7 @@ def no_tier(value: Any) -> Any:
 
 
 def tier_of_openai(value: Any) -> Any:
-    """Return OpenAI's name of the tier."""
+    """Return OpenAI's name of the service tier."""
     return "default" if value in ("standard_only", "standard") else value
 
 
