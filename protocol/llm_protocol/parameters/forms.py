@@ -215,7 +215,9 @@ def fit_format(request: ChatRequest, target: RequestTarget) -> Format:
     if form.type == "json_schema" and not target.limits.json_schemas:
         raise unsupported("response_format", f"{target.who} does not accept a JSON schema for its response")
     if form.type == "json" and not target.limits.json_without_schema:
-        return Format(None, True, (Adjustment("response_format", "emulated", "an instruction to respond with JSON, checked"),))
+        return Format(
+            None, True, (Adjustment("response_format", "emulated", "an instruction to respond with JSON, checked"),)
+        )
     if (limit := target.limits.schema_name) is not None and not is_accepted(form.name, limit):
         form = msgspec.structs.replace(form, name=accepted((form.name,), limit)[form.name])
     return Format(form)
