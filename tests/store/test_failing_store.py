@@ -154,3 +154,39 @@ async def test_what_the_file_has_begun_and_does_not_take_to_its_end_is_removed(
         await trio.sleep(2 * STORE_REST_SECONDS)
         assert rows.states == {}
         nursery.cancel_scope.cancel()
+
+
+class SlowRows(Rows):
+    """Each write waits until it is let through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = trio.Event()
+        self.let_through = trio.Event()
+
+    async def call(self, message: Persist | Load) -> bool | Loaded:
+        if isinstance(message, Persist):
+            self.asked.set()
+            await self.let_through.wait()
+            self.asked, self.let_through = trio.Event(), trio.Event()
+        return await super().call(message)
+
+
+async def test_an_end_that_the_file_does_not_have_yet_is_not_told() -> None:
+    """Another replica or the next process would say that the response is in progress, or was interrupted."""
+    rows = SlowRows()
+
+    async def quick(run: Run) -> None:
+        await rows.asked.wait()
+        end_text(run)
+        rows.let_through.set()
+        await trio.lowlevel.checkpoint()
+
+    async with open_server(quick) as server:
+        server.engine.store = cast("StoreRef", rows)
+        made = (await server.request("POST", "/v1/responses", ASK | {"background": True})).json
+        assert (made["status"], rows.states[made["id"]]) == ("in_progress", "running")
+        await rows.asked.wait()
+        rows.let_through.set()
+        retrieved = (await server.request("GET", f"/v1/responses/{made['id']}")).json
+        assert (retrieved["status"], rows.states[made["id"]]) == ("completed", "ended")

@@ -99,7 +99,7 @@ async def create(context: RequestContext) -> None:
     if stored.options.background:
         await context.server_state.persistence.wait_begun(stored.id)
     if stored.options.background and not stored.inbound.stream:
-        await context.reply(await _resource(stored))
+        await context.reply(await _resource(context, stored))
     else:
         await respond(context, Spoken(stored), stored.inbound, stored.run, hold=not stored.options.background)
 
@@ -116,7 +116,7 @@ async def retrieve(context: RequestContext) -> None:
     if query.get("stream", [""])[-1] != "true" or context.request.method == "HEAD":  # a stream always has a body
         if stored.run.log.end is not None:
             await end_of(context, stored.run)  # waits until the end may be sent
-        await context.reply(await _resource(stored))
+        await context.reply(await _resource(context, stored))
         return
     after = query.get("starting_after", ["-1"])[-1]
     if not after.removeprefix("-").isdecimal() or len(after) > 18:
@@ -156,7 +156,7 @@ async def cancel(context: RequestContext) -> None:
     context.end_with_client()
     with trio.move_on_after(CLOSE_SECONDS):
         await end_of(context, stored.run)
-    await context.reply(await _resource(stored))
+    await context.reply(await _resource(context, stored))
 
 
 async def caught_up(stored: StoredResponse, starting_after: int) -> None:
@@ -217,9 +217,12 @@ def _encode_whole(stored: StoredResponse) -> bytes:
     return RESPONSES.encode_log(stored.inbound, stored.id, stored.options, stored.run.log.events)
 
 
-async def _resource(stored: StoredResponse) -> WireResponse:
-    """The current state of the response."""
-    if stored.run.log.end is None:
+async def _resource(context: RequestContext, stored: StoredResponse) -> WireResponse:
+    """The current state of the response. It is in progress until its end is in the file or in Redis: another process
+    would still say so.
+    """
+    progress = context.server_state.persistence.find(stored.id)
+    if stored.run.log.end is None or (progress is not None and not progress.ended):
         body = RESPONSES.encode_pending(stored.inbound, stored.id, stored.options)
     else:
         body = await run_large(stored.run.log.size, _encode_whole, stored)
