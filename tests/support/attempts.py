@@ -184,6 +184,9 @@ class Vendor(Peer):
         self.most_at_once = 0
         self.other_end: dict[trio.socket.SocketType, int] = {}
 
+    async def _listen(self) -> None:
+        """Only over socket pairs: a client of another process could find a port, which may have been its server's."""
+
     async def dial(self, host: str, port: int) -> trio.SocketStream:
         if self.failed_dials < self._bad_dials:
             self.failed_dials += 1

@@ -93,11 +93,14 @@ class Peer:
     async def __aenter__(self) -> Self:
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
+        await self._listen()
+        return self
+
+    async def _listen(self) -> None:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=1024)
         self._listener = listener
         self.port: int = listener.socket.getsockname()[1]
         self._nursery.start_soon(self._accept)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
