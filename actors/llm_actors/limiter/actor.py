@@ -8,7 +8,7 @@ If several processes share the limits, the shared ledger must confirm a grant fi
 they must confirm it, too (`BudgetCoordinator`).
 
 The `RateLimiter` survives a restart: the checkpoint is a reference to it, saved at the start, and so never out of date.
-The next incarnation takes over open leases, usage, debts and pauses. The holders' tickets tell it which leases have
+The next incarnation takes over open leases, usage, debts and holds. The holders' tickets tell it which leases have
 ended in the meantime.
 """
 

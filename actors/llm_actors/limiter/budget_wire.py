@@ -17,6 +17,8 @@ EXTRA_SECONDS = 2 * 86_400
 MICRO = 1_000_000
 """Dollars are sent in millionths, because Redis scripts have no exact fractions."""
 
+INVALID = "Redis's reply to budgets.lua is invalid"
+
 Whole = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -103,15 +105,15 @@ def _micro(amount: Amount) -> tuple[int, int]:
 
 def decode(answer: bytes, question: BudgetQuestion) -> tuple[list[Told], tuple[int, ...]]:
     """Decode the reply: one `Told` per window, and for each claim the number of the window that has too little left,
-    counted from 1, or 0. Raises `RedisAwayError` for an invalid reply.
+    counted from 1; 0 if the claim is paid. Raises `RedisAwayError` for an invalid reply.
     """
     try:
         found = _answers.decode(answer)
     except msgspec.MsgspecError:
-        raise RedisAwayError(RedisProblem("answer", "the reply of Redis is invalid")) from None
+        raise RedisAwayError(RedisProblem("answer", INVALID)) from None
     places = all(each <= len(question.windows) for each in found.refused)
     if len(found.told) != len(question.windows) or len(found.refused) != question.claims or not places:
-        raise RedisAwayError(RedisProblem("answer", "the reply of Redis is invalid"))
+        raise RedisAwayError(RedisProblem("answer", INVALID))
     return [_told(each) for each in found.told], found.refused
 
 

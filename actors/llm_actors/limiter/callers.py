@@ -42,8 +42,8 @@ class Caller:
     def allows(self, waiter: RankedRequest, now: float) -> bool:
         """Return whether the limits allow ``waiter`` to be sent.
 
-        The answer is no while an older request waits for the same limits. Otherwise small requests would keep using up
-        the capacity that a large one needs.
+        The result is False while an older request waits for the same limits. Otherwise small requests would keep using
+        up the capacity that a large request needs.
         """
         if not self.account.has_room(waiter.tokens, now):
             return False

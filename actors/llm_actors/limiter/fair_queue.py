@@ -240,7 +240,7 @@ class FairQueue:
         return (queue.head() for queue in self._queues.values())
 
     def waiters(self) -> Iterator[QueuedRequest]:
-        """Return all requests, in no particular order. One that was added again may have its former entry, too."""
+        """Return all requests, in no particular order. A request that was added again may have two entries."""
         waiting = (entry[2] for queue in self._queues.values() for entry in queue.heap if entry[2].waiting)
         return iter(dict.fromkeys(waiting))
 

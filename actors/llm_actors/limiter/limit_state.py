@@ -1,6 +1,6 @@
-"""The state of the limits of one provider or one caller: usage, requests in progress, and pauses.
+"""The state of the limits of one provider or one caller: usage, requests in progress, and holds.
 
-A vendor's headers can only reduce the capacity: they lower an allowance or begin a pause. Headers that are wrong,
+A vendor's headers can only reduce the capacity: they lower an allowance or begin a hold. Headers that are wrong,
 missing or out of order can cost throughput, but never break a configured limit.
 """
 
@@ -16,17 +16,17 @@ from llm_protocol.dialect import RateLimits
 from llm_protocol.policy import PROVIDER_WAIT_SECONDS, Limits
 
 RESET_SECONDS = 60.0
-"""The longest pause, in seconds, after a header that says "nothing left". So a vendor with daily limits is tried once a
+"""The longest hold, in seconds, after a header that says "nothing left". So a vendor with daily limits is tried once a
 minute."""
 
 RETRY_AFTER_SECONDS = 3600.0
-"""The longest pause, in seconds, after a Retry-After."""
+"""The longest hold, in seconds, after a Retry-After."""
 
 NEWS_SECONDS = 1.0
-"""A reported pause whose end differs by less than this from the end of the current pause is the same pause."""
+"""A reported hold whose end differs by less than this from the end of the current hold is the same hold."""
 
 PACE_PER_MINUTE = 600
-"""Requests per minute after a pause, if neither the configuration nor the vendor gives a rate."""
+"""Requests per minute after a hold, if neither the configuration nor the vendor gives a rate."""
 
 
 class Charges(NamedTuple):
@@ -61,7 +61,7 @@ class LimitState:
         self._vendor_tokens: Allowance | None = None
 
     def change(self, limits: Limits, usual_wait_s: float = PROVIDER_WAIT_SECONDS) -> None:
-        """Replace the limits. Usage, requests in progress and pauses stay."""
+        """Replace the limits. Usage, requests in progress and holds stay."""
         self.limits = limits
         self.wait_s = usual_wait_s if limits.wait_s is None else limits.wait_s
         self.requests = _changed(self.requests, limits.requests_per_minute, limits.burst)
@@ -162,7 +162,7 @@ class LimitState:
         return news
 
     def correct(self, reported: RateLimits, now: float, jitter: float) -> bool:
-        """Apply a vendor's headers if they reduce the capacity. Return whether that begins or extends a pause."""
+        """Apply a vendor's headers if they reduce the capacity. Return whether that begins or extends a hold."""
         self._vendor_requests = _narrowed(self._vendor_requests, self.requests, reported.requests_remaining, now)
         self._vendor_tokens = _narrowed(self._vendor_tokens, self.tokens, reported.tokens_remaining, now)
         seconds = exhausted_for(reported)
@@ -184,7 +184,7 @@ class LimitState:
         )
 
     def restart(self) -> None:
-        """Forget the requests in progress, after a restart. Usage, debts and pauses stay."""
+        """Forget the requests in progress, after a restart. Usage, debts and holds stay."""
         self.in_flight = self.tokens_in_flight = 0
 
     def adopt(self, charges: Charges) -> None:

@@ -42,7 +42,7 @@ may be shorter, and would make the limiter poll.
 """
 
 HOLD_JITTER_SECONDS = 0.5
-"""A pause is extended by up to this many seconds at random, so that several processes do not resume together."""
+"""A hold is extended by up to this many seconds at random, so that several processes do not resume together."""
 
 
 @final
@@ -71,7 +71,7 @@ class RateLimiter:
         self._expired = 0
 
     def restart(self, former: RateLimiter) -> None:
-        """Take over the leases, usage, debts and pauses of ``former``, after a restart. The queues start empty. Limits
+        """Take over the leases, usage, debts and holds of ``former``, after a restart. The queues start empty. Limits
         that have changed in the meantime apply to them, as after `change`.
         """
         for name, (account, _) in former._providers.items():
@@ -87,7 +87,7 @@ class RateLimiter:
                 account.adopt(charges)
 
     def change(self, providers: Mapping[str, Limits], callers: Mapping[str, Limits], now: float) -> None:
-        """Replace all limits. Usage, open leases, queued requests and pauses stay."""
+        """Replace all limits. Usage, open leases, queued requests and holds stay."""
         self._limits = providers
         for name in self._providers.keys() | providers.keys():
             self._provider(name).account.change(providers.get(name, NO_LIMITS))
@@ -159,7 +159,7 @@ class RateLimiter:
         return self._leases.open[number]
 
     def confirm(self, number: int, receipt: Receipt, wait_s: float, now: float) -> Granted:
-        """Record that the shared ledger has charged an open reservation. It may be used in ``wait_s`` seconds."""
+        """Record that the shared ledger has charged an open reservation, which may be used in ``wait_s`` seconds."""
         lease = self.lease(number).move(now + wait_s, now)._replace(receipt=receipt)
         self._leases.replace(number, lease)
         return Granted(number, lease.name, wait_s)
@@ -355,7 +355,7 @@ class RateLimiter:
         return False
 
     def _refuse_late_ones(self, line: FairQueue, now: float) -> None:
-        """Refuse the requests in ``line`` that cannot wait for the end of a pause that has just begun."""
+        """Refuse the requests in ``line`` that cannot wait for the end of a hold that has just begun."""
         for waiter in list(line.waiters()):
             if waiter.waiting:
                 self._refuse_if_late(waiter, self._waiting.earliest(waiter, now), now)

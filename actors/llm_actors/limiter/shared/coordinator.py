@@ -126,7 +126,7 @@ class SharedLimits:
                 account.end_deferral(trio.current_time())
 
     def paused(self, name: str, now: float) -> None:
-        """Report a pause of the provider ``name`` to the other processes, if a vendor's response has just begun one."""
+        """Report a hold of the provider ``name`` to the other processes, if a vendor's response has just begun one."""
         if self._ledger is None:
             return
         account = self._rate_limiter.account(name)
@@ -151,7 +151,7 @@ class SharedLimits:
         return self._waiter(number) is not None
 
     def _go_on_alone(self, claims: Sequence[Claim]) -> None:
-        """Confirm all local grants, because the ledger cannot be reached. It may or may not have charged them."""
+        """Confirm all local grants, because the ledger cannot be reached. The ledger may have charged them."""
         self._rate_limiter.go_on_alone(trio.current_time())
         numbers = [claim.number for claim in claims if self._wanted(claim.number)]
         self._confirmed([Granted(number, self._rate_limiter.lease(number).name) for number in numbers])

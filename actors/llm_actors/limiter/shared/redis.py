@@ -117,7 +117,7 @@ class SharedLedger:
         self._add(Settle(receipt, ending, tokens))
 
     def hold(self, limit: SharedLimit, seconds: float, model: str = "") -> None:
-        """Make the other processes pause too, for ``seconds``; with ``model``, only for that model of the provider."""
+        """Hold the provider in the other processes too, for ``seconds``; with ``model``, only that model of it."""
         self._add(LedgerPause(limit, seconds, model))
 
     def _add(self, entry: Entry) -> None:
@@ -126,7 +126,7 @@ class SharedLedger:
             self._news.set()
 
     async def run(self) -> None:
-        """Keep a session with the server: see `RedisSessions.run`. Claims do not wait during the pause between two
+        """Keep a session with the server: see `RedisSessions.run`. Claims do not wait in the time between two
         sessions, and a bug here does not crash the limiter.
         """
         await self._sessions.run(script_of("llm_actors.limiter.shared", "ledger.lua"), self._serve, self._close)

@@ -27,7 +27,7 @@ class SharedLimit(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Asks for the reservation ``number``, of ``tokens`` tokens. It can wait for ``patience_s`` seconds."""
+    """Asks for the reservation ``number``, of ``tokens`` tokens. The request can wait for ``patience_s`` seconds."""
 
     number: int
     limits: tuple[SharedLimit, ...]
@@ -82,7 +82,7 @@ class Settle(NamedTuple):
 
 @final
 class LedgerPause(NamedTuple):
-    """Pauses a provider in all processes for ``seconds``; with ``model``, only that model."""
+    """Holds a provider in all processes for ``seconds``; with ``model``, only that model."""
 
     limit: SharedLimit
     seconds: float
