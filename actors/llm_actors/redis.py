@@ -53,7 +53,7 @@ class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
     prefix: Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]{1,64}$")] = "llm-runtime"
     """The prefix of all keys in Redis. Processes with the same prefix share their limits. They also share cached
-    responses, stored responses and vendors' ids, if these are kept in Redis; these are separate for each caller's
+    responses, stored responses and vendor ids, if these are kept in Redis; these are separate for each caller's
     name.
     """
     timeout_s: Annotated[float, Meta(gt=0, le=5)] = 0.1

@@ -1,4 +1,4 @@
-"""A FastAPI service: typed answers, streams that end when their client leaves, and one runtime for all requests.
+"""A FastAPI service: typed responses, streams that end when their client leaves, and one runtime for all requests.
 
     fastapi run fastapi_app.py                          with the providers of the environment
     LLM_RUNTIME_CONFIG=my.toml fastapi run fastapi_app.py
@@ -27,7 +27,7 @@ class Question(BaseModel):
 
 
 class City(BaseModel):
-    """The answer of /city, for the model and for the client."""
+    """The response of /city, for the model and for the client."""
 
     name: str
     country: str
@@ -35,7 +35,7 @@ class City(BaseModel):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The runtime is open as long as the service runs; running answers have `server.drain_s` to finish."""
+    """The runtime is open as long as the service runs; responses in progress have `server.drain_s` to finish."""
     async with aio.open_runtime(os.environ.get("LLM_RUNTIME_CONFIG")) as rt:
         app.state.rt = rt
         yield
@@ -53,7 +53,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/city")
 async def city(question: Question, rt: Runtime) -> City:
-    """A typed answer; what does not fit is corrected once by the model."""
+    """A typed response. If it does not fit the type, the model may correct it once."""
     response = await rt.chat(question.text, response_type=City, repair=True, deadline_s=30)
     return response.parsed
 

@@ -24,7 +24,7 @@ def create_app() -> Flask:
 
     @app.post("/ask")
     def ask() -> ResponseReturnValue:
-        """One whole answer, with its price."""
+        """One whole response, with its cost."""
         response = rt.chat(request.json["text"], deadline_s=30)
         return jsonify(answer=response.content, model=response.model, cost=response.cost)
 

@@ -73,7 +73,7 @@ class FirstTokenTimeoutError(LLMTimeoutError):
 
 
 class IdleTimeoutError(LLMTimeoutError):
-    """The pause between two pieces of a stream exceeded the idle timeout."""
+    """The silence between two pieces of a stream exceeded the idle timeout."""
 
     kind = FailureKind.TIMEOUT_IDLE
 

@@ -119,7 +119,7 @@ class Restarted(msgspec.Struct, frozen=True, tag="restarted"):
 
 
 class MemberStarted(msgspec.Struct, frozen=True, kw_only=True, tag="member_started"):
-    """A member of an ensemble was called. Members' events are reported beside the response, before it begins, and only
+    """A member of a strategy was called. Members' events are reported beside the response, before it begins, and only
     in runs whose followers requested them. ``round`` counts from 0; a later round's text replaces the earlier text.
     """
 

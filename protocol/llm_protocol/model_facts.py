@@ -61,24 +61,32 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     """All facts about a model. The defaults are those of a model that accepts everything."""
 
     wire: Wire = "any"
-    """The API of OpenAI that the model needs: Chat Completions (``"chat"``), or Responses: for everything, for
-    function tools, or for function tools while it reasons. If only Chat Completions is available, the last two mean
-    no tools, and no reasoning with tools.
+    """The API of OpenAI that the model needs. ``any``: either; ``chat``: Chat Completions; ``responses``: Responses;
+    ``responses_if_tools``: Responses for requests with tools of any kind; ``responses_if_tools_and_reasoning``:
+    Responses for requests with function tools, if the model reasons. If only Chat Completions is available,
+    ``responses_if_tools`` means that the model accepts no tools there, and ``responses_if_tools_and_reasoning`` that it
+    does not reason there if a request has tools.
     """
     thinking: tuple[Thinking, ...] | None = None
-    """How reasoning is requested: by an effort, by leaving it to the model, or by a budget of tokens. Empty: the
-    model does not reason. ``None``: unknown.
+    """How reasoning is requested. ``effort``: by an effort; ``adaptive``: by leaving it to the model; ``budget``: by a
+    budget of tokens. Empty: the model does not reason. ``None``: unknown.
     """
     efforts: tuple[Effort, ...] = ()
     """The efforts that the model accepts, from least to most; empty: unknown."""
     default_effort: Effort | None = None
     """The effort that the model uses by default."""
     thinking_off: ThinkingOff = "effort"
-    """How reasoning is disabled: by the effort ``none``, if the model has it; by a separate option; or not at all."""
+    """How reasoning is turned off. ``effort``: by the effort ``none``, if the model has it; ``disabled``,
+    ``between_tools``: by Anthropic's ``thinking`` with that ``type``; ``never``: not at all.
+    """
     thinking_off_up_to: Effort | None = None
-    """The highest effort that may be combined with that option; ``None``: any."""
+    """The highest effort that the model accepts while reasoning is off; a higher one is lowered to it. ``None``:
+    any.
+    """
     budgets: Mapping[str, int | None] = {}
-    """The token budgets for efforts, on models that have budgets only; ``None``: no limit."""
+    """The token budget that is sent for each effort, to models that accept budgets but no efforts. An effort without a
+    budget is not limited; over Anthropic's wire it requests no reasoning. Empty: budgets that the runtime chooses.
+    """
     tools: bool | None = None
     """Whether the model calls function tools; ``None``: unknown."""
     parallel_calls: bool | None = None

@@ -103,8 +103,8 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ttl_s: CacheSeconds = 3600.0
     """The greatest age of a cached response that may be used, in seconds."""
     redis: bool = False
-    """Whether cached responses are also kept in `[redis]`, where all processes with its prefix can read them; in
-    place of `path`.
+    """Whether cached responses are kept in `[redis]` in addition to memory, where all processes with its prefix can
+    read them. `path` must then be omitted.
     """
     flight_wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 30.0
     """With `redis`: the longest that a request waits for an equal one of another process, in seconds. Streamed requests
@@ -113,12 +113,12 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often one provider is tried, and the waits between attempts: uniform from a window that starts at
+    """The number of attempts at one candidate, and the waits between them: random, from a window that starts at
     ``wait_min_s`` and doubles up to ``wait_max_s``. A vendor's Retry-After takes precedence.
     """
 
     max: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
-    """How often one provider is tried, including the first time."""
+    """The most attempts at one candidate. If other candidates are left, it gets at most two."""
     wait_min_s: Seconds = 4.0
     """The shortest wait before a retry, in seconds. Waits are drawn from a window that starts here and doubles."""
     wait_max_s: Seconds = 10.0
@@ -214,7 +214,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     strict: bool | None = None
     """Refuse the request if a parameter would be left out or changed, instead of reporting it."""
     hedge: bool | None = None
-    """Try a second provider if the first is slower than usual."""
+    """Call a second candidate if the first is slower than usual."""
     priority: Annotated[int, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])] | None = None
     """The priority among waiting requests: 0 is served first, 9 last; omitted: 5."""
 
@@ -222,27 +222,27 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     members: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_MEMBERS)] | Members | None = None
     """The members: models by name, or how many the selector chooses, of different vendors if possible."""
     quorum: Members | None = None
-    """Stop waiting after this many responses; by default, wait for all."""
+    """Stop waiting after this many answers; omitted: wait for all."""
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] | None = None
-    """Seconds that the others may continue once enough have responded (0)."""
+    """Seconds that the others may continue once enough members have answered; omitted: 0."""
     member_deadline_s: Seconds | None = None
     """The time limit of each member, in seconds."""
     refill: bool | None = None
     """Replace a member that failed by another candidate, as long as there are any."""
     rounds: Annotated[int, msgspec.Meta(ge=0, le=4)] | None = None
-    """How often the members of a council see the others' drafts and revise their own (1)."""
+    """How often the members of a council see the others' drafts and revise their own; omitted: 1."""
     samples: Members | None = None
-    """The number of responses that ``best_of`` chooses from (3)."""
+    """The number of answers that ``best_of`` chooses from; omitted: 3."""
     synthesiser: Name | None = None
-    """The model that combines the responses, or a plain method: ``longest``, ``first``, ``merge_json``, ``none``."""
+    """The model that combines the answers, or a plain method: ``longest``, ``first``, ``merge_json``, ``none``."""
     template: Annotated[str, msgspec.Meta(max_length=16_384)] | None = None
     """The prompt of the synthesiser: a text with ``{answers}`` in it, and ``{question}`` if wanted."""
     judge: Name | None = None
     """The model that chooses for ``best_of``."""
     share_context: Share | dict[Name, Share] | None = None
-    """The part of ``context`` that the members see (default: none), or for each member by name."""
+    """The part of ``context`` that the members see, or that part for each member by name; omitted: none."""
     share_knowledge: bool | None = None
-    """Store the responses of a conversation (``metadata.conversation_id``), and pass them to models that are called
+    """Store the answers of a conversation (``metadata.conversation_id``), and pass them to models that are called
     later.
     """
     max_cost: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] | None = None

@@ -116,7 +116,7 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     adjusted: tuple[Adjustment, ...] = ()
     """The changes to the request that the provider needed."""
     members: tuple[LLMResponse, ...] = ()
-    """The members' responses, if an ensemble produced this one."""
+    """The members' answers, if a strategy combined or chose them."""
     choices: tuple[LLMResponse, ...] = ()
     """The choices after the first, if several were requested. This response is the first choice, with the usage and
     the cost of all.

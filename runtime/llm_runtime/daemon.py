@@ -1,6 +1,6 @@
 """The life of the daemon: start the tree with the server as its last branch, serve until a signal, drain, exit.
 
-The first SIGTERM or SIGINT lets running responses finish within ``server.drain_s``; the second ends everything at
+The first SIGTERM or SIGINT lets responses in progress finish within ``server.drain_s``; the second ends everything at
 once. If even that does not end the process, a watchdog does, after logging the stack of every thread.
 """
 
@@ -179,7 +179,7 @@ class _Life:
         if not self._serving:
             scope.cancel(reason="order to stop during the start")
             return
-        log.info("stopping: running responses have %g s to finish; a second signal ends them", drain_s)
+        log.info("stopping: responses in progress have %g s to finish; a second signal ends them", drain_s)
         self._stopping.set()
         scope.deadline = trio.current_time() + delay_s + drain_s + END_SECONDS
 
@@ -199,7 +199,11 @@ def _explained(group: BaseExceptionGroup[BaseException]) -> int:
     error: BaseException = known
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    log.critical("the runtime gave up: %s", " <- ".join(lineage(error)))
+    causes = " <- ".join(lineage(error))
+    if isinstance(error, StartFailed):
+        log.critical("the runtime did not start: %s", causes)
+    else:
+        log.critical("the runtime exits with code %d, because a supervisor gave up: %s", GAVE_UP, causes)
     return GAVE_UP
 
 

@@ -76,7 +76,7 @@ def fit(server: Server) -> Server:
             "at most %d connections, %d requests in progress, %s open files",
             server.max_connections,
             server.max_runs,
-            files,
+            "any number of" if files < 0 else files,
         )
     else:
         log.warning(

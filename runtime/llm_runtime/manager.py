@@ -36,8 +36,8 @@ class Manager(Protocol):
         ...
 
     async def stops(self, stop: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
-        """Call ``stop`` at each order to stop, until cancelled: the first lets running responses finish, the second
-        ends them.
+        """Call ``stop`` at each order to stop, until cancelled: the first lets responses in progress finish, the
+        second ends them.
         """
         ...
 

@@ -44,9 +44,9 @@ async def open_runtime(
     Policies and routes use ``strategies`` and ``orderings`` by name. ``cache_store`` replaces ``cache.path``. See
     docs/how-to/extend.md. Raises `ConfigError`; a `Config` is checked like a file.
 
-    When the block is left, running requests have ``server.drain_s`` seconds to finish. If it is cancelled, they end at
-    once. An exception of the block propagates unchanged. A runtime that gives up cancels the block and raises `GaveUp`
-    in an exception group. Two runtimes in one process share nothing.
+    When the block is left, requests in progress have ``server.drain_s`` seconds to finish. If it is cancelled, they end
+    at once. An exception of the block propagates unchanged. A runtime that gives up cancels the block and raises
+    `GaveUp` in an exception group. Two runtimes in one process share nothing.
     """
     _require_trio()
     extensions = Extensions(strategies or {}, orderings or {}, cache_store).checked()

@@ -90,7 +90,7 @@ class SyncRuntime:
         self._close(at_once=exc is not None)
 
     def close(self) -> None:
-        """Give running requests ``server.drain_s`` seconds to finish, and stop. If an error had ended the runtime
+        """Give requests in progress ``server.drain_s`` seconds to finish, and stop. If an error had ended the runtime
         before, raises it.
         """
         self._close(at_once=False)

@@ -53,7 +53,9 @@ class ResponseType(Generic[T]):
         self.format = ResponseFormat(type="json_schema", name=_safe_name(kind), schema=schema)
 
     def parse(self, response: LLMResponse) -> ParsedResponse[T]:
-        """The response with its value. Raises `ResponseTypeError`."""
+        """Return ``response`` with its content as a value of the type (`ParsedResponse.parsed`). Raises
+        `ResponseTypeError` if the content is not JSON of that type.
+        """
         kind: Any = self.kind
         if self._is_wrapped:
             kind = msgspec.defstruct("Wrapped", [(WRAPPED, self.kind)])

@@ -223,7 +223,7 @@ async def test_an_orchestrator_that_keeps_crashing_ends_the_process_with_1_and_t
     assert codes <= {"", "server_error"}
     assert "Traceback" not in told
     last = told.splitlines()[-1]
-    assert "the runtime gave up" in last
+    assert "the runtime exits with code 1, because a supervisor gave up" in last
     assert "InjectedCrash" in last
 
 

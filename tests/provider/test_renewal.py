@@ -94,7 +94,7 @@ async def test_a_key_that_cannot_be_renewed_is_used_on(
     [
         (Source(ValueError("the command az ended with 1")), "the command az ended with 1"),
         (Source(RuntimeError("tok-secret")), "RuntimeError"),
-        (Source(TOKENS[0], seconds=60), f"it took longer than {FETCH_SECONDS:g} s"),
+        (Source(TOKENS[0], seconds=60), f"fetching it took longer than {FETCH_SECONDS:g} s"),
     ],
     ids=["fails", "a bug", "hangs"],
 )
@@ -111,7 +111,7 @@ async def test_all_that_wait_for_a_key_that_does_not_come_learn_it_together(auto
     ended: list[float] = []
 
     async def ask() -> None:
-        with pytest.raises(AuthenticationError, match="it took longer"):
+        with pytest.raises(AuthenticationError, match="fetching it took longer"):
             await keys.refresh()
         ended.append(trio.current_time())
 

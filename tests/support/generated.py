@@ -38,7 +38,8 @@ EFFECTS = """
 
 * **Fault**: who caused the failure. Only failures of the *provider* count against the deployment.
 * **Circuit breaker**: the breaker that counts the failure: the deployment's or the whole provider's. Empty: none.
-* **Pause**: seconds without calls, if the vendor did not say how long.
+* **Pause**: seconds for which the selector does not choose the deployment or provider, if the vendor did not say how
+  long.
 * **Limits**: the refund to the rate limits if the request was sent. If it was not sent, everything is refunded.
 * **Billed**: whether the vendor may bill the request, unless it responded with an error status.
 * **Client may retry**: if not, the error has `x-should-retry: false`. So has every error after a part

@@ -18,7 +18,7 @@ from msgspec import inspect as types
 
 from llm_actors.redis import RedisServer
 from llm_protocol.model_facts import Capabilities, ModelRule
-from llm_runtime.config import Config
+from llm_runtime.config import Config, OtelConfig, Provider
 
 NOT_IN_THE_FILE = frozenset(("vendors", "reasons", "notes"))
 """Fields of `Config` that the file cannot say."""
@@ -58,6 +58,14 @@ PLAIN: dict[type[types.Type], str] = {
 }
 
 
+KINDS: dict[tuple[type[msgspec.Struct], str], str] = {
+    (RedisServer, "url"): "address",
+    (Provider, "api_key"): '`"env:NAME"`, `"file:PATH"` or `"cmd:COMMAND"`',
+    (OtelConfig, "headers"): "table of text",
+}
+"""Of keys whose type in the struct says less than the file allows."""
+
+
 class Entry(NamedTuple):
     """One key of a section."""
 
@@ -84,7 +92,7 @@ def sections(struct: type[msgspec.Struct] = Config, path: str = "") -> Iterator[
             below.append((name + suffix, own))
         else:
             unit = unit_of(field.name)
-            kind = "address" if struct is RedisServer and field.name == "url" else type_of(field.type)
+            kind = KINDS.get((struct, field.name)) or type_of(field.type)
             entries.append(Entry(field.name, kind, unit, default_of(field), meanings.get(field.name, "")))
     if entries:
         yield path, entries
@@ -136,7 +144,7 @@ def _range(least: float | None, above: float | None, most: float | None) -> str:
     if least is not None and most is not None:
         return f", {least:,} to {most:,}"
     if above is not None and most is not None:
-        return f", above {above:,}, at most {most:,}"
+        return f", above {above:,}, at most {int(most) if most == int(most) else most:,}"
     return ""
 
 

@@ -15,8 +15,8 @@ class Lifetimes(NamedTuple):
     ttls: Mapping[str, float] = {}
 
     def of(self, response: LLMResponse) -> float:
-        """Return the shortest lifetime among the contributors: the model that made the response, and the ensemble
-        members behind it.
+        """Return the shortest lifetime among the contributors: the model that made the response, and the members
+        whose answers it combines.
         """
         if not self.ttls:
             return self.ttl_s

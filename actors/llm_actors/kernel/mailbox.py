@@ -98,8 +98,8 @@ class Mailbox:
         self.reads: dict[type[ActorMessage], Callable[[Any], object]] = {}
         """The running actor's functions that answer `Ref.read`, by message type."""
         self.at_once: Callable[[AnyDelivery], bool] | None = None
-        """The running actor's function that handles a message before it is queued. It returns False if the message
-        must be queued."""
+        """The running actor's function that handles a message before it is queued. The function returns False if
+        the message must be queued."""
         self._queued = 0
         """Messages that were sent but not received yet, including those that wait for space."""
         self._spec = spec or MailboxSpec(1)

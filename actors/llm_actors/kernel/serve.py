@@ -94,12 +94,13 @@ async def serve_concurrently(
     crashes: Intensity = WORKER_CRASHES,
     own_scope: bool = False,
 ) -> None:
-    """Handle up to `slots` messages at the same time, each in its own task with the caller's context variables.
+    """Handle up to `slots` messages at the same time, each in its own task with the caller's context variables. Return
+    when the actor was asked to stop and the messages in progress are finished; its supervisor limits the time.
 
     A message is received only when a slot is free; until then it stays in the bounded mailbox. An exception from
-    `handle` fails its own call; if there are more than `crashes`, it is raised and the actor crashes. When the actor
-    is asked to stop, it finishes the messages in progress; its supervisor limits the time. `own_scope`: `handle`
-    opens `delivery.scope()` itself, because it sends its own reply when that scope is cancelled.
+    `handle` fails its own call. The exception is raised and the actor crashes if there are more exceptions than
+    `crashes` allows in its period, or if this one is fatal (`is_fatal`: a `MemoryError`). `own_scope`: `handle` opens
+    `delivery.scope()` itself, because it sends its own reply when that scope is cancelled.
     """
     await _Workers(inbox, handle, slots, crashes, own_scope=own_scope).run()
 

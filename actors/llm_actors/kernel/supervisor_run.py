@@ -155,8 +155,8 @@ class SupervisorRun:
             await self._park(exc)
 
     async def _start_unless_leaving(self, child: ChildState) -> bool:
-        """Start one child, and return whether it is up. One that is stopped on request during its start does not fail.
-        Raises as `start`.
+        """Start one child, and return whether it is up. A child that is stopped on request during its start does
+        not fail. Raises as `start`.
         """
         try:
             await self.start(child)

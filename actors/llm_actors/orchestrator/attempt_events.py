@@ -11,7 +11,9 @@ from llm_protocol.response import Usage
 
 
 class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider is called. In an ensemble, ``request_id`` is the member's, which begins with the request's."""
+    """An attempt begins. For a member of a strategy, ``request_id`` is the member's id, which begins with the id of the
+    request.
+    """
 
     request_id: str
     provider: str

@@ -59,8 +59,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class EnsembleRecord(NamedTuple):
-    """The result of an ensemble: its spending, the accepted responses, the number of calls, and its part of the
-    decision record.
+    """The result of a strategy with several models: its spending, the accepted responses, the number of calls, and its
+    part of the decision record.
     """
 
     spent: Spent
@@ -139,7 +139,7 @@ class DecisionRecord:
         self.limited_by: LimitOwner | None = None
         """The owner of the limit that refused the request, if one did."""
         self.ensemble: Callable[[], EnsembleRecord] | None = None
-        """The result of the ensemble so far, if there is one."""
+        """Returns the result so far, if the strategy uses several models."""
 
     def ranked(self, ranking: Ranking) -> None:
         """Add the candidates, their order, and the reasons."""
@@ -250,7 +250,7 @@ def calls_in(decision: JsonObject) -> list[JsonObject]:
 
 
 def count_calls(decision: JsonObject) -> int:
-    """Return the number of calls in a decision record, including those of ensemble members. Log lines and headers
+    """Return the number of calls in a decision record, including those of members. Log lines and headers
     call this number ``attempts``.
     """
     calls = decision.get("calls")

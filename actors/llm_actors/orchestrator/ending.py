@@ -73,7 +73,9 @@ def close_early(run: Run, record: DecisionRecord) -> None:
 
 
 def replay(run: Run, response: LLMResponse, cache: CacheOutcome = "hit") -> None:
-    """Write a complete response into the run's log, and close it. It fails if the log's limit was lowered."""
+    """Write a complete response into the run's log, and close the log. The run fails if the
+    response is larger than the log's limit, which may have been lowered.
+    """
     decision = {"attempts": [], **response.decision, "cache": cache}
     try:
         for event in unfold(msgspec.structs.replace(response, decision=decision, response_id=run.response_id)):

@@ -37,7 +37,7 @@ LATE_RETRY_SECONDS = 1.0
 USUAL_PRIORITY = 5
 
 LEASE_SECONDS = 86_400.0
-"""Seconds for which a passthrough request counts within the limits if its end is never reported. It has no deadline."""
+"""Seconds for which a passthrough request counts within the limits if its end is never reported: it has no deadline."""
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ KEPT = 200
 """The number of requests that are kept."""
 
 SHOWN_CALLS = 32
-"""The most calls of one request that are shown. An ensemble can make more."""
+"""The most calls of one request that are shown. A strategy can make more."""
 
 
 class RecentCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One call of a provider, or one member of an ensemble. Times are in milliseconds, the cost in US dollars."""
+    """One call of a provider, or one member of a strategy. Times are in milliseconds, the cost in US dollars."""
 
     deployment: str
     outcome: str

@@ -53,8 +53,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Returns a candidate together with everything that its responses depend on."""
     cost_of: CostOf
     has_own_price: Callable[[Candidate], bool] = lambda _: False
-    """Returns whether the configuration has a price for a candidate. It applies even if the vendor reports another
-    model."""
+    """Returns whether the configuration has a price for a candidate. This price applies even if the vendor reports
+    another model."""
     timeouts: Mapping[str, Timeouts]
     limits: Mapping[str, Limits]
     caller_limits: Mapping[str, Limits]

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 @final
 class _Flight:
     """A run that several requests follow. Attempts are planned for the longest deadline among them. One of the
-    requests is charged for it: the first, or if that has left, another.
+    requests is charged for the run: the first, or another if the first has left.
     """
 
     def __init__(self, run: Run, record: DecisionRecord, payer: Run, setup: Setup) -> None:
@@ -62,7 +62,7 @@ class _Flight:
         self._payer: Run | None = payer
 
     def leave(self, run: Run) -> None:
-        """Remove ``run``, which was stopped. Its record shows the attempts of the flight so far. It has their usage
+        """Remove ``run``, which was stopped. Its record shows the attempts of the flight so far, and their usage
         only if no other request follows the flight.
         """
         if not self.run.log.followers:
@@ -324,7 +324,7 @@ def _by_another(response: LLMResponse) -> bool:
 
 
 def _is_second_best(response: LLMResponse) -> bool:
-    """Whether a part of an ensemble failed: a member, a judge or a synthesiser."""
+    """Whether a part of a strategy failed: a member, a judge or a synthesiser."""
     decision = response.decision
     degraded = any(decision.get(step, {}).get("outcome", "ok") != "ok" for step in ("synthesis", "judge"))
     return degraded or any(each["outcome"] not in ("ok", "cancelled") for each in decision.get("members", ()))

@@ -68,7 +68,7 @@ class KeyRenewer:
             return self.current != refused
 
     async def _renew(self) -> None:
-        why = f"it took longer than {FETCH_SECONDS:g} s"
+        why = f"fetching it took longer than {FETCH_SECONDS:g} s"
         found: Secret | None = None
         self._begun += 1
         self._problem = ""

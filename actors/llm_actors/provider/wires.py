@@ -30,7 +30,7 @@ CHAT_SECONDS: Final = 3600.0
 """Seconds until the Responses API is tried again at a server that had none: by then it may have been upgraded."""
 
 MAX_MODELS: Final = 256
-"""The most models of one provider that are remembered to need the Responses API. One more, and all are forgotten."""
+"""The most models of one provider that are remembered to need the Responses API. With more, all are forgotten."""
 
 
 @final

@@ -79,7 +79,7 @@ class ExplorationStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     ``ranked``: requests whose candidates were ordered by measurements. ``explored``: those that went to another
     candidate than the best, to measure it. ``excess``: the sum of their excesses, so 1.0 is the time or money of one
-    request. It stays below `SHARE` of ``ranked``, apart from attempts under the three exceptions.
+    request. ``excess`` stays below `SHARE` of ``ranked``, apart from attempts under the three exceptions.
     """
 
     ranked: int = 0

@@ -26,7 +26,7 @@ _NO_TURN = (
 )
 
 HEARTBEAT_SECONDS = 15.0
-"""Seconds after which a heartbeat expires. Then the running responses of its replica are interrupted."""
+"""Seconds after which a heartbeat expires. Then the responses in progress of its replica are interrupted."""
 
 RETURN_SECONDS = 5.0
 """Seconds that a replica has to renew an expired heartbeat before its responses are interrupted. Replicas have the
@@ -220,4 +220,4 @@ def _state(answer: bytes) -> ResponseState:
 
 
 def _unreadable() -> RedisAwayError:
-    return RedisAwayError(RedisProblem("answer", "the reply of Redis is invalid"))
+    return RedisAwayError(RedisProblem("answer", "Redis's reply to responses.lua is invalid"))

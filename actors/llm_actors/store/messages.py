@@ -22,8 +22,8 @@ LOAD_SECONDS = 2.0
 
 
 class StoredResponseRow(NamedTuple):
-    """A response in the file. ``events`` are the pieces of its log, in order. ``ended_at`` is a UNIX time. It is
-    ``None`` while the response is running: in another process, or in this one while its own writes are pending.
+    """A response in the file. ``events`` are the pieces of its log, in order. ``ended_at`` is a UNIX time,
+    ``None`` while the response is in progress: in another process, or in this one while its own writes are pending.
     """
 
     caller: str

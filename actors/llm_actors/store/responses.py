@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS response_events (
 
 
 class BeginResponse(msgspec.Struct, frozen=True):
-    """Add a running response. ``head`` is its request and options."""
+    """Add a response in progress. ``head`` is its request and options."""
 
     id: str
     caller: str
@@ -109,7 +109,7 @@ def oldest(db: sqlite3.Connection, count: int, *, ended_before: float | None = N
 
 
 def interrupt(db: sqlite3.Connection, owner: str, now: float) -> None:
-    """Mark the running responses of a process that has ended as interrupted."""
+    """Mark the responses in progress of a process that has ended as interrupted."""
     db.execute(
         "UPDATE responses SET state = ?, ended_at = ? WHERE owner = ? AND state = ?", (INTERRUPTED, now, owner, RUNNING)
     )

@@ -130,7 +130,7 @@ class StreamEncoder(ABC):
         """Hook: everything written so far is void."""
 
     def _member(self, event: MemberEvent, count: int) -> None:
-        """Hook: an event of an ensemble's member."""
+        """Hook: an event of a member."""
 
     def _whole_text(self, part: Part) -> str:
         """The text of an item without deltas, as this wire streams it."""

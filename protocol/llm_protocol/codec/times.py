@@ -50,7 +50,9 @@ def http_date(text: str | None) -> float | None:
 
 
 def rfc3339(text: str | None) -> float | None:
-    """An RFC 3339 time as seconds since the epoch; ``None`` for anything else. Without a zone it is taken as UTC."""
+    """A date or time in ISO 8601, of which RFC 3339 is a part, as seconds since the epoch; ``None`` for anything else,
+    and for more than 64 characters. Without a zone it is taken as UTC.
+    """
     if text is None or len(text) > 64:
         return None
     try:
@@ -61,7 +63,7 @@ def rfc3339(text: str | None) -> float | None:
 
 
 def day(text: object) -> date | None:
-    """The day, in UTC, of a date or an RFC 3339 time; ``None`` for anything else."""
+    """The day, in UTC, of a date or time that `rfc3339` reads; ``None`` for anything else."""
     seconds = rfc3339(text) if isinstance(text, str) else None
     try:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC).date()

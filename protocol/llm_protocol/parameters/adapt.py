@@ -71,7 +71,8 @@ def refuse_lossy(adapted: Adapted) -> None:
     lossy = [each for each in adapted.adjusted if each.action in LOSSY]
     if lossy:
         changes = ", ".join(each.in_words for each in lossy)
-        raise unsupported(lossy[0].parameter, f"strict: this provider or model would change {changes}")
+        words = f"strict: the request cannot be sent unchanged: {changes}; omit these parameters, or turn strict off"
+        raise unsupported(lossy[0].parameter, words)
 
 
 class _Work:

@@ -54,8 +54,9 @@ def _options(top: argparse.ArgumentParser, command: str | None) -> list[str]:
 
 def _serve(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Run the daemon. Once it accepts requests it prints one line on stdout: ready http://HOST:PORT. The first "
-        "SIGTERM or Ctrl-C lets running responses finish; the second ends them at once."
+        "Run the daemon. Once it accepts requests it prints one line on stdout: ready URL, such as ready "
+        "http://127.0.0.1:8080. The first SIGTERM or Ctrl-C lets responses in progress finish; the second ends them at "
+        "once."
     )
     _common(command)
     command.add_argument("--host", help="address to listen on (default 127.0.0.1)")

@@ -53,12 +53,12 @@ def load(environ: Mapping[str, str]) -> KeptConversation:
 
 
 def keep(model: str, messages: Sequence[Message], environ: Mapping[str, str]) -> None:
-    """Keep the conversation for ``-c``. A failure is reported on stderr, and raises nothing."""
+    """Save the conversation for ``-c``. A failure is reported on stderr, and raises nothing."""
     try:
         save(KeptConversation(model=model, messages=tuple(messages)), environ)
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else exc
-        say(f"llm-runtime: the conversation is not kept for -c: {reason}")
+        say(f"llm-runtime: the conversation was not saved, so -c cannot continue it: {place(environ)}: {reason}")
 
 
 def save(conversation: KeptConversation, environ: Mapping[str, str]) -> None:

@@ -46,7 +46,7 @@ def columns() -> int:
 
 
 async def watch(events: AsyncIterator[Event], sheet: Writer, width: int) -> None:
-    """Show an ensemble and its response, to the end. Raises the exceptions of ``events``."""
+    """Show the members and the response, to the end. Raises the exceptions of ``events``."""
     stage = MemberView(width)
     began = False
     async for event in events:

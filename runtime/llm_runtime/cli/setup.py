@@ -105,4 +105,5 @@ def _install(print_line: Callable[[str], None]) -> None:
     try:
         install()
     except InstallError as exc:
-        raise ConfigError(f"{exc}; or set a key such as OPENAI_API_KEY") from exc
+        advice = "To use a vendor instead of the local model, set a key such as OPENAI_API_KEY"
+        raise ConfigError(f"{exc}. {advice}") from exc

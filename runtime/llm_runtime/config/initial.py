@@ -15,7 +15,7 @@ _SERVER = """\
 [server]
 host = "127.0.0.1"                # any other address needs a key ([keys.NAME]) and TLS
 port = 8080
-# drain_s = 30                    # how long running responses may continue after SIGTERM
+# drain_s = 30                    # how long responses in progress may continue after SIGTERM
 # ready_delay_s = 5               # behind a load balancer: how long /readyz says 503 before
 
 # [server.tls]

@@ -78,7 +78,7 @@ class Key(Section, frozen=True, kw_only=True):
     team: Line = ""
     """The team of the caller, for budgets and the ledger."""
     vendor_ids: tuple[Line, ...] = ()
-    """Patterns of vendors' ids (files, containers, vector stores) that the caller may use, in addition to ids that it
+    """Patterns of vendor ids (files, containers, vector stores) that the caller may use, in addition to ids that it
     received itself.
     """
     passthrough: tuple[Line, ...] = ()

@@ -25,15 +25,15 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     """The limits of the server, as part of ``[server]``. A megabyte is 1,048,576 bytes."""
 
     max_connections: Count = 1_000
-    """The most open connections, HTTP and WebSocket together. One more gets a 429."""
+    """The most open connections, HTTP and WebSocket together. The next connection gets a 429."""
     max_unverified_per_peer: Count = 50
     """The most connections from one address without a valid key, if keys are configured."""
     max_runs: Count = 5_000
-    """The most requests in progress at the same time, over all connections. One more gets a 429."""
+    """The most requests in progress at the same time, over all connections. The next request gets a 429."""
     max_body_mb: Megabytes = 16.0
     """The largest body of a request, and the largest WebSocket message."""
     max_body_total_mb: Megabytes = 256.0
-    """The limit on all bodies of requests in progress together. One that exceeds it gets a 503."""
+    """The limit on all bodies of requests in progress together. A request that exceeds the limit gets a 503."""
     max_json_values: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 1_000_000
     """The most values in the JSON of a request or WebSocket message, counted by commas and opening brackets."""
     log_limit_mb: Annotated[float, Meta(gt=0, le=1_024)] = 8.0
@@ -108,7 +108,7 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     """The number of processes that share the work; at most one per core. Each has the limits of this section."""
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
-    """Seconds that running responses may continue after the first SIGTERM."""
+    """Seconds that responses in progress may continue after the first SIGTERM."""
     allowed_origins: tuple[Line, ...] = ()
     """Origins of web pages that may connect. Empty: none."""
     allowed_hosts: tuple[Line, ...] = ()

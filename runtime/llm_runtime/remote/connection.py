@@ -64,7 +64,9 @@ MESSAGES_AHEAD: Final = 16
 """The most messages that were received and not processed yet."""
 
 LIFETIME_OVER: Final = "websocket_connection_limit_reached"
-"""The daemon's error code for a request over a connection that accepts no more requests. Running responses continue."""
+"""The daemon's error code for a request over a connection that accepts no more requests. Responses in progress
+continue.
+"""
 
 _BREAKS: Final = (
     OSError,

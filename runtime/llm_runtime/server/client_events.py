@@ -52,7 +52,7 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Steer(msgspec.Struct, frozen=True, kw_only=True):
-    """``response.steer``: more input for a running response, which is not supported."""
+    """``response.steer``: more input for a response in progress, which is not supported."""
 
     input: str | list[JsonObject] = ""
     previous_response_id: str = ""

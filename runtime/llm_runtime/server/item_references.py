@@ -18,7 +18,7 @@ from llm_runtime.server.response_store import Recent, ResponseStore, StoredRespo
 
 _RESPONSES = OpenAIResponsesServer()
 _ID = re.compile(r"[a-z]+_([0-9a-f]{32})\d*_\d+")
-"""The id of an item, which contains the id of its response. Items of hosted tools and reasoning have vendors' ids
+"""The id of an item, which contains the id of its response. Items of hosted tools and reasoning have vendor ids
 instead.
 """
 

@@ -182,7 +182,7 @@ TICK_SECONDS = 1.0
 """Seconds between two checks of deadlines that need no precision."""
 
 STORE_FLUSH_SECONDS = 0.1
-"""Seconds between two writes of new events of running responses to the store."""
+"""Seconds between two writes of new events of responses in progress to the store."""
 
 REMNANTS_AT_ONCE = 1_000
 """Incomplete rows that one write removes from the store's file."""

@@ -62,7 +62,7 @@ class MessageReader:
         self._parts: list[str | bytes] = []
         self._size = 0
         self.ping: bytes | None = None
-        """The payload of the latest ping that was not answered. Only this one needs an answer (RFC 6455, 5.5.3)."""
+        """The payload of the latest ping that was not answered. Only this one needs a pong (RFC 6455, 5.5.3)."""
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the client."""

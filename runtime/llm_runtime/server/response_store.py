@@ -187,7 +187,7 @@ class ResponseStore:
         self._bytes = 0
 
     def put(self, stored: StoredResponse) -> None:
-        """Keep a running response."""
+        """Keep a response in progress."""
         self._live[stored.id] = stored
 
     def adopt(self, stored: StoredResponse, now: float) -> None:

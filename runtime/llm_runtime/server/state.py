@@ -1,4 +1,4 @@
-"""What all connections share: the engine, the access rules, the connections, and the running responses."""
+"""What all connections share: the engine, the access rules, the connections, and the responses in progress."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class ServerState:
         finally:
             self._lingering -= 1
 
-    # -- answers -----------------------------------------------------------------------------------------------------
+    # -- responses ---------------------------------------------------------------------------------------------------
 
     async def start_run(
         self,
@@ -278,8 +278,8 @@ class ServerState:
         self._changed.wake()
 
     async def drain(self, seconds: float) -> None:
-        """Accept nothing new, let running responses end within ``seconds``, end the rest as failed, and give every
-        connection `CLOSE_SECONDS` to close.
+        """Accept nothing new, let responses in progress end within ``seconds``, end the rest as failed, and give
+        every connection `CLOSE_SECONDS` to close.
         """
         self.draining = True
         for connection in tuple(self._connections):

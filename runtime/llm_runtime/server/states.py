@@ -30,7 +30,7 @@ class HttpState(_Hashed):
     LATE = "late"
     """A request took too long to arrive: 408."""
     DONE = "done"
-    """The connection was idle for too long, or the server drains. It closes without a response."""
+    """The connection was idle for too long, or the server drains. The connection closes without a response."""
     EVICTED = "evicted"
     """Another connection takes the place of this one: 429, without waiting for the client."""
     LEFT = "left"

@@ -175,8 +175,8 @@ def _last_number(stored: StoredResponse) -> int:
 
 
 def check_cursor(stored: StoredResponse, starting_after: int) -> None:
-    """Raise `HttpError` if a running response has no event with that number yet. For an ended response, a client that
-    asks for more receives the last event again.
+    """Raise `HttpError` if a response in progress has no event with that number yet. For an ended response, a client
+    that asks for more receives the last event again.
     """
     log = stored.run.log
     if log.end is not None or starting_after < 0:

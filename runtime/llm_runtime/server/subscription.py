@@ -70,7 +70,7 @@ class RunSubscription:
         self.run = run
         self.end: Finished | Failed | None = None
         self.begun = False
-        """Whether a provider has begun to respond. Events of ensemble members do not count."""
+        """Whether a provider has begun to respond. Events of members do not count."""
         self._wake = wake
         self._left = left
         self._shut: FailureKind | None = None

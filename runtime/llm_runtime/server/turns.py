@@ -86,7 +86,7 @@ class QueueDeadlines:
 
 @final
 class Streaming:
-    """A running response. ``note_ready`` is called when there are new frames, once until the next `next_frames`."""
+    """A response in progress. ``note_ready`` is called when there are new frames, once until the next `next_frames`."""
 
     def __init__(
         self,

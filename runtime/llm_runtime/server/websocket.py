@@ -246,7 +246,7 @@ def _do_nothing() -> None:
 
 
 def _encode_handshake(request: Request, protocol: str | None, headers: Sequence[tuple[str, str]]) -> bytes:
-    """The answer to a valid handshake (RFC 6455, 4.2.2)."""
+    """The response to a valid handshake (RFC 6455, 4.2.2)."""
     accept = generate_accept_token(request.headers["sec-websocket-key"].encode("latin-1")).decode()
     fields = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", accept), *headers]
     if protocol is not None:

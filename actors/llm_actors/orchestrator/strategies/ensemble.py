@@ -91,8 +91,8 @@ class Ensemble:
         return found.taken
 
     def member(self, seat: MemberSeat, *, round_: int = 0, request: AnyRequest | None = None) -> Member:
-        """Return a member that was not called yet. ``request`` is used instead of the caller's; the member still gets
-        its own id.
+        """Make a member for ``seat`` and add it to `members`; it is not called yet. ``request`` is used instead of the
+        caller's request, but with the member's own id.
         """
         base = self.briefed(seat.model) if request is None else request
         mine = msgspec.structs.replace(
@@ -274,6 +274,7 @@ class Ensemble:
         the remaining time, or with the request if ``share`` is ``None``. Raises only `trio.Cancelled` and bugs.
         ``alone``: choose the model in the request's own way.
         """
+        began = trio.current_time()
         scope = trio.CancelScope(deadline=inf if share is None else self.until(share))
         budget = self.ledger.budget(scope.cancel)
         self.ledger.later = int(bool(self.policy.hedge) and len(candidates) > 1)  # a hedge needs a share as well
@@ -301,7 +302,9 @@ class Ensemble:
         if budget.overran:
             failure = Failure(kind=FailureKind.BUDGET, message="the request's budget is used up", partial=partial)
         else:
-            failure = Failure(kind=FailureKind.TIMEOUT_TOTAL, message="no complete response in time", partial=partial)
+            seconds = trio.current_time() - began
+            words = f"{candidates[0]}: no complete response within {seconds:.1f} s, its part of the request's time"
+            failure = Failure(kind=FailureKind.TIMEOUT_TOTAL, message=words, partial=partial)
         return RunResult(Failed(failure=failure), candidates[0])
 
     async def alone(self, seat: MemberSeat | None = None) -> RunResult:

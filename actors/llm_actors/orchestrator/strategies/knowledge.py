@@ -39,7 +39,10 @@ class Knowledge:
         return self._pieces.get((caller, conversation), ())
 
     def keep(self, caller: str, conversation: str, answers: Sequence[Piece]) -> None:
-        """Store new answers."""
+        """Add ``answers`` to those of the conversation, each cut to `PIECE_CHARACTERS`; empty ones are left out. Beyond
+        `MAX_PIECES` the oldest answers are dropped, beyond `MAX_CONVERSATIONS` the conversation to which nothing was
+        added for the longest time.
+        """
         key = (caller, conversation)
         clipped = [Piece(member, text[:PIECE_CHARACTERS]) for member, text in answers if text]
         self._pieces[key] = (*self.of(caller, conversation), *clipped)[-MAX_PIECES:]

@@ -42,7 +42,7 @@ class Member:
         self.name = seat.name
         self.request = request
         self.plain = plain
-        """The request's parameters before the ensemble varied them."""
+        """The request's parameters before they were varied for the member."""
         self.round = round_
         self.log = RunLog(limit_bytes=log_bytes)
         self.record = DecisionRecord("single")

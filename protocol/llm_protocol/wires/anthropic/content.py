@@ -122,8 +122,8 @@ def _encode_tool_result(result: ToolResult, where: str) -> JsonObject:
 
 
 def plain_text(blocks: list[JsonObject]) -> str | None:
-    """The text if ``blocks`` is one text block without anything else, else ``None``: the wire has a short form for
-    it.
+    """The text if ``blocks`` is a single text block with no other field, for which the wire has a short form; ``None``
+    otherwise.
     """
     if len(blocks) == 1 and blocks[0].keys() == {"type", "text"} and blocks[0]["type"] == "text":
         text: str = blocks[0]["text"]

@@ -96,7 +96,7 @@ def decode_embed(body: Body) -> ClientRequest:
 
 def decode_embed_v1(body: Body) -> ClientRequest:
     """Decode a request to ``/v1/embed``. There ``input_type`` and ``embedding_types`` are optional. Without
-    ``embedding_types`` the response is a list of lists of numbers.
+    ``embedding_types`` the response is a list of lists of numbers. Raises `BadRequestError` or `UnsupportedError`.
     """
     return _decode(body, body.word("input_type", _INPUT_TYPES) or DEFAULT_INPUT_TYPE, LISTS)
 

@@ -118,7 +118,7 @@ class GeminiDecoder(AnswerDecoder):
         self._last: _RawChunk | None = None
         """The last chunk, which has the complete usage."""
         self._has_call_behind = False
-        """Whether calls have followed the open text. It stays open, because its citations are in the last chunk."""
+        """Whether calls have followed the open text, which stays open because its citations are in the last chunk."""
         self._logprobs: list[JsonObject] = []
         self._fields: JsonObject = {}
         """The candidate's fields that are not read."""

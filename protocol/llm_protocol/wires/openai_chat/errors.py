@@ -208,8 +208,6 @@ def error_body(failure: Failure) -> JsonObject:
 
 
 def encode_error(failure: Failure) -> WireResponse:
-    """Status, headers and body. The headers forbid a retry if part of the response was delivered, or if it cannot
-    succeed.
-    """
+    """Status, headers and body. ``x-should-retry: false`` is set unless `Failure.client_retry`."""
     hint = (("x-should-retry", "false"),) if not failure.client_retry else ()
     return refusal(failure, error_body(failure), *hint)
