@@ -53,7 +53,7 @@ _ROWS = (
     _Row(BodyTooLarge, FailureKind.ANSWER_TOO_LARGE),
     _Row(TransportError, FailureKind.NETWORK),
     _Row(LogLimitExceeded, FailureKind.LOG_LIMIT, "the response exceeds the run log's limit (log_limit_mb)"),
-    _Row(Parked, FailureKind.PARKED, "paused after repeated crashes; it will be restarted"),
+    _Row(Parked, FailureKind.PARKED, "parked after repeated crashes; it will be restarted"),
     _Row(SupervisorFailed, FailureKind.CRASHED, _CRASHED),
     _Row(NotRunning, FailureKind.SHUTTING_DOWN, "shutting down"),
     _Row(MailboxFull, FailureKind.QUEUE_FULL, "its mailbox is full"),
