@@ -211,10 +211,15 @@ class Http2Connection:
 
     async def _acknowledge(self) -> None:
         """Reply to the server's frames, unless the task that sends the body does: it may be waiting for its source."""
-        if not self._is_torn:
-            self._written = trio.Event()
+        # The upload may have ended in the instant in which the frames arrived: a send that begins now would be cut off.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._is_torn:
+            return
+        self._written = trio.Event()
+        try:
             with suppress(*WIRE_ERRORS):  # the next read tells
                 await self._send_queued()
+        finally:
             self._written.set()
             self._written = None
 
