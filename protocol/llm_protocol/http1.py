@@ -271,26 +271,25 @@ def whole_chunks(data: bytes) -> bytes | None:
 
 
 def _common_fields(lines: list[str]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        name, value = name.lower(), value.strip(" \t")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
-
-
-def _add(headers: dict[str, str], name: str, value: str) -> None:
-    name = name.lower()
-    headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return _joined([(name, value.strip(" \t")) for name, _, value in [line.partition(":") for line in lines]])
 
 
 def _read_fields(lines: list[str]) -> dict[str, str]:
-    headers: dict[str, str] = {}
+    fields: list[tuple[str, str]] = []
     for line in lines:
         found = _FIELD.fullmatch(line)
         if found is None:
             raise BadHttp("illegal header line")
-        _add(headers, found[1], found[2])
+        fields.append((found[1], found[2]))
+    return _joined(fields)
+
+
+def _joined(fields: list[tuple[str, str]]) -> dict[str, str]:
+    """The fields by their names in lower case. The values of a repeated field are joined by commas."""
+    headers: dict[str, str] = {}
+    for name, value in fields:
+        name = name.lower()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 
 

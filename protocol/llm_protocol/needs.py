@@ -90,6 +90,8 @@ def refuse_incapable(rule: ModelRule, request: AnyRequest) -> None:
         return
     if rule.tools is False and any(isinstance(tool, Tool) for tool in request.tools):
         raise unsupported("tools", f"tools: {request.model} does not support tools")
+    if not any(getattr(rule, sense) is False for sense in _SENSES):
+        return  # without a look at the parts of a long conversation
     for at, message in enumerate(request.messages):
         for part_at, part in enumerate(message.content):
             sense = None if type(part) is Text else _sense(part)

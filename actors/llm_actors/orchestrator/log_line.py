@@ -15,7 +15,7 @@ from typing import Protocol, final, runtime_checkable
 import msgspec
 import trio
 
-from llm_actors.orchestrator.decision_record import calls_in
+from llm_actors.orchestrator.decision_record import calls_in, count_calls
 from llm_actors.run import Run
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Finished
@@ -102,7 +102,7 @@ def log_end(run: Run) -> LogFields | None:
         deployment=_deployment(response, made),
         status=200 if failure is None else failure.rule.status,
         ms=round(response.processing_time_ms, 1),
-        attempts=int(decision.get("calls", len(made))),
+        attempts=count_calls(decision),
         not_called=len(decision.get("attempts", ())) - len(made),
         cost=response.cost,
         first_token_ms=_first_token(response, made),

@@ -35,12 +35,9 @@ async def ask(context: RequestContext) -> None:
     inbound: ClientRequest | None = None
     try:
         target, headers = context.target, context.request.headers
-        if context.request.body.startswith(b"{") and "content-encoding" not in headers:
-            body = context.take_body()
-        else:
-            body = await plain_body(context)
-            if is_form(body):
-                body = await _without_form(body)
+        body = await plain_body(context)
+        if is_form(body):
+            body = await _without_form(body)
         limits = context.server_state.json_limits
         decoded = await read_body(limits, body, lambda text: dialect.decode_request(target, text))
         del body  # the body may be large, and the response take long

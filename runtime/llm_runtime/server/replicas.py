@@ -55,6 +55,8 @@ from llm_runtime.server.response_store import ResponseStore, StoredResponse, end
 from llm_runtime.server.unwritten import Change, GivenUpRows, next_put, put_changes, to_give_up
 from llm_runtime.server.wakeup import WakeupEvent
 
+_UNKNOWN = "Redis is unreachable, so this response cannot be looked up. Try again."
+
 log = logging.getLogger("llm_runtime.server")
 
 
@@ -121,7 +123,7 @@ class Replicas:
                 self._live[response_id] = progress
                 self.wake()
             if isinstance(exc, RedisAwayError):
-                raise _unavailable() from None
+                raise store_unavailable(_UNKNOWN) from None
             raise
         if progress is not None:
             self._generations.pop(response_id, None)
@@ -138,7 +140,7 @@ class Replicas:
         if known is not None and not known.is_shared and (progress is None or not progress.has_row):
             return  # the response is in this process only
         if known is None and progress is not None and progress.stored.caller == caller and not progress.has_row:
-            raise _unavailable()  # the response waits to be written, and the response store has dropped it
+            raise store_unavailable(_UNKNOWN)  # the response waits to be written, and the response store has dropped it
         try:
             if known is not None:
                 await self._check(known)
@@ -146,7 +148,7 @@ class Replicas:
                 await self._load(response_id, caller)
         except RedisAwayError:
             if known is None or known.is_foreign or known.is_gone:
-                raise _unavailable() from None
+                raise store_unavailable(_UNKNOWN) from None
 
     async def is_deleted(self, response_id: str) -> bool:
         """Whether Redis knows that the response was deleted. ``False`` while Redis is unreachable."""
@@ -175,7 +177,7 @@ class Replicas:
             are_known = await self._shared.issued(caller, [digest_of(each) for each in ids])
         except RedisAwayError:
             message = "Redis is unreachable, so the vendor's ids in this request cannot be checked. Try again."
-            raise _unavailable(message) from None
+            raise store_unavailable(message) from None
         return [each for each, is_known in zip(ids, are_known, strict=True) if is_known]
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -398,7 +400,3 @@ class Replicas:
 
 def _unpacked(row: SharedRow) -> tuple[PackedRequest, list[Event]]:
     return unpack_head(row.head), unpack_log(row.pieces)
-
-
-def _unavailable(message: str = "Redis is unreachable, so this response cannot be looked up. Try again.") -> HttpError:
-    return store_unavailable(message)
