@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import pytest
@@ -94,6 +96,16 @@ async def test_of_long_texts_a_span_has_the_beginning() -> None:
     assert span.attributes is not None
     for name in ("gen_ai.input.messages", "gen_ai.output.messages"):
         assert len(str(span.attributes[name])) == export.CONTENT_CHARACTERS
+
+
+async def test_the_thread_sleeps_whenever_it_has_worked_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    clock = count(step=0.5)
+    monkeypatch.setattr(export, "WORK_SECONDS", 1.0)
+    monkeypatch.setattr(time, "thread_time", lambda: next(clock))
+    monkeypatch.setattr(time, "sleep", slept.append)
+    assert len(written(OtelConfig(), *[run_of("hi")] * 8)) == 8
+    assert slept == [export.YIELD_SECONDS] * 4
 
 
 @pytest.mark.parametrize(
