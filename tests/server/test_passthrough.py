@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from llm_actors.store.ledger import LedgerEntry
+from llm_protocol.budgets import Budget
 from llm_protocol.policy import Limits, Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_protocol.secret import Secret
@@ -35,6 +36,7 @@ async def passing(
     timeouts: Timeouts | None = None,
     kind: LLMProvider = LLMProvider.OPENAI,
     drain_s: float = 1,
+    budgets: dict[str, Budget] | None = None,
     **keys: dict[str, Any],
 ) -> AsyncIterator[tuple[Served, Peer, Runtime]]:
     """A daemon in front of one scripted vendor; without ``keys``, alice may send everything."""
@@ -50,7 +52,12 @@ async def passing(
         )
         fields = (keys or {"alice": {"passthrough": ALL}}) | {"watch": {"metrics_only": True, "passthrough": ALL}}
         callers = {name: Key(secret=Secret(f"sk-{name}"), **each) for name, each in fields.items()}
-        config = Config(server=Server(port=0, drain_s=drain_s), providers={"main": provider}, keys=callers)
+        config = Config(
+            server=Server(port=0, drain_s=drain_s),
+            providers={"main": provider},
+            keys=callers,
+            budgets=budgets or {},
+        )
         runtime = Runtime(
             config, servers=lambda rt: server_child(config.server, rt, addresses.append, keys=config.keys)
         )
@@ -462,6 +469,23 @@ async def test_a_callers_limit_counts_it() -> None:
         assert got.status == 429
         assert int(got.headers["retry-after"]) > 0
         assert len(peer.requests) == 1
+
+
+async def test_a_budget_refuses_what_may_cost_money_and_has_no_price() -> None:
+    async with passing(reply(b"{}"), budgets={"all": Budget(usd=1.0)}) as (daemon, peer, _):
+        assert (await daemon.ask("alice", "GET", "/passthrough/main/v1/files")).status == 200
+        got = await daemon.ask("alice", "POST", "/passthrough/main/v1/batches", b"{}")
+        assert (got.status, got.json["error"]["code"]) == (402, "budget")
+        assert 'unknown_price = "allow"' in got.json["error"]["message"]
+        assert len(peer.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "budget", [Budget(usd=1.0, unknown_price="allow"), Budget(usd=1.0, keys=("bob",)), Budget(tokens=5)]
+)
+async def test_other_budgets_let_it_pass(budget: Budget) -> None:
+    async with passing(reply(b"{}"), budgets={"one": budget}) as (daemon, _, _):
+        assert (await daemon.ask("alice", "POST", "/passthrough/main/v1/batches", b"{}")).status == 200
 
 
 async def test_a_drain_lets_it_finish() -> None:

@@ -47,6 +47,19 @@ class Accounting:
         """Whether budgets pay for a request of ``payer``."""
         return bool(self._budgets.budgets) and bool(self._budgets.of(payer))
 
+    def refuses_unpriced(self, caller: str) -> str:
+        """Return why a request of ``caller`` with an unknown cost is refused: the budget that refuses it; empty if it
+        is not. The request has no route.
+        """
+        payer = Payer("", caller, self._teams.get(caller, ""))
+        for name in self._budgets.of(payer):
+            if self._budgets.budgets[name].cost(None, 0) is None:
+                return (
+                    f'budget "{name}" does not pay for passthrough requests, because their cost is unknown; '
+                    f'with unknown_price = "allow" they count as $0'
+                )
+        return ""
+
     def asks(
         self,
         payer: Payer,

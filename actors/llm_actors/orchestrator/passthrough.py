@@ -34,6 +34,9 @@ PASSTHROUGH = "passthrough"
 LATE_RETRY_SECONDS = 1.0
 """Seconds in Retry-After if no slot became free in time."""
 
+FREE_METHODS = frozenset(("GET", "HEAD"))
+"""Methods of requests that cost nothing, so budgets do not refuse them."""
+
 USUAL_PRIORITY = 5
 
 LEASE_SECONDS = 86_400.0
@@ -46,8 +49,8 @@ async def pass_through(
     services: Services, provider: str, message: PassthroughRequest, *, caller: str, request_id: str
 ) -> PassthroughResponse:
     """Send ``message`` to ``provider``. Waits for capacity, for the vendor and for the client. Raises
-    `LLMClientError` if the message is not sent: there was no capacity in time, the circuit is open, or the provider
-    is not running. Cancelling this closes the connection to the vendor.
+    `LLMClientError` if the message is not sent: a budget refuses unknown costs, there was no capacity in time, the
+    circuit is open, or the provider is not running. Cancelling this closes the connection to the vendor.
     """
     began, outcome = trio.current_time(), ""
     passed: PassthroughResponse | None = None
@@ -116,6 +119,8 @@ async def _passed(services: Services, provider: str, message: PassthroughRequest
     load = services.loads.get(provider)
     if load is None:  # it was removed from the configuration while the request arrived
         raise error_for(Failure(kind=FailureKind.MODEL_NOT_FOUND, message=f"there is no provider {provider} any more"))
+    if message.method not in FREE_METHODS and (refused := services.accounting.refuses_unpriced(caller)):
+        raise error_for(Failure(kind=FailureKind.BUDGET, message=refused))
     candidate = Candidate(provider, PASSTHROUGH)
     with ExitStack() as held:
         with waiting_for(services.loads, (provider,)):
