@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
+import msgspec
 import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -96,6 +98,14 @@ async def test_of_long_texts_a_span_has_the_beginning() -> None:
     assert span.attributes is not None
     for name in ("gen_ai.input.messages", "gen_ai.output.messages"):
         assert len(str(span.attributes[name])) == export.CONTENT_CHARACTERS
+
+
+async def test_a_lone_surrogate_does_not_lose_the_other_spans() -> None:
+    odd = run_of("hi")
+    odd.request = msgspec.structs.replace(odd.request, model="m\ud800")
+    taken = written(OtelConfig(), odd, run_of("hi"))
+    assert [span.name for span in taken] == ["run m?", "run m"]
+    assert encode_spans(taken).ByteSize()
 
 
 async def test_the_thread_sleeps_whenever_it_has_worked_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,18 @@ def spans_of(run: Run, name_of: NameOf, *, content: bool = False) -> SpanData | 
     error = end.failure.kind.value if isinstance(end, Failed) else ""
     inner = (*members, *own)
     began_at = min([ended_at - seconds, *(each.began_at for each in inner)])
-    return SpanData(f"run {request.model}", "server", began_at, ended_at, attributes, error, inner)
+    return _encodable(SpanData(f"run {request.model}", "server", began_at, ended_at, attributes, error, inner))
+
+
+def _encodable(span: SpanData) -> SpanData:
+    """Return the span with ``?`` for each lone surrogate. With one, the SDK would lose a whole batch of spans, and all
+    measurements for good.
+    """
+    for name, value in span.attributes.items():
+        if isinstance(value, str) and not value.isascii():
+            span.attributes[name] = value.encode(errors="replace").decode()
+    name = span.name.encode(errors="replace").decode()
+    return span._replace(name=name, inner=tuple(map(_encodable, span.inner)))
 
 
 def calls_of(span: SpanData) -> Iterator[SpanData]:
