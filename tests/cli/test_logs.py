@@ -51,6 +51,14 @@ def test_json_is_one_object_a_line() -> None:
     }
 
 
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(reader)
+    os.close(writer)
+
+
 class Fields(msgspec.Struct, omit_defaults=True):
     id: str
     words: str = ""
@@ -69,6 +77,29 @@ def test_json_has_the_fields_of_a_request_and_ascii_alone(words: str) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("message", "words", "has_fields"),
+    [
+        ("x" * 5_000, "", True),
+        ("\n" * 4_000, "", True),
+        ("é" * 900, "é" * 20, True),
+        ("done", "x" * 5_000, False),
+        ("x" * 5_000, "x" * 5_000, False),
+    ],
+)
+def test_a_long_line_is_still_json(pipe: tuple[int, int], message: str, words: str, has_fields: bool) -> None:
+    reader, writer = pipe
+    made = record("%s", message)
+    made.fields = Fields("req_1", words)
+    StderrHandler(JsonFormatter(), writer).emit(made)
+    line = os.read(reader, 1024 * 1024)
+    assert len(line) <= LINE_BYTES
+    told = json.loads(line)
+    assert message.startswith(told["message"])
+    assert told["message"]
+    assert ("id" in told) is has_fields
+
+
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
 def test_an_exception_is_told_by_its_place_not_by_its_text(formatter: logging.Formatter) -> None:
     line = formatter.format(record("failed", exception=crash()))
@@ -78,14 +109,6 @@ def test_an_exception_is_told_by_its_place_not_by_its_text(formatter: logging.Fo
 
 def test_the_clock_after_2038() -> None:
     assert timestamp(2**31 + 0.5) == "2038-01-19T03:14:08.500Z"
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    reader, writer = os.pipe()
-    yield reader, writer
-    os.close(reader)
-    os.close(writer)
 
 
 def test_a_reader_that_does_not_read_holds_nobody_up(pipe: tuple[int, int]) -> None:

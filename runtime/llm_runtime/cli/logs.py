@@ -180,16 +180,29 @@ class JsonFormatter(LineFormatter):
         entry = {"time": timestamp(seconds), "level": level.lower(), "logger": logger, "message": message}
         if site:
             entry["exception"] = site
-        try:
-            line = msgspec.json.encode(entry)
-            if isinstance(fields, msgspec.Struct):
-                line = line[:-1] + b"," + msgspec.json.encode(fields)[1:]
-            if line.isascii():
-                return line.decode()
-        except ValueError:  # a lone surrogate
-            pass
-        # What is not ASCII is escaped: it might control a terminal.
-        return json.dumps(entry | (msgspec.to_builtins(fields) if isinstance(fields, msgspec.Struct) else {}))
+        told = fields if isinstance(fields, msgspec.Struct) else None
+        line = _json(entry, told)
+        # A line that is cut would not be JSON: the message is shortened, or else the fields are left out.
+        while len(line) >= LINE_BYTES and (entry["message"] or told):
+            if entry["message"]:
+                entry["message"] = entry["message"][: len(entry["message"]) // 2]
+            else:
+                entry["message"], told = message, None
+            line = _json(entry, told)
+        return line
+
+
+def _json(entry: dict[str, str], fields: msgspec.Struct | None) -> str:
+    """Return one JSON object in ASCII: other characters are escaped, because they might control a terminal."""
+    try:
+        line = msgspec.json.encode(entry)
+        if fields is not None:
+            line = line[:-1] + b"," + msgspec.json.encode(fields)[1:]
+        if line.isascii():
+            return line.decode()
+    except ValueError:  # a lone surrogate
+        pass
+    return json.dumps(entry | (msgspec.to_builtins(fields) if fields is not None else {}))
 
 
 def timestamp(seconds: float) -> str:
