@@ -15,6 +15,10 @@ from llm_actors.transport.request import StreamedBody
 from support.outgoing import ORIGIN
 
 
+PING_ACK = b"\x00\x00\x08\x06\x01"
+"""The beginning of an acknowledgement of a ping, as a frame."""
+
+
 class PingAtTheEnd:
     """The wire to a server that sends a ping when it has the whole request, and responds when the ping is answered."""
 
@@ -61,3 +65,59 @@ def test_a_ping_that_arrives_as_the_upload_ends_is_answered(seed: int) -> None:
             return (await Http2Connection(ORIGIN, PingAtTheEnd()).ask(request, b"")).status
 
     assert run_virtual(upload, seed=seed) == 200
+
+
+class PingsDuringTheEnd:
+    """The wire to a server that has sent three pings by the end of the upload. An acknowledgement takes a second."""
+
+    def __init__(self) -> None:
+        self._server = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        self._server.initiate_connection()
+        self._pings = 3
+        self._news = trio.Event()
+
+    async def send_all(self, data: bytes) -> None:
+        await (trio.sleep(1) if PING_ACK in data else trio.lowlevel.checkpoint())
+        for event in self._server.receive_data(data):
+            if isinstance(event, h2.events.StreamEnded):
+                self._server.send_headers(event.stream_id, [(":status", "200")], end_stream=True)
+        self._news.set()
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """Without a checkpoint, as over TLS if several records have arrived together."""
+        if self._pings:
+            self._pings -= 1
+            self._server.ping(bytes(8))
+        while not (data := self._server.data_to_send(max_bytes)):
+            await self._news.wait()
+            self._news = trio.Event()
+        return data
+
+    def is_quiet(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_acknowledgement_is_not_cut_off_by_the_end_of_the_upload(seed: int) -> None:
+    """It was cut off in its middle, and the connection was kept: the next request was not sent, and waited forever."""
+    pieces = [b"", b"x"]
+
+    async def receive() -> bytes:
+        if len(pieces) == 2:
+            await trio.sleep(0.5)
+        return pieces.pop()
+
+    async def two_requests() -> list[int]:
+        connection = Http2Connection(ORIGIN, PingsDuringTheEnd())
+        upload = HttpRequest("POST", ORIGIN, "/upload", {}, StreamedBody(receive, 1))
+        statuses = []
+        for request in (upload, HttpRequest("GET", ORIGIN, "/", {}, b"")):
+            with trio.fail_after(10):
+                statuses.append((await connection.ask(request, b"")).status)
+            assert connection.renew()
+        return statuses
+
+    assert run_virtual(two_requests, seed=seed) == [200, 200]

@@ -224,7 +224,7 @@ class Http2Connection:
             self._written = None
 
     async def _flush(self) -> None:
-        if self._written is not None:
+        while self._written is not None:  # the next acknowledgement may have begun before this task goes on
             await self._written.wait()
         await self._send_queued()
 
