@@ -152,8 +152,9 @@ async def test_half_a_body_counts_until_its_client_leaves() -> None:
         assert (await server.request("POST", "/v1/chat/completions", chat(4_096))).status == 200
 
 
-async def test_websocket_messages_count_while_they_wait_and_are_answered() -> None:
-    create = '{"type":"response.create","model":"m","stream_id":"%s","input":"' + "a" * 1_900 + '"}'
+@pytest.mark.parametrize("text", ["a" * 1_900, "😀" * 475], ids=["letters", "symbols of four bytes"])
+async def test_websocket_messages_count_while_they_wait_and_are_answered(text: str) -> None:
+    create = '{"type":"response.create","model":"m","stream_id":"%s","input":"' + text + '"}'
     async with open_server(hanging, max_body_mb=MAX_MB, max_body_total_mb=MAX_MB) as server:
         async with connected(server) as ws:
             for lane in ("a", "a", "a"):

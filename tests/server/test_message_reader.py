@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_runtime.server.bodies import BodyBudget
+from llm_runtime.server.limits import FRAMES_AT_ONCE, MESSAGE_FRAGMENTS
 from llm_runtime.server.message_reader import Hangup, MessageReader
 from support.server import open_server
 from support.ws import BINARY, CLOSE, MORE, PING, PONG, TEXT, connected, frame
@@ -78,6 +79,48 @@ def test_an_incomplete_message_counts_until_it_is_released() -> None:
     assert found.value.code == 1013
     reader.release()
     assert budget.held == 0
+
+
+def test_a_message_has_so_many_bytes_in_however_many_frames() -> None:
+    budget = BodyBudget(100)
+    reader = MessageReader(8, budget)
+    half = "😀".encode()
+    assert read(reader, frame(TEXT, half, fin=False) + frame(MORE, half)) == ["😀😀"]
+    assert read(reader, frame(TEXT, half, fin=False)) == []
+    assert budget.held == len(half)
+    with pytest.raises(Hangup) as found:
+        read(reader, frame(MORE, half + b"1"))
+    assert found.value.code == 1009
+
+
+def test_one_frame_may_arrive_in_any_number_of_pieces() -> None:
+    """The limit is on frames: a slow line delivers a large frame in thousands of small packets."""
+    reader, text = MessageReader(100_000, BodyBudget(100_000)), "a" * (MESSAGE_FRAGMENTS + 100)
+    messages: list[str | bytes] = []
+    for byte in frame(TEXT, text.encode()):
+        messages += read(reader, bytes([byte]))
+    assert messages == [text]
+
+
+@pytest.mark.parametrize(
+    "tiny", [frame(PING), frame(PONG), frame(MORE, b"a", fin=False)], ids=["pings", "pongs", "fragments"]
+)
+def test_tiny_frames_are_read_in_turns(tiny: bytes) -> None:
+    """64 KiB of them take a tenth of a second to read; between two turns others have theirs."""
+    reader = MessageReader(100_000, BodyBudget(100_000))
+    reader.feed(frame(TEXT, b"", fin=False) + tiny * (3 * FRAMES_AT_ONCE) + frame(MORE))
+    turns = 1
+    while (message := reader.next_message()) is None:
+        assert reader.is_busy
+        turns += 1
+    assert (message, turns) == ("a" * (3 * FRAMES_AT_ONCE) * (tiny[0] == 0), 4)
+
+
+async def test_a_flood_of_tiny_frames_is_read_to_its_end() -> None:
+    async with open_server() as server, connected(server) as ws:
+        await ws.raw(frame(PONG) * (5 * FRAMES_AT_ONCE))
+        await ws.create()
+        assert (await ws.response())[-1]["type"] == "response.completed"
 
 
 async def test_an_idle_websocket_has_one_task() -> None:

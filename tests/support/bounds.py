@@ -291,6 +291,11 @@ BOUNDS = (
         ("test_a_reader_of_a_byte_a_second_is_not_waited_for",),
     ),
     Bound(
+        "FRAMES_AT_ONCE",
+        "Frames of a WebSocket client that are read in a row before other connections are served.",
+        ("test_tiny_frames_are_read_in_turns",),
+    ),
+    Bound(
         "MESSAGE_FRAGMENTS",
         "Frames of one WebSocket message; one more closes the WebSocket with 1008.",
         ("test_a_message_in_endless_fragments_is_a_policy_violation",),

@@ -77,6 +77,11 @@ _NUMBER_BYTES = 20
 """About the length of one vector component as JSON."""
 
 
+def byte_count(text: str) -> int:
+    """The number of bytes of ``text`` in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
 async def read_body(limits: JsonLimits, body: bytes | str, decode: Callable[[CheckedJson], T]) -> T:
     """Check a client's JSON against ``limits`` and decode it with ``decode``. A large body is decoded in a thread.
     Raises `BadRequestError` and the exceptions of ``decode``.

@@ -127,6 +127,9 @@ LINGER_BYTES = 1024 * 1024
 LANE_NAME = r"[A-Za-z0-9_.-]{1,256}"
 """The pattern of lane names."""
 
+FRAMES_AT_ONCE = 256
+"""Frames from one WebSocket client that are read before other connections get their turn."""
+
 MESSAGE_FRAGMENTS = 16_384
 """The most frames of one WebSocket message."""
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 import struct
 from typing import final
 
-from wsproto.frame_protocol import CloseReason, FrameDecoder, MessageDecoder, Opcode, ParseFailed
+from wsproto.frame_protocol import CloseReason, Frame, FrameDecoder, MessageDecoder, Opcode, ParseFailed
 
 from llm_runtime.server.bodies import BodyBudget, HeldBodies
 from llm_runtime.server.http_error import HttpError
-from llm_runtime.server.limits import MESSAGE_FRAGMENTS
+from llm_runtime.server.limits import FRAMES_AT_ONCE, MESSAGE_FRAGMENTS
 
 FAULTS = frozenset((1002, 1003, 1007, 1008, 1009, 1013))
 """Close codes for errors of the peer, and for messages that there is no room for."""
 
 _NO_CODE = 1005
 """The code of a close frame without a code."""
+
+_PIECE_CHARACTERS = 16 * 1024
+"""Shorter pieces of a message are joined when they arrive: a list of tiny ones would take more memory than they do."""
 
 _ABNORMAL = 1006
 """The code of a connection that broke without a close frame."""
@@ -52,15 +55,17 @@ class Hangup(Exception):  # noqa: N818  (it says what happened, as trio's EndOfC
 class MessageReader:
     """Joins frames to messages of at most ``max_bytes``. ``bodies`` counts the bytes of an incomplete message."""
 
-    __slots__ = ("_arriving", "_decoder", "_joiner", "_max_bytes", "_parts", "_size", "ping")
+    __slots__ = ("_arriving", "_decoder", "_fragments", "_joiner", "_max_bytes", "_pieces", "_size", "is_busy", "ping")
 
     def __init__(self, max_bytes: int, bodies: BodyBudget) -> None:
         self._max_bytes = max_bytes
         self._arriving = HeldBodies(bodies)
         self._decoder = FrameDecoder(client=False)
         self._joiner = MessageDecoder()
-        self._parts: list[str | bytes] = []
-        self._size = 0
+        self._pieces: list[str | bytes] = []
+        self._size = self._fragments = 0
+        self.is_busy = False
+        """Whether `next_message` has stopped after `FRAMES_AT_ONCE` frames, although more may have arrived."""
         self.ping: bytes | None = None
         """The payload of the latest ping that was not answered. Only this one needs a pong (RFC 6455, 5.5.3)."""
 
@@ -69,21 +74,19 @@ class MessageReader:
         self._decoder.receive_bytes(data)
 
     def next_message(self) -> str | bytes | None:
-        """Return the next message; ``None`` if more bytes are needed. Raises `Hangup` at a close frame and at an error
-        of the client; do not call it again then.
+        """Return the next message; ``None`` if more bytes are needed, or if `is_busy`: then call it again, after other
+        connections have had their turn. Raises `Hangup` at a close frame and at an error of the client; do not call it
+        again then.
         """
+        self.is_busy = False
         try:
-            while (frame := self._decoder.process_buffer()) is not None:
-                assert isinstance(frame.payload, bytes), "the decoder does not decode"
-                if frame.opcode is Opcode.CLOSE:
-                    raise Hangup(_close_code(frame.payload), frame.payload)
-                if frame.opcode is Opcode.PING:
-                    self.ping = frame.payload
-                elif frame.opcode is not Opcode.PONG:
-                    data = self._joiner.process_frame(frame)
-                    assert isinstance(data.payload, str | bytes)
-                    if (message := self._join(data.payload, is_last=data.message_finished)) is not None:
-                        return message
+            for _ in range(FRAMES_AT_ONCE):
+                if (frame := self._decoder.process_buffer()) is None:
+                    break
+                if (message := self._read(frame)) is not None:
+                    return message
+            else:
+                self.is_busy = True
         except ParseFailed as exc:
             raise Hangup(int(exc.code)) from None
         header = self._decoder.header
@@ -91,30 +94,50 @@ class MessageReader:
             raise Hangup(CloseReason.MESSAGE_TOO_BIG)  # before its bytes arrive
         return None
 
-    def _join(self, data: str | bytes, *, is_last: bool) -> str | bytes | None:
-        """Return the message that ``data`` completes."""
-        self._parts.append(data)
-        self._size += len(data)
+    def _read(self, frame: Frame) -> str | bytes | None:
+        """Return the message that ``frame`` completes. ``frame`` may be the part of a frame that has arrived."""
+        assert isinstance(frame.payload, bytes), "the decoder does not decode"
+        if frame.opcode is Opcode.CLOSE:
+            raise Hangup(_close_code(frame.payload), frame.payload)
+        if frame.opcode is Opcode.PING:
+            self.ping = frame.payload
+        elif frame.opcode is not Opcode.PONG:
+            data = self._joiner.process_frame(frame)
+            assert isinstance(data.payload, str | bytes)
+            self._append(data.payload)
+            if not data.message_finished:
+                self._fragments += frame.frame_finished
+            self._count(len(frame.payload), is_last=data.message_finished)
+            if data.message_finished:
+                pieces = self._pieces
+                self.release()  # a complete message is counted when it is admitted
+                return "".join(pieces) if isinstance(data.payload, str) else b"".join(pieces)  # type: ignore[arg-type]
+        return None
+
+    def _append(self, piece: str | bytes) -> None:
+        if self._pieces and len(self._pieces[-1]) < _PIECE_CHARACTERS:
+            self._pieces[-1] += piece  # type: ignore[operator]
+        else:
+            self._pieces.append(piece)
+
+    def _count(self, size: int, *, is_last: bool) -> None:
+        """Count ``size`` more bytes of the message. Raises `Hangup` if it exceeds a limit."""
+        self._size += size
+        if self._fragments > MESSAGE_FRAGMENTS:
+            raise Hangup(CloseReason.POLICY_VIOLATION)
         if not is_last:
-            if len(self._parts) > MESSAGE_FRAGMENTS:
-                raise Hangup(CloseReason.POLICY_VIOLATION)
             try:
-                self._arriving.hold(len(data))
+                self._arriving.hold(size)
             except HttpError:
                 raise Hangup(CloseReason.TRY_AGAIN_LATER) from None
         if self._size > self._max_bytes:
             raise Hangup(CloseReason.MESSAGE_TOO_BIG)
-        if not is_last:
-            return None
-        parts = self._parts
-        self.release()  # a complete message is counted when it is admitted
-        first = parts[0]
-        return "".join(parts) if isinstance(first, str) else b"".join(parts)  # type: ignore[arg-type]
 
     def release(self) -> None:
         """Forget the incomplete message."""
         self._arriving.release_all()
-        self._parts, self._size = [], 0
+        self._pieces = []
+        self._size = self._fragments = 0
 
 
 def _close_code(payload: bytes) -> int:

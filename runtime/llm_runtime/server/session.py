@@ -26,7 +26,7 @@ from llm_protocol.wires.responses import Create
 from llm_runtime.server import native
 from llm_runtime.server.access import plain_protocol
 from llm_runtime.server.beginning import begin
-from llm_runtime.server.bodies import read_body
+from llm_runtime.server.bodies import byte_count, read_body
 from llm_runtime.server.client_events import (
     Cancel,
     ClientEventHead,
@@ -224,10 +224,11 @@ class Session:
     async def _read(self, socket: WebSocket) -> None:
         """Read the messages that have arrived."""
         try:
-            while (message := socket.take()) is not None:
+            while socket.has_arrived:
+                message = socket.take()
                 if isinstance(message, str):
                     await self._take(message)
-                else:
+                elif message is not None:
                     self._hang_up(1003, "text frames only")
                 await trio.lowlevel.checkpoint()
         except Hangup as hangup:
@@ -263,17 +264,17 @@ class Session:
             case "response.create":
                 now = trio.current_time()
                 create = await read_body(self._server_state.json_limits, text, RESPONSES.decode_create)
-                self._admit(LaneTurn(head, create, len(text), now, self._server_state.new_response_id))
+                self._admit(LaneTurn(head, create, byte_count(text), now, self._server_state.new_response_id))
             case native_type if native_type == CREATE:
                 now = trio.current_time()
                 native_create = await read_body(
                     self._server_state.json_limits, text, lambda body: decode_create(body, self._caller)
                 )
                 native.check_is_new(self._server_state, native_create.response_id)
-                self._admit(LaneTurn(head, native_create, len(text), now))
+                self._admit(LaneTurn(head, native_create, byte_count(text), now))
             case "response.resume":
                 resume = await run_large(len(text), read, text, Resume)
-                self._admit(LaneTurn(head, resume, len(text), trio.current_time()))
+                self._admit(LaneTurn(head, resume, byte_count(text), trio.current_time()))
             case "response.cancel":
                 cancel = await run_large(len(text), read, text, Cancel)
                 await self._server_state.bring(cancel.response_id, self._caller)

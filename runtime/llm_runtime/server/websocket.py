@@ -95,7 +95,7 @@ class WebSocket:
         self._hangup: tuple[int, bytes | None] | None = None
         """How the connection has ended: see `Hangup`."""
         self._is_paused = False
-        """Whether nothing is received, because a message has arrived and is not taken yet."""
+        """Whether nothing is received, because what has arrived is not taken or not read yet."""
         self._ping = b""
         self._is_cut = False
         self._said_close = False
@@ -123,8 +123,8 @@ class WebSocket:
     # -- receiving ---------------------------------------------------------------------------------------------------
 
     def receive(self, receiver: Receiver, note_arrival: Callable[[], None], wake: Callable[[], None]) -> None:
-        """Receive until `stop_receiving`. ``note_arrival`` is called when `take` has something to return or to raise,
-        and ``wake`` when a pong is to be sent: then `has_control` is true. Neither may wait.
+        """Receive until `stop_receiving`. ``note_arrival`` is called when `has_arrived` becomes true, and ``wake`` when
+        a pong is to be sent: then `has_control` is true. Neither may wait.
         """
         self._receiver, self._note_arrival, self._wake = receiver, note_arrival, wake
         self._reader.feed(self._left_over)
@@ -139,18 +139,23 @@ class WebSocket:
         self._reader.release()
         self._note_arrival = self._wake = _do_nothing  # the functions of the session form cycles with it
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether `take` is to be called."""
+        return self._is_paused
+
     def take(self) -> str | bytes | None:
-        """Return the message that has arrived, if there is one, and receive the next. Raises `Hangup` when the
-        connection has ended.
+        """Return the message that has arrived, if it is complete, and read on. Raises `Hangup` when the connection has
+        ended.
         """
-        message, self._message = self._message, None
-        if message is not None:
-            self._receive_again()
-        elif self._hangup is not None:
+        if self._hangup is not None:
             raise Hangup(*self._hangup)  # a new one: if it were stored, its traceback would form a cycle
+        message, self._message = self._message, None
+        self._receive_again()
         return message
 
     def _receive_again(self) -> None:
+        self._is_paused = False
         if self._receiver is None or self._socket.closed:
             return
         self._read_on()
@@ -168,13 +173,12 @@ class WebSocket:
 
     def _read_on(self) -> None:
         """Read what has arrived, up to the end of a message."""
-        self._is_paused = False
         try:
             self._message = self._reader.next_message()
         except Hangup as hangup:
             self._hang_up(hangup)
         else:
-            if self._message is not None:
+            if self._message is not None or self._reader.is_busy:
                 self._is_paused = True
                 self._note_arrival()
         if self._reader.ping is not None:
