@@ -14,7 +14,6 @@ from llm_actors.transport.http2 import Http2Connection
 from llm_actors.transport.request import StreamedBody
 from support.outgoing import ORIGIN
 
-
 PING_ACK = b"\x00\x00\x08\x06\x01"
 """The beginning of an acknowledgement of a ping, as a frame."""
 
