@@ -36,6 +36,16 @@ function refusal(text) {
   }
 }
 
+const arrived = {}
+let calls = 0
+
+// Begin a call. The function that is returned is called with its response, and says whether to show it: not if the
+// response to a later call of that name is there already.
+function newest(name) {
+  const mine = ++calls
+  return () => mine > (arrived[name] ?? 0) && Boolean(arrived[name] = mine)
+}
+
 // -- words
 
 const plain = new Intl.NumberFormat("en")

@@ -27,7 +27,7 @@ $("login").addEventListener("submit", event => {
   $("key").value = ""
   say($("refusal"), "")
   if (samples.length) location.reload() // nothing that another key has shown stays
-  else refresh().then(choose)
+  else refresh()
 })
 
 $("leave").addEventListener("click", () => {

@@ -15,13 +15,15 @@ async function listModels() {
 }
 
 async function explain(name) {
-  say($("unexplained"), "")
-  let lines = []
+  const isNewest = newest("explain")
+  let [lines, problem] = [[], ""]
   try {
     lines = (await read(`v1/runtime/explain?model=${encodeURIComponent(name)}`)).lines
   } catch (error) {
-    say($("unexplained"), error.message)
+    problem = error.message
   }
+  if (!isNewest()) return
+  say($("unexplained"), problem)
   const ranked = lines.filter(line => /^\d+\. /.test(line))
   $("explained").replaceChildren(...ranked.map(line => element("li", "", line.replace(/^\d+\. /, ""))))
   say($("notes"), lines.filter(line => !ranked.includes(line)).join("\n"))

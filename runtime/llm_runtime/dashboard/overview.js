@@ -9,24 +9,24 @@ const MODELS_SHOWN = 10
 
 // -- reading
 
-let asking = false
+let looking = null // the promise of a look that is in progress
 let timer
 let downSince = null
 let samples = [] // of the last WINDOW_S, oldest first
 const lastSeen = new Map() // kind of failure -> uptime_s when it grew under our eyes
 
 async function refresh() {
+  if (document.hidden) return clearTimeout(timer)
+  await (looking ??= look().finally(() => looking = null))
   clearTimeout(timer)
-  if (asking || document.hidden) return
-  asking = true
-  await look()
-  asking = false
   if ($("login").hidden) timer = setTimeout(refresh, EVERY_MS) // else when a key is given
 }
 
 async function look() {
+  const used = key
   try {
     const [answer, text] = await ask("v1/runtime/statistics")
+    if (key !== used) return look() // another key was given meanwhile
     if (needsKey(answer, text)) return askForKey(answer, text)
     if (!answer.ok) return down([`it responded with HTTP ${answer.status}`, refusal(text).message?.replace(/\.$/, "")].filter(part => part).join(": "))
     take(text)
@@ -72,8 +72,10 @@ function appear(how, title) {
   document.body.className = how
   document.title = title
   $("login").hidden = how !== "locked"
+  const wasHidden = $("main").hidden
   $("main").hidden = how === "locked" || (how === "down" && !samples.length)
   $("leave").hidden = !key
+  if (wasHidden && !$("main").hidden) choose()
 }
 
 // -- trends
@@ -137,7 +139,7 @@ function show() {
 
 // At first there is one sample: nothing has grown since then, and nothing is claimed of it.
 function showNow(now, lately, lasted) {
-  const recent = samples.find(each => each.uptime_s >= now.uptime_s - RATE_S)
+  const recent = samples.findLast(each => each.uptime_s <= now.uptime_s - RATE_S) ?? samples[0]
   const perSecond = of => lasted ? rate(Math.max(0, of(now) - of(recent)) / (now.uptime_s - recent.uptime_s)) : "–"
   const during = words => lasted ? `${words} in ${lasting(lasted)}` : ""
   const ended = allEnded(lately)

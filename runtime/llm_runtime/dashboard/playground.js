@@ -5,7 +5,8 @@ const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/ // what a subprotocol may be made 
 let socket = null
 let connecting = null // the promise of the socket while it is being opened
 let turn = null // the answer that is being made
-let last = null // the response that a message continues
+let last = null // the response that a message continues; only its own connection knows it
+let conversation = [] // the messages so far, for another connection
 
 // The open socket. Throws an Error with words for a person.
 function connected() {
@@ -25,7 +26,7 @@ function dial(protocols) {
       const why = reason || "the connection was closed"
       reject(new Error(why))
       if (socket !== opened) return
-      socket = null
+      socket = last = null
       turn?.fail(why)
     }
   })
@@ -37,6 +38,7 @@ function element(tag, look, text = "") {
 
 class Turn {
   constructor(asked) {
+    this.asked = asked
     this.began = performance.now()
     this.first = null
     this.members = new Map()
@@ -116,8 +118,14 @@ class Turn {
     facts.push(typeof about.cost === "number" ? dollars(about.cost) : "price unknown")
     if (response.status !== "completed") facts.unshift(about.incomplete_reason ?? response.incomplete_details?.reason ?? response.status)
     for (const { parameter, action } of about.adjusted ?? []) facts.push(`${parameter}: ${action}`)
-    if (response.status === "completed") last = response.id
+    if (response.status === "completed") this.keep(response.id)
     this.close(facts.join(" · "))
+  }
+
+  keep(id) {
+    last = id
+    const answer = this.text.textContent
+    conversation.push({ role: "user", content: this.asked }, ...answer ? [{ role: "assistant", content: answer }] : [])
   }
 
   fail(why) {
@@ -142,12 +150,14 @@ async function send() {
   $("asked").value = ""
   $("send").disabled = true
   $("stop").hidden = false
-  const request = { type: "response.create", model: $("chosen").value, input: asked, store: false, llm_runtime: { stream_members: true } }
-  if (last) request.previous_response_id = last
+  const request = { type: "response.create", model: $("chosen").value, store: false, llm_runtime: { stream_members: true } }
   const mine = turn
   try {
     const opened = await connected()
-    if (turn === mine) opened.send(JSON.stringify(request)) // else it was stopped before there was a connection
+    if (turn !== mine) return // it was stopped before there was a connection
+    const input = [{ role: "user", content: asked }]
+    const words = last ? { previous_response_id: last, input } : { input: [...conversation, ...input] }
+    opened.send(JSON.stringify({ ...request, ...words }))
   } catch (error) {
     mine.fail(error.message)
   }
@@ -161,7 +171,7 @@ function stop() {
 // Close the connection, which ends what it asked for. Nothing more is heard from it.
 function hangUp() {
   socket?.close()
-  socket = null
+  socket = last = null
   turn.fail("stopped")
 }
 
@@ -176,6 +186,7 @@ $("stop").addEventListener("click", stop)
 $("anew").addEventListener("click", () => {
   if (turn) hangUp()
   last = null
+  conversation = []
   $("dialogue").replaceChildren()
   $("asked").focus()
 })

@@ -9,8 +9,11 @@ let recent = []
 let shownRequests = SHOWN_FIRST
 
 async function listRequests() {
+  const isNewest = newest("requests")
   try {
-    recent = (await read("v1/runtime/requests")).requests
+    const { requests } = await read("v1/runtime/requests")
+    if (!isNewest()) return
+    recent = requests
     say($("unlisted"), recent.length ? "" : "No request has ended yet.")
     showRequests()
   } catch (error) {

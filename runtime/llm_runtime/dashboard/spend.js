@@ -5,14 +5,17 @@ const SPEND_EVERY_MS = 10000 // the ledger is a file
 
 async function listSpend() {
   const since = $("since").value ||= `${new Date().toISOString().slice(0, 8)}01`
+  const isNewest = newest("spend")
   try {
     const { data, cost } = await read(`v1/runtime/spend?by=${$("by").value}&since=${since}`)
+    if (!isNewest()) return
     fill("spent", data.map(each => [
       each.name || "–", number(each.calls), bad(each.failed), `${number(each.input_tokens)} · ${number(each.output_tokens)}`,
       each.unpriced ? each.cost ? `${dollars(each.cost)} + unknown` : "unknown" : dollars(each.cost), percent(each.cost, cost),
     ]), "Nothing was spent.")
     say($("unspent"), `${dollars(cost)} since ${since} (UTC)`)
   } catch (error) {
+    if (!isNewest()) return
     fill("spent", [], "")
     say($("unspent"), `What was spent is not known: ${error.message}`)
   }

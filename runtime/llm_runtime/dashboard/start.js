@@ -3,7 +3,7 @@
 const views = { overview: refresh, requests: listRequests, spend: listSpend, models: listModels, playground: listModels }
 
 function choose() {
-  const chosen = location.hash.slice(1) in views ? location.hash.slice(1) : "overview"
+  const chosen = Object.hasOwn(views, location.hash.slice(1)) ? location.hash.slice(1) : "overview"
   for (const view of Object.keys(views)) $(view).hidden = view !== chosen
   for (const link of document.querySelectorAll("nav a"))
     if (link.hash === `#${chosen}`) link.setAttribute("aria-current", "page")
@@ -14,4 +14,5 @@ function choose() {
 addEventListener("hashchange", choose)
 document.addEventListener("visibilitychange", refresh)
 setInterval(() => { if (!document.hidden && !$("requests").hidden && document.body.className === "up") listRequests() }, EVERY_MS)
-refresh().then(choose)
+choose()
+refresh()
