@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Never
 
 import msgspec
 import pytest
@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 import llm_runtime
-from llm_actors.kernel import TreeNode
+from llm_actors.kernel import ChildSpec, TreeNode, task_child
 from llm_protocol.content import Message
 from llm_protocol.errors import BadRequestError
 from llm_protocol.events import TextDelta
@@ -68,6 +68,24 @@ async def test_chat_gives_the_whole_answer_with_everything_it_promises() -> None
     assert response.request_id.startswith("req_")
     assert response.response_id.startswith("resp_")
     assert response.processing_time_ms > 0
+
+
+async def test_a_request_that_a_server_accepts_while_it_starts_is_answered() -> None:
+    """A client may have connected to the socket before the daemon started, as with workers and under systemd."""
+    contents: list[str] = []
+    async with Peer(reply(whole(), headers=JSON)) as peer:
+
+        def server(runtime: llm_runtime.Runtime) -> list[ChildSpec[Never]]:
+            async def serve(task_status: trio.TaskStatus[None]) -> None:
+                contents.append((await runtime.chat("Say hello.")).content)
+                task_status.started()
+                await trio.sleep_forever()
+
+            return [task_child("server", serve)]
+
+        async with llm_runtime.Runtime(config(fake=peer), servers=server).running():
+            pass
+    assert contents == ["Hello there"]
 
 
 async def test_complete_continues_a_text() -> None:
