@@ -92,9 +92,9 @@ class Runtime(TrioRequests):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Runtime]:
-        """Start the tree before the block and stop it afterwards. Requests are accepted as soon as the servers, which are
-        its last part, start: a client may have connected before. During the stop, new requests are refused, and running
-        ones have ``drain_s`` seconds to finish.
+        """Start the tree before the block and stop it afterwards. Requests are accepted as soon as the servers start,
+        which are its last part: a client may have connected before. During the stop, new requests are refused, and
+        running ones have ``drain_s`` seconds to finish.
         """
         self._open = True
         async with running(self._tree.root):

@@ -160,3 +160,11 @@ def test_the_list_has_only_what_is_allowed_and_others_see_all(catalog: Catalog) 
     assert router.route(ChatRequest(model="dear/big", messages=(), caller="other")).candidates == [
         Candidate("dear", "big")
     ]
+
+
+@pytest.mark.parametrize(("names", "hint"), [(["careful", "cheap/*"], '; did you mean "careful"?'), (["cheap/*"], "")])
+def test_a_misspelt_route_is_suggested_to_those_who_may_use_it(catalog: Catalog, names: list[str], hint: str) -> None:
+    router = Router(catalog, ROUTES, allowed={"me": Allowed(names, PROVIDERS, ROUTES)})
+    with pytest.raises(ModelNotFoundError) as caught:
+        router.route(chat("carefull"))
+    assert str(caught.value).partition(" known models")[0] == f"there is no model 'carefull'{hint or ';'}"

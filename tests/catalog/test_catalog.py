@@ -99,7 +99,7 @@ def test_a_request_its_provider_cannot_do_is_refused_naming_those_that_can(catal
 
 
 def test_without_providers_it_says_so() -> None:
-    with pytest.raises(ModelNotFoundError, match="no provider is configured"):
+    with pytest.raises(ModelNotFoundError, match="no provider is configured: set a key"):
         Catalog().resolve(chat("auto"))
 
 

@@ -12,7 +12,7 @@ Any other name is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import final
 
@@ -160,9 +160,11 @@ class Catalog:
         offer = self._offers.get(candidate.provider)
         return candidate.provider if offer is None or offer.vendor.generic else offer.vendor.kind
 
-    def resolve(self, request: AnyRequest, allowed: Allowed | None = None) -> list[Candidate]:
+    def resolve(
+        self, request: AnyRequest, allowed: Allowed | None = None, routes: Collection[str] = ()
+    ) -> list[Candidate]:
         """Return the candidates for ``request``, in the order of the configuration. With ``allowed``, other models do
-        not exist.
+        not exist. ``routes`` are the names that may have been meant.
 
         The result is never empty. Raises `ModelNotFoundError`, or `UnsupportedError` if none of the providers with the
         model supports this type of request.
@@ -175,7 +177,7 @@ class Catalog:
             return suitable
         if found:
             raise UnsupportedError(self._unable(found[0].provider, request.request_type, allowed))
-        raise ModelNotFoundError(self._unknown(request, allowed))
+        raise ModelNotFoundError(self._unknown(request, allowed, routes))
 
     def _named(self, request: AnyRequest, allowed: Allowed | None) -> list[Candidate]:
         model, hint = request.model or AUTO, request.provider
@@ -242,9 +244,9 @@ class Catalog:
         listed = self._offers[candidate.provider].models
         return "" if candidate.model in listed else suggestion(candidate.model, listed)
 
-    def _unknown(self, request: AnyRequest, allowed: Allowed | None) -> Failure:
+    def _unknown(self, request: AnyRequest, allowed: Allowed | None, routes: Collection[str]) -> Failure:
         if not self._offers:
-            text = "no provider is configured"
+            text = "no provider is configured: set a key such as OPENAI_API_KEY, or name a configuration file"
         elif (request.model or AUTO) == AUTO:
             text = f"no configured provider offers a model for {request.request_type.value}"
             if self.unlisted and allowed is None:
@@ -254,7 +256,9 @@ class Catalog:
             shown = ", ".join(known[:NAMES_SHOWN]) + (
                 f" and {len(known) - NAMES_SHOWN} more" * (len(known) > NAMES_SHOWN)
             )
-            near = suggestion(request.model, [name for each in known for name in (each, each.partition("/")[2])])
+            names = [name for each in known for name in (each, each.partition("/")[2])]
+            names += [name for name in routes if allowed is None or allowed.permits_route(name)]
+            near = suggestion(request.model, names)
             text = f"there is no model {request.model[:100]!r}{near}"
             text += f"{'' if near else ';'} known models: {shown or 'none yet'}; or name one as provider/model"
         return Failure(kind=FailureKind.MODEL_NOT_FOUND, message=text, param="model")

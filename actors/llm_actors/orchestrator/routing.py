@@ -124,7 +124,7 @@ class Router:
         names = policy.candidates or (policy.members if isinstance(policy.members, tuple) else ())
         if not names:
             asked = request if route is None else request.to(AUTO)
-            return ResolvedRoute(policy, self._catalog.resolve(asked, allowed), allowed)
+            return ResolvedRoute(policy, self._catalog.resolve(asked, allowed, self._routes), allowed)
         return self._named(request, names, policy, allowed)
 
     def _named(
