@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 import llm_runtime
@@ -12,7 +13,7 @@ from llm_actors.orchestrator.pipeline import Work
 from llm_actors.orchestrator.single_flight import SingleFlight
 from llm_actors.run import Run
 from llm_protocol import content
-from llm_protocol.events import Finished
+from llm_protocol.events import Failed, Finished
 from llm_protocol.policy import CachePolicy, Limits
 from llm_protocol.requests import ChatRequest, LLMProvider
 from llm_protocol.response import FinishReason, LLMResponse
@@ -91,3 +92,32 @@ async def test_a_flight_that_is_being_cancelled_takes_nobody_on(ending_s: float,
                 await flights.share(late, routed, rt._tree.setup)
     assert isinstance(late.log.end, Finished)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_request_that_leaves_a_shared_call_says_whose_call_it_was(
+    is_first: bool, autojump_clock: MockClock
+) -> None:
+    """A call of another is none of its own: the ledger has a row for such a request."""
+
+    async def upstream(_: Services, work: Work) -> Finished:
+        await trio.sleep(3)
+        return Finished(reason=FinishReason.STOP, response=work.run.folded())
+
+    async with llm_runtime.open_runtime(config("http://127.0.0.1:9")) as rt:
+        routed = rt._tree.router.route(QUESTION)
+        runs = Run(QUESTION, stream=True), Run(QUESTION, stream=True)
+        async with trio.open_nursery() as nursery:
+            flights = SingleFlight(upstream, nursery)
+            for run, seconds in zip(runs, (1, 9) if is_first else (9, 1), strict=True):
+
+                async def share(run: Run = run, seconds: float = seconds) -> None:
+                    with run.scope, trio.move_on_after(seconds):
+                        await flights.share(run, routed, rt._tree.setup)
+
+                nursery.start_soon(share)
+                await trio.testing.wait_all_tasks_blocked()
+    left = runs[0 if is_first else 1].log.end
+    assert isinstance(left, Failed)
+    assert left.response is not None
+    assert left.response.decision["cache"] == ("miss" if is_first else "coalesced")

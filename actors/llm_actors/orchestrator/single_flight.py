@@ -68,9 +68,12 @@ class _Flight:
         if not self.run.log.followers:
             close_early(run, self.record)
             return
+        decision = _unpaid(self.record.to_json())
         if self._payer is run:
             self._payer = None
-        run.close(_unpaid(self.record.to_json()), self.record.tried(), cost=0.0)
+        else:
+            decision["cache"] = "coalesced"
+        run.close(decision, self.record.tried(), cost=0.0)
 
     def close(self, run: Run, end: Finished | Failed) -> None:
         """Close ``run``, which has followed the flight to its ``end``, with that end under its own ids."""
