@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 import trio
 import trio.lowlevel
 
+from llm_protocol.codec.json_limits import CheckedJson, JsonLimits
+from llm_runtime.server.bodies import read_body
 from llm_runtime.server.http1 import CONTINUE, RequestParser
 from llm_runtime.server.limits import PIPELINED_BYTES, RECEIVE_BYTES
 from llm_runtime.server.socket import Socket
@@ -92,6 +95,29 @@ async def test_messages_that_are_not_complete_count_among_all_bodies_in_memory()
             assert text_of(await third.response()) == "Hello", "there is room for a small one"
         await first.raw(frame(MORE, b'"}'))
         assert (await first.event())["error"]["code"] == "unknown_event_type"
+        reply = await server.request("POST", "/v1/chat/completions", CHAT.ljust(1_000_000))
+        assert reply.status == 200, "all is released"
+
+
+async def test_a_complete_message_counts_while_it_waits_to_be_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages that arrive faster than they are decoded would take any amount of memory."""
+    decoding, may_decode = trio.Event(), trio.Event()
+
+    async def read_slowly(limits: JsonLimits, body: bytes | str, decode: Callable[[CheckedJson], object]) -> object:
+        decoding.set()
+        await may_decode.wait()
+        return await read_body(limits, body, decode)
+
+    monkeypatch.setattr("llm_runtime.server.session.read_body", read_slowly)
+    large = json.dumps({"type": "response.create", "model": "m", "input": "a" * 600_000})
+    async with open_server(max_body_mb=1, max_body_total_mb=1) as server, connected(server) as first:
+        await first.send(large)
+        await decoding.wait()
+        async with connected(server) as second:
+            await second.send(large)
+            assert await second.close_code() == 1013
+        may_decode.set()
+        assert text_of(await first.response()) == "Hello"
         reply = await server.request("POST", "/v1/chat/completions", CHAT.ljust(1_000_000))
         assert reply.status == 200, "all is released"
 

@@ -53,7 +53,9 @@ class Hangup(Exception):  # noqa: N818  (it says what happened, as trio's EndOfC
 
 @final
 class MessageReader:
-    """Joins frames to messages of at most ``max_bytes``. ``bodies`` counts the bytes of an incomplete message."""
+    """Joins frames to messages of at most ``max_bytes``. ``bodies`` counts the bytes of a message until the call of
+    `next_message` after the one that returns it.
+    """
 
     __slots__ = ("_arriving", "_decoder", "_fragments", "_joiner", "_max_bytes", "_pieces", "_size", "is_busy", "ping")
 
@@ -79,6 +81,8 @@ class MessageReader:
         again then.
         """
         self.is_busy = False
+        if not self._pieces:
+            self._arriving.release_all()
         try:
             for _ in range(FRAMES_AT_ONCE):
                 if (frame := self._decoder.process_buffer()) is None:
@@ -110,7 +114,7 @@ class MessageReader:
             self._count(len(frame.payload), is_last=data.message_finished)
             if data.message_finished:
                 pieces = self._pieces
-                self.release()  # a complete message is counted when it is admitted
+                self._forget()
                 return "".join(pieces) if isinstance(data.payload, str) else b"".join(pieces)  # type: ignore[arg-type]
         return None
 
@@ -134,8 +138,11 @@ class MessageReader:
             raise Hangup(CloseReason.MESSAGE_TOO_BIG)
 
     def release(self) -> None:
-        """Forget the incomplete message."""
+        """Forget the incomplete message. Its bytes, and those of the latest message, no longer count."""
         self._arriving.release_all()
+        self._forget()
+
+    def _forget(self) -> None:
         self._pieces = []
         self._size = self._fragments = 0
 

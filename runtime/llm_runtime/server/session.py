@@ -26,7 +26,7 @@ from llm_protocol.wires.responses import Create
 from llm_runtime.server import native
 from llm_runtime.server.access import plain_protocol
 from llm_runtime.server.beginning import begin
-from llm_runtime.server.bodies import byte_count, read_body
+from llm_runtime.server.bodies import HeldBodies, byte_count, read_body
 from llm_runtime.server.client_events import (
     Cancel,
     ClientEventHead,
@@ -119,6 +119,8 @@ class Session:
         self._heartbeat = Heartbeat(socket, trio.current_time())
         self._ping_due = False
         self._is_reading = False
+        self._reading = HeldBodies(server_state.bodies)
+        """The message that is being decoded. Once it is admitted, it counts as a turn."""
 
     async def run(self, context: RequestContext, left_over: bytes) -> None:
         """Open the WebSocket, read and write until the end, then close it."""
@@ -228,6 +230,7 @@ class Session:
                 message = socket.take()
                 if isinstance(message, str):
                     await self._take(message)
+                    self._reading.release_all()
                 elif message is not None:
                     self._hang_up(1003, "text frames only")
                 await trio.lowlevel.checkpoint()
@@ -241,6 +244,7 @@ class Session:
             self._scope.cancel("the client closed the connection")
         finally:
             self._is_reading = False
+            self._reading.release_all()
 
     def _hang_up(self, code: int, reason: str) -> None:
         if self._life.state is not SessionState.CLOSING:
@@ -249,32 +253,34 @@ class Session:
         self._wakeup.wake()
 
     async def _take(self, text: str) -> None:
-        head = ClientEventHead()
+        head, size = ClientEventHead(), byte_count(text)
+        with suppress(HttpError):  # if there is no room, a request is refused when it is admitted
+            self._reading.hold(size)
         try:
             head = read_head(text)
             check_lane(head.stream_id)
-            await self._act(head, text)
+            await self._act(head, text, size)
         except HttpError as refused:
             self._refuse(refused, head)
         except LLMClientError as exc:
             self._send(RESPONSES.error_event(exc.failure, stream_id=head.stream_id, event_id=head.event_id))
 
-    async def _act(self, head: ClientEventHead, text: str) -> None:
+    async def _act(self, head: ClientEventHead, text: str, size: int) -> None:
         match head.type:
             case "response.create":
                 now = trio.current_time()
                 create = await read_body(self._server_state.json_limits, text, RESPONSES.decode_create)
-                self._admit(LaneTurn(head, create, byte_count(text), now, self._server_state.new_response_id))
+                self._admit(LaneTurn(head, create, size, now, self._server_state.new_response_id))
             case native_type if native_type == CREATE:
                 now = trio.current_time()
                 native_create = await read_body(
                     self._server_state.json_limits, text, lambda body: decode_create(body, self._caller)
                 )
                 native.check_is_new(self._server_state, native_create.response_id)
-                self._admit(LaneTurn(head, native_create, byte_count(text), now))
+                self._admit(LaneTurn(head, native_create, size, now))
             case "response.resume":
                 resume = await run_large(len(text), read, text, Resume)
-                self._admit(LaneTurn(head, resume, byte_count(text), trio.current_time()))
+                self._admit(LaneTurn(head, resume, size, trio.current_time()))
             case "response.cancel":
                 cancel = await run_large(len(text), read, text, Cancel)
                 await self._server_state.bring(cancel.response_id, self._caller)
@@ -293,6 +299,7 @@ class Session:
         self._notice_expiry()
         if self._ending is not None:
             raise self._ending.refused
+        self._reading.release_all()
         self._start(self._turns.admit(turn))
         self._wakeup.wake()  # the writer waits for the deadline
 
