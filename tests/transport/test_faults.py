@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.transport import (
     Broken,
@@ -367,3 +367,31 @@ async def test_malformed_chunk_after_good_ones_gives_the_good_ones_first(autojum
         for _ in range(2):
             with pytest.raises(ProtocolViolation, match="illegal chunk header"):
                 await response.receive()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_nothing_is_sent_for_a_caller_that_has_left(kept: bool, autojump_clock: MockClock) -> None:
+    """It pays nothing, because nothing was sent when it left. It may leave in the moment in which there is a
+    connection.
+    """
+    sent: list[None] = []
+    async with Peer(reply(b"1"), reply(b"2")) as peer:
+        scope = trio.CancelScope()
+
+        async def dial(host: str, port: int) -> trio.SocketStream:
+            stream = await peer.dial(host, port)
+            scope.cancel()
+            return stream
+
+        transport = Transport(dial=dial)
+        if kept:
+            await fetch(transport)
+        with scope:
+            async with transport.send(post(), on_sent=partial(sent.append, None)):
+                pytest.fail("the caller has left")
+        assert scope.cancelled_caught
+        await wait_all_tasks_blocked()
+        assert len(peer.requests) == int(kept)
+        assert not sent
+        assert transport.statistics().active == 0
+        await transport.aclose()

@@ -142,15 +142,11 @@ class Transport:
         if kept is not None:
             self._reused += 1
             try:
-                if on_sent is not None:
-                    on_sent()
-                return kept, await self._ask(kept, request, payload)
+                return kept, await self._ask(kept, request, payload, on_sent)
             except Stale:
                 self._resent += 1
         connection = await self._connect(request.origin, connect_timeout)
-        if on_sent is not None:
-            on_sent()
-        response = await self._ask(connection, request, payload)
+        response = await self._ask(connection, request, payload, on_sent)
         response.resent = kept is not None
         return connection, response
 
@@ -159,9 +155,19 @@ class Transport:
             return encode(request)
         return encode(request, absolute=True, proxy_authorization=self._proxy.authorization)
 
-    async def _ask(self, connection: OutgoingConnection, request: HttpRequest, payload: bytes) -> HttpResponse:
+    async def _ask(
+        self,
+        connection: OutgoingConnection,
+        request: HttpRequest,
+        payload: bytes,
+        on_sent: Callable[[], None] | None,
+    ) -> HttpResponse:
         self._active += 1
         try:
+            # Sending may have no checkpoint. A caller that has left pays nothing, so nothing is sent for it.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if on_sent is not None:
+                on_sent()
             response = await connection.ask(request, payload)
             self._check_proxy(response)
         except BaseException:
