@@ -255,7 +255,9 @@ def patient_clock() -> MovingClock:
     return MovingClock(autojump_threshold=0.05)
 
 
-async def test_a_store_that_hangs_costs_nobody_more_than_its_bound(patient_clock: MovingClock) -> None:
+async def test_a_store_that_hangs_costs_nobody_more_than_its_bound(
+    patient_clock: MovingClock, caplog: pytest.LogCaptureFixture
+) -> None:
     """A thread that is stuck in the file (a network file system that has gone) holds up nobody for long."""
     stuck = threading.Event()
 
@@ -289,7 +291,15 @@ async def test_a_store_that_hangs_costs_nobody_more_than_its_bound(patient_clock
             with pytest.raises(StoreAwayError):
                 await load(ref, "a", "me")
         assert trio.current_time() - before < 0.1, "the second one does not wait at all"
+        assert "nothing is stored until it does" in caplog.text
         stuck.set()
+        await trio.sleep(1)
+        with caplog.at_level(logging.INFO):
+            assert await persist(ref, (begun(),))
+    assert [each.message for each in caplog.records if each.name.endswith("store.actor")] == [
+        "the store does not respond: nothing is stored until it does",
+        "the store responds again",
+    ]
 
 
 async def test_ledger_rows_of_a_write_that_takes_long_are_written_once(patient_clock: MovingClock) -> None:

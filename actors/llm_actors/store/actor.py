@@ -133,8 +133,15 @@ class StoreActor:
 
     def _is_late(self) -> bool:
         """Whether the thread is stuck in work whose time limit has passed."""
-        self._late = self._late and self._thread.borrowed_tokens > 0
+        if self._late and not self._thread.borrowed_tokens:
+            self._late = False
+            log.info("the store responds again")
         return self._late
+
+    def _note_late(self) -> None:
+        if not self._late:
+            self._late = True
+            log.error("the store does not respond: nothing is stored until it does")
 
     async def _look(self, delivery: Delivery[StoreMessage], message: Look) -> None:
         try:
@@ -143,7 +150,8 @@ class StoreActor:
                 return
         finally:
             self._readers -= 1
-        self._late |= scope.cancelled_caught
+        if scope.cancelled_caught:
+            self._note_late()
         _say_nothing(delivery, message)
 
     async def _answer(self, delivery: Delivery[StoreMessage], message: Look) -> None:
@@ -197,8 +205,7 @@ class StoreActor:
             with trio.move_on_after(PERSIST_SECONDS) as scope:
                 done = await self._in_thread(self._tier.write, [each for _, msg in batch for each in msg.writes])
             if scope.cancelled_caught:
-                self._late = True
-                log.error("the store does not respond: nothing is stored until it does")
+                self._note_late()
         for delivery, message in batch:
             delivery.reply(message, done)
 
