@@ -65,6 +65,18 @@ async def test_it_is_bounded(autojump_clock: MockClock) -> None:
         assert len(fake.journal.requests[-1].body) == MAX_BODY_BYTES
 
 
+async def test_a_long_request_is_named_but_not_kept(autojump_clock: MockClock) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * MAX_BODY_BYTES}]}
+    async with FakeProvider() as fake:
+        async with HttpClient(await fake.dial("fake.test", 80)) as client:
+            for sent in (BODY, body):
+                assert (await client.request("POST", "/v1/chat/completions", sent)).status == 200
+        short, long = fake.journal.requests
+        assert short.request is not None
+        assert long.request is None
+        assert (long.model, long.to_json()["request_type"]) == ("m", "chat")
+
+
 async def test_pipelined_requests_are_answered_in_order(autojump_clock: MockClock) -> None:
     async with FakeProvider() as fake:
         async with HttpClient(await fake.dial("fake.test", 80)) as client:

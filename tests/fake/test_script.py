@@ -12,7 +12,7 @@ from llm_protocol.dialect import ClientRequest
 from llm_protocol.errors import BadRequestError
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, LLMProvider, RequestType
 from llm_runtime.fake import FakeToolCall, Fault, ScriptRule, load_script
-from llm_runtime.fake.sample import MAX_DEPTH, sample
+from llm_runtime.fake.sample import MAX_DEPTH, MAX_VALUES, sample
 from llm_runtime.fake.script import USUAL, Script, fault_named
 from support.faking import chat
 
@@ -72,7 +72,8 @@ def test_a_header_and_a_models_name_come_before_the_rules() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["", "teapot", "200", "600", "reset@", "reset@x", "4290", "429 ", "\u0664\u0662\u0669"]
+    "word",
+    ["", "teapot", "200", "600", "reset@", "reset@x", "4290", "429 ", "\u0664\u0662\u0669", "4" * 5000],
 )
 def test_a_fault_that_there_is_not_is_told_with_those_there_are(word: str) -> None:
     with pytest.raises(BadRequestError, match=r"write 400 to 599, or one of truncate, close, reset"):
@@ -115,6 +116,9 @@ after_events = 2
         ("[[rule]]\n[[rule]]\nnth = 0", ":3: rule[1].nth: expected a whole number of at least 1"),
         ("[[rule]]\ntool_calls = [{ nme = 'x' }]", ":2: rule[0].tool_calls[0].nme: unknown key"),
         ("rule = 3", ":1: rule: expected at most 1000 tables [[rule]]"),
+        ("[[rule]]\nheaders = { 'x y' = 'a' }", ":2: rule[0].headers.x y: not a valid header name"),
+        ("[[rule]]\nheaders = { x = '\u20ac' }", ":2: rule[0].headers.x: a header's value must be printable Latin-1"),
+        ("[[rule]]\nheaders = { x = 'a\\r\\nb: c' }".replace("'a", '"a').replace("c'", 'c"'), "must be printable"),
         ("[[rule]", "not TOML"),
     ],
 )
@@ -169,6 +173,17 @@ def test_a_sample_fits_its_schema(schema: dict[str, object], value: object) -> N
 def test_a_schema_that_contains_itself_ends() -> None:
     tree = {"type": "object", "properties": {"child": {"$ref": "#"}}}
     assert json.dumps(sample(tree)).count("child") == MAX_DEPTH // 2 + 1
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {name: {"$ref": "#"} for name in "abcd"}},
+        {"type": "array", "minItems": 4000, "items": {"type": "array", "minItems": 4000, "items": {"$ref": "#"}}},
+    ],
+)
+def test_a_schema_that_contains_itself_many_times_is_sampled_in_part(schema: dict[str, object]) -> None:
+    assert len(json.dumps(sample(schema))) < 20 * MAX_VALUES
 
 
 ODD = st.recursive(

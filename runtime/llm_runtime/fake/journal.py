@@ -12,7 +12,8 @@ import trio
 
 from llm_protocol.codec.json import WireError, decode_json
 from llm_protocol.content import JsonObject
-from llm_protocol.requests import AnyRequest
+from llm_protocol.dialect import ClientRequest
+from llm_protocol.requests import AnyRequest, RequestType
 
 MAX_REQUESTS = 256
 """The most requests that are kept. The oldest are dropped first."""
@@ -46,14 +47,18 @@ class Seen:
     state: CallState = CallState.OPEN
     status: int | None = None
     """The status of the response; ``None`` if none was sent yet, or nothing was sent at all."""
+    model: str | None = None
+    """The model that was requested; ``None`` if the request could not be decoded, and for model lists."""
+    request_type: RequestType | None = None
     request: AnyRequest | None = None
-    """The decoded request; ``None`` if it could not be decoded, and for model lists."""
+    """The decoded request; ``None`` as for ``model``, and if its body is longer than `MAX_BODY_BYTES`."""
     stream: bool = False
 
-    @property
-    def model(self) -> str | None:
-        """The model that was requested; ``None`` if the request was not decoded."""
-        return None if self.request is None else self.request.model
+    def decoded(self, inbound: ClientRequest, size: int) -> None:
+        """Record the decoded request, whose body has ``size`` bytes."""
+        self.stream = inbound.stream
+        self.model, self.request_type = inbound.request.model, inbound.request.request_type
+        self.request = inbound.request if size <= MAX_BODY_BYTES else None
 
     def to_json(self) -> JsonObject:
         """Return it as JSON data, for ``GET /_fake/journal``."""
@@ -67,7 +72,7 @@ class Seen:
             "method": self.method,
             "path": self.path,
             "model": self.model,
-            "request_type": None if self.request is None else self.request.request_type.value,
+            "request_type": None if self.request_type is None else self.request_type.value,
             "stream": self.stream,
             "body": body,
             "began_s": round(self.began_s, 6),

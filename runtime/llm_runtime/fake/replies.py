@@ -101,7 +101,7 @@ class Replies:
     def _answer(self, request: Request, place: Place, seen: Seen) -> tuple[DeliveryPlan, ScriptRule]:
         try:
             inbound = _decoded(place, request.body)
-            seen.request, seen.stream = inbound.request, inbound.stream
+            seen.decoded(inbound, len(request.body))
             rule = self.script.choose(place.vendor.kind, inbound, request.headers.get(FAULT_HEADER))
         except LLMClientError as exc:
             failure = exc.failure

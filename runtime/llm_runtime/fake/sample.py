@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, final
 
 from llm_protocol.content import JsonObject
 
 MAX_DEPTH = 32
 """The depth below which values are ``None``, because a schema may contain itself."""
+
+MAX_VALUES = 10_000
+"""The most values. Further ones are ``None``, because a schema may contain itself several times."""
 
 MAX_LENGTH = 4_096
 """The most characters of a string and items of a list, whatever the schema requires."""
@@ -26,46 +29,64 @@ def sample(schema: JsonObject, text: str = "fake") -> Any:
     """Return a value that fits ``schema``, with all properties, as few items as allowed, and the first of each choice.
     Strings are ``text`` unless the schema says otherwise.
     """
-    return _value(schema, schema, text, 0)
+    return _Sampler(schema, text).value(schema, 0)
 
 
-def _value(schema: Any, root: JsonObject, text: str, depth: int) -> Any:
-    if not isinstance(schema, dict) or depth > MAX_DEPTH:
-        return None
-    if "const" in schema:
-        return schema["const"]
-    for choices in ("enum", "examples"):
-        if given := _list(schema, choices):
-            return given[0]
-    if isinstance(reference := schema.get("$ref"), str):
-        return _value(_resolved(reference, root), root, text, depth + 1)
-    for choices in ("anyOf", "oneOf"):
-        if given := _list(schema, choices):
-            return _value(given[0], root, text, depth + 1)
-    if given := _list(schema, "allOf"):
-        return _value(_merged(given, root), root, text, depth + 1)
-    return _typed(schema, root, text, depth)
+@final
+class _Sampler:
+    """Makes the value for the schema ``root``."""
 
+    def __init__(self, root: JsonObject, text: str) -> None:
+        self._root = root
+        self._text = text
+        self._left = MAX_VALUES
 
-def _typed(schema: JsonObject, root: JsonObject, text: str, depth: int) -> Any:
-    properties = schema.get("properties")
-    kind = schema.get("type", "object" if properties else "string")
-    if isinstance(kind, list):
-        kind = next((each for each in kind if each != "null"), "null")
-    match str(kind).lower():
-        case "object":
-            inner = properties if isinstance(properties, dict) else {}
-            return {name: _value(each, root, text, depth + 1) for name, each in inner.items()}
-        case "array":
-            return [_value(schema.get("items"), root, text, depth + 1)] * max(1, _bound(schema, "minItems", 1))
-        case "integer" | "number":
-            return _number(schema)
-        case "boolean":
-            return True
-        case "null":
+    def value(self, schema: Any, depth: int) -> Any:
+        """Return a value for ``schema``, which is a part of the root."""
+        self._left -= 1
+        if not isinstance(schema, dict) or depth > MAX_DEPTH or self._left < 0:
             return None
-    sample = _FORMATS.get(str(schema.get("format")), text)
-    return sample[: _bound(schema, "maxLength", MAX_LENGTH)].ljust(_bound(schema, "minLength", 0), ".")
+        if "const" in schema:
+            return schema["const"]
+        for choices in ("enum", "examples"):
+            if given := _list(schema, choices):
+                return given[0]
+        if isinstance(reference := schema.get("$ref"), str):
+            return self.value(_resolved(reference, self._root), depth + 1)
+        for choices in ("anyOf", "oneOf"):
+            if given := _list(schema, choices):
+                return self.value(given[0], depth + 1)
+        if given := _list(schema, "allOf"):
+            return self.value(_merged(given, self._root), depth + 1)
+        return self._typed(schema, depth)
+
+    def _typed(self, schema: JsonObject, depth: int) -> Any:
+        properties = schema.get("properties")
+        kind = schema.get("type", "object" if properties else "string")
+        if isinstance(kind, list):
+            kind = next((each for each in kind if each != "null"), "null")
+        match str(kind).lower():
+            case "object":
+                inner = properties if isinstance(properties, dict) else {}
+                return {name: self.value(each, depth + 1) for name, each in inner.items()}
+            case "array":
+                return self._items(schema, depth)
+            case "integer" | "number":
+                return _number(schema)
+            case "boolean":
+                return True
+            case "null":
+                return None
+        sample = _FORMATS.get(str(schema.get("format")), self._text)
+        return sample[: _bound(schema, "maxLength", MAX_LENGTH)].ljust(_bound(schema, "minLength", 0), ".")
+
+    def _items(self, schema: JsonObject, depth: int) -> list[Any]:
+        before = self._left
+        item = self.value(schema.get("items"), depth + 1)
+        size = before - self._left
+        count = min(max(1, _bound(schema, "minItems", 1)), max(1, before // size))
+        self._left = before - count * size
+        return [item] * count
 
 
 def _number(schema: JsonObject) -> int | float:

@@ -6,7 +6,7 @@ A rule says which requests it matches, how to respond, and what goes wrong. In a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -32,6 +32,7 @@ from llm_protocol.vendors import VENDORS
 from llm_runtime.config.conversion import convert, refuse_unknown
 from llm_runtime.config.errors import ConfigError, under
 from llm_runtime.config.lines import line_of
+from llm_runtime.config.providers import TOKEN
 
 MAX_SCRIPT_BYTES = 1024 * 1024
 MAX_RULES = 1_000
@@ -40,7 +41,7 @@ FAULT_HEADER = "x-fake-fault"
 """The header of a request that names a fault for its response. It takes precedence over the rules."""
 
 _FAULT_MODEL = re.compile(r"(?:.*/)?fault-(.+)")
-_FAULT_WORD = re.compile(r"([a-z0-9_-]+)(?:@(\d{1,6}))?")
+_FAULT_WORD = re.compile(r"([a-z0-9_-]{1,40})(?:@(\d{1,6}))?")
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=3_600)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -250,10 +251,19 @@ def _rules(table: JsonObject, vendors: VendorTable) -> tuple[ScriptRule, ...]:
     for at, rule in enumerate(given):
         with under("rule", f"[{at}]"):
             found = convert(rule, ScriptRule, lambda _: Secret(""))  # a rule has no key
+            _check_headers(found.headers)
             if found.kind is not None and found.kind not in vendors:
                 raise ConfigError(str(UnknownVendorError(found.kind, vendors)), "kind")
             rules.append(found)
     return tuple(rules)
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if not TOKEN.fullmatch(name):
+            raise ConfigError("not a valid header name", "headers", name)
+        if max(value, default="") > "\xff" or not value.isprintable():
+            raise ConfigError("a header's value must be printable Latin-1", "headers", name)
 
 
 def _wrong(file: Path, what: str, line: int | None = None) -> BadRequestError:
