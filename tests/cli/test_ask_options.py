@@ -11,7 +11,7 @@ import pytest
 
 from llm_protocol.content import Document, Image, Message
 from llm_runtime.cli.attachments import attachment, options, schema
-from llm_runtime.cli.conversation import CONVERSATION_BYTES, KeptConversation, load, place, save
+from llm_runtime.cli.conversation import CONVERSATION_BYTES, KeptConversation, keep, load, place, save
 from llm_runtime.config import ConfigError
 from llm_runtime.fake import FakeProvider, ScriptRule
 from support import commands
@@ -111,6 +111,26 @@ async def test_mistakes_are_one_line(ask: Asked, arguments: tuple[str, ...], say
     assert list(ask.fake.journal.requests) == []
 
 
+async def test_a_question_that_is_not_utf_8_is_kept(ask: Asked) -> None:
+    assert await ask("h\udcffi") == (0, "You said: h\ufffdi\n", "")
+    assert await ask("-c", "And more.") == (0, "You said: And more.\n", "")
+
+
+async def test_without_a_home_folder_the_answer_comes_and_is_not_kept(
+    ask: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(ConfigError, match="no home folder: set XDG_STATE_HOME"):
+        load({})
+    told: list[str] = []
+    monkeypatch.setattr("llm_runtime.cli.conversation.say", told.append)
+    keep("m", [Message.of("user", "hi")], {})
+    [line] = told
+    assert "was not saved" in line
+    assert "XDG_STATE_HOME" in line
+
+
 async def test_models_are_listed(ask: Asked) -> None:
     assert await ask(command="models") == (0, "auto\nfake/m\nfake/n\n", "")
     assert (await ask("--json", command="models")).out == '{"fake":["m","n"]}\n'
@@ -130,6 +150,13 @@ def test_a_schema_may_be_json_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text('{"type": "object"}')
     assert schema(str(tmp_path / "s.json")) == schema('{"type": "object"}')
     assert options([("stop", '["a"]'), ("user", "me")]) == {"stop": ["a"], "user": "me"}
+
+
+def test_what_is_nested_too_deeply_is_a_mistake() -> None:
+    deep = "[" * 100_000
+    assert options([("stop", deep)]) == {"stop": deep}
+    with pytest.raises(ConfigError, match="--schema is neither JSON"):
+        schema('{"a":' + deep)
 
 
 def test_what_is_too_large_or_damaged_is_told(tmp_path: Path) -> None:

@@ -215,3 +215,19 @@ async def test_input_that_is_not_utf_8_is_no_traceback(chats: Chats) -> None:
         "chat", "--config", str(chats.config), stdin=b"a\xff\n", PYTHONIOENCODING="utf-8:strict", **chats.environ
     )
     assert (done.code, done.out, done.err) == (0, "You said: a\N{REPLACEMENT CHARACTER}\n", "")
+
+
+async def test_output_without_a_reader_is_no_traceback(chats: Chats) -> None:
+    main, other = pty.openpty()
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*commands.COMMAND, "chat", "--config", str(chats.config)]
+    try:
+        done = await trio.run_process(
+            command, stdin=other, stdout=writer, capture_stderr=True, check=False,
+            env=commands.environment(chats.environ),
+        )  # fmt: skip
+    finally:
+        for file in (main, other, writer):
+            os.close(file)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -172,6 +172,16 @@ async def test_a_reload_that_is_told_in_no_known_way_is_a_failed_step() -> None:
     ]
 
 
+async def test_deploy_offline_connects_to_no_daemon(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[providers.p]\nkind = "openai_compatible"\nbase_url = "http://127.0.0.1:1/v1"\n')
+    async with Peer(MODELS) as peer:
+        done = await commands.run("deploy", "--config", str(file), "--offline", "--url", peer.url)
+        assert peer.connections == 0
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "llm-runtime: --offline connects to nothing, --url to a daemon: give only one of them\n"
+
+
 async def test_a_deployment_that_cannot_be_is_a_result_too(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text("[server]\nprot = 1\n")

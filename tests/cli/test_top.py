@@ -179,7 +179,8 @@ async def test_what_is_no_daemon_is_one_line() -> None:
 async def test_on_a_terminal_it_is_drawn_until_ctrl_c_which_gives_the_screen_back() -> None:
     ours, theirs = pty.openpty()
     body = msgspec.json.encode(told())
-    busy = reply(b"", status=503)  # of a proxy, or of a daemon that ends
+    words = b'{"error": {"message": "Not \\u001b[31m\\nnow"}}'
+    busy = reply(words, status=503, headers=JSON)  # of a proxy, or of a daemon that ends
     async with Peer(reply(body, headers=JSON), busy, *[reply(body, headers=JSON)] * 50) as peer:
         command = [*commands.COMMAND, "top", "--url", peer.url, "--interval", "0.1"]
         seen = b""
@@ -198,4 +199,4 @@ async def test_on_a_terminal_it_is_drawn_until_ctrl_c_which_gives_the_screen_bac
     assert code == 0
     assert seen.startswith(b"\x1b[?1049h")
     assert b"primary    closed" in seen
-    assert b"NOT RESPONDING" in seen
+    assert b"NOT RESPONDING: Not [31m now" in seen

@@ -76,7 +76,7 @@ def schema(text: str) -> ResponseFormat:
             return ResponseFormat(type="json_schema", name="answer", schema=_of_words(text))
     try:
         found = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         raise ConfigError("--schema is neither JSON, a file of JSON, nor fields such as: name, age int") from None
     return ResponseFormat(type="json_schema", name="answer", schema=found)
 
@@ -106,6 +106,6 @@ def options(pairs: Iterable[Sequence[str]]) -> dict[str, Any]:
     for name, value in pairs:
         try:
             found[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value
     return found

@@ -57,8 +57,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         raise ConfigError(f"-o: {exc}") from None
     messages = begun(earlier, arguments.system)
     user = _User()
-    user.show(HELP.format(model=name_of(model)))
     try:
+        user.show(HELP.format(model=name_of(model)))
         with sync.open_runtime(config) as runtime:
             chat = _Chat(runtime, model, given, messages, config)
             while (text := user.ask()) is not None:

@@ -10,9 +10,11 @@ from tempfile import mkstemp
 
 import msgspec
 
+from llm_protocol.codec.json import encode_json
 from llm_protocol.content import Message
 from llm_runtime.cli.terminal import say
 from llm_runtime.config import ConfigError
+from llm_runtime.config.store import state_folder
 
 CONVERSATION_BYTES = 32 * 1024 * 1024
 """The largest conversation that is kept, in bytes, attachments included."""
@@ -34,10 +36,13 @@ def begun(earlier: KeptConversation | None, system: str | None) -> list[Message]
 
 
 def place(environ: Mapping[str, str]) -> Path:
-    """Return the path of the file: below ``XDG_STATE_HOME``, by default ``~/.local/state``."""
-    state = environ.get("XDG_STATE_HOME", "")
-    folder = Path(state) if os.path.isabs(state) else Path("~/.local/state").expanduser()
-    return folder / "llm-runtime" / "conversation.json"
+    """Return the path of the file: below ``XDG_STATE_HOME``, by default ``~/.local/state``. Raises `ConfigError` if
+    there is no such folder.
+    """
+    folder = state_folder(environ)
+    if not folder.is_absolute():
+        raise ConfigError("there is no home folder: set XDG_STATE_HOME")
+    return folder / "conversation.json"
 
 
 def load(environ: Mapping[str, str]) -> KeptConversation:
@@ -56,14 +61,16 @@ def keep(model: str, messages: Sequence[Message], environ: Mapping[str, str]) ->
     """Save the conversation for ``-c``. A failure is reported on stderr, and raises nothing."""
     try:
         save(KeptConversation(model=model, messages=tuple(messages)), environ)
-    except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else exc
-        say(f"llm-runtime: the conversation was not saved, so -c cannot continue it: {place(environ)}: {reason}")
+    except (OSError, ValueError, ConfigError) as exc:
+        reason = f"{place(environ)}: {exc.strerror}" if isinstance(exc, OSError) else exc
+        say(f"llm-runtime: the conversation was not saved, so -c cannot continue it: {reason}")
 
 
 def save(conversation: KeptConversation, environ: Mapping[str, str]) -> None:
-    """Replace the last conversation. Raises `OSError`, and `ValueError` for more than `CONVERSATION_BYTES`."""
-    data, file = msgspec.json.encode(conversation), place(environ)
+    """Replace the last conversation. Raises `OSError`, `ConfigError` as `place` does, and `ValueError` for more than
+    `CONVERSATION_BYTES`.
+    """
+    data, file = encode_json(conversation), place(environ)
     if len(data) > CONVERSATION_BYTES:
         raise ValueError(f"the conversation has more than {CONVERSATION_BYTES // 1024 // 1024} MiB")
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -24,10 +24,12 @@ from llm_runtime.reloading import ReloadResult
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Deploy, report each step, and return the exit code. Raises `ConfigError`; with ``--json`` only after the report
-    was printed.
+    """Deploy, report each step, and return the exit code. Raises `ConfigError`; for an invalid configuration with
+    ``--json`` only after the report was printed.
     """
     start_logging(arguments.log_level, arguments.log_format)
+    if arguments.offline and arguments.url:
+        raise ConfigError("--offline connects to nothing, --url to a daemon: give only one of them")
     source, identity, now = arguments.config or "environment", str(uuid4()), timestamp(time.time())
     try:
         config = configured(arguments.config, environ, say, install=False)

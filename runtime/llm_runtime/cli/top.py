@@ -15,7 +15,8 @@ from llm_runtime.cli.daemon_client import daemon_client, decoded
 from llm_runtime.cli.logs import start_logging
 from llm_runtime.cli.setup import Daemon, daemon
 from llm_runtime.cli.signals import cancel_on_signal
-from llm_runtime.cli.terminal import UNREAD, leaf, print_out, write_all
+from llm_runtime.cli.table import cut
+from llm_runtime.cli.terminal import UNREAD, harmless, leaf, print_out, write_all
 from llm_runtime.cli.top_screen import screen
 from llm_runtime.statistics import Statistics
 
@@ -74,7 +75,7 @@ async def _follow(running: Daemon, interval: float) -> None:
                     if not exc.failure.client_retry:
                         raise
                     state = f"NOT RESPONDING: {exc}. The values below are the last known ones."
-                _draw([state[: size.columns], *lines][: size.lines])
+                _draw([cut(harmless(state).replace("\n", " "), size.columns), *lines][: size.lines])
                 await trio.sleep(interval)
 
 
