@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 import trio
+import trio.testing
 
 from llm_actors.run import Run
 from llm_actors.testing import MovingClock
+from llm_protocol.codec.json_limits import CheckedJson, JsonLimits
+from llm_runtime.server.bodies import read_body
 from llm_runtime.server.limits import MIN_RATE, WRITE_STALL_SECONDS
 from support.server import HttpClient, OpenServer, add_text, begin_text, open_server, saying
-from support.ws import PING, PONG, TEXT, WsClient, connected, frame, handshake, text_of, upgrade
+from support.ws import CLOSE, PING, PONG, TEXT, WsClient, connected, frame, handshake, text_of, upgrade
 
 SMALL_BUFFER = 16 * 1024
 MUCH = "0123456789" * 30_000
@@ -204,3 +209,42 @@ async def test_a_reader_that_pauses_and_catches_up_is_not_cut_off(jumping_clock:
             assert text_of(await ws.response()) == MUCH
         assert trio.current_time() > 60
         ws.http.close()
+
+
+@pytest.mark.parametrize("is_decoding", [False, True])
+@pytest.mark.parametrize(
+    ("last", "code"), [(frame(CLOSE, b"\x03\xe8"), 1000), (frame(TEXT, b"\xff"), 1007)], ids=["close", "fault"]
+)
+async def test_the_end_of_a_websocket_has_its_code_although_much_is_being_written(
+    last: bytes, code: int, is_decoding: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last frame arrives while the writer waits for the client, perhaps while a large message is being decoded."""
+    decoding, may_decode = trio.Event(), trio.Event()
+
+    async def read_slowly(limits: JsonLimits, body: bytes | str, decode: Callable[[CheckedJson], object]) -> object:
+        if len(body) > len(MUCH):
+            decoding.set()
+            await may_decode.wait()
+        return await read_body(limits, body, decode)
+
+    monkeypatch.setattr("llm_runtime.server.session.read_body", read_slowly)
+    codes: list[int] = []
+    async with open_server(flooding) as server:
+        http = await server.connect(receive_buffer=SMALL_BUFFER)
+        ws = await upgrade(http, handshake())
+        await ws.create()
+        await trio.testing.wait_all_tasks_blocked()
+        large = json.dumps({"type": "response.create", "model": "m", "input": MUCH}).encode()
+        await ws.raw(frame(TEXT, large) * is_decoding + last)
+        if is_decoding:
+            await decoding.wait()
+        await trio.testing.wait_all_tasks_blocked()
+
+        async def read() -> None:
+            codes.append(await ws.close_code())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            may_decode.set()
+    assert codes == [code]

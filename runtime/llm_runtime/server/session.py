@@ -241,6 +241,8 @@ class Session:
                 self._close = Close(hangup.code)
             if hangup.payload is not None:
                 await socket.answer_close(hangup.payload)
+            elif self._close is not None:
+                await socket.close(*self._close)  # now: the cancellation may cut off a write
             self._scope.cancel("the client closed the connection")
         finally:
             self._is_reading = False

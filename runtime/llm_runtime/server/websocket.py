@@ -192,11 +192,13 @@ class WebSocket:
     # -- sending -----------------------------------------------------------------------------------------------------
 
     async def send(self, payloads: Sequence[bytes]) -> None:
-        """Send text messages in few writes, with pings and pongs between them. See `Socket.send`."""
+        """Send text messages in few writes, with pings and pongs between them. See `Socket.send`. Once the connection
+        has ended, sends nothing more, and waits to be cancelled by the task that takes messages.
+        """
         self._is_cut = True
         for batch in _batches(payloads):
             if self._hangup is not None:
-                raise trio.BrokenResourceError("the WebSocket is closing")
+                await trio.sleep_forever()
             await self._socket.send(self._take_control() + batch)
         self._is_cut = False
 
