@@ -110,7 +110,7 @@ class FailureRule(NamedTuple):
     type: str
     """``type`` of the error object."""
     meaning: str
-    """The kind in words, for logs and documentation."""
+    """A short description of the kind, for logs and documentation."""
     fault: AtFault
     settlement: Settlement
     """The refund of the limiter for a request that was sent. Nothing is refunded unless it is certain that the vendor
@@ -169,7 +169,7 @@ RULES: dict[FailureKind, FailureRule] = {
     FailureKind.AUTH: FailureRule(
         Step.NEXT, 424, "provider_auth", _REQUEST, "the vendor refused the configured key", AtFault.PROVIDER, _TOKENS,
         client_retry=False, scope=Scope.PROVIDER, pause_s=30.0, needs_operator=True,
-        advice="let {entry}.api_key refer to a key that is valid for this address"),
+        advice="check {entry}.api_key: it must refer to a key that is valid for this address"),
     FailureKind.RATE_LIMITED: FailureRule(
         Step.RETRY, 429, "rate_limit_exceeded", "rate_limit_error", "too many requests or tokens for now",
         AtFault.PROVIDER, _TOKENS, client_retry=True, pause_s=1.0, limit_owner="provider", advice=_LATER),
@@ -181,7 +181,7 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.RETRY, 503, "overloaded", _SERVER, "the vendor is overloaded, or too many requests wait for it",
         AtFault.PROVIDER, _TOKENS, client_retry=True, breaks=True, advice=_LATER),
     FailureKind.SERVER_ERROR: FailureRule(
-        Step.RETRY, 502, "server_error", _SERVER, "the vendor had an error of its own", AtFault.PROVIDER, _CHARGED,
+        Step.RETRY, 502, "server_error", _SERVER, "the vendor reported an internal error", AtFault.PROVIDER, _CHARGED,
         client_retry=True, breaks=True, advice=_LATER),
     FailureKind.TIMEOUT_CONNECT: FailureRule(
         Step.RETRY, 504, "connect_timeout", _SERVER, "no connection in time", AtFault.PROVIDER, _REFUNDED,
@@ -202,7 +202,8 @@ RULES: dict[FailureKind, FailureRule] = {
     FailureKind.TLS: FailureRule(
         Step.NEXT, 502, "tls_error", _SERVER, "the vendor's certificate is not trusted", AtFault.PROVIDER, _REFUNDED,
         client_retry=False, breaks=True, scope=Scope.PROVIDER,
-        advice="if the certificate is self-signed, name it in {entry}.ca_file; without TLS, use http in base_url"),
+        advice="if the certificate is self-signed, set {entry}.ca_file to its file; if the server has no TLS, "
+        "use http in base_url"),
     # One caller's request can make a model write nonsense every time, although the deployment is healthy, so malformed
     # responses do not open a circuit.
     FailureKind.PROTOCOL: FailureRule(
@@ -212,14 +213,14 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.RETRY, 502, "stream_truncated", _SERVER, "the response ended without the vendor's end marker",
         AtFault.PROVIDER, _CHARGED, client_retry=True),
     FailureKind.INVALID_TOOL_CALL: FailureRule(
-        Step.NEXT, 502, "invalid_tool_call", _SERVER, "the model wrote a tool call that is not valid", AtFault.PROVIDER,
+        Step.NEXT, 502, "invalid_tool_call", _SERVER, "the model wrote an invalid tool call", AtFault.PROVIDER,
         _CHARGED, client_retry=False, advice=_CHECK_ADDRESS),
     # The vendor has made the response and bills it; another attempt would be billed again.
     FailureKind.ANSWER_TOO_LARGE: FailureRule(
         Step.STOP, 502, "answer_too_large", _SERVER, "the vendor's response is larger than a limit allows",
         AtFault.RUNTIME, _CHARGED, client_retry=False, advice=_CHECK_ADDRESS),
     FailureKind.BAD_REQUEST: FailureRule(
-        Step.STOP, 400, "invalid_request", _REQUEST, "the request is wrong", AtFault.REQUEST, _TOKENS,
+        Step.STOP, 400, "invalid_request", _REQUEST, "the request is not valid", AtFault.REQUEST, _TOKENS,
         client_retry=False, of_parameters=True, advice=_CHECK_ADDRESS),
     FailureKind.MODEL_NOT_FOUND: FailureRule(
         Step.NEXT, 404, "model_not_found", _REQUEST, "there is no such model", AtFault.PROVIDER, _TOKENS,
@@ -228,21 +229,22 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.NEXT, 400, "context_length_exceeded", _REQUEST, "the prompt is too long for the model", AtFault.REQUEST,
         _TOKENS, client_retry=False),
     FailureKind.CONTENT_FILTER: FailureRule(
-        Step.STOP, 400, "content_filter", _REQUEST, "the vendor's safety filter refused", AtFault.REQUEST, _CHARGED,
-        client_retry=False),
+        Step.STOP, 400, "content_filter", _REQUEST, "the vendor's safety filter stopped the request", AtFault.REQUEST,
+        _CHARGED, client_retry=False),
     FailureKind.UNSUPPORTED: FailureRule(
         Step.NEXT, 400, "unsupported_parameter", _REQUEST, "the vendor or model does not support the request",
         AtFault.REQUEST, _TOKENS, client_retry=False, of_parameters=True),
     FailureKind.CANCELLED: FailureRule(
-        Step.STOP, 499, "cancelled", _REQUEST, "the caller cancelled", AtFault.CALLER, _CHARGED, client_retry=False),
+        Step.STOP, 499, "cancelled", _REQUEST, "the caller cancelled the request", AtFault.CALLER, _CHARGED,
+        client_retry=False),
     # Nothing else is tried here, but the client may ask another replica, or this one when it is back. A request that
     # was sent before the end came may have been worked on.
     FailureKind.SHUTTING_DOWN: FailureRule(
         Step.STOP, 503, "shutting_down", _SERVER, "the runtime is shutting down", AtFault.RUNTIME, _CHARGED,
         client_retry=True),
     FailureKind.QUEUE_FULL: FailureRule(
-        Step.NEXT, 429, "queue_full", "rate_limit_error", "the queue is full", AtFault.RUNTIME, _REFUNDED,
-        client_retry=True, limit_owner="server"),
+        Step.NEXT, 429, "queue_full", "rate_limit_error", "too many requests are waiting in this runtime",
+        AtFault.RUNTIME, _REFUNDED, client_retry=True, limit_owner="server"),
     FailureKind.OUT_OF_RESOURCES: FailureRule(
         Step.RETRY, 503, "out_of_resources", _SERVER, "no file descriptor, port or memory for another connection",
         AtFault.RUNTIME, _REFUNDED, client_retry=True),
@@ -250,7 +252,7 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.STOP, 502, "log_limit", _SERVER, "the response exceeded the run log's limit", AtFault.RUNTIME, _CHARGED,
         client_retry=False),
     FailureKind.BUDGET: FailureRule(
-        Step.STOP, 402, "budget_exceeded", _REQUEST, "the request's or its caller's budget is used up", AtFault.CALLER,
+        Step.STOP, 402, "budget_exceeded", _REQUEST, "a budget of the request is used up", AtFault.CALLER,
         _CHARGED, client_retry=False),
     FailureKind.DEADLINE: FailureRule(
         Step.STOP, 504, "deadline_exceeded", _SERVER, "the request's deadline passed", AtFault.CALLER, _CHARGED,
@@ -259,7 +261,7 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.NEXT, 503, "provider_unavailable", _SERVER, "the provider is parked after repeated crashes",
         AtFault.PROVIDER, _REFUNDED, client_retry=True, scope=Scope.PROVIDER, pause_s=1.0, actor_down=True),
     FailureKind.CRASHED: FailureRule(
-        Step.RETRY, 500, "server_error", _SERVER, "the actor doing the work crashed", AtFault.PROVIDER, _CHARGED,
+        Step.RETRY, 500, "server_error", _SERVER, "the actor that did the work crashed", AtFault.PROVIDER, _CHARGED,
         client_retry=True, breaks=True, actor_down=True),
     FailureKind.INTERNAL: FailureRule(
         Step.STOP, 500, "server_error", _SERVER, "a bug in the runtime", AtFault.RUNTIME, _CHARGED, client_retry=False),

@@ -49,7 +49,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
     """The most requests in progress at the same time; omitted: 256 for a provider, no limit for a caller."""
     burst: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
-    """The share of a minute's requests, and of its tokens, that one second may take; one request at least."""
+    """The fraction of the per-minute limits that may be used within one second. The first request in a second is
+    always allowed.
+    """
     wait_s: Seconds | None = None
     """The longest wait for these limits, in seconds, including a vendor's Retry-After. A request that would wait
     longer is refused at once. Omitted: 30 for a provider's limits, 1 for a caller's.

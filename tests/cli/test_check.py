@@ -145,8 +145,8 @@ async def test_each_trouble_of_a_provider_is_one_line_with_its_cause(tmp_path: P
         "good": "warning",
     }
     expected = {
-        "wrong": "(HTTP 401); let providers.wrong.api_key refer to a key that is valid for this address",
-        "echo": "No key [redacted] is known (HTTP 401); let providers.echo.api_key",
+        "wrong": "(HTTP 401); check providers.wrong.api_key: it must refer to a key that is valid for this address",
+        "echo": "No key [redacted] is known (HTTP 401); check providers.echo.api_key",
         "strange": "certificate refused: unable to get local issuer certificate; if the certificate is self-signed",
         "garbage": "list cannot be decoded",
         "silent": "no complete list of models within 0.5 s; is base_url the address of the vendor's API",

@@ -148,7 +148,7 @@ async def test_streaming_text(capsys: pytest.CaptureFixture[str]) -> None:
 async def test_streaming_everything(capsys: pytest.CaptureFixture[str]) -> None:
     async with running(ScriptRule(reasoning="Hm.", text="So.")) as rt:
         await run(program("Streaming", "match event"), rt=rt)
-    assert capsys.readouterr().out == "thinking: Hm.\nSo."
+    assert capsys.readouterr().out == "reasoning: Hm.\nSo."
 
 
 async def test_the_tool_loop_and_a_mistake_of_the_model() -> None:

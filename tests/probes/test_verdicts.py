@@ -76,9 +76,12 @@ def test_a_list_that_is_empty_or_slower_than_the_runtime_waits_is_a_warning() ->
     [
         (
             FailureKind.AUTH,
-            "so it is (HTTP 401); let providers.p.api_key refer to a key that is valid for this address",
+            "so it is (HTTP 401); check providers.p.api_key: it must refer to a key that is valid for this address",
         ),
-        (FailureKind.TLS, "so it is (HTTP 401); if the certificate is self-signed, name it in providers.p.ca_file"),
+        (
+            FailureKind.TLS,
+            "so it is (HTTP 401); if the certificate is self-signed, set providers.p.ca_file to its file",
+        ),
         (FailureKind.NETWORK, "so it is (HTTP 401); is base_url right, and can the server be reached"),
         (FailureKind.PROTOCOL, "so it is (HTTP 401); is base_url the address of the vendor's API"),
         (FailureKind.QUOTA, "so it is (HTTP 401); check the account's quota"),

@@ -421,7 +421,7 @@ PAGE = """\
 This page shows the limits for clients of the server, and the effect of exceeding each. Options are set under
 `[server]` in the configuration; the others are in `llm_runtime.server.limits` and `llm_protocol.codec.json_limits`.
 Limits for responses of providers have a separate table. A megabyte is 1,048,576 bytes. If an effect was measured,
-[Measured](#measured) has the values before and after the limit was introduced. `bin/bench attack` runs a thousand
+[Measured](#measured) shows the values before and after the limit was introduced. `bin/bench attack` runs a thousand
 attackers without a key beside fifty paying streams. This page is made from `tests/support/bounds.py` by
 `bin/make-docs`.
 

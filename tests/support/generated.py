@@ -26,8 +26,9 @@ Every request ends with a complete response or with one failure of these kinds. 
 with `exc.failure`. Over HTTP it is a status and the error object's `code` (in OpenAI's format; clients of Anthropic,
 Gemini and Cohere get their own format). This page is made from `llm_protocol.failures.RULES` by `bin/make-docs`.
 
-The column *then* has the next step if no token was delivered. **retry**: the same provider may be tried again after
-a wait, or another at once. **next**: only another candidate may be tried. **stop**: nothing else is tried.
+The column *then* shows the next step if no token was delivered. **retry**: the same provider may be tried again
+after a wait, or another provider at once. **next**: only another candidate may be tried. **stop**: nothing else is
+tried.
 
 | kind | meaning | then | HTTP | `code` | exception |
 |---|---|---|---|---|---|
@@ -36,14 +37,18 @@ a wait, or another at once. **next**: only another candidate may be tried. **sto
 EFFECTS = """
 ## Further consequences
 
-* **Fault**: who caused the failure. Only failures of the *provider* count against the deployment.
-* **Circuit breaker**: the breaker that counts the failure: the deployment's or the whole provider's. Empty: none.
-* **Pause**: seconds for which the selector does not choose the deployment or provider, if the vendor did not say how
-  long.
-* **Limits**: the refund to the rate limits if the request was sent. If it was not sent, everything is refunded.
-* **Billed**: whether the vendor may bill the request, unless it responded with an error status.
-* **Client may retry**: if not, the error has `x-should-retry: false`. So has every error after a part
-  of a response was delivered.
+* **Fault**: who caused the failure. Only failures with the fault *provider* lower the success rate of the deployment.
+* **Circuit breaker**: the breaker that counts the failure: that of the deployment or that of the whole provider.
+  Empty: none.
+* **Pause**: the seconds for which the selector does not choose the deployment or provider, if the vendor did not say
+  how long.
+* **Limits**: what is refunded to the rate limits if the request was sent: all, the tokens, or nothing. If the request
+  was not sent, everything is refunded.
+* **Billed**: whether the vendor may bill a request that ended in this way. A request that got an error status is
+  assumed not to be billed.
+* **Client may retry**: if not, the error has the header `x-should-retry: false`. An error after part of a response was
+  delivered, or after several attempts of the daemon, always has this header.
+* **Advice for the operator**: what `llm-runtime check` prints if it cannot read the model list of a provider.
 
 | kind | fault | circuit breaker | pause | limits | billed | client may retry | advice for the operator |
 |---|---|---|---|---|---|---|---|

@@ -20,7 +20,7 @@ HEAD = """\
 # Parameters
 
 This page shows how each parameter is handled for each provider. It is generated from `llm_protocol.parameters.table`
-by `bin/make-docs`; a test sends every cell.
+by `bin/make-docs`. A test sends a request for every cell of the tables.
 
 * **sent**: unchanged, under the provider's name for the parameter. If a model accepts less than its vendor, the value
   is adjusted to the model, and reported as `translated`.
@@ -31,13 +31,15 @@ by `bin/make-docs`; a test sends every cell.
 * **refused**: the candidate is skipped. If no candidate is left, the request fails with `unsupported_parameter`
   before any call, and the message names models that support it.
 
-Everything left out, translated or emulated is reported: in the header `x-llm-runtime-adjusted`, and in
-`llm_runtime.adjusted` of the body for clients that send the object `llm_runtime`; in Python as `response.adjusted`.
-`"llm_runtime": {"strict": true}`, or `strict = true` of a route, refuses parameters that would be left out or
-translated.
+Every parameter that is left out, translated or emulated is reported: in the header `x-llm-runtime-adjusted`; in the
+body as `llm_runtime.adjusted`, if the request contains the object `llm_runtime`; in Python as `response.adjusted`.
+With `"llm_runtime": {"strict": true}` in a request, or `strict = true` in a route, parameters that would be left out
+or translated are refused.
 
-A field without a row is forwarded to providers of the same wire, and refused elsewhere. Names are those of the wires
-that have the parameter, separated by `/`. The column *from* has the wires on which a client can send it.
+The first column shows the name of the parameter on each wire; different names are separated by `/`. The column *from*
+lists the wires on which a client can send the parameter. Each of the other columns is a kind of provider: `openai` is
+OpenAI's chat API, `responses` its Responses API, `compatible` any server with OpenAI's chat API. A field that is in no
+table is forwarded to providers of the same wire, and refused elsewhere.
 """
 
 
@@ -78,4 +80,6 @@ _WORDS = {
 
 
 def _words(cell: Cell) -> str:
+    if cell.words.partition(";")[0] in _WORDS.values():
+        return cell.words  # the words name another action than the cell
     return f"{_WORDS[cell.action]}: {cell.words}" if cell.words else _WORDS[cell.action]

@@ -72,10 +72,10 @@ _OPENAI_WIRE: Final = "openai compatible local"
 _HOW: Final[dict[Translation, str]] = {
     values.no_tier: "left out; `flex` is refused, because any other tier costs more",
     values.tier_of_openai: "Anthropic's `standard_only` and Gemini's `standard` become `default`",
-    values.tier_of_compatible: "unchanged",
+    values.tier_of_compatible: "sent",
     values.tier_of_anthropic: "`default` and `standard` become `standard_only`, faster tiers `auto`; `flex` is refused",
     values.tier_of_gemini: "`default` and `standard_only` become `standard`, faster tiers `priority`",
-    values.effort_of_budget: "the lowest effort whose budget is at least this one; `none` for 0",
+    values.effort_of_budget: "the lowest effort whose budget is at least as large; `none` for 0",
 }
 """The text of the generated page for each translation."""
 
@@ -234,9 +234,9 @@ _TOOLS: Final = (
 )  # fmt: skip
 """Parameters about tools, without the tools themselves."""
 
-_SIDE_BY_SIDE: Final = "as many requests, side by side, within the budget"
-_CHOICES: Final = dict.fromkeys((name for name in TARGETS if name != "openai"), _SIDE_BY_SIDE) | {
-    "compatible": f"{_SIDE_BY_SIDE}; sent to Mistral, and to models whose capabilities say `choices`"
+_CONCURRENT: Final = "`n` concurrent requests, within the budget"
+_CHOICES: Final = dict.fromkeys((name for name in TARGETS if name != "openai"), _CONCURRENT) | {
+    "compatible": f"{_CONCURRENT}; sent to Mistral, and to models with the capability `choices`"
 }
 
 _ANSWER: Final = (
@@ -368,7 +368,7 @@ _FORM: Final = (
     _row(
         "response_format: json_object", "meaning", field="response_format",
          send=" ".join(TARGETS.keys() - {"anthropic"}),
-        emulate={"anthropic": "the model is told to return JSON; code fences are removed, and the response is checked"},
+        emulate={"anthropic": "the prompt asks for JSON; code fences are removed, and the response is checked"},
         wires={CHAT: "response_format", RESPONSES: "text.format", GEMINI: "generationConfig.responseMimeType",
                COHERE: "response_format"},
     ),
@@ -391,13 +391,16 @@ _FORM: Final = (
     _row(
         "tools: custom", "meaning", field="tools", send="openai responses",
         emulate=dict.fromkeys(
-            TARGETS.keys() - {"openai", "responses"}, "a function with one text argument, given back as a custom call"
+            TARGETS.keys() - {"openai", "responses"},
+            "the model gets a function with one text argument; its calls are returned as custom calls",
         ),
         wires={CHAT: "tools", RESPONSES: "tools"},
     ),
     _row(
         "tools: namespaces", "meaning", field="tools", send="responses",
-        emulate=dict.fromkeys(TARGETS.keys() - {"responses"}, "functions, given back under their two names"),
+        emulate=dict.fromkeys(
+            TARGETS.keys() - {"responses"}, "the model gets plain functions; calls are returned with namespace and name"
+        ),
         wires={RESPONSES: "tools"},
     ),
     _row(
@@ -462,7 +465,7 @@ SECTIONS: Final[dict[str, tuple[Parameter, ...]]] = {
     "Length": _LENGTH,
     "Reasoning": _REASONING,
     "Format and tools": _FORM + _TOOLS,
-    "Answer": _ANSWER,
+    "Response": _ANSWER,
     "Prompt": _PROMPT,
     "Service": _SERVICE,
     "Embeddings": (*_VECTORS, TOKEN_IDS),

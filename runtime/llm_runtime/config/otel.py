@@ -34,9 +34,9 @@ class OtelConfig(Section, frozen=True, kw_only=True):
     service_name: Annotated[str, Meta(max_length=1024)] = ""
     """The name of this program in traces and metrics; omitted: `OTEL_SERVICE_NAME`, or `llm-runtime`."""
     traces: bool = True
-    """Whether traces are sent: a span for each request, each member of a strategy and each call."""
+    """Whether traces are sent: a span for each request, each member of a strategy and each attempt."""
     metrics: bool = True
-    """Whether metrics are sent: the durations and tokens of calls."""
+    """Whether metrics are sent: the durations and tokens of attempts."""
     content: bool = False
     """Whether traces contain the texts of requests and responses."""
 

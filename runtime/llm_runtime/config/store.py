@@ -28,7 +28,7 @@ class StoreConfig(Section, frozen=True, kw_only=True):
     path: Line = ""
     """The file, an SQLite database; omitted: `store.sqlite3` in `$XDG_STATE_HOME/llm-runtime`."""
     max_mb: Annotated[float, Meta(ge=1, le=1_000_000)] = 1_000.0
-    """The size limit of the file. The responses that ended first are deleted first."""
+    """The size limit of the file. The oldest responses are deleted first."""
     ttl_s: Annotated[float, Meta(gt=0, le=3650 * DAY)] = 30 * DAY
     """Seconds for which a response is kept after its end."""
     redis: bool = False
