@@ -200,7 +200,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     a strategy that the program adds.
     """
     select: Select | Name | None = None
-    """The order of the candidates. Any other name is an ordering that the program adds."""
+    """The order of the candidates. Omitted: as written if ``strategy`` is set to ``fallback``, otherwise by score. Any
+    other name is an ordering that the program adds.
+    """
     shares: dict[Name, Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]] | None = None
     """For ``weighted``: how often each candidate comes first, in proportion to the others; by default, by score."""
     on_broken_stream: OnBrokenStream | None = None
