@@ -24,7 +24,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     teams: tuple[Name, ...] = ()
     """The teams (`[keys.NAME] team`) to whose requests the budget applies; omitted: all."""
     routes: tuple[Name, ...] = ()
-    """The routes to whose requests the budget applies; omitted: all requests, also those without a route."""
+    """The routes to whose requests the budget applies; omitted: all requests, including those without a route."""
     usd: Annotated[float, msgspec.Meta(gt=0, le=1_000_000_000)] | None = None
     """The most US dollars in one window; omitted: no limit."""
     tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000_000)] | None = None
@@ -32,7 +32,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     per: Per = "month"
     """The window: `minute`, `day` or `month`, by the calendar (UTC)."""
     soft: Fraction | None = None
-    """The share of the limit, from 0 to 1, from which responses and the log carry a warning; omitted: no warning."""
+    """The fraction of the limit, from 0 to 1, from which responses and the log contain a warning; omitted: no
+    warning.
+    """
     unknown_price: Literal["refuse", "allow"] | Price = "refuse"
     """How a model without a known price counts: `refuse` (the request is refused), `allow` (it counts as $0), or a
     price in US dollars per million tokens.

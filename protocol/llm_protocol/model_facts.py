@@ -68,7 +68,7 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     does not reason there if a request has tools.
     """
     thinking: tuple[Thinking, ...] | None = None
-    """How reasoning is requested. ``effort``: by an effort; ``adaptive``: by leaving it to the model; ``budget``: by a
+    """How reasoning is requested. ``effort``: with an effort; ``adaptive``: the model decides; ``budget``: with a
     budget of tokens. Empty: the model does not reason. ``None``: unknown.
     """
     efforts: tuple[Effort, ...] = ()
@@ -76,8 +76,8 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     default_effort: Effort | None = None
     """The effort that the model uses by default."""
     thinking_off: ThinkingOff = "effort"
-    """How reasoning is turned off. ``effort``: by the effort ``none``, if the model has it; ``disabled``,
-    ``between_tools``: by Anthropic's ``thinking`` with that ``type``; ``never``: not at all.
+    """How reasoning is turned off. ``effort``: with the effort ``none``, if the model accepts it; ``disabled``,
+    ``between_tools``: with Anthropic's ``thinking`` of that ``type``; ``never``: not at all.
     """
     thinking_off_up_to: Effort | None = None
     """The highest effort that the model accepts while reasoning is off; a higher one is lowered to it. ``None``:
@@ -119,7 +119,7 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     """Whether one chat response can have several choices (``n``). ``None``: the usual behaviour of its vendor."""
     base64_vectors: bool = True
     """Whether the model's embeddings are available in base64, in a third of the bytes. This matters only if the vendor
-    has base64 at all.
+    supports base64.
     """
     context_window: int | None = None
     """The context window: the tokens of prompt and response together."""

@@ -66,7 +66,7 @@ class Key(Section, frozen=True, kw_only=True):
     provider, or a route. ``None``: all.
     """
     expires: Annotated[datetime, Meta(tz=True)] | None = None
-    """When the key expires, by the wall clock. Then it is refused like an unknown key."""
+    """When the key expires, compared with the system's clock. Then it is refused like an unknown key."""
     admin: bool = False
     """Whether the caller may see the cost and statistics of all callers, read `/metrics`, and reload the
     configuration.
@@ -149,7 +149,7 @@ class Provider(Section, frozen=True, kw_only=True):
     """User and password for the proxy, as ``user:password``."""
     http2: bool = False
     """Whether to use HTTP/2, over TLS if the server supports it. Needs the extra ``http2``. Each request in progress
-    has its own connection, as with HTTP/1.1.
+    uses its own connection, as with HTTP/1.1.
     """
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
