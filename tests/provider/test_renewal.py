@@ -334,3 +334,31 @@ def test_a_caller_has_no_command() -> None:
 def test_an_address_without_its_path_is_understood() -> None:
     source = b'[providers.a]\nkind = "openai"\napi_key = "env:K"\nbase_url = "https://api.openai.com/"'
     assert parse(source, {"K": TOKENS[0]}).providers["a"].base_url == "https://api.openai.com/v1"
+
+
+async def test_a_cancelled_renewal_is_none_for_the_others_that_were_refused(autojump_clock: MockClock) -> None:
+    """The client of the request that fetched the key has left. The others failed, as if there were no other key."""
+    scopes: dict[trio.lowlevel.Task, trio.CancelScope] = {}
+    results: list[bool] = []
+    fetches = 0
+
+    async def fetch() -> Secret:
+        nonlocal fetches
+        fetches += 1
+        if fetches == 2:
+            scopes[trio.lowlevel.current_task()].cancel()
+            await trio.sleep(1)
+        return Secret(TOKENS[fetches - 1])
+
+    keys = KeyRenewer("a", fetch, AGE)
+    await keys.refresh()
+    refused = keys.current
+
+    async def renew() -> None:
+        with trio.CancelScope() as scopes[trio.lowlevel.current_task()]:
+            results.append(await keys.renew(refused))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(renew)
+    assert (results, fetches) == ([True, True], 3)

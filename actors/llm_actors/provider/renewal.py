@@ -35,6 +35,8 @@ class KeyRenewer:
         self._lock = trio.Lock()
         self._begun = 0
         """The number of fetches that were begun."""
+        self._completed = 0
+        """The number of the latest fetch that was not cancelled."""
         self._problem = ""
         """Why the last fetch failed; empty if it has not, or was cancelled."""
         self.current: Secret | None = None
@@ -59,7 +61,7 @@ class KeyRenewer:
         async with self._lock:
             if self.current != refused:
                 return True  # another task has renewed it already
-            if self._begun > begun:
+            if self._completed > begun:
                 return False  # another task has fetched it since it was refused, and got no other
             try:
                 await self._renew()
@@ -77,6 +79,7 @@ class KeyRenewer:
                 found = await self._fetch()
             except Exception as exc:  # raised by a command, a file or a function of the program
                 why = str(exc) if isinstance(exc, ValueError) else type(exc).__name__
+        self._completed = self._begun
         if found is not None:
             self.current, self._due = found, trio.current_time() + self._max_age_s
         elif self.current is not None:
