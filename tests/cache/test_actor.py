@@ -303,6 +303,7 @@ async def test_an_entry_that_cannot_be_read_for_whatever_reason_costs_only_itsel
         return unpack(value)
 
     monkeypatch.setattr("llm_actors.cache.actor.unpack", crash_at_one)
+    monkeypatch.setattr("llm_actors.cache.messages.LOOKUP_SECONDS", 10.0)  # a busy machine may be slow to read the file
     child = cache_child(CachePolicy(enabled=True, path=str(tmp_path / "cache.db")))
     root = Supervisor([child])
     async with running(root):
