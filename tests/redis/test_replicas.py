@@ -17,7 +17,7 @@ import trio
 import trio.testing
 
 from llm_actors.run import Run
-from llm_actors.shared_responses import SharedResponses
+from llm_actors.shared_responses import SharedResponses, SharedRow
 from llm_protocol.events import Finished
 from llm_protocol.response import FinishReason
 from llm_runtime.workers.place import WorkerPlace
@@ -221,9 +221,13 @@ async def test_a_stream_is_resumed_from_where_its_client_was_at_the_other_and_go
             async with trio.open_nursery() as nursery:
 
                 async def leave() -> None:
-                    await trio.sleep(0.5)
-                    client.close()
-                    await trio.sleep(0.5)
+                    log = two.one.engine.runs[-1].log
+                    with trio.fail_after(30):
+                        while log.followers < 2:  # noqa: ASYNC110 - the other replica holds the run
+                            await trio.sleep(0.02)
+                        client.close()
+                        while log.followers == 2:  # noqa: ASYNC110
+                            await trio.sleep(0.02)
                     gate.opened.set()
 
                 nursery.start_soon(leave)
@@ -282,6 +286,37 @@ async def test_one_deletes_what_the_other_makes(server: Redis) -> None:
         await trio.sleep(0.3)
         for each in two.one, two.other:
             assert (await each.request("GET", path)).status == 404, "it does not come back"
+
+
+async def test_who_asks_at_the_same_time_as_others_gets_no_older_state(
+    server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two read it from Redis, one before its end and one after it. The earlier result arrives first."""
+    gate, read, end_read, replied = Gate(), trio.Event(), trio.Event(), trio.Event()
+    load = SharedResponses.load
+
+    async def slow(links: SharedResponses, response_id: str, caller: str) -> SharedRow | None:
+        row = await load(links, response_id, caller)
+        if read.is_set():
+            end_read.set()
+            await replied.wait()
+        else:
+            read.set()
+            await end_read.wait()
+        return row
+
+    async def ask(path: str) -> None:
+        assert (await two.other.request("GET", path)).json["status"] == "in_progress"
+        replied.set()
+
+    async with two_replicas(server, gate) as two, trio.open_nursery() as nursery:
+        path = f"/v1/responses/{await background(two.one)}"
+        monkeypatch.setattr(SharedResponses, "load", slow)
+        nursery.start_soon(ask, path)
+        await read.wait()
+        gate.opened.set()
+        await until(two.one, path, "completed")
+        assert (await two.other.request("GET", path)).json["status"] == "completed"
 
 
 async def test_nobody_has_to_follow_a_response_of_another_for_it_to_go_on(server: Redis) -> None:

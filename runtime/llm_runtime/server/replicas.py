@@ -368,6 +368,9 @@ class Replicas:
         except msgspec.MsgspecError as exc:
             log.error("response %s in Redis cannot be decoded: %s", response_id, type(exc).__name__)  # noqa: TRY400
             return
+        if (mirror := self._mirrors.get(response_id)) is not None:
+            await mirror.refresh()  # another request has made it meanwhile, perhaps from an older state of the row
+            return
         if self._response_store.knows(response_id) or self._nursery is None:
             return
         run = Run(head.inbound.request, stream=True, background=True, response_id=response_id)
