@@ -286,6 +286,8 @@ class _Passage:
         self.decided = trio.Event()
         """Set when the response has begun, or when it is certain that it never will."""
         self.refused: Exception | None = None
+        self._delivered: Run | None = None
+        """The inner run whose events are passed on."""
 
     async def run(self, answer: Next) -> None:
         """Pass on the events of the run until its end. Raises nothing."""
@@ -318,10 +320,15 @@ class _Passage:
             elif is_fresh:  # it was not made here
                 self._outer.log.append(event)
 
+    def _deliver(self, inner: Run, event: Event) -> None:
+        self._delivered = self._delivered or inner
+        if self._delivered is not inner:  # the middleware has called ``next`` twice at the same time
+            raise RuntimeError("another response is already being delivered: next cannot be called again")
+        self._outer.log.append(event)
+
     async def answer(self, request: AnyRequest) -> LLMResponse:
         """The innermost ``next``: make the request, and pass its events on."""
-        log_ = self._outer.log
-        if len(log_):
+        if len(self._outer.log):
             raise RuntimeError("part of the response was already delivered: next cannot be called again")
         inner = await self._submit(request)
         self.decided.set()
@@ -329,7 +336,7 @@ class _Passage:
             while events := await follower.next():
                 for event in events:
                     if not isinstance(event, Finished | Failed):
-                        log_.append(event)
+                        self._deliver(inner, event)
         end = inner.log.end
         if isinstance(end, Failed):
             raise error_for(end.failure, end.response)

@@ -40,7 +40,7 @@ def fits(kind: Any, text: str | bytes) -> Any:
     try:
         if (pydantic := _pydantic(kind)) is not None:
             return pydantic.model_validate_json(text)
-        return msgspec.json.decode(text, type=kind)
+        return msgspec.json.decode(text, type=kind, dec_hook=_as_pydantic)
     except (msgspec.DecodeError, ValueError) as exc:  # pydantic's error is a ValueError
         raise DoesNotFitError(str(exc)) from None
     except RecursionError:
@@ -54,6 +54,13 @@ def is_object(schema: JsonObject) -> bool:
 
 def _pydantic(kind: Any) -> Any:
     return kind if isinstance(kind, type) and hasattr(kind, "model_json_schema") else None
+
+
+def _as_pydantic(kind: Any, value: object) -> Any:
+    """Return a part of a value, for types that msgspec does not know. Raises `ValueError`."""
+    if (pydantic := _pydantic(kind)) is None:
+        raise TypeError(f"{_name(kind)} has no JSON schema")
+    return pydantic.model_validate_json(msgspec.json.encode(value))
 
 
 def _name(kind: Any) -> str:

@@ -199,14 +199,15 @@ async def test_old_days_go_and_the_oldest_make_room(tmp_path: Path) -> None:
 
 async def test_half_a_line_and_what_json_cannot_say_cost_no_other_line(tmp_path: Path) -> None:
     files = RequestLogFiles(str(tmp_path), max_bytes=10_000, keep_days=5, redacted=False, wall=lambda: 0.0)
-    first, last = run_of("one"), run_of("two")
-    files.write([first, run_of("\ud800")])
+    first, half_a_pair, last = run_of("one"), run_of("\ud800"), run_of("two")
+    files.write([first, half_a_pair])
     append_half_a_line(tmp_path)
     files.write([last])
     found = find(str(tmp_path), last.request.request_id)
     assert isinstance(found, LoggedRequest)
     assert find(str(tmp_path), first.response_id) is not None
     assert find(str(tmp_path), "req_half") is None
+    assert find(str(tmp_path), half_a_pair.response_id) is not None
 
 
 @pytest.mark.parametrize("half", ['{"v": 1, "id": "req_ha', '{"v": 1}\n{"v": 1, "id": "req_ha'])

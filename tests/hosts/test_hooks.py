@@ -17,6 +17,7 @@ from trio.testing import MockClock
 import llm_runtime
 from hosts.adapters import HOSTS, REMOTE
 from hosts.conftest import Upstream
+from llm_actors.run import Run
 from llm_protocol.errors import (
     BadRequestError,
     InternalError,
@@ -42,6 +43,8 @@ from llm_runtime import (
     sync,
 )
 from llm_runtime.hooks import OBSERVED_EVENTS, Observers
+from llm_runtime.stream import outcome
+from support.server import add_text, begin_text, end_text
 
 Host = Callable[..., None]
 on_every_host = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
@@ -228,6 +231,46 @@ def test_a_middleware_that_returns_no_response_fails_its_own_call_alone(host: Ho
             return "".join([piece async for piece in stream.text()])
 
     host(scenario, upstream.config, middleware=[blocking if is_sync(host) else waiting])
+
+
+async def test_two_calls_at_the_same_time_do_not_mix_their_streams() -> None:
+    errors: list[str] = []
+
+    async def twice(request: Any, proceed: Any) -> LLMResponse:
+        responses: list[LLMResponse] = []
+
+        async def once(model: str) -> None:
+            try:
+                responses.append(await proceed(msgspec.structs.replace(request, model=model)))
+            except RuntimeError as exc:
+                errors.append(str(exc))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(once, "a")
+            nursery.start_soon(once, "b")
+        return responses[0]
+
+    runs: dict[str, Run] = {}
+
+    async def submit(request: Any) -> Run:
+        run = runs[request.model] = Run(request, stream=True)
+        return run
+
+    asked = ChatRequest(model="m", messages=(Message.of("user", "Hi."),))
+    async with hooks.hooked((), [twice]) as active:
+        assert active is not None
+        outer = await active.stream(asked, submit)
+        await trio.testing.wait_all_tasks_blocked()
+        for run in runs.values():
+            begin_text(run)
+            add_text(run, run.request.model)
+        await trio.testing.wait_all_tasks_blocked()
+        for run in runs.values():
+            end_text(run)
+        await outer.log.wait_ended()
+    response = outcome(outer)
+    assert response.content in ("a", "b")
+    assert errors == ["another response is already being delivered: next cannot be called again"]
 
 
 async def test_the_end_waits_for_the_event_that_is_being_passed_on(autojump_clock: MockClock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
+from math import inf
 from typing import Any
 
 import pytest
@@ -77,6 +78,18 @@ def test_a_tool_that_takes_too_long_is_left_behind(upstream: Upstream) -> None:
         for thread in threading.enumerate():
             if thread.name == "llm-runtime tool weather":
                 thread.join(10)
+
+
+def test_a_tool_may_have_no_time_limit(upstream: Upstream) -> None:
+    def weather(city: str) -> str:
+        return city
+
+    def clock() -> str:
+        return "12"
+
+    with sync.open_runtime(upstream.config) as rt:
+        run = rt.run_tools("The weather?", model="fake/m", tools=[weather, clock], tool_deadline_s=inf)
+    assert texts(run) == ["Oslo", "12"]
 
 
 def test_approval_and_events_are_called_in_the_callers_thread(upstream: Upstream) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Any, TypedDict
 
 import msgspec
@@ -15,9 +16,11 @@ from hosts.adapters import HOSTS, Scenario, called
 from hosts.conftest import Upstream
 from llm_protocol.content import ToolCall
 from llm_protocol.events import Started
+from llm_protocol.response import LLMResponse
 from llm_runtime import Message, ResponseTypeError, ToolEnded, ToolStarted, tool
 from llm_runtime.partial_json import completed
 from llm_runtime.schemas import DoesNotFitError, fits, schema_of
+from llm_runtime.typed import ResponseType
 
 Host = Callable[[Scenario, llm_runtime.Config], None]
 on_every_host = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
@@ -45,6 +48,14 @@ class Model(pydantic.BaseModel):
 
 class Inner(pydantic.BaseModel):
     value: int
+
+
+class Models(pydantic.RootModel[list[Model]]):
+    pass
+
+
+class Days(pydantic.RootModel[list[date]]):
+    pass
 
 
 class Node(msgspec.Struct):
@@ -107,6 +118,18 @@ def test_a_pydantic_model_is_a_type_too(upstream: Upstream) -> None:
 
     HOSTS["trio"](scenario, upstream.config)
     assert "$ref" not in str(schema_of(Model))
+
+
+def test_a_pydantic_root_model_is_a_type_too(upstream: Upstream) -> None:
+    async def scenario(rt: Any) -> None:
+        response = await rt.chat("Who?", model="fake/m", response_type=Models)
+        assert [type(each) for each in response.parsed.root] == [Model]
+        kind = ResponseType(Days)
+        said = LLMResponse(request_id="r", provider="p", model="m", content='{"value": ["2026-01-31", "no day"]}')
+        with pytest.raises(ResponseTypeError, match="valid date"):
+            kind.parse(said)
+
+    HOSTS["trio"](scenario, upstream.config)
 
 
 @tool

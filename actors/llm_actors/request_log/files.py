@@ -16,6 +16,7 @@ import msgspec
 
 from llm_actors.request_log.record import LoggedRequest, logged
 from llm_actors.run import Run
+from llm_protocol.codec.json import encode_json
 
 _NAME = re.compile(r"requests-(\d{4}-\d\d-\d\d)\.jsonl")
 
@@ -58,9 +59,9 @@ class RequestLogFiles:
     def _line(self, run: Run, wall: float) -> bytes:
         try:
             found = logged(run, redacted=self._redacted, wall=wall)
-            return b"" if found is None else msgspec.json.encode(found) + b"\n"
+            return b"" if found is None else encode_json(found) + b"\n"
         except (TypeError, ValueError, OverflowError, RecursionError):
-            return b""  # it holds what JSON cannot say: a lone surrogate
+            return b""  # it holds what JSON cannot say
 
     def _tidy(self, wall: float) -> None:
         oldest = f"{datetime.fromtimestamp(wall, UTC) - timedelta(days=self._keep_days):%Y-%m-%d}"

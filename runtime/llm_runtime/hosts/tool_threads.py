@@ -19,6 +19,9 @@ MOST_THREADS: Final = 40
 The number is Trio's default for `to_thread`.
 """
 
+LONGEST_SECONDS: Final = threading.TIMEOUT_MAX / 2
+"""The longest time limit of a tool, in seconds: some 146 years. Python's locks accept no infinite one."""
+
 _room = threading.BoundedSemaphore(MOST_THREADS)
 
 
@@ -86,7 +89,7 @@ def run_in_threads(
 class _ToolThreads:
     def __init__(self, jobs: Sequence[Callable[[], Coroutine[Any, Any, ToolResult]]], seconds: float) -> None:
         self._waiting = deque(enumerate(jobs))
-        self._seconds = seconds
+        self._seconds = min(seconds, LONGEST_SECONDS)
         self._jobs: dict[int, Coroutine[Any, Any, ToolResult]] = {}
         self._deadlines: dict[int, float] = {}
         self._results: dict[int, ToolResult] = {}
