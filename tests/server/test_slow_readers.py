@@ -14,7 +14,7 @@ from llm_actors.run import Run
 from llm_actors.testing import MovingClock
 from llm_protocol.codec.json_limits import CheckedJson, JsonLimits
 from llm_runtime.server.bodies import read_body
-from llm_runtime.server.limits import MIN_RATE, WRITE_STALL_SECONDS
+from llm_runtime.server.limits import CLOSE_SECONDS, MIN_RATE, WRITE_STALL_SECONDS
 from support.server import HttpClient, OpenServer, add_text, begin_text, open_server, saying
 from support.ws import CLOSE, PING, PONG, TEXT, WsClient, connected, frame, handshake, text_of, upgrade
 
@@ -248,3 +248,17 @@ async def test_the_end_of_a_websocket_has_its_code_although_much_is_being_writte
             await trio.testing.wait_all_tasks_blocked()
             may_decode.set()
     assert codes == [code]
+
+
+async def test_a_client_that_closes_and_does_not_read_is_not_waited_for(jumping_clock: MovingClock) -> None:
+    """The answer to its close frame has the time of any closing handshake, and then its run ends."""
+    async with open_server(flooding) as server:
+        http = await server.connect(receive_buffer=SMALL_BUFFER)
+        ws = await upgrade(http, handshake())
+        await ws.create()
+        await server.engine.until(lambda: server.engine.open_runs == 1)
+        await trio.testing.wait_all_tasks_blocked()
+        closed_at = trio.current_time()
+        await ws.raw(frame(CLOSE, b"\x03\xe8"))
+        await server.engine.until(lambda: server.engine.open_runs == 0)
+        assert trio.current_time() - closed_at < 2 * CLOSE_SECONDS

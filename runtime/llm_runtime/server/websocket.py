@@ -240,10 +240,12 @@ class WebSocket:
                 await self._socket.send(encode_close(code, reason))
 
     async def answer_close(self, payload: bytes) -> None:
-        """Answer the client's close frame, which had ``payload``, after what is being written."""
+        """Answer the client's close frame, which had ``payload``, after what is being written. Takes at most
+        `CLOSE_SECONDS`.
+        """
         if not self._said_close:
             self._said_close = True
-            with suppress(trio.BrokenResourceError):
+            with suppress(trio.BrokenResourceError), trio.move_on_after(CLOSE_SECONDS):
                 await self._socket.send(self._take_control() + _frame(_FIN | _CLOSE_OPCODE, payload))
 
 
