@@ -219,8 +219,8 @@ async def test_it_starts_with_closed_standard_files(tmp_path: Path, closed: str)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--host", "0.0.0.0"], "server.host: 0.0.0.0 can be reached by others: configure a key, [keys.NAME]"),
-        (["--host", "203.0.113.7"], "server.host: 203.0.113.7 can be reached by others"),
+        (["--host", "0.0.0.0"], "server.host: 0.0.0.0 is reachable from other machines: add a key, [keys.NAME]"),
+        (["--host", "203.0.113.7"], "server.host: 203.0.113.7 is reachable from other machines"),
         (["--host", "no host"], "server.host: 'no host' is not an address or host name"),
         (["--host", "127.0.0.1", "--config", "/no.toml"], "/no.toml: cannot read the configuration"),
     ],

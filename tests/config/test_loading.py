@@ -317,7 +317,12 @@ def test_redis_is_named_without_what_is_secret(written: str, name: str) -> None:
     ("section", "line", "said"),
     [
         ("prefix = 'x'", 1, "redis: url is missing"),
-        ("url = 'redis://:sk-CANARY@h/0'", 2, "redis.url: a password must not be written here"),
+        (
+            "url = 'redis://:sk-CANARY@h/0'",
+            2,
+            'redis.url: a password must not be written here: write "env:NAME" (an environment variable) or '
+            '"file:PATH"; the variable or file must contain the whole address',
+        ),
         ("url = 'env:NONE'", 2, "redis.url: the environment variable NONE is not set"),
         (
             "url = 'env:LLM_RUNTIME_KEY'",
@@ -411,7 +416,7 @@ def test_loopback_needs_nothing(host: str) -> None:
 def test_beyond_loopback_needs_a_key_and_an_answer_about_tls(host: str) -> None:
     """Refused without a key, refused without TLS, unless the latter was said to be meant."""
     config = parse(WHOLE.encode(), ENVIRON)
-    with pytest.raises(ConfigError, match="configure a key"):
+    with pytest.raises(ConfigError, match="reachable from other machines: add a key"):
         with_server(Config(), host=host, insecure_no_tls=True)
     with pytest.raises(ConfigError, match="has no TLS"):
         with_server(config, host=host)

@@ -119,7 +119,10 @@ def test_found_providers_have_it_too() -> None:
         ),
         ('proxy_auth = "env:P"', "proxy_auth: needs a proxy"),
         ('proxy = "none"\nproxy_auth = "env:P"', "proxy_auth: needs a proxy"),
-        ('proxy = "http://p:1"\nproxy_auth = "cmd:x"', 'proxy_auth: write "env:NAME"'),
+        (
+            'proxy = "http://p:1"\nproxy_auth = "cmd:x"',
+            'proxy_auth: "cmd:COMMAND" is not supported here: write "env:NAME"',
+        ),
         ('proxy = "http://p:1"\nproxy_auth = "u:CANARY"', "proxy_auth: a key must not be written here"),
         ('proxy = "http://p:1"\nproxy_auth = "env:K"', "proxy_auth: the value is not of the form user:password"),
     ],

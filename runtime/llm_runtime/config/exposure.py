@@ -37,11 +37,11 @@ def check_exposure(config: Config) -> None:
     if config.server.unix is not None or is_loopback(host):
         return
     if not config.keys:
-        raise ConfigError(f"{host} can be reached by others: configure a key, [keys.NAME]", "server", "host")
+        raise ConfigError(f"{host} is reachable from other machines: add a key, [keys.NAME]", "server", "host")
     if config.server.tls is None and not config.server.insecure_no_tls:
         raise ConfigError(
-            f"{host} can be reached by others, but the daemon has no TLS: name a certificate in [server.tls], or put "
-            "a TLS proxy in front of it and use --insecure-no-tls (server.insecure_no_tls = true)",
+            f"{host} is reachable from other machines, but the daemon has no TLS: set a certificate and its key in "
+            "[server.tls], or put a TLS proxy in front and use --insecure-no-tls (server.insecure_no_tls = true)",
             "server",
             "host",
         )

@@ -12,6 +12,7 @@ import msgspec
 from llm_actors.transport import Proxy, is_user_and_password, parse_proxy
 from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback
+from llm_runtime.config.keys import FORMS
 from llm_runtime.config.model import Config, Provider
 
 NONE: Final = "none"
@@ -26,7 +27,7 @@ def check_proxy(provider: Provider) -> None:
     if secret is not None and (provider.proxy or NONE) == NONE:
         raise ConfigError("needs a proxy: set proxy", "proxy_auth")
     if secret is not None and secret.source is not None and str(secret.source).startswith("cmd:"):
-        raise ConfigError('write "env:NAME" (an environment variable) or "file:PATH"', "proxy_auth")
+        raise ConfigError(f'"cmd:COMMAND" is not supported here: {FORMS}', "proxy_auth")
     if secret is not None and not is_user_and_password(secret):
         raise ConfigError("the value is not of the form user:password", "proxy_auth")
     if (provider.proxy or NONE) == NONE:

@@ -17,7 +17,9 @@ REQUIREMENT = "coredis>=6.9,<7"
 
 
 def redis_server(table: object, keys: KeyReader) -> RedisServer:
-    """Return the validated section. Raises `ConfigError`, also if the package that it needs is not installed."""
+    """Return the validated section. Raises `ConfigError` if the section is invalid, or if the package that it needs is
+    not installed.
+    """
     server = convert(table, RedisServer, lambda value: _address(value, keys))
     if find_spec("coredis") is None:
         raise ConfigError(f"needs a package that is not installed: {sys.executable} -m pip install '{REQUIREMENT}'")
@@ -33,7 +35,8 @@ def _address(value: object, keys: KeyReader) -> Secret:
     except ValueError:
         raise ValueError(f"not an address of a Redis server: {_EXAMPLE}") from None
     if written and password:
-        raise ValueError(f"a password must not be written here: use {FORMS} with the whole address")
+        words = f"a password must not be written here: {FORMS}; the variable or file must contain the whole address"
+        raise ValueError(words)
     if parts.scheme not in SCHEMES or not (parts.path if parts.scheme == "unix" else host) or port == 0:
         raise ValueError(f"not an address of a Redis server: {_EXAMPLE}")
     return url
