@@ -86,10 +86,10 @@ def _requests(metrics: Metrics) -> Iterator[Metric]:
     yield _gauge("requests_running", "Requests in progress.", {(): metrics.running})
     yield _counter("requests_refused", "Requests that were not accepted.", metrics.refused, "reason")
     limited = {(owner, reason): count for (reason, owner), count in metrics.limited.items()}
-    yield _counter("requests_limited", "Requests that a limit refused, by its owner.", limited, "owner", "reason")
+    yield _counter("requests_limited", "Requests that a limit refused, by limit owner.", limited, "owner", "reason")
     yield _counter("requests", "Requests that have ended.", metrics.requests, "type", "provider", "outcome")
     yield _histogram("request_seconds", "Seconds to a complete response.", metrics.request_seconds, "type", "provider")
-    yield _counter("cache_requests", "Requests that have ended, by the effect of the cache.", metrics.cache, "outcome")
+    yield _counter("cache_requests", "Requests that have ended, by what the cache did.", metrics.cache, "outcome")
 
 
 def _version() -> str:
@@ -145,7 +145,7 @@ def _providers(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     own = {name: each.waiting for name, each in snapshot.limiter.callers.items()}
     yield _gauge("caller_limited_waiting", "Requests waiting for their caller's limits.", own, "caller")
     held = {name: each.held_s for name, each in known.items()}
-    yield _gauge("limited_held_seconds", "Seconds until the provider's Retry-After expires.", held, "provider")
+    yield _gauge("limited_held_seconds", "Seconds until the hold of a provider ends.", held, "provider")
     budgets = snapshot.limiter.budgets
     used = {name: each.used for name, each in budgets.items()}
     yield _gauge("budget_used_ratio", "Share of a budget spent or reserved in its window.", used, "budget")

@@ -28,9 +28,9 @@ PROVIDER  CIRCUIT  PROGRESS  WAITING    OK  FAILED     COST      p50 p95      p5
 primary    closed         -        -  1234       6    $1.50  500ms 950ms            -  5000 20
 gone         open         -        -     0       0  unknown            -            -      0 0
 
-FAILURE       REQUESTS  CALLS
-timeout_idle         4      6
-queue_full           1      0
+FAILURE       REQUESTS  ATTEMPTS
+timeout_idle         4         6
+queue_full           1         0
 
                                        IN           LEFT THIS MINUTE
 CALLER  REQUESTS  TOKENS   COST  PROGRESS  WAITING   requests tokens

@@ -65,7 +65,7 @@ async def test_the_first_look_claims_nothing_about_time(chromium: str) -> None:
             "Failed": ["–", ""],
             "Response, median": ["–", ""],
             "Tokens / s": ["–", ""],
-            "Cost": ["–", "$1.50 in all"],
+            "Cost": ["–", "$1.50 in total"],
         }
         await tell(server, tab, told(uptime_s=105.0), "!document.querySelector('#recent').disabled")
         assert await tiles(tab) == {
@@ -74,7 +74,7 @@ async def test_the_first_look_claims_nothing_about_time(chromium: str) -> None:
             "Failed": ["0", ""],
             "Response, median": ["–", ""],
             "Tokens / s": ["0", "0 in 5 s"],
-            "Cost": ["$0", "in 5 s; $1.50 in all"],
+            "Cost": ["$0", "in 5 s; $1.50 in total"],
         }
 
 
@@ -190,7 +190,7 @@ async def test_a_daemon_that_does_not_answer_is_told_since_when_and_missed_until
         await tab.until("document.body.className === 'down'")
         said = await tab.text("#state")
         assert re.fullmatch(
-            r"Not responding since \d+:\d+:\d+.*: it cannot be reached. What is shown is from before.", said
+            r"Not responding since \d+:\d+:\d+.*: it cannot be reached. The page shows the last known numbers.", said
         )
         assert await tab.see("document.title") == "■ not responding · llm-runtime"
         await tab.see(NOW)

@@ -102,7 +102,7 @@ async def test_models_are_listed_and_explained(chromium: str) -> None:
         heads = await tab.see(
             "[...$('listed').rows[0].cells].filter(each => each.offsetParent).map(each => each.textContent)"
         )
-        assert heads == ["Name", "Of"], "nothing is known of the others"
+        assert heads == ["Name", "Owner"], "nothing is known of the others"
         await tab.see("$('model').value = 'both'; $('explain').requestSubmit()")
         await tab.until("$('explained').children.length === 2")
         assert (await texts(tab, "#explained li"))[0].startswith("p/one")

@@ -179,4 +179,4 @@ async def test_what_was_not_called_is_no_call(chromium: str) -> None:
         await tab.see("document.querySelector('[data-id=req_1]').click()")
         await tab.until("document.querySelectorAll('.call').length === 2")
         shown = "[...document.querySelectorAll('.call')].map(call => call.textContent)"
-        assert await tab.see(shown) == ["a/mnot called: overloaded · waited 250 ms", "b/mok · 900 ms"]
+        assert await tab.see(shown) == ["a/mnot sent: overloaded · waited 250 ms", "b/mok · 900 ms"]

@@ -52,7 +52,9 @@ def _read(arguments: argparse.Namespace, since: float, environ: Mapping[str, str
 
     path = store_file(arguments.config, environ)
     if not os.path.exists(path):
-        raise ConfigError(f"there is no ledger at {path}: a daemon with [store] in its configuration writes one")
+        raise ConfigError(
+            f"there is no ledger at {path}: give the daemon's configuration with --config, or add [store] to it"
+        )
     try:
         with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=5.0)) as db:
             return spend(db, arguments.by, since=since)
@@ -80,7 +82,7 @@ def _as_csv(rows: Sequence[SpendRow], by: str) -> str:
 
 
 def _as_table(rows: Sequence[SpendRow], by: str) -> str:
-    head = (by, "calls", "failed", "tokens in", "out", "cached", "cost")
+    head = (by, "attempts", "failed", "tokens in", "out", "cached", "cost")
     lines = [head, *((row.name or "-", *_cells([row])) for row in rows)]
     lines.append(("total", *_cells(rows)))
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -91,10 +93,10 @@ def _as_table(rows: Sequence[SpendRow], by: str) -> str:
     notes = []
     if unpriced := sum(row.unpriced for row in rows):
         have, are = ("has", "is") if unpriced == 1 else ("have", "are")
-        notes.append(f"{counted(unpriced, 'call')} {have} no known price and {are} not in the cost")
+        notes.append(f"{counted(unpriced, 'attempt')} {have} no known price and {are} not in the cost")
     if unknown := sum(row.unknown for row in rows):
         have, them = ("has", "it") if unknown == 1 else ("have", "them")
-        notes.append(f"{counted(unknown, 'call')} {have} an unknown end: the amount reserved for {them} counts")
+        notes.append(f"{counted(unknown, 'attempt')} {have} an unknown end: the amount reserved for {them} counts")
     return "\n".join([*(line.rstrip() for line in shown), *notes])
 
 

@@ -26,7 +26,7 @@ _PROVIDERS = (
     *(Column("FAILED", 1), Column("COST", 5), Column("RESPONSE\np50 p95", 6)),
     *(Column("FIRST TOKEN\np50 p95", 7), Column("TOKENS\nin out", 8)),
 )
-_FAILURES = (Column("FAILURE"), Column("REQUESTS"), Column("CALLS"))
+_FAILURES = (Column("FAILURE"), Column("REQUESTS"), Column("ATTEMPTS"))
 _CALLERS = (
     *(Column("CALLER"), Column("REQUESTS", 1), Column("TOKENS", 2), Column("COST"), Column("IN\nPROGRESS", 3)),
     *(Column("WAITING", 4), Column("LEFT THIS MINUTE\nrequests tokens", 5)),

@@ -1,5 +1,5 @@
 "use strict"
-// What all views use: reading from the daemon, words for numbers, tables. Every text goes in as textContent.
+// Code of all views: reading from the daemon, formatting numbers, tables. Text is only set as textContent.
 
 const PATIENCE_MS = 5000
 
@@ -9,7 +9,7 @@ const sum = (of, what = x => x) => values(of ?? {}).reduce((total, each) => tota
 
 // -- reading
 
-// The daemon's response and its text. Throws an Error with words for a person.
+// The daemon's response and its text. Throws an Error with a readable message.
 async function ask(path) {
   try {
     const headers = key ? { authorization: `Bearer ${key}` } : {}
@@ -20,14 +20,14 @@ async function ask(path) {
   }
 }
 
-// The JSON of a response that must be a good one. Throws an Error with the daemon's own words.
+// The JSON of a successful response. For any other, throws an Error with the daemon's message.
 async function read(path) {
   const [answer, text] = await ask(path)
   if (!answer.ok) throw new Error(refusal(text).message ?? `it responded with HTTP ${answer.status}`)
   return JSON.parse(text)
 }
 
-// The error object of a response that is an error; empty if it has none.
+// The error object in the body of a response; empty if there is none.
 function refusal(text) {
   try {
     return JSON.parse(text).error ?? {}
@@ -39,14 +39,14 @@ function refusal(text) {
 const arrived = {}
 let calls = 0
 
-// Begin a call. The function that is returned is called with its response, and says whether to show it: not if the
-// response to a later call of that name is there already.
+// Begin a request to the daemon. Call the returned function when its response has arrived. It returns whether to show
+// the response: false if the response to a later request with this name has arrived already.
 function newest(name) {
   const mine = ++calls
   return () => mine > (arrived[name] ?? 0) && Boolean(arrived[name] = mine)
 }
 
-// -- words
+// -- formatting
 
 const plain = new Intl.NumberFormat("en")
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 })
@@ -71,7 +71,7 @@ function say(node, text) {
   if (node.textContent !== text) node.textContent = text
 }
 
-// Hide the columns of a table in which nothing is known.
+// Hide the columns of a table that contain no known value.
 function hideUnknown(id) {
   const rows = [...$(id).tBodies[0].rows]
   for (const [i, head] of [...$(id).rows[0].cells].entries()) {
@@ -81,7 +81,7 @@ function hideUnknown(id) {
   }
 }
 
-// A cell is a text or [text, class]. Nodes are kept, so that a selection and a reader's place survive.
+// A cell is a text or [text, class]. Nodes are kept, so that the selection and the scroll position survive.
 function fill(id, rows, without) {
   const table = $(id)
   const body = table.tBodies[0]

@@ -1,4 +1,4 @@
-// What follows from statistics: what has grown, who is to blame, how long things took.
+// Computations on statistics: growth of counters, failures and client errors, durations.
 
 const CLIENT_ERRORS = new Set("/*client errors*/".split(" ")) // kinds of failures; `FailureRule.client_error`
 
@@ -11,7 +11,7 @@ function since(now, base) {
 
 const clientErrors = outcomes => sum(entries(outcomes).filter(([kind]) => CLIENT_ERRORS.has(kind)).map(([, count]) => count))
 const failed = outcomes => sum(outcomes) - (outcomes.ok ?? 0) - (outcomes.cancelled ?? 0) - clientErrors(outcomes)
-// A caller's own limit is the client's affair, too; its kind is that of a provider's limit.
+// A refusal by a caller's own limit is a client error, too. Its kind is the same as that of a provider's limit.
 const byOwnLimits = ({ limited }) => sum(entries(limited).filter(([kind]) => !CLIENT_ERRORS.has(kind)).map(([, owners]) => owners.caller ?? 0))
 const allClientErrors = counted => sum(counted.requests, clientErrors) + clientErrors(counted.refused) + byOwnLimits(counted)
 const allFailed = counted => sum(counted.requests, failed) + failed(counted.refused) - byOwnLimits(counted)
@@ -19,12 +19,12 @@ const tokens = use => use.input_tokens + use.output_tokens
 const cost = provider => sum(provider.models, use => use.cost ?? 0)
 const answered = counted => sum(counted.providers, each => sum(each.attempt_seconds?.counts))
 const took = counted => sum(counted.providers, each => each.attempt_seconds?.total ?? 0)
-// A key that may see only its own usage finds that below its name, and nothing elsewhere.
+// For a key that may see only its own usage, the usage is under its name, and everything else is empty.
 const allEnded = counted => counted.own_only ? sum(counted.callers, each => each.requests) : sum(counted.requests, sum) + sum(counted.refused)
 const allTokens = counted => counted.own_only ? sum(counted.callers, each => each.tokens) : sum(counted.providers, each => sum(each.models, tokens))
 const allCost = counted => counted.own_only ? sum(counted.callers, each => each.cost) : sum(counted.providers, cost)
 
-// Kind -> how many requests and calls failed so, and at whom.
+// Kind of failure -> the numbers of requests and attempts that failed with it, the providers, and the limit owners.
 function failures({ refused, requests, providers, limited }) {
   const found = {}
   const of = kind => found[kind] ??= { requests: 0, calls: 0, at: [], owners: [] }
@@ -41,7 +41,7 @@ function failures({ refused, requests, providers, limited }) {
   return found
 }
 
-// Every provider's histogram of that name as one.
+// The histograms with this name of all providers, added up.
 function together(counted, name) {
   const known = values(counted.providers).map(each => each[name]).filter(each => each)
   return known.reduce((all, each) => ({
@@ -50,7 +50,7 @@ function together(counted, name) {
   }), null)
 }
 
-// About which value that share is below, said in words.
+// The quantile of a histogram, estimated, as text.
 function quantile(share, counts, bounds) {
   let rank = share * sum(counts)
   if (!rank) return "–"

@@ -1,4 +1,4 @@
-// The key: it is asked for where the daemon needs one, kept for the tab, and given up.
+// The key: the page asks for it if the daemon needs one, and keeps it until the tab is closed or the key is changed.
 
 const KEPT = "llm-runtime key" // in the tab's own storage: it survives a reload, and goes with the tab
 let key = sessionStorage.getItem(KEPT) ?? ""
@@ -9,7 +9,7 @@ function keep(given) {
   else sessionStorage.removeItem(KEPT)
 }
 
-// Whether the response says that another key is needed. One that is only for /metrics is no use here.
+// Whether the response says that another key is needed. A key with metrics_only is not enough here.
 const needsKey = (answer, text) => [401, 429].includes(answer.status) || refusal(text).code === "not_allowed"
 
 function askForKey(answer, text) {
@@ -26,7 +26,7 @@ $("login").addEventListener("submit", event => {
   keep($("key").value)
   $("key").value = ""
   say($("refusal"), "")
-  if (samples.length) location.reload() // nothing that another key has shown stays
+  if (samples.length) location.reload() // so that nothing remains that another key may see
   else refresh()
 })
 

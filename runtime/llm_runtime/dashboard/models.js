@@ -1,4 +1,4 @@
-// Which models and routes there are, and whom a name would ask, in which order and why.
+// The models and routes, and the candidates for a name: their order, with the reasons.
 
 async function listModels() {
   try {
@@ -7,10 +7,10 @@ async function listModels() {
     const size = n => n ? number(n) : "–"
     fill("listed", data.map(each => [
       each.id, each.owned_by, size(each.context_window), size(each.max_completion_tokens), each.shutdown_date ?? "–",
-    ]), "None is known.")
+    ]), "No model is known.")
     hideUnknown("listed")
   } catch (error) {
-    fill("listed", [], `The models are not known: ${error.message}`)
+    fill("listed", [], `The models cannot be shown: ${error.message}`)
   }
 }
 

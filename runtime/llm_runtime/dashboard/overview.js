@@ -1,5 +1,5 @@
-// The overview: reads the daemon's statistics while somebody looks. What is counted grows from the daemon's start; rates
-// and "the last minutes" are differences between samples, by the daemon's own clock (uptime_s).
+// The overview: reads the daemon's statistics while the page is visible. Counters grow from the daemon's start. Rates
+// and the numbers of the last minutes are differences between samples, on the daemon's clock (uptime_s).
 
 const EVERY_MS = 2000
 const WINDOW_S = 300
@@ -13,13 +13,13 @@ let looking = null // the promise of a look that is in progress
 let timer
 let downSince = null
 let samples = [] // of the last WINDOW_S, oldest first
-const lastSeen = new Map() // kind of failure -> uptime_s when it grew under our eyes
+const lastSeen = new Map() // kind of failure -> uptime_s when this page last saw its count grow
 
 async function refresh() {
   if (document.hidden) return clearTimeout(timer)
   await (looking ??= look().finally(() => looking = null))
   clearTimeout(timer)
-  if ($("login").hidden) timer = setTimeout(refresh, EVERY_MS) // else when a key is given
+  if ($("login").hidden) timer = setTimeout(refresh, EVERY_MS) // else `refresh` is called when a key is given
 }
 
 async function look() {
@@ -63,7 +63,7 @@ function down(why) {
   const first = downSince ?? new Date()
   appear("down", "■ not responding · llm-runtime")
   downSince = first
-  const stale = samples.length ? " What is shown is from before." : ""
+  const stale = samples.length ? " The page shows the last known numbers." : ""
   say($("state"), `Not responding since ${first.toLocaleTimeString()}: ${why}.${stale}`)
 }
 
@@ -80,7 +80,7 @@ function appear(how, title) {
 
 // -- trends
 
-// What `of` makes of each sample, of one some steps before it, and of the time between them.
+// The results of `of`. It is called with each sample, the sample some steps before it, and the seconds between the two.
 const steps = of => samples.slice(STEPS).map((each, i) => of(each, samples[i], Math.max(each.uptime_s - samples[i].uptime_s, 0.1)))
 const rates = of => steps((now, before, lasted) => Math.max(0, of(now) - of(before)) / lasted)
 
@@ -137,7 +137,7 @@ function show() {
   showBudgets(now)
 }
 
-// At first there is one sample: nothing has grown since then, and nothing is claimed of it.
+// At first there is only one sample, so growth and rates are not known yet.
 function showNow(now, lately, lasted) {
   const recent = samples.findLast(each => each.uptime_s <= now.uptime_s - RATE_S) ?? samples[0]
   const perSecond = of => lasted ? rate(Math.max(0, of(now) - of(recent)) / (now.uptime_s - recent.uptime_s)) : "–"
@@ -162,7 +162,7 @@ function showNow(now, lately, lasted) {
   else tile("Failed", lasted ? number(lost) : "–", told.filter(part => part).join("; "), rates(allFailed), lost ? "bad" : "")
   tile("Response, median", answers, firsts === "–" ? "" : `first token ${firsts}`, means)
   tile("Tokens / s", perSecond(allTokens), during(number(allTokens(lately))), rates(allTokens))
-  tile("Cost", lasted ? dollars(allCost(lately)) : "–", `${lasted ? `in ${lasting(lasted)}; ` : ""}${dollars(allCost(now))} in all`, rates(allCost))
+  tile("Cost", lasted ? dollars(allCost(lately)) : "–", `${lasted ? `in ${lasting(lasted)}; ` : ""}${dollars(allCost(now))} in total`, rates(allCost))
 }
 
 function showProviders(now, counted) {
@@ -234,9 +234,9 @@ function showCache(now, counted) {
   fill("cache", tiers.map(([name, tier]) => {
     const { hits, misses, evicted, errors } = counted.cache?.[name] ?? tier
     return [name, bytes(tier.bytes), ...[hits, misses, evicted].map(number), bad(errors)]
-  }), "It does not respond.")
+  }), "The cache does not respond.")
   const { hit = 0, coalesced = 0, miss = 0 } = counted.cache_requests
-  say($("shared"), `${number(hit)} of ${number(hit + coalesced + miss)} requests got their response from it, ${number(coalesced)} that of an equal request in progress.`)
+  say($("shared"), `${number(hit)} of ${number(hit + coalesced + miss)} requests got their response from the cache; ${number(coalesced)} shared the response of an equal request in progress.`)
 }
 
 function actors(node, indent = "") {

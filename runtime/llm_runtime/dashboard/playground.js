@@ -1,18 +1,18 @@
-// The playground: a conversation over one WebSocket, as any client has it. A panel's members stand side by side.
+// The playground: a conversation over one WebSocket, like that of any client. Members are shown side by side.
 
-const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/ // what a subprotocol may be made of, by RFC 9110
+const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/ // the characters that RFC 9110 allows in a subprotocol
 
 let socket = null
 let connecting = null // the promise of the socket while it is being opened
-let turn = null // the answer that is being made
-let last = null // the response that a message continues; only its own connection knows it
-let conversation = [] // the messages so far, for another connection
+let turn = null // the turn in progress
+let last = null // the id of the response that the next message continues; only its own connection knows it
+let conversation = [] // the messages until now, for another connection
 
-// The open socket. Throws an Error with words for a person.
+// The open socket. Throws an Error with a readable message.
 function connected() {
   if (socket?.readyState === WebSocket.OPEN) return Promise.resolve(socket)
   if (key && !TOKEN.test(key)) throw new Error("A browser can send a key over WebSocket only if it is made of letters, digits and !#$%&'*+.^_`|~-")
-  // A browser sets no header on a WebSocket: the key goes as a subprotocol, beside one that can be answered with.
+  // A browser cannot set headers on a WebSocket, so the key is sent as a subprotocol. The server accepts the other one.
   const protocols = key ? ["llm-runtime", `openai-insecure-api-key.${key}`] : []
   return connecting ??= dial(protocols).finally(() => connecting = null)
 }
@@ -96,7 +96,7 @@ class Turn {
     node.scrollIntoView({ block: "nearest" })
   }
 
-  // Where a member's words go.
+  // The element for a member's text.
   seat(name) {
     if (!this.members.has(name)) {
       const seat = element("section", "member")
@@ -114,7 +114,7 @@ class Turn {
     const took = seconds((performance.now() - this.began) / 1000)
     const first = this.first ? `first token after ${seconds((this.first - this.began) / 1000)}` : "no token"
     const { input_tokens = 0, output_tokens = 0 } = response.usage ?? {}
-    const facts = [response.model, first, `${took} in all`, `${number(input_tokens)} tokens in, ${number(output_tokens)} out`]
+    const facts = [response.model, first, `${took} in total`, `${number(input_tokens)} tokens in, ${number(output_tokens)} out`]
     facts.push(typeof about.cost === "number" ? dollars(about.cost) : "price unknown")
     if (response.status !== "completed") facts.unshift(about.incomplete_reason ?? response.incomplete_details?.reason ?? response.status)
     for (const { parameter, action } of about.adjusted ?? []) facts.push(`${parameter}: ${action}`)
@@ -168,7 +168,7 @@ function stop() {
   else hangUp()
 }
 
-// Close the connection, which ends what it asked for. Nothing more is heard from it.
+// Close the connection, which ends its requests. Later events are ignored.
 function hangUp() {
   socket?.close()
   socket = last = null

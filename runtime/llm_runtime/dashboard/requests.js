@@ -1,10 +1,10 @@
-// The requests that ended last, and of each, when it is opened, what its calls did.
+// The most recently ended requests. A click on a request shows its attempts.
 
 const SHOWN_FIRST = 20
 const SHOWN_MORE = 40
 
-const opened = new Set() // ids of requests whose calls are shown
-const nodes = new Map() // id -> the row of that request, which does not change any more
+const opened = new Set() // ids of requests whose attempts are shown
+const nodes = new Map() // id -> the row of this request; it does not change any more
 let recent = []
 let shownRequests = SHOWN_FIRST
 
@@ -17,11 +17,11 @@ async function listRequests() {
     say($("unlisted"), recent.length ? "" : "No request has ended yet.")
     showRequests()
   } catch (error) {
-    say($("unlisted"), `The requests are not known: ${error.message}`)
+    say($("unlisted"), `The requests cannot be shown: ${error.message}`)
   }
 }
 
-// Rows that stay are not touched, so that a reader keeps the focus, the selection and the place.
+// Rows that stay are not changed, so that the reader keeps the focus, the selection and the scroll position.
 function showRequests() {
   const listed = recent.slice(0, shownRequests)
   const rows = listed.flatMap(each => opened.has(each.request.id) ? [rowOf(each, "", ended), rowOf(each, "calls ", timeline)] : [rowOf(each, "", ended)])
@@ -43,7 +43,7 @@ function rowOf(each, kind, make) {
 
 const short = id => id.length > 14 ? `${id.slice(0, 12)}…` : id
 
-// What was asked for and, where that is another, the deployment that answered or was called last.
+// The requested model and, if another deployment responded or was tried last, that deployment.
 function modelAndDeployment({ model, deployment, failure }) {
   return deployment && deployment !== model ? `${brief(model)}\n${failure ? "last" : "by"} ${brief(deployment)}` : brief(model)
 }
@@ -86,18 +86,18 @@ function timeline({ request, calls }) {
   const said = [
     request.id !== short(request.id) && `Id: ${request.id}`,
     request.upstream_words && `The vendor: ${request.upstream_words}`, request.adjusted?.length && `Adjusted: ${request.adjusted.join(", ")}`,
-    request.client_id && `The client's id: ${request.client_id}`, !calls.length && "Nobody was called.",
+    request.client_id && `The client's id: ${request.client_id}`, !calls.length && "No attempt was made.",
   ]
   cell.append(...calls.map(call => bar(call, longest)), ...said.filter(each => each).map(each => element("p", "", each)))
   return row
 }
 
-// One call: how long it waited for a limit, then until its first token, then until its end. Or why it was not made.
+// One attempt: the wait for a limit, the time to its first token, and the time to its end. Or why nothing was sent.
 function bar(call, longest) {
   const node = element("div", "call")
   const first = call.first_token_ms ?? call.ms
   const outcome = call.outcome.replaceAll("_", " ")
-  const words = call.asked === false ? [`not called: ${outcome}`] : [outcome, seconds(call.ms / 1000)]
+  const words = call.asked === false ? [`not sent: ${outcome}`] : [outcome, seconds(call.ms / 1000)]
   if (call.waited_ms) words.push(`waited ${seconds(call.waited_ms / 1000)}`)
   if (call.first_token_ms != null) words.push(`first token ${seconds(first / 1000)}`)
   if (call.hedge) words.push("hedge")

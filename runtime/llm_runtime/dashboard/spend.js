@@ -1,5 +1,5 @@
-// What was spent, as the ledger has it: over restarts, by whom or for what. Below it what each key and budget has now,
-// which comes with every look at the daemon.
+// The spending in the ledger, which survives restarts, grouped as chosen. Below that, the current state of each key and
+// each budget, from the daemon's statistics.
 
 const SPEND_EVERY_MS = 10000 // the ledger is a file
 
@@ -17,7 +17,7 @@ async function listSpend() {
   } catch (error) {
     if (!isNewest()) return
     fill("spent", [], "")
-    say($("unspent"), `What was spent is not known: ${error.message}`)
+    say($("unspent"), `The spending cannot be shown: ${error.message}`)
   }
 }
 

@@ -1,4 +1,4 @@
-// Which view is seen, and the beginning.
+// The choice of the visible view, and the start of the page.
 
 const views = { overview: refresh, requests: listRequests, spend: listSpend, models: listModels, playground: listModels }
 
