@@ -107,7 +107,7 @@ class AsyncioRemoteRuntime(AsyncioRequests):
 
     @property
     def config(self) -> Any:
-        """Raises `UnsupportedError`: the daemon has the configuration."""
+        """Raises `UnsupportedError`: the configuration is the daemon's."""
         return self._portal.call_now(lambda rt: rt.config)
 
     @property

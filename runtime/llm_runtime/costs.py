@@ -1,4 +1,4 @@
-"""The cost of calls, by the configured prices and the price table."""
+"""The cost of attempts, computed from the configured prices and the price table."""
 
 from __future__ import annotations
 

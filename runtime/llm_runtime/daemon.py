@@ -36,7 +36,7 @@ STOPPED, GAVE_UP, CUT_OFF = 0, 1, 130
 """Exit codes: stopped on request; the tree failed for good; a second signal ended it."""
 
 END_SECONDS = 8.0
-"""The most seconds of a shutdown after the drain. Every connection and process has a shorter limit of its own."""
+"""The most seconds of a shutdown after the drain. Each connection and each process has a shorter limit."""
 
 WATCHDOG_SECONDS = 5.0
 """Seconds that the process may still exist after it was told to end at once."""

@@ -1,5 +1,5 @@
-"""The extensions of a program that opens a runtime: strategies and orderings, by the names that policies give them,
-and a store for the cache.
+"""What a program adds to the runtime that it opens: strategies and orderings, under the names that policies use, and a
+store for the cache.
 """
 
 from __future__ import annotations

@@ -268,7 +268,7 @@ def _around(middleware: Middleware, answer: Next) -> Next:
     async def answered(request: AnyRequest) -> LLMResponse:
         response: object = await middleware(request, answer)
         if not isinstance(response, LLMResponse):
-            raise TypeError(f"a middleware returned a value of type {type(response).__name__}, and no response")
+            raise TypeError(f"a middleware must return an LLMResponse, not {type(response).__name__}")
         return response
 
     return answered

@@ -38,8 +38,8 @@ async def open_runtime(
 ) -> AsyncIterator[Runtime]:
     """Run a runtime while a block of a Trio program runs.
 
-    ``config`` is a `Config`, the path of a TOML file, or ``None``: then the providers are those whose usual key is in
-    the environment, and the local model if it is installed. ``vendors`` are added to those of `llm_protocol.vendors`
+    ``config`` is a `Config`, the path of a TOML file, or ``None``: then there is a provider for each vendor whose key
+    variable is set, and the local model if it is installed. ``vendors`` are added to those of `llm_protocol.vendors`
     and, unless ``config`` is a `Config`, of installed packages (entry points in the group ``llm_runtime.vendors``).
     Policies and routes use ``strategies`` and ``orderings`` by name. ``cache_store`` replaces ``cache.path``. See
     docs/how-to/extend.md. Raises `ConfigError`; a `Config` is checked like a file.

@@ -20,6 +20,8 @@ from llm_runtime.systemd import Notifier
 RELOADABLE: Final = frozenset(("allowed_origins", "allowed_hosts"))
 """The fields of ``[server]`` that a reload applies. The others apply at the next start."""
 
+RELOAD_CRASHED: Final = "internal error: the configuration was not reloaded; see the daemon's log"
+
 log = logging.getLogger(__name__)
 
 
@@ -58,8 +60,8 @@ class Reloader:
         self._reloading = trio.Lock()
 
     async def reload(self) -> ReloadResult:
-        """Read the configuration and apply it. Raises `LLMClientError`, usually `ConfigError`; then nothing has
-        changed, and the log has the reason. Waits for a reload that is in progress.
+        """Read the configuration and apply it. Waits for a reload that is in progress. Raises `LLMClientError`, usually
+        `ConfigError`: then nothing has changed, and the log gives the reason.
         """
         async with self._reloading:  # also while reading: the configuration that was read last is to be in effect
             return await self._reload()
@@ -78,13 +80,13 @@ class Reloader:
             raise
         except KernelError as exc:
             log.error("not reloaded; the old configuration stays in effect: %s", exc)  # noqa: TRY400
-            raise InternalError("a provider of the new configuration did not start; the log says more") from exc
+            raise InternalError("a provider of the new configuration did not start; see the daemon's log") from exc
         except Exception as exc:
             if is_fatal(exc):
                 raise
             # The exception's text may contain anything, so only its place is logged.
             log.error("not reloaded; the old configuration stays in effect: %s", exception_site(exc))  # noqa: TRY400
-            raise InternalError("the reload crashed; the log says more") from exc
+            raise InternalError(RELOAD_CRASHED) from exc
         finally:
             self._notifier.ready()
         result = ReloadResult(

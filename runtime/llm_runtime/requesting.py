@@ -132,9 +132,8 @@ class RequestMethods(ABC, Generic[Stream]):
         """Return the next turn of a conversation, as a complete response.
 
         With ``response_type`` (a msgspec Struct, dataclass, TypedDict, pydantic model, …) the model is given the
-        type's schema, and the response has the value as ``parsed``. A response that does not fit raises
-        `ResponseTypeError`. With ``repair``, the model is first told once what is wrong, and only a second misfit
-        raises.
+        type's schema, and ``response.parsed`` is the value. A response that does not fit raises `ResponseTypeError`.
+        With ``repair``, the model is told once what is wrong, and only a second response that does not fit raises.
         """
         if response_type is None:
             return await self.send(chat_request(messages, options))
@@ -149,7 +148,7 @@ class RequestMethods(ABC, Generic[Stream]):
         return wanted.parse(await self.send(wanted.repair(request, error)))
 
     async def complete(self, prompt: str, *, suffix: str | None = None, **options: Unpack[Options]) -> LLMResponse:
-        """Continue a text; with ``suffix``, fill the gap before it."""
+        """Continue a text. With ``suffix``, write the text between ``prompt`` and ``suffix``."""
         return await self.send(completion_request(prompt, suffix, options))
 
     async def generate_code(
@@ -222,8 +221,8 @@ class RequestMethods(ABC, Generic[Stream]):
     def stream(
         self, messages: Messages, *, response_type: type[Any] | None = None, **options: Unpack[ChatOptions]
     ) -> Stream:
-        """Stream the next turn of a conversation. With ``response_type`` the stream has ``partials()``, the value
-        received so far, and at the end ``parsed``.
+        """Stream the next turn of a conversation. With ``response_type``, ``partials()`` iterates over the value while
+        it arrives, and ``parsed`` is the value at the end.
         """
         if response_type is None:
             return self.stream_request(chat_request(messages, options))

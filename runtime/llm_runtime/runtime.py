@@ -103,6 +103,10 @@ class Runtime(TrioRequests):
             finally:
                 self._open = False
 
+    def _require_open(self) -> None:
+        if not self._open:
+            raise ShuttingDownError("the runtime is not open: it has not started, or has been closed")
+
     # -- requests ----------------------------------------------------------------------------------------------------
 
     @property
@@ -120,16 +124,15 @@ class Runtime(TrioRequests):
         since: float | None = None,
         response_id: str | None = None,
     ) -> Run:
-        """Submit a request and return its run, as soon as the request is accepted. Raises `LLMClientError` if it is
-        not.
+        """Submit a request and return its run, as soon as the request is accepted. Raises `LLMClientError` if the
+        request is refused.
 
         The run is cancelled when its last follower leaves, unless it is a ``background`` run. Its deadline counts from
         ``since`` (on Trio's clock; default: now), so it includes the time before acceptance. ``response_id``: the id of
         the response; by default, a new one. This is a cancellation point, but if it does not have to wait, other tasks
         do not run.
         """
-        if not self._open:
-            raise ShuttingDownError("the runtime is not running")
+        self._require_open()
         request = checked(request, self._tree.dialects, self._own_names)
         trace: TraceContext | None = None
         if self.config.otel is not None:
@@ -185,8 +188,7 @@ class Runtime(TrioRequests):
         connections, circuits and the usage of its limits. Waits for a reload that is in progress.
         """
         async with self._reloading:
-            if not self._open:
-                raise ShuttingDownError("the runtime is not running")
+            self._require_open()
             for name, route in config.routes.items():
                 with under("routes", name):
                     check_policy(route, self._own_names)
@@ -237,8 +239,7 @@ class Runtime(TrioRequests):
         """Send a request to ``provider`` unchanged; see `llm_actors.orchestrator.pass_through`. Raises
         `LLMClientError`.
         """
-        if not self._open:
-            raise ShuttingDownError("the runtime is not running")
+        self._require_open()
         return await pass_through(self._tree.services, provider, message, caller=caller, request_id=request_id)
 
     def upstream_base(self, provider: str) -> str | None:
@@ -260,8 +261,7 @@ class Runtime(TrioRequests):
         If that fails for a provider, the failure is logged and the previous list is kept, which is empty at first. If
         the catalog is parked, all lists are kept.
         """
-        if not self._open:
-            raise ShuttingDownError("the runtime is not running")
+        self._require_open()
         with suppress(KernelError):
             await refresh(self._tree.services.lister)
         return self._tree.catalog.models()
@@ -351,8 +351,8 @@ class Runtime(TrioRequests):
         return exposition(self._moment())
 
     async def statistics(self, caller: str | None = None) -> Statistics:
-        """Return the same data as `metrics`, for programs. With ``caller``, it has only that caller's usage and cost.
-        Waits for no actor.
+        """Return the same data as `metrics`, for programs. With ``caller``, the data contains only that caller's usage
+        and cost. Waits for no actor.
         """
         from llm_runtime.statistics import only_of, statistics
 
@@ -361,7 +361,7 @@ class Runtime(TrioRequests):
         return found if caller is None else only_of(caller, found)
 
     def recent_requests(self, caller: str | None = None) -> list[RecentRequest]:
-        """Return the requests that ended last, of all callers or of ``caller``, the latest first."""
+        """Return the most recently ended requests, of all callers or of ``caller``, the latest first."""
         return self._tree.services.recent.latest(caller)
 
     def _moment(self) -> MetricsSnapshot:

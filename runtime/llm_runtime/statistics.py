@@ -55,10 +55,11 @@ class ModelUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider. ``breaker`` is the circuit breaker of the whole provider; ``circuits`` has each circuit breaker of
-    a single model that is not closed, at most `CIRCUITS_TOLD`. ``attempts`` are counted by outcome, retries included.
+    """One provider. ``breaker`` is the circuit breaker of the whole provider. ``circuits`` are the circuit breakers of
+    single models that are not closed, at most `CIRCUITS_TOLD`. ``attempts`` are counted by outcome, retries included.
     ``unpriced`` counts attempts whose price is unknown. ``attempt_seconds`` are the durations of successful attempts,
-    ``first_token_seconds`` the times to the first token of streamed ones. ``limits`` is ``None`` if there are none.
+    ``first_token_seconds`` the times to the first token of streamed attempts. ``limits`` is ``None`` if the provider
+    has no limits.
     """
 
     kind: str
@@ -108,8 +109,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     the effect of the cache. ``late_events``: events of providers that were dropped because their run had ended.
     ``callers`` has one entry per caller; the name is empty if there are no keys. The ``tree`` omits clients'
     connections; ``connections`` is their number, ``None`` without a server. ``cache`` and ``sharing`` are ``None``,
-    and ``budgets`` is empty, while the responsible actor does not respond. ``own_only``: the caller may see its own
-    usage only, so totals are left out and not zero.
+    and ``budgets`` is empty, while the responsible actor does not respond. ``own_only``: the caller may see only its
+    own usage. Totals are then omitted; they are not reported as zero.
     """
 
     uptime_s: float

@@ -88,7 +88,7 @@ class ResponseStream:
 
     @property
     def response(self) -> LLMResponse:
-        """The complete response once the iteration is over; before that, the part received so far. Raises
+        """The complete response once the iteration is over; before that, the part received until now. Raises
         `LLMClientError` if the response failed, and if the block was left before any of it arrived.
         """
         run = self._entered()
@@ -123,7 +123,7 @@ class ResponseStream:
         return TextPieces(self)
 
     def partials(self) -> AsyncIterator[Any]:
-        """Iterate over the value received so far: once for each addition, as dicts, lists and strings. Needs
+        """Iterate over the value while it arrives, as dicts, lists and strings: once for each change. Needs
         ``response_type``.
         """
         return Partials(self.text(), wanted(self.response_type).partial)
@@ -158,7 +158,9 @@ class TextPieces:
 
 @final
 class Partials:
-    """The value of a typed response received so far, once for each addition."""
+    """Iterates over the value of a typed response while it arrives. Yields the part received until now, each time that
+    part has changed.
+    """
 
     def __init__(self, pieces: AsyncIterator[str], partial: Callable[[str], Any]) -> None:
         self._pieces = pieces

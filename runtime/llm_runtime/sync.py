@@ -7,7 +7,7 @@
 
 In a notebook, keep it open over several cells: ``rt = sync.open_runtime()``, and ``rt.close()`` at the end; otherwise
 it is closed when the program exits. Any number of threads may use one runtime at the same time. The runtime itself runs
-on Trio, in a thread of its own.
+on Trio, in a separate thread.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class SyncRuntime:
         return typed.parse(self.send(typed.repair(request, error)))
 
     def complete(self, prompt: str, *, suffix: str | None = None, **options: Unpack[Options]) -> LLMResponse:
-        """Continue a text; with ``suffix``, fill the gap before it."""
+        """Continue a text. With ``suffix``, write the text between ``prompt`` and ``suffix``."""
         return self.send(completion_request(prompt, suffix, options))
 
     def generate_code(
@@ -333,8 +333,8 @@ def open_runtime(
     orderings: Mapping[str, OrderingFunction] | None = None,
     cache_store: CacheStore | None = None,
 ) -> SyncRuntime:
-    """Start a runtime; see `llm_runtime.open_runtime`. Strategies are called in threads of their own, orderings in the
-    thread of the runtime. Returns when it is running; raises `ConfigError`.
+    """Start a runtime; see `llm_runtime.open_runtime`. Each call of a strategy has a separate thread; orderings are
+    called in the thread of the runtime. Returns when the runtime is running. Raises `ConfigError`.
     """
     hooks, own = hooks_in_threads(observers, middleware), strategies or {}
     refuse_async(own.values(), "strategies")

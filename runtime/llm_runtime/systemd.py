@@ -18,10 +18,12 @@ import trio
 FIRST_SOCKET: Final = 3
 MOST_SOCKETS: Final = 16
 
+_NO_LISTENER: Final = "it accepts no connections: use ListenStream and Accept=no in the systemd socket unit"
+
 
 def inherited_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
     """Return the listening sockets that systemd passes to this process. They stay open when the process ends. Raises
-    OSError for a descriptor that is not a socket.
+    OSError for a descriptor that is not a listening socket.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
@@ -34,7 +36,7 @@ def inherited_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
         one = socket.socket(fileno=number)
         one.setblocking(False)
         if not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):  # a connection, with Accept=yes
-            raise OSError(errno.EINVAL, "it does not listen")
+            raise OSError(errno.EINVAL, _NO_LISTENER)
         found.append(one)
     return found
 

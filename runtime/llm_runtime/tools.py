@@ -7,6 +7,7 @@ calls to run, and the end. `RequestMethods.run_tools` runs it on every host.
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar, get_type_hints, overload
 
@@ -128,8 +129,9 @@ class ToolLoop:
         self._functions: Mapping[str, FunctionTool[..., Any]] = {
             each.tool.name: each for each in made if isinstance(each, FunctionTool)
         }
-        if len(self._functions) < sum(isinstance(each, FunctionTool) for each in made):
-            raise ValueError("two of the tools have the same name")
+        names = Counter(each.tool.name for each in made if isinstance(each, FunctionTool))
+        if doubled := [name for name, times in names.items() if times > 1]:
+            raise ValueError(f"there are two tools with the name {doubled[0]}: each needs its own")
         self.tools = tuple(each.tool if isinstance(each, FunctionTool) else each for each in made)
         self.messages = tuple(messages)
         self._max_rounds = max_rounds

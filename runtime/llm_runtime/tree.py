@@ -9,7 +9,7 @@
      ├─ sessions  one child per connection        (the daemon only)
      └─ server    last to start, first to stop    (the daemon only)
 
-Every child of core but the orchestrator has a small supervisor of its own, which parks it if it keeps crashing.
+Every child of core but the orchestrator has its own small supervisor, which parks the child if it keeps crashing.
 
 Refs are stable across restarts, so no actor needs a restart because of another. What requests experience while an actor
 is parked is described in docs/architecture.md, "When a service is not running".
@@ -359,12 +359,14 @@ class Tree:
         return tuple(each.name for each in self._services if each.parked)
 
     def wire_of(self, candidate: Candidate) -> str:
-        """Return which wire chats with the candidate use, in words; empty if there is no choice."""
+        """Describe the wire for chat requests to the candidate, such as "uses the Responses API"; empty if it is the
+        usual wire of the provider.
+        """
         return self._supervised[candidate.provider].spec.wires.in_words(candidate.model)
 
 
 class TooManyReloadsError(KernelError):
-    """Too many earlier reloads have not ended yet, so this one is refused."""
+    """A reload is refused, because too many earlier reloads have not ended yet."""
 
     def __init__(self) -> None:
         super().__init__("providers", f"{RETIRING} reloads ago still have runs in progress; try again later")
@@ -421,13 +423,13 @@ def _listing(providers: Mapping[str, Supervised]) -> dict[str, ProviderRef]:
 
 
 def _parking(spec: ChildSpec[M]) -> tuple[Supervisor, Ref[M]]:
-    """Return an actor under a supervisor of its own, so that its crashes affect no other actor."""
+    """Return an actor under a separate supervisor, so that crashes of the actor affect no other actor."""
     supervisor = Supervisor([spec], name=spec.name, backoff=BACKOFF, park=True)
     return supervisor, supervisor.ref(spec)
 
 
 def _alone(spec: ChildSpec[Never]) -> Supervisor:
-    """Return an actor without a mailbox under a supervisor of its own."""
+    """Return an actor without a mailbox under a separate supervisor."""
     return Supervisor([spec], name=spec.name, backoff=BACKOFF, park=True)
 
 

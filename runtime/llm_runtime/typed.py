@@ -69,7 +69,7 @@ class ResponseType(Generic[T]):
         return ParsedResponse(**fields, parsed=parsed)
 
     def partial(self, text: str) -> Any:
-        """The value of incomplete JSON so far: dicts, lists, strings; ``None`` before there is any."""
+        """The value of the JSON received until now: dicts, lists and strings; ``None`` before any value has begun."""
         value = completed(text)
         if self._is_wrapped:
             return value.get(WRAPPED) if isinstance(value, Mapping) else None

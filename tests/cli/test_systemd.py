@@ -76,7 +76,10 @@ async def test_a_socket_that_does_not_listen_is_refused(tmp_path: Path) -> None:
             )
     assert (done.returncode, done.stdout) == (2, b"")
     said = done.stderr.decode().splitlines()
-    assert said == ["llm-runtime: LISTEN_FDS: cannot listen on the inherited socket: it does not listen"]
+    assert said == [
+        "llm-runtime: LISTEN_FDS: cannot listen on the inherited socket: it accepts no connections: "
+        "use ListenStream and Accept=no in the systemd socket unit"
+    ]
 
 
 async def test_systemd_is_told(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_closing_waits_for_what_is_in_hand(upstream: Upstream) -> None:
             task = asyncio.create_task(rt.chat("Hi.", model="fake/slow"))
             await asyncio.sleep(0.05)
         assert (await task).content.startswith("one")
-        with pytest.raises(LLMClientError, match="not running"):
+        with pytest.raises(LLMClientError, match="the runtime is not open"):
             await rt.chat("Hi.", model="fake/m")
 
     asyncio.run(main())

@@ -220,7 +220,7 @@ def test_a_middleware_that_returns_no_response_fails_its_own_call_alone(host: Ho
         return response if "whole" in response.content else None  # type: ignore[return-value]
 
     async def scenario(rt: Any) -> None:
-        with pytest.raises(TypeError, match="a middleware returned a value of type NoneType"):
+        with pytest.raises(TypeError, match="a middleware must return an LLMResponse, not NoneType"):
             await rt.chat("Hi.", model="fake/m")
         with pytest.raises(InternalError, match="a middleware raised TypeError"):
             await read(rt, "Hi.")

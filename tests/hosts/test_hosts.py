@@ -250,7 +250,7 @@ def test_a_runtime_that_is_closed_says_so(host: Host, upstream: Upstream) -> Non
     host(scenario, upstream.config)
     if host is not HOSTS["sync"]:
         return
-    with pytest.raises(LLMClientError, match="not running"):
+    with pytest.raises(LLMClientError, match="the runtime is not open"):
         kept[0].chat("Hi.")
 
 

@@ -21,7 +21,7 @@ def test_a_runtime_is_kept_over_several_cells_and_closed(upstream: Upstream) -> 
     assert rt.chat("Two.", model="fake/m").content == "You said: Two."
     rt.close()
     rt.close()
-    with pytest.raises(LLMClientError, match="not running"):
+    with pytest.raises(LLMClientError, match="the runtime is not open"):
         rt.chat("Three.", model="fake/m")
 
 

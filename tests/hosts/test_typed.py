@@ -200,6 +200,15 @@ def test_a_loop_without_room_for_a_tool_is_refused_at_once(host: Host, upstream:
 
 
 @on_every_host
+def test_two_tools_with_the_same_name_are_refused_at_once(host: Host, upstream: Upstream) -> None:
+    async def scenario(rt: Any) -> None:
+        with pytest.raises(ValueError, match="there are two tools with the name weather"):
+            await rt.run_tools("The weather?", model="fake/m", tools=[weather, clock, weather])
+
+    host(scenario, upstream.config)
+
+
+@on_every_host
 def test_calls_are_approved_or_refused(host: Host, upstream: Upstream) -> None:
     async def scenario(rt: Any) -> None:
         def approve(call: Any) -> bool | str:

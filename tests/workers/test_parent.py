@@ -117,8 +117,8 @@ async def test_a_worker_that_hangs_is_killed_like_one_that_ended(
 
     monkeypatch.setattr(parents, "INTENSITY", Intensity(restarts=1))
     assert await run(monkeypatch, tmp_path, READY + "time.sleep(100)", on_ready=hang_soon) == (1, 1)
-    assert "has not responded for 0.1 s, and is killed" in caplog.text
-    assert "was ended by SIGKILL, and is restarted" in caplog.text
+    assert "has not responded for 0.1 s; it is killed" in caplog.text
+    assert "was ended by SIGKILL; it is restarted" in caplog.text
 
 
 async def test_a_worker_that_hangs_before_it_is_ready_is_killed(
@@ -126,7 +126,7 @@ async def test_a_worker_that_hangs_before_it_is_ready_is_killed(
 ) -> None:
     monkeypatch.setattr(hanging, "START_SECONDS", 0.1)
     assert await run(monkeypatch, tmp_path, "import time; time.sleep(100)") == (1, 0)
-    assert "has not started within 0.1 s, and is killed" in caplog.text
+    assert "has not started within 0.1 s; it is killed" in caplog.text
     assert "was ended by SIGKILL at the start" in caplog.text
 
 
@@ -158,7 +158,7 @@ async def test_a_worker_that_cannot_be_started_again_is_tried_again(
     caplog.set_level("INFO")
     monkeypatch.setattr("llm_runtime.workers.process.socketpair", pair)
     assert await run(monkeypatch, tmp_path, READY + "end.recv(1)", on_ready=kill_one) == (0, 1)
-    assert "worker 1 could not be started (Too many open files), and is tried again" in caplog.text
+    assert "worker 1 could not be started (Too many open files); its start is tried again" in caplog.text
 
 
 async def test_a_worker_that_ends_well_is_replaced_and_not_counted(

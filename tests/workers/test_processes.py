@@ -164,7 +164,7 @@ async def test_two_workers_are_one_daemon(tmp_path: Path) -> None:
         os.kill(pids[2], signal.SIGKILL)
         assert len(text_of(await events_until(each["01"], "never"))) >= 80
         assert b"completed" not in await each["02"].until_closed()
-        err = await daemon.said("worker 2 was ended by SIGKILL, and is restarted")
+        err = await daemon.said("worker 2 was ended by SIGKILL; it is restarted")
         err += await daemon.said("worker 2 is process")
         pids[2] = int(err.split()[-1])
         new = (await daemon.one_of_each(stack))["02"]

@@ -142,7 +142,8 @@ async def test_a_crash_while_the_parent_reads_ends_only_this_reload(tmp_path: Pa
     copies, file = copies_of(tmp_path)
     before, one = copies.current, Worker(1)
     file.write_text("crashes")
-    assert (await reloaded(copies, one)).problem == "the reload crashed; the log says more"
+    problem = (await reloaded(copies, one)).problem
+    assert problem == "internal error: the configuration was not reloaded; see the daemon's log"
     assert (copies.current, one.copy) == (before, None)
     file.write_text("third")
     assert await reloaded(copies, one) == DONE
@@ -253,6 +254,6 @@ async def test_a_first_one_that_does_not_answer_is_started_again(
     file.write_text("second")
     monkeypatch.setattr("llm_runtime.workers.reloads.ONE_SECONDS", 0.05)
     outcome = await reloaded(copies, one, other)
-    assert outcome.problem == "worker 1 did not reload within 0.05 s, and is restarted"
+    assert outcome.problem == "worker 1 did not reload within 0.05 s; it is restarted"
     assert [each.message for each in caplog.records] == [outcome.problem], "SIGHUP has nobody else to tell"
     assert (copies.current, one.stopped, other.stopped) == (before, True, False)

@@ -1,5 +1,5 @@
-"""``llm-runtime chat``: a conversation in the terminal. Responses are streamed. Ctrl-C stops a response, not the
-chat. Uses the runtime for threads: this thread waits either for the user or for a response.
+"""``llm-runtime chat``: a conversation in the terminal. Responses are streamed. Ctrl-C stops a response; it does not
+end the chat. Uses the runtime for threads: this thread waits either for the user or for a response.
 """
 
 from __future__ import annotations

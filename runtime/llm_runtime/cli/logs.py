@@ -43,7 +43,7 @@ def start_logging(level: str, form: str) -> None:
 @contextmanager
 def warnings_held(*, of_daemon: bool) -> Iterator[None]:
     """Hold back warnings about a provider, such as a refused key, until the end of the block. If the block raises,
-    they are dropped, because the error has the reason. ``of_daemon``: the provider is a daemon, which logs such
+    they are dropped, because the error gives the reason. ``of_daemon``: the provider is a daemon. A daemon logs such
     warnings itself, so they are always dropped.
     """
     held = _Held(_OF_DAEMON if of_daemon else _OF_PROVIDERS)

@@ -1,7 +1,7 @@
 """Run a command line and return its exit code.
 
-The exit code is 0 for success, 1 if a request failed, 2 if the command could not start because of a mistake, 130 for
-Ctrl-C, and 141 if stdout has no reader any more.
+The exit code is 0 for success, 1 if a request failed, 2 if the command could not start because its arguments or its
+configuration are invalid, 130 for Ctrl-C, and 141 if nothing reads stdout any more.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from llm_runtime.config import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Every expected failure is one line on stderr, and so is each mistake in a configuration."""
+    """Run one command. Each expected failure, and each mistake in a configuration, is printed as one line on stderr."""
     reserve_standard_files()
     arguments = parse(argv)
     if arguments.command is None and not arguments.version:

@@ -10,8 +10,9 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - the address of
 
 
 def reachable(url: str, tls: ServerTls | None) -> str:
-    """Return the URL of a daemon that listens at ``url``. An address of all interfaces is replaced by loopback; with
-    TLS, the host is a name in the certificate. Blocks. Raises `ConfigError` if the certificate cannot be read.
+    """Return the URL at which a client on this machine reaches a daemon that listens on ``url``. The address of all
+    interfaces is replaced by loopback. With TLS, the host is a name in the certificate. Blocks. Raises `ConfigError` if
+    the certificate cannot be read.
     """
     parts = urlsplit(url)
     if parts.hostname is None or parts.port is None:

@@ -16,7 +16,7 @@ CHECKOUT = "LLM_RUNTIME_CHECKOUT"
 """Set by ``bin/llm-runtime``: the environment belongs to the checkout, so missing packages may be installed into it."""
 
 NOTHING = (
-    "there is no provider: set a key such as OPENAI_API_KEY, start Ollama, name a configuration with --config, or "
+    "there is no provider: set a key such as OPENAI_API_KEY, start Ollama, give a configuration with --config, or "
     "install the local model with: llm-runtime model install"
 )
 
@@ -36,7 +36,8 @@ def configured(
     copy of the file to read in its place. Blocks.
 
     In a checkout the local model is installed if it is needed and missing (without ``install``, it counts as
-    installed). Elsewhere a missing local model is a `ConfigError`, and so is a configuration without any provider.
+    installed). Elsewhere, a missing local model raises `ConfigError`. A configuration in which every provider is
+    disabled raises it everywhere.
     """
     from llm_runtime.local_model import is_installed
 
@@ -49,7 +50,7 @@ def configured(
             _install(print_line)
         config = change(_read(file, environ, vendors, local=True, copy=copy))
     if not config.enabled:
-        raise ConfigError("every provider is disabled", file=file or "")
+        raise ConfigError("every provider is disabled: set enabled = true in one of them", file=file or "")
     return config
 
 
@@ -70,11 +71,13 @@ def daemon(url: str | None, file: str | None, environ: Mapping[str, str], ca_fil
     Raises `ConfigError` for an invalid address or key, and for ``--url`` together with ``--config``.
     """
     if url and file:
-        raise ConfigError("--config uses this process, --url a daemon: give only one of them")
+        raise ConfigError(
+            "--config runs the request in this process, --url sends it to a daemon: give only one of them"
+        )
     url = url or environ.get("LLM_RUNTIME_URL")
     if not url or file:
         if ca_file:
-            raise ConfigError("--ca-file is for a daemon: name it with --url or LLM_RUNTIME_URL")
+            raise ConfigError("--ca-file applies only to a daemon: add --url, or set LLM_RUNTIME_URL")
         return None
     trusted = ca_file or environ.get("LLM_RUNTIME_CA_FILE")
     try:

@@ -36,7 +36,7 @@ class Column(NamedTuple):
 
 
 def table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[str]:
-    """Return the lines, at most ``width`` wide. The first column has the names. A last line names the columns that
+    """Return the lines, at most ``width`` wide. The names are in the first column. A last line lists the columns that
     were left out.
     """
     heads = [column.head.split("\n") for column in columns]

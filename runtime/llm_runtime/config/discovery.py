@@ -1,4 +1,4 @@
-"""The configuration without a file: providers whose usual key is in the environment, and the local model."""
+"""The configuration without a file: a provider for each vendor whose key variable is set, and the local model."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def discover(
     vendors: VendorTable = VENDORS,
 ) -> Config:
     """Return a configuration with a provider, named like its kind, for each vendor whose key is set. With ``local``, it
-    also has the local model.
+    also contains the local model.
 
     With ``loopback``, and if no key is set, this looks for model servers on this machine, such as Ollama, and blocks
-    for at most `LOOPBACK_SECONDS` each. A server that is found replaces the local model. ``reasons`` of the result says
-    why each provider is there; ``notes``, which keys were ignored. Never raises.
+    for at most `LOOPBACK_SECONDS` each. A server that is found replaces the local model. In the result, ``reasons``
+    says why each provider is there, and ``notes`` says which keys were ignored. Never raises.
     """
     timeouts = timeouts or Timeouts()
     providers: dict[str, Provider] = {}

@@ -21,8 +21,8 @@ REQUIREMENTS = ("opentelemetry-sdk>=1.40,<2", "opentelemetry-exporter-otlp-proto
 
 
 class OtelConfig(Section, frozen=True, kw_only=True):
-    """``[otel]``: where traces and metrics are sent; without the section, nowhere. The SDK's environment variables
-    (`OTEL_…`) apply to the omitted options.
+    """``[otel]``: where traces and metrics are sent. Without this section they are not sent. The SDK's environment
+    variables (`OTEL_…`) apply to the omitted options.
     """
 
     endpoint: Annotated[str, Meta(max_length=1024)] = ""
@@ -42,7 +42,9 @@ class OtelConfig(Section, frozen=True, kw_only=True):
 
 
 def otel_section(table: object, keys: KeyReader) -> OtelConfig:
-    """Return the validated section. Raises `ConfigError`, also if the packages that it needs are not installed."""
+    """Return the validated section. Raises `ConfigError` if the section is invalid, or if the packages that it needs
+    are not installed.
+    """
     if isinstance(table, dict) and isinstance(headers := table.get("headers"), dict):
         for name, value in headers.items():
             if _is_written(value) and any(word in str(name).lower() for word in _OF_KEYS):

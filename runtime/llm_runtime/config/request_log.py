@@ -22,7 +22,7 @@ FOLDER = "requests"
 
 
 class RequestLogConfig(Section, frozen=True, kw_only=True):
-    """``[request_log]``: which requests are recorded in files; without the section, none."""
+    """``[request_log]``: which requests are recorded in files. Without this section no requests are recorded."""
 
     path: Line = ""
     """The folder of the files, one for each day; omitted: `requests` in `$XDG_STATE_HOME/llm-runtime`."""
@@ -51,7 +51,7 @@ def request_log_section(table: object, keys: KeyReader, folder: Path, environ: M
 
 
 def request_log_folder(file: str | None, environ: Mapping[str, str]) -> str:
-    """Return the folder of the request log for the configuration ``file``, or the usual one without a file. Raises
+    """Return the folder of the request log for the configuration ``file``; without a file, the default folder. Raises
     `ConfigError`.
     """
     table, folder = read_section(file, "request_log")

@@ -65,7 +65,7 @@ def read_section(file: str | None, name: str) -> tuple[object, Path]:
 
 
 def store_file(file: str | None, environ: Mapping[str, str]) -> str:
-    """Return the file of the store for the configuration ``file``, or the usual one without a file. Raises
+    """Return the path of the store for the configuration ``file``; without a file, the default path. Raises
     `ConfigError`.
     """
     table, folder = read_section(file, "store")
@@ -74,7 +74,7 @@ def store_file(file: str | None, environ: Mapping[str, str]) -> str:
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
-    """Return the state folder of this program, by the XDG base directories."""
+    """Return the state folder of this program, as the XDG Base Directory Specification defines it."""
     home = environ.get("XDG_STATE_HOME", "")
     base = Path(home) if os.path.isabs(home) else Path(os.path.expanduser("~/.local/state"))
     return base / "llm-runtime"

@@ -190,7 +190,7 @@ def _size(part: Part) -> int:
 
 
 def vector(text: str, size: int) -> Embedding:
-    """Return a vector of length one that depends only on ``text``, with numbers that float32 represents exactly."""
+    """Return a unit vector that depends only on ``text``, with numbers that float32 represents exactly."""
     raw = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(2 * size)
     values = [value / 32768 for (value,) in struct.iter_unpack("<h", raw)]
     norm = math.sqrt(sum(value * value for value in values)) or 1.0

@@ -34,7 +34,7 @@ class _Word(NamedTuple):
 
 
 class _Error(NamedTuple):
-    """The contents of an error's body. ``code``: ``None`` for the usual one of the shape, empty for none."""
+    """The contents of an error's body. ``code``: ``None`` for the default code of the shape, empty for no code."""
 
     status: int
     word: _Word
@@ -95,7 +95,7 @@ def error(
     param: str | None = None,
     retry_after: float | None = None,
 ) -> WireResponse:
-    """Return the response for a status. ``code`` replaces the usual one. ``retry_after`` is in seconds."""
+    """Return the response for a status. ``code`` replaces the default code. ``retry_after`` is in seconds."""
     word = _WORDS.get(status) or _WORDS[400 if status < 500 else 500]
     body = _SHAPES[vendor.error_shape](_Error(status, word, message or word.message, code, param, retry_after))
     headers = [("content-type", "application/json")]
@@ -155,7 +155,7 @@ def key_refused(vendor: Vendor, *, given: bool) -> WireResponse:
 
 
 def wrong_api(vendor: Vendor, dialect: str, request: AnyRequest) -> WireResponse | None:
-    """Return OpenAI's error for a chat request that needs the Responses API, by the table of models; else ``None``."""
+    """Return OpenAI's error if the table of models says that a chat request needs the Responses API; else ``None``."""
     if dialect != CHAT or not vendor.has_two_wires or not isinstance(request, ChatRequest):
         return None
     rule = rule_of(vendor.facts_key, request.model)

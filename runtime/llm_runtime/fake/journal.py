@@ -1,4 +1,4 @@
-"""The journal: the requests that the fake has received, and their outcomes. Headers are not kept, so no key is."""
+"""The journal: the requests that the fake has received, and their outcomes. Headers, and thus keys, are not kept."""
 
 from __future__ import annotations
 

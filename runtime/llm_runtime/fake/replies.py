@@ -117,8 +117,8 @@ class Replies:
 
 
 def _decoded(place: Place, body: bytes) -> ClientRequest:
-    """Return the decoded request. Raises `LLMClientError`, also if it continues an earlier response: none is stored
-    here.
+    """Return the decoded request. Raises `LLMClientError` if the request is invalid, or continues an earlier response:
+    none is stored here.
     """
     if is_form(body):
         body = form_as_json(body)

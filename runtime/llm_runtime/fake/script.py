@@ -67,7 +67,7 @@ class Fault(StrEnum):
     BOMB_LINE = "bomb-line"
     """An endless line."""
     BOMB_GZIP = "bomb-gzip"
-    """A little compressed data that unpacks to a lot."""
+    """A small gzip body that unpacks to 300 MiB."""
     BOMB_KEYS = "bomb-keys"
     """A JSON object with a million keys."""
     BOMB_DEPTH = "bomb-depth"
@@ -113,7 +113,7 @@ class ScriptRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     headers: dict[str, str] = {}
     """Headers to add to the response, such as rate-limit headers."""
     body: str | None = None
-    """The body to send, in place of the usual one."""
+    """The body to send, in place of the generated body."""
     delay_head_s: Seconds = 0.0
     """Seconds to wait before anything is sent."""
     delay_first_s: Seconds = 0.0
@@ -124,7 +124,9 @@ class ScriptRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The size of each sent piece of the body, in bytes."""
     fault: Fault | None = None
     after_events: Count | None = None
-    """The number of events before the fault; 0: only the head. Default: 3, but never the end marker."""
+    """The number of events before the fault; 0: only the head. Default: 3, or fewer in a shorter response. The end
+    marker is never sent.
+    """
     after_bytes: Count | None = None
     """The number of bytes, including the head, after which the connection is cut; 0: not even the head is sent.
     ``fault`` says how it is cut; default: ``close``."""

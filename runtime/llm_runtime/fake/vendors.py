@@ -1,5 +1,5 @@
-"""Finds which vendor's wire a request uses, by its path. If several vendors have the same path, a prefix
-(``/cohere/v1/models``), the headers or the query decide.
+"""Finds from the path of a request which vendor's wire the request uses. If several vendors have the same path, a
+prefix (``/cohere/v1/models``), the headers or the query decide.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def split_mount(path: str, vendors: VendorTable) -> tuple[Vendor | None, str]:
 
 
 def guess_vendor(path: str, query: str, headers: Mapping[str, str], vendors: VendorTable) -> Vendor:
-    """Return the vendor whose client probably sent the request, by its headers, or the first vendor."""
+    """Guess from the path, the query and the headers which vendor's client sent the request. If nothing shows it,
+    return the first vendor.
+    """
     parameters = parse_qs(query).keys()
     for vendor in vendors.values():
         traits = vendor.fake

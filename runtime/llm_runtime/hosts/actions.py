@@ -11,7 +11,9 @@ Action: TypeAlias = Callable[[], object]
 
 @final
 class Actions:
-    """``wake`` makes the other thread call its argument soon, without waiting. `post` propagates its exceptions."""
+    """Actions that any thread posts and one thread runs. ``wake(action)`` makes that thread call ``action`` soon, and
+    does not wait for it. `post` propagates the exceptions of ``wake``.
+    """
 
     __slots__ = ("_lock", "_posted", "_wake")
 
@@ -21,7 +23,7 @@ class Actions:
         self._posted: list[Action] = []
 
     def post(self, action: Action) -> None:
-        """Run ``action`` in the other thread, after the actions posted before. It must not raise."""
+        """Run ``action`` in that thread, after the actions posted before. ``action`` must not raise."""
         with self._lock:  # the lock is held while waking, so that no other action relies on a wake-up that fails
             self._posted.append(action)
             if len(self._posted) == 1:

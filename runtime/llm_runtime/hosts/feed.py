@@ -93,7 +93,7 @@ class Feed:
 
 @final
 class Received:
-    """The events that have arrived, and the response so far. The Trio thread calls `add` and `has_room`."""
+    """The events that have arrived, and the response that they form. The Trio thread calls `add` and `has_room`."""
 
     __slots__ = ("_batch", "_batches", "_end", "_fold", "_is_full", "_request", "_resume", "_unfolded")
 

@@ -1,4 +1,4 @@
-"""A thread of its own in which Trio runs a runtime, and calls into it from any other thread.
+"""A dedicated thread in which Trio runs a runtime, and calls into it from any other thread.
 
 There is one Trio task per call; a call ends exactly once, by calling ``done``. Actions are delivered in batches:
 however many are posted before the Trio thread runs, it is woken once.
@@ -33,6 +33,8 @@ JOIN_SECONDS: Final = 60.0
 NOW_SECONDS: Final = 5.0
 """The most seconds that `Portal.call_now` blocks its thread."""
 
+_NOT_OPEN: Final = "the runtime is not open: it has not started, or has been closed"
+
 
 @final
 class PortalCall(Generic[R, T]):
@@ -54,12 +56,12 @@ class PortalCall(Generic[R, T]):
         """Called in the Trio thread: start the task of the call."""
         runtime, owner = self._portal.runtime, self._nursery or self._portal.nursery
         if runtime is None or owner is None:
-            self._done(None, ShuttingDownError("the runtime is not running"))
+            self._done(None, ShuttingDownError(_NOT_OPEN))
             return
         try:
             self._context.run(owner.start_soon, self.run, runtime)
         except RuntimeError:  # the nursery has been closed meanwhile
-            self._done(None, ShuttingDownError("the owner of this call has ended"))
+            self._done(None, ShuttingDownError("the block in which this call was made has ended"))
 
     def cancel(self) -> None:
         """Cancel the call, from any thread. ``done`` is called when the call has ended."""
@@ -160,7 +162,7 @@ class Portal(Generic[R]):
 
     def _open_runtime(self) -> R:
         if self.runtime is None:
-            raise ShuttingDownError("the runtime is not running")
+            raise ShuttingDownError(_NOT_OPEN)
         return self.runtime
 
     def post(self, action: Action) -> None:
@@ -176,7 +178,7 @@ class Portal(Generic[R]):
                 return token.run_sync_soon(run)
         except trio.RunFinishedError:
             pass
-        raise ShuttingDownError("the runtime is not running")
+        raise ShuttingDownError(_NOT_OPEN)
 
     def stop(self, *, at_once: bool = False) -> None:
         """Stop the runtime: after a drain, or ``at_once``. Does not wait; see `join`."""

@@ -1,6 +1,6 @@
 """Functions of a program without an event loop, called by the runtime's thread.
 
-They run in threads of their own. If such a call is cancelled, its function is left behind in its thread, so that nobody
+Each call has a separate thread. If the call is cancelled, the function is left behind in its thread, so that nothing
 waits for a function that never returns. A judge runs in the thread that waits for the response.
 """
 
@@ -24,11 +24,11 @@ from llm_runtime.hosts.threads import Box
 T = TypeVar("T")
 
 SyncMiddleware: TypeAlias = Callable[[AnyRequest, Callable[[AnyRequest], LLMResponse]], LLMResponse]
-"""``def middleware(request, next)``, called in a thread of its own; see `llm_runtime.Middleware`."""
+"""``def middleware(request, next)``, called in a separate thread; see `llm_runtime.Middleware`."""
 
 
 class FunctionAbandoned(BaseException):
-    """Raised in the thread of a function that was left behind, when it calls the runtime."""
+    """Raised when a function calls the runtime after the call of the function was cancelled."""
 
 
 @final
@@ -98,7 +98,7 @@ class SyncTeam:
 
 
 SyncStrategy: TypeAlias = Callable[[SyncTeam], LLMResponse | str]
-"""``def strategy(team)``, called in a thread of its own; see `llm_runtime.StrategyFunction`."""
+"""``def strategy(team)``, called in a separate thread; see `llm_runtime.StrategyFunction`."""
 
 
 def judge_in_thread(judge: Judge, portal: Portal[Any], box: Box) -> Judge:

@@ -28,7 +28,7 @@ _room = threading.BoundedSemaphore(MOST_THREADS)
 def start_thread(
     name: str, function: Callable[[], object], end: Callable[[object, BaseException | None], object]
 ) -> None:
-    """Call the tool's ``function`` in a thread of its own, in a copy of this context. ``end`` is called there with the
+    """Call the tool's ``function`` in a separate thread, in a copy of this context. ``end`` is called there with the
     result or the exception.
     """
     context = copy_context()

@@ -21,8 +21,8 @@ class TurnEnd(trio.abc.Instrument):
         self._is_over = False
 
     def call(self, function: Callable[[], object]) -> None:
-        """In the Trio thread: call it at the end of this turn; at once if there is no further turn. It must not
-        raise.
+        """Call ``function`` at the end of this turn, or at once if no turn follows. Called in the Trio thread.
+        ``function`` must not raise.
         """
         if self._is_over:
             function()

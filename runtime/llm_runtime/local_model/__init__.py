@@ -1,4 +1,4 @@
-"""The embedded default: a small model in a process of its own, behind an ordinary OpenAI-compatible provider.
+"""The embedded default: a small model in a separate process, behind an ordinary OpenAI-compatible provider.
 
 With it, the first command of a new user streams a real completion without any key. It consists of two packages: the
 model's file (`files`) and llama.cpp's server (`child`). Neither is ever imported into this process. `engine_spec` is

@@ -3,7 +3,7 @@
     python child.py MODEL_FILE NAME SLOTS THREADS
 
 Prints ``listening URL`` on stdout, then nothing more. Ends when stdin ends, however its parent ended. The model has a
-process of its own because its generating threads never release a core, and because a crash of native code ends the
+separate process because its generating threads never release a core, and because a crash of native code ends the
 whole process.
 """
 

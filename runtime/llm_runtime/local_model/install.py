@@ -69,7 +69,7 @@ def _installer() -> Sequence[str]:
         return (uv, "pip", "install", "--python", sys.executable)
     if pip := shutil.which("pip") or shutil.which("pip3"):
         return (pip, "--python", sys.executable, *quiet, "install")
-    raise InstallError("this environment has neither pip nor uv to install with, and there is none on the PATH")
+    raise InstallError("found neither pip nor uv, in this environment or on the PATH: install one of them")
 
 
 def _reason(lines: Sequence[str]) -> str:

@@ -109,7 +109,7 @@ def prices(config: Config) -> Iterator[Check]:
         if refusing := [each for each, budget in config.budgets.items() if budget.cost(None, 1) is None]:
             yield Check("prices", name, CheckStatus.WARNING, _refused(name, unknown, refusing))
             continue
-        # Compatible servers have prices of their own, or none.
+        # Compatible servers have other prices, or none.
         status = CheckStatus.OK if vendor.generic else CheckStatus.WARNING
         yield Check(
             "prices", name, status, f"not known for {some(unknown)}: responses have no cost, and max_cost excludes them"

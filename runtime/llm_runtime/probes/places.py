@@ -37,8 +37,8 @@ return #kept == 2 and ARGV[1] or ''
 
 
 async def try_address(server: Server) -> Finding:
-    """Try whether the daemon can listen at its address. An address in use is only a warning: the running daemon may be
-    using it.
+    """Check whether the daemon can listen on its address. An address in use is only a warning, because the running
+    daemon may be using it.
     """
     try:
         for listener in await listen(server):
@@ -52,12 +52,12 @@ async def try_address(server: Server) -> Finding:
 
 
 async def try_file(path: str) -> Finding:
-    """Try whether the file of the cache or the store can be written or created."""
+    """Check whether the file of the cache or the store can be written or created."""
     return await _written(_write_beside, path)
 
 
 async def try_folder(path: str) -> Finding:
-    """Try whether files can be written into a folder, which may have to be created."""
+    """Check whether files can be written into a folder, which may have to be created."""
     return await _written(_write_into, path)
 
 
@@ -99,7 +99,7 @@ def _probed(folder: str) -> str:
 
 
 async def try_redis(server: RedisServer) -> Finding:
-    """Try whether Redis runs scripts that write, within the time limit."""
+    """Check whether Redis runs scripts that write, within the time limit."""
     key, word = f"{{{server.prefix}}}:limits:check", token_hex(8).encode()
     answers: list[bytes] = []
 
@@ -116,8 +116,8 @@ async def try_redis(server: RedisServer) -> Finding:
 
 
 async def try_local_model() -> Finding:
-    """Look whether the local model is installed. If it is not, that is only a warning: in a checkout it is installed
-    when it is needed.
+    """Check whether the local model is installed. A missing model is only a warning: in a checkout it is installed when
+    it is needed.
     """
     file = await trio.to_thread.run_sync(lambda: find_model() if is_installed() else None)
     if file is None:

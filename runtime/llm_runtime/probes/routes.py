@@ -1,4 +1,4 @@
-"""Checks whether the models of routes exist, by the catalog and the vendors' lists. Pure.
+"""Checks against the catalog and the vendors' lists whether the models of routes exist. Pure.
 
 A provider may have models that are not in its list, so a name in no list is only a warning. A route fails if no
 provider can serve it.

@@ -1,4 +1,4 @@
-"""One WebSocket to a daemon, and the runs on it, each on a lane of its own.
+"""One WebSocket to a daemon, and the runs on it, each on its own lane.
 
 One task reads, one writes, and one checks that the daemon still responds. When the connection ends, for whatever
 reason, its runs are marked as cut off.
@@ -125,7 +125,7 @@ class _Watched(trio.abc.Stream):
 
 @final
 class Connection:
-    """One connection. Run `live` in a task of its own; `can_take` is true once the connection is open. ``capacity``:
+    """One connection. Run `live` in a separate task; `can_take` is true once the connection is open. ``capacity``:
     the most concurrent runs. ``is_surplus`` returns whether there are other connections, so that one without runs may
     close. ``note_room`` is called when a lane has become free.
     """
@@ -233,7 +233,9 @@ class Connection:
                 entry.cut()
 
     def close(self) -> None:
-        """Close the connection with a closing frame, so that the daemon does not keep its runs."""
+        """Close the connection with a close frame. Because of the frame, the daemon does not keep the responses of this
+        connection for a client that returns.
+        """
         self._takes_new = False
         self._scope.cancel("closed")
 

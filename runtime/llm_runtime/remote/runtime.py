@@ -40,7 +40,7 @@ LOG_LIMIT_BYTES: Final = 128 * 1024 * 1024
 GRACE_SECONDS: Final = 5.0
 """The seconds to wait beyond a request's deadline, because the daemon's own error is more precise."""
 
-NO_JUDGE: Final = "a connected runtime cannot call a judge in this program; name a model in policy.judge instead"
+NO_JUDGE: Final = "a connected runtime cannot call a judge in this program; set policy.judge to a model instead"
 NO_CONFIG: Final = "a connected runtime's configuration is the daemon's: see its routes, model_list() and statistics()"
 
 
@@ -65,7 +65,7 @@ class RemoteRuntime(TrioRequests):
 
     @property
     def config(self) -> Any:
-        """Raises `UnsupportedError`: the daemon has the configuration."""
+        """Raises `UnsupportedError`: the configuration is the daemon's."""
         raise UnsupportedError(NO_CONFIG)
 
     async def reload(self, config: Config) -> Reloaded:
@@ -85,7 +85,8 @@ class RemoteRuntime(TrioRequests):
         body = _encoded(request)
         if len(body) > self._max_bytes:
             raise bad_request(
-                None, f"the request has {len(body)} bytes; the daemon accepts {self._max_bytes} (server.max_body_mb)"
+                None,
+                f"the request has {len(body)} bytes; the daemon accepts at most {self._max_bytes} (server.max_body_mb)",
             )
         deadline_s = request.deadline_s or (request.policy and request.policy.deadline_s) or inf
         run = Run(request, stream=stream, log_limit_bytes=LOG_LIMIT_BYTES, deadline_s=deadline_s + GRACE_SECONDS)

@@ -1,10 +1,10 @@
 """Decide who may connect. The checks run before anything else, in this order: Host, Origin, key.
 
 Host: a web page can make its own name resolve to 127.0.0.1 and reach a local daemon as if it were the page's own
-server. The Host field then has the page's name, which is not an allowed one. Origin: browsers send it for requests that
-a page makes; other programs send none. The daemon's own page, the dashboard, is allowed. A presented key is compared
-with every configured key by digest, so neither the timing nor the error distinguishes a wrong key from a missing or
-expired one. Wrong keys are counted per peer; a client with a valid key is never refused because of them.
+server. The Host field then contains the page's name, which is not an allowed one. Origin: browsers send it for requests
+that a page makes; other programs send none. The daemon's own page, the dashboard, is allowed. A presented key is
+compared with every configured key by digest, so neither the timing nor the error distinguishes a wrong key from a
+missing or expired one. Wrong keys are counted per peer; a client with a valid key is never refused because of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ KEY_PROTOCOL = "openai-insecure-api-key."
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
-"""The usual names of the loopback interface. `Access.is_our_host` also accepts every loopback address."""
+"""The common names of the loopback interface. `Access.is_our_host` also accepts every loopback address."""
 
 _KEY_IN_QUERY = frozenset(("token", "access_token", "api_key", "apikey", "key"))
 
@@ -147,8 +147,8 @@ class Access:
             return False
 
     def owner(self, presented: str) -> str | None:
-        """Return the caller whose key was ``presented``; ``None`` if no caller has that key. It is compared with all
-        configured keys, so that the response time reveals nothing.
+        """Return the caller whose key is ``presented``; ``None`` if no caller has this key. ``presented`` is compared
+        with all configured keys, so that the response time reveals nothing.
         """
         digest, found = _digest(presented), None
         for name, known in self._keys:

@@ -62,8 +62,8 @@ class ListenAddress(msgspec.Struct, frozen=True):
 
 
 def address_of(config: Server, listener: socket.socket, *, inherited: bool) -> ListenAddress:
-    """Return the address of ``listener``. If the socket was ``inherited``, its address may differ from the one in
-    ``config``.
+    """Return the address of ``listener``. ``inherited``: the socket comes from another process, so its address may
+    differ from the one in ``config``.
     """
     scheme = "http" if config.tls is None else "https"
     if listener.family == socket.AF_UNIX:

@@ -6,8 +6,8 @@ sends its request at once, and the oldest connection has had the most time to do
 the new one is taken into a small reserve that serves only health and metrics.
 
 If keys are configured, unverified connections may take only a part of the limit: a number per address, and a quarter of
-what the verified ones leave. An address that many callers share (loopback, a trusted proxy, a unix socket) has no limit
-of its own.
+what the verified ones leave. An address that many callers share (loopback, a trusted proxy, a unix socket) has no such
+limit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Choose the wire that a client uses: by the path, and if several wires share a path, by the headers of its SDK."""
+"""Recognise a client's wire from the path. If several wires share the path, the headers of the client's SDK decide."""
 
 from __future__ import annotations
 

@@ -337,9 +337,10 @@ class HttpConnection:
                     await context.refuse(crashed() if self.cut_off is FailureKind.CRASHED else shutting_down())
             raise
         except Exception as exc:
-            log.error("request %s crashed its connection: %s", context.request_id, exception_site(exc))  # noqa: TRY400
+            site = exception_site(exc)
+            log.error("internal error in request %s; its connection is closed: %s", context.request_id, site)  # noqa: TRY400
             if not context.begun:
-                message = "Internal error; the log has the details under this request's id."
+                message = "Internal error. The daemon's log has the details, with the x-request-id of this response."
                 await context.refuse(HttpError(500, "server_error", message, kind=SERVER_ERROR, close=True))
             elif context.close:  # the end of the connection would be that of the body
                 context.abort()

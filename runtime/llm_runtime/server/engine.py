@@ -159,7 +159,7 @@ def own_key(given: str, caller: str, secret: bytes) -> str:
 
 def admitted(caller: str, inbound: ClientRequest) -> ClientRequest:
     """Return the request with the caller's name and with the policy from its ``llm_runtime`` object. Raises
-    `BadRequestError`, also for an unknown field of that object.
+    `BadRequestError` if that object is invalid, for example if it has an unknown field.
     """
     policy = None if inbound.policy is None else _policy(inbound.policy)
     if not caller and policy is None:

@@ -26,7 +26,7 @@ def check_handshake(request: Request, *, enabled: bool, draining: bool) -> None:
         message = "This is a WebSocket endpoint: connect with ws://, or POST to it."
         raise HttpError(426, "upgrade_required", message, headers=_UPGRADE)
     if request.method != "GET" or request.version != "1.1" or request.body:
-        raise HttpError(400, "bad_handshake", "A WebSocket handshake is a GET request of HTTP/1.1 without a body.")
+        raise HttpError(400, "bad_handshake", "A WebSocket handshake must be a GET request of HTTP/1.1 without a body.")
     if request.headers.get("sec-websocket-version") != "13":
         raise HttpError(426, "bad_handshake", "Only WebSocket version 13 is supported.", headers=_VERSION)
     if not _is_key(request.headers.get("sec-websocket-key", "")):

@@ -65,7 +65,7 @@ class Request:
 @final
 class RequestParser:
     """Parses requests from received bytes. Call `next_head` for the head of the next request, then `next` for the
-    whole. A body of more than ``max_body`` bytes is refused.
+    whole request. A body of more than ``max_body`` bytes is refused.
     """
 
     __slots__ = ("_body", "_max_body", "_request", "_searched", "_unread", "is_busy", "received")
@@ -75,7 +75,7 @@ class RequestParser:
         self._unread = bytearray()
         self._searched = 0
         self._body = bytearray()
-        """The content of the chunks so far."""
+        """The content of the chunks that have arrived."""
         self._request: Request | None = None
         self.is_busy = False
         """Whether `next` returned early, to limit the time of one call, although there is more to parse."""

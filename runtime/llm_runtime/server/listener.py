@@ -60,7 +60,7 @@ async def bind_unix(path: str, mode: int) -> socket.socket:
         if await _is_answered(path):
             in_use = OSError(errno.EADDRINUSE, "in use")
             raise CannotListenError(
-                f"{path} is in use: stop the program that listens there, or choose another"
+                f"{path} is in use: stop the program that listens there, or choose another server.unix"
             ) from in_use
     new = f"{path}.{os.getpid()}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -74,7 +74,7 @@ async def bind_unix(path: str, mode: int) -> socket.socket:
         os.rename(new, path)
     except OSError as exc:
         listener.close()
-        raise CannotListenError(f"cannot listen at {path}: {exc.strerror or exc}") from exc
+        raise CannotListenError(f"cannot listen on {path}: {exc.strerror or exc}") from exc
     except BaseException:
         listener.close()
         raise

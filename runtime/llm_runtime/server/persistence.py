@@ -312,7 +312,7 @@ class ResponsePersistence:
                 await self._add(progress, batch)
             except (TypeError, ValueError, OverflowError, RecursionError):
                 # It contains a value that msgspec cannot encode: a lone surrogate, or a number beyond 64 bits.
-                log.warning("response %s cannot be written to the store, and is only in memory", progress.stored.id)
+                log.warning("response %s cannot be written to the store; it is only in memory", progress.stored.id)
                 self._live.pop(progress.stored.id, None)
                 if progress.has_row:
                     self._note_remnant(progress.stored.id)

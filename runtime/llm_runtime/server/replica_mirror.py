@@ -57,8 +57,8 @@ class HeldRuns:
 
 @final
 class ReplicaMirror:
-    """Copies a response from Redis (``shared``) into the log of ``stored``. At the start ``stored`` has the events of
-    ``row``, and ``response_store`` has it as a mirror.
+    """Copies a response from Redis (``shared``) into the log of ``stored``. At the start ``stored`` contains the events
+    of ``row``, and ``response_store`` has it as a mirror.
     """
 
     def __init__(

@@ -195,7 +195,7 @@ class Replicas:
                 except Exception as exc:
                     if is_fatal(exc):
                         raise
-                    log.error("writing responses to Redis crashed, and is tried again: %s", exception_site(exc))  # noqa: TRY400
+                    log.error("internal error while writing responses to Redis; trying again: %s", exception_site(exc))  # noqa: TRY400
                     self._let_nobody_wait()
                     await trio.sleep(STORE_REST_SECONDS)
                 with trio.move_on_after(STORE_FLUSH_SECONDS if self._live else REPLICA_IDLE_SECONDS):
@@ -215,7 +215,7 @@ class Replicas:
             async with self._exchanging:
                 await self._shared.leave()
         except RedisAwayError:
-            log.warning("Redis is unreachable: responses that it does not have yet are lost for the other replicas")
+            log.warning("Redis is unreachable: other replicas cannot read responses that were not written to it yet")
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -252,7 +252,7 @@ class Replicas:
         self._new_ids.pop(caller, None)
 
     def _let_nobody_wait(self) -> None:
-        """Redis is unreachable: let clients have the responses that it lacks."""
+        """Redis is unreachable: let clients have the responses that are not in Redis."""
         for progress in tuple(self._live.values()):
             has_ended = progress.stored.run.log.end is not None
             if not progress.begun or has_ended > progress.ended:
@@ -361,7 +361,7 @@ class Replicas:
         if row is None:
             return
         if row.state is ResponseState.UNSHARED:
-            message = "The response is at another replica and cannot be read from this one."
+            message = "The response is at another replica and cannot be read from this replica."
             raise HttpError(409, "response_elsewhere", message, param="response_id")
         try:
             head, events = await run_large(len(row.head) + sum(map(len, row.pieces)), _unpacked, row)

@@ -216,7 +216,7 @@ class RequestContext:
 
 @final
 class PassedBody:
-    """The body of another server's response, framed for this client."""
+    """The body of the vendor's response to a passthrough request, framed for this client."""
 
     __slots__ = ("_context", "_head", "_is_bare", "_is_chunked")
 

@@ -1,6 +1,5 @@
-"""The table of endpoints, and the choice of the endpoint of a request: find the route, then check Host, Origin and key
-as the route requires. A new wire is one more row of the table.
-
+"""The table of endpoints, and the choice of the endpoint for a request: find the row by path and method, then check
+Host, Origin and key as the row requires. A new wire is one more row of the table.
 ``{name}`` in a pattern matches one segment of the path, ``{name...}`` the rest of it; both are percent-decoded.
 """
 
@@ -23,9 +22,9 @@ from llm_runtime.server.request_context import Endpoint, RequestContext
 
 
 class Route(NamedTuple):
-    """One row. A ``keyless`` route checks Host and Origin but needs no key; an ``open`` one checks none of them. A
-    route for ``operators`` is served even when the connection limit is reached. ``role`` is the role that a key needs,
-    if keys are configured.
+    """One row of the table. With ``keyless``, Host and Origin are checked, but no key is needed; with ``open``, none of
+    them is checked. With ``operators``, requests are served even when the connection limit is reached. ``role`` is the
+    role that a key needs, if keys are configured.
     """
 
     method: str
@@ -101,7 +100,7 @@ _VERSION_BEFORE_VERSION = re.compile(r"/v\d(?:beta)?/(?=v\d(?:beta)?/)")
 
 @final
 class PathRoutes:
-    """The routes of one path by method, empty for an unknown path, and the properties that all of them share: see
+    """The rows of one path by method, empty for an unknown path, and the properties that all of them share: see
     `Route`.
     """
 
@@ -123,8 +122,8 @@ _UNKNOWN = PathRoutes("")
 
 
 def find(path: str) -> tuple[str, PathRoutes, Mapping[str, str]]:
-    """Return the normalized path, its routes, and the values of the names in its pattern. A path may lack the
-    version, repeat it, or end in a slash, because base URLs are written in all these ways.
+    """Return the normalized path, its rows, and the values of the names in its pattern. A path may lack the version,
+    repeat it, or end in a slash, because base URLs are written in all these ways.
     """
     if (exact := _EXACT.get(path)) is not None:
         return path, exact, {}
@@ -150,14 +149,14 @@ def _spellings(path: str) -> Iterator[str]:
 
 
 def choose(routes: PathRoutes, method: str) -> Route:
-    """The route for ``method``. Raises `HttpError`."""
+    """The row for ``method``. Raises `HttpError`."""
     methods = routes.by_method
     if not methods:
         raise not_found("path. OpenAI's and Anthropic's APIs are under /v1, Gemini's under /v1beta, Cohere's under /v2")
     route = methods.get("GET" if method == "HEAD" else method)
     if route is None:
         allowed = ", ".join(sorted(methods))
-        raise HttpError(405, "method_not_allowed", f"Use {allowed} here.", headers=(("allow", allowed),))
+        raise HttpError(405, "method_not_allowed", f"This path allows only {allowed}.", headers=(("allow", allowed),))
     return route
 
 

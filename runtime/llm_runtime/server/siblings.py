@@ -78,15 +78,15 @@ class Siblings(Protocol):
         ...
 
     async def metrics(self, own: bytes) -> bytes:
-        """Return the metrics of all workers; ``own`` are those of this one."""
+        """Return the metrics of all workers. ``own`` are the metrics of this worker."""
         ...
 
     async def statistics(self, own: object, caller: str | None) -> object:
-        """Return the statistics of all workers; ``own`` are those of this one."""
+        """Return the statistics of all workers. ``own`` are the statistics of this worker."""
         ...
 
     async def recent_requests(self, own: Sequence[RecentRequest], caller: str | None) -> Sequence[RecentRequest]:
-        """Return the requests that ended last at all workers; ``own`` are those of this one."""
+        """Return the most recently ended requests of all workers. ``own`` are the requests of this worker."""
         ...
 
     async def tree(self, own: object) -> object:

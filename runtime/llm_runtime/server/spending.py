@@ -25,7 +25,8 @@ async def spend(context: RequestContext) -> None:
     since = _since(query.get("since", [""])[-1])
     store = context.server_state.engine.store
     if store is None:
-        raise HttpError(404, "no_ledger", "There is no ledger: it needs [store] in the configuration.")
+        message = "There is no ledger. The daemon keeps one if its configuration has a [store] section."
+        raise HttpError(404, "no_ledger", message)
     sees_all = context.server_state.access.sees_all(context.caller)
     rows = await get_spend(store, by, since=since, caller=None if sees_all else context.caller)
     if rows is None:

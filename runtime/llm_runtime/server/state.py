@@ -160,8 +160,8 @@ class ServerState:
         response_id: str | None = None,
     ) -> Run:
         """Start a request through the engine; see `RequestEngine.submit`. The deadline counts from ``since``, or from
-        now. Raises `LLMClientError`, also for a bug in the engine: the bug ends one request, not the connection and
-        its other requests.
+        now. Raises `LLMClientError`. A bug in the engine raises it, too: the bug ends one request, not the connection
+        and its other requests.
         """
         if self.draining:
             raise ShuttingDownError("The runtime is shutting down.")

@@ -1,6 +1,6 @@
 """The states of an HTTP connection and of a WebSocket session, and all their transitions. Pure, like h11's tables.
 
-Events from outside (a timeout, a disconnect, a drain) can occur in any state, so the tables have them for every state.
+Events from outside (a timeout, a disconnect, a drain) can occur in any state, so the tables list them for every state.
 Events that the connection itself causes are listed only where they are possible: anything else is a bug, and raises
 `ImpossibleChange`.
 """

@@ -105,7 +105,7 @@ async def create(context: RequestContext) -> None:
 
 
 async def retrieve(context: RequestContext) -> None:
-    """``GET /v1/responses/{id}``: the response so far; with ``stream=true`` the events after ``starting_after``."""
+    """``GET /v1/responses/{id}``: the response as it is now; with ``stream=true``, events after ``starting_after``."""
     await context.server_state.bring(context.params["id"], context.caller)
     if (waiting := _waiting(context)) is not None:
         body = RESPONSES.encode_pending(waiting.inbound, waiting.id, waiting.options, status="queued")
@@ -142,8 +142,8 @@ async def delete(context: RequestContext) -> None:
 
 
 async def cancel(context: RequestContext) -> None:
-    """``POST /v1/responses/{id}/cancel``: cancel the response, in the background or not, and return its current
-    state.
+    """``POST /v1/responses/{id}/cancel``: cancel the response, whether or not it is a background response, and return
+    its current state.
     """
     await context.server_state.bring(context.params["id"], context.caller)
     if (waiting := _waiting(context)) is not None:

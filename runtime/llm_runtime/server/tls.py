@@ -1,6 +1,6 @@
 """TLS of the server, without I/O: a context that is renewed when its files change, and a layer for each connection.
 
-The layer takes the bytes from the socket and returns the bytes to send, also during the handshake, so it needs no
+The layer takes the bytes from the socket and returns the bytes to send, including during the handshake, so it needs no
 task. Received plaintext is passed on at once.
 """
 
@@ -52,8 +52,8 @@ class TlsLayer:
         self._is_open = False
 
     def open(self, data: bytes) -> bytes | None:
-        """Return the plaintext of received bytes: ``b""`` at the end, ``None`` if there is none yet. ``data`` is
-        empty at the end of the socket. Raises `TlsBroken`.
+        """Return the plaintext of received bytes: ``b""`` at the end, ``None`` if there is none yet. Empty ``data``
+        means that the socket delivers no more bytes. Raises `TlsBroken`.
         """
         if not data:
             return b""  # also without a close notification: the length of a request is in its head

@@ -80,8 +80,8 @@ class TurnQueue:
         return started
 
     def begun(self, turn: LaneTurn) -> None:
-        """Record that the response of the request is running, or that the request was refused. It is no longer a
-        waiting one.
+        """Record that the response of the request is running, or that the request was refused. The request no longer
+        counts as waiting.
         """
         self._stop_waiting(turn)
 

@@ -46,7 +46,7 @@ async def next_put(progress: StoredProgress, generation: str) -> Put:
     head = piece = b""
     if progress.failures >= PUT_FAILURES:
         log.warning(
-            "response %s is not written to Redis, and other replicas cannot read it: %d attempts to write it failed",
+            "giving up response %s: %d attempts to write it to Redis failed; other replicas cannot read it",
             stored.id,
             progress.failures,
         )
@@ -56,7 +56,7 @@ async def next_put(progress: StoredProgress, generation: str) -> Put:
         if not progress.has_row:
             head = await run_large(stored.asked_bytes, pack_head, stored.inbound, stored.options, stored.asked_bytes)
     except _UNPACKABLE:
-        log.warning("response %s is not written to Redis, and other replicas cannot read it", stored.id)
+        log.warning("response %s cannot be encoded for Redis, so other replicas cannot read it", stored.id)
         end, piece, ending = start, b"", Ending.UNSHARED
     return Put(stored.id, stored.caller, generation, not progress.has_row, head, start, end, piece, ending)
 
@@ -101,8 +101,8 @@ class GivenUpRows:
             self._puts.popitem(last=False)
         if not self._is_logged:
             log.warning(
-                "responses are lost for the other replicas: Redis was unreachable for too long, or more than %d MB of "
-                "responses waited for it",
+                "other replicas cannot read some responses: Redis was unreachable for too long, or more than %d MB of "
+                "responses waited to be written",
                 UNWRITTEN_BYTES >> 20,
             )
         self._is_logged = True

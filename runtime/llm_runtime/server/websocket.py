@@ -3,8 +3,9 @@
 The server's receiver delivers the bytes, as it does for HTTP, so an idle WebSocket has no task that reads. Nothing is
 received while a message waits to be taken: the client is slowed down, and the memory is bounded.
 
-Frames to the client are encoded here: an unmasked text frame is a few bytes before its payload. So several frames go
-out in one write. A large message goes out in fragments, so that a pong need not wait for all of it.
+Frames to the client are encoded here, because a server's frame is only a header of two or four bytes and the unmasked
+payload. Several small frames go out in one write. A large message goes out in fragments, so that a pong need not wait
+for all of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pass spans and measurements to OpenTelemetry's SDK, which sends them from threads of its own.
+"""Pass spans and measurements to OpenTelemetry's SDK, which has its own threads to send them.
 
 The SDK's queues are bounded: if a collector is unreachable, the queued data is lost. Imported when a runtime with
 `[otel]` starts.
@@ -238,7 +238,7 @@ class OtelWriter:
 def _flush(provider: TracerProvider | MeterProvider) -> None:
     try:
         provider.force_flush(FLUSH_MILLISECONDS)
-    except Exception as exc:  # the SDK's, with a text of its own making
+    except Exception as exc:  # raised by the SDK; its text may contain anything
         log.debug("the remaining telemetry was not sent: %s", type(exc).__name__)
 
 

@@ -25,7 +25,7 @@ class HangWatch:
         self._looked_at = now
 
     def look(self, workers: Iterable[WorkerProcess], now: float) -> list[tuple[WorkerProcess, str]]:
-        """Return the workers that hang, each with the reason in words. Call this every `WATCH_SECONDS`."""
+        """Return the hanging workers, each with the reason as text. Call this every `WATCH_SECONDS`."""
         stood_still = now > self._looked_at + 2 * WATCH_SECONDS
         self._looked_at = now
         found: list[tuple[WorkerProcess, str]] = []

@@ -1,6 +1,6 @@
 """The messages between the parent and a worker: JSON, one line each, over a pair of sockets.
 
-When one process ends, the other notices the end of the connection.
+When one process ends, the connection closes, and so the other process notices.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import trio
 from llm_runtime.reloading import ReloadResult
 
 LONGEST_LINE: Final = 1024 * 1024
-"""The most bytes of one message. The longest has the mistakes of a configuration."""
+"""The most bytes of one message. The longest message lists the mistakes of a configuration."""
 
 LONGEST_MISTAKES: Final = 64 * 1024
 """The most bytes of these mistakes. A message is sent in one piece, and a socket buffers about 200 KiB."""
@@ -100,7 +100,7 @@ class WorkerLink(Generic[M]):
         except OSError:
             return  # it has gone
         if sent != len(data):
-            log.error("the other end of a worker's link does not read: the link is closed")
+            log.error("the other process does not read its messages: the link between parent and worker is closed")
             self._end.shutdown(socket.SHUT_RDWR)
 
     async def listen(self, take: Callable[[M], None]) -> None:

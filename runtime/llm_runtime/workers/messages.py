@@ -79,7 +79,7 @@ WorkerQuestion: TypeAlias = (
 
 
 class FoundAnswer(msgspec.Struct, frozen=True, tag=True):
-    """The request of a response, and its log so far, packed."""
+    """The request of a response, and the current content of its run log, packed."""
 
     head: bytes
     events: list[bytes]

@@ -1,6 +1,6 @@
 """The parent of several workers: it owns the listening sockets, and starts, restarts, reloads and stops the workers.
 
-A worker that ends is restarted as the kernel restarts an actor: at once, then with a growing pause. After too many
+A worker that ends is restarted as the kernel restarts an actor: at once, then after growing delays. After too many
 restarts within a time the parent gives up. Meanwhile the other workers accept new connections.
 """
 
@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 @final
 class WorkersParent:
-    """Runs the workers. ``listeners`` are the sockets that they accept from; ``copies`` has the configuration.
-    ``ready`` is called when all workers accept requests for the first time.
+    """Runs the workers. ``listeners`` are the sockets from which they accept connections; ``copies`` provides the
+    configuration. ``ready`` is called when all workers accept requests for the first time.
     """
 
     def __init__(
@@ -138,10 +138,10 @@ class WorkersParent:
             self._stop(max(worker.code or 0, GAVE_UP))
             return 0.0
         if worker.code == STOPPED:  # somebody has sent it a signal, and it drained
-            log.info("worker %d %s, and is started again", worker.number, worker.fate)
+            log.info("worker %d %s; it is started again", worker.number, worker.fate)
             return 0.0
-        what = "tried again" if worker.code == NOT_STARTED else "restarted; its requests are lost"
-        log.error("worker %d %s, and is %s", worker.number, worker.fate, what)
+        what = "its start is tried again" if worker.code == NOT_STARTED else "it is restarted; its requests are lost"
+        log.error("worker %d %s; %s", worker.number, worker.fate, what)
         now = trio.current_time()
         if not self._window.admit(now):
             log.critical("gave up: more than %d workers ended within %g s", INTENSITY.restarts, INTENSITY.period)
@@ -173,7 +173,7 @@ class WorkersParent:
             await trio.sleep(hanging.WATCH_SECONDS)
             now = trio.current_time()
             for worker, words in watch.look(self._workers.values(), now):
-                log.error("worker %d %s, and is killed", worker.number, words)
+                log.error("worker %d %s; it is killed", worker.number, words)
                 worker.kill()
             if now > self._kill_at:
                 for worker in self._workers.values():

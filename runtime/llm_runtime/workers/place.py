@@ -50,7 +50,10 @@ def make_folder(environ: Mapping[str, str]) -> str:
             continue
         with suppress(OSError):
             return tempfile.mkdtemp(prefix="llm-runtime-", dir=base)
-    raise ConfigError("several workers need a folder for their sockets: set TMPDIR to one with a short path")
+    raise ConfigError(
+        "no folder for the workers' sockets was found: set TMPDIR to a writable folder whose path has at most "
+        f"{LONGEST_FOLDER} bytes"
+    )
 
 
 def remove_folder(folder: str, *, unless_used: bool = False) -> None:

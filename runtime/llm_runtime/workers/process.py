@@ -18,13 +18,13 @@ from llm_runtime.workers.link import AskReload, FromWorker, Outcome, Ready, Relo
 from llm_runtime.workers.place import WorkerPlace
 
 NOT_STARTED: Final = 71
-"""The exit code of a worker that could not be started, by the BSD convention for an error of the operating system."""
+"""The exit code of a worker that could not be started: the BSD convention for an error of the operating system."""
 
 
 @final
 class WorkerProcess:
     """One worker process. ``copy`` is the configuration for it. ``ready`` is called when it accepts requests,
-    ``asked`` when one of its clients wants a reload. Use `run` in a task of its own.
+    ``asked`` when one of its clients wants a reload. Call `run` in a separate task.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class WorkerProcess:
 
     @property
     def fate(self) -> str:
-        """How the process has ended, in words."""
+        """How the process has ended, as the predicate of a sentence."""
         if self.code is not None and self.code < 0:
             return f"was ended by {_signal_name(-self.code)}"
         if self._problem:

@@ -20,7 +20,7 @@ from llm_actors.kernel.errors import is_fatal
 from llm_actors.kernel.trace import exception_site
 from llm_protocol.errors import LLMClientError
 from llm_runtime.config import Config, ConfigError
-from llm_runtime.reloading import ReloadResult
+from llm_runtime.reloading import RELOAD_CRASHED, ReloadResult
 from llm_runtime.systemd import Notifier
 from llm_runtime.workers.link import Outcome, cut
 from llm_runtime.workers.process import WorkerProcess
@@ -83,7 +83,7 @@ class Copies:
 
 @final
 class Reloads:
-    """Reloads the workers. ``workers`` returns the current ones. Use `run` in a task of its own."""
+    """Reloads the workers. ``workers`` returns the current ones. Call `run` in a separate task."""
 
     def __init__(self, copies: Copies, workers: Callable[[], Iterable[WorkerProcess]], notifier: Notifier) -> None:
         self._copies = copies
@@ -145,7 +145,7 @@ class Reloads:
             if is_fatal(exc):
                 raise
             log.error("not reloaded; the old configuration stays in effect: %s", exception_site(exc))  # noqa: TRY400
-            return Outcome(problem="the reload crashed; the log says more")
+            return Outcome(problem=RELOAD_CRASHED)
         else:
             return await self._one_by_one(copy)
         finally:
@@ -172,13 +172,13 @@ class Reloads:
         """Order a worker to apply the configuration of the others. If it cannot, it is restarted."""
         outcome = await self._take_over(worker, copy)
         if outcome.result is None and worker.code is None and not self._is_over:
-            log.error("worker %d could not reload the configuration, and is restarted", worker.number)
+            log.error("worker %d could not reload the new configuration; it is restarted with it", worker.number)
             worker.stop()
 
     async def _take_over(self, worker: WorkerProcess, copy: str | None) -> Outcome:
         with trio.move_on_after(ONE_SECONDS):
             return await worker.reload(copy)
         worker.stop()  # it may take over later what nobody else has
-        problem = f"worker {worker.number} did not reload within {ONE_SECONDS:g} s, and is restarted"
+        problem = f"worker {worker.number} did not reload within {ONE_SECONDS:g} s; it is restarted"
         log.error("%s", problem)
         return Outcome(problem=problem)

@@ -49,7 +49,7 @@ ANSWER_SECONDS: Final = 3.0
 """Seconds that workers may take to answer a question."""
 
 FIRST_SECONDS: Final = 0.5
-"""Seconds for which only the worker is asked that probably has the response."""
+"""Seconds for which only the worker that probably has the response is asked."""
 
 QUEUED_SECONDS: Final = 0.2
 """Seconds for which a response of another worker is assumed to still wait for its turn."""
@@ -95,7 +95,7 @@ class WorkerSiblings:
         return f"{made[:_ID_START]}{self._number:02x}{made[_ID_START + 2 :]}"
 
     def _likely(self, response_id: str) -> list[int]:
-        """Return the numbers of all other workers, first the one that the id names. The id does not always name one:
+        """Return the numbers of all other workers, first the number that is in the id. Not every id contains one:
         clients of the native protocol make their own ids.
         """
         named = response_id[_ID_START : _ID_START + 2]
@@ -104,8 +104,8 @@ class WorkerSiblings:
     # -- responses ---------------------------------------------------------------------------------------------------
 
     async def bring(self, response_id: str, caller: str) -> None:
-        """See `Siblings`. All workers are asked within `ANSWER_SECONDS`: first the likely one, and the others once it
-        has answered, or after `FIRST_SECONDS`.
+        """See `Siblings.bring`. Asks the worker whose number is in the response id first. Asks the others when that
+        worker has answered, or after `FIRST_SECONDS`. All of this takes at most `ANSWER_SECONDS`.
         """
         answered = trio.Event()
         async with trio.open_nursery() as nursery:
@@ -258,7 +258,9 @@ class WorkerSiblings:
     # -- asking ------------------------------------------------------------------------------------------------------
 
     async def _look(self, view: WorkerView, caller: str | None = None) -> dict[int, bytes]:
-        """Return the views of the other workers, by their numbers. Workers that do not respond are left out."""
+        """Return the views of the other workers, each under the number of its worker. Workers that do not respond are
+        left out.
+        """
         found: dict[int, bytes] = {}
 
         async def look(number: int) -> None:

@@ -34,11 +34,11 @@ RELOAD_SECONDS: Final = 300.0
 log = logging.getLogger(__name__)
 
 
-async def run_worker(said: str, read: Callable[[str | None], Config], file: str | None) -> int:
-    """Run the worker at the place ``said`` by the parent, and return the exit code. ``read`` reads a copy of the
-    configuration ``file``; it blocks. Raises `ConfigError`.
+async def run_worker(place_json: str, read: Callable[[str | None], Config], file: str | None) -> int:
+    """Run the worker at the place that the parent has passed as JSON, and return the exit code. ``read`` reads a copy
+    of the configuration ``file``; it blocks. Raises `ConfigError`.
     """
-    place = msgspec.json.decode(said, type=WorkerPlace)
+    place = msgspec.json.decode(place_json, type=WorkerPlace)
     config = read(place.copy)
     listeners = [_adopted(number) for number in place.listeners]
     link: WorkerLink[FromParent] = WorkerLink(_adopted(place.link), msgspec.json.Decoder(FromParent))
@@ -109,7 +109,7 @@ class Parent:
                 self._asked.popleft().answer(message)
 
     def _stop_at_least(self, times: int) -> None:
-        """Stop: with 1, finish the responses and end; with 2, end at once."""
+        """Stop. ``1``: finish the responses in progress first. ``2``: end at once."""
         while self._stops < times:
             self._stops += 1
             self._stop()
