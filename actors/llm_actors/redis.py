@@ -69,7 +69,7 @@ class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class RedisProblem(NamedTuple):
-    """Why a session ended. ``sort`` identifies the kind of problem; ``detail`` is a message for people."""
+    """Why a session ended. ``sort`` identifies the kind of problem; ``detail`` is a readable message."""
 
     sort: str
     detail: str

@@ -107,7 +107,7 @@ class _Call:
 @final
 class RedisLink:
     """Calls of one script. For the log: ``what`` is stored in Redis, and ``without`` describes what happens while
-    Redis is unreachable. ``first`` has the keys and arguments of a call that shows whether the server can be used.
+    Redis is unreachable. ``first`` are the keys and arguments of a call that shows whether the server can be used.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ LOSSY: frozenset[Change] = frozenset(("left_out", "translated"))
 
 HEADER = "x-llm-runtime-adjusted"
 HEADER_BYTES = 2_048
-"""The longest value of the header, in bytes. The body has the entries that do not fit."""
+"""The longest value of the header, in bytes. The body contains the entries that do not fit."""
 
 
 class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):

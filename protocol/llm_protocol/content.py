@@ -58,12 +58,12 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
 
 
 class Media(msgspec.Struct, frozen=True, kw_only=True):
-    """The common fields of documents and audio. Exactly one field has the content.
+    """The common fields of documents and audio. Exactly one field contains the content.
 
-    ``data`` has the bytes. ``base64`` has the same in standard base64, which is passed on without decoding. A ``url``
-    is fetched by the vendor. ``file_id`` is a file that ``vendor`` (``"openai"``, ``"anthropic"``, ``"gemini"``)
-    stores; no other vendor can read it. Raises `ValueError` for no or several contents, and for a ``media_type`` of
-    another kind of part.
+    ``data`` contains the bytes. ``base64`` contains them in standard base64, which is passed on without decoding. A
+    ``url`` is fetched by the vendor. ``file_id`` is a file that ``vendor`` (``"openai"``, ``"anthropic"``,
+    ``"gemini"``) stores; no other vendor can read it. Raises `ValueError` for no or several contents, and for a
+    ``media_type`` of another kind of part.
     """
 
     data: bytes | None = None
@@ -115,7 +115,7 @@ class Document(Media, frozen=True, kw_only=True, tag="document"):
             msgspec.structs.force_setattr(self, "media_type", "text/plain")
         if self.text is not None and not self.is_text:
             raise ValueError(
-                f"Document: the text of a document has a text type, not {kind}: give data or base64, or omit media_type"
+                f"Document: text cannot have the media_type {kind}: give data or base64 instead, or omit media_type"
             )
         if self.pages is not None and self.pages < 1:
             raise ValueError("Document: pages must be at least 1")

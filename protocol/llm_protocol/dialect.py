@@ -87,9 +87,9 @@ Lifecycle: TypeAlias = Literal["active", "deprecated", "retired"]
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model of a vendor's list. ``created`` is seconds since the epoch; 0 if the vendor does not list it.
 
-    ``deprecated_on`` and ``shutdown_date`` are days in UTC, as the vendor announced them. ``request_types`` is
-    ``None`` if the list does not say which requests the model supports. ``capabilities`` has the list's other facts
-    about the model.
+    ``deprecated_on`` and ``shutdown_date`` are days in UTC, as the vendor announced them. ``request_types`` is ``None``
+    if the list does not say which requests the model supports. ``capabilities`` contains the list's other facts about
+    the model.
     """
 
     id: str

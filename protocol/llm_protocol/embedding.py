@@ -27,7 +27,7 @@ class Embedding(msgspec.Struct, Sequence[float], metaclass=_EmbeddingMeta, froze
     """The numbers of one embedding, immutable. Index, slice, iterate and hash it like a tuple of floats; it equals
     tuples and lists of the same numbers.
 
-    ``data`` has the numbers as little-endian floats of ``size`` bytes: 4 if the provider sent base64, 8 if it sent
+    ``data`` contains the numbers as little-endian floats of ``size`` bytes: 4 if the provider sent base64, 8 if it sent
     decimals. ``numpy.frombuffer(embedding.data, f"<f{embedding.size}")`` reads them without a copy. msgspec encodes
     it as an object of ``data`` (base64 in JSON) and ``size``; `tolist` returns plain numbers. Raises `ValueError` if
     ``data`` is not a whole number of floats.

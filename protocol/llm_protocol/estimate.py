@@ -235,7 +235,7 @@ def _choices(request: AnyRequest) -> int:
 
 
 def text_length(text: str) -> float:
-    """Return the estimated tokens of a text, by its length alone."""
+    """Return the tokens of a text, estimated from its length alone."""
     if text.isascii():
         return len(text) / ASCII_PER_TOKEN
     plain = len(text.encode("ascii", "ignore"))
@@ -244,12 +244,12 @@ def text_length(text: str) -> float:
 
 
 def parts_length(parts: Iterable[Part]) -> float:
-    """Return the estimated tokens of parts, by their length alone."""
+    """Return the tokens of parts, estimated from their length alone."""
     return sum(map(_part_length, parts))
 
 
 def request_length(request: AnyRequest) -> int:
-    """Return the estimated input tokens of a request, by its length alone; at least one."""
+    """Return the input tokens of a request, estimated from its length alone; at least one."""
     return max(1, math.ceil(_length(request)))
 
 

@@ -2,7 +2,7 @@
 
 The order is always ``Started`` (once), then per item ``ItemStarted``, its deltas, ``ItemDone``, then at most one
 ``UsageReported`` that counts (the last), then exactly one of ``Finished`` and ``Failed``. Items may interleave.
-``ItemDone`` has the whole part, so a reader that needs only complete items can ignore the deltas.
+``ItemDone`` contains the whole part, so a reader that needs only complete items can ignore the deltas.
 """
 
 from __future__ import annotations

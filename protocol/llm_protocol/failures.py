@@ -308,7 +308,7 @@ MESSAGE_LIMIT = 2_000
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """One failure. ``message`` is for people and never contains a key or a prompt.
+    """One failure. ``message`` is readable text and never contains a key or a prompt.
 
     ``retry_after`` is in seconds. ``partial``: tokens had been delivered before. ``param`` names the field at fault.
     ``upstream_status`` and ``upstream_code`` come from the vendor and are only recorded. ``account_wide``: whether

@@ -118,7 +118,7 @@ class Fold:
         decision: JsonObject | None = None,
         members: tuple[LLMResponse, ...] = (),
     ) -> LLMResponse:
-        """The response so far. ``model`` is used if the vendor named none."""
+        """The response as it is now. ``model`` is used if the vendor named none."""
         finished = self.end if isinstance(self.end, Finished) else None
         first = LLMResponse(
             request_id=request_id,

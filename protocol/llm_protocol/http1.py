@@ -122,8 +122,8 @@ def read_request_head(raw: bytes | bytearray) -> RequestHead:
 
 
 def read_response_head(raw: bytes | bytearray) -> ResponseHead:
-    """Read a complete head, also an interim one (1xx). As RFC 9112 requires of clients, lines may end in LF alone and
-    may be folded. Raises `BadHttp`.
+    """Read a complete head, which may be an interim one (1xx). As RFC 9112 requires of clients, lines may end in LF
+    alone and may be folded. Raises `BadHttp`.
     """
     text = raw.decode("latin-1")
     if _COMMON_RESPONSE.fullmatch(text, 0, len(text) - 4) and text.endswith("\r\n\r\n"):

@@ -91,7 +91,7 @@ class ModelRules:
 
 _FREE: Final = ModelRule()
 _OTHERS: Final = ROWS["openai_compatible"]
-"""The rows of vendors that have none of their own."""
+"""The rows that are used for vendors without rows."""
 
 
 @lru_cache(maxsize=64)
@@ -101,5 +101,5 @@ def rules_of(vendor: str) -> ModelRules:
 
 
 def rule_of(vendor: str, model: str) -> ModelRule:
-    """The rule for ``model``, by the table alone."""
+    """The rule for ``model`` in the table. The configuration is not considered."""
     return rules_of(vendor).of(model)

@@ -1,8 +1,8 @@
-"""Which of a vendor's models `auto` means, by `Vendor.default_models`. Pure.
+"""Chooses the vendor's model for `auto`, with the rows in `Vendor.default_models`. Pure.
 
-A row is a pattern for a whole name, so that ``gpt-5`` is not ``gpt-5-codex`` and ``command-a`` not a translator. The
-first row with an available model wins; within a row, the model whose shutdown is latest, then the newest version.
-Models without a row come last, and only if their names do not indicate another purpose.
+A row is a pattern for a whole name, so the row ``gpt-5`` does not match ``gpt-5-codex``. The first row with an
+available model is used: of several models that match the row, that with the latest shutdown, then the newest. Models
+without a row come last, and only if their names do not indicate another purpose.
 """
 
 from __future__ import annotations

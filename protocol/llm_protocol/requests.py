@@ -1,4 +1,4 @@
-"""The five request types. Each is a struct of its own; they have a common base.
+"""The five request types. Each is a separate struct; the structs have a common base.
 
 A parameter that is ``None`` was not set by the caller and is not sent: the vendor's default applies.
 """

@@ -15,14 +15,14 @@ from llm_protocol.embedding import Embedding
 
 
 class FinishReason(StrEnum):
-    """Why the model stopped: one set for all vendors. The vendor's own reason is kept beside it."""
+    """Why the model stopped: one set for all vendors. The vendor's own reason is kept in ``raw_finish_reason``."""
 
     STOP = "stop"
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
     CONTENT_FILTER = "content_filter"
     UNKNOWN = "unknown"
-    """The vendor gave an unknown reason; ``raw_finish_reason`` has it."""
+    """The vendor gave a reason that is not known here."""
     ERROR = "error"
 
 
@@ -40,7 +40,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     ``image_tokens`` are the output tokens of images, and ``image_input_tokens`` the input tokens of images; some
     vendors price these separately. ``long_cache_write_tokens`` were written to be cached for longer than usual (an
     hour at Anthropic, twelve at OpenAI). ``web_searches`` counts the vendor's own searches, which cost extra.
-    ``services`` has the service tiers that the vendor says it used, if their prices differ, in the vendor's words.
+    ``services`` are the service tiers that the vendor says it used, if their prices differ, in the vendor's words.
     ``estimated``: the vendor gave no final counts, so these are the runtime's estimate. ``billed_*`` are set only if
     a vendor bills other counts than it reports.
     """

@@ -115,25 +115,25 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     kind: str
     """The vendor's name in the configuration (``kind = …``). A discovered provider has the same name."""
     title: str
-    """The vendor's name for people."""
+    """The vendor's name as it is displayed."""
     wire: WireFormat = OPENAI_CHAT
     profile: VendorProfile | None = None
     """Parameters, limits and fields on the wire `openai_chat`; ``None``: those of any compatible server."""
     responses: bool = True
-    """Whether the vendor may have the Responses API, in addition to the wire `openai_chat`. The first response shows
-    whether it does.
+    """Whether to try the Responses API, in addition to the wire `openai_chat`. The first response shows whether the
+    server has it.
     """
     base_url: str | None = None
     """The address of the vendor's API; ``None``: each provider of this kind must set it."""
     key_variables: tuple[str, ...] = ()
-    """The environment variables in which users have their key, the usual one first. Empty: the vendor needs no key.
+    """The environment variables that may contain the key, the most common first. Empty: the vendor needs no key.
     """
     url_variables: tuple[str, ...] = ()
-    """The environment variables in which users set another address; the vendor's SDK reads them."""
+    """The environment variables from which the vendor's SDK reads a different base URL."""
     url_suffix: str = ""
-    """The text to append to such an address to make it a base URL."""
+    """The text to append to an address that has no path, from ``url_variables`` or the configuration."""
     auth_header: str | None = None
-    """How the key is sent, if not in the usual way of the wire: a header's name, or ``"name: Scheme"``."""
+    """How the key is sent, if not as the wire sends it by default: a header's name, or ``"name: Scheme"``."""
     account_headers: Mapping[str, AccountHeader] = msgspec.field(default_factory=dict)
     """The headers that name parts of an account: ``organization`` and ``project``, if the vendor has them."""
     compatible_api_version: str | None = None

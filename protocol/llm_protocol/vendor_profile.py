@@ -15,7 +15,7 @@ FINGERPRINT = "fp_llm_runtime"
 
 
 class LimitHeaders(NamedTuple):
-    """The headers of responses that have a vendor's rate limits, in lower case; ``""``: it has no such header.
+    """The response headers that contain a vendor's rate limits, in lower case. ``""``: the vendor has no such header.
 
     Limits and remaining amounts are numbers. A reset is a number of seconds, or a duration such as ``1m30s``.
     """

@@ -1,7 +1,7 @@
 """The vendors: one row for each company or API family that a provider can belong to.
 
-To add one, add a row; see docs/adding-a-vendor.md, also for vendors that come with another package. Facts about their
-models are elsewhere, by the same kinds: prices in ``prices.json``, capabilities in `llm_protocol.model_table`,
+To add a vendor, add a row; docs/adding-a-vendor.md explains that, and how another package adds vendors. Facts about
+their models are elsewhere, under the same kinds: prices in ``prices.json``, capabilities in `llm_protocol.model_table`,
 shutdown dates in `llm_protocol.lifecycle`.
 """
 

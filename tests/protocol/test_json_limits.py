@@ -44,7 +44,10 @@ def test_the_number_of_values_can_be_set() -> None:
 
 
 def test_keys_and_one_more() -> None:
-    for count, expected in ((LIMITS.keys, ""), (LIMITS.keys + 1, f"the JSON text has more than {LIMITS.keys} keys")):
+    for count, expected in (
+        (LIMITS.keys, ""),
+        (LIMITS.keys + 1, f"the JSON text contains more than {LIMITS.keys} keys"),
+    ):
         assert refused(b"{" + b",".join(b'"%d":0' % number for number in range(count)) + b"}") == expected
 
 

@@ -67,7 +67,7 @@ def turn_of(vendor: str, *parts: Part) -> list[Any]:
         ({"data": b"x", "media_type": "image/png"}, "image/png is an Image"),
         ({"data": b"x", "media_type": "audio/wav"}, "audio/wav is an Audio"),
         ({"data": b"x", "media_type": "video/mp4"}, "video/mp4 is no document"),
-        ({"text": "x", "media_type": "application/pdf"}, "a text type, not application/pdf"),
+        ({"text": "x", "media_type": "application/pdf"}, "text cannot have the media_type application/pdf"),
         ({"file_id": "f"}, "needs vendor"),
         ({"url": "https://x", "vendor": "openai"}, "needs vendor"),
         ({"text": "x", "pages": 0}, "pages must be at least 1"),

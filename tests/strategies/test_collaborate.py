@@ -177,7 +177,7 @@ def test_a_route_names_its_members_in_the_configuration() -> None:
             'strategy = "pannel"',
             'not one of single, fallback, race, panel, council, best_of, vote; did you mean "panel"?',
         ),
-        ('template = "no place"', "template must say where the answers go: {answers}"),
+        ('template = "no place"', "template must contain {answers}, which the answers replace"),
         ("quorun = 2", 'routes.panel.quorun: unknown key; did you mean "quorum"?'),
     ],
 )

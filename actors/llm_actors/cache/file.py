@@ -3,7 +3,7 @@
 Size: only pages in use count. Before an entry is added, the oldest entries are dropped, so the file does not exceed
 its limit. Freed pages are reused.
 
-Age: the file has a clock of its own that only moves forward. As long as the machine is on, this clock follows the
+Age: the file has its own clock, which only moves forward. As long as the machine is on, this clock follows the
 machine's time since boot, so two processes agree on it and a change of the wall clock has no effect. From one boot to
 the next it moves by the difference of the wall clock, and never back. If the wall clock is wrong at a boot, entries
 expire too early (it is ahead) or live for up to one more lifetime (it is behind).

@@ -1,4 +1,4 @@
-"""How long a response may be reused, by all models that contributed to it. Pure."""
+"""How long a response may be reused: the shortest lifetime of the models that contributed to it. Pure."""
 
 from __future__ import annotations
 

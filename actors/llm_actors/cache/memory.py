@@ -1,6 +1,6 @@
 """The memory tier: limited in bytes; entries expire; the least recently used is evicted first. Pure.
 
-Every operation takes constant time, and so does each eviction; a store evicts as many entries as it needs. Expired
+Every operation and each eviction takes constant time; a store evicts as many entries as it needs. Expired
 entries are dropped when they are looked up, or when they are the next to be evicted. Until then they count towards
 the limit.
 """

@@ -155,7 +155,7 @@ class Catalog:
 
     def vendor(self, candidate: Candidate) -> str:
         """Return the name of the vendor that the candidate counts for: its kind, the same for two providers at one
-        vendor. A server that is only compatible with a vendor's API counts as a vendor of its own.
+        vendor. A server that is only compatible with a vendor's API counts as a separate vendor.
         """
         offer = self._offers.get(candidate.provider)
         return candidate.provider if offer is None or offer.vendor.generic else offer.vendor.kind

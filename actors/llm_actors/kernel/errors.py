@@ -111,7 +111,7 @@ def lineage(exc: BaseException) -> tuple[str, ...]:
 
 
 def is_fatal(exc: BaseException | None) -> bool:
-    """Return whether a restart cannot help: `exc` or one of its causes is a `MemoryError`."""
+    """Return whether `exc` or one of its causes is a `MemoryError`, after which a restart cannot help."""
     if exc is None:
         return False
     if isinstance(exc, BaseExceptionGroup):

@@ -150,7 +150,7 @@ class Mailbox:
         return True
 
     async def put_waiting(self, delivery: AnyDelivery) -> None:
-        """Wait for space, then queue the message. If this is cancelled, the message was not sent."""
+        """Wait for space, then queue the message. If this is cancelled, the message is not queued."""
         self._queued += 1
         try:
             await self._send.send(delivery)

@@ -1,7 +1,7 @@
 """Messages: frozen structs, passed by reference, never encoded inside the process.
 
-A `Call[R]` is answered with an `R`, so a type checker knows what `await ref.call(message)` returns. A `Cast` is not
-answered. The messages of an actor form a union: match it exhaustively and end with `assert_never`.
+The reply to a `Call[R]` is an `R`, so a type checker knows what `await ref.call(message)` returns. A `Cast` has no
+reply. The messages of an actor form a union: match it exhaustively and end with `assert_never`.
 """
 
 from __future__ import annotations

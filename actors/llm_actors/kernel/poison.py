@@ -32,8 +32,8 @@ class _Suspect(NamedTuple):
 
 @final
 class Poison:
-    """Remembers crashes by fingerprint, up to ``entries`` of them. Its methods get the time as ``now``, in
-    seconds of one monotonic clock.
+    """Counts the crashes of payloads, each identified by its fingerprint. At most ``entries`` payloads are remembered.
+    ``now`` is in seconds of one monotonic clock.
     """
 
     __slots__ = ("_entries", "suspects")
@@ -41,8 +41,8 @@ class Poison:
     def __init__(self, entries: int = POISON_ENTRIES) -> None:
         self._entries = entries
         self.suspects: dict[int, _Suspect] = {}
-        """Suspected payloads, by the hash of the fingerprint. The mailbox reads this: while it is empty, no
-        fingerprint is computed.
+        """Suspected payloads, by the hash of the fingerprint. While this is empty, the mailbox computes no
+        fingerprints.
         """
 
     def crashed(self, fingerprint: Hashable, site: str, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Which children are restarted when one fails, by the rules of OTP. Pure functions over names in start order."""
+"""Which children are restarted when one fails, according to OTP. Pure functions over names in start order."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ class Supervisor:
 async def running(root: Supervisor) -> AsyncIterator[Supervisor]:
     """Run the tree below `root` while a block runs: start it before the block, stop it afterwards.
 
-    An exception of the block propagates unchanged, also `KeyboardInterrupt`. If the tree gives up, the block is
+    An exception of the block, even `KeyboardInterrupt`, propagates unchanged. If the tree gives up, the block is
     cancelled and `GaveUp` is raised in an exception group.
     """
     raised: BaseException | None = None

@@ -88,7 +88,7 @@ class SupervisorRun:
         return self.parked_until < inf
 
     def stop(self, *, final: bool, failed: bool = False) -> None:
-        """Ask the supervisor to stop. `final`: no other run follows, so calls that wait for a reply are failed.
+        """Ask the supervisor to stop. `final`: no other run follows, so calls that wait for a reply fail.
 
         `failed`: the supervisor above gives up, so the children are cancelled at once, without a grace period.
         """
@@ -310,7 +310,7 @@ class SupervisorRun:
 
     def retire(self, child: ChildState, kind: type[NotRunning], problem: str) -> None:
         """Remove a child and fail the calls that wait for it. Both the loop and `Supervisor.stop_child` call this for
-        one child; at the second call, another child may have the same name.
+        the same child. At the second call, another child may already have its name.
         """
         is_listed = self._children.get(child.name) is child
         if is_listed:

@@ -1,4 +1,4 @@
-"""A snapshot of the running tree, for people and for `GET /v1/runtime/tree`."""
+"""A snapshot of the running tree, for display and for `GET /v1/runtime/tree`."""
 
 from __future__ import annotations
 

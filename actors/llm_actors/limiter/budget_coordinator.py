@@ -23,7 +23,8 @@ from llm_actors.store import StoreRef, persist
 from llm_actors.store.ledger import DropEntry, Ledger, LedgerEntry, OpenEntry
 
 BEAT_SECONDS = 1.0
-"""Seconds between two reports of this process's spending to Redis. The reply has the spending of the other processes.
+"""Seconds between two reports of this process's spending to Redis. The reply contains the spending of the other
+processes.
 """
 
 START_SECONDS = 5.0

@@ -80,7 +80,7 @@ class WindowState:
         self.pending = Amount()
         """The part of ``reserved`` that Redis has not confirmed yet."""
         self.base: dict[str, Amount] = {}
-        """The spending of other processes, by name, as the store's file had it at the start."""
+        """The spending of other processes, by name, as it was in the store's file at the start."""
         self.others: dict[str, Portion] = {}
         """The parts of other processes, by name, as Redis last reported them."""
         self.asked = 0

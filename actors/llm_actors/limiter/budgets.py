@@ -276,8 +276,8 @@ class Budgets:
         )
 
     def refusal(self, name: str, state: WindowState, wanted: Amount, wall: float, *, but: Amount = NOTHING) -> str:
-        """Return a message: why the budget does not pay ``wanted``, the remaining amount, and the time of its reset.
-        ``but`` is the part of the reserved amount that belongs to the refused request itself.
+        """Return a message that says why the budget does not pay ``wanted``, how much is left, and when the budget is
+        reset. ``but`` is the part of the reserved amount that belongs to the refused request itself.
         """
         budget, own = self.table.budgets[name], state.own.minus(but)
         limit, whose = Amount(budget.usd or 0.0, budget.tokens or 0), ""

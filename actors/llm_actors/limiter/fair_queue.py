@@ -4,7 +4,7 @@ Callers take turns. Each caller has a turn number, which grows by one when one o
 number goes next. A new caller starts at the clock of the queue, the number that a busy caller would have by now. A
 level of priority is worth `PRIORITY_TURNS` turns: a request that has waited that long goes before more important
 requests that came later. The first request is never overtaken because it is large. It is passed over only while it
-waits for the limits of its own caller.
+waits for the limits of its caller.
 """
 
 from __future__ import annotations

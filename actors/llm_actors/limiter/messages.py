@@ -49,7 +49,7 @@ class Reserve(Call[Granted], frozen=True, kw_only=True):
 
 
 class Leave(Cast, frozen=True):
-    """The sender of the `Reserve` with that ``number`` has gone, whether or not it was granted."""
+    """The sender of the `Reserve` with this ``number`` has gone. The reservation may have been granted."""
 
     number: int
 
@@ -71,7 +71,7 @@ class EndLease(Cast, frozen=True, kw_only=True):
 
 
 class ChangeLimits(Call[None], frozen=True, kw_only=True):
-    """Replace all limits. Usage so far still counts."""
+    """Replace all limits. Earlier usage still counts."""
 
     providers: Mapping[str, Limits]
     callers: Mapping[str, Limits]

@@ -122,13 +122,13 @@ class Reservation:
 
 
 def _send(limiter: LimiterRef, message: Cast) -> None:
-    """Send a message without waiting. If the mailbox is full, the message is lost; the lease then ends when it
-    expires.
+    """Send a message without waiting. If the mailbox is full, the message is lost, and the reservation ends when its
+    lease expires.
     """
     try:
         limiter.cast(message)
     except MailboxFull:
-        log.error("the limiter's mailbox is full: a reservation stays open until its lease ends")  # noqa: TRY400
+        log.error("the limiter's mailbox is full: a reservation stays open until its lease expires")  # noqa: TRY400
 
 
 async def reserve(

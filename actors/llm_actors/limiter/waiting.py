@@ -109,12 +109,12 @@ class WaitingRequests:
         return (self._waiting[number] for number in self._bounds.pop_due(now, self._waiting))
 
     def next_bound(self) -> float:
-        """Return when `pop_due` has the next request; infinity if never."""
+        """Return the time from which `pop_due` may return a request; infinity if no request waits."""
         return self._bounds.next(self._waiting)
 
     def expected(self, waiter: QueuedRequest, now: float) -> list[Turn]:
-        """Return when the turn of a request should come, by the rates and the requests ahead, at each of its
-        providers. The wait for concurrency is not included.
+        """Return when the turn of a request should come at each of its providers, computed from the rates and the
+        requests ahead. The wait for concurrency is not included.
         """
         turns = []
         for name in waiter.names:

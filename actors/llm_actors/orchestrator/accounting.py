@@ -128,8 +128,8 @@ class Accounting:
         )
 
     def note_end(self, run: Run) -> None:
-        """Record that a request has ended. A request without a call of its own gets a row: it was answered from the
-        cache, shared the call of an equal request, or was refused.
+        """Record that a request has ended. A request without an attempt gets a row, too: its response came from the
+        cache or from the run of an equal request, or it was refused.
         """
         end = run.log.end
         if self._ledger is None or end is None or end.response is None:

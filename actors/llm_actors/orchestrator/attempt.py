@@ -293,7 +293,7 @@ class Attempt:
         return Adjustment(name_of("max_output_tokens", self._question.parameters.wire), "translated", lowered)
 
     def _spent(self, failure: Failure | None = None) -> tuple[Usage | None, float | None]:
-        """Return the usage so far, and its cost in US dollars. ``failure``: the attempt's failure, if it has failed."""
+        """Return the current usage, and its cost in US dollars. ``failure``: the attempt's failure, if any."""
         if not self._is_sent or (failure is not None and not self._has_begun and not failure.billed):
             return None, None
         services, who = self._services, self.candidate

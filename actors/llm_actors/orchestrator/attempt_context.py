@@ -71,7 +71,7 @@ class AttemptContext(NamedTuple):
     budget: AttemptBudget | None = None
     allowed: Allowed | None = None
     payer: Payer = NOBODY
-    """Who pays, also for the further requests that a strategy makes."""
+    """Who pays, including for the further requests that a strategy makes."""
 
     @property
     def deadline(self) -> float:

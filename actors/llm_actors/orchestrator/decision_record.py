@@ -1,6 +1,6 @@
 """The decision record: how a response was produced. It is part of every response.
 
-It has the candidates and the reasons for their order, every attempt with its cost, and the effect of the cache. It
+It shows the candidates and the reasons for their order, every attempt with its cost, and the effect of the cache. It
 contains names, numbers and kinds of failures, never a prompt or a key.
 """
 
@@ -59,8 +59,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class EnsembleRecord(NamedTuple):
-    """The result of a strategy with several models: its spending, the accepted responses, the number of calls, and its
-    part of the decision record.
+    """The result of a strategy with several models: its spending, the accepted responses, the number of attempts, and
+    its part of the decision record.
     """
 
     spent: Spent
@@ -71,7 +71,7 @@ class EnsembleRecord(NamedTuple):
 
 @final
 class UnderWay:
-    """Adds an unfinished attempt to the ``record`` of its request until the end of the block, with its usage so far."""
+    """Adds an unfinished attempt and its current usage to the ``record`` of its request until the end of the block."""
 
     __slots__ = ("_began", "_candidate", "_record", "_spent")
 
@@ -139,7 +139,7 @@ class DecisionRecord:
         self.limited_by: LimitOwner | None = None
         """The owner of the limit that refused the request, if one did."""
         self.ensemble: Callable[[], EnsembleRecord] | None = None
-        """Returns the result so far, if the strategy uses several models."""
+        """Returns the current result, if the strategy uses several models."""
 
     def ranked(self, ranking: Ranking) -> None:
         """Add the candidates, their order, and the reasons."""
@@ -203,7 +203,7 @@ class DecisionRecord:
         return msgspec.structs.replace(last, message=before + each) if each else last
 
     def tried(self) -> str:
-        """The results of the attempts, in words."""
+        """The results of the attempts, as text."""
         times = Counter(about(f"{one.provider}/{one.model}", one.error or one.outcome) for one in self._all())
         return "; ".join(message if count == 1 else f"{message} ({count} times)" for message, count in times.items())
 
@@ -245,14 +245,12 @@ class DecisionRecord:
 
 
 def calls_in(decision: JsonObject) -> list[JsonObject]:
-    """Return the attempts of a decision record that were calls. Attempts for which nothing was sent are left out."""
+    """Return the attempts of a decision record, without those for which nothing was sent."""
     return [each for each in decision.get("attempts", ()) if each.get("asked", True)]
 
 
 def count_calls(decision: JsonObject) -> int:
-    """Return the number of calls in a decision record, including those of members. Log lines and headers
-    call this number ``attempts``.
-    """
+    """Return the number of attempts in a decision record, as `calls_in` counts them, including those of members."""
     calls = decision.get("calls")
     return len(calls_in(decision)) if calls is None else int(calls)
 

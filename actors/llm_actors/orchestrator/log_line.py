@@ -1,7 +1,7 @@
-"""The log line of each request, however it ended, to be found by its id.
+"""The log line that is written when a request ends, with the id of the request.
 
-The text form is short; the JSON form has the fields of `LogFields`. Neither contains a prompt or a key. A vendor's
-message may quote the request, so words that also occur in the request are removed from it.
+The text form is short; the JSON form contains the fields of `LogFields`. Neither contains a prompt or a key. A vendor's
+message may quote the request, so words that also occur in the request are removed from the message.
 """
 
 from __future__ import annotations

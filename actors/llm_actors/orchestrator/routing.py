@@ -61,8 +61,8 @@ class ResolvedRoute(NamedTuple):
 
 @final
 class Router:
-    """The configured routes, over a catalog of models. ``allowed`` has the callers that may not use everything.
-    ``strict`` has the callers whose requests are refused if a parameter would be left out or changed.
+    """The configured routes, over a catalog of models. ``allowed`` contains the callers that may not use everything.
+    ``strict`` contains the callers whose requests are refused if a parameter would be left out or changed.
     """
 
     def __init__(

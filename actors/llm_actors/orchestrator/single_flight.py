@@ -1,6 +1,6 @@
 """Shared work: responses from the cache, and requests that equal one in progress.
 
-Equal requests in progress share one upstream call. This call is a run of its own, a *flight*, which the requests
+Equal requests in progress share one upstream call. This call is a separate run, a *flight*, which the requests
 follow: each copies the flight's events into its own log as they arrive. A request that is cancelled, even the first,
 only stops following. The flight ends with its last follower.
 """
@@ -130,7 +130,7 @@ class SingleFlight:
         self._flying: dict[_Key, _Flight] = {}
 
     async def share(self, run: Run, routed: ResolvedRoute, setup: Setup) -> None:
-        """Serve ``run``: from the cache, by a flight under way, or from upstream."""
+        """Serve ``run``: from the cache, from a flight in progress, or from upstream."""
         services = setup.services
         mode = cache_mode(services, run, routed)
         key = None if mode == "off" else key_of(run.request, _targets(services, routed), routed.policy)

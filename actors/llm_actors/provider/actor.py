@@ -1,4 +1,4 @@
-"""The provider actor: owns one provider's connections, and makes each request in a task of its own.
+"""The provider actor: owns one provider's connections, and makes each request in a separate task.
 
 A failure of the vendor is a result (`AttemptResult`). A bug in the runtime is a crash: it fails one request. Frequent
 crashes end the actor, and its supervisor restarts it with new connections.

@@ -105,7 +105,7 @@ def send_passthrough(provider: ProviderRef, message: PassthroughRequest) -> Awai
     """Send a request unchanged, and wait until the whole response was passed to ``message.taker``.
 
     Every failure of the vendor or the network is part of the result. Raises `KernelError` if the actor has crashed,
-    is parked or is stopping. Cancelling this closes the connection to the vendor. Each wait has a limit of its own, so
+    is parked or is stopping. Cancelling this closes the connection to the vendor. Each wait has its own limit, so
     that a large body may take as long as it needs.
     """
     return provider.call(message, unlimited=True)

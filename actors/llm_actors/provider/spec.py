@@ -57,7 +57,7 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     renewer: KeyRenewer | None = None
     """Holds the key if it changes at run time. ``key`` is ``None`` then."""
     auth_header: AuthHeader | None = None
-    """How the key is sent, if not in the usual way of the wire."""
+    """How the key is sent, if not as the wire sends it by default."""
     headers: tuple[tuple[str, str], ...] = ()
     """Additional headers, with names in lower case. Headers of the wire itself take precedence."""
     query: str = ""

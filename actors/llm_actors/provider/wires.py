@@ -110,7 +110,9 @@ class ProviderWires:
             self._needing = known | {model}
 
     def in_words(self, model: str) -> str:
-        """Return which wire chats with ``model`` take, as the end of a sentence. Empty if it is the usual one."""
+        """Describe the wire for chat requests to ``model``, such as "uses the Responses API"; empty if it is the usual
+        wire of the provider.
+        """
         if self._responses is None:
             return "uses the chat API only" if self._setting == "chat" else ""
         if self._setting == "responses":

@@ -102,7 +102,7 @@ def _event_shape(event: Event) -> JsonObject:
 
 
 def request_shape(request: AnyRequest) -> JsonObject:
-    """Return a request without its texts. Parameters that are numbers are kept, and so is the reasoning effort: they
+    """Return a request without its texts. Numeric parameters and the reasoning effort are kept: they
     reveal no content.
     """
     given = request.parameters

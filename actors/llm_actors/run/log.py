@@ -88,7 +88,7 @@ class RunLog:
         self.end: Finished | Failed | None = None
         """The terminal event, once there is one."""
         self.size = 0
-        """The size so far, in bytes as `weigh` counts them."""
+        """The current size, in bytes as `weigh` counts them."""
         self.followers = 0
         self.limit_bytes = limit_bytes
         self.on_end: Callable[[Finished | Failed], None] | None = None

@@ -106,7 +106,7 @@ class Run:
         decision: JsonObject | None = None,
         processing_time_ms: float | None = None,
     ) -> LLMResponse:
-        """Return the response so far. Outside the thread of the runtime, where there is no clock, pass
+        """Return the response as it is now. Outside the thread of the runtime, where there is no clock, pass
         ``processing_time_ms``.
         """
         fold = self.fold()
@@ -121,7 +121,7 @@ class Run:
         )
 
     def fold(self) -> Fold:
-        """Return the events so far, folded into one response."""
+        """Return the current events, folded into one response."""
         return Fold().add_all(self.log.events)
 
     def finish(self, end: Finished, response: LLMResponse) -> None:
@@ -141,8 +141,8 @@ class Run:
         usage: Usage | None = None,
         cost: float | None = None,
     ) -> None:
-        """Close the log with a failure if it has no end yet. ``decision`` and ``tried`` describe the attempts so far;
-        ``usage`` and ``cost`` are their sums.
+        """Close the log with a failure if it has no end yet. ``decision`` and ``tried`` describe the attempts until
+        now; ``usage`` and ``cost`` are their sums.
         """
         if self.log.end is None:
             message = "; ".join(filter(None, (self._words(), tried)))

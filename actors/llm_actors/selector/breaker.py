@@ -2,7 +2,7 @@
 
 A closed breaker lets all requests through. Too many failures open it; then it lets none through for a pause. After the
 pause it is half-open: it lets one request at a time through, the probe. The result of the probe closes the breaker, or
-opens it for a longer pause. `NEXT` has all transitions. Kinds of failures drive them (`failure_effects`), not HTTP
+opens it for a longer pause. `NEXT` lists all transitions. Kinds of failures drive them (`failure_effects`), not HTTP
 statuses.
 
 Three rules keep it accurate. A result counts only if its attempt began in the current state of the breaker. A probe
@@ -106,7 +106,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def free_in(self, now: float) -> float:
-        """Return after how many seconds the breaker lets a request through, as far as is known; 0.0: now."""
+        """Return the seconds until the breaker lets a request through, as far as is known; 0.0: now."""
         here = self.at(now)
         if here.state is CircuitState.CLOSED:
             return 0.0

@@ -1,8 +1,8 @@
 """The effects of a failure: for how long no requests are sent, and whether the breaker of the deployment or of the
 provider counts it.
 
-`llm_protocol.failures.RULES` has the effects of each kind of failure. The failure itself may say more, for example with
-a Retry-After.
+`llm_protocol.failures.RULES` lists the effects of each kind of failure. The failure itself may say more, for example
+with a Retry-After.
 """
 
 from __future__ import annotations

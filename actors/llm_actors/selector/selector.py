@@ -1,7 +1,7 @@
 """The selector: which candidate to try first, and whether it is available. The `ModelSelector` of this runtime.
 
-One object has the measurements, circuits and budgets of all deployments. Everything here is synchronous and runs in one
-thread. So the orchestrator calls it directly, without sending a message: `rank` reads, and `admit`, `may_retry` and
+One object holds the measurements, circuits and budgets of all deployments. Everything here is synchronous and runs in
+one thread. So the orchestrator calls it directly, without sending a message: `rank` reads, and `admit`, `may_retry` and
 `may_hedge` make claims. The results of attempts arrive one at a time, through the selector's actor. Measurements and
 breakers are frozen values that are replaced as a whole. If the actor crashes on an observation, they stay as they were
 before it.

@@ -3,7 +3,7 @@
 A commit has reached the kernel when it returns, so it survives the end of the process. It is not flushed to the disk
 (``synchronous = NORMAL``): a power failure may lose the last commits, but never damages the file.
 
-Size: only pages in use count. Space is freed by dropping the responses that ended first. Age is measured by the wall
+Size: only pages in use count. Space is freed by dropping the responses that ended earliest. Age is measured by the wall
 clock.
 
 Nothing in this module waits on Trio: it runs in threads, one at a time. Every method may raise the exceptions of

@@ -56,7 +56,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     team: str = ""
     route: str = ""
     provider: str = ""
-    """The provider; empty if none was called."""
+    """The provider; empty if no attempt was made."""
     model: str = ""
     outcome: str = OPEN
     """``ok``, the kind of a failure, `CACHED`, `OPEN` or `UNKNOWN`."""
@@ -196,9 +196,9 @@ _GROUPS: Final[dict[By, str]] = {
 
 
 class SpendRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The spending of one key, team, model or route, or of one day (UTC). ``cost`` is the sum of the known costs.
-    ``unpriced`` is the number of calls with tokens but without a known price. ``unknown`` is the number of calls with
-    an unknown end, which count with the reserved amount.
+    """The spending of one key, team, model or route, or of one day (UTC). ``calls`` is the number of attempts, and
+    ``cost`` the sum of the known costs. ``unpriced`` is the number of attempts with tokens but without a known price.
+    ``unknown`` is the number of attempts with an unknown end, which count with the reserved amount.
     """
 
     name: str

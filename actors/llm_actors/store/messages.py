@@ -41,7 +41,7 @@ class Persist(Call[bool], frozen=True):
 
 
 class Loaded(NamedTuple):
-    """What the file has of a response. ``row`` is ``None`` if it does not have the response."""
+    """The parts of a response that are in the file. ``row`` is ``None`` if the response is not in the file."""
 
     row: StoredResponseRow | None
 
@@ -62,7 +62,7 @@ class GetSpend(Call[tuple[SpendRow, ...] | None], frozen=True, kw_only=True):
 
 
 class GetSpent(Call[tuple[SpentBy, ...] | None], frozen=True):
-    """Get the spending that budgets start from; ``None`` if the file cannot be read."""
+    """Get the spending from which budgets start; ``None`` if the file cannot be read."""
 
     since: float
 

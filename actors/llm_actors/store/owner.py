@@ -1,6 +1,6 @@
 """Which processes share the file, and which of them are still alive.
 
-Each process holds a lock on a small file of its own beside the store. The kernel releases it when the process ends,
+Each process holds a lock on its own small file beside the store. The kernel releases it when the process ends,
 however that happens. It is an `flock` and not a process id, because ids are reused, and differ between containers.
 """
 

@@ -101,7 +101,7 @@ def forget(db: sqlite3.Connection, ids: tuple[str, ...]) -> None:
 
 
 def oldest(db: sqlite3.Connection, count: int, *, ended_before: float | None = None) -> tuple[str, ...]:
-    """The ids of up to ``count`` responses that ended first; if a time is given, only those that ended before it."""
+    """The ids of up to ``count`` responses that ended earliest. ``ended_before``: only those that ended before it."""
     bound = "" if ended_before is None else "AND ended_at <= ?"
     values = (count,) if ended_before is None else (ended_before, count)
     rows = db.execute(f"SELECT id FROM responses WHERE state > 0 {bound} ORDER BY ended_at LIMIT ?", values)  # noqa: S608

@@ -43,7 +43,7 @@ class Stale(Broken):
 
 
 class ClientConnection:
-    """A connection for one request at a time. No method has a time limit of its own: the caller's scope provides it."""
+    """A connection for one request at a time. No method has a time limit: the caller's cancel scope provides one."""
 
     __slots__ = (
         "_answered", "_any_encoding", "_asked_at", "_exchanges", "_failure", "_reader", "_response", "_sent", "_wire",

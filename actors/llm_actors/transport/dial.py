@@ -23,7 +23,7 @@ Dial = Callable[[str, int], Awaitable[trio.SocketStream]]
 class TcpDial:
     """The access to the network. Calling it returns a connected stream, or raises OSError.
 
-    It has no time limit of its own. Cancelling it leaves nothing open.
+    It has no time limit. Cancelling it leaves nothing open.
     """
 
     def __init__(self, resolver: Resolver | None = None) -> None:

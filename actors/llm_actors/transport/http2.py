@@ -1,4 +1,4 @@
-"""One HTTP/2 connection: requests one after another over one wire, each on a stream of its own.
+"""One HTTP/2 connection: requests one after another over one wire, each on its own stream.
 
 A connection never has more than one stream. So the guarantees are those of HTTP/1.1, by the same means: cancelling
 closes the socket, which ends the stream at the server; no stream waits for the flow control of another; a connection

@@ -102,7 +102,7 @@ def parse_proxy(url: str) -> Proxy:
 async def open_tunnel(wire: Wire, proxy: Proxy, origin: Origin) -> None:
     """Make ``proxy``, at the other end of ``wire``, connect ``wire`` to ``origin``.
 
-    Has no time limit of its own. Raises `ConnectFailed` or `ProxyRefused`, and the exceptions of ``wire``.
+    Has no time limit. Raises `ConnectFailed` or `ProxyRefused`, and the exceptions of ``wire``.
     """
     if proxy.is_socks:
         await _socks5(wire, proxy, origin)

@@ -57,7 +57,7 @@ class Resolver:
         self._running: dict[tuple[str, int], _Lookup] = {}
 
     async def resolve(self, host: str, port: int) -> list[ResolvedAddress]:
-        """Return at least one address, or raise OSError. Has no time limit of its own. Cancelling this leaves the
+        """Return at least one address, or raise OSError. Has no time limit. Cancelling this leaves the
         lookup running.
         """
         key = (host, port)

@@ -24,7 +24,7 @@ class Headers(Mapping[str, str]):
     __slots__ = ("_values", "fields")
 
     def __init__(self, values: Mapping[str, str]) -> None:
-        """``values`` has the fields by their names in lower case."""
+        """``values`` contains the fields under their names in lower case."""
         self._values = values
         self.fields = tuple(values.items())
 

@@ -1,6 +1,6 @@
 """The certificates to trust: the system's authorities, else certifi's, or one given file and nothing else.
 
-There is no switch that turns verification off. For a server with a certificate of its own, name that certificate (or
+There is no switch that turns verification off. For a server with a self-signed certificate, name that certificate (or
 its authority) in ``ca_file``.
 """
 
@@ -40,7 +40,7 @@ class TlsTrust:
     def _make(self, protocols: list[str]) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.ca_file is None and not _system_has_authorities(context):
-            import certifi  # imported here because it is slow, and most machines have authorities of their own
+            import certifi  # imported here because it is slow, and most machines have their own authorities
 
             context.load_verify_locations(certifi.where())
         context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -58,7 +58,8 @@ def _inner(schema: Any) -> Any:
 def _closed(found: JsonObject, schema: JsonObject) -> JsonObject:
     more = schema.get("additionalProperties")
     if isinstance(more, dict) or (more is not False and not schema.get("properties")):
-        raise unsupported("response_format", "response_format: Anthropic has no objects with any names in a schema")
+        message = "response_format: for Anthropic, each object in the schema must list its properties"
+        raise unsupported("response_format", message)
     return {**found, "properties": found.get("properties", {}), "additionalProperties": False}
 
 

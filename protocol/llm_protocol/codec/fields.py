@@ -156,7 +156,7 @@ def only_result(part: Part, where: str) -> ToolResult:
 
 
 def set_parameters(parameters: Parameters, names: Mapping[str, str]) -> JsonObject:
-    """The parameters that are set, under the wire's names. ``names`` has the wire's name for each of ours."""
+    """The parameters that are set, under the wire's names. ``names`` maps each name here to the wire's name."""
     return {
         name: list(value) if isinstance(value, tuple) else value
         for ours, name in names.items()

@@ -62,7 +62,7 @@ def read_form(body: bytes) -> list[FormField]:
         raise WireError("the form does not begin with its boundary")
     pieces = body[len(boundary) :].split(b"\r\n" + boundary, MOST_FIELDS + 1)
     if len(pieces) > MOST_FIELDS + 1:
-        raise WireError(f"a form has at most {MOST_FIELDS} fields")
+        raise WireError(f"the form has more than {MOST_FIELDS} fields")
     if len(pieces) < 2 or not pieces[-1].startswith(b"--"):
         raise WireError("the form ends before its last boundary")
     return [_field(piece) for piece in pieces[:-1]]

@@ -20,7 +20,7 @@ def int_header(headers: Headers, name: str) -> int | None:
 
 
 def wall_clock(headers: Headers) -> float:
-    """Return the current time in seconds since the epoch, by the peer's ``date`` field if it sent one. A
+    """Return the current time in seconds since the epoch, from the peer's ``date`` field if the peer sent one. A
     difference between the clocks then has no effect.
     """
     stamp = http_date(header(headers, "date"))

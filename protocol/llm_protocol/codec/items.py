@@ -1,4 +1,4 @@
-"""An item of a response while it streams: the text so far, and the part it becomes.
+"""An item of a response while it streams: the text received until now, and the part that the item becomes.
 
 Every stream decoder, and the fold of events, keeps its state of an item in an `OpenItem`. Wires with more state use
 subclasses. Tool calls arrive in more forms than text: see `codec.tool_calls`.
@@ -33,7 +33,7 @@ class OpenItem:
         self.delta: type[Delta] = DELTA_OF.get(kind, TextDelta)
 
     def part(self, *, dialect: str | None = None) -> Part:
-        """The item so far, as a part. ``dialect`` is the one that its reasoning belongs to."""
+        """The item as it is now, as a part. ``dialect`` is the dialect to which its reasoning belongs."""
         text = self.pieces.text()
         match self.kind:
             case "text":

@@ -2,7 +2,7 @@
 
 A limit on bytes alone is not enough. A megabyte of base64 is decoded in half a millisecond, a megabyte of empty lists
 in a hundred, and a number like 1e-300 takes as long as six kilobytes of text. The check consists of calls into C over
-slices of the text, so no step takes long: docs/decisions/0007-large-json.md has the measurements.
+slices of the text, so no step takes long: the measurements are in docs/decisions/0007-large-json.md.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class _Counter:
             (self._containers, limits.containers, "lists and objects"),
         ):
             if count > limit:
-                raise TooLarge(f"the JSON text has more than {limit} {what}")
+                raise TooLarge(f"the JSON text contains more than {limit} {what}")
         outside = self._number + outside
         whole = outside if last else outside.rstrip(b"0e")
         self._number = outside[len(whole) :]
@@ -171,9 +171,9 @@ class _Counter:
             return
         found = _SLOW.findall(outside)
         if max(map(len, found)) > self._limits.digits:
-            raise WireError(f"the JSON text has a number of more than {self._limits.digits} digits")
+            raise WireError(f"the JSON text contains a number of more than {self._limits.digits} digits")
         self._slow += len(found)
         if self._slow > self._limits.slow_numbers:
             raise WireError(
-                f"the JSON text has more than {self._limits.slow_numbers} numbers of 23 digits or like 1e-300"
+                f"the JSON text contains more than {self._limits.slow_numbers} numbers of 23 digits or like 1e-300"
             )

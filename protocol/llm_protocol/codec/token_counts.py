@@ -26,5 +26,5 @@ def decoded_count(body: bytes, name: str) -> int:
     except msgspec.MsgspecError:
         found = None
     if not isinstance(found, int) or found < 0:
-        raise ProtocolError(f"the vendor's count of tokens has no {name}")
+        raise ProtocolError(f"the vendor's token count cannot be decoded: it contains no {name}")
     return found

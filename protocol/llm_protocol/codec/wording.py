@@ -1,4 +1,4 @@
-"""Rephrase msgspec's validation errors for people: the mistake, and the value that would be right."""
+"""Turn msgspec's validation errors into readable messages: what is wrong, and which value would be right."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STEP = re.compile(r"\.(\w+)|\[(?:\d+|\.\.\.)\]")
 
 
 def in_words(what: str, kinds: Mapping[str, str] = KINDS) -> str:
-    """Return a type that msgspec writes as ``Expected `float | null` > 0.0`` in plain words."""
+    """Describe in plain English a type that msgspec writes as ``Expected `float | null` > 0.0``."""
 
     def kind(match: re.Match[str]) -> str:
         return " or ".join(kinds.get(name, name) for name in match[1].split(" | ") if name != "null")

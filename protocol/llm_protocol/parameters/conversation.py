@@ -173,7 +173,7 @@ def _renamed(messages: tuple[Message, ...], limits: FormLimits, names: Mapping[s
 
 
 def _with_own_ids(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The messages, in which each call has an id of its own: some servers number the calls of every response from 0. A
+    """The messages, in which each call has its own id: some servers number the calls of every response from 0. A
     result belongs to the latest call with its id; of several calls in one turn, to the first without one.
     """
     given = [part.id for message in messages for part in message.content if isinstance(part, ToolCall)]

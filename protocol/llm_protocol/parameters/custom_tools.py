@@ -102,7 +102,7 @@ def write_call(id_: str, name: str, text: str, wire: str) -> Opaque:
 
 
 def _read_result(part: Part) -> ToolResult | None:
-    """The result of a custom call. It is an item of its own in the Responses API; on the chat wire it is a function's
+    """The result of a custom call. It is a separate item in the Responses API; on the chat wire it is a function's
     result.
     """
     if not isinstance(part, Opaque) or part.dialect != RESPONSES or part.value.get("type") != "custom_tool_call_output":

@@ -22,7 +22,7 @@ _NAMESPACE: Final = "namespace"
 
 
 class NamespacedTool(NamedTuple):
-    """A tool of a namespace, by the two names that clients know it by."""
+    """The two names by which clients know a tool of a namespace."""
 
     namespace: str
     name: str

@@ -37,7 +37,7 @@ def rows_of(wire: str) -> Mapping[str, Parameter]:
 
 @cache
 def _prefixes(wire: str) -> frozenset[str]:
-    """The objects that contain fields with rows of their own."""
+    """The objects that contain fields which have separate rows."""
     paths = (path.split(".") for path in rows_of(wire))
     return frozenset(".".join(path[:depth]) for path in paths for depth in range(1, len(path)))
 

@@ -105,9 +105,9 @@ class RequestTarget(msgspec.Struct, frozen=True, kw_only=True):
     wire: str
     """The name of the dialect. It is also the key in ``extra`` of the fields of this wire."""
     is_open: bool = False
-    """Whether fields of its own wire that the table does not have are forwarded, for the server to decide."""
+    """Whether fields of its wire that are not in the table are sent, so that the server accepts or refuses them."""
     lacks: frozenset[str] = frozenset()
-    """The parameters that this target lacks although its column has them, by the names of their rows."""
+    """The names of the rows whose parameters this target does not support although its column does."""
     has_custom_tools: bool = False
     """Whether the target supports custom tools, whose input is free text."""
     has_namespaces: bool = False

@@ -126,8 +126,8 @@ class SharedLedger:
             self._news.set()
 
     async def run(self) -> None:
-        """Keep a session with the server: see `RedisSessions.run`. Claims do not wait in the time between two
-        sessions, and a bug here does not crash the limiter.
+        """Keep a session with the server: see `RedisSessions.run`. Between two sessions, requests do not wait for the
+        server. A bug here does not crash the limiter.
         """
         await self._sessions.run(script_of("llm_actors.limiter.shared", "ledger.lua"), self._serve, self._close)
 

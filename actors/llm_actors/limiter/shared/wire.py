@@ -118,7 +118,7 @@ class Batch(NamedTuple):
 
 def encode(clock: str, process: str, latest: float, entries: Sequence[Entry], waiting: Sequence[Claim]) -> Batch:
     """Return one batch. ``clock``: the key of the ledger's clock. ``latest``: the latest value that this clock can
-    have now, by the clock of this process; 0 if unknown. ``waiting``: all claims without a reply, including those
+    have now, on the clock of this process; 0 if unknown. ``waiting``: all claims without a reply, including those
     among ``entries``; their requests do not count as in progress yet.
     """
     open_claims = Counter(each.key for claim in waiting for each in claim.limits)

@@ -1,4 +1,4 @@
-"""One member: a model that is called together with others, its log, its accounts and its result."""
+"""One member of a strategy with several models: its run log, its budget and its result."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class TeamCalls:
         self._ensemble = ensemble
         self._name = name
         self._members: dict[str, Member] = {}
-        """The members that answered, by the ids of their requests. A response has the same id as its request."""
+        """The members that answered, under the ids of their requests. A response has the same id as its request."""
         self._calls = 0
         self._rounds = 0
         self._is_streaming = False
@@ -139,7 +139,7 @@ class TeamCalls:
     def about(self, answers: Sequence[LLMResponse], template: str) -> AnyRequest:
         """See `Team.about`."""
         if "{answers}" not in template:
-            raise ValueError("template must say where the answers go: {answers}")
+            raise ValueError("template must contain {answers}, which the answers replace")
         return about(self._ensemble.context.request, template, [answer.content for answer in answers])
 
     def note(self, name: str, value: object) -> None:

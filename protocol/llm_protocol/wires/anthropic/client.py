@@ -154,7 +154,7 @@ def _with_possible_thinking(adapted: Adapted, given: AnyRequest, rule: ModelRule
 
 
 def _is_amid_calls(messages: Sequence[Message]) -> bool:
-    """Whether the model's turn continues after results of calls, and contains no thinking of its own."""
+    """Whether the model's turn continues after results of calls, and itself contains no thinking."""
     answered = has_calls = has_thought = False
     for message in messages:
         if message.role == "tool":
@@ -265,7 +265,7 @@ def _knows(rule: ModelRule, way: Thinking) -> bool:
 
 
 _OFF = {"disabled": "disabled", "between_tools": "between_tools"}
-"""The values that turn thinking off, by `ModelRule.thinking_off`; any other rule uses the usual value."""
+"""The values that turn thinking off, by `ModelRule.thinking_off`; any other rule uses the default value."""
 
 
 def _thinking_mode(given: _Thinking, rule: ModelRule) -> JsonObject | None:

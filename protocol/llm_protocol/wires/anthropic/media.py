@@ -1,4 +1,4 @@
-"""``document`` blocks: PDFs, texts, and texts in blocks of their own, which Claude can cite one by one."""
+"""``document`` blocks: PDFs, texts, and texts in separate blocks, which Claude can cite one by one."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def _messages(body: Body) -> tuple[Message, ...]:
 
 
 def _user_turn(parts: Iterable[Part]) -> Iterable[Message]:
-    """Split a turn: tool results become messages of their own."""
+    """Split a turn: tool results become separate messages."""
     for is_result, group in groupby(parts, _is_result):
         yield Message("tool" if is_result else "user", tuple(group))
 

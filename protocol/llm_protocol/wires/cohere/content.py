@@ -43,7 +43,7 @@ CALL_FIELDS = frozenset(("id", "type", "function"))
 
 
 def encode_messages(messages: Sequence[Message]) -> list[JsonObject]:
-    """The wire's messages; each tool result is a message of its own."""
+    """The wire's messages; each tool result is a separate message."""
     found: list[JsonObject] = []
     for at, message in enumerate(messages):
         where = f"messages[{at}].content"
@@ -96,7 +96,7 @@ def encode_tool_call(call: ToolCall) -> JsonObject:
 
 
 def normal_arguments(text: str) -> str:
-    """Cohere's models write ``""`` or ``"null"`` for a call without arguments; all other wires use ``"{}"``."""
+    """Return ``"{}"``, as on all other wires, for no arguments, which Cohere's models write as ``""`` or ``"null"``."""
     return "{}" if text.strip() in ("", "null") else text
 
 

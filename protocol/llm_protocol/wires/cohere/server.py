@@ -36,7 +36,7 @@ class CohereServer:
         endpoint = path.partition("?")[0].rstrip("/")
         decode = next((decode for end, decode in _READERS.items() if endpoint.endswith(end)), None)
         if decode is None:
-            raise unsupported("path", f"{path} is not served: there are {' and '.join(list(_READERS)[:2])}")
+            raise unsupported("path", f"{path} is not served: the endpoints are {', '.join(_READERS)}")
         return decode(Body.parse(body))
 
     def response_encoder(self, inbound: ClientRequest, response_id: str) -> CohereEncoder:

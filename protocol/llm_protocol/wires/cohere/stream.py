@@ -1,6 +1,6 @@
 """Decode Cohere's chat responses, streamed or whole, into events.
 
-``message-end`` ends every response, also a failed one: then its reason is ``ERROR`` or ``TIMEOUT``. Content blocks,
+``message-end`` ends every response, even a failed one: then its reason is ``ERROR`` or ``TIMEOUT``. Content blocks,
 tool calls and citations are each counted from 0. A plan has no end event: it ends where anything else begins. If the
 token limit cuts a response inside a tool call, the call looks complete, so calls are held back until the reason is
 known. Text is held back too, because its citations follow its end.

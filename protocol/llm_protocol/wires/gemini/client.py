@@ -331,6 +331,7 @@ def _image_config(size: str) -> JsonObject:
     width, height = int(wide), int(high)
     name, (w, h) = min(ASPECTS.items(), key=lambda item: abs(width * item[1][1] / (height * item[1][0]) - 1))
     if abs(width * h / (height * w) - 1) > _ASPECT_TOLERANCE:
-        raise unsupported("size", f"Gemini has no images of size {size}; it has the aspect ratios {', '.join(ASPECTS)}")
+        ratios = ", ".join(ASPECTS)
+        raise unsupported("size", f"Gemini makes no images of size {size}: the aspect ratio must be one of {ratios}")
     scale = next((scale for scale, times_1k in SCALES.items() if width <= 1.4 * times_1k * w), "4K")
     return {"aspectRatio": name} if scale == "1K" else {"aspectRatio": name, "imageSize": scale}

@@ -278,7 +278,7 @@ def _joined(one: Part, other: Part) -> tuple[Part, ...]:
 
 
 def _split(parts: list[Part]) -> list[Message]:
-    """A user's turn. Its tool results become a message of their own."""
+    """A user's turn. The tool results in it become a separate message."""
     messages: list[Message] = []
     for part in parts or [Text("")]:
         role = "tool" if isinstance(part, ToolResult) else "user"

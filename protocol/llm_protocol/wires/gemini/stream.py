@@ -116,7 +116,7 @@ class GeminiDecoder(AnswerDecoder):
         self._blocked = False
         self._kept = KeptFields(NAME)
         self._last: _RawChunk | None = None
-        """The last chunk, which has the complete usage."""
+        """The last chunk, which contains the complete usage."""
         self._has_call_behind = False
         """Whether calls have followed the open text, which stays open because its citations are in the last chunk."""
         self._logprobs: list[JsonObject] = []
@@ -336,7 +336,7 @@ class _RawChunk:
         return _listed(self.value.get("candidates"))
 
     def candidate(self, at: int) -> JsonObject:
-        """The fields of a candidate that are not read, by the typed decoder's index."""
+        """The fields of a candidate that are not read, under the index that the typed decoder uses."""
         return rest_of(self._candidates[at], CANDIDATE_FIELDS)
 
     def part(self, candidate: int, part: int) -> JsonObject:

@@ -1,7 +1,8 @@
-"""OpenAI's chat completions, as OpenAI, Cerebras and OpenAI-compatible servers implement them, both sides.
+"""OpenAI's chat completions, as OpenAI, Cerebras and OpenAI-compatible servers implement them: client side and server
+side.
 
-This package also has the related endpoints: embeddings, images, legacy completions, the model list. Differences between
-vendors are data: `llm_protocol.vendor_profile`.
+This package also contains the related endpoints: embeddings, images, legacy completions, the model list. Differences
+between vendors are data: `llm_protocol.vendor_profile`.
 """
 
 from llm_protocol.vendor_profile import CEREBRAS, COMPATIBLE, LOCAL, OPENAI, VendorProfile

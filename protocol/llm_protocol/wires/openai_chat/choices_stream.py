@@ -133,12 +133,12 @@ class ChoicesDecoder(AnswerDecoder):
 
     def _checked(self, at: int) -> int:
         if not 0 <= at < len(self._each):
-            raise WireError(f"it has a choice {at}, but {len(self._each)} were requested")
+            raise WireError(f"it contains choice {at}, but only {len(self._each)} choices were requested")
         return at
 
     def _check_all(self) -> None:
         if len(self._seen) < len(self._each):
-            raise WireError(f"the response has {len(self._seen)} of the {len(self._each)} requested choices")
+            raise WireError(f"it contains only {len(self._seen)} of the {len(self._each)} requested choices")
 
     def _feed(self, at: int, body: JsonObject) -> None:
         self._seen.add(at)

@@ -37,7 +37,7 @@ from llm_protocol.wires.openai_chat.shapes import DETAILS, WIRE, details_of, sig
 
 
 def encode_message(message: Message, where: str, profile: VendorProfile) -> Iterator[JsonObject]:
-    """Encode one canonical message; each tool result becomes a wire message of its own."""
+    """Encode one canonical message; each tool result becomes a separate wire message."""
     rest: list[Part] = []
     for part in message.content:
         if isinstance(part, ToolResult):

@@ -138,7 +138,7 @@ def failure_of(body: Any, status: int | None = None, headers: Headers = (), rese
         wait = reset_s
     account_wide = True if kind is FailureKind.QUOTA and not _SPENT.isdisjoint((code, type_)) else None
     if kind is FailureKind.RATE_LIMITED and wait is None and _PER_DAY.search(message or ""):
-        kind, account_wide = FailureKind.QUOTA, False  # each model has a daily limit of its own
+        kind, account_wide = FailureKind.QUOTA, False  # each model has its own daily limit
     return Failure(
         kind=kind,
         message=error_message(message, fallback),

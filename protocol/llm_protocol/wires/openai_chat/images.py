@@ -1,5 +1,6 @@
-"""Creating and editing images, both sides. Responses contain base64 or, from older models, a URL; both are read. A
-client sends images to edit in a form. It is converted to JSON, and sent to the vendor as a form.
+"""Creating and editing images, on the client side and the server side. Responses contain base64 or, from older models,
+a URL; both are read. A client sends images to edit in a form. The form is converted to JSON, and sent to the vendor as
+a form.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def image_request(body: Body, name: str) -> ImageRequest:
         raise body.cannot("stream", "images are not streamed; omit stream and partial_images")
     n = body.integer("n")
     if n is not None and n < 1:
-        raise body.wrong("n", "a number from 1")
+        raise body.wrong("n", "a number of at least 1")
     return ImageRequest(
         model=body.model(),
         prompt=body.required_string("prompt"),
@@ -176,7 +177,7 @@ def edit_request(body: Body, name: str) -> ImageRequest:
     images = tuple(map(_image_in, body.objects("images")))
     mask = body.object("mask")
     if not images:
-        raise bad_request("image", "an edit needs at least one image: image in a form, images in JSON")
+        raise bad_request("image", "an edit needs at least one image: set image in a form, or images in JSON")
     request = image_request(body, name)
     return msgspec.structs.replace(request, images=images, mask=None if mask is None else _image_in(mask))
 

@@ -245,7 +245,7 @@ class OpenAIChatEncoder(StreamEncoder):
             if self._usage is None or self._is_one_of_many
             else b',"usage":' + encode_json(filled(usage_body(self._usage), self._kept_usage))
         )
-        # Usage is sent with the finish reason; if the client requested it, in a chunk of its own.
+        # Usage is sent with the finish reason; if the client requested it, in a separate chunk.
         unasked = not self._profile.stream_usage
         self._add_choice(body, b'"%b"' % word, usage if unasked else b"")
         last = runtime_fields(self._frames[-1].data, event.response, wanted=self._wants_runtime_fields)

@@ -53,7 +53,7 @@ class ExtraContent(msgspec.Struct):
 
 
 class ChatCall(msgspec.Struct, forbid_unknown_fields=True):
-    """A tool call or a piece of one. ``rest`` has its other fields, as for `ChatDelta`."""
+    """A tool call or a piece of one. ``rest`` contains its other fields, as for `ChatDelta`."""
 
     index: int | None = None
     id: str | None = None
@@ -109,7 +109,7 @@ class ImagePart(msgspec.Struct):
 
 
 class ChatDelta(msgspec.Struct, forbid_unknown_fields=True):
-    """A message, or a delta of one. An unknown field makes the strict decoding fail, and so does a field that is
+    """A message, or a delta of one. An unknown field makes the strict decoding fail, as does a field that is
     declared as ``None`` and has a value. The tolerant decoding keeps such fields: see `take_extras`.
     """
 
@@ -218,7 +218,7 @@ FINISH_REASONS = {
     "insufficient_system_resource": FinishReason.ERROR,
     "network_error": FinishReason.ERROR,
 }
-"""The finish reasons of OpenAI, and of servers that use values of their own on its wire."""
+"""The finish reasons of OpenAI, and of servers that use other values on its wire."""
 
 KEEP_ALIVES = frozenset(("", "null", "{}", "ping", '"ping"'))
 """Data lines without any content."""
@@ -331,7 +331,7 @@ def long_writes(details: InputDetails | None) -> int:
 
 
 def service_of(tier: object) -> tuple[str, ...]:
-    """The service tier, if it is not the usual one."""
+    """The service tier, if it is not the default tier."""
     return (tier,) if isinstance(tier, str) and tier not in ("", "auto", "default", "standard") else ()
 
 

@@ -1,7 +1,7 @@
 """Decode chat and legacy completions, streamed or whole, into events.
 
 A response is complete only with a ``finish_reason``; with ``[DONE]`` alone it is truncated. The end is reported when
-the body ends or ``[DONE]`` arrives: usage may follow the finish reason, in a chunk of its own.
+the body ends or ``[DONE]`` arrives: usage may follow the finish reason, in a separate chunk.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class OpenAIChatDecoder(AnswerDecoder):
         self._usage: ChatWireUsage | None = None
         self._services: tuple[str, ...] = ()
         self._is_counted = False
-        """Whether the usage arrived in a chunk of its own, after the response."""
+        """Whether the usage arrived in a separate chunk, after the response."""
 
     def take(self, piece: ServerSentEvent) -> None:
         """Process the next event of the stream. Raises `WireError`."""

@@ -202,7 +202,7 @@ def encode_input(messages: Sequence[Message], first: int) -> list[JsonObject]:
 
 
 def _encode_items(message: Message, where: str) -> Iterator[JsonObject]:
-    """The items of one message: adjacent content becomes a message item, everything else is an item of its own."""
+    """The items of one message: adjacent content becomes a message item, everything else is a separate item."""
     content: list[JsonObject] = []
     phase: str | None = None
     for part in message.content:
@@ -235,7 +235,7 @@ def _shortest(content: list[JsonObject]) -> str | list[JsonObject]:
 
 
 def _encode_content(part: Part, message: Message, where: str) -> JsonObject | None:
-    """Encode ``part`` as content of a message; ``None`` if it has to be an item of its own."""
+    """Encode ``part`` as content of a message; ``None`` if it has to be a separate item."""
     assistant = message.role == "assistant"
     match part:
         case Text():

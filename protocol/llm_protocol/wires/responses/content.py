@@ -124,7 +124,7 @@ def output_item(part: Part, ident: str, status: str = "completed") -> JsonObject
 
 
 _SHOWN = frozenset(("annotations", "logprobs", "phase"))
-"""Extra fields of a text that the item has under names of their own."""
+"""Extra fields of a text that the item contains under other names."""
 
 
 def content(part: Text | Refusal) -> JsonObject:

@@ -59,7 +59,8 @@ def code_of(failure: Failure) -> str:
 def ending_of(
     reason: FinishReason | None, failure: Failure | None, *, refused: bool, raw: str | None = None
 ) -> ResponseEnding:
-    """How a response ends, by its reason or failure. A refusal in the model's own words is a complete response.
+    """How a response ends, decided from its reason or failure. A refusal in the model's own words is a complete
+    response.
 
     ``raw`` is the provider's own finish reason.
     """

@@ -197,7 +197,7 @@ class OpenAIResponsesEncoder(StreamEncoder):
             rest, count = event, count_pieces(event)
             first = True
             while isinstance(rest, ANY_DELTAS) and count > 1 and self._number < self._after:
-                # The first delta may open its part, which has a sequence number of its own.
+                # The first delta may open its part, which has its own sequence number.
                 take = 1 if first else min(self._after - self._number, count - 1)
                 begin, rest = cut(rest, take)
                 yield begin, take  # self._number has increased when this returns

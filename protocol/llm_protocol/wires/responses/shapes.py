@@ -66,7 +66,7 @@ class ResponsesResource(msgspec.Struct):
 
 
 class ResponsesStreamEvent(msgspec.Struct):
-    """One event of a stream, of any type. It has the fields that the decoder reads."""
+    """One event of a stream, of any type, with the fields that the decoder reads."""
 
     type: str = ""
     output_index: int = 0

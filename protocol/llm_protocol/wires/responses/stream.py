@@ -1,7 +1,7 @@
 """Decode the vendor's events, or its whole response, into canonical events.
 
-Only ``response.completed`` and ``response.incomplete`` mean success. ``response.output_item.done`` has the final state
-of an item; if a server leaves it out, the final snapshot has it.
+Only ``response.completed`` and ``response.incomplete`` mean success. ``response.output_item.done`` contains the final
+state of an item; if a server leaves it out, the final snapshot has it.
 """
 
 from __future__ import annotations
