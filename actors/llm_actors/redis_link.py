@@ -83,7 +83,7 @@ class RedisSessions:
             self._problem = problem
             ended(problem)
             self.tried.set()
-            await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - those who lost it together come apart
+            await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - clients that lost the server at the same time return at different times
 
     def begun(self) -> None:
         """Record that the server was reached and can be used."""

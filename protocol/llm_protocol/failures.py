@@ -186,7 +186,7 @@ RULES: dict[FailureKind, FailureRule] = {
     FailureKind.TIMEOUT_CONNECT: FailureRule(
         Step.RETRY, 504, "connect_timeout", _SERVER, "no connection in time", AtFault.PROVIDER, _REFUNDED,
         client_retry=True, breaks=True, scope=Scope.PROVIDER, advice=_CHECK_REACH),
-    # After these timeouts a deployment is not asked again: the work may be running, and billed, behind the silence.
+    # After these timeouts a deployment is not tried again: the vendor may still be working on the request, and bill it.
     FailureKind.TIMEOUT_FIRST_TOKEN: FailureRule(
         Step.NEXT, 504, "first_token_timeout", _SERVER, "connected, but no first token in time", AtFault.PROVIDER,
         _CHARGED, client_retry=False, breaks=True),

@@ -57,7 +57,7 @@ NOT_IMPLEMENTED: Final = 501
 VERSION: Final = 505
 
 
-class BadHttp(Exception):  # noqa: N818  (the peer's fault, told by whoever reads)
+class BadHttp(Exception):  # noqa: N818  (the peer's fault, reported by the reader)
     """The peer's bytes are not unambiguous HTTP/1.1, or exceed a limit.
 
     ``reason`` is a constant phrase that quotes nothing of the peer's. ``status`` is for a server's response.
@@ -150,7 +150,7 @@ def body_length(headers: Mapping[str, str], version: str) -> int | None:
     if encoding is not None:
         if encoding.lower() != "chunked":
             raise BadHttp("a transfer encoding other than chunked", NOT_IMPLEMENTED)
-        if length is not None:  # RFC 9112, 6.1: one of the two is a lie, and so may be what follows the body
+        if length is not None:  # RFC 9112, 6.1: this may be request smuggling
             raise BadHttp("both Content-Length and Transfer-Encoding")
         if version != "1.1":
             raise BadHttp("Transfer-Encoding in HTTP/1.0")

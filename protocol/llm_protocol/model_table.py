@@ -184,7 +184,7 @@ _ANTHROPIC: Final = (
     _old_claude(r"claude-3", 4_096, thinking=()),
     _old_claude(r"claude-(2|instant)", 4_096, thinking=(), vision=False, documents=False, context_window=None),
     _claude(r"claude"),  # newer than this table
-    # A compatible server's: it is asked as an old Claude would be, and says itself what it does not take.
+    # Compatible servers: requests are encoded as for an old Claude, and the server refuses what it does not support.
     _old_claude(r"", 32_000, vision=None, documents=None, audio=None, context_window=None),
 )
 
@@ -226,7 +226,7 @@ _GEMINI: Final = (
     _gemini(r"gemini-3\.1-flash-lite$", _efforts("minimal", "high"), "minimal", **_GEMINI_SIZE),
     _gemini(r"gemini-(3-flash|3\.[56]-flash|.*flash-lite)", _efforts("minimal", "high"), "medium", **_GEMINI_SIZE),
     _gemini(r"gemini-3(\.1)?-pro-preview", _efforts("low", "high"), "high", **_GEMINI_SIZE),
-    # What is not known here takes what all of Gemini 3 takes.
+    # For an unknown model: what all models of Gemini 3 accept.
     _gemini(r"", _efforts("low", "high"), "medium"),
 )
 
@@ -243,7 +243,7 @@ _COHERE: Final = (
     _row(r"command-a-plus", **_COHERE_THINKS),
     _row(r"command-a(-\d|$)", thinking=(), **_READS, context_window=256_000, max_output_tokens=8_000),
     _row(r"command-r", thinking=(), **_READS, context_window=128_000, max_output_tokens=4_000),
-    # What is not known may think: it says itself if it does not.
+    # An unknown model may support thinking: if it does not, the vendor refuses the request.
     _row(r"", thinking=("budget",), budgets=_COHERE_BUDGETS),
 )
 
@@ -256,11 +256,11 @@ _CEREBRAS: Final = (
         default_effort="high",
         **_READS,
     ),
-    # Its chats have parts for text and pictures only.
+    # Its chats accept only text and images.
     _row(r"", documents=False, audio=False),
 )
 
-# docs.mistral.ai/capabilities/completion: a last message of the assistant with ``prefix`` is gone on with.
+# docs.mistral.ai/capabilities/completion: the model continues a last message of the assistant with ``prefix``.
 _MISTRAL: Final = (_row(r"", prefill=True),)
 
 _COMPATIBLE: Final = (_row(r".*image", draws=True),)

@@ -80,7 +80,7 @@ OPENAI = VendorProfile(
     kind="openai",
     target=TARGETS["openai"],
     responses_target=TARGETS["responses"],
-    # Legacy completions are spoken, but left out: their models are going, and chat says the same.
+    # OpenAI still serves legacy completions, but their models will be shut down. A chat can do the same.
     request_types=frozenset((RequestType.CHAT, RequestType.EMBEDDING, RequestType.IMAGE_GENERATION)),
     max_tokens_field="max_completion_tokens",
     user_field="safety_identifier",
@@ -92,7 +92,7 @@ OPENAI = VendorProfile(
 )
 
 CEREBRAS = VendorProfile(
-    name="cerebras",  # strict about unknown fields: what clients send for OpenAI's wire must not reach it
+    name="cerebras",  # not "openai": fields that clients send for OpenAI's wire would be refused
     vendor="Cerebras",
     kind="cerebras",
     target=TARGETS["cerebras"],
@@ -136,7 +136,7 @@ MISTRAL = msgspec.structs.replace(
             user_after_results=False,
         ),
     ),
-    # It refuses every field that it does not know, of requests and of messages. Usage comes without being asked for.
+    # Mistral refuses unknown fields of requests and of messages. It sends usage without being asked.
     seed_field="random_seed",
     prefill_field="prefix",
     sends_reasoning=False,
@@ -155,7 +155,7 @@ GROQ = msgspec.structs.replace(
     has_refusals=False,
     signed_calls=False,
 )
-"""It refuses messages with fields that it does not know, among them ``reasoning_content``."""
+"""Groq refuses messages with unknown fields, among them ``reasoning_content``."""
 
 DEEPSEEK = msgspec.structs.replace(
     COMPATIBLE,

@@ -46,7 +46,7 @@ _ROWS = (
             "project": AccountHeader("openai-project", "OPENAI_PROJECT_ID"),
         },
         default_models={
-            # Small models first: who wants a dear one can name it.
+            # Small models first. An expensive one can be requested by name.
             _CHAT: (
                 r"gpt-[\d.]+-luna",
                 r"gpt-[\d.]+-terra",
@@ -66,7 +66,7 @@ _ROWS = (
                 r"gpt-3\.5-turbo",
                 r"o\d(-mini)?",
             ),
-            # One model for good: the embeddings of two cannot be compared.
+            # Always the same model: embeddings of different models cannot be compared.
             _EMBEDDING: (
                 r"text-embedding-3-small",
                 r"text-embedding-3-large",
@@ -200,7 +200,7 @@ _ROWS = (
         kind="openai_compatible",
         title="OpenAI-compatible servers",
         profile=COMPATIBLE,
-        # Whatever such a server has; but none of its chat models embeds.
+        # For chats, any model of the server. Embeddings and images need a model whose name shows that it makes them.
         default_models={_EMBEDDING: (r".*embed.*",), _IMAGE: (r".*(image|diffusion|flux|dall-e).*",)},
         generic=True,
     ),

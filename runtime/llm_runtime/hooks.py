@@ -146,7 +146,7 @@ class Observers:
                 if isawaitable(result):
                     await result
             except Exception as exc:
-                log.error("an observer failed: %s", exception_site(exc))  # noqa: TRY400 - its text may hold anything
+                log.error("an observer failed: %s", exception_site(exc))  # noqa: TRY400 - the text of exc may contain anything
 
     async def flush(self) -> None:
         """Wait until all events have been passed on, for at most `FLUSH_SECONDS`."""
@@ -300,7 +300,7 @@ class _Passage:
             except LogLimitExceeded as exc:
                 words = "the response exceeds the run log's limit (log_limit_mb)"
                 self._fail(exc, Failure(kind=FailureKind.LOG_LIMIT, message=words, partial=True), None)
-            except Exception as exc:  # the program's own; its text may hold anything
+            except Exception as exc:  # raised by the program; its text may contain anything
                 log.error("a middleware failed: %s", exception_site(exc))  # noqa: TRY400
                 words = f"a middleware raised {type(exc).__name__}"
                 self._fail(exc, Failure(kind=FailureKind.INTERNAL, message=words), None)
@@ -317,7 +317,7 @@ class _Passage:
         for event in unfold(response):
             if isinstance(event, Finished):
                 self._outer.finish(event, response)
-            elif is_fresh:  # it was not made here
+            elif is_fresh:  # the events of an inner run are in the log already
                 self._outer.log.append(event)
 
     def _deliver(self, inner: Run, event: Event) -> None:

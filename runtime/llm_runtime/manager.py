@@ -80,7 +80,7 @@ class SignalManager:
         """See `Manager`."""
         with trio.open_signal_receiver(signal.SIGHUP) as signals:
             async for _ in signals:
-                with suppress(LLMClientError):  # it is in the log
+                with suppress(LLMClientError):  # the reloader has logged it
                     await reloader.reload()
 
     def asked_to_reload(self, reloader: Reloader) -> Reload:

@@ -55,7 +55,7 @@ def _closed(text: str, start: int) -> str:
             return f'{text[start : token.start(2) + whole.end()]}"{_closing(open_)}'
         elif word is not None and at == len(text):
             break  # 1 may become 10
-        certain_to = at  # what comes without being certain opens and closes nothing
+        certain_to = at  # tokens that are not certain yet neither open nor close anything
         if not open_:
             break
     return "" if certain_to == start else text[start:certain_to] + _closing(open_)

@@ -63,7 +63,7 @@ class Reloader:
         """Read the configuration and apply it. Waits for a reload that is in progress. Raises `LLMClientError`, usually
         `ConfigError`: then nothing has changed, and the log gives the reason.
         """
-        async with self._reloading:  # also while reading: the configuration that was read last is to be in effect
+        async with self._reloading:  # also while reading, so that the configuration that was read last takes effect
             return await self._reload()
 
     async def _reload(self) -> ReloadResult:

@@ -116,8 +116,8 @@ class Tree:
         self._use(providers)
         self._cost_of = cost_of
         self._extensions = extensions
-        self._budgets = BudgetTable(config.budgets)  # those of the limiter, which hold until the next start
-        # The limiter is restarted with what these two hold then.
+        self._budgets = BudgetTable(config.budgets)  # the limiter applies them until it starts again
+        # If the limiter restarts, it starts with the current content of these two.
         self._limits, self._caller_limits = _limits(config), _caller_limits(config)
 
         branches: list[Supervisor] = []  # in the order in which they start
@@ -264,12 +264,12 @@ class Tree:
         """
         gone = [each.supervisor.name for name, each in former.items() if self._supervised.get(name) is not each]
         for name in gone:
-            self._provider_actors.release_child(name)  # a restart ends the run for which it is kept
+            self._provider_actors.release_child(name)  # if the actor restarts, the run for which it is kept has ended
         if gone:
             self._retired += 1
             child = task_child(f"retiring-{self._retired}", partial(self._retire, old, gone))
             await self._provider_actors.start_child(child)
-        with suppress(KernelError):  # one that is away begins with what holds now
+        with suppress(KernelError):  # if the limiter is not running, it starts with the current limits
             await change_limits(self._actors.limiter, dict(self._limits), dict(self._caller_limits))
         with suppress(KernelError):
             await follow(self._actors.lister, self.catalog, _listing(self._supervised))

@@ -162,7 +162,7 @@ class CacheActor:
         with delivery.scope():
             found, is_ours = await second.claim(message.key)
             response = None if found is None else self._remembered(message.key, found)
-            # What was found but has expired, or cannot be read, nobody makes: whoever asks does, without a claim.
+            # No other request makes an entry that has expired or cannot be read. So this request does, without a claim.
             is_ours = is_ours or (found is not None and response is None)
             if not delivery.reply(message, _to_make(message, response, is_ours=is_ours)) and is_ours:
                 second.release(message.key)

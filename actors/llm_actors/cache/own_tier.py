@@ -74,13 +74,13 @@ class OwnTier:
         value = self._try(partial(self._store.get, key))
         if value is None:
             return None
-        found: object = value  # whatever the program's store returns
+        found: object = value  # the program's store may return anything
         if not isinstance(found, bytes) or len(found) < _STORED_AT.size:
             self.count.errors += 1
             return None
         [stored_at] = _STORED_AT.unpack_from(value)
         age_s = self._clock.wall() - stored_at  # below zero: the clock of another machine is ahead
-        if not abs(age_s) < self._ttl_s:  # also if it is not a number
+        if not abs(age_s) < self._ttl_s:  # true also for NaN
             self.count.expired += 1
             return None
         return Found(value[_STORED_AT.size :], max(0.0, age_s))
@@ -109,7 +109,7 @@ class OwnTier:
             return None
         try:
             done = work()
-        except Exception as exc:  # the program's own; its text may hold anything
+        except Exception as exc:  # raised by the program; its text may contain anything
             self.count.errors += 1
             self._rests_until = self._clock.since_boot() + RETRY_SECONDS
             if not self._is_failing:

@@ -68,8 +68,8 @@ class BudgetRefused(NamedTuple):
 
 
 class BudgetStatistics(msgspec.Struct, frozen=True):
-    """One budget in its current window: the amounts spent and reserved, by all processes that share it as far as this
-    one knows.
+    """One budget in its current window: the amounts spent and reserved by all processes that share it, as far as this
+    process knows.
     """
 
     usd: float
@@ -222,7 +222,7 @@ class Budgets:
     def heard(self, state: WindowState, told: Told, question: int) -> None:
         """Apply the reply to a question to one window; see `ask`."""
         others, state.share, state.spare, state.complete = told
-        # A server that has not heard of all since it forgot knows less than this process: what is remembered stays.
+        # Until Redis, after a loss of data, has the reports of all processes, the amounts known here are kept.
         state.others = others if told.complete else {**others, **state.others}
         state.asked = question
 
@@ -263,9 +263,8 @@ class Budgets:
             fits = self._is_within(name, total, state.share)
         else:
             budget = self.table.budgets[name]
-            before = (
-                state.before("off") if self.sharing == "off" else NOTHING
-            )  # how much others have, Redis knows better
+            # If the budget is shared, Redis knows the amounts of other processes better than the store's file.
+            before = state.before("off") if self.sharing == "off" else NOTHING
             fits = self._is_within(name, total.plus(before), Amount(budget.usd or 0.0, budget.tokens or 0))
         return "" if fits else self.refusal(name, state, wanted, wall)
 

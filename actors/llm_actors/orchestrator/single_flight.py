@@ -169,7 +169,7 @@ class SingleFlight:
             shared_run = Run(run.request, stream=run.stream, log_limit_bytes=run.log.limit_bytes)
             flight = self._flying[shared] = _Flight(shared_run, _record(mode, routed), run, setup)
             flight.run.log.on_late = setup.services.metrics.drop_late_event
-            # Only the outer bound, which cannot be moved: calls that are made take it with them.
+            # This is only the outer limit. It cannot be changed later, because calls in progress have a copy of it.
             patience = run.scope.deadline - run.started_at
             flight.run.scope.deadline = flight.run.started_at + max(DEFAULT_DEADLINE_SECONDS, patience)
             self._nursery.start_soon(self._fly, shared, flight, mode, routed)
@@ -242,7 +242,7 @@ class SingleFlight:
         merged = merge_embedding(request, split, answer)
         if merged is not None:
             replay(flight, merged, cache="miss")
-        elif split.known and answer is not None:  # another model answered: its vectors do not go with the known ones
+        elif split.known and answer is not None:  # from another model: not comparable with the cached ones
             await self._ask_upstream(services, flight, routed, lambda: flying.until, flying.record)
         else:
             end = part.log.end

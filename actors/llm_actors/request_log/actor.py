@@ -60,7 +60,7 @@ class RequestLogActor:
                     await news.wait()
                 await trio.sleep(WRITE_SECONDS)
                 nursery.cancel_scope.cancel("it is time")
-            # A write that was given up may go on, holding its runs: more are not taken, they wait where it is bounded.
+            # A write that was given up may still hold its runs. Until it ends, further runs wait in the bounded buffer.
             if not self._thread.borrowed_tokens:
                 with trio.move_on_after(FLUSH_SECONDS):
                     await self._write()

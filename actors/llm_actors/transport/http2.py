@@ -74,7 +74,7 @@ class Http2Connection:
         self._keeps = True  # the server has not said that it closes the connection
         self._is_torn = False  # a frame was left unfinished: nothing more can be sent
         self._owed = 0  # acknowledgements that are not yet sent
-        self._taken = 0  # bytes that the reader has had and the server was not told of
+        self._taken = 0  # bytes that were read but not yet acknowledged to the server
         self._written: trio.Event | None = None  # set when what is being sent beside an upload has been sent
         self._reset()
 
@@ -96,7 +96,7 @@ class Http2Connection:
         self._any_encoding = request.any_encoding
         try:
             self._begin(request)
-            # What exceeds the window can only be sent when the server, which must be listened to, makes room.
+            # Data beyond the window can be sent only after the server has enlarged it, so reading must go on meanwhile.
             at_once = min(LISTEN_WHILE_SENDING_BYTES, self._h2.local_flow_control_window(self._stream))
             if isinstance(request.body, StreamedBody) or len(request.body) > at_once:
                 await self._send_while_listening(request.body)
@@ -217,7 +217,7 @@ class Http2Connection:
             return
         self._written = trio.Event()
         try:
-            with suppress(*WIRE_ERRORS):  # the next read tells
+            with suppress(*WIRE_ERRORS):  # the next read raises the same error
                 await self._send_queued()
         finally:
             self._written.set()

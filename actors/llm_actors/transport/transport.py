@@ -135,7 +135,7 @@ class Transport:
         if self._closed:
             raise trio.ClosedResourceError("the transport is closed")
         payload = self._encode(request)
-        # A streamed body is there once: it takes no connection that may turn out to be dead.
+        # A streamed body can be sent only once, so it is not sent over a kept connection, which may be dead.
         kept = None
         if not isinstance(request.body, StreamedBody):
             kept = self._idle.pop(request.origin, trio.current_time())

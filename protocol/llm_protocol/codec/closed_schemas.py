@@ -42,7 +42,7 @@ def accepted_schema(schema: JsonObject) -> JsonObject:
         elif name not in _DROPPED and name != "additionalProperties":
             told.append(f"{name}: {value if isinstance(value, str) else encode_json(value).decode()}")
     if isinstance(types, list):
-        found.pop("type", None)  # the values or the alternatives say it
+        found.pop("type", None)  # the values or the alternatives imply the type
     if types == "object" or "properties" in schema:
         found = _closed(found, schema)
     if told:

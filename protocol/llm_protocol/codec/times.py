@@ -67,5 +67,5 @@ def day(text: object) -> date | None:
     seconds = rfc3339(text) if isinstance(text, str) else None
     try:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC).date()
-    except (ValueError, OverflowError, OSError):  # by its zone in a year that no date has
+    except (ValueError, OverflowError, OSError):  # in UTC, the year may be out of range
         return None

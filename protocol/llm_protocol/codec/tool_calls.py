@@ -194,7 +194,7 @@ class ToolCalls:
         """Add a piece, and report the part of its call that is certain now. Returns the call."""
         call = self._find(piece) or self._make(piece, custom=custom)
         if call.is_done:
-            return call  # a repetition of what was told whole
+            return call  # a repetition of a call that is complete
         if piece.name and call.item is None and piece.name != call.name:
             call.name += piece.name
         if signature is not None:

@@ -55,7 +55,7 @@ class DaemonClient:
             return await self._address.request(method, f"/v1{path}", seconds=seconds)
         except LLMClientError as exc:
             if exc.failure.upstream_status == 404:
-                await greet(self._address)  # raises if it is no daemon at all
+                await greet(self._address)  # raises if the server is not a daemon
             raise with_hint(exc) from None
 
 

@@ -35,9 +35,9 @@ def start_logging(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [StderrHandler(JsonFormatter() if form == "json" else TextFormatter())]
     root.setLevel(level.upper())
-    # Do not determine for each line what no line shows: thread, process, and the place in the code.
+    # No line shows the thread, the process, or the place in the code, so they need not be determined for each line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # the switch that the documentation names ("Optimization")
+    logging._srcfile = None  # documented in the logging HOWTO, "Optimization"
 
 
 @contextmanager

@@ -93,7 +93,7 @@ async def _serve(
     environ: Mapping[str, str],
     read: _Reading,
 ) -> int:
-    from llm_runtime import daemon  # the parent of several workers needs neither
+    from llm_runtime import daemon  # imported here: the parent of several workers needs neither module
     from llm_runtime.manager import SignalManager
 
     if not inherited:

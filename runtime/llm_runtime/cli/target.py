@@ -65,7 +65,7 @@ def as_said(exc: BaseException, model: str, config: Config) -> BaseException:
     failure = exc.failure
     said = failure.message.removeprefix(f"{model}: ").removesuffix(f" {WHOSE_KEY}")
     match failure.kind:
-        case FailureKind.NETWORK | FailureKind.TLS | FailureKind.TIMEOUT_CONNECT:  # the message has to say where
+        case FailureKind.NETWORK | FailureKind.TLS | FailureKind.TIMEOUT_CONNECT:  # name the address
             said = f"{str(config.providers[DAEMON].base_url).removesuffix('/v1')}: {said}"
         case _:
             pass

@@ -71,7 +71,7 @@ def _providers(found: Config, variables: dict[str, str]) -> Iterator[str]:
             lines.append(f"api_key = {json.dumps('env:' + variables[name])}")
         parts = {"organization": each.organization, "project": each.project}
         lines += [f"{part} = {json.dumps(value)}" for part, value in parts.items() if value is not None]
-        if not found.vendors[each.kind].local:  # the local model has no other
+        if not found.vendors[each.kind].local:  # the local server has only one model
             lines.append('# models = ["some-model"]        # omitted: all models of the vendor')
         lines.append(f"# [providers.{name}.limits]")
         lines.append("# requests_per_minute = 500\n")

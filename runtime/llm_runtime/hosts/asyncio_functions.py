@@ -94,7 +94,7 @@ def observer_here(observer: Observer, portal: Portal[Any], loop: HostLoop) -> Ob
                 running.add(task)
                 task.add_done_callback(ended)
         except Exception as exc:
-            log.error("an observer failed: %s", exception_site(exc))  # noqa: TRY400 - its text may hold anything
+            log.error("an observer failed: %s", exception_site(exc))  # noqa: TRY400 - the text of exc may contain anything
 
     def ended(task: asyncio.Future[Any]) -> None:
         running.discard(task)

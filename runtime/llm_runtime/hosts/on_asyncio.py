@@ -57,7 +57,7 @@ class AsyncioStream(HostStream):
     ) -> None:
         call = self._entered()
         self._is_left = True
-        if not self._received.has_ended:  # else the call ends by itself, and nobody has to wait for that
+        if not self._received.has_ended:  # otherwise the call ends without being cancelled, and need not be awaited
             await call.cancel()
 
     def __aiter__(self) -> AsyncioStream:

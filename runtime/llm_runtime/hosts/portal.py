@@ -182,7 +182,7 @@ class Portal(Generic[R]):
 
     def stop(self, *, at_once: bool = False) -> None:
         """Stop the runtime: after a drain, or ``at_once``. Does not wait; see `join`."""
-        self._is_stopped = True  # for a thread that has not begun yet
+        self._is_stopped = True  # read by `_run` if the thread has not begun yet
         with suppress(ShuttingDownError, RuntimeError):
             self.post(self._scope.cancel if at_once else self._stop.set)
 

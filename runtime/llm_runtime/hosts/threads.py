@@ -82,7 +82,7 @@ class SyncStream(HostStream):
 
     def __init__(self, portal: Portal[Any], request: AnyRequest) -> None:
         box: Box = SimpleQueue()
-        super().__init__(portal, request, box.put, lambda: None)  # the thread that takes it from the box goes on
+        super().__init__(portal, request, box.put, lambda: None)  # the reader of the box needs no wake-up
         self._box = box
         self._call: ThreadCall | None = None
 

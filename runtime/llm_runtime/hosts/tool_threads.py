@@ -116,7 +116,7 @@ class _ToolThreads:
             ended = self._ended.get(timeout=max(0.0, self._deadlines[place] - time.monotonic()))
         except Empty:
             ended = _Ended(place, None, ToolTooSlow())
-        if ended.place in self._deadlines:  # not one that was left behind
+        if ended.place in self._deadlines:  # otherwise the call was left behind
             self._go_on(ended)
 
     def _go_on(self, ended: _Ended) -> None:

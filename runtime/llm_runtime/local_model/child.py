@@ -27,10 +27,10 @@ TEMPERATURE, TOP_P, REPEAT_PENALTY = 0.2, 0.9, 1.1
 
 def main(model: str, name: str, slots: int, threads: int) -> None:
     """Serve until stdin ends."""
-    # The native code writes where it likes: keep the real stdout for our one line, and give it stderr instead.
+    # The native code writes to stdout. Keep the real stdout for our one line, and let the native code write to stderr.
     address = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    xllamacpp = importlib.import_module("xllamacpp")  # it has no types
+    xllamacpp = importlib.import_module("xllamacpp")  # the package has no types
     params = xllamacpp.CommonParams()
     params.model.path = model
     params.model_alias = {name}
@@ -46,7 +46,7 @@ def main(model: str, name: str, slots: int, threads: int) -> None:
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     params.cache_ram_mib = 0
-    params.verbosity = 1  # errors only: what it logs above that can hold prompts
+    params.verbosity = 1  # errors only: other log lines may contain prompts
     server = xllamacpp.Server(params)
     address.write(f"listening {server.listening_address}\n")
     address.close()

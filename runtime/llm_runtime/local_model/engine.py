@@ -62,7 +62,7 @@ def command() -> list[str]:
     if model is None:
         raise EngineError("the local model is not installed; install it with: llm-runtime model install")
     child = os.path.join(os.path.dirname(__file__), "child.py")
-    threads = max(1, (os.cpu_count() or 1) // 2)  # more of them collapse when anyone else wants the cores
+    threads = max(1, (os.cpu_count() or 1) // 2)  # more threads become very slow when other programs use the cores
     return [sys.executable, "-P", child, str(model), LOCAL_MODEL, str(LOCAL_SLOTS), str(threads)]
 
 

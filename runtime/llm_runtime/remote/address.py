@@ -85,7 +85,7 @@ class Address:
     def _refusal(self, status: int, data: bytes) -> Refused:
         try:
             return msgspec.structs.replace(msgspec.json.decode(data, type=_Body).refused(), status=status)
-        except msgspec.MsgspecError:  # no daemon's, or that of a port which speaks TLS
+        except msgspec.MsgspecError:  # the server is not a daemon, or the port expects TLS
             line = data[:WORDS_BYTES].decode(errors="replace").strip().partition("\n")[0]
             words = line if line.isprintable() and not line.startswith("<") else ""
             return Refused(status=status, error={"message": f"{self} responded with status {status}. {words}".strip()})

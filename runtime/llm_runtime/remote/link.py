@@ -110,7 +110,7 @@ class Link:
             while entry.state is RemoteState.SENT:
                 await entry.change()
             if entry.state is RemoteState.CUT:
-                is_known = True  # the daemon may have it
+                is_known = True  # the daemon may have the response
             elif entry.state is RemoteState.REFUSED:
                 if entry.refused_code == _UNKNOWN and is_known and not entry.was_accepted and created < TIMES_SENT:
                     is_known = False  # the request was lost with the connection
@@ -133,7 +133,7 @@ class Link:
                     raise ShuttingDownError("the connection to the runtime is closed")
                 if (found := self._with_room()) is not None:
                     return found
-                # While this run waited, another may have tried in vain. Each by itself, they would wait for minutes.
+                # While this run waited, another may have failed to connect. If each tried, they would wait for minutes.
                 shared = failed = None if self._failed is before else self._failed
                 if failed is None:
                     try:

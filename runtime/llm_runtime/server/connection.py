@@ -342,7 +342,7 @@ class HttpConnection:
             if not context.begun:
                 message = "Internal error. The daemon's log has the details, with the x-request-id of this response."
                 await context.refuse(HttpError(500, "server_error", message, kind=SERVER_ERROR, close=True))
-            elif context.close:  # the end of the connection would be that of the body
+            elif context.close:  # the client would take the end of the connection for the end of the body
                 context.abort()
             raise
 

@@ -205,6 +205,6 @@ class Acceptor(Generic[C]):
             if exc.errno in EXHAUSTED and not self._exhausted:
                 self._exhausted = True
                 log.error("no file descriptor is left: waiting clients are accepted when others disconnect")  # noqa: TRY400
-            return None  # otherwise that one client has disconnected already
+            return None  # otherwise the client has disconnected already
         self._exhausted = False
         return accepted

@@ -58,7 +58,7 @@ def pack_head(inbound: ClientRequest, options: ResponseOptions, asked_bytes: int
     beyond 64 bits.
     """
     policy = None if inbound.policy is None else bytes(inbound.policy)
-    request = msgspec.structs.replace(inbound.request, forwarded={})  # header fields of its client
+    request = msgspec.structs.replace(inbound.request, forwarded={})  # without the header fields of the client
     return _ENCODER.encode(_Head(request, options, inbound.include_usage, policy, inbound.form, asked_bytes))
 
 

@@ -206,7 +206,7 @@ class ResponsePersistence:
                 self._deletions.remove(deletion)
             is_there = stored.is_in_file and not deletion.is_made
             if not (is_there or deletion.is_made):
-                self._note_remnant(stored.id)  # a write that was given up may have been made
+                self._note_remnant(stored.id)  # a write that was given up may still have succeeded
             if progress is not None and is_there:
                 self._live[stored.id] = progress
                 self._wakeup.wake()

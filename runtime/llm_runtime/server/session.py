@@ -414,7 +414,7 @@ class Session:
 
     async def _sleep(self, deadline: float) -> None:
         if deadline == inf:
-            await self._wakeup.wait()  # an idle connection does without the memory of a scope
+            await self._wakeup.wait()  # without a cancel scope, which would cost an idle connection memory
         else:
             with trio.CancelScope(deadline=deadline):
                 await self._wakeup.wait()

@@ -166,7 +166,7 @@ class ServerState:
         if self.draining:
             raise ShuttingDownError("The runtime is shutting down.")
         try:
-            self.begin()  # until it is followed, a drain would not know of it
+            self.begin()  # so that a drain waits for the request even before its run has a follower
             try:
                 await self.check_issued(request)
                 run = await self.engine.submit(

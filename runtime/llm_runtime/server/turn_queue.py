@@ -141,7 +141,7 @@ class TurnQueue:
         self._bodies.release(turn.size)
 
     def _stop_waiting(self, turn: LaneTurn) -> None:
-        if not isinstance(turn.work, Resume):  # its id is that of another turn, which may wait
+        if not isinstance(turn.work, Resume):  # the id belongs to another turn, which may be waiting
             self._server_state.response_store.stop_waiting(turn.response_id)
 
     def next_deadline(self) -> float:

@@ -184,7 +184,7 @@ class OtelWriter:
 
     def close(self) -> None:
         """Send the remaining data, for at most `FLUSH_MILLISECONDS`."""
-        # The SDK's own flush of traces knows no time limit.
+        # The SDK's own flush of traces has no time limit.
         flushes = [threading.Thread(target=_flush, args=(each,), daemon=True) for each in (self._traces, self._meters)]
         for flush in flushes:
             flush.start()
@@ -192,7 +192,7 @@ class OtelWriter:
         for flush in flushes:
             flush.join(max(0.0, deadline - time.monotonic()))
         for exporter in self._exporters:
-            exporter.shutdown()  # it tries no longer
+            exporter.shutdown()  # stops further tries
         self._traces.shutdown()
         self._meters.shutdown(FLUSH_MILLISECONDS)
         for name, quiet in self._quiet.items():
@@ -245,7 +245,7 @@ def _flush(provider: TracerProvider | MeterProvider) -> None:
 def _resource(config: OtelConfig) -> Resource:
     said = {"service.name": config.service_name} if config.service_name else {}
     found = Resource.create({**said, "service.version": VERSION})
-    if str(found.attributes["service.name"]).startswith("unknown_service"):  # the SDK's word where nobody named it
+    if str(found.attributes["service.name"]).startswith("unknown_service"):  # the SDK's default name
         return found.merge(Resource({"service.name": SERVICE_NAME}))
     return found
 

@@ -1,7 +1,7 @@
-"""The spans of a run that has ended: one for the run, one per member, and one per call. Pure. The names are those of
-OpenTelemetry's semantic conventions for generative AI, and begin with ``llm_runtime.`` if these have none.
+"""The spans of a run that has ended: one for the run, one per member, and one per attempt. Pure. The names are those of
+OpenTelemetry's semantic conventions for generative AI; where these have no name, it begins with ``llm_runtime.``.
 
-Only the calls have tokens and costs, so that a sum over a trace counts nothing twice.
+Only the spans of attempts have tokens and costs, so that a sum over a trace counts nothing twice.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def spans_of(run: Run, name_of: NameOf, *, content: bool = False) -> SpanData | 
         attributes["llm_runtime.caller"] = request.caller
     if content:
         attributes |= _content(request, response)
-    # Of a response from the cache, the record tells how it was made for somebody else.
+    # If the response is from the cache, the record describes how it was made for an earlier request.
     made = decision if decision.get("cache") not in ("hit", "coalesced") else {}
     own = [*_calls(made.get("attempts", ()), request, operation, name_of)]
     members = [_member(each, request, operation, name_of) for each in made.get("members", ())]

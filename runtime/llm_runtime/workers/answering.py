@@ -117,7 +117,7 @@ class Answering:
             case DropQuestion(response_id, caller):
                 try:
                     return CountAnswer(int(await self._server_state.drop_own(response_id, caller)))
-                except HttpError:  # the worker that asks will find the same for what it has of it
+                except HttpError:  # the worker that asks gets the same error for its own copy
                     return CountAnswer(0)
             case IssuedQuestion(caller, ids):
                 return IdsAnswer(self._server_state.issued.those_of(caller, ids))

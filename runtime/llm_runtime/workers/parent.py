@@ -137,7 +137,7 @@ class WorkersParent:
             log.critical("worker %d %s at the start", worker.number, worker.fate)
             self._stop(max(worker.code or 0, GAVE_UP))
             return 0.0
-        if worker.code == STOPPED:  # somebody has sent it a signal, and it drained
+        if worker.code == STOPPED:  # the worker has received a signal and has drained
             log.info("worker %d %s; it is started again", worker.number, worker.fate)
             return 0.0
         what = "its start is tried again" if worker.code == NOT_STARTED else "it is restarted; its requests are lost"

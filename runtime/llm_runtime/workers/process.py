@@ -66,7 +66,7 @@ class WorkerProcess:
             return
         self.pid = self._process.pid
         try:
-            if self._stop_order is not None:  # ordered before it was there
+            if self._stop_order is not None:  # ordered before the process was started
                 self.tell(self._stop_order)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._link.listen, self._take)
@@ -89,12 +89,12 @@ class WorkerProcess:
             try:
                 given = msgspec.structs.replace(place, link=theirs.fileno())
                 process = await trio.lowlevel.open_process(
-                    # as this process was started, wherever it was started from
+                    # the command line with which this process was started
                     [sys.executable, *sys.orig_argv[1:]],
                     stdin=subprocess.DEVNULL,
                     env={**environ, **given.environ()},
                     pass_fds=[theirs.fileno(), *(each.fileno() for each in listeners)],
-                    start_new_session=True,  # Ctrl-C is the parent's to pass on
+                    start_new_session=True,  # the parent passes Ctrl-C on
                 )
             except BaseException:
                 ours.close()
@@ -118,7 +118,7 @@ class WorkerProcess:
                 self._outcome = message
                 self._outcome_told.set()
             case _:
-                pass  # it is alive, or tells how a reload went that nobody waits for any more
+                pass  # `Alive`, or the outcome of a reload for which nothing waits any longer
 
     @property
     def fate(self) -> str:

@@ -159,7 +159,7 @@ class Reloads:
                 first = await self._take_over(worker, copy)
                 if first.result is None:
                     self._copies.refuse(copy)
-                    return first  # nobody has it
+                    return first  # no worker has applied the new configuration
                 done = first
                 self._copies.accept(copy)
             else:
@@ -169,7 +169,7 @@ class Reloads:
         return done or Outcome(result=nothing)
 
     async def _bring_along(self, worker: WorkerProcess, copy: str | None) -> None:
-        """Order a worker to apply the configuration of the others. If it cannot, it is restarted."""
+        """Order a worker to apply the configuration of the other workers. If it cannot, it is restarted."""
         outcome = await self._take_over(worker, copy)
         if outcome.result is None and worker.code is None and not self._is_over:
             log.error("worker %d could not reload the new configuration; it is restarted with it", worker.number)
@@ -178,7 +178,7 @@ class Reloads:
     async def _take_over(self, worker: WorkerProcess, copy: str | None) -> Outcome:
         with trio.move_on_after(ONE_SECONDS):
             return await worker.reload(copy)
-        worker.stop()  # it may take over later what nobody else has
+        worker.stop()  # otherwise it might later apply a configuration that no other worker has
         problem = f"worker {worker.number} did not reload within {ONE_SECONDS:g} s; it is restarted"
         log.error("%s", problem)
         return Outcome(problem=problem)

@@ -1,4 +1,4 @@
-"""The questions of a worker to the others."""
+"""The questions of a worker to its siblings."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ QUEUED_SECONDS: Final = 0.2
 """Seconds for which a response of another worker is assumed to still wait for its turn."""
 
 WRONG_KEYS_AT_ONCE: Final = 64
-"""The most wrong keys that are being reported to the others. Further ones are not reported."""
+"""The most wrong keys that are being reported to the siblings at the same time. Further ones are not reported."""
 
 _ID_START: Final = len("resp_")
 

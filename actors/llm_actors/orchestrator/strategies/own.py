@@ -43,7 +43,7 @@ async def carry_out(strategy: StrategyFunction, name: str, ensemble: Ensemble) -
         return calls.result_of(await strategy(team))
     except LLMClientError as exc:
         return calls.failed(exc.failure)
-    except Exception as exc:  # the program's own; its text may hold anything
+    except Exception as exc:  # raised by the program; its text may contain anything
         log.error("the strategy %s failed: %s", name, exception_site(exc))  # noqa: TRY400
         return calls.broken(f"raised {type(exc).__name__}")
 

@@ -112,7 +112,7 @@ class ChoicesEncoder:
         for at, group in groupby(self._told(events), lambda told: told[0]):
             told = [event for _, event in group]
             frames += self._order.next(at, self._encoders[at].encode(told))
-            if isinstance(told[-1], Finished) and told[-1].response is not None:  # of all: it comes last
+            if isinstance(told[-1], Finished) and told[-1].response is not None:  # of all choices
                 frames += closing_frames(self._inbound, told[-1].response, self._profile)
         return frames
 
