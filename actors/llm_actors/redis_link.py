@@ -83,7 +83,8 @@ class RedisSessions:
             self._problem = problem
             ended(problem)
             self.tried.set()
-            await trio.sleep(pause * (1 + random() / 2))  # noqa: S311 - clients that lost the server at the same time return at different times
+            # Random, so that clients that lost the server at the same time return at different times.
+            await trio.sleep(pause * (1 + random() / 2))  # noqa: S311
 
     def begun(self) -> None:
         """Record that the server was reached and can be used."""

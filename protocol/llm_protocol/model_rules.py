@@ -39,10 +39,10 @@ def short_name(model: str) -> str:
 
 @final
 class ModelRules:
-    """The rules for the models of one provider. Their facts are kept under ``vendor``.
+    """The rules for the models of one provider. The facts about its models are in the table under ``vendor``.
 
-    ``configured`` has facts by glob pattern of the model's whole name; the first match wins. `learn` is called by one
-    writer, the catalog; `of` by any code, synchronously.
+    ``configured`` maps glob patterns for the whole name of a model to facts; the first match wins. Only the catalog
+    calls `learn`; any code may call `of`, synchronously.
     """
 
     __slots__ = ("_configured", "_listed", "_remembered", "_rows", "has_responses", "vendor")

@@ -197,8 +197,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self.key_variables[0] if self.key_variables else None
 
     def client(self, rules: ModelRules | None = None, api_version: str | None = None) -> ClientDialect:
-        """Return the client dialect. ``rules``: the facts about the models of one provider, if more is known.
-        ``api_version``: the value of the wire's version header, if it has one.
+        """Return the client dialect. ``rules``: the facts about the models of one provider; by default those of the
+        table. ``api_version``: the value of the wire's version header, if it has one.
         """
         profile = self._profile()
         if api_version is not None:

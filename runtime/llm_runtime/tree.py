@@ -226,8 +226,8 @@ class Tree:
     # -- reloading -----------------------------------------------------------------------------------------------------
 
     def tree_name(self, name: str) -> str:
-        """Return the tree name of a new actor for the provider ``name``: the current actor still has its name for a
-        while.
+        """Return the tree name of a new actor for the provider ``name``. It differs from ``name`` while an earlier
+        actor still has that name.
         """
         taken = {node.name for node in self._provider_actors.nodes()}
         return next(each for each in (name, *(f"{name}~{n}" for n in range(2, len(taken) + 3))) if each not in taken)

@@ -113,8 +113,8 @@ class RateLimiter:
             self._queue(waiter, now)
 
     def leave(self, number: int, now: float) -> Lease | None:
-        """Remove a request whose sender has gone. If it was granted in the meantime, end and return its lease; ``None``
-        if it was still queued or has already ended.
+        """Remove a request whose sender has gone. If the request was granted in the meantime, end its lease and return
+        the lease. Return ``None`` if the request was still queued, or has already ended.
         """
         waiter = self._waiting.get(number)
         if waiter is None:

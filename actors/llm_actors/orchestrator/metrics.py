@@ -44,7 +44,7 @@ class Histogram:
 
 @final
 class Metrics:
-    """The counters of one runtime. The keys of each table are documented with it."""
+    """The counters of one runtime. The docstring of each table names its keys."""
 
     def __init__(self) -> None:
         self.running = 0

@@ -33,7 +33,7 @@ TYPICAL_USAGE: dict[RequestType, Usage] = {
 def expected_cost(cost_of: CostOf, candidate: Candidate, known: Performance, usage: Usage, now: float) -> float | None:
     """Return the cost of ``usage`` in US dollars; ``None`` if unknown.
 
-    The share of the prompt that the vendor has cached is assumed to be the same as recently.
+    The cached fraction of the prompt is assumed to be the same as in recent requests.
     """
     cached = round(usage.input_tokens * known.cached_share(now))
     here = msgspec.structs.replace(usage, cached_tokens=cached) if cached else usage

@@ -37,8 +37,8 @@ class CodeFenceDecoder:
         self.touched = False
 
     def add(self, text: str) -> str:
-        """Add a piece of the text. Return the characters that are certainly no part of a fence and were not returned
-        before; empty while that is open.
+        """Add a piece of the text. Return the characters that were not returned before and are certainly no part of a
+        fence. Characters that may still become part of a fence are held back.
         """
         self.touched = True
         self._held += text

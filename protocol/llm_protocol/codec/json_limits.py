@@ -2,7 +2,7 @@
 
 A limit on bytes alone is not enough. A megabyte of base64 is decoded in half a millisecond, a megabyte of empty lists
 in a hundred, and a number like 1e-300 takes as long as six kilobytes of text. The check consists of calls into C over
-slices of the text, so no step takes long: the measurements are in docs/decisions/0007-large-json.md.
+slices of the text, so no step takes long. The measurements are in docs/decisions/0007-large-json.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``llm-runtime models``: list the models and routes that can be used, of this configuration or of a daemon."""
+"""``llm-runtime models``: list the models and routes that can be used, with this configuration or through a daemon."""
 
 from __future__ import annotations
 

@@ -307,7 +307,7 @@ def _format(request: ChatRequest) -> JsonObject:
 def image_body(request: ImageRequest, rule: ModelRule) -> JsonObject:
     """Return the body of a request to create or edit images.
 
-    Image models are chat models whose responses have images; there is no ``n``.
+    Image models are chat models whose responses contain images; there is no ``n``.
     """
     config = _generation_config(request, rule)
     config["responseModalities"] = ["TEXT", "IMAGE"]
