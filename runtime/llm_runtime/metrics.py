@@ -148,7 +148,7 @@ def _providers(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     yield _gauge("limited_held_seconds", "Seconds until the hold of a provider ends.", held, "provider")
     budgets = snapshot.limiter.budgets
     used = {name: each.used for name, each in budgets.items()}
-    yield _gauge("budget_used_ratio", "Share of a budget spent or reserved in its window.", used, "budget")
+    yield _gauge("budget_used_ratio", "Fraction of a budget spent or reserved in its window.", used, "budget")
     resets = {name: each.resets_at for name, each in budgets.items()}
     yield _gauge("budget_reset_seconds", "When a budget's window ends, in seconds since the epoch.", resets, "budget")
     yield _gauge("limits_shared", "1 while limits are shared with other processes.", {(): snapshot.limiter.shared})

@@ -154,8 +154,8 @@ class Catalog:
         return any(offer.rules.of(name).draws for offer in self._offers.values())
 
     def vendor(self, candidate: Candidate) -> str:
-        """Return the name of the vendor that the candidate counts for: its kind, the same for two providers at one
-        vendor. A server that is only compatible with a vendor's API counts as a separate vendor.
+        """Return the name of the candidate's vendor, which is the same for two providers at one vendor. A server that
+        is only compatible with a vendor's API counts as a separate vendor, named like the provider.
         """
         offer = self._offers.get(candidate.provider)
         return candidate.provider if offer is None or offer.vendor.generic else offer.vendor.kind

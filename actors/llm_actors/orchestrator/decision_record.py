@@ -135,7 +135,7 @@ class DecisionRecord:
         self.stopped: str | None = None
         """Why no further attempt was made, if the last one failed."""
         self.budgets = ""
-        """The budgets that have exceeded their soft limit, and the used share of each."""
+        """The budgets that have exceeded their soft limit, and the used fraction of each."""
         self.limited_by: LimitOwner | None = None
         """The owner of the limit that refused the request, if one did."""
         self.ensemble: Callable[[], EnsembleRecord] | None = None

@@ -42,8 +42,8 @@ RETRY_CAPACITY_SECONDS = 1.0
 
 
 class NotReserved(NamedTuple):
-    """The result if no call is made now. ``candidate``: the one candidate that was refused; ``None``: none had
-    capacity in time.
+    """The result if no attempt is made now. ``candidate``: the one candidate that was refused; ``None``: no candidate
+    had capacity in time.
     """
 
     failure: Failure

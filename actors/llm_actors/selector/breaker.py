@@ -27,13 +27,13 @@ FAILURES_IN_A_ROW = 5
 """This many failures without a success between them open the breaker."""
 
 FAILURE_RATE = 0.5
-"""A larger share of failures than this opens the breaker too, if there were `LEAST_TRAFFIC` attempts."""
+"""A larger fraction of failures than this opens the breaker too, if there were `LEAST_TRAFFIC` attempts."""
 
 LEAST_TRAFFIC = 20.0
-"""With fewer recent attempts than this, the share of failures does not count. `LATELY_SECONDS` defines "recent"."""
+"""With fewer recent attempts than this, the fraction of failures does not count. `LATELY_SECONDS` defines "recent"."""
 
 LATELY_SECONDS = 10.0
-"""Seconds after which the weight of a result in the share of failures has halved."""
+"""Seconds after which the weight of a result in the fraction of failures has halved."""
 
 OPEN_PAUSES = Backoff(first=1.0, base=2.0, factor=2.0, cap=15.0, quiet=30.0)
 """How long the breaker stays open: 1 s, then with jitter up to 2, 4, 8, 15 s. After 30 s without failures, 1 s

@@ -1,8 +1,8 @@
-"""The budgets of retries and hedges, the calls beyond the first attempt of a request.
+"""The budgets of retries and hedges: the attempts beyond the first attempt of a request.
 
-If a provider is in trouble, all callers retry, and the retries prolong the trouble. So each request adds a share of one
-extra call to the budget. Requests and extra calls decay alike, so over any longer time the extra calls stay below that
-share of the requests.
+If a provider is in trouble, all callers retry, and the retries prolong the trouble. So each request adds a fraction of
+one extra attempt to the budget. Requests and extra attempts decay alike, so over any longer time the extra attempts
+stay below that fraction of the requests.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from typing import final
 from llm_actors.selector.decay import DecayingCount
 
 RETRY_HALF_LIFE_SECONDS = 10.0
-"""The half-life, in seconds, of a call in the retry budget. It is short, because the budget must follow the traffic."""
+"""The half-life, in seconds, of an attempt in the retry budget. It is short, because the budget must follow the
+traffic.
+"""
 
 RETRY_SHARE = 0.2
-"""Extra calls for each request, retries and hedges together."""
+"""Extra attempts for each request, retries and hedges together."""
 
 RETRY_FLOOR = 10.0
-"""Extra calls that are always allowed, however little traffic there is.
+"""Extra attempts that are always allowed, however little traffic there is.
 
 Without a floor, a program with a handful of requests in progress could not recover from one lost connection, and a
 single request could never make its three attempts. With ten, five concurrent requests can make all of theirs. It does
-no harm under load: it refills at less than one call a second, and with fifty recent requests the share is larger
-anyway.
+no harm under load: it refills at less than one attempt a second, and with fifty recent requests `RETRY_SHARE` allows
+more anyway.
 """
 
 HEDGE_SHARE = 0.05

@@ -1,6 +1,6 @@
 """Exploration: when a candidate that is not the best is tried, to learn whether it has become the best.
 
-The *excess* of a candidate is how much longer it takes, or how much more it costs, than the best one, as a share of
+The *excess* of a candidate is how much longer it takes, or how much more it costs, than the best one, as a fraction of
 what the best one takes or costs. The excess of all exploring attempts together is limited to `SHARE` of what the
 requests take or cost anyway. A candidate with an excess of ``c`` is tried once in
 
@@ -33,7 +33,8 @@ from llm_actors.selector.latency import WELL_KNOWN
 from llm_actors.selector.performance import Key, Performance
 
 SHARE = 0.04
-"""The limit on the cost of exploring, as a share of the time and money that the requests take with the best one."""
+"""The limit on the cost of exploring, as a fraction of the time and money that requests take with the best candidate.
+"""
 
 TRIALS = 3
 """Attempts at a new candidate, or one that has changed, before its exploration is limited."""

@@ -105,7 +105,7 @@ class LatencyModel(msgspec.Struct, frozen=True):
     def after(
         self, now: float, *, input_tokens: int, output_tokens: int, took_s: float, first_token_s: float | None = None
     ) -> LatencyModel:
-        """Return the model with a response that was complete at ``now``. ``first_token_s``: for a streamed one."""
+        """Return the model with one more response, complete at ``now``. ``first_token_s``: of a streamed response."""
         took_s, expected = max(took_s, LEAST_SECONDS), max(self.seconds(input_tokens, output_tokens), LEAST_SECONDS)
         error, spread = log(took_s / expected), self.spread
         kept, scale, believed = _faded(now - self.at), expected, 1.0

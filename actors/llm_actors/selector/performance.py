@@ -30,7 +30,7 @@ PRIOR_SUCCESSES = 5.0
 """Successes that each candidate starts with, so that one early failure does not make it look unavailable."""
 
 CACHED_SECONDS = 600.0
-"""The half-life, in seconds, of a prompt in the share that came from the vendor's cache."""
+"""The half-life, in seconds, of a prompt in the fraction that came from the vendor's cache."""
 
 SLOW_SECONDS = 5.0
 """An abandoned wait of at least this many seconds is evidence, even if nothing else is known about the candidate."""
@@ -108,7 +108,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     """The time when the last measuring attempt ended (Trio's clock)."""
 
     def availability(self, now: float) -> float:
-        """Return the share of recent attempts that did not fail by the candidate's fault; 1.0 if there were none."""
+        """Return the fraction of recent attempts that did not fail by the candidate's fault; 1.0 if there were none."""
         good = PRIOR_SUCCESSES + self.good.level(now)
         return good / (good + self.bad.level(now))
 
@@ -119,7 +119,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.latency.seconds(usage.input_tokens, usage.output_tokens), self.waited)
 
     def cached_share(self, now: float) -> float:
-        """Return the share of recent prompts that the vendor had cached; 0.0 if nothing is known."""
+        """Return the fraction of recent prompts that the vendor had cached; 0.0 if nothing is known."""
         cached = self.cached.level(now)
         return min(1.0, cached / self.prompted.level(now)) if cached else 0.0
 

@@ -86,9 +86,9 @@ def normalised(candidates: Sequence[Figures]) -> list[Terms]:
 
 
 def excess(other: Figures, best: Figures, other_score: float, best_score: float, select: str) -> float:
-    """Return how much more an attempt at ``other`` costs than one at ``best``, as a share of the latter.
+    """Return how much more an attempt at ``other`` costs than one at ``best``, as a fraction of the latter.
 
-    That is the share of the additional time or, if ``select`` is ``score``, the largest of the shares of time, money
+    That is the fraction of additional time or, if ``select`` is ``score``, the largest of the fractions of time, money
     and score. Unknown values count as no difference. The risk of a failure counts as the time of one more attempt.
     """
     shares = [_beyond(other.latency_s, best.latency_s)]

@@ -214,7 +214,7 @@ def _quantiles(statistics: LatencyDistribution | None) -> str:
 
 
 def _quantile(share: float, statistics: LatencyDistribution) -> str:
-    """Return the approximate value that this share of the values does not exceed. Values are assumed to be spread
+    """Return the approximate value that this fraction of the values does not exceed. Values are assumed to be spread
     evenly within a bucket.
     """
     rank, low = share * sum(statistics.counts), 0.0

@@ -1,4 +1,4 @@
-"""The models that work on one request: called concurrently, each with its own log and accounts, in one scope.
+"""The models that work on one request: called concurrently in one cancel scope, each with its own run log and budget.
 
 All strategies consist of two operations: `Ensemble.gather` calls the members and returns when enough have answered,
 and `Ensemble.consult` calls one model with their answers. Both have time limits: members get a share of the time
