@@ -67,7 +67,7 @@ class Accounting:
         estimate: Estimate,
         cost_of: Callable[[str, str, Usage], float | None],
     ) -> SpendAsk | None:
-        """Return the expected cost of a call to one of ``models`` (provider to model), for the budgets; ``None``
+        """Return the expected cost of an attempt at one of ``models`` (provider to model), for the budgets; ``None``
         without budgets.
         """
         if not self._budgets or not self._budgets.of(payer):
@@ -76,7 +76,7 @@ class Accounting:
         return SpendAsk(payer, costs, dict(models), estimate.input_tokens, estimate.total_tokens)
 
     def entry(self, payer: Payer, candidate: Candidate, made: AttemptRecord) -> LedgerEntry:
-        """Return the ledger row of a call that has ended."""
+        """Return the ledger row of an attempt that has ended."""
         now, usage = self._wall(), made.usage or _NOTHING
         return LedgerEntry(
             run=payer.run,

@@ -77,7 +77,7 @@ class LogFields(msgspec.Struct, kw_only=True, omit_defaults=True):
     first_token_ms: float | None = None
     ms: float
     attempts: int
-    """The number of calls."""
+    """The number of attempts."""
     not_called: int = 0
     """The number of candidates that were not called: the circuit was open, or a limit or budget refused."""
     cache: str = ""

@@ -4,7 +4,7 @@
     share     from the cache, or one flight for equal requests       single_flight.py
     plan      one model at a time, or several by a strategy          `upstream`, below; attempt_loop.py, strategies/
     reserve   within the limits, a slot, a budget, a closed circuit  reserve.py
-    attempt   one call to one provider                               attempt.py
+    attempt   one attempt at one deployment                          attempt.py
     settle    into limiter, selector and estimator                   attempt.py
     close     the log folded into a response, and closed             ending.py
 

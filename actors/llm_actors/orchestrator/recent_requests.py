@@ -16,28 +16,30 @@ KEPT = 200
 """The number of requests that are kept."""
 
 SHOWN_CALLS = 32
-"""The most calls of one request that are shown. A strategy can make more."""
+"""The most attempts of one request that are shown. A strategy can make more."""
 
 
 class RecentCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One call of a provider, or one member of a strategy. Times are in milliseconds, the cost in US dollars."""
+    """One attempt, or one member of a strategy. Times are in milliseconds, the cost in US dollars."""
 
     deployment: str
     outcome: str
     ms: float
     waited_ms: float = 0.0
-    """Milliseconds that the call waited before it began: for a limit, or between attempts."""
+    """Milliseconds that the attempt waited before it began: for a limit, or after an earlier attempt."""
     first_token_ms: float | None = None
     called: bool = msgspec.field(default=True, name="asked")
-    """False if no call was made."""
+    """False if nothing was sent."""
     hedge: bool = False
-    """Whether it was a hedge, started beside a slow call."""
+    """Whether the attempt was a hedge, started while a slow attempt continued."""
     member: bool = False
     cost: float | None = None
 
 
 class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that has ended. ``ended_at``: seconds since the epoch; ``calls`` are in the order of their ends."""
+    """A request that has ended. ``ended_at``: seconds since the epoch; ``calls`` are its attempts, in the order in
+    which they ended.
+    """
 
     request: LogFields
     ended_at: float
@@ -67,7 +69,7 @@ class RecentRequests:
 
 
 def _calls(decision: JsonObject) -> list[RecentCall]:
-    """Return the calls of a decision record, without their errors: a vendor's message may quote the prompt."""
+    """Return the attempts in a decision record, without their errors: a vendor's message may quote the prompt."""
     own = [_call(each, f"{each['provider']}/{each['model']}") for each in decision.get("attempts", ())]
     members = [_call(each, each["member"], member=True) for each in decision.get("members", ())]
     return (members + own)[:SHOWN_CALLS]

@@ -1,5 +1,5 @@
-"""The stage before a call: choose the candidate that is available now, and acquire the resources that must be held
-during the call.
+"""The stage before an attempt: choose the candidate that is available now, and acquire the resources that must be held
+during the attempt.
 
 The resources are, in this order: a queue that leaves enough time, capacity within the rate limits, a slot of the
 provider, the request's budget, a closed circuit. They are released when the attempt's block is left, whatever ends

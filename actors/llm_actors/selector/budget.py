@@ -34,13 +34,13 @@ lack of a hedge.
 """
 
 HEDGE_HALF_LIFE_SECONDS = 600.0
-"""The half-life, in seconds, of a call in the hedge budget. It is long, so that occasional requests allow a hedge
+"""The half-life, in seconds, of an attempt in the hedge budget. It is long, so that occasional requests allow a hedge
 too."""
 
 
 @final
 class CallBudget:
-    """The extra calls to one deployment: at most ``share`` of its recent requests, or ``floor`` if that is more."""
+    """The extra attempts at one deployment: at most ``share`` of its recent requests, or ``floor`` if that is more."""
 
     def __init__(self, share: float, *, floor: float, half_life: float) -> None:
         self._share = share
@@ -53,12 +53,12 @@ class CallBudget:
         self._requests = self._requests.plus(now)
 
     def room(self, now: float) -> float:
-        """Return how many extra calls may be made at ``now``."""
+        """Return how many extra attempts may be made at ``now``."""
         allowed = max(self._floor, self._share * self._requests.level(now))
         return max(0.0, allowed - self._extra.level(now))
 
     def spend(self, now: float) -> bool:
-        """Take one extra call from the budget. Return False if none is left."""
+        """Take one extra attempt from the budget. Return False if none is left."""
         if self.room(now) < 1.0:
             return False
         self._extra = self._extra.plus(now)

@@ -1,4 +1,4 @@
-"""The ledger: one row for each call to a provider, and for each request that has ended without one.
+"""The ledger: one row for each attempt, and one for each request that has ended without an attempt.
 
 A call that a budget pays for has a row before it is made (`OpenEntry`), with the reserved amount. If its process ends
 without closing the row, the reserved amount counts as spent, and the outcome is `UNKNOWN`. All other rows are written

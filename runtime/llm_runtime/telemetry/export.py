@@ -151,17 +151,17 @@ class OtelWriter:
         self._duration = meter.create_histogram(
             "gen_ai.client.operation.duration",
             "s",
-            "Duration of calls to providers.",
+            "Duration of attempts.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._first = meter.create_histogram(
             "gen_ai.client.operation.time_to_first_chunk",
             "s",
-            "Time from a call to the first piece of its response.",
+            "Time from the start of an attempt to the first piece of its response.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._tokens = meter.create_histogram(
-            "gen_ai.client.token.usage", "{token}", "Tokens of calls.", explicit_bucket_boundaries_advisory=_TOKENS
+            "gen_ai.client.token.usage", "{token}", "Tokens of attempts.", explicit_bucket_boundaries_advisory=_TOKENS
         )
         self._requests = meter.create_histogram(
             "gen_ai.server.request.duration",
