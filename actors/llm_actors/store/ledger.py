@@ -1,8 +1,9 @@
 """The ledger: one row for each attempt, and one for each request that has ended without an attempt.
 
-A call that a budget pays for has a row before it is made (`OpenEntry`), with the reserved amount. If its process ends
-without closing the row, the reserved amount counts as spent, and the outcome is `UNKNOWN`. All other rows are written
-in the background, see `Ledger`. The ledger contains names, numbers and kinds of failures, never a prompt or a key.
+An attempt that a budget pays for has a row before it is made (`OpenEntry`), with the reserved amount. If its process
+ends without closing the row, the reserved amount counts as spent, and the outcome is `UNKNOWN`. All other rows are
+written in the background, see `Ledger`. The ledger contains names, numbers and kinds of failures, never a prompt or a
+key.
 """
 
 from __future__ import annotations
