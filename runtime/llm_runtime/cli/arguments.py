@@ -136,10 +136,10 @@ def _explain(command: argparse.ArgumentParser) -> None:
 def _top(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Watch a running daemon: requests, providers, failures, callers and cost. Ctrl-C ends it. With --once, or if "
-        "stdout is not a terminal, print the figures once. The key is taken from LLM_RUNTIME_KEY."
+        "stdout is not a terminal, print the numbers once. The key is taken from LLM_RUNTIME_KEY."
     )
     _daemon(command, "address of the daemon (default: LLM_RUNTIME_URL, or http://127.0.0.1:8080)")
-    command.add_argument("--once", action="store_true", help="print the figures once")
+    command.add_argument("--once", action="store_true", help="print the numbers once")
     command.add_argument(
         "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="seconds between updates (default 2)"
     )
@@ -250,8 +250,12 @@ def _model(command: argparse.ArgumentParser) -> None:
 
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", metavar="FILE", help="configuration (TOML); without it, keys in the environment")
-    command.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="what goes to stderr")
-    command.add_argument("--log-format", choices=["text", "json"], default="text", help="how it is written")
+    command.add_argument(
+        "--log-level", choices=["debug", "info", "warning", "error"], help="least severe log lines to write to stderr"
+    )
+    command.add_argument(
+        "--log-format", choices=["text", "json"], default="text", help="format of the log lines (default text)"
+    )
 
 
 def _daemon(
