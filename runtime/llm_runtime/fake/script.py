@@ -124,9 +124,7 @@ class ScriptRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The size of each sent piece of the body, in bytes."""
     fault: Fault | None = None
     after_events: Count | None = None
-    """The number of events before the fault; 0: only the head. Default: 3, or fewer in a shorter response. The end
-    marker is never sent.
-    """
+    """The number of events before the fault; 0: only the head. Default: 3, or fewer if the end marker comes earlier."""
     after_bytes: Count | None = None
     """The number of bytes, including the head, after which the connection is cut; 0: not even the head is sent.
     ``fault`` says how it is cut; default: ``close``."""
