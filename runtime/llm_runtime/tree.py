@@ -116,7 +116,7 @@ class Tree:
         self._use(providers)
         self._cost_of = cost_of
         self._extensions = extensions
-        self._budgets = BudgetTable(config.budgets)  # the limiter applies them until it starts again
+        self._budgets = BudgetTable(config.budgets)  # a reload does not change the budgets
         # If the limiter restarts, it starts with the current content of these two.
         self._limits, self._caller_limits = _limits(config), _caller_limits(config)
 
