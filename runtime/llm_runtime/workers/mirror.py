@@ -1,9 +1,9 @@
 """A mirror: the local copy of a response that another worker produces. Its run is filled with events from that
 worker.
 
-Clients of this worker follow the mirror like a response of their own worker. When the last of them leaves, the mirror
-is dropped. When one cancels it, the response is cancelled at the other worker. When the other worker ends, the
-mirror's log ends.
+Clients of this worker follow the mirror like a response of this worker. When the last client leaves, the mirror is
+dropped. When a client cancels the mirror, the response is cancelled at the other worker. When the other worker ends,
+the mirror's log ends.
 """
 
 from __future__ import annotations
