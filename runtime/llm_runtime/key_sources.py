@@ -93,6 +93,6 @@ async def _of_command(command: str) -> Secret:
                 await process.wait()
         await trio.aclose_forcefully(stdout)
     if code != 0:
-        end = f"was ended by signal {-code}" if code is not None and code < 0 else f"exited with status {code}"
+        end = f"was ended by signal {-code}" if code < 0 else f"exited with status {code}"
         raise ValueError(f"the command {argv[0]} {end}")
     return checked_key(output.decode("ascii", "replace"), f"the command {argv[0]}")
