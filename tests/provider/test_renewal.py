@@ -76,13 +76,13 @@ async def test_a_refused_key_is_renewed_once_by_all_that_were_refused(autojump_c
 async def test_a_key_that_cannot_be_renewed_is_used_on(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = Source(TOKENS[0], ValueError("the command az ended with 1"), TOKENS[1])
+    source = Source(TOKENS[0], ValueError("the command az exited with status 1"), TOKENS[1])
     keys = KeyRenewer("a", source, AGE)
     await keys.refresh()
     await trio.sleep(AGE)
     await keys.refresh()
     assert keys.current == Secret(TOKENS[0])
-    assert "the key of a was not renewed: the command az ended with 1; the old one stays in use" in caplog.text
+    assert "the key of a was not renewed: the command az exited with status 1; the old one stays in use" in caplog.text
     assert TOKENS[0] not in caplog.text
     await trio.sleep(RETRY_SECONDS)
     await keys.refresh()
@@ -92,7 +92,7 @@ async def test_a_key_that_cannot_be_renewed_is_used_on(
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        (Source(ValueError("the command az ended with 1")), "the command az ended with 1"),
+        (Source(ValueError("the command az exited with status 1")), "the command az exited with status 1"),
         (Source(RuntimeError("tok-secret")), "RuntimeError"),
         (Source(TOKENS[0], seconds=60), f"fetching it took longer than {FETCH_SECONDS:g} s"),
     ],
@@ -192,14 +192,14 @@ class Nobody:
 
 async def test_a_passthrough_without_a_key_says_why(autojump_clock: MockClock) -> None:
     """Also often: it is no crash, after which the provider would be parked."""
-    source = Source(*[ValueError("the command az ended with 1")] * 20)
+    source = Source(*[ValueError("the command az exited with status 1")] * 20)
     async with Peer() as peer, upstream(peer, renewer=KeyRenewer("fake", source, AGE)) as provider:
         message = PassthroughRequest(method="GET", path="/v1/files", headers=(), body=b"", taker=Nobody())
         for _ in range(20):
             passed = await send_passthrough(provider.ref, message)
             assert passed.failure is not None
             assert passed.failure.kind is FailureKind.AUTH
-            assert passed.failure.message == "fake: the key is not available: the command az ended with 1"
+            assert passed.failure.message == "fake: the key is not available: the command az exited with status 1"
             assert passed.unsent
 
 
@@ -241,12 +241,13 @@ async def test_a_file_is_read_again(tmp_path: Path, mock_clock: MockClock) -> No
 @pytest.mark.parametrize(
     ("program", "why"),
     [
-        ("raise SystemExit(3)", "ended with 3"),
+        ("raise SystemExit(3)", "exited with status 3"),
+        ("import os; os.kill(os.getpid(), 15)", "was ended by signal 15"),
         ("print()", "is empty"),
         ("print('two words')", "is not a key"),
         ("print('x' * 100_000)", "wrote more than 16384 bytes"),
     ],
-    ids=["fails", "nothing", "words", "too much"],
+    ids=["fails", "killed", "nothing", "words", "too much"],
 )
 async def test_commands_that_give_no_key(program: str, why: str) -> None:
     with pytest.raises(AuthenticationError, match=why):

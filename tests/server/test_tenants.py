@@ -173,7 +173,7 @@ async def test_the_least_recently_used_ids_are_forgotten(monkeypatch: pytest.Mon
     issued.check(_asked("one"))
     with pytest.raises(BadRequestError) as caught:
         issued.check(_asked("two"))
-    advice = "the daemon's operator can allow it with vendor_ids in [keys.alice]"
+    advice = "the daemon's operator can allow it in keys.NAME.vendor_ids"
     message = f"container: 'two' was not issued to this key; {advice}"
     assert str(caught.value) == str(bad_request("container", message))
 

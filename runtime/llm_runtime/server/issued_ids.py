@@ -43,7 +43,7 @@ class IssuedIds:
         another caller's id and for one that never existed.
         """
         for field, vendor_id in self._unissued(request):
-            advice = f"the daemon's operator can allow it with vendor_ids in [keys.{request.caller}]"
+            advice = "the daemon's operator can allow it in keys.NAME.vendor_ids"
             raise bad_request(field, f"{field}: {vendor_id[:100]!r} was not issued to this key; {advice}")
 
     def unissued(self, request: AnyRequest) -> list[str]:
