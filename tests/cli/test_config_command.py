@@ -179,7 +179,7 @@ async def test_deploy_offline_connects_to_no_daemon(tmp_path: Path) -> None:
         done = await commands.run("deploy", "--config", str(file), "--offline", "--url", peer.url)
         assert peer.connections == 0
     assert (done.code, done.out) == (2, "")
-    assert done.err == "llm-runtime: --offline connects to nothing, --url to a daemon: give only one of them\n"
+    assert done.err == "llm-runtime: --offline connects to nothing, --url connects to a daemon: give only one of them\n"
 
 
 async def test_a_deployment_that_cannot_be_is_a_result_too(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     start_logging(arguments.log_level, arguments.log_format)
     if arguments.offline and arguments.url:
-        raise ConfigError("--offline connects to nothing, --url to a daemon: give only one of them")
+        raise ConfigError("--offline connects to nothing, --url connects to a daemon: give only one of them")
     source, identity, now = arguments.config or "environment", str(uuid4()), timestamp(time.time())
     try:
         config = configured(arguments.config, environ, say, install=False)
