@@ -66,3 +66,14 @@ def test_tools_and_formats_are_sent_so() -> None:
     body = decode_object(Gemini().encode_request(request, stream=False).body)
     assert body["tools"][0]["functionDeclarations"][0]["parametersJsonSchema"] == of(REF)
     assert body["generationConfig"]["responseJsonSchema"] == of(REF)
+
+
+@pytest.mark.parametrize("name", ["default", "enum", "const", "examples", "title", "$ref"])
+def test_a_property_may_have_any_name(name: str) -> None:
+    """Such a name is a keyword of JSON schemas, whose value may be data: the property was left as it was."""
+    schema = {
+        "type": "object",
+        "properties": {name: {"$ref": "#/$defs/Color", "title": "Color"}},
+        "$defs": {"Color": {"type": "string", "enum": ["red"]}},
+    }
+    assert with_plain_refs(schema)["properties"] == {name: {"$ref": "#/$defs/Color"}}

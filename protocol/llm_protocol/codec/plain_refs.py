@@ -13,6 +13,9 @@ from llm_protocol.content import JsonObject
 _BESIDE: Final = frozenset(("$ref", "description", "default"))
 _NOTES: Final = frozenset(("title", "examples", "deprecated", "readOnly", "writeOnly", "$comment"))
 _DATA: Final = frozenset(("const", "default", "enum", "examples"))
+_SCHEMAS: Final = frozenset(("properties", "patternProperties", "dependentSchemas", "$defs", "definitions"))
+"""The fields that contain schemas by names, which may be any words."""
+
 _MOST_COPIES: Final = 64
 """The most definitions that are copied into one schema. Further references lose the fields beside them."""
 
@@ -39,7 +42,14 @@ class _Fit:
             return value
         if isinstance(value.get("$ref"), str) and not value.keys() <= _BESIDE:
             return self._plain(value, is_copy=is_copy)
-        return {name: each if name in _DATA else self.value(each, is_copy=is_copy) for name, each in value.items()}
+        return {name: self._field(name, each, is_copy=is_copy) for name, each in value.items()}
+
+    def _field(self, name: str, field: Any, *, is_copy: bool) -> Any:
+        if name in _DATA:
+            return field
+        if name in _SCHEMAS and isinstance(field, dict):
+            return {key: self.value(each, is_copy=is_copy) for key, each in field.items()}
+        return self.value(field, is_copy=is_copy)
 
     def _plain(self, schema: JsonObject, *, is_copy: bool) -> Any:
         rest = {name: each for name, each in schema.items() if name != "$ref" and name not in _NOTES}
