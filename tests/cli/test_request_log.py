@@ -16,8 +16,9 @@ from llm_actors.request_log import VERSION, LoggedRequest, RequestLog, find, log
 from llm_actors.request_log.buffer import QUEUE_BYTES
 from llm_actors.request_log.files import RequestLogFiles
 from llm_actors.run import Run
-from llm_protocol.content import Message, Text, ToolCall
-from llm_protocol.events import ItemDone, ItemStarted, Restarted
+from llm_protocol.content import Image, Message, Text, ToolCall
+from llm_protocol.embedding import Embedding
+from llm_protocol.events import Embedded, ItemDone, ItemStarted, Restarted, Started
 from llm_protocol.requests import ChatRequest
 from llm_runtime.cli.replay import difference
 from support import commands
@@ -152,6 +153,25 @@ async def test_a_replay_compares_the_response_that_was_valid_at_the_end() -> Non
     broken.close()
     for run in (restarted, choices, broken):
         assert differences(run, plain) == ["the text is the same"]
+    await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_a_replay_compares_embeddings_and_images(same: bool) -> None:
+    def vectors(run: Run, number: float) -> None:
+        run.log.append(Embedded((Embedding.of([0.5, number]),)))
+
+    def image(run: Run, data: float) -> None:
+        run.log.append(ItemStarted(index=1, kind="image"))
+        run.log.append(ItemDone(index=1, part=Image(data=bytes([int(data)]), media_type="image/png")))
+
+    for what, add in (("embeddings", vectors), ("images", image)):
+        before, after = (Run(ChatRequest(messages=()), stream=True) for _ in range(2))
+        for run, value in ((before, 1.0), (after, 1.0 if same else 2.0)):
+            run.log.append(Started())
+            add(run, value)
+            end_text(run)
+        assert differences(before, after) == [f"the {what} are {'the same' if same else 'different'}"]
     await trio.lowlevel.checkpoint()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import msgspec
@@ -11,6 +13,7 @@ from llm_actors.store.ledger import SpendRow
 from llm_actors.store.tier import StoreTier
 from llm_runtime.cli.main import main
 from llm_runtime.cli.spend import _as_table
+from llm_runtime.config import store_file
 
 
 def row(name: str, **more: object) -> SpendRow:
@@ -27,6 +30,34 @@ def test_the_path_of_the_ledger_may_have_any_characters(tmp_path: Path, capfd: p
     (tmp_path / "c.toml").write_text(f"[store]\npath = '{folder}/store.db'\n")
     assert main(["spend", "--config", str(tmp_path / "c.toml")]) == 0
     assert capfd.readouterr().out.startswith("key ")
+
+
+def test_a_state_folder_that_is_not_utf_8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/\udcff")
+    tier = StoreTier(store_file(None, os.environ), max_bytes=10_000_000, ttl_s=1e6)
+    tier.open()
+    tier.close()
+    assert main(["spend"]) == 0
+    assert capfd.readouterr().out.startswith("key ")
+
+
+def test_without_a_home_folder_there_is_no_path(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert main(["spend"]) == 2
+    assert capfd.readouterr().err == "llm-runtime: store: there is no home folder: set XDG_STATE_HOME\n"
+
+
+def test_ctrl_c_while_the_arguments_are_read_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[main.__module__], "parse", interrupted)
+    assert main(["spend"]) == 130
 
 
 def test_a_cost_that_is_not_known_tiny_or_nothing_is_told_apart() -> None:

@@ -39,10 +39,7 @@ def place(environ: Mapping[str, str]) -> Path:
     """Return the path of the file: below ``XDG_STATE_HOME``, by default ``~/.local/state``. Raises `ConfigError` if
     there is no such folder.
     """
-    folder = state_folder(environ)
-    if not folder.is_absolute():
-        raise ConfigError("there is no home folder: set XDG_STATE_HOME")
-    return folder / "conversation.json"
+    return state_folder(environ) / "conversation.json"
 
 
 def load(environ: Mapping[str, str]) -> KeptConversation:

@@ -31,11 +31,11 @@ from llm_runtime.config import ConfigError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Each expected failure, and each mistake in a configuration, is printed as one line on stderr."""
     reserve_standard_files()
-    arguments = parse(argv)
-    if arguments.command is None and not arguments.version:
-        parser().print_help(sys.stderr)
-        return UNUSABLE
     try:
+        arguments = parse(argv)
+        if arguments.command is None and not arguments.version:
+            parser().print_help(sys.stderr)
+            return UNUSABLE
         return _print_version() if arguments.version else _run(arguments)
     except ConfigError as exc:
         for each in exc.all:

@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from llm_actors.request_log import LoggedRequest
-from llm_protocol.content import Part, Text, ToolCall
+from llm_protocol.content import Image, Text, ToolCall
 from llm_protocol.events import Event
 from llm_protocol.fold import Fold
 from llm_protocol.policy import Policy
@@ -66,7 +66,9 @@ async def _ask(request: AnyRequest, arguments: argparse.Namespace, environ: Mapp
 
 
 def difference(before: LoggedRequest, after: LLMResponse) -> Iterator[str]:
-    """Return the differences: text line by line, everything else as numbers."""
+    """Return the differences: text line by line, embeddings and images as a whole, everything else as
+    numbers.
+    """
     usage = before.usage
     yield (
         f"before: {before.provider}/{before.model}, {before.outcome}, {before.ms:.0f} ms, {_tokens(usage)}, "
@@ -76,10 +78,15 @@ def difference(before: LoggedRequest, after: LLMResponse) -> Iterator[str]:
         f"after:  {after.provider}/{after.model}, {after.finish_reason}, {after.processing_time_ms:.0f} ms, "
         f"{_tokens(after.usage)}, {_cost(after.cost)}"
     )
-    parts = _parts_of(before)
+    fold = _fold_of(before)
+    parts = fold.parts()
+    images = tuple(each for each in parts if isinstance(each, Image))
+    others = [("embeddings", fold.vectors, after.embeddings), ("images", images, after.images)]
+    compared = [(what, old == new) for what, old, new in others if old or new]
+    yield from (f"the {what} are {'the same' if is_same else 'different'}" for what, is_same in compared)
     then = "".join(each.text for each in parts if isinstance(each, Text))
     lines = [*unified_diff(then.splitlines(), after.content.splitlines(), "before", "after", lineterm="", n=2)]
-    yield from lines or ["the text is the same"]
+    yield from lines or ([] if compared else ["the text is the same"])
     calls = [f"{each.name}({each.arguments})" for each in after.tool_calls]
     old = [f"{each.name}({each.arguments})" for each in parts if isinstance(each, ToolCall)]
     if calls != old:
@@ -87,13 +94,13 @@ def difference(before: LoggedRequest, after: LLMResponse) -> Iterator[str]:
         yield from (f"+ {each}" for each in calls)
 
 
-def _parts_of(logged: LoggedRequest) -> tuple[Part, ...]:
-    """Return the parts of the logged response, without what was retracted. The record of a failure is not needed."""
+def _fold_of(logged: LoggedRequest) -> Fold:
+    """Return the logged response, without what was retracted. The record of a failure is not needed."""
     fold = Fold()
     for each in logged.events:
         with suppress(msgspec.ValidationError):
             fold.add(msgspec.convert(each, Event))
-    return fold.parts()
+    return fold
 
 
 def _tokens(usage: object) -> str:

@@ -56,7 +56,7 @@ def _read(arguments: argparse.Namespace, since: float, environ: Mapping[str, str
             f"there is no ledger at {path}: give the daemon's configuration with --config, or add [store] to it"
         )
     try:
-        with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=5.0)) as db:
+        with closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True, timeout=5.0)) as db:
             return spend(db, arguments.by, since=since)
     except sqlite3.Error as exc:
         raise ConfigError(f"the ledger at {path} cannot be read: {exc}") from None

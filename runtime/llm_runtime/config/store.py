@@ -74,7 +74,11 @@ def store_file(file: str | None, environ: Mapping[str, str]) -> str:
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
-    """Return the state folder of this program, as the XDG Base Directory Specification defines it."""
+    """Return the state folder of this program, as the XDG Base Directory Specification defines it. Raises `ConfigError`
+    if there is none.
+    """
     home = environ.get("XDG_STATE_HOME", "")
-    base = Path(home) if os.path.isabs(home) else Path(os.path.expanduser("~/.local/state"))
-    return base / "llm-runtime"
+    base = home if os.path.isabs(home) else os.path.expanduser("~/.local/state")
+    if not os.path.isabs(base):
+        raise ConfigError("there is no home folder: set XDG_STATE_HOME")
+    return Path(base) / "llm-runtime"
