@@ -176,7 +176,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             raise ValueError(f"error_shape {self.error_shape!r}: not one of {', '.join(get_args(ErrorShape))}")
         lacks = self.profile.target.lacks if self.profile is not None else frozenset[str]()
         if unknown := sorted(lacks - LACKABLE):
-            raise ValueError(f"target.lacks: no parameter {unknown[0]!r}{suggestion(unknown[0], LACKABLE)}")
+            raise ValueError(f"target.lacks: {unknown[0]!r} is not allowed here{suggestion(unknown[0], LACKABLE)}")
         for name in self.profile.limit_headers if self.profile is not None else ():
             if name != name.lower():
                 raise ValueError(f"limit_headers: {name!r} must be in lower case")

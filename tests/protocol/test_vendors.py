@@ -66,8 +66,8 @@ def test_a_vendor_needs_no_more_than_a_name_and_an_address() -> None:
         ({"kind": ""}, "kind ''"),
         ({"error_shape": "xml"}, "error_shape 'xml': not one of openai, anthropic, google, cohere, flat"),
         ({"routes": (VendorRoute("GET", "("),)}, "missing )"),
-        ({"profile": lacking("sead")}, "target.lacks: no parameter 'sead'; did you mean \"seed\"?"),
-        ({"profile": lacking("tools: custom")}, "target.lacks: no parameter 'tools: custom'"),
+        ({"profile": lacking("sead")}, "target.lacks: 'sead' is not allowed here; did you mean \"seed\"?"),
+        ({"profile": lacking("tools: custom")}, "target.lacks: 'tools: custom' is not allowed here"),
         (
             {"profile": replace(COMPATIBLE, limit_headers=LimitHeaders(requests_limit="X-Limit"))},
             "limit_headers: 'X-Limit' must be in lower case",

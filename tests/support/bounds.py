@@ -267,7 +267,8 @@ BOUNDS = (
     ),
     Bound(
         "PASSTHROUGH_WHOLE_BYTES",
-        "The largest passthrough body that is read completely before it is sent: it can use a kept connection.",
+        "The largest passthrough body that is read completely before it is sent. Such a body can be sent again, so it "
+        "may use a kept connection; a larger one needs a new connection.",
         ("test_a_small_body_goes_over_a_kept_connection",),
     ),
     Bound(
@@ -323,7 +324,7 @@ BOUNDS = (
     ),
     Bound(
         "CONTENT_MEMBERS",
-        "Members of one encoding; a body with more gets 400.",
+        "Compressed parts (gzip members, zstd frames) one after another in one body; a body with more gets 400.",
         ("test_a_body_of_many_members_is_refused",),
     ),
     Bound(
@@ -395,7 +396,11 @@ BOUNDS = (
     Bound("JsonLimits.containers", "Lists and objects in the JSON.", ("test_lists_and_objects_and_one_more",)),
     Bound("JsonLimits.depth", "Nesting of lists and objects.", ("test_depth_and_one_more",)),
     Bound("JsonLimits.digits", "Digits of one number.", ("test_digits_of_a_number_and_one_more",)),
-    Bound("JsonLimits.slow_numbers", "Numbers that are slow to parse.", ("test_slow_numbers_and_one_more",)),
+    Bound(
+        "JsonLimits.slow_numbers",
+        "Numbers with 23 digits or a three-digit exponent, which are slow to parse.",
+        ("test_slow_numbers_and_one_more",),
+    ),
 )
 """In the order of the page."""
 

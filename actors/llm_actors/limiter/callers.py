@@ -51,7 +51,9 @@ class Caller:
         return oldest is waiter or oldest.rank > waiter.rank or self.account.has_room(oldest.tokens, now)
 
     def ready_at(self, waiter: RankedRequest, now: float) -> float:
-        """Return when the limits may allow ``waiter``: at the latest when the caller's oldest request may be sent."""
+        """Return when the limits may allow ``waiter``: when there is room for it or, if there is room for it now, when
+        there is room for the caller's oldest request.
+        """
         at = self.account.ready_at(waiter.tokens, now)
         return at if at > now else self.account.ready_at(next(iter(self.waiting.values())).tokens, now)
 

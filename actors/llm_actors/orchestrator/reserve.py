@@ -1,9 +1,8 @@
-"""The stage before an attempt: choose the candidate that is available now, and acquire the resources that must be held
-during the attempt.
+"""The stage before an attempt: choose the candidate that is available now, and reserve what the attempt needs.
 
-The resources are, in this order: a queue that leaves enough time, capacity within the rate limits, a slot of the
-provider, the request's budget, a closed circuit. They are released when the attempt's block is left, whatever ends
-it.
+It needs, in this order: a queue that leaves enough time, capacity within the rate limits, a slot of the provider,
+enough of the request's budget, a circuit breaker that permits it. The slot and the reservation are released when the
+attempt's block is left, whatever ends it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The *excess* of a candidate is how much longer it takes, or how much more it cos
 what the best one takes or costs. The excess of all exploring attempts together is limited to `SHARE` of what the
 requests take or cost anyway. A candidate with an excess of ``c`` is tried once in
 
-    sqrt(c * (1 + c)) * sum over the others of sqrt(c / (1 + c)) / SHARE
+    sqrt(c * (1 + c)) * sum over all except the best of sqrt(c / (1 + c)) / SHARE
 
 requests. With these intervals the total is `SHARE`, whatever the excesses are. Candidates that are nearly as good as
 the best are tried more often: they are the likeliest to become the best, and the cheapest to try.

@@ -1,4 +1,4 @@
-"""Measurements of one candidate for one type of request: the `PerformanceTracker` of this runtime.
+"""Measurements of one candidate for one type of request: its speed and availability.
 
 They are a frozen value; each attempt produces the next one.
 

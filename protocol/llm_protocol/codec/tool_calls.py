@@ -1,9 +1,9 @@
 """Assemble streamed tool calls: which piece belongs to which call, and what the arguments are.
 
 One accumulator serves every wire. Pieces are joined by index, else by id, else by order. Real servers leave out any
-of these, send ids or names again, and repeat arguments, in full or from the start each time. Only this module handles
-that. A call whose arguments are not one JSON value ends the response with `InvalidToolCall`: two concatenated texts
-are never taken for arguments.
+of these, send ids or names again, and repeat arguments: the complete text once more, or in each piece everything sent
+so far. Only this module handles that. A call whose arguments are not one JSON value ends the response with
+`InvalidToolCall`: two concatenated texts are never taken for arguments.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class Tools(NamedTuple):
 def fit_tools(
     request: ChatRequest, target: RequestTarget, takes: ModelTakes, places: Sequence[int] | None = None
 ) -> Tools:
-    """Adapt the tools and the tool choice. ``places``: the position of each tool in the client's request, if it was
-    moved. Raises `UnsupportedError` for a choice that cannot be kept.
+    """Adapt the tools and the tool choice. ``places``: for each tool, its position in the client's request; ``None`` if
+    no tool was moved. Raises `UnsupportedError` for a choice that cannot be kept.
     """
     choice = _choice(request)
     if not request.tools:

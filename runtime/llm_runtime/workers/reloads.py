@@ -172,7 +172,9 @@ class Reloads:
         """Order a worker to apply the configuration of the other workers. If it cannot, it is restarted."""
         outcome = await self._take_over(worker, copy)
         if outcome.result is None and worker.code is None and not self._is_over:
-            log.error("worker %d could not reload the new configuration; it is restarted with it", worker.number)
+            log.error(
+                "worker %d could not apply the new configuration; the worker is restarted to apply it", worker.number
+            )
             worker.stop()
 
     async def _take_over(self, worker: WorkerProcess, copy: str | None) -> Outcome:

@@ -38,7 +38,9 @@ class Claim(NamedTuple):
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
-    """The second in which a charge was counted, in the ledger's entry for one limit that was created at ``born``."""
+    """In which second the ledger's entry for one limit counted a charge. ``born``: when that entry was created; a later
+    entry for the same limit does not contain the charge.
+    """
 
     born: str
     second: int

@@ -136,7 +136,7 @@ class CohereDecoder(AnswerDecoder):
     def _start_content(self, event: CohereStreamEvent) -> None:
         content = _message(event).content
         if not isinstance(content, CohereContent) or event.index in self._contents:
-            raise WireError("content-start without content, or twice")
+            raise WireError("content-start without content, or a second content-start for one index")
         self._settle()
         item = self._contents[event.index] = self._open("reasoning" if content.type == "thinking" else "text")
         self._add(item, _piece(item, content) or "")
