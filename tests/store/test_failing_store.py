@@ -156,6 +156,37 @@ async def test_what_the_file_has_begun_and_does_not_take_to_its_end_is_removed(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("is_stopping", [False, True])
+async def test_what_ends_while_the_file_takes_nothing_is_written_when_it_does(
+    is_stopping: bool, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow disk for a moment must not cost the responses of that moment at the next restart."""
+    monkeypatch.setattr("llm_runtime.server.persistence.RETRY_BYTES", 15)  # one at a time
+    rows, responses = Rows(), ResponseStore(Server())
+    persistence = ResponsePersistence(lambda: cast("StoreRef", rows), responses, lambda _: None)
+    runs = [Run(ChatRequest(model="m", messages=(Message.of("user", "hi"),)), stream=True) for _ in range(3)]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(persistence.run)
+        for run in runs:
+            stored = StoredResponse(run, ClientRequest(run.request, True), ResponseOptions(), (), 10)
+            responses.put(stored)
+            persistence.keep(stored)
+            await persistence.wait_begun(run.response_id)
+            rows.is_full = True
+            begin_text(run)
+            end_text(run)
+            await trio.sleep(1)
+            assert persistence.find(run.response_id) is None, "nobody waits for it any more"
+        responses.tick(trio.current_time())
+        rows.is_full = False
+        if is_stopping:
+            await persistence.flush()
+        else:
+            await trio.sleep(2 * STORE_REST_SECONDS)
+        assert rows.states == {run.response_id: "ended" for run in runs}
+        nursery.cancel_scope.cancel()
+
+
 class SlowRows(Rows):
     """Each write waits until it is let through."""
 

@@ -193,6 +193,9 @@ REMNANTS_AT_ONCE = 1_000
 STORE_REST_SECONDS = 5.0
 """Seconds without writes after a write to the store failed."""
 
+RETRY_BYTES = 4 * 1024 * 1024
+"""The size of the ended responses that the store did not take, and that are written again at the same time."""
+
 UNWRITTEN_BYTES = 64 * 1024 * 1024
 """The most bytes of ended responses that the response store has dropped and that still wait to be written to Redis.
 Beyond that, the oldest are lost.

@@ -3,7 +3,7 @@ later.
 
 A client receives the id of a stored response only when the file has a row for it, and its end only when the file has
 all of it. Between these the file is up to `STORE_FLUSH_SECONDS` behind. If a write to the file fails, clients no
-longer wait: the response is in memory only.
+longer wait: the response is in memory only, until a later write succeeds.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from llm_runtime.server.http_error import HttpError, store_unavailable
 from llm_runtime.server.limits import (
     GIVEN_UP_ROWS,
     REMNANTS_AT_ONCE,
+    RETRY_BYTES,
     STORE_FLUSH_SECONDS,
     STORE_REST_SECONDS,
     STORE_WAIT_SECONDS,
@@ -161,6 +162,8 @@ class ResponsePersistence:
         self._restored = restored
         self._response_store = response_store
         self._live: dict[str, StoredProgress] = {}
+        self._late: dict[str, StoredProgress] = {}
+        """Responses that have ended, and that the file did not take. They are written when it can be written again."""
         self._deletions: list[_Deletion] = []
         self._remnants: dict[str, None] = {}
         """The ids of rows in the file that do not have the end of their response, the oldest first. They are deleted
@@ -194,7 +197,7 @@ class ResponsePersistence:
         """
         if self._store() is None or not RESPONSE_ID.fullmatch(stored.id):
             return True
-        progress = self._live.pop(stored.id, None)
+        progress = self._live.pop(stored.id, None) or self._late.pop(stored.id, None)
         deletion = _Deletion(stored.id)
         self._deletions.append(deletion)
         self._wakeup.wake()
@@ -221,7 +224,7 @@ class ResponsePersistence:
         store = self._store()
         if store is None or response_id is None or not RESPONSE_ID.fullmatch(response_id):
             return
-        if self._response_store.knows(response_id) or response_id in self._remnants:
+        if self._response_store.knows(response_id) or response_id in self._remnants or response_id in self._late:
             return
         try:
             row = await load(store, response_id, caller)
@@ -249,22 +252,35 @@ class ResponsePersistence:
         """Write until cancelled."""
         task_status.started()
         while True:
-            again = STORE_FLUSH_SECONDS if self._live else STORE_REST_SECONDS if self._remnants else float("inf")
+            is_busy = self._live or self._late
+            again = STORE_FLUSH_SECONDS if is_busy else STORE_REST_SECONDS if self._remnants else float("inf")
             with trio.move_on_after(again):
                 await self._wakeup.wait()
             if (store := self._store()) is not None:
                 await self._write(store)
 
     async def flush(self) -> None:
-        """Write everything that is pending, before the server ends."""
-        if (store := self._store()) is not None:
+        """Write everything that is pending, before the server ends: for at most `STORE_WAIT_SECONDS`."""
+        if (store := self._store()) is None:
+            return
+        self._rests_until = 0.0
+        with trio.move_on_after(STORE_WAIT_SECONDS):
             await self._write(store)
+            while self._late and not self._is_resting():
+                await self._write(store)
+
+    def _is_resting(self) -> bool:
+        return trio.current_time() < self._rests_until
 
     async def _write(self, store: StoreRef) -> None:
-        if trio.current_time() < self._rests_until:
+        if self._is_resting():
             self._give_up()
             return
-        batch = await self._batch()
+        await self._put(store, await self._batch())
+        if not self._is_resting():
+            await self._put(store, await self._late_batch())
+
+    async def _put(self, store: StoreRef, batch: _Batch) -> None:
         if not batch.writes:
             return
         is_made = await persist(store, tuple(batch.writes))
@@ -277,19 +293,20 @@ class ResponsePersistence:
                 self._remnants.pop(response_id, None)
         else:
             self._rests_until = trio.current_time() + STORE_REST_SECONDS
+            for progress, _, _ in batch.reached:  # if the cause is one of these, the others are tried first
+                if self._late.pop(progress.stored.id, None) is not None:
+                    self._late[progress.stored.id] = progress
             self._give_up()
         for deletion in batch.deleted:
             deletion.settle(is_made=is_made)
 
     def _give_up(self) -> None:
-        """A write to the file failed: let no client wait any longer. Responses that still run are written at a later
-        try.
-        """
+        """A write to the file failed: let no client wait any longer. The responses are written at a later try."""
         for progress in tuple(self._live.values()):
             has_ended = progress.stored.run.log.end is not None
-            if has_ended and progress.has_row:
-                self._note_remnant(progress.stored.id)
             self._advance(progress, ended=has_ended)
+            if has_ended:
+                self._late[progress.stored.id] = progress
         for deletion in self._deletions:
             deletion.settle(is_made=False)
         self._deletions = []
@@ -300,26 +317,44 @@ class ResponsePersistence:
             del self._remnants[next(iter(self._remnants))]
 
     def _advance(self, progress: StoredProgress, *, ended: bool) -> None:
-        if ended and self._live.get(progress.stored.id) is progress:
-            del self._live[progress.stored.id]
+        for waiting in (self._live, self._late) if ended else ():
+            if waiting.get(progress.stored.id) is progress:
+                del waiting[progress.stored.id]
         progress.advance(ended=ended)
 
     async def _batch(self) -> _Batch:
         batch = _Batch([], [], self._deletions, list(islice(self._remnants, REMNANTS_AT_ONCE)))
         self._deletions = []
         for progress in tuple(self._live.values()):
-            try:
-                await self._add(progress, batch)
-            except (TypeError, ValueError, OverflowError, RecursionError):
-                # It contains a value that msgspec cannot encode: a lone surrogate, or a number beyond 64 bits.
-                log.warning("response %s cannot be written to the store; it is only in memory", progress.stored.id)
-                self._live.pop(progress.stored.id, None)
-                if progress.has_row:
-                    self._note_remnant(progress.stored.id)
-                progress.advance(ended=True)
+            await self._try_to_add(progress, batch)
         batch.writes.extend(DeleteResponse(each.id) for each in batch.deleted)
         batch.writes.extend(DeleteResponse(each) for each in batch.remnants)
         return batch
+
+    async def _late_batch(self) -> _Batch:
+        """Return a batch of responses that the file did not take before. Those that are no longer in memory are
+        lost.
+        """
+        for response_id in [each for each in self._late if not self._response_store.knows(each)]:
+            del self._late[response_id]
+            self._note_remnant(response_id)  # a write that was given up may have been made
+        batch, size = _Batch([], [], [], []), 0
+        for progress in tuple(self._late.values()):
+            size += progress.stored.weight
+            if batch.writes and size > RETRY_BYTES:
+                break
+            await self._try_to_add(progress, batch)
+        return batch
+
+    async def _try_to_add(self, progress: StoredProgress, batch: _Batch) -> None:
+        try:
+            await self._add(progress, batch)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            # It contains a value that msgspec cannot encode: a lone surrogate, or a number beyond 64 bits.
+            log.warning("response %s cannot be written to the store; it is only in memory", progress.stored.id)
+            self._advance(progress, ended=True)
+            if progress.has_row:
+                self._note_remnant(progress.stored.id)
 
     async def _add(self, progress: StoredProgress, batch: _Batch) -> None:
         stored, added = progress.stored, list[Write]()
