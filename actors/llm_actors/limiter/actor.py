@@ -52,6 +52,9 @@ from llm_protocol.errors import error_for
 from llm_protocol.failures import Failure, FailureKind, Settlement
 from llm_protocol.policy import Limits
 
+LOAD_AGAIN_SECONDS = 5.0
+"""Seconds until the earlier spending is read again from a store that could not be read."""
+
 log = logging.getLogger(__name__)
 
 
@@ -99,7 +102,6 @@ class LimiterActor:
         self._store = store
         self._ledger = ledger
         self._budgets = Budgets(budgets or {}, shared=server is not None)
-        self._is_new = not isinstance(previous, SavedLimits)
         self._rate_limiter = RateLimiter(providers, callers, other_callers, draw=draw)
         # Rows in the ledger have the same name, so spending that Redis and the ledger both report counts once.
         process = token_hex(8) if ledger is None else ledger.owner
@@ -138,7 +140,9 @@ class LimiterActor:
             await nursery.start(self._keep_time)
             await self._sharing.start(nursery)
             if self._budgets.table:
-                await self._load_budgets()
+                store = None if self._budgets.is_loaded else self._store
+                if store is not None and not await self._load_budgets(store):
+                    nursery.start_soon(self._load_budgets_later, store)
                 await self._budget_coordinator.start(nursery)
             inbox.answer_reads(GetLimiterStatistics, lambda _: self._statistics())
             task_status.started()
@@ -147,26 +151,35 @@ class LimiterActor:
             nursery.cancel_scope.cancel(reason="the limiter stops")
         return self._kept
 
-    async def _load_budgets(self) -> None:
-        """Load the earlier spending from the store, unless this is a restart."""
-        if self._store is None or not self._is_new:
-            return
+    async def _load_budgets_later(self, store: StoreRef) -> None:
+        log.warning("the store cannot be read: budgets start from zero until it can")
+        while True:
+            await trio.sleep(LOAD_AGAIN_SECONDS)
+            if await self._load_budgets(store, is_late=True):
+                log.info("the store can be read: budgets count the earlier spending")
+                return
+
+    async def _load_budgets(self, store: StoreRef, *, is_late: bool = False) -> bool:
+        """Load the earlier spending from the store. Returns whether it could be read. ``is_late``: requests were
+        reserved before.
+        """
         now = self._wall()
         # Load the window before too: a process that ended in it may still have a share of the present one.
         each_budget = self._budgets.table.budgets.values()
         since = min(window_at(each.per, window_at(each.per, now).start - 1).start for each in each_budget)
-        rows = await get_spent(self._store, since)
+        rows, own = await get_spent(store, since), self._kept.process
         if rows is None:
-            log.warning("the store cannot be read: budgets start from zero")
-            return
+            return False
         self._budgets.load(
             (
                 (row.owner, Payer("", row.caller, row.team, row.route), row.opened_at, row.cost, row.tokens)
                 for row in rows
+                if not (is_late and row.owner == own)  # they are counted already
             ),
-            own=self._kept.process,
+            own=own,
             gone={row.owner for row in rows if row.gone},
         )
+        return True
 
     async def _keep_time(self, task_status: trio.TaskStatus[None]) -> None:
         """Serve the queues when the timer fires. Each change of state moves the deadline of the timer."""

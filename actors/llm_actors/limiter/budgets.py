@@ -97,6 +97,8 @@ class Budgets:
         self.holds: dict[int, BudgetHold] = {}
         self.sharing: Sharing = "alone" if shared else "off"
         self._states: dict[str, OrderedDict[int, WindowState]] = {name: OrderedDict() for name in budgets}
+        self.is_loaded = False
+        """Whether the earlier spending in the store is counted."""
         self.gone: set[str] = set()
         """Processes that have ended: the store's file has everything that they spent."""
         self.last: dict[str, Amount] = {}
@@ -207,6 +209,7 @@ class Budgets:
         this process, there and in Redis, so that nothing counts twice. ``gone`` are the names of processes that have
         ended.
         """
+        self.is_loaded = True
         self.gone.update(gone)
         for owner, payer, at, cost, tokens in rows:
             for name in self.table.of(payer):
