@@ -5,7 +5,7 @@ Each has its `Failure`. `error_for` makes the exception for a failure.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import LLMResponse
@@ -160,6 +160,10 @@ class RequestCancelledError(LLMClientError):
     """The request was cancelled, for example by another follower or through the daemon."""
 
     kind = FailureKind.CANCELLED
+
+
+NOT_OPEN: Final = "the runtime is not open: it has not started, or has been closed"
+"""The message of a `ShuttingDownError` for a request that is made before or after the block of a runtime."""
 
 
 class ShuttingDownError(LLMClientError):

@@ -21,7 +21,7 @@ from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
 from llm_actors.store import StoreRef
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.errors import CrashedError, LLMClientError, ModelNotFoundError, ShuttingDownError
+from llm_protocol.errors import NOT_OPEN, CrashedError, LLMClientError, ModelNotFoundError, ShuttingDownError
 from llm_protocol.policy import Policy
 from llm_protocol.requests import (
     AUTO,
@@ -97,15 +97,18 @@ class Runtime(TrioRequests):
         running ones have ``drain_s`` seconds to finish.
         """
         self._open = True
-        async with running(self._tree.root):
-            try:
-                yield self
-            finally:
-                self._open = False
+        try:
+            async with running(self._tree.root):
+                try:
+                    yield self
+                finally:
+                    self._open = False  # before the tree stops
+        finally:
+            self._open = False  # also if the tree has not started
 
     def _require_open(self) -> None:
         if not self._open:
-            raise ShuttingDownError("the runtime is not open: it has not started, or has been closed")
+            raise ShuttingDownError(NOT_OPEN)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

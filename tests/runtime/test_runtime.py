@@ -15,9 +15,9 @@ import trio
 import trio.testing
 
 import llm_runtime
-from llm_actors.kernel import ChildSpec, TreeNode, task_child
+from llm_actors.kernel import ChildSpec, StartFailed, TreeNode, task_child
 from llm_protocol.content import Message
-from llm_protocol.errors import BadRequestError
+from llm_protocol.errors import BadRequestError, ShuttingDownError
 from llm_protocol.events import TextDelta
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Attempts, Policy, Timeouts
@@ -86,6 +86,19 @@ async def test_a_request_that_a_server_accepts_while_it_starts_is_answered() -> 
         async with llm_runtime.Runtime(config(fake=peer), servers=server).running():
             pass
     assert contents == ["Hello there"]
+
+
+async def test_a_runtime_that_did_not_start_says_so() -> None:
+    async def fail(task_status: trio.TaskStatus[None]) -> None:
+        raise OSError("the port is in use")
+
+    async with Peer() as peer:
+        runtime = llm_runtime.Runtime(config(fake=peer), servers=lambda _: [task_child("server", fail)])
+        with pytest.RaisesGroup(StartFailed, flatten_subgroups=True):
+            async with runtime.running():
+                pytest.fail("it cannot have started")
+        with pytest.raises(ShuttingDownError, match="is not open"):
+            await runtime.chat("Say hello.")
 
 
 async def test_complete_continues_a_text() -> None:

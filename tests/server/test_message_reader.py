@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 import trio
 import trio.testing
@@ -9,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_runtime.server.bodies import BodyBudget
-from llm_runtime.server.limits import FRAMES_AT_ONCE, MESSAGE_FRAGMENTS
+from llm_runtime.server.limits import FRAMES_AT_ONCE, MESSAGE_FRAGMENTS, WRITE_STALL_SECONDS
 from llm_runtime.server.message_reader import Hangup, MessageReader
+from llm_runtime.server.receiver import Receiver
+from llm_runtime.server.websocket import WebSocket
 from support.server import open_server
 from support.ws import BINARY, CLOSE, MORE, PING, PONG, TEXT, connected, frame
 
@@ -143,3 +148,15 @@ async def test_an_idle_websocket_has_one_task() -> None:
                 grown = trio.lowlevel.current_statistics().tasks_living - before
                 nursery.cancel_scope.cancel()
         assert grown == 2 * IDLE_CONNECTIONS, "the client's in this test, and one of the server"
+
+
+async def test_a_writer_waits_for_the_end_of_a_closed_connection_but_not_forever(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The task that takes messages ends the writer; if it does not, nobody else would."""
+    socket = cast("Any", SimpleNamespace(closed=False))
+    websocket = WebSocket(socket, MessageReader(1000, BodyBudget(1000)), frame(CLOSE, b"\x03\xe8"))
+    websocket.receive(Receiver(), lambda: None, lambda: None)
+    with trio.fail_after(2 * WRITE_STALL_SECONDS), pytest.raises(trio.BrokenResourceError):
+        await websocket.send([b"{}"])
+    assert trio.current_time() == WRITE_STALL_SECONDS

@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeAlias, TypeVar, final
 
 import trio
 
-from llm_protocol.errors import ShuttingDownError
+from llm_protocol.errors import NOT_OPEN, ShuttingDownError
 from llm_runtime.hosts.actions import Action, Actions
 from llm_runtime.hosts.turn_end import TurnEnd
 
@@ -32,8 +32,6 @@ JOIN_SECONDS: Final = 60.0
 
 NOW_SECONDS: Final = 5.0
 """The most seconds that `Portal.call_now` blocks its thread."""
-
-_NOT_OPEN: Final = "the runtime is not open: it has not started, or has been closed"
 
 
 @final
@@ -56,7 +54,7 @@ class PortalCall(Generic[R, T]):
         """Called in the Trio thread: start the task of the call."""
         runtime, owner = self._portal.runtime, self._nursery or self._portal.nursery
         if runtime is None or owner is None:
-            self._done(None, ShuttingDownError(_NOT_OPEN))
+            self._done(None, ShuttingDownError(NOT_OPEN))
             return
         try:
             self._context.run(owner.start_soon, self.run, runtime)
@@ -162,7 +160,7 @@ class Portal(Generic[R]):
 
     def _open_runtime(self) -> R:
         if self.runtime is None:
-            raise ShuttingDownError(_NOT_OPEN)
+            raise ShuttingDownError(NOT_OPEN)
         return self.runtime
 
     def post(self, action: Action) -> None:
@@ -178,7 +176,7 @@ class Portal(Generic[R]):
                 return token.run_sync_soon(run)
         except trio.RunFinishedError:
             pass
-        raise ShuttingDownError(_NOT_OPEN)
+        raise ShuttingDownError(NOT_OPEN)
 
     def stop(self, *, at_once: bool = False) -> None:
         """Stop the runtime: after a drain, or ``at_once``. Does not wait; see `join`."""

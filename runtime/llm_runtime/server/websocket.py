@@ -20,7 +20,7 @@ from wsproto.utilities import generate_accept_token
 
 from llm_runtime.server.bodies import BodyBudget
 from llm_runtime.server.http1 import Request
-from llm_runtime.server.limits import CLOSE_SECONDS, WRITE_BATCH_BYTES
+from llm_runtime.server.limits import CLOSE_SECONDS, WRITE_BATCH_BYTES, WRITE_STALL_SECONDS
 from llm_runtime.server.message_reader import Hangup, MessageReader
 from llm_runtime.server.receiver import Receiver
 from llm_runtime.server.socket import Socket
@@ -194,12 +194,14 @@ class WebSocket:
 
     async def send(self, payloads: Sequence[bytes]) -> None:
         """Send text messages in few writes, with pings and pongs between them. See `Socket.send`. Once the connection
-        has ended, sends nothing more, and waits to be cancelled by the task that takes messages.
+        has ended, sends nothing more, and waits to be cancelled by the task that takes messages: for at most
+        `WRITE_STALL_SECONDS`, as for a client that does not read. Then it raises `trio.BrokenResourceError`.
         """
         self._is_cut = True
         for batch in _batches(payloads):
             if self._hangup is not None:
-                await trio.sleep_forever()
+                await trio.sleep(WRITE_STALL_SECONDS)
+                raise trio.BrokenResourceError("the WebSocket is closing")
             await self._socket.send(self._take_control() + batch)
         self._is_cut = False
 
