@@ -19,7 +19,7 @@ import trio
 import trio.testing
 
 from llm_actors.file_problem import ASIDE, FileProblem
-from llm_actors.kernel import ChildSpec, Supervisor, running
+from llm_actors.kernel import ChildSpec, Previous, Supervisor, running
 from llm_actors.store import (
     AppendEvents,
     BeginResponse,
@@ -33,9 +33,10 @@ from llm_actors.store import (
     persist,
     store_child,
 )
-from llm_actors.store.actor import StoreActor
+from llm_actors.store.actor import LEDGER_SECONDS, Opened, StoreActor
 from llm_actors.store.ledger import By, CloseEntry, Ledger, LedgerEntry, OpenEntry, RecordEntry
-from llm_actors.store.messages import PERSIST_SECONDS, STORE_MAILBOX, StoreMessage
+from llm_actors.store.messages import PERSIST_SECONDS, STORE_MAILBOX, Loaded, StoreMessage
+from llm_actors.store.owner import Owner
 from llm_actors.store.tier import RETRY_SECONDS, StoreTier
 from llm_actors.testing import MovingClock
 
@@ -333,4 +334,90 @@ async def test_ledger_rows_of_a_write_that_takes_long_are_written_once(patient_c
         ledger.record(LedgerEntry(run="b", opened_at=2.0))
         done.set()
         await trio.sleep(1)
+    assert [each.entry.run for each in written if isinstance(each, RecordEntry)] == ["a", "b"]
+
+
+async def test_a_store_that_crashes_keeps_the_lock_of_its_process(tmp_path: Path) -> None:
+    """Else another process would mark the responses that are still running as interrupted."""
+    ledger = Ledger()
+    tier = StoreTier(str(tmp_path / "s"), max_bytes=10_000_000, ttl_s=DAY, owner=ledger.owner)
+    other = Owner(str(tmp_path / "s"))
+    seen: list[bool] = []
+
+    class Crashing:
+        open, write, spend, spent = tier.open, tier.write, tier.spend, tier.spent
+
+        def find(self, response_id: str, caller: str) -> Loaded | None:
+            if response_id == "bad":
+                raise RuntimeError("a bug")
+            seen.append(other.is_alive(ledger.owner))
+            return tier.find(response_id, caller)
+
+        def close(self) -> None:
+            tier.close()
+            seen.append(other.is_alive(ledger.owner))
+
+    def make(previous: Previous) -> StoreActor:
+        return StoreActor(previous.tier if isinstance(previous, Opened) else Crashing(), ledger)
+
+    spec: ChildSpec[StoreMessage] = ChildSpec("store", make, mailbox=STORE_MAILBOX)
+    root = Supervisor([spec])
+    async with running(root):
+        ref = root.ref(spec)
+        assert await persist(ref, (begun(),))
+        with pytest.raises(StoreAwayError):
+            await load(ref, "bad", "me")
+        assert await load(ref, "a", "me") is not None
+    assert seen == [True, False], "alive after the crash; gone at the end"
+
+
+async def test_ledger_rows_of_a_write_that_a_crash_interrupts_are_written_once(patient_clock: MovingClock) -> None:
+    """The thread goes on after the crash, so the rows are not written again, nor the file used by two threads."""
+    may_end = threading.Event()
+    written: list[Write] = []
+    at_work: list[str] = []
+
+    class Slow:
+        def open(self) -> None: ...
+
+        def write(self, writes: list[Write]) -> bool:
+            assert not at_work, "two threads at once"
+            at_work.append("write")
+            may_end.wait(20)
+            written.extend(writes)
+            at_work.clear()
+            return True
+
+        def find(self, response_id: str, caller: str) -> None: ...
+
+        def spend(self, by: By, since: float, caller: str | None) -> None: ...
+
+        def spent(self, since: float) -> None: ...
+
+        def close(self) -> None: ...
+
+    class Bad:
+        @property
+        def size(self) -> int:
+            raise RuntimeError("a bug")
+
+        def apply(self, db: sqlite3.Connection, owner: str) -> None: ...
+
+    ledger = Ledger()
+
+    def make(previous: Previous) -> StoreActor:
+        if isinstance(previous, Opened):
+            return StoreActor(previous.tier, ledger, previous.thread)
+        return StoreActor(Slow(), ledger)
+
+    spec: ChildSpec[StoreMessage] = ChildSpec("store", make, mailbox=STORE_MAILBOX)
+    root = Supervisor([spec])
+    async with running(root):
+        ledger.record(LedgerEntry(run="a", opened_at=1.0))
+        await trio.sleep(2 * LEDGER_SECONDS)
+        assert not await persist(root.ref(spec), (Bad(),))
+        ledger.record(LedgerEntry(run="b", opened_at=2.0))
+        await trio.sleep(10)
+        may_end.set()
+        await trio.sleep(10)
     assert [each.entry.run for each in written if isinstance(each, RecordEntry)] == ["a", "b"]

@@ -70,9 +70,12 @@ class Tier(Protocol):
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The state that the next incarnation inherits."""
+    """The state that the next incarnation inherits. ``thread``: what keeps work on the file to one thread at a time.
+    A thread of the incarnation that crashed may still be at work.
+    """
 
     tier: Tier
+    thread: trio.CapacityLimiter
 
 
 @final
@@ -81,10 +84,10 @@ class StoreActor:
     other actors have added, to be written in the background.
     """
 
-    def __init__(self, tier: Tier, ledger: Ledger) -> None:
+    def __init__(self, tier: Tier, ledger: Ledger, thread: trio.CapacityLimiter | None = None) -> None:
         self._tier = tier
         self._ledger = ledger
-        self._thread = trio.CapacityLimiter(1)
+        self._thread = thread or trio.CapacityLimiter(1)
         self._queue: deque[tuple[Delivery[StoreMessage], Persist]] = deque()
         self._queued_bytes = 0
         self._wake = trio.Event()
@@ -94,9 +97,10 @@ class StoreActor:
 
     async def run(self, inbox: Inbox[StoreMessage], *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until asked to stop; then write the queued changes, for at most `FLUSH_SECONDS`. The start does not
-        wait until the file is open.
+        wait until the file is open. A crash leaves the file open for the next incarnation.
         """
-        inbox.checkpoint(Opened(self._tier))
+        inbox.checkpoint(Opened(self._tier, self._thread))
+        crashed = False
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._write_all)
@@ -106,9 +110,14 @@ class StoreActor:
                 self._finishing = True
                 self._wake.set()
                 self._nursery.cancel_scope.deadline = trio.current_time() + FLUSH_SECONDS
+        except Exception:
+            # Closing the file releases this process's lock, and another process would mark its responses interrupted.
+            crashed = True
+            raise
         finally:
-            with trio.move_on_after(CLOSE_SECONDS, shield=True):
-                await self._in_thread(self._tier.close)
+            if not crashed:
+                with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                    await self._in_thread(self._tier.close)
 
     async def _handle(self, delivery: Delivery[StoreMessage]) -> None:
         match delivery.message:
@@ -179,9 +188,15 @@ class StoreActor:
         """
         writes = self._ledger.take()
         done = False
+
+        def write() -> bool:
+            nonlocal done
+            done = True  # from here on, cancellation does not stop the write
+            return self._tier.write(writes)
+
         try:
             if writes and not self._is_late():
-                done = await self._in_thread(self._tier.write, writes)
+                done = await self._in_thread(write)
         finally:
             if not done and writes:
                 self._ledger.put_back(writes)
@@ -245,7 +260,7 @@ def store_child(
 
     def make(previous: Previous) -> StoreActor:
         if isinstance(previous, Opened):
-            return StoreActor(previous.tier, added)
+            return StoreActor(previous.tier, added, previous.thread)
         from llm_actors.store.tier import StoreTier  # SQLite is imported only if there is a store
 
         return StoreActor(StoreTier(path, max_bytes=max_bytes, ttl_s=ttl_s, owner=added.owner), added)
