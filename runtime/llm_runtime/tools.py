@@ -54,7 +54,7 @@ class FunctionTool(Generic[P, R]):
 
     @property
     def is_async(self) -> bool:
-        """Whether the function returns an awaitable."""
+        """Whether the function is async. One that is not may still return an awaitable, which is awaited."""
         return inspect.iscoroutinefunction(self.fn)
 
     def arguments(self, call: ToolCall) -> dict[str, Any]:

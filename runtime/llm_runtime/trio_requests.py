@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from inspect import isawaitable
 from typing import Any, TypeVar
 
 import trio
@@ -69,10 +69,14 @@ class TrioRequests(RequestMethods[ResponseStream]):
         with trio.move_on_after(seconds):
             if function.is_async:
                 return await function(**arguments)
-            call, name = partial(function, **arguments), f"llm-runtime tool {function.tool.name}"
-            return await trio.to_thread.run_sync(
-                call, thread_name=name, abandon_on_cancel=True, limiter=_tool_threads()
+            name = f"llm-runtime tool {function.tool.name}"
+            [result] = await trio.to_thread.run_sync(
+                lambda: [function(**arguments)],  # in a list: Trio refuses a result that can be awaited
+                thread_name=name,
+                abandon_on_cancel=True,
+                limiter=_tool_threads(),
             )
+            return await result if isawaitable(result) else result
         raise ToolTooSlow
 
     async def _run_all(self, jobs: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:

@@ -57,6 +57,34 @@ def test_tools_of_one_turn_run_at_the_same_time_and_not_for_ever(host: Host, sle
 
 
 @both
+def test_what_a_function_returns_is_awaited(host: Host, sleep: Sleep, upstream: Upstream) -> None:
+    """An async function behind a decorator that is not async itself looks like a function that is not async."""
+
+    async def forecast(text: str) -> str:
+        await sleep(0)
+        return text
+
+    def weather(city: str) -> Awaitable[str]:
+        return forecast(city)
+
+    def clock() -> Awaitable[str]:
+        async def hang() -> str:
+            await sleep(60)
+            return "never"
+
+        return hang()
+
+    async def scenario(rt: Any) -> None:
+        run = await rt.run_tools("The weather?", model="fake/m", tools=[weather, clock], tool_deadline_s=0.2)
+        assert [part.text for part in run.messages[2].content] == [
+            "Oslo",
+            "The tool took longer than 0.2 s and was stopped.",
+        ]
+
+    host(scenario, upstream.config)
+
+
+@both
 def test_a_tool_that_blocks_runs_in_a_thread(host: Host, sleep: Sleep, upstream: Upstream) -> None:
     beats = []
 

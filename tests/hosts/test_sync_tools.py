@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Awaitable
 from contextvars import ContextVar
 from math import inf
 from typing import Any
@@ -130,6 +131,22 @@ def test_an_async_tool_is_refused_at_once(upstream: Upstream) -> None:
     ):
         rt.run_tools("The weather?", model="fake/m", tools=[weather])
     assert upstream.journal()["asked"] == asked
+
+
+def test_an_async_tool_behind_a_decorator_is_an_error_of_the_tool(upstream: Upstream) -> None:
+    async def forecast(city: str) -> str:
+        return city
+
+    def weather(city: str) -> Awaitable[str]:
+        return forecast(city)
+
+    def clock() -> str:
+        return "12"
+
+    with sync.open_runtime(upstream.config) as rt:
+        run = rt.run_tools("The weather?", model="fake/m", tools=[weather, clock])
+    assert "the tool weather is async: llm_runtime.sync cannot await it" in texts(run)[0]
+    assert texts(run)[1] == "12"
 
 
 def test_an_error_of_approve_ends_the_others(upstream: Upstream) -> None:

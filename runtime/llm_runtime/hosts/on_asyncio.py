@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from inspect import isawaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
@@ -135,7 +136,8 @@ class AsyncioRequests(RequestMethods[AsyncioStream]):
         bound = asyncio.timeout(seconds)
         try:
             async with bound:
-                return await running
+                result: object = await running
+                return await result if isawaitable(result) else result
         except TimeoutError:
             if not bound.expired():
                 raise  # an exception of the tool itself

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextvars import copy_context
 from functools import partial
+from inspect import isawaitable, iscoroutine
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, final
 
@@ -49,7 +50,11 @@ def refuse_async_tools(loop: ToolLoop) -> None:
     """Raise `TypeError` if one of the tools is async."""
     for function in loop.functions:
         if function.is_async:
-            raise TypeError(f"the tool {function.tool.name} is async: llm_runtime.sync cannot await it")
+            raise _async_tool(function)
+
+
+def _async_tool(function: FunctionTool[..., Any]) -> TypeError:
+    return TypeError(f"the tool {function.tool.name} is async: llm_runtime.sync cannot await it")
 
 
 class _Started(NamedTuple):
@@ -64,7 +69,12 @@ class _Started(NamedTuple):
 
 async def run_tool(function: FunctionTool[..., Any], arguments: dict[str, Any]) -> object:
     """Return the result of a function, for the coroutines that `run_in_threads` drives."""
-    return await _Started(function.tool.name, partial(function, **arguments))
+    result = await _Started(function.tool.name, partial(function, **arguments))
+    if isawaitable(result):
+        if iscoroutine(result):
+            result.close()
+        raise _async_tool(function)
+    return result
 
 
 class _Ended(NamedTuple):
