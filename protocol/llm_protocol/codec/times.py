@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, date, datetime
-from email.utils import parsedate_to_datetime
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)", re.ASCII)
@@ -42,6 +41,8 @@ def http_date(text: str | None) -> float | None:
     """An HTTP date as seconds since the epoch; ``None`` for anything else."""
     if text is None or len(text) > 64:
         return None
+    from email.utils import parsedate_to_datetime  # takes long to import, and is rarely needed
+
     try:
         moment = parsedate_to_datetime(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

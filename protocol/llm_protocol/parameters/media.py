@@ -8,7 +8,6 @@ a part is sent unchanged: the vendor decides.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 
 import msgspec
 
@@ -133,6 +132,8 @@ def as_text(document: Document, where: str) -> Text:
     text = text_of_document(document)
     if text is None:
         raise unsupported(where, f"{where}: the document is not text in UTF-8")
+    from html import escape  # takes long to import, and is rarely needed
+
     title = f' title="{escape(document.title)}"' if document.title else ""
     context = f"{document.context}\n" if document.context else ""
     return Text(f"<document{title}>\n{context}{text}\n</document>", extra=document.extra)
