@@ -19,13 +19,21 @@ import trio.testing
 from llm_actors.run import Run
 from llm_actors.shared_responses import SharedResponses, SharedRow
 from llm_protocol.events import Finished
+from llm_protocol.requests import LLMProvider
 from llm_protocol.response import FinishReason
+from llm_protocol.secret import Secret
+from llm_runtime.config import Config, Key, Provider, Server
+from llm_runtime.runtime import Runtime
+from llm_runtime.server import ListenAddress, server_child
 from llm_runtime.workers.place import WorkerPlace
 from llm_runtime.workers.siblings import WorkerSiblings
+from support.callers import Served
 from support.killable import events_until
+from support.peer import Peer, reply
 from support.redis import Redis, redis
 from support.server import OpenServer, Script, add_text, begin_text, end_text, hanging, open_server
 from support.sharing import PATIENT
+from support.upstream import JSON
 from support.ws import connected, ids, text_of
 
 ASK = {"model": "m", "input": "hi"}
@@ -77,6 +85,21 @@ async def two_replicas(server: Redis, *scripts: Script, **config: Any) -> AsyncI
         one = await nursery.start(first)
         yield Two(one, other, scope, ended)
         ended.set()
+
+
+@asynccontextmanager
+async def passing_replica(server: Redis, peer: Peer) -> AsyncIterator[Served]:
+    """A replica whose one provider is ``peer``, for alice and bob."""
+    addresses: list[ListenAddress] = []
+    provider = Provider(kind=LLMProvider.OPENAI, base_url=f"{peer.url}/v1", api_key=Secret("sk-vendor"), models=("m",))
+    keys = {name: Key(secret=Secret(f"sk-{name}"), passthrough=("* main/**",)) for name in ("alice", "bob")}
+    config = Config(server=Server(port=0, drain_s=1), providers={"main": provider}, keys=keys)
+    runtime = Runtime(
+        config,
+        servers=lambda rt: server_child(config.server, rt, addresses.append, keys=keys, shared=shared(server)),
+    )
+    async with runtime.running():
+        yield Served(addresses[0], {"main": peer})
 
 
 def worker(folder: str, number: int) -> WorkerSiblings:
@@ -394,6 +417,23 @@ async def test_a_vendors_id_is_good_at_all_replicas(server: Redis) -> None:
             "it is known here by now"
         )
         assert (await two.other.request("POST", "/v1/messages", using, **BOB)).status == 503
+
+
+async def test_an_object_made_through_the_passthrough_is_good_at_all_replicas(server: Redis) -> None:
+    upload = reply(b'{"id": "file-1", "object": "file"}', headers=JSON)
+    part = {"type": "file", "file": {"file_id": "file-1"}}
+    using = {"model": "main/m", "messages": [{"role": "user", "content": [part]}]}
+    async with (
+        Peer(upload, reply(b"{}", 500)) as peer,
+        passing_replica(server, peer) as one,
+        passing_replica(server, peer) as other,
+    ):
+        assert (await other.ask("alice", "POST", "/v1/chat/completions", using)).status == 400
+        assert (await one.ask("alice", "POST", "/passthrough/main/v1/files", b"x")).status == 200
+        with trio.fail_after(30):
+            while (await other.ask("alice", "POST", "/v1/chat/completions", using)).status == 400:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        assert (await other.ask("bob", "POST", "/v1/chat/completions", using)).status == 400
 
 
 async def test_workers_ask_each_other_for_what_is_not_in_redis(server: Redis) -> None:

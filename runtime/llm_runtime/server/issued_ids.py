@@ -86,13 +86,16 @@ class IssuedIds:
 
     def _note_end(self, caller: str, end: Finished | Failed) -> None:
         if end.response is not None:
-            ids = [found.id for found in ids_of_response(end.response)]
-            self.note(caller, ids)
-            if ids:
-                self.on_new(caller, [digest_of(each) for each in ids])
+            self.issue(caller, [found.id for found in ids_of_response(end.response)])
+
+    def issue(self, caller: str, ids: Sequence[str]) -> None:
+        """Record that ``caller`` receives ``ids`` from this process, and pass them to `on_new`."""
+        self.note(caller, ids)
+        if ids:
+            self.on_new(caller, [digest_of(each) for each in ids])
 
     def note(self, caller: str, ids: Iterable[str]) -> None:
-        """Record that ``caller`` has received ``ids``."""
+        """Record that ``caller`` has received ``ids``, from whatever process."""
         issued = self._issued[caller]
         for vendor_id in ids:
             digest = digest_of(vendor_id)

@@ -167,7 +167,7 @@ class _Passing:
         if self._created and context.caller:
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
                 body = msgspec.json.decode(bytes(self._created))
-                context.server_state.issued.note(context.caller, ids_of_created(body))
+                context.server_state.issued.issue(context.caller, list(ids_of_created(body)))
 
 
 def _refusal(failure: Failure) -> HttpError:
