@@ -20,12 +20,12 @@ class FileProblem(Enum):
     """A problem with the file, as it is worded in the log."""
 
     DAMAGED = "is damaged or of another version"
-    FULL = "cannot grow, the disk is full"
-    READ_ONLY = "cannot be written: its permissions or its file system forbid it"
+    FULL = "cannot grow because the disk is full"
+    READ_ONLY = "cannot be written because its permissions or its file system forbid it"
     UNREACHABLE = "cannot be opened, read or written"
     BUSY = "is locked by another process"
-    FOREIGN = "is a database of another program and is not touched"
-    NEWER = "was written by a newer version and is not touched"
+    FOREIGN = "is a database of another program and is not changed"
+    NEWER = "was written by a newer version of llm-runtime and is not changed"
 
 
 class NotOursError(Exception):

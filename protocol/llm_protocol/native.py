@@ -229,7 +229,7 @@ class NativeEncoder:
             if seen >= count:
                 continue
             if seen > 0:
-                assert isinstance(event, ANY_DELTAS), "only deltas are joined"
+                assert isinstance(event, ANY_DELTAS), "only deltas may be joined"
                 event = cut(event, seen)[1]
             yield without_lengths(event) if isinstance(event, ANY_DELTAS) else event
 

@@ -258,7 +258,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         if self.template is not None and "{answers}" not in self.template:
-            raise ValueError("template must contain {answers}, which the answers replace")
+            raise ValueError("template must contain {answers}, the place where the answers are inserted")
 
     def models(self) -> list[tuple[str, str]]:
         """Return all models that are named, each with its field. A synthesiser may be a method instead of a model."""

@@ -172,7 +172,7 @@ class Tree:
             self._run_logs += (request_log,)
             branches.append(_alone(_request_log_child(config.request_log, request_log)))
         if config.otel is not None:
-            waiting = RequestLog(what="OpenTelemetry's SDK does not take traces")
+            waiting = RequestLog(what="the OpenTelemetry export does not take traces")
             self._run_logs += (waiting,)
             branches.append(_alone(_otel_child(config.otel, waiting, self._telemetry_name_of)))
         return branches

@@ -160,7 +160,10 @@ async def test_a_follower_out_of_time_is_told_how_far_the_flight_had_come(autoju
         await w.settled()
 
     assert asked.failure is not None
-    assert asked.failure.message == "no complete response within the request's 3 s; a/m-a: no; b/m-b: unfinished"
+    assert (
+        asked.failure.message
+        == "no complete response within the request's deadline of 3 s; a/m-a: no; b/m-b: unfinished"
+    )
     assert asked.outcomes() == ["a:auth", "b:unfinished"]
     assert asked.decision["cache"] == "miss"
 

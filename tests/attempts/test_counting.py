@@ -45,7 +45,7 @@ async def test_who_is_not_called_is_no_attempt(autojump_clock: MockClock, caplog
     assert asked.outcomes() == ["b:server_error", "b:server_error", "a:auth"]
     fields = fields_of(caplog)
     assert (fields.attempts, fields.not_called, fields.deployment) == (2, 1, "a/m-a")
-    assert any("by a/m-a" in each and "2 attempts, 1 not called" in each for each in caplog.messages)
+    assert any("by a/m-a" in each and "2 attempts, 1 candidate not called" in each for each in caplog.messages)
     assert dict(fact_headers(asked.response))["x-llm-runtime-attempts"] == "2"
     assert traced(asked) == ["attempt 1: b/m-b", "attempt 2: b/m-b", "not called: a/m-a"]
     assert spans(asked) == 2

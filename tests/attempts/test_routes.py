@@ -211,7 +211,10 @@ async def test_a_request_that_ran_out_of_time_tells_what_was_tried(autojump_cloc
     assert asked.took == 4
     assert asked.failure is not None
     assert (asked.failure.kind, asked.failure.partial) == (FailureKind.DEADLINE, True)
-    assert asked.failure.message == "no complete response within the request's 4 s; a/m-a: no; b/m-b: cancelled"
+    assert (
+        asked.failure.message
+        == "no complete response within the request's deadline of 4 s; a/m-a: no; b/m-b: cancelled"
+    )
     assert asked.outcomes() == ["a:auth", "b:cancelled"]
     assert (asked.response.provider, asked.response.model, asked.response.content) == ("b", "m-b", "One two ")
 

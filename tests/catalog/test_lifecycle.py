@@ -348,8 +348,8 @@ async def test_a_start_warns_once_of_what_ends(models: tuple[str, ...], caplog: 
     provider = Provider(kind=LLMProvider.OPENAI, api_key=Secret("k"), models=models)
     async with open_runtime(Config(providers={"p": provider})):
         await trio.testing.wait_all_tasks_blocked()
-    said = [record.getMessage() for record in caplog.records if "will be shut down soon" in record.getMessage()]
-    ended = "models that will be shut down soon: p/gpt-3.5-turbo was shut down on 2026-10-23"
+    said = [record.getMessage() for record in caplog.records if "will soon be shut down" in record.getMessage()]
+    ended = "models that were or will soon be shut down by their vendors: p/gpt-3.5-turbo was shut down on 2026-10-23"
     assert said == ([ended] if "gpt-3.5-turbo" in models else [])
 
 

@@ -92,7 +92,8 @@ async def test_a_port_without_tls_is_told() -> None:
             done = await commands.run(*arguments, "--url", url)
             assert (done.code, done.err) == (
                 1,
-                f"llm-runtime: {url}: the port does not speak TLS: write http:// if that is meant\n",
+                f"llm-runtime: {url}: the port does not speak TLS: if the server has no TLS, "
+                "write http:// in its address\n",
             )
 
 

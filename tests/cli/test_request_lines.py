@@ -69,7 +69,7 @@ async def test_the_text_says_it_shortly(tmp_path: Path) -> None:
         said = await lines(upstream.address.url, tmp_path, "text", chat(f"say {PROMPT}"))
         (line,) = [each for each in said if " of alice completed by fake/fake-1 in " in each]
         assert "1 attempt, " in line
-        assert "3+2 tokens, $0.023000" in line
+        assert "3 input and 2 output tokens, $0.023000" in line
         assert "client's id mine-1" in line
         assert "CANARY" not in str(said)
 

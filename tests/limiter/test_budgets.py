@@ -44,7 +44,7 @@ def test_what_is_reserved_counts_and_what_was_not_used_comes_back() -> None:
     assert isinstance(budgets.reserve(1, ask(0.6), NOON), BudgetHold)
     why = refused(budgets.reserve(2, ask(0.6), NOON))
     assert why == (
-        'budget "b" has $0.4000 of $1.00 (needed: about $0.6000) left per day; '
+        'budget "b" has $0.4000 of $1.00 (needed: about $0.6000) left for this day; '
         "it resets at 2026-12-01T00:00:00Z, in 43200 s"
     )
     budgets.end(1, usd=0.1, tokens=3)
@@ -84,7 +84,7 @@ def test_a_price_that_is_not_known(unknown: str | float, counted: float | None) 
     if counted is None:
         assert refused(held) == (
             'budget "b": the price of p/m is not known; '
-            'the configuration needs [prices."p/m"] or unknown_price = "allow"'
+            'the configuration needs [prices."p/m"], or unknown_price = "allow" in [budgets.b]'
         )
         return
     budgets.end(1, usd=None, tokens=1_000)
@@ -119,7 +119,7 @@ def test_what_was_spent_before_the_start_counts() -> None:
 
 def test_alone_each_keeps_to_its_share_and_says_so() -> None:
     budgets = Budgets({"b": Budget(usd=1.0, per="day")}, shared=True)
-    assert "has reported nothing about this day" in refused(budgets.reserve(1, ask(0.01), NOON))
+    assert "has not yet reported the spending of this day" in refused(budgets.reserve(1, ask(0.01), NOON))
     budgets.join()
     state = budgets.state("b", NOON)
     assert isinstance(budgets.reserve(2, ask(0.2), NOON), BudgetHold)

@@ -49,6 +49,6 @@ async def test_earlier_spending_counts_when_the_store_can_be_read_again(
     assert times == [0.0, LOAD_AGAIN_SECONDS, 2 * LOAD_AGAIN_SECONDS]
     told = [each.getMessage() for each in caplog.records]
     assert told == [
-        "the store cannot be read: budgets start from zero until it can",
+        "the store cannot be read: until it can be read, budgets do not count earlier spending",
         "the store can be read: budgets count the earlier spending",
     ]

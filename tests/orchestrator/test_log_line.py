@@ -113,5 +113,5 @@ async def test_who_was_never_called_has_the_reason_beside_it(caplog: pytest.LogC
             await runtime.chat("hello CANARY-word", model="a/m")
     (line,) = [each.getMessage() for each in caplog.records if " failed (budget) " in each.getMessage()]
     assert 'budget "all": the price of a/m is not known; the configuration needs ' in line
-    assert "by nobody" in line
+    assert "by no provider" in line
     assert "CANARY" not in line

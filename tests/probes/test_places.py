@@ -41,7 +41,7 @@ async def test_a_redis_that_cannot_be_written_or_is_silent_is_told() -> None:
         server.freeze()
         frozen = await try_redis(server.server())
         server.thaw()
-    for (status, detail), cause in ((replica, "replica"), (frozen, "no response within")):
+    for (status, detail), cause in ((replica, "replica"), (frozen, "no reply within")):
         assert status is CheckStatus.FAILED
         assert cause in detail
         assert detail.endswith(SHARED)

@@ -94,7 +94,7 @@ def test_who_has_the_responses_api_can_be_chosen_for_tools_with_reasoning() -> N
 
 def test_it_is_said_in_words() -> None:
     assert wires().in_words("gpt-4.1") == ""
-    assert wires().in_words("gpt-6-luna") == "uses the Responses API if it reasons and there are tools"
+    assert wires().in_words("gpt-6-luna") == "uses the Responses API if the request has tools and the model reasons"
     assert wires(setting="responses").in_words("gpt-4.1") == "uses the Responses API"
     assert wires(setting="chat").in_words("gpt-4.1") == "uses the chat API only"
 

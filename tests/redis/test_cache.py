@@ -141,7 +141,7 @@ async def test_while_redis_is_away_nothing_is_found_and_everybody_makes_it(
         one.write(Entry(key(1), b"one"))
     lines = [record.getMessage() for record in caplog.records if record.name == "llm_actors.redis_link"]
     assert len(lines) == 2, lines
-    assert "until it is reachable again, this process caches on its own" in lines[1]
+    assert "until it is reachable again, this process uses only its own cache" in lines[1]
 
 
 # -- whole runtimes ----------------------------------------------------------------------------------------------------

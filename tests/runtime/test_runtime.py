@@ -440,8 +440,8 @@ async def test_model_selector_weighted_shares_decide_who_comes_first_how_often()
 
     assert [answer.provider for answer in answers] == ["one"] * 5
     assert [(str(each.candidate), each.reason) for each in explained.choices] == [
-        ("two/m", "drawn, its share is 90%"),
-        ("one/m", "drawn, its share is 10%"),
+        ("two/m", "drawn at random, its share is 90%"),
+        ("one/m", "drawn at random, its share is 10%"),
     ]
 
 

@@ -91,7 +91,7 @@ def test_two_models_that_open_one_after_the_other_open_their_provider(apart: flo
     assert (circuits.unavailable(C, apart + 0.5) is not None) == together
     evidence = {str(each.of): each.breaker.evidence for each in transitions}
     assert evidence["p/b"] == "5 failures in a row, the last: timeout_idle"
-    assert evidence.get("p") == ("p/a and p/b opened within 30 s" if together else None)
+    assert evidence.get("p") == ("the circuits of p/a and p/b opened within 30 s" if together else None)
 
 
 def test_a_provider_opened_by_two_of_its_models_is_closed_again_by_the_third() -> None:

@@ -141,7 +141,7 @@ def test_a_cold_request_goes_where_explain_says(draw: float, select: Select) -> 
     asked = made.rank([C, A, B], CHAT, now=1.0, draw=draw, select=select)
     assert asked.choices == explained[0].choices == explained[1].choices
     assert asked.best() == min(asked.choices, key=lambda each: each.score).candidate
-    assert asked.choices[0].reason.startswith("not measured yet: the fewest attempts in progress, then ")
+    assert asked.choices[0].reason.startswith("not measured yet, and has the fewest attempts in progress; then ")
 
 
 def test_a_cold_request_that_waits_counts_for_a_while_only() -> None:

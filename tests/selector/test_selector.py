@@ -99,7 +99,7 @@ def test_explain_prints_one_line_for_each_candidate() -> None:
 
 def test_explain_says_that_a_probe_is_ranked_as_if_it_were_available() -> None:
     line = next(line for line in rank(downed(A), [A, B], now=10.0).lines() if "a/m" in line)
-    assert "a probe of the recovery" in line
+    assert "tries whether the deployment has recovered" in line
     assert re.search(r" \d\d?\.\d% available, ranked as 100\.0%; .* unavailability 0\.00\)", line), line
 
 

@@ -254,7 +254,7 @@ async def test_a_change_that_redis_does_not_take_in_time_stops_no_other(
     async def too_slow(what: str, arguments: Sequence[Argument]) -> None:
         if what == "put" and sum(len(each) for each in arguments if isinstance(each, bytes)) > 2_000_000:
             await trio.sleep(2)
-            raise RedisAwayError(RedisProblem(UNREACHABLE, "no response within 2000 ms"))
+            raise RedisAwayError(RedisProblem(UNREACHABLE, "no reply within 2000 ms"))
 
     maker.redis.before = too_slow
     large, small = maker.complete("x" * 3_000_000), maker.complete()

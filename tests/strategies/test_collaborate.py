@@ -177,7 +177,7 @@ def test_a_route_names_its_members_in_the_configuration() -> None:
             'strategy = "pannel"',
             'not one of single, fallback, race, panel, council, best_of, vote; did you mean "panel"?',
         ),
-        ('template = "no place"', "template must contain {answers}, which the answers replace"),
+        ('template = "no place"', "template must contain {answers}, the place where the answers are inserted"),
         ("quorun = 2", 'routes.panel.quorun: unknown key; did you mean "quorum"?'),
     ],
 )

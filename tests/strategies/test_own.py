@@ -184,7 +184,7 @@ async def test_one_stream_at_a_time(autojump_clock: MockClock) -> None:
         asked = await ask(w, strategy="mine")
 
     assert asked.text == asked.response.content == "one"
-    assert asked.decision["notes"] == {"error": "only one response can be streamed"}
+    assert asked.decision["notes"] == {"error": "a strategy can stream only one response"}
 
 
 async def test_a_request_of_the_strategys_own_is_not_repeated_with_the_callers_parameters(
@@ -258,10 +258,10 @@ async def too_many(team: Team) -> LLMResponse:
         (raising(ValueError("secret")), "the strategy mine raised ValueError"),
         (raising(ServerError(Failure(kind=FailureKind.SERVER_ERROR, message="no luck"))), "no luck"),
         (returning(None), "the strategy mine returned a value of type NoneType: return a response of the team, or a"),
-        (returning(""), "the strategy mine returned a text without an answer"),
+        (returning(""), "the strategy mine returned an empty text"),
         (
             returning(LLMResponse(request_id="x", response_id="y", provider="a", model="m", finish_reason="stop")),  # type: ignore[arg-type]
-            "the strategy mine returned a response that is none of its team's",
+            "the strategy mine returned a response that is not a complete response of its team",
         ),
         (twice, "the strategy mine streamed one response and returned another"),
         (too_many, "the strategy mine raised RuntimeError"),

@@ -130,7 +130,7 @@ async def test_a_member_has_a_deadline_of_its_own(autojump_clock: MockClock) -> 
 
         assert asked.took == pytest.approx(3)
         assert outcomes(asked) == {"a/m-a": "timeout_total", "b/m-b": "ok"}
-        assert members(asked)["a/m-a"]["error"] == "no complete response within 3 s"
+        assert members(asked)["a/m-a"]["error"] == "no complete response within 3 s (member_deadline_s)"
 
 
 async def test_members_leave_time_for_the_synthesis(autojump_clock: MockClock) -> None:

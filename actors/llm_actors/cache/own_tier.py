@@ -113,11 +113,11 @@ class OwnTier:
             self.count.errors += 1
             self._rests_until = self._clock.since_boot() + RETRY_SECONDS
             if not self._is_failing:
-                log.error("the cache's store failed; requests continue without it: %s", exception_site(exc))  # noqa: TRY400
+                log.error("the program's cache store failed; requests continue without it: %s", exception_site(exc))  # noqa: TRY400
             self._is_failing = True
             return None
         if self._is_failing:
-            log.info("the cache's store works again")
+            log.info("the program's cache store works again")
             self._is_failing = False
         return done
 

@@ -74,7 +74,7 @@ class RedisTier:
             server,
             script_of("llm_actors.cache", "cache.lua"),
             what="cached responses are",
-            without="until it is reachable again, this process caches on its own",
+            without="until it is reachable again, this process uses only its own cache",
             first=((self._key("cache", "open"),), ("open",)),
         )
         self._queue: deque[Entry | CacheKey] = deque()
@@ -111,7 +111,7 @@ class RedisTier:
             answer = await self._link.call([self._key("cache", key.hex()) for key in piece], "get", PIECE_BYTES)
             entries = [_entry(age, value) for age, value in zip(answer[::2], answer[1::2], strict=True)]
             if not 0 < len(entries) <= len(piece):
-                raise ValueError("the number of entries in the reply is wrong")
+                raise ValueError("Redis's reply to cache.lua has a wrong number of entries")
             found.update((key, entry) for key, entry in zip(piece, entries, strict=False) if entry is not None)
             keys = keys[len(entries) :]
 

@@ -131,7 +131,7 @@ class FileTier:
         if problem is self._reported:
             return
         self._reported = problem
-        what = f"set aside as {self._path}{ASIDE}" if problem is FileProblem.DAMAGED else "requests continue without it"
+        what = f"renamed to {self._path}{ASIDE}" if problem is FileProblem.DAMAGED else "requests continue without it"
         log.error("the cache file %s %s: %s", self._path, problem.value, what)
 
     def statistics(self) -> TierStatistics:

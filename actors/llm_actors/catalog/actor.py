@@ -98,7 +98,11 @@ class CatalogActor:
         found = [f"{candidate} {words}" for candidate, words in self._catalog.all_ending()]
         if found:
             more = f"; and {len(found) - ENDING_SHOWN} more" if len(found) > ENDING_SHOWN else ""
-            log.warning("models that will be shut down soon: %s%s", "; ".join(found[:ENDING_SHOWN]), more)
+            log.warning(
+                "models that were or will soon be shut down by their vendors: %s%s",
+                "; ".join(found[:ENDING_SHOWN]),
+                more,
+            )
 
     async def _handle(self, delivery: Delivery[CatalogMessage]) -> None:
         match delivery.message:
@@ -134,4 +138,9 @@ class CatalogActor:
                 return
         if name not in self._failing:
             self._failing.add(name)
-            log.error("cannot list the models of %s, so new ones must be named as %s/MODEL: %s", name, name, problem)
+            log.error(
+                "cannot list the models of %s, so a model that is not known yet must be named as %s/MODEL: %s",
+                name,
+                name,
+                problem,
+            )

@@ -246,9 +246,10 @@ class Catalog:
 
     def _unknown(self, request: AnyRequest, allowed: Allowed | None, routes: Collection[str]) -> Failure:
         if not self._offers:
-            text = "no provider is configured: set a key such as OPENAI_API_KEY, or name a configuration file"
+            text = "no provider is configured: set a key such as OPENAI_API_KEY in the environment, or give a "
+            text += "configuration file"
         elif (request.model or AUTO) == AUTO:
-            text = f"no configured provider offers a model for {request.request_type.value}"
+            text = f"no configured provider offers a model for {request.request_type.value.replace('_', ' ')} requests"
             if self.unlisted and allowed is None:
                 text += f"; the models of these providers could not be listed: {', '.join(self.unlisted[:NAMES_SHOWN])}"
         else:

@@ -169,7 +169,7 @@ class Mailbox:
         if self._spec.overflow is Overflow.DROP_NEWEST and not delivery.is_call:
             self.count.dropped += 1
             return True
-        raise MailboxFull(self.name, f"mailbox full with {self._spec.capacity} messages")
+        raise MailboxFull(self.name, f"its mailbox is full: {self._spec.capacity} messages wait")
 
     def _taken(self) -> AnyDelivery:
         """Remove and return the oldest message in the queue. Raises `trio.WouldBlock` if there is none."""
@@ -180,7 +180,7 @@ class Mailbox:
     def _displace(self, oldest: AnyDelivery) -> None:
         self.count.dropped += 1
         if oldest.is_call and not oldest.abandoned:
-            oldest.fail(MailboxFull(self.name, "displaced by a newer message"))
+            oldest.fail(MailboxFull(self.name, "a newer message took the place of this one in the full mailbox"))
 
     def _report_full(self) -> None:
         self.count.full += 1
@@ -223,7 +223,10 @@ class Mailbox:
             return False
         if self.poison.suspects and self._is_poison(delivery):
             self.count.poisoned += 1
-            self._turn_away(delivery, PoisonRefused(self.name, "this payload has crashed it repeatedly"))
+            self._turn_away(
+                delivery,
+                PoisonRefused(self.name, "refused a message, because equal messages have crashed the actor repeatedly"),
+            )
             return False
         if delivery.is_call:
             self.in_hand[delivery] = None

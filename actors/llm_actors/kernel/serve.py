@@ -136,7 +136,7 @@ class _Workers(Generic[M]):
                     except trio.WouldBlock:
                         await free.acquire()
                     delivery = await inbox.receive()
-                    assert delivery.context is not None, "it was queued"
+                    assert delivery.context is not None, "a delivery from the mailbox must have a context"
                     delivery.context.run(self._start, delivery)
             except trio.EndOfChannel:
                 return

@@ -202,7 +202,9 @@ class SupervisorRun:
             return  # it ended long after that; the code that cancelled it starts it again
         crashed = incarnation.reason is EndReason.CRASHED
         if not child.leaving and wants_restart(child.spec.restart, crashed=crashed):
-            await self._failed(child, incarnation.error or NotRunning(child.path, "ended, and it is permanent"))
+            await self._failed(
+                child, incarnation.error or NotRunning(child.path, "ended, although its restart is permanent")
+            )
         elif child.leaving or child.dynamic or child.spec.restart is Restart.TEMPORARY:
             self.retire(child, NotRunning, "has ended")
         else:

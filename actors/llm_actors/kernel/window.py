@@ -58,7 +58,7 @@ class Backoff(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.base < 0 or self.cap < self.base or self.factor < 1 or self.quiet <= 0 or self.first < 0:
-            raise ValueError(f"a backoff needs 0 <= base <= cap, factor >= 1, quiet > 0, first >= 0: {self}")
+            raise ValueError(f"a backoff must have 0 <= base <= cap, factor >= 1, quiet > 0 and first >= 0, not {self}")
 
     @classmethod
     def none(cls) -> Backoff:

@@ -152,7 +152,7 @@ class LimiterActor:
         return self._kept
 
     async def _load_budgets_later(self, store: StoreRef) -> None:
-        log.warning("the store cannot be read: budgets start from zero until it can")
+        log.warning("the store cannot be read: until it can be read, budgets do not count earlier spending")
         while True:
             await trio.sleep(LOAD_AGAIN_SECONDS)
             if await self._load_budgets(store, is_late=True):

@@ -285,8 +285,8 @@ class Budgets:
         limit, whose = Amount(budget.usd or 0.0, budget.tokens or 0), ""
         if self.sharing != "off" and not state.asked:
             return (
-                f'budget "{name}" is shared through Redis, which has reported nothing about this {budget.per}: '
-                "no amount is available"
+                f'budget "{name}" is shared in Redis, which has not yet reported the spending of this {budget.per}: '
+                "until it has, no amount is available"
             )
         left = limit.minus(own.plus(state.before(self.sharing))).minus(state.set_aside)
         if self.sharing == "alone":
@@ -303,9 +303,8 @@ class Budgets:
             left_of.append(f"{max(0, left.tokens)} of {budget.tokens} tokens ({whose}needed: about {wanted.tokens})")
         resets = datetime.fromtimestamp(state.window.end, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         seconds = max(0, int(state.window.end - wall))
-        return (
-            f'budget "{name}" has {" and ".join(left_of)} left per {budget.per}; it resets at {resets}, in {seconds} s'
-        )
+        left_now = f"{' and '.join(left_of)} left for this {budget.per}"
+        return f'budget "{name}" has {left_now}; it resets at {resets}, in {seconds} s'
 
     def _warning(self, name: str, wall: float) -> str:
         budget, state = self.table.budgets[name], self.state(name, wall)
@@ -338,5 +337,5 @@ class Budgets:
 
 def _unpriced(budget: str, provider: str, model: str) -> str:
     which = f"{provider}/{model}"
-    remedy = f'the configuration needs [prices."{which}"] or unknown_price = "allow"'
+    remedy = f'the configuration needs [prices."{which}"], or unknown_price = "allow" in [budgets.{budget}]'
     return f'budget "{budget}": the price of {which} is not known; {remedy}'

@@ -51,7 +51,11 @@ def too_late(waiter: QueuedRequest, owner: LimitOwner, at: float, now: float) ->
     """
     until = waiter.caller_until if owner == "caller" else waiter.until
     option = "[keys.NAME.limits] wait_s" if owner == "caller" else "[providers.NAME.limits] wait_s"
-    bound = "before its deadline" if waiter.deadline <= until else f"within {until - waiter.since:.4g} s ({option})"
+    bound = (
+        "before the request's deadline"
+        if waiter.deadline <= until
+        else f"within {until - waiter.since:.4g} s ({option})"
+    )
     who = "the caller's own limits" if owner == "caller" else f"the limits of {_providers(waiter.names)}"
     wait_s = at - now if now + LEAST_RETRY_SECONDS < at < inf else LEAST_RETRY_SECONDS
     why = f"{who} allow no request {bound}; try again in {wait_s:.1f} s"

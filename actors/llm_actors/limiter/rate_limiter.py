@@ -106,7 +106,7 @@ class RateLimiter:
         if waiter.limited is not None:
             waiter.caller_until = now + waiter.limited.account.wait_s
         if len(self._leases) >= MAX_LEASES:
-            self._refuse_full(waiter, f"{MAX_LEASES} requests are in progress", "server")
+            self._refuse_full(waiter, f"{MAX_LEASES} requests are in progress, the most allowed", "server")
         elif (name := self._open_at_once(waiter, now)) is not None:
             self._grant(waiter, name, now)
         else:

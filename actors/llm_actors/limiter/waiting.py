@@ -62,9 +62,12 @@ class WaitingRequests:
     def full_for(self, waiter: QueuedRequest) -> tuple[str, LimitOwner] | None:
         """Return why ``waiter`` cannot be queued, and whose limit that is; ``None`` if it can."""
         if len(self._waiting) >= MAX_WAITING:
-            return f"{MAX_WAITING} requests are already waiting", "server"
+            return f"{MAX_WAITING} requests are already waiting for limits, the most allowed", "server"
         if self._of_caller[waiter.caller] >= MAX_WAITING_PER_CALLER:
-            return f"{MAX_WAITING_PER_CALLER} requests of this caller are already waiting", "caller"
+            return (
+                f"{MAX_WAITING_PER_CALLER} requests of this caller are already waiting for limits, the most allowed",
+                "caller",
+            )
         return None
 
     def add(self, waiter: QueuedRequest, *, first: bool) -> None:

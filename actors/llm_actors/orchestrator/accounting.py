@@ -56,7 +56,7 @@ class Accounting:
             if self._budgets.budgets[name].cost(None, 0) is None:
                 return (
                     f'budget "{name}" does not pay for passthrough requests, because their cost is unknown; '
-                    f'with unknown_price = "allow" they count as $0'
+                    f'with unknown_price = "allow" in [budgets.{name}] they count as $0'
                 )
         return ""
 

@@ -86,7 +86,9 @@ class Orchestrator:
         run, setup = delivery.message.run, self._current()
         services, router = setup.services, setup.router
         if len(self._runs) >= services.max_runs:  # only the limiter lets requests wait
-            error = QueueFullError(f"{services.max_runs} requests are in progress already ([server] max_runs)")
+            error = QueueFullError(
+                f"{services.max_runs} requests are in progress already, the most that [server] max_runs allows"
+            )
             services.metrics.refuse(error.failure)
             delivery.fail(error)
             return
@@ -126,7 +128,7 @@ class Orchestrator:
 
     def _end_as_crashed(self) -> None:
         for run in tuple(self._runs):
-            run.cancel("the runtime crashed and starts again; try again", FailureKind.CRASHED)
+            run.cancel("the runtime crashed and is restarting; try again", FailureKind.CRASHED)
 
     async def _live(
         self, delivery: Delivery[OrchestratorMessage], routed: ResolvedRoute | None, flights: SingleFlight, setup: Setup
@@ -170,5 +172,5 @@ def _fail_as_bug(run: Run, exc: Exception) -> None:
 def _failure_of(run: Run) -> Failure:
     """The failure of a run that was closed before it was accepted."""
     end = run.log.end
-    assert isinstance(end, Failed), "it has not been accepted"
+    assert isinstance(end, Failed), "a run that was closed before it was accepted must have failed"
     return end.failure

@@ -97,7 +97,7 @@ class AttemptLoop:
 
     def _move(self, plan: AttemptPlan[Candidate], ending: RunResult, failure: Failure) -> Move:
         if ending.candidate is None:
-            return Stop("no capacity in time")
+            return Stop("no candidate had capacity in time")
         plan.deadline = self._context.deadline
         return plan.after(failure, trio.current_time(), called=self._called)
 

@@ -62,7 +62,7 @@ def close(run: Run, end: Finished | Failed) -> None:
     if isinstance(end, Failed):
         run.fail(end.failure, end.response)
     else:
-        assert isinstance(end.response, LLMResponse), "a success has a response"
+        assert isinstance(end.response, LLMResponse), "a run that succeeded must have a response"
         run.finish(end, end.response)
 
 
@@ -84,5 +84,5 @@ def replay(run: Run, response: LLMResponse, cache: CacheOutcome = "hit") -> None
             else:
                 run.log.append(event)
     except LogLimitExceeded:
-        message = "the cached response is larger than the run log allows"
+        message = "the cached response exceeds the run log's limit ([server] log_limit_mb)"
         run.fail(Failure(kind=FailureKind.LOG_LIMIT, message=message, partial=run.has_content))

@@ -209,17 +209,19 @@ def line_text(fields: LogFields) -> str:
     caller = fields.caller and f" of {fields.caller}"
     ended = f"failed ({fields.failure})" if fields.failure else "completed"
     attempts = "1 attempt" if fields.attempts == 1 else f"{fields.attempts} attempts"
-    text = f"request {fields.id}{caller} {ended} by {fields.deployment or 'nobody'} in {fields.ms:.0f} ms, {attempts}"
+    text = (
+        f"request {fields.id}{caller} {ended} by {fields.deployment or 'no provider'} in {fields.ms:.0f} ms, {attempts}"
+    )
     if fields.reason:
         text += f", {fields.reason}"
     if fields.not_called:
-        text += f", {fields.not_called} not called"
+        text += f", {fields.not_called} candidate{'s' * (fields.not_called != 1)} not called"
     if fields.cache:
-        text += ", from the cache" if fields.cache == "hit" else ", shared"
+        text += ", from the cache" if fields.cache == "hit" else ", shared with an equal request"
     if fields.first_token_ms is not None:
         text += f", first token after {fields.first_token_ms:.0f} ms"
     if fields.input_tokens:
-        text += f", {fields.input_tokens}+{fields.output_tokens} tokens"
+        text += f", {fields.input_tokens} input and {fields.output_tokens} output tokens"
     if fields.cost:
         text += f", ${fields.cost:.6f}"
     if fields.upstream_status:

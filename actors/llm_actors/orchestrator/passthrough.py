@@ -73,7 +73,7 @@ async def pass_through(
             ms=round(1000 * (trio.current_time() - began), 1),
         )
         _publish(services, fields)
-    assert passed is not None, "it was sent, or raised"
+    assert passed is not None, "a request that did not raise must have a result"
     return passed
 
 

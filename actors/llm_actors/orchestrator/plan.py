@@ -179,7 +179,7 @@ class AttemptPlan(Generic[C]):
             self._others = [other for other in self._others if self._fits(self.current, other)]
         step = failure.step
         if step is Step.STOP and called:
-            return Stop(f"{failure.kind.value} cannot be solved by another attempt")
+            return Stop(f"another attempt would not help after {failure.kind.value}")
         if not called and not self._others:
             return self._after_refusal(failure, now)
         if step is Step.RETRY and called and (again := self._retry(failure, now)) is not None:
@@ -250,7 +250,11 @@ class AttemptPlan(Generic[C]):
         if step is not Step.RETRY or state.outcome is None:
             return "no other candidate"
         if self._stop(state):
-            return f"it was tried {state.attempt_number} times" if state.attempt_number > 1 else "it is tried only once"
+            return (
+                f"it was tried {state.attempt_number} times"
+                if state.attempt_number > 1
+                else "it may be tried only once"
+            )
         if now + self._wait(state) >= self.deadline:
             return "the wait would pass the deadline"
         if self._is_too_long(cast("Failure", state.outcome.result())):

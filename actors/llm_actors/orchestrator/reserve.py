@@ -278,7 +278,7 @@ class Reserving:
                 deadline=start_by,
             )
         except CallExpired:
-            message = f"no capacity at {', '.join(names)} in time"
+            message = f"no capacity at {', '.join(names)} before the request's deadline"
             raise error_for(Failure(kind=FailureKind.DEADLINE, message=message)) from None
         except KernelError as exc:
             raise error_for(failure_of(exc, "limiter")) from exc

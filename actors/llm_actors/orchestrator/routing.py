@@ -25,8 +25,8 @@ from llm_protocol.requests import AUTO, AnyRequest, ChatRequest
 _NOTHING_SAID = Policy()
 _A_ROUTE = "{!r} is a route, and only models can be candidates"
 _ONE_CHOICE = (
-    "n: several choices need the strategy single or fallback, without max_cost, max_tokens, share_context and "
-    "share_knowledge, in the request and in its route"
+    "n: more than one choice is possible only if neither the request nor its route sets max_cost, max_tokens, "
+    "share_context or share_knowledge, and the strategy is single or fallback"
 )
 
 DEFAULT_DEADLINE_SECONDS = 600.0

@@ -77,7 +77,7 @@ class _Flight:
 
     def close(self, run: Run, end: Finished | Failed) -> None:
         """Close ``run``, which has followed the flight to its ``end``, with that end under its own ids."""
-        assert end.response is not None, "a run's log ends with a response"
+        assert end.response is not None, "the end of a run must have a response"
         self._payer = self._payer or run
         pays, decision = self._payer is run, end.response.decision
         if not pays and decision.get("cache") != "hit":  # everything that the flight found in the cache
@@ -228,7 +228,7 @@ class SingleFlight:
         split = split_embedding(request, found or (None,) * len(request.inputs))
         if split.missing is None:
             whole = merge_embedding(request, split, None)
-            assert whole is not None, "everything was known"
+            assert whole is not None, "if no text is missing, the response must be complete"
             replay(flight, whole)
             return
         part = Run(split.missing, stream=False, log_limit_bytes=flight.log.limit_bytes)
@@ -246,7 +246,7 @@ class SingleFlight:
             await self._ask_upstream(services, flight, routed, lambda: flying.until, flying.record)
         else:
             end = part.log.end
-            assert end is not None, "a run that was closed has an end"
+            assert end is not None, "a run that was closed must have an end"
             close(flight, end)
 
 
@@ -305,7 +305,7 @@ async def _follow(run: Run, flight: Run) -> Finished | Failed:
         copy()
         await ended.wait()
     end = flight.log.end
-    assert end is not None, "the flight has ended"
+    assert end is not None, "a flight that has ended must have an end"
     return end
 
 

@@ -263,12 +263,12 @@ class ProviderCall:
             else:
                 received += len(data)
                 if received > most and (is_bounded or decoder.is_whole):
-                    raise BodyTooLarge(response.origin, f"the body has more than {most} bytes")
+                    raise BodyTooLarge(response.origin, f"the response's body has more than {most} bytes")
                 gathered = received if decoder.is_whole else 0
                 events = decoder.feed(data) if data else await run_large(gathered, decoder.end)
             if events:
                 end = self._pass_on(events)
-            assert end is not None or data, "the end() of a decoder returns a terminal event"
+            assert end is not None or data, "a decoder's end() must return a terminal event"
         if isinstance(end, Finished) and self._scope.deadline - trio.current_time() > AFTER_END_SECONDS:
             # The response is complete. Neither a deadline nor surplus bytes may turn it into a failure.
             with suppress(TransportError), trio.move_on_after(AFTER_END_SECONDS):
@@ -277,7 +277,7 @@ class ProviderCall:
 
     def _deliver(self, events: list[Event]) -> Finished | Failed:
         end = self._pass_on(events)
-        assert end is not None, "a complete response ends with a terminal event"
+        assert end is not None, "a complete response must end with a terminal event"
         return end
 
     def _checked_end(self, end: Finished | Failed) -> Finished | Failed:

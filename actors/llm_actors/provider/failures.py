@@ -52,13 +52,13 @@ _ROWS = (
     _Row(UnsupportedEncoding, FailureKind.PROTOCOL),
     _Row(BodyTooLarge, FailureKind.ANSWER_TOO_LARGE),
     _Row(TransportError, FailureKind.NETWORK),
-    _Row(LogLimitExceeded, FailureKind.LOG_LIMIT, "the response exceeds the run log's limit (log_limit_mb)"),
-    _Row(Parked, FailureKind.PARKED, "parked after repeated crashes; it will be restarted"),
+    _Row(LogLimitExceeded, FailureKind.LOG_LIMIT, "the response exceeds the run log's limit ([server] log_limit_mb)"),
+    _Row(Parked, FailureKind.PARKED, "parked after repeated crashes, until it is restarted; try again later"),
     _Row(SupervisorFailed, FailureKind.CRASHED, _CRASHED),
     _Row(NotRunning, FailureKind.SHUTTING_DOWN, "shutting down"),
-    _Row(MailboxFull, FailureKind.QUEUE_FULL, "its mailbox is full"),
+    _Row(MailboxFull, FailureKind.QUEUE_FULL, "too many requests wait for it (its mailbox is full); try again later"),
     _Row(CallExpired, FailureKind.DEADLINE, "no reply before the deadline"),
-    _Row(PoisonRefused, FailureKind.BAD_REQUEST, "refused: this request has crashed it repeatedly"),
+    _Row(PoisonRefused, FailureKind.BAD_REQUEST, "refused, because this request has crashed its actor repeatedly"),
     _Row(ActorCrashed, FailureKind.CRASHED, _CRASHED),
     _Row(Exception, FailureKind.INTERNAL, "failed because of a bug in the runtime"),
 )
@@ -74,6 +74,6 @@ def failure_of(exc: Exception, who: str) -> Failure:
     row = next(row for row in _ROWS if isinstance(exc, row.cls))
     words = exc.reason if isinstance(exc, TransportError) else row.words or str(exc)
     if isinstance(exc, BodyTooLarge):
-        words = f"{words} (the provider's max_answer_mb)"
+        words = f"{words} ([providers.{who}] max_answer_mb)"
     again = False if isinstance(exc, ProxyRefused) else None
     return Failure(kind=row.kind, message=f"{who}: {words}", provider=who, should_retry=again)

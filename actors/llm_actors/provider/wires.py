@@ -125,8 +125,8 @@ class ProviderWires:
 
 _IN_WORDS: Final = {
     "responses": "uses the Responses API",
-    "responses_if_tools": "uses the Responses API if there are tools",
-    "responses_if_tools_and_reasoning": "uses the Responses API if it reasons and there are tools",
+    "responses_if_tools": "uses the Responses API if the request has tools",
+    "responses_if_tools_and_reasoning": "uses the Responses API if the request has tools and the model reasons",
 }
 """Descriptions by `ModelRule.wire`."""
 

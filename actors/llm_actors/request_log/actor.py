@@ -59,7 +59,7 @@ class RequestLogActor:
                 if not self._waiting:
                     await news.wait()
                 await trio.sleep(WRITE_SECONDS)
-                nursery.cancel_scope.cancel("it is time")
+                nursery.cancel_scope.cancel("the time of the next write has come")
             # A write that was given up may still hold its runs. Until it ends, further runs wait in the bounded buffer.
             if not self._thread.borrowed_tokens:
                 with trio.move_on_after(FLUSH_SECONDS):
@@ -74,7 +74,9 @@ class RequestLogActor:
             return
         problem = await trio.to_thread.run_sync(self._try, runs, abandon_on_cancel=True, limiter=self._thread)
         if problem and not self._is_away:
-            log.error("the request log cannot be written (%s): requests are not logged until it can", problem)
+            log.error(
+                "the request log cannot be written (%s): requests are not logged until it can be written", problem
+            )
         elif self._is_away and not problem:
             log.info("the request log is written again")
         self._is_away = bool(problem)

@@ -49,7 +49,7 @@ class RequestLog:
         size = _size(run)
         if self._runs and self._bytes + size > QUEUE_BYTES:
             if not self.dropped:
-                log.error("%s fast enough: some requests are not logged", self._what)
+                log.error("%s fast enough: some requests are missing from it", self._what)
             self.dropped += 1
             return
         self._bytes += size

@@ -197,8 +197,8 @@ class RunLog:
         for event in _with_runs_joined(moving):
             last = self._joined[-1] if self._joined else None
             if last is not None and _can_grow(last, event):
-                assert isinstance(last, ANY_DELTAS), "only deltas are joined to"
-                assert isinstance(event, ANY_DELTAS), "only deltas make others grow"
+                assert isinstance(last, ANY_DELTAS), "only deltas may be joined"
+                assert isinstance(event, ANY_DELTAS), "only deltas may be joined"
                 grown = self._joined[-1] = join((last, event))
                 self.size += weigh(grown) - weigh(last)
             else:
@@ -218,7 +218,7 @@ class RunLog:
         found = [*self._joined[at:], *self._newest]
         first, skip = found[0], start - self._starts[at]
         if skip:
-            assert isinstance(first, ANY_DELTAS), "only deltas are joined"
+            assert isinstance(first, ANY_DELTAS), "only deltas may be joined"
             found[0] = cut(first, skip)[1]
         return found
 
@@ -264,7 +264,7 @@ def _with_runs_joined(events: Iterable[Event]) -> Iterator[Event]:
     run: list[AnyDelta] = []
     for event in events:
         if run and _can_grow(run[0], event):
-            assert isinstance(event, ANY_DELTAS), "only deltas make others grow"
+            assert isinstance(event, ANY_DELTAS), "only deltas may be joined"
             run.append(event)
             continue
         if run:

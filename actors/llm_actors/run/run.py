@@ -159,7 +159,7 @@ class Run:
         if self.cancelled_because is not None:
             return self.cancelled_because
         if self.is_late:
-            return f"no complete response within the request's {self.scope.deadline - self.started_at:g} s"
+            return f"no complete response within the request's deadline of {self.scope.deadline - self.started_at:g} s"
         return "the runtime is shutting down"
 
     @property

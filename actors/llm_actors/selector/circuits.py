@@ -128,7 +128,7 @@ class Circuits:
         own, provider = self.deployment(candidate, now), self.provider(candidate.provider, now)
         if own.free_in(now) >= provider.free_in(now):
             return _closed_to(own, now, "circuit open")
-        return _closed_to(provider, now, "circuit of its provider open")
+        return _closed_to(provider, now, "the provider's circuit open")
 
     def _pause(self, of: Candidate | str, now: float) -> Pause | None:
         pause = self._pauses.get(of)
@@ -142,8 +142,8 @@ class Circuits:
             return
         own = self._deployments.get(candidate, _CLOSED).admit(now)
         provider = self._providers.get(candidate.provider, _CLOSED).admit(now)
-        assert own is not None, "the breaker of the deployment lets it through"
-        assert provider is not None, "the breaker of the provider lets it through"
+        assert own is not None, "the deployment's breaker must admit the attempt"
+        assert provider is not None, "the provider's breaker must admit the attempt"
         if own.state is not CircuitState.CLOSED:
             self._deployments[candidate] = own
         if provider.state is not CircuitState.CLOSED:
@@ -195,7 +195,7 @@ class Circuits:
         provider = _after(above, seen, draw, counts=scope is not Scope.DEPLOYMENT, streaming=all_flow)
         together = self._opened_together(candidate, before, own, seen.ended)
         if together and provider.state is CircuitState.CLOSED:
-            evidence = f"{' and '.join(map(str, together))} opened within {TOGETHER_SECONDS:g} s"
+            evidence = f"the circuits of {' and '.join(map(str, together))} opened within {TOGETHER_SECONDS:g} s"
             provider = provider.tripped(seen.ended, draw, own.cause, evidence)
         _put(self._deployments, candidate, own)
         while len(self._deployments) > MAX_CIRCUITS:

@@ -53,7 +53,7 @@ def in_order(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCa
 def cheapest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
     """Return the choices with the lowest price first. Unknown prices come last."""
     return [
-        each._replace(reason="price unknown" if cost is None else f"${cost:.6f} for such a request")
+        each._replace(reason="price unknown" if cost is None else f"about ${cost:.6f} for this request")
         for each in sorted(choices, key=lambda each: _or_last(each.figures.cost_usd))
         for cost in (each.figures.cost_usd,)
     ]
@@ -62,7 +62,7 @@ def cheapest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCa
 def fastest(choices: list[RankedCandidate], _: OrderingInputs) -> list[RankedCandidate]:
     """Return the choices with the lowest latency first. Unmeasured ones come last."""
     return [
-        each._replace(reason="not measured yet" if latency is None else f"{latency:.2f} s for such a response")
+        each._replace(reason="not measured yet" if latency is None else f"about {latency:.2f} s for this request")
         for each in sorted(choices, key=lambda each: _or_last(each.figures.latency_s))
         for latency in (each.figures.latency_s,)
     ]
@@ -78,7 +78,7 @@ def weighted(choices: list[RankedCandidate], inputs: OrderingInputs) -> list[Ran
         total = sum(shares[each.candidate] for each in left)
         index, draw = _pick([shares[each.candidate] / total if total else 1 / len(left) for each in left], draw)
         each = left.pop(index)
-        drawn.append(each._replace(reason=f"drawn, its share is {shares[each.candidate] / everything:.0%}"))
+        drawn.append(each._replace(reason=f"drawn at random, its share is {shares[each.candidate] / everything:.0%}"))
     return drawn
 
 

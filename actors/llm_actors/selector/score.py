@@ -33,7 +33,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         given = (self.performance, self.cost, self.availability)
         if min(given) < 0 or not 0 < sum(given) < float("inf"):
-            raise ValueError(f"weights must not be negative, and at least one must be greater than 0: {given}")
+            raise ValueError(f"the weights must not be negative, and at least one must be greater than 0, not {given}")
 
 
 class Figures(NamedTuple):

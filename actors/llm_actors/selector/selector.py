@@ -98,7 +98,8 @@ class Selector:
             elif explore:
                 ready = self._explore(ready, request_type, select, weights, now)
         ready = [
-            each._replace(reason=f"{each.reason}; a probe of the recovery") if each.probe else each for each in ready
+            each._replace(reason=f"{each.reason}; tries whether the deployment has recovered") if each.probe else each
+            for each in ready
         ]
         unavailable = [each._replace(reason=each.unavailable.why) for each in choices if each.unavailable is not None]
         unavailable.sort(key=_last_resort)
@@ -305,7 +306,7 @@ class Selector:
         unmeasured = [place for place, each in enumerate(ready) if each.figures.latency_s is None]
         place = min(unmeasured, key=lambda place: self._in_flight.count((ready[place].candidate, request_type), now))
         front = ready[place]._replace(
-            reason=f"not measured yet: the fewest attempts in progress, then {ready[place].reason}"
+            reason=f"not measured yet, and has the fewest attempts in progress; then {ready[place].reason}"
         )
         if claim:
             self._in_flight.choose((front.candidate, request_type), now)

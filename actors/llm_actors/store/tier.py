@@ -134,6 +134,8 @@ class StoreTier:
             return
         self.problem = problem
         what = (
-            f"set aside as {self._path}{ASIDE}" if problem is FileProblem.DAMAGED else "nothing is stored until it can"
+            f"renamed to {self._path}{ASIDE}"
+            if problem is FileProblem.DAMAGED
+            else "nothing is stored until it works again"
         )
         log.error("the store %s %s: %s", self._path, problem.value, what)

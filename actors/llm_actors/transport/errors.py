@@ -108,7 +108,7 @@ def wire_reason(exc: BaseException) -> str:
         case ssl.SSLEOFError() | ssl.SSLError(reason="UNEXPECTED_EOF_WHILE_READING"):  # which one depends on the build
             return "closed without the TLS close notice"
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "PACKET_LENGTH_TOO_LONG" | "RECORD_LAYER_FAILURE"):
-            return "the port does not speak TLS: write http:// if that is meant"
+            return "the port does not speak TLS: if the server has no TLS, write http:// in its address"
         case ssl.SSLError():
             return f"TLS: {(cause.reason or type(cause).__name__).replace('_', ' ').lower()}"
         case socket.gaierror():

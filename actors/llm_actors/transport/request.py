@@ -98,7 +98,7 @@ def encode(request: HttpRequest, *, absolute: bool = False, proxy_authorization:
     """
     origin = request.origin
     if not _TOKEN.fullmatch(request.method):
-        raise RequestRefused(origin, "the method is not a token")
+        raise RequestRefused(origin, "the HTTP method has characters that HTTP does not allow in it")
     if not _TARGET.fullmatch(request.target):
         raise RequestRefused(origin, "the target is not a path in percent-encoded ASCII")
     target = f"{origin}{request.target}" if absolute else request.target
@@ -107,7 +107,7 @@ def encode(request: HttpRequest, *, absolute: bool = False, proxy_authorization:
         lines.append(f"Proxy-Authorization: {proxy_authorization}\r\n")
     for name, value in request.headers.items():
         if not _TOKEN.fullmatch(name):
-            raise RequestRefused(origin, "a header's name is not a token")
+            raise RequestRefused(origin, "the name of a header has characters that HTTP does not allow in it")
         if name.lower() in FRAMING_HEADERS:
             raise RequestRefused(origin, f"the header {name} is set by the transport")
         if not _VALUE.fullmatch(value):

@@ -69,7 +69,7 @@ class HttpResponse:
         """
         declared = None if cut else self.headers.get("content-length")
         if declared is not None and _is_number_above(declared, limit):
-            raise BodyTooLarge(self.origin, f"the body has more than {limit} bytes")
+            raise BodyTooLarge(self.origin, f"the response's body has more than {limit} bytes")
         parts: list[bytes] = []
         size = 0
         while part := await self.receive():
@@ -78,7 +78,7 @@ class HttpResponse:
                 parts.append(part[: len(part) - (size - limit)])
                 break
             if size > limit:
-                raise BodyTooLarge(self.origin, f"the body has more than {limit} bytes")
+                raise BodyTooLarge(self.origin, f"the response's body has more than {limit} bytes")
             parts.append(part)
         if len(parts) == 1:
             return parts[0]
@@ -105,4 +105,4 @@ def _is_number_above(text: str, limit: int) -> bool:
 
 
 async def _ended() -> bytes:
-    raise trio.ClosedResourceError("the block of this response has been left")
+    raise trio.ClosedResourceError("the response cannot be read after the end of its async with block")

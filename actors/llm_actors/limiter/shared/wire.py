@@ -174,7 +174,7 @@ def decode(answer: bytes, claims: Sequence[Claim]) -> tuple[float, list[tuple[Cl
     for claim, each in answered:
         limits = len(claim.limits)
         if not 0 <= each.last < limits or len(each.marks) != limits * each.charged:
-            raise ValueError("the reply is about other limits")
+            raise ValueError("the reply does not fit the limits of the request")
         if not each.charged and not each.wait_s:
-            raise ValueError("the reply is neither a charge nor a time to try again")
+            raise ValueError("the reply contains neither a charge nor a time to try again")
     return replies.now, answered

@@ -196,7 +196,9 @@ class MemberBudget:
             return None
         expected = ledger.price(candidate, estimate.input_tokens, estimate.output_tokens)
         if expected is None and ledger.max_cost is not None:
-            return _refusal(candidate, "its price is not known, so max_cost could not be kept")
+            return _refusal(
+                candidate, f'its price is not known, so max_cost could not be kept; set [prices."{candidate}"]'
+            )
         wanted = _wanted(request)
         least = estimate.output_tokens
         if wanted is not None:

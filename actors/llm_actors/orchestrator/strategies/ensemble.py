@@ -241,7 +241,9 @@ class Ensemble:
             return Failure(kind=FailureKind.BUDGET, message="stopped: the request's budget is used up")
         if trio.current_time() >= member.scope.deadline:
             seconds = self.policy.member_deadline_s
-            return Failure(kind=FailureKind.TIMEOUT_TOTAL, message=f"no complete response within {seconds:g} s")
+            return Failure(
+                kind=FailureKind.TIMEOUT_TOTAL, message=f"no complete response within {seconds:g} s (member_deadline_s)"
+            )
         return None
 
     def _report(self, member: Member) -> None:
@@ -330,7 +332,7 @@ class Ensemble:
     def play(self, member: Member, answer: LLMResponse | None = None) -> RunResult:
         """Use the member's answer as the response, or ``answer``, which was derived from it."""
         answer = answer or member.answer
-        assert answer.finish_reason is not None, "it is whole"
+        assert answer.finish_reason is not None, "a complete answer must have a finish reason"
         end = Finished(reason=answer.finish_reason, raw_reason=answer.raw_finish_reason)
         return self.deliver(unfold(answer), end, member)
 
@@ -343,7 +345,7 @@ class Ensemble:
                 if not isinstance(event, Finished | UsageReported):
                     self.run.log.append(event)
         except LogLimitExceeded:
-            message = "the response exceeds the run log's limit (log_limit_mb)"
+            message = "the response exceeds the run log's limit ([server] log_limit_mb)"
             failure = Failure(kind=FailureKind.LOG_LIMIT, message=message, partial=True)
             return RunResult(Failed(failure=failure), self.who(like))
         return RunResult(end, self.who(like))

@@ -65,7 +65,7 @@ class Member:
     @property
     def answer(self) -> LLMResponse:
         """The response of the member, which must exist."""
-        assert self.response is not None, f"{self.name} has answered"
+        assert self.response is not None, f"{self.name} must have answered"
         return self.response
 
     def take(self, ending: RunResult) -> None:
@@ -78,7 +78,7 @@ class Member:
         if (bad := _unusable(ending.end, fold)) is not None:
             self.fail(bad)
             return
-        assert ending.candidate is not None, "somebody answered"
+        assert ending.candidate is not None, "a success must have a candidate"
         self.ended_at = trio.current_time()
         response = fold.response(
             request_id=self.request.request_id,

@@ -78,7 +78,7 @@ class TeamCalls:
         if isinstance(models, str):  # type checkers let it pass as a sequence of texts
             models = (models,)
         if models is not None and not 0 < len(models) <= MAX_MEMBERS:
-            raise ValueError(f"{len(models)} models: the number must be from 1 to {MAX_MEMBERS}")
+            raise ValueError(f"models must contain 1 to {MAX_MEMBERS} models, not {len(models)}")
         taken = (
             ensemble.seats()
             if models is None
@@ -102,7 +102,7 @@ class TeamCalls:
         """See `Team.stream`."""
         ensemble = self._ensemble
         if self._is_streaming or self._streamed is not None:
-            raise RuntimeError("only one response can be streamed")
+            raise RuntimeError("a strategy can stream only one response")
         self._count(1)
         seat = seat_for(ensemble.services, ensemble.context, model)
         if seat.failure is not None:
@@ -134,12 +134,12 @@ class TeamCalls:
     def _count(self, calls: int) -> None:
         self._calls += calls
         if self._calls > MAX_CALLS:
-            raise RuntimeError(f"more than {MAX_CALLS} calls for one request")
+            raise RuntimeError(f"a strategy may make at most {MAX_CALLS} calls for one request")
 
     def about(self, answers: Sequence[LLMResponse], template: str) -> AnyRequest:
         """See `Team.about`."""
         if "{answers}" not in template:
-            raise ValueError("template must contain {answers}, which the answers replace")
+            raise ValueError("template must contain {answers}, the place where the answers are inserted")
         return about(self._ensemble.context.request, template, [answer.content for answer in answers])
 
     def note(self, name: str, value: object) -> None:
@@ -170,13 +170,15 @@ class TeamCalls:
             return self._played(answer)
         if isinstance(answer, str) and answer and self._members:
             return self._said(answer)
-        what = "a text without an answer" if isinstance(answer, str) else f"a value of type {type(answer).__name__}"
+        what = f"a value of type {type(answer).__name__}"
+        if isinstance(answer, str):
+            what = "a text, although no model had answered" if answer else "an empty text"
         return self.broken(f"returned {what}: return a response of the team, or a text about its answers")
 
     def _played(self, answer: LLMResponse) -> RunResult:
         member = self._members.get(answer.request_id)
         if member is None or answer.finish_reason is None:
-            return self.broken("returned a response that is none of its team's")
+            return self.broken("returned a response that is not a complete response of its team")
         self._ensemble.accept([member])
         return self._ensemble.play(member, answer)
 
@@ -187,8 +189,8 @@ class TeamCalls:
 
 
 def _whole(ensemble: Ensemble, result: RunResult) -> LLMResponse:
-    assert isinstance(result.end, Finished), "it has not failed"
-    assert result.candidate is not None, "somebody answered"
+    assert isinstance(result.end, Finished), "the result must be a success"
+    assert result.candidate is not None, "a success must have a candidate"
     fold = ensemble.run.fold()
     fold.add(result.end)
     return fold.response(

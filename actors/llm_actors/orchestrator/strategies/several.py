@@ -53,5 +53,7 @@ async def carried_out(services: Services, context: AttemptContext, run: Run) -> 
 
 def _no_words(policy: Policy, request_type: RequestType) -> Failure:
     what = request_type.value.replace("_", " ")
-    message = f"the strategy {policy.strategy} is for chat, completion and code, not for {what}; race is for all types"
+    message = (
+        f"the strategy {policy.strategy} is for chat, completion and code, not for {what} requests; use race instead"
+    )
     return Failure(kind=FailureKind.UNSUPPORTED, message=message, param="strategy")
