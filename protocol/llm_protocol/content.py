@@ -80,10 +80,10 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
         sources = ("data", "base64", *more, "url", "file_id")
         given = [name for name in sources if getattr(self, name) is not None]
         if len(given) != 1:
-            found = " and ".join(given) or "none of them"
-            raise ValueError(f"{kind}: give exactly one of {', '.join(sources)}, not {found}")
+            found = f"not {' and '.join(given)}" if given else "but none was given"
+            raise ValueError(f"{kind}: give exactly one of {', '.join(sources)}, {found}")
         if (self.vendor is None) is not (self.file_id is None):
-            raise ValueError(f"{kind}: file_id needs vendor, the one that stores the file")
+            raise ValueError(f"{kind}: file_id needs vendor, the vendor that stores the file, and vendor needs file_id")
 
 
 _PDF = "application/pdf"
@@ -109,8 +109,8 @@ class Document(Media, frozen=True, kw_only=True, tag="document"):
                 raise ValueError('Document: media_type is missing, for example "application/pdf" or "text/plain"')
             msgspec.structs.force_setattr(self, "media_type", _PDF)
         elif kind is not None and kind.partition("/")[0] in ("image", "audio", "video"):
-            other = {"image": "an Image", "audio": "an Audio"}.get(kind.partition("/")[0], "no document")
-            raise ValueError(f"Document: {kind} is {other}")
+            other = {"image": "; use Image", "audio": "; use Audio"}.get(kind.partition("/")[0], "")
+            raise ValueError(f"Document: media_type {kind} is not the type of a document{other}")
         elif self.text is not None and kind is None:
             msgspec.structs.force_setattr(self, "media_type", "text/plain")
         if self.text is not None and not self.is_text:
@@ -146,7 +146,7 @@ class Audio(Media, frozen=True, kw_only=True, tag="audio"):
         if kind is None and self.file_id is None:
             raise ValueError('Audio: media_type is missing, for example "audio/wav"')
         if kind is not None and not kind.startswith("audio/"):
-            raise ValueError(f"Audio: {kind} is not audio")
+            raise ValueError(f"Audio: media_type {kind} is not a type of audio")
         if kind is not None:
             msgspec.structs.force_setattr(self, "media_type", _SAME_SOUND.get(kind, kind))
 
@@ -305,7 +305,7 @@ class ToolChoice(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if (self.mode == "named") is (self.name is None):
-            problem = "needs a name" if self.name is None else f"has no name, and {self.name!r} was given"
+            problem = "needs a name" if self.name is None else f"takes no name, but {self.name!r} was given"
             raise ValueError(f'ToolChoice: mode "{self.mode}" {problem}')
 
 
@@ -322,5 +322,5 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if (self.type == "json_schema") is (self.schema is None):
-            problem = "needs a schema" if self.schema is None else "has no schema, and one was given"
+            problem = "needs a schema" if self.schema is None else "takes no schema, but one was given"
             raise ValueError(f'ResponseFormat: type "{self.type}" {problem}')

@@ -38,7 +38,9 @@ class Embedding(msgspec.Struct, Sequence[float], metaclass=_EmbeddingMeta, froze
 
     def __post_init__(self) -> None:
         if self.size not in _CODES or len(self.data) % self.size:
-            raise ValueError("data is not a whole number of floats of size 4 or 8")
+            raise ValueError(
+                f"data is not a whole number of floats of size 4 or 8: {len(self.data)} bytes, size {self.size}"
+            )
 
     @classmethod
     def of(cls, numbers: Iterable[float]) -> Embedding:

@@ -154,7 +154,7 @@ def _admitted(request: AnyRequest, caller: str) -> AnyRequest:
     """
     if not _ID.fullmatch(request.request_id):
         raise bad_request(
-            "request.request_id", "request.request_id must have up to 128 letters, digits, dots and dashes"
+            "request.request_id", "request.request_id must be 1 to 128 letters, digits, and the characters . _ -"
         )
     parameters = msgspec.structs.replace(request.parameters, wire=None, headers={})
     return msgspec.structs.replace(request, caller=caller, parameters=parameters, forwarded={}, timestamp=time.time())
@@ -185,7 +185,7 @@ def failure_in(status: int, error: JsonObject) -> Failure:
     wait = str((error.get("headers") or {}).get("retry-after", ""))
     return Failure(
         kind=kind,
-        message=message if isinstance(message, str) else f"the daemon refused with status {status}",
+        message=message if isinstance(message, str) else f"the daemon refused the request with HTTP {status}",
         param=param if isinstance(param, str) else None,
         retry_after=float(wait) if wait.isdecimal() else None,
     )

@@ -171,7 +171,9 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def __post_init__(self) -> None:
         if not KIND.fullmatch(self.kind):
-            raise ValueError(f"kind {self.kind!r}: must be 1 to 64 of a-z, 0-9, _ and -, and not begin with _ or -")
+            raise ValueError(
+                f"kind {self.kind!r}: must be 1 to 64 characters of a-z, 0-9, _ and -, and must not begin with _ or -"
+            )
         if self.error_shape not in get_args(ErrorShape):
             raise ValueError(f"error_shape {self.error_shape!r}: not one of {', '.join(get_args(ErrorShape))}")
         lacks = self.profile.target.lacks if self.profile is not None else frozenset[str]()

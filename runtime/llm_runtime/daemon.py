@@ -134,7 +134,7 @@ class _Life:
             await nursery.start(self._manager.stops, partial(self._stop, nursery.cancel_scope))
             await nursery.start(WaitingLines().run)
             async with Runtime(self._config, servers=self._servers).running():
-                assert self._address is not None, "the server has started"
+                assert self._address is not None, "the server must have started"
                 self._serving = True
                 ready(self._address.url)
                 self._manager.ready(self._address.url)

@@ -201,7 +201,7 @@ def _ended(run: Run, end: Finished | Failed) -> RunEvent:
     if isinstance(end, Failed):
         cost = None if response is None else response.cost
         return RunFailed(request_id=run.request.request_id, failure=end.failure, cost=cost, seconds=seconds)
-    assert response is not None, "a run's log ends with a response"
+    assert response is not None, "the end of a run must have a response"
     return RunFinished(
         request_id=run.request.request_id,
         response_id=response.response_id,
@@ -298,7 +298,7 @@ class _Passage:
             except LLMClientError as exc:
                 self._fail(exc, exc.failure, exc.partial)
             except LogLimitExceeded as exc:
-                words = "the response exceeds the run log's limit (log_limit_mb)"
+                words = "the response exceeds the run log's limit ([server] log_limit_mb)"
                 self._fail(exc, Failure(kind=FailureKind.LOG_LIMIT, message=words, partial=True), None)
             except Exception as exc:  # raised by the program; its text may contain anything
                 log.error("a middleware failed: %s", exception_site(exc))  # noqa: TRY400
@@ -340,8 +340,8 @@ class _Passage:
         end = inner.log.end
         if isinstance(end, Failed):
             raise error_for(end.failure, end.response)
-        assert end is not None, "the follower has come to the end"
-        assert end.response is not None, "a run's log ends with a response"
+        assert end is not None, "a follower that has come to the end must see an end"
+        assert end.response is not None, "the end of a run must have a response"
         return end.response
 
 

@@ -88,7 +88,9 @@ def _requests(metrics: Metrics) -> Iterator[Metric]:
     limited = {(owner, reason): count for (reason, owner), count in metrics.limited.items()}
     yield _counter("requests_limited", "Requests that a limit refused, by limit owner.", limited, "owner", "reason")
     yield _counter("requests", "Requests that have ended.", metrics.requests, "type", "provider", "outcome")
-    yield _histogram("request_seconds", "Seconds to a complete response.", metrics.request_seconds, "type", "provider")
+    yield _histogram(
+        "request_seconds", "Seconds that a successful request took.", metrics.request_seconds, "type", "provider"
+    )
     yield _counter("cache_requests", "Requests that have ended, by what the cache did.", metrics.cache, "outcome")
 
 
@@ -103,9 +105,18 @@ def _attempts(metrics: Metrics) -> Iterator[Metric]:
     yield _counter("attempts", "Attempts at a provider.", metrics.attempts, "provider", "outcome")
     yield _counter("wire_attempts", "Attempts at a provider, by API.", metrics.wires, "provider", "wire")
     yield _histogram("attempt_seconds", "Seconds that a successful attempt took.", metrics.attempt_seconds, "provider")
-    yield _histogram("first_token_seconds", "Seconds to the first token.", metrics.first_token_seconds, "provider")
-    yield _counter("tokens", "Tokens, failed attempts included.", metrics.tokens, "provider", "model", "direction")
-    yield _counter("cost_dollars", "US dollars, if the price is known.", metrics.cost, "provider", "model")
+    yield _histogram(
+        "first_token_seconds",
+        "Seconds from the start of a streamed attempt to its first token.",
+        metrics.first_token_seconds,
+        "provider",
+    )
+    yield _counter(
+        "tokens", "Tokens of attempts, failed ones included.", metrics.tokens, "provider", "model", "direction"
+    )
+    yield _counter(
+        "cost_dollars", "Cost in US dollars of the attempts whose price is known.", metrics.cost, "provider", "model"
+    )
     yield _counter("unpriced_attempts", "Attempts whose price is unknown.", metrics.unpriced, "provider")
     passed = "Requests passed through to a provider."
     yield _counter("passthrough_requests", passed, metrics.passthrough, "provider", "outcome")
@@ -115,7 +126,12 @@ def _attempts(metrics: Metrics) -> Iterator[Metric]:
 def _callers(metrics: Metrics) -> Iterator[Metric]:
     yield _counter("caller_requests", "Requests that have ended, by key.", metrics.caller_requests, "caller")
     yield _counter("caller_tokens", "Tokens, by key.", metrics.caller_tokens, "caller")
-    yield _counter("caller_cost_dollars", "US dollars, if the price is known, by key.", metrics.caller_cost, "caller")
+    yield _counter(
+        "caller_cost_dollars",
+        "Cost in US dollars of the attempts whose price is known, by key.",
+        metrics.caller_cost,
+        "caller",
+    )
 
 
 def _exploration(exploration: ExplorationStatistics) -> Iterator[Metric]:
@@ -126,14 +142,24 @@ def _exploration(exploration: ExplorationStatistics) -> Iterator[Metric]:
         "explored_requests", "Ranked requests that were sent to a candidate to measure it.", {(): exploration.explored}
     )
     cost = {(): exploration.excess}
-    yield _counter("exploration_cost", "The expected cost of exploring, in seconds or US dollars.", cost)
+    yield _counter(
+        "exploration_cost",
+        "Expected excess of explored requests over the best candidate, summed up, in seconds or US dollars.",
+        cost,
+    )
 
 
 def _providers(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     states = {
         (name, each.value): float(each is state) for name, state in snapshot.breakers.items() for each in CircuitState
     }
-    yield _gauge("breaker_state", "1 for the provider's current breaker state.", states, "provider", "state")
+    yield _gauge(
+        "breaker_state",
+        "1 for the current state of a provider's circuit breaker, 0 for its other states.",
+        states,
+        "provider",
+        "state",
+    )
     yield _gauge("circuit_open", "1 while a deployment's circuit is not closed.", _open(snapshot), "provider", "model")
     if snapshot.limiter is None:
         return
@@ -151,7 +177,7 @@ def _providers(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     yield _gauge("budget_used_ratio", "Fraction of a budget spent or reserved in its window.", used, "budget")
     resets = {name: each.resets_at for name, each in budgets.items()}
     yield _gauge("budget_reset_seconds", "When a budget's window ends, in seconds since the epoch.", resets, "budget")
-    yield _gauge("limits_shared", "1 while limits are shared with other processes.", {(): snapshot.limiter.shared})
+    yield _gauge("limits_shared", "1 while limits are shared through Redis.", {(): snapshot.limiter.shared})
 
 
 def _open(snapshot: MetricsSnapshot) -> Mapping[tuple[str, str], float]:

@@ -31,7 +31,7 @@ def outcome(run: Run) -> LLMResponse:
     assert end is not None, "the run has not ended"
     if isinstance(end, Failed):
         raise error_for(end.failure, end.response)
-    assert end.response is not None, "a run's log ends with a response"
+    assert end.response is not None, "the end of a run must have a response"
     return end.response
 
 

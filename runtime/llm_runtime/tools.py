@@ -124,7 +124,7 @@ class ToolLoop:
 
     def __init__(self, messages: Sequence[Message], tools: Sequence[AnyTool], max_rounds: int, parallel: int) -> None:
         if parallel < 1:
-            raise ValueError("parallel must be at least 1")
+            raise ValueError(f"parallel must be at least 1, not {parallel}")
         made = [each if isinstance(each, FunctionTool | HostedTool) else tool(each) for each in tools]
         self._functions: Mapping[str, FunctionTool[..., Any]] = {
             each.tool.name: each for each in made if isinstance(each, FunctionTool)

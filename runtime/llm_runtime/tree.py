@@ -369,7 +369,9 @@ class TooManyReloadsError(KernelError):
     """A reload is refused, because too many earlier reloads have not ended yet."""
 
     def __init__(self) -> None:
-        super().__init__("providers", f"{RETIRING} reloads ago still have runs in progress; try again later")
+        super().__init__(
+            "providers", f"requests of {RETIRING} earlier configurations are still in progress; try again later"
+        )
 
 
 def _store_child(file: StoreConfig, ledger: Ledger) -> ChildSpec[StoreMessage]:

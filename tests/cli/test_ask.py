@@ -162,7 +162,10 @@ async def test_a_terminal_is_not_steered_by_an_answer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--url", "ftp://u:CANARY@x", "hi"], "the daemon's URL is not an address like http://127.0.0.1:8080"),
+        (
+            ["--url", "ftp://u:CANARY@x", "hi"],
+            "the daemon's URL (--url or LLM_RUNTIME_URL) is not an address like http://127.0.0.1:8080",
+        ),
         (["--url", "http://127.0.0.1:1", "--config", "x", "hi"], "give only one of them"),
         (["--config", "/no/such.toml", "hi"], "/no/such.toml: cannot read the configuration: No such file"),
     ],

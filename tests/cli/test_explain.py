@@ -89,7 +89,11 @@ async def test_what_is_no_daemon_is_refused_as_ask_refuses_it() -> None:
     key = await commands.run("explain", "--url", "http://127.0.0.1:1", LLM_RUNTIME_KEY="a\nb")
     both = await commands.run("explain", "--url", "http://127.0.0.1:1", "--config", "x.toml")
 
-    assert nonsense == (2, "", "llm-runtime: the daemon's URL is not an address like http://127.0.0.1:8080\n")
+    assert nonsense == (
+        2,
+        "",
+        "llm-runtime: the daemon's URL (--url or LLM_RUNTIME_URL) is not an address like http://127.0.0.1:8080\n",
+    )
     assert key == (
         2,
         "",

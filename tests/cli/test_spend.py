@@ -73,6 +73,6 @@ def test_a_cost_that_is_not_known_tiny_or_nothing_is_told_apart() -> None:
         "unpriced         1       0          0    0       0         –",
         "total            4       0         15   27       3  <$0.0001",
         "1 attempt has no known price and is not in the cost",
-        "1 attempt has an unknown end: the amount reserved for it counts",
+        "1 attempt has an unknown end: the cost includes the amount reserved for it",
     ]
     assert "2 attempts have no known price and are not in the cost" in _as_table([row("x", unpriced=2)], "key")

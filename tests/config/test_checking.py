@@ -108,9 +108,9 @@ def test_contradictions_are_refused() -> None:
         Image(url="https://example.com/a.png", data=b"x")
     with pytest.raises(ValueError, match='type "json_schema" needs a schema'):
         ResponseFormat(type="json_schema")
-    with pytest.raises(ValueError, match='type "json" has no schema, and one was given'):
+    with pytest.raises(ValueError, match='type "json" takes no schema, but one was given'):
         ResponseFormat(type="json", schema={})
     with pytest.raises(ValueError, match='mode "named" needs a name'):
         ToolChoice("named")
-    with pytest.raises(ValueError, match="mode \"auto\" has no name, and 'x' was given"):
+    with pytest.raises(ValueError, match="mode \"auto\" takes no name, but 'x' was given"):
         ToolChoice("auto", "x")

@@ -177,7 +177,7 @@ def test_a_config_error_is_an_llm_client_error() -> None:
         ("idle = 5", "idle = 5 5", 9, "not TOML: Expected newline or end of document"),
         ("port = 0", "port = 0\nport = 1", 4, "not TOML: Cannot overwrite a value"),
         ("port = 0", "port = " + "9" * 5000, 17, "not TOML: a number is too long"),
-        ("port = 0", "port = " + "[" * 5000, 1, "nested too deeply"),
+        ("port = 0", "port = " + "[" * 5000, 1, "the configuration is nested too deeply"),
         ("[timeouts]", "[[timeouts]]", 8, "timeouts: expected a table"),
         ("[server]", "providers = 3\n[server]", 12, "not TOML"),
     ],
@@ -378,7 +378,7 @@ def test_a_ca_file_is_found_beside_the_configuration(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"\n\xff", "config.toml:2: not UTF-8"),
-        (b"#" * (1024 * 1024 + 1), "config.toml:1: larger than 1048576 bytes"),
+        (b"#" * (1024 * 1024 + 1), "config.toml:1: the configuration is larger than 1048576 bytes"),
     ],
 )
 def test_what_is_not_text_is_refused(content: bytes, said: str) -> None:

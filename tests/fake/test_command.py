@@ -69,7 +69,7 @@ async def test_the_key_is_read_from_a_variable() -> None:
     [
         (("--kind", "madeup"), '--kind: there is no kind "madeup", only openai, anthropic, gemini, cohere, cerebras'),
         (("--script", "none.toml"), "none.toml: cannot be read: No such file or directory"),
-        (("--key-env", "NO_SUCH"), "--key-env: the variable NO_SUCH is not set"),
+        (("--key-env", "NO_SUCH"), "--key-env: the environment variable NO_SUCH is not set"),
         (("--tls-key", "key.pem"), "--tls-key needs --tls-cert"),
         (("--tls-cert", "none.pem"), "--tls-cert none.pem: cannot be used: No such file or directory"),
         (("--tls-cert", __file__), "cannot be used: "),

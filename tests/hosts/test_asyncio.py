@@ -257,7 +257,7 @@ def test_a_function_of_the_host_whose_task_never_begins_fails_its_request(upstre
     async def main() -> None:
         async with aio.open_runtime(upstream.config, middleware=[careful]) as rt:
             asyncio.get_running_loop().set_task_factory(cancelled)
-            with pytest.raises(RuntimeError, match="the host cancelled the call"):
+            with pytest.raises(RuntimeError, match="the event loop of the program cancelled the call"):
                 await asyncio.wait_for(rt.chat("Hi.", model="fake/m"), 5)
 
     asyncio.run(main())

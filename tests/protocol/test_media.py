@@ -61,12 +61,12 @@ def turn_of(vendor: str, *parts: Part) -> list[Any]:
 @pytest.mark.parametrize(
     ("fields", "wrong"),
     [
-        ({}, "exactly one of data, base64, text, url, file_id, not none of them"),
+        ({}, "exactly one of data, base64, text, url, file_id, but none was given"),
         ({"data": b"%PDF-", "url": "https://x"}, "not data and url"),
         ({"data": b"hello"}, "media_type is missing"),
-        ({"data": b"x", "media_type": "image/png"}, "image/png is an Image"),
-        ({"data": b"x", "media_type": "audio/wav"}, "audio/wav is an Audio"),
-        ({"data": b"x", "media_type": "video/mp4"}, "video/mp4 is no document"),
+        ({"data": b"x", "media_type": "image/png"}, "image/png is not the type of a document; use Image"),
+        ({"data": b"x", "media_type": "audio/wav"}, "audio/wav is not the type of a document; use Audio"),
+        ({"data": b"x", "media_type": "video/mp4"}, "video/mp4 is not the type of a document"),
         ({"text": "x", "media_type": "application/pdf"}, "text cannot have the media_type application/pdf"),
         ({"file_id": "f"}, "needs vendor"),
         ({"url": "https://x", "vendor": "openai"}, "needs vendor"),
@@ -83,7 +83,7 @@ def test_a_document_that_contradicts_itself_is_not_made(fields: dict[str, Any], 
     [
         ({}, "exactly one of"),
         ({"data": b"??"}, "media_type is missing"),
-        ({"data": b"x", "media_type": "image/png"}, "image/png is not audio"),
+        ({"data": b"x", "media_type": "image/png"}, "image/png is not a type of audio"),
         ({"url": "https://x/a", "data": b"RIFF"}, "not data and url"),
     ],
 )

@@ -314,7 +314,7 @@ async def test_a_command_does_not_read_what_is_meant_for_this_program(tmp_path: 
         ('api_key = "cmd:"', "a key must not be written here"),
         ('api_key = "env:K"\nheaders = { authorization = "Bearer x" }', "a key must not be written here: use api_key"),
         ('api_key = "env:K"\nheaders = { x-api-key = "x" }', "a key must not be written here: use api_key"),
-        ('api_key = "env:K"\nheaders = { host = "x" }', "the transport sets this header itself"),
+        ('api_key = "env:K"\nheaders = { host = "x" }', "the runtime sets this header itself; omit it"),
         ('api_key = "env:K"\nheaders = { "a b" = "x" }', "not a valid header name"),
         ('api_key = "env:K"\nheaders = { a = "ü" }', "printable ASCII"),
         ('api_key = "env:K"\nauth_header = "a b"', 'write it as "api-key"'),

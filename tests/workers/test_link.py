@@ -40,7 +40,7 @@ def test_an_other_end_that_does_not_read_is_given_up_and_that_is_logged_once(cap
         link.send(Ready())
         assert rest(theirs) == b""
     assert [each.message for each in caplog.records] == [
-        "the other process does not read its messages: the link between parent and worker is closed"
+        "the link between parent and worker is closed, because the other process does not read its messages"
     ]
 
 

@@ -133,7 +133,7 @@ def encode_around(body: JsonObject, name: str, pieces: Iterable[bytes]) -> bytes
     """
     # No string in the body can look like the mark, because quotes in strings are escaped.
     before, mark, after = encode_json(body).partition(f'"{name}":[]'.encode())
-    assert mark, "the body contains the list"
+    assert mark, "the body must contain the list"
     return b"".join((before, mark[:-1], *pieces, b"]", after))
 
 

@@ -91,7 +91,7 @@ def fit(value: Any, shape: type[S], essential: frozenset[str], ignored: set[str]
             continue
         is_essential = field.encode_name in essential
         if is_essential and isinstance(inner, int | float):  # a number is not text that a model wrote
-            raise WireError(f"{field.encode_name}: a number in place of content")
+            raise WireError(f"{field.encode_name}: a number instead of text")
         try:
             found[field.name] = _fitted(inner, field.type, essential, ignored)
         except _MisfitError:
@@ -100,8 +100,8 @@ def fit(value: Any, shape: type[S], essential: frozenset[str], ignored: set[str]
             ignored.add(field.encode_name)
     try:
         return shape(**found)
-    except TypeError:  # a required field of the shape
-        raise WireError("a field is missing") from None
+    except TypeError as exc:  # a required field of the shape; the text names it
+        raise WireError(f"a field is missing: {exc}") from None
 
 
 @cache

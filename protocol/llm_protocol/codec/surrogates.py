@@ -67,6 +67,6 @@ class PairJoiner:
 
 def _without_half(piece: ServerSentEvent) -> tuple[ServerSentEvent, str]:
     found = _FIRST_HALF.search(piece.data)
-    assert found is not None, "it is held back because it matches"
+    assert found is not None, "an event that is held back must match"
     start, end = found.span(1)
     return msgspec.structs.replace(piece, data=piece.data[:start] + piece.data[end:]), found[1]

@@ -40,13 +40,13 @@ def embedding_of(raw: msgspec.Raw) -> Embedding:
     if text[0] != ord('"'):
         numbers = bytes(text)
         if numbers.count(b",") >= MAX_DIMENSIONS:
-            raise WireError(f"a vector of more than {MAX_DIMENSIONS} numbers")
+            raise WireError(f"an embedding has more than {MAX_DIMENSIONS} numbers")
         return Embedding.of(_DECODER.decode(CheckedJson(numbers)))
     if len(text) > _LONGEST:
-        raise WireError(f"a vector of more than {MAX_DIMENSIONS} numbers")
+        raise WireError(f"an embedding has more than {MAX_DIMENSIONS} numbers")
     data = unbase64_json(raw) or b""
     if len(data) % 4:
-        raise WireError("base64 that does not decode to a list of float32")
+        raise WireError("the base64 of an embedding does not decode to a list of float32")
     return Embedding(data)
 
 

@@ -236,7 +236,9 @@ class _Work:
                 self._adjusted.append(Adjustment(used.path, "translated", str(value)[:64]))
             return found if is_own and value == used.value else with_value(found, path, value)
         if cell.action == "refuse" and used.value not in row.neutral:
-            raise self._cannot(used, f"{target.who} has no parameter like {used.path}, and it must not be omitted")
+            raise self._cannot(
+                used, f"{target.who} has no parameter like {used.path}, and without it the request means something else"
+            )
         if used.value not in row.neutral:
             self._adjusted.append(Adjustment(used.path, "left_out"))
         return without_value(found, used.path) if is_own else found

@@ -55,7 +55,9 @@ def fit_tools(
     if not request.tools:
         return Tools((), choice, names=_names([], request.messages, target))
     if choice is not None and choice.mode in ("required", "named") and not takes.forced_tools:
-        raise unsupported("tool_choice", f"{request.model} cannot be forced to call a tool")
+        raise unsupported(
+            "tool_choice", f"{request.model} cannot be forced to call a tool; use tool_choice auto or none"
+        )
     adjusted: list[Adjustment] = []
     custom: set[str] = set()
     allowed = _allowed(request, target)

@@ -68,8 +68,9 @@ def schema(text: str) -> ResponseFormat:
             try:
                 with open(text, encoding="utf-8") as file:
                     text = file.read(1024 * 1024)
-            except (OSError, ValueError):
-                raise ConfigError(f"--schema: cannot read {text}") from None
+            except (OSError, ValueError) as exc:
+                reason = exc.strerror if isinstance(exc, OSError) else "it is not text in UTF-8"
+                raise ConfigError(f"--schema: cannot read {text}: {reason}") from None
         elif text.endswith(".json") or os.sep in text:
             raise ConfigError(f"--schema: there is no file {text}")
         else:

@@ -65,7 +65,7 @@ def _planned(config: Config) -> list[Check]:
     limited = any(each.is_limited for each in limits)
     watched = Check("monitor", "metrics", CheckStatus.OK, "/livez, /readyz, /metrics")
     if config.keys and not readers:
-        detail = "no key may read /metrics: set metrics_only = true for one"
+        detail = "no key may read /metrics: set metrics_only = true in one [keys.NAME]"
         watched = Check("monitor", "metrics", CheckStatus.WARNING, detail)
     scale = f"at most {server.max_runs} requests in progress and {server.max_connections} connections"
     grows = Check("scale", "replicas", CheckStatus.OK, f"{scale}; limits are {_shared(config, limited=limited)}")
@@ -78,7 +78,7 @@ def _planned(config: Config) -> list[Check]:
 def _shared(config: Config, *, limited: bool) -> str:
     if not limited:
         return "not configured"
-    return "shared by Redis" if config.redis is not None else "this process' own"
+    return "shared through Redis" if config.redis is not None else "applied by each process separately"
 
 
 async def _brought_to(running: Daemon, ours: ConfigurationFile) -> list[Check]:

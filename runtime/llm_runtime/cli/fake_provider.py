@@ -68,7 +68,7 @@ def _key(variable: str | None, environ: Mapping[str, str]) -> str | None:
     if variable is None:
         return None
     if not environ.get(variable):
-        raise ConfigError(f"--key-env: the variable {variable} is not set")
+        raise ConfigError(f"--key-env: the environment variable {variable} is not set")
     return environ[variable]
 
 

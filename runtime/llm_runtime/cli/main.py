@@ -62,5 +62,5 @@ def _print_version() -> int:
     try:
         print_out(f"llm-runtime {version('llm-runtime')}")
     except PackageNotFoundError:
-        print_out("llm-runtime, not installed")
+        print_out("llm-runtime (version unknown, because the package is not installed)")
     return 0

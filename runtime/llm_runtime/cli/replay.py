@@ -105,7 +105,7 @@ def _fold_of(logged: LoggedRequest) -> Fold:
 
 def _tokens(usage: object) -> str:
     counts = getattr(usage, "input_tokens", 0), getattr(usage, "output_tokens", 0)
-    return f"{counts[0]}+{counts[1]} tokens"
+    return f"{counts[0]} input and {counts[1]} output tokens"
 
 
 def _cost(cost: float | None) -> str:

@@ -84,7 +84,9 @@ def daemon(url: str | None, file: str | None, environ: Mapping[str, str], ca_fil
         key = checked_key(environ["LLM_RUNTIME_KEY"], "LLM_RUNTIME_KEY") if environ.get("LLM_RUNTIME_KEY") else None
         return Daemon(checked_url(url).removesuffix("/v1") + "/v1", key, os.path.abspath(trusted) if trusted else None)
     except ConfigError:
-        raise ConfigError("the daemon's URL is not an address like http://127.0.0.1:8080") from None
+        raise ConfigError(
+            "the daemon's URL (--url or LLM_RUNTIME_URL) is not an address like http://127.0.0.1:8080"
+        ) from None
     except ValueError as exc:
         raise ConfigError(str(exc)) from None
 

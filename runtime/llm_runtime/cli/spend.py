@@ -96,7 +96,9 @@ def _as_table(rows: Sequence[SpendRow], by: str) -> str:
         notes.append(f"{counted(unpriced, 'attempt')} {have} no known price and {are} not in the cost")
     if unknown := sum(row.unknown for row in rows):
         have, them = ("has", "it") if unknown == 1 else ("have", "them")
-        notes.append(f"{counted(unknown, 'attempt')} {have} an unknown end: the amount reserved for {them} counts")
+        notes.append(
+            f"{counted(unknown, 'attempt')} {have} an unknown end: the cost includes the amount reserved for {them}"
+        )
     return "\n".join([*(line.rstrip() for line in shown), *notes])
 
 

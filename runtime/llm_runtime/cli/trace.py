@@ -57,9 +57,10 @@ def timeline(of: LoggedRequest) -> Iterator[str]:
         yield f"  budgets past their soft limit: {shares}"
     yield f"  events: {_events(of)}"
     usage = of.usage
-    tokens = "" if usage is None else f", {usage.input_tokens}+{usage.output_tokens} tokens"
+    tokens = "" if usage is None else f", {usage.input_tokens} input and {usage.output_tokens} output tokens"
     cost = "" if of.cost is None else f", ${of.cost:.6f}"
-    yield f"  ended: {of.outcome} by {of.provider or 'nobody'}/{of.model} after {of.ms:.0f} ms{tokens}{cost}"
+    who = f"{of.provider}/{of.model}" if of.provider else "no provider"
+    yield f"  ended: {of.outcome} by {who} after {of.ms:.0f} ms{tokens}{cost}"
 
 
 def _strategy(decision: JsonObject) -> str:

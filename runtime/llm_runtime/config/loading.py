@@ -136,13 +136,13 @@ def parse(
         ]
         raise together(sorted(found, key=lambda each: each.line or 0)) from None
     except RecursionError:
-        raise ConfigError("nested too deeply", file=file, line=1) from None
+        raise ConfigError("the configuration is nested too deeply", file=file, line=1) from None
     return msgspec.structs.replace(config, notes=(*config.notes, *kept_in_memory(config), *keys.warnings))
 
 
 def _decoded(content: bytes, file: str) -> str:
     if len(content) > MAX_FILE_BYTES:
-        raise ConfigError(f"larger than {MAX_FILE_BYTES} bytes", file=file, line=1)
+        raise ConfigError(f"the configuration is larger than {MAX_FILE_BYTES} bytes", file=file, line=1)
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n")  # some editors write a byte order mark
     except UnicodeDecodeError as exc:

@@ -44,7 +44,9 @@ class Selection(Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not self.performance_weight + self.cost_weight + self.availability_weight:
-            raise ValueError("at least one of the weights must be greater than 0")
+            raise ValueError(
+                "at least one of performance_weight, cost_weight and availability_weight must be greater than 0"
+            )
 
 
 class CrossModel(Section, frozen=True, kw_only=True):

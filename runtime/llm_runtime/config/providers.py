@@ -101,12 +101,12 @@ def _understood(base_url: str, vendor: Vendor) -> str:
 
 def _check_headers(provider: Provider, vendor: Vendor) -> None:
     if len(provider.headers) > MOST_HEADERS:
-        raise ConfigError(f"more than {MOST_HEADERS} headers", "headers")
+        raise ConfigError(f"at most {MOST_HEADERS} headers are possible, not {len(provider.headers)}", "headers")
     for name, value in provider.headers.items():
         if not TOKEN.fullmatch(name):
             raise ConfigError("not a valid header name", "headers", name)
         if name.lower() in FRAMING_HEADERS:
-            raise ConfigError("the transport sets this header itself", "headers", name)
+            raise ConfigError("the runtime sets this header itself; omit it", "headers", name)
         if SECRET_HEADER.search(name):
             raise ConfigError("a key must not be written here: use api_key and auth_header", "headers", name)
         if not value.isascii() or not value.isprintable():

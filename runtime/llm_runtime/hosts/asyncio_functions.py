@@ -124,7 +124,7 @@ async def _run_here(fn: Callable[[], Awaitable[T]], portal: Portal[Any], loop: H
 
     def end(task: asyncio.Task[None]) -> None:
         if task.cancelled() or task.exception() is not None:
-            errors.append(RuntimeError("the host cancelled the call"))
+            errors.append(RuntimeError("the event loop of the program cancelled the call"))
         with suppress(ShuttingDownError):
             portal.post(ended.set)
 

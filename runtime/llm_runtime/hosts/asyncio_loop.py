@@ -160,7 +160,7 @@ class AsyncioCall:
 def _current_task() -> asyncio.Task[Any]:
     with suppress(RuntimeError):
         task = asyncio.current_task()
-        assert task is not None, "a coroutine of asyncio runs in a task"
+        assert task is not None, "a coroutine of asyncio must run in a task"
         return task
     raise RuntimeError("llm_runtime.aio runs on asyncio; on Trio, use llm_runtime.open_runtime")
 

@@ -139,7 +139,7 @@ def lifecycle(config: Config, catalog: Catalog) -> Iterator[Check]:
         if message := [f"{model} {words}" for model in named if (words := catalog.ending(Candidate(name, model)))]:
             yield Check("lifecycle", name, CheckStatus.WARNING, some(message))
         elif found := listed.get(name):
-            what = f"of its list, {counted(len(found), 'model')} will end within {NOTICE.days} days"
+            what = f"of its list, {counted(len(found), 'model')} will be shut down within {NOTICE.days} days"
             yield Check("lifecycle", name, CheckStatus.OK, f"{what}: {some(found)}")
 
 

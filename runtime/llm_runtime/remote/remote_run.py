@@ -67,7 +67,7 @@ class RemoteRun:
             for event in events:
                 self.run.log.append(event)
         except LogLimitExceeded:
-            self.run.cancel("the response exceeds the run log's limit", FailureKind.LOG_LIMIT)
+            self.run.cancel("the response exceeds the run log's limit ([server] log_limit_mb)", FailureKind.LOG_LIMIT)
         if events and isinstance(events[-1], TERMINAL):
             self.state = RemoteState.ENDED
             self._change()

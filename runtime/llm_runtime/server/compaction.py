@@ -32,7 +32,7 @@ async def compact(context: RequestContext) -> None:
         create = await read_body(server_state.json_limits, body, RESPONSES.decode_create)
         inbound = admitted(context.caller, await after_parent(server_state, create, context.caller))
         request = inbound.request
-        assert isinstance(request, ChatRequest), "what this endpoint reads"
+        assert isinstance(request, ChatRequest), "this endpoint must read chat requests"
         run = await server_state.start_run(compaction_request(request), stream=False)
     except LLMClientError as exc:
         await context.reply(encode_failure(RESPONSES, exc.failure))
@@ -44,6 +44,6 @@ async def compact(context: RequestContext) -> None:
     if isinstance(end, Failed):
         await context.reply(await encode_end(RESPONSES, inbound, end))
         return
-    assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
+    assert isinstance(end.response, LLMResponse), "the end of a run must have a response"
     response = msgspec.structs.replace(end.response, response_id=run.response_id)
     await context.reply(WireResponse(200, (JSON, *fact_headers(response)), encode_compaction(request, response)))

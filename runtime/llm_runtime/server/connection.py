@@ -131,7 +131,7 @@ class HttpConnection:
     @property
     def body(self) -> StreamedRequestBody:
         """The body of the current request, if the endpoint reads it piece by piece."""
-        assert self._body is not None, "the request's body was read as a whole"
+        assert self._body is not None, "the endpoint must read the request's body piece by piece"
         return self._body
 
     def end_with_client(self) -> None:

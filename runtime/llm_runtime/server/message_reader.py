@@ -100,7 +100,7 @@ class MessageReader:
 
     def _read(self, frame: Frame) -> str | bytes | None:
         """Return the message that ``frame`` completes. ``frame`` may be the part of a frame that has arrived."""
-        assert isinstance(frame.payload, bytes), "the decoder does not decode"
+        assert isinstance(frame.payload, bytes), "the payload of a frame must be bytes"
         if frame.opcode is Opcode.CLOSE:
             raise Hangup(_close_code(frame.payload), frame.payload)
         if frame.opcode is Opcode.PING:

@@ -65,7 +65,7 @@ def encoder(stored: StoredResponse, starting_after: int) -> ResponseEncoder:
 def check_native_cursor(stored: StoredResponse, starting_after: int) -> None:
     """See `llm_runtime.server.stored.check_cursor`."""
     if starting_after > last_number(stored.run.log.events):
-        message = f"starting_after is {starting_after}, which is beyond the response."
+        message = f"starting_after is {starting_after}, but the response has no event with that number yet."
         raise HttpError(400, "invalid_request", message, param="starting_after")
 
 

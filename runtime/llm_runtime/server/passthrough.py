@@ -91,7 +91,7 @@ class _Passing:
         if self._subscription is None:
             if self._refused is not None:
                 raise self._refused
-            assert passed.failure is not None, "a request without a response has failed"
+            assert passed.failure is not None, "a request without a response must have failed"
             raise _refusal(passed.failure)
         if not passed.whole:
             context.abort()
@@ -149,7 +149,7 @@ class _Passing:
             self._created += data
             if len(self._created) > CREATED_BYTES:
                 self._created = None
-        assert self._subscription is not None, "the head is first"
+        assert self._subscription is not None, "the head must arrive before the body"
         with self._giving():
             await self._subscription.write(data)
 

@@ -123,7 +123,7 @@ async def end_of(context: RequestContext, run: Run) -> Finished | Failed:
 async def encode_end(dialect: ServerDialect, inbound: ClientRequest, end: Finished | Failed) -> WireResponse:
     """Return the complete response to a request whose run has ended."""
     if isinstance(end, Finished):
-        assert isinstance(end.response, LLMResponse), "a run's log ends with a response"
+        assert isinstance(end.response, LLMResponse), "the end of a run must have a response"
         return WireResponse(200, (JSON, *fact_headers(end.response)), await encode_body(dialect, inbound, end.response))
     return _encode_failed(dialect, inbound, end)
 

@@ -114,7 +114,7 @@ class StateMachine(Generic[S, C]):
         try:
             self.state = self._table[self.state][change]
         except KeyError:
-            raise ImpossibleChange(f"{change.value!r} in the state {self.state.value!r}") from None
+            raise ImpossibleChange(f"{change.value!r} is not possible in the state {self.state.value!r}") from None
         return self.state
 
 

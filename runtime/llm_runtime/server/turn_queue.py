@@ -119,7 +119,7 @@ class TurnQueue:
         """Withdraw a waiting request, and send its end on its lane. If its turn has come, its run is cancelled
         instead.
         """
-        assert not isinstance(turn.work, Resume), "a resumed response does not wait for anything"
+        assert not isinstance(turn.work, Resume), "a resumed response must not wait in the queue"
         lane = turn.head.stream_id
         if not self._lanes.is_queued(lane, turn):
             turn.cancel()

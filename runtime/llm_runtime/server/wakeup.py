@@ -29,7 +29,7 @@ class WakeupEvent:
         if self._woken:
             await trio.lowlevel.checkpoint()
         else:
-            assert self._task is None, "only one task may wait"
+            assert self._task is None, "only one task may wait at a time"
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
         self._woken = False

@@ -47,7 +47,7 @@ def _frame(first: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
         return b"%c%c%b" % (first, size, payload)
-    assert size < 65_536, "fragments are smaller"
+    assert size < 65_536, "a fragment must be smaller than 65536 bytes"
     return b"%c\x7e%b%b" % (first, struct.pack("!H", size), payload)
 
 

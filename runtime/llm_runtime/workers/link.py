@@ -100,7 +100,9 @@ class WorkerLink(Generic[M]):
         except OSError:
             return  # it has gone
         if sent != len(data):
-            log.error("the other process does not read its messages: the link between parent and worker is closed")
+            log.error(
+                "the link between parent and worker is closed, because the other process does not read its messages"
+            )
             self._end.shutdown(socket.SHUT_RDWR)
 
     async def listen(self, take: Callable[[M], None]) -> None:

@@ -115,7 +115,7 @@ class WorkerSiblings:
                 await self._bring_from(number, response_id, caller)
                 answered.set()
                 if self._knows(response_id):
-                    nursery.cancel_scope.cancel("it is here")
+                    nursery.cancel_scope.cancel("the response was found")
 
             first, *others = self._likely(response_id)
             nursery.start_soon(ask, first)
@@ -238,7 +238,7 @@ class WorkerSiblings:
 
     async def statistics(self, own: object, caller: str | None) -> object:
         """See `Siblings`."""
-        assert isinstance(own, Statistics), "a worker has a runtime"
+        assert isinstance(own, Statistics), "the statistics of a worker must be of its runtime"
         found = await self._look(WorkerView.STATISTICS, caller)
         others = {number: msgspec.json.decode(body, type=Statistics) for number, body in found.items()}
         return views.statistics({self._number: own, **others})
@@ -251,7 +251,7 @@ class WorkerSiblings:
 
     async def tree(self, own: object) -> object:
         """See `Siblings`."""
-        assert isinstance(own, TreeNode), "a worker has a tree"
+        assert isinstance(own, TreeNode), "the tree of a worker must be of its runtime"
         found = await self._look(WorkerView.TREE)
         return views.tree({self._number: own, **{n: msgspec.json.decode(b, type=TreeNode) for n, b in found.items()}})
 

@@ -184,7 +184,7 @@ class _Question:
 
     def __init__(self) -> None:
         self._answered = trio.Event()
-        self._outcome = Outcome(problem="the workers are still reloading; the log will say more")
+        self._outcome = Outcome(problem="the workers are still reloading; the daemon's log will show the result")
 
     def answer(self, outcome: Outcome) -> None:
         self._outcome = outcome

@@ -124,5 +124,5 @@ def text_of(obj: JsonObject, name: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)  # ids, in some servers
     if not isinstance(value, str | None):
-        raise WireError(f"{name}: expected a text")
+        raise WireError(f"{name}: expected a string")
     return value or ""

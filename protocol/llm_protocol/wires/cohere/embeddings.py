@@ -103,7 +103,7 @@ def decode_embed_v1(body: Body) -> ClientRequest:
 
 def _decode(body: Body, input_type: str, default_form: str) -> ClientRequest:
     if body.strings("images") or input_type == "image":
-        raise body.cannot("images", "only texts can be embedded")
+        raise body.cannot("images", "images are not supported: only texts can be embedded")
     forms = body.strings("embedding_types")
     if len(forms) > 1 or not set(forms) <= {"float", "base64"}:
         raise body.cannot("embedding_types", 'embedding_types must be "float" or "base64"')
@@ -125,7 +125,7 @@ def _decode(body: Body, input_type: str, default_form: str) -> ClientRequest:
 def _text(item: Body) -> str:
     blocks = item.objects("content")
     if any(block.string("type") != "text" for block in blocks):
-        raise unsupported("inputs", "only texts can be embedded")
+        raise unsupported("inputs", "inputs: only texts can be embedded")
     return "".join(block.required_string("text") for block in blocks)
 
 

@@ -181,7 +181,7 @@ def read_system(content: GeminiBody) -> tuple[Part, ...]:
     """The texts of a system instruction."""
     parts = tuple(Text(part.string("text") or "") for part in content.objects("parts"))
     if not parts:
-        raise bad_request(content.path("parts"), "systemInstruction.parts must hold text")
+        raise bad_request(content.path("parts"), "systemInstruction.parts must contain at least one text")
     return parts
 
 
@@ -246,7 +246,9 @@ class Conversation:
         text, is_error = _result_text(result.json_object("response") or {})
         media = [decode_media(part, None) for part in result.objects("parts")]
         if not all(media):
-            raise unsupported(result.path("parts"), f"{result.path('parts')}: images, documents and audio only")
+            raise unsupported(
+                result.path("parts"), f"{result.path('parts')} must contain only images, documents and audio"
+            )
         return ToolResult(
             call_id=given or (call.id if call else made),
             content=(*((Text(text),) if text or not media else ()), *(each for each in media if each)),

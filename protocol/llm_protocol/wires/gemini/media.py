@@ -31,7 +31,7 @@ def encode_image(image: Image, where: str) -> JsonObject:
         except WireError as exc:
             raise bad_request(where, f"{where}: {exc}") from None
     if not url:
-        raise bad_request(where, f"{where}: an image needs data or a url")
+        raise bad_request(where, f"{where}: the image has neither data nor a URL")
     return _file(own, image.media_type, url)
 
 

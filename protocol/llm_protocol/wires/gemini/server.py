@@ -63,7 +63,7 @@ def decode_request(path: str, body: bytes) -> ClientRequest:
     url = urlsplit(path)
     found = _PATH.fullmatch(url.path)
     if found is None:
-        raise bad_request(None, f"{url.path[:200]} is not /v1beta/models/MODEL:METHOD")
+        raise bad_request(None, f"the path {url.path[:200]} is not of the form /v1beta/models/MODEL:METHOD")
     folder, name, method = found.groups()
     model = unquote(name) if folder == "models" else f"tunedModels/{unquote(name)}"
     fields = GeminiBody.parse(body)
@@ -222,7 +222,10 @@ def _picture(config: GeminiBody, messages: list[Message], tools: bool) -> dict[s
     if ratio is None and scale is None:
         return {"": ""}
     if (ratio or "1:1") not in ASPECTS or (scale or "1K") not in SCALES:
-        raise bad_request(image.path("aspectRatio"), f"imageConfig: aspectRatio must be one of {', '.join(ASPECTS)}")
+        message = (
+            f"imageConfig: aspectRatio must be one of {', '.join(ASPECTS)}, and imageSize one of {', '.join(SCALES)}"
+        )
+        raise bad_request(image.path("aspectRatio"), message)
     width, height = ASPECTS[ratio or "1:1"]
     times = SCALES[scale or "1K"]
     return {"size": f"{width * times}x{height * times}"}

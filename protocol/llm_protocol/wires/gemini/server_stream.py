@@ -54,7 +54,7 @@ class GeminiEncoder(StreamEncoder):
             self._add_part(encode_json(wire))
 
     def _finished(self, event: Finished) -> None:
-        assert event.response is not None, "the encoder is given the whole response at the end"
+        assert event.response is not None, "the last event must contain the complete response"
         last = encode_json(_last_chunk(event.response, self._id, []))
         self._frames.append(Frame(None, runtime_fields(last, event.response, wanted=self._wants_runtime_fields)))
 

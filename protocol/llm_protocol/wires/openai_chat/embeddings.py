@@ -66,7 +66,7 @@ def _in_order(places: list[int | None], vectors: list[Embedding]) -> tuple[Embed
     if all(place is None for place in places):
         return tuple(vectors)
     if sorted(place if place is not None else -1 for place in places) != list(range(len(places))):
-        raise WireError("the indices of the embeddings are not 0, 1, 2 …")
+        raise WireError("the embeddings do not have the indices 0, 1, 2 …")
     return tuple(vector for _, vector in sorted(zip(places, vectors, strict=True), key=lambda pair: pair[0] or 0))
 
 

@@ -134,7 +134,7 @@ def image_request(body: Body, name: str) -> ImageRequest:
         raise body.cannot("stream", "images are not streamed; omit stream and partial_images")
     n = body.integer("n")
     if n is not None and n < 1:
-        raise body.wrong("n", "a number of at least 1")
+        raise body.wrong("n", "a whole number of at least 1")
     return ImageRequest(
         model=body.model(),
         prompt=body.required_string("prompt"),

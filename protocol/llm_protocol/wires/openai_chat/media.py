@@ -32,7 +32,7 @@ def encode_document(part: Document, where: str) -> JsonObject:
         name = {} if part.title is None else {"filename": part.title}
         return {"type": "file", "file": {"file_id": part.file_id, **name}}
     if part.url is not None:
-        raise unsupported(where, f"{where}: the chat wire accepts documents only as content, not by URL")
+        raise unsupported(where, f"{where}: the chat API accepts documents only as content, not by URL")
     return {"type": "file", "file": {"filename": file_name(part), "file_data": content_uri(part)}}
 
 
@@ -44,7 +44,7 @@ def file_name(part: Document) -> str:
 def encode_audio(part: Audio, where: str) -> JsonObject:
     """Encode an ``input_audio`` part. Raises `UnsupportedError` for audio by URL."""
     if part.url is not None or part.file_id is not None:
-        raise unsupported(where, f"{where}: this wire accepts audio only as content, not by URL")
+        raise unsupported(where, f"{where}: the chat API accepts audio only as content, not by URL or file_id")
     kind = part.media_type or ""
     return {"type": "input_audio", "input_audio": {"data": content_base64(part), "format": audio_format(kind)}}
 
@@ -62,7 +62,7 @@ def audio_type(form: str) -> str:
 def decode_document(part: Body, name: str) -> Image | Document | Audio | Opaque:
     """Decode a ``file``; it becomes `Opaque` if it has neither content nor a known id."""
     found = part.object("file")
-    assert found is not None, "the caller looked"
+    assert found is not None, "the part must have the field file"
     title, data, file_id = found.string("filename"), found.string("file_data"), found.string("file_id")
     if data is None and file_id is not None:
         return Document(file_id=file_id, vendor=FILES, title=title, extra=part.rest_for(name))
@@ -90,7 +90,7 @@ def file_content(data: str, title: str | None, where: str) -> Image | Document |
 def decode_audio(part: Body, name: str) -> Audio | Opaque:
     """Decode an ``input_audio`` part."""
     found = part.object("input_audio")
-    assert found is not None, "the caller looked"
+    assert found is not None, "the part must have the field input_audio"
     data, form = found.required_string("data"), found.required_string("format")
     if found.rest():
         return Opaque(dialect=name, value=part.raw)

@@ -244,7 +244,7 @@ def completion_request(body: Body, name: str) -> CompletionRequest:
     """The request in a client's body. Raises `BadRequestError`, `UnsupportedError`."""
     prompts = body.strings("prompt")
     if not prompts:
-        raise body.wrong("prompt", "a string or a list of at least one")
+        raise body.wrong("prompt", "a string, or a list of at least one string")
     refuse_many(body, "best_of")
     if body.raw.get("logprobs"):
         raise body.cannot("logprobs", "log probabilities are not supported for completions; omit logprobs")

@@ -361,7 +361,7 @@ def _as_it_is(item: _Item, *, is_cut: bool) -> JsonObject:
     """Return an item at the end of the response. An item without an end is included as far as it was received."""
     if item.done is not None:
         found = output_item(item.done, item.wire_id, "incomplete" if is_cut else "completed")
-        assert found is not None, "every announced item can be encoded"
+        assert found is not None, "an announced item must have an encoding"
         return found
     part = item.readable_part()
     if item.kind == "tool_call":

@@ -204,7 +204,7 @@ class OpenAIResponsesDecoder(AnswerDecoder):
         for at, part in enumerate(parts):
             self._close((place, at), part)
         if any(key[0] == place and open_item.pieces for key, open_item in self._open.items()):
-            raise WireError(f"output[{place}] was streamed with a part that it does not have")
+            raise WireError(f"output[{place}] is complete, but a part of it that was streamed is missing")
 
     def _close(self, key: tuple[int, int], part: Part) -> None:
         if isinstance(part, ToolCall):
