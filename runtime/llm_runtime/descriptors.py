@@ -80,8 +80,8 @@ def fit(server: Server) -> Server:
         )
     else:
         log.warning(
-            "the process may open only %d files: at most %d connections and %d requests in progress, not %d and %d; "
-            "raise the limit (ulimit -n, LimitNOFILE=)",
+            "the process may open only %d files, so it allows at most %d connections and %d requests in progress "
+            "instead of the configured %d and %d; raise the limit (ulimit -n, LimitNOFILE=)",
             files,
             result.max_connections,
             result.max_runs,

@@ -150,7 +150,7 @@ async def test_ctrl_c_stops_the_answer_and_not_the_chat(chats: Chats) -> None:
         terminal.type("Say it slowly.\n")
         await terminal.until("You")
         terminal.process.send_signal(signal.SIGINT)
-        await terminal.until("\nllm-runtime: stopped\n> ")
+        await terminal.until("\nllm-runtime: the response was stopped\n> ")
         await chats.fake.journal.until(lambda journal: journal.open == 0)
         terminal.type("Again.\n")
         await terminal.until("You said: Again.\n> ")

@@ -84,8 +84,8 @@ async def test_a_daemon_with_few_descriptors_says_so_and_serves(tmp_path: Path) 
         await process.wait()
         said = await commands.rest(process.stderr)
         assert (
-            f"the process may open only {files} files: at most 24 connections and 24 requests in progress, not 1000 "
-            "and 5000" in said
+            f"the process may open only {files} files, so it allows at most 24 connections and 24 requests in progress "
+            "instead of the configured 1000 and 5000; " in said
         )
         assert "Traceback" not in said
 

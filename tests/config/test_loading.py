@@ -377,7 +377,7 @@ def test_a_ca_file_is_found_beside_the_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"\n\xff", "config.toml:2: not UTF-8"),
+        (b"\n\xff", "config.toml:2: the configuration is not UTF-8"),
         (b"#" * (1024 * 1024 + 1), "config.toml:1: the configuration is larger than 1048576 bytes"),
     ],
 )

@@ -299,7 +299,7 @@ def test_nobody_waits_for_a_provider_longer_than_wait_s() -> None:
     world.wait(0.2)
     refused = world.refused[waits]
     assert (refused.kind, refused.owner, refused.retry_after) == (FailureKind.RATE_LIMITED, "provider", 1.0)
-    wait_s = "30 s ([providers.NAME.limits] wait_s)"
+    wait_s = "30 s ([providers.a.limits] wait_s)"
     assert refused.why == f"the limits of provider a allow no request within {wait_s}; try again in 1.0 s"
     world.end(holder)
     assert world.rate_limiter.statistics(world.now).waiting == 0
@@ -363,7 +363,7 @@ def test_a_callers_own_limit_is_waited_for_a_second_and_the_refusal_says_whose_i
     assert set(world.granted) == set(asked[:30]), "a burst, and a second later another"
     refused = world.refused[asked[30]]
     assert (refused.kind, refused.owner, refused.retry_after) == (FailureKind.RATE_LIMITED, "caller", 2.0)
-    wait_s = "1 s ([keys.NAME.limits] wait_s)"
+    wait_s = "1 s ([keys.me.limits] wait_s)"
     assert refused.why == f"the caller's own limits allow no request within {wait_s}; try again in 2.0 s"
 
 

@@ -50,7 +50,8 @@ def too_late(waiter: QueuedRequest, owner: LimitOwner, at: float, now: float) ->
     in the past means that the time is unknown.
     """
     until = waiter.caller_until if owner == "caller" else waiter.until
-    option = "[keys.NAME.limits] wait_s" if owner == "caller" else "[providers.NAME.limits] wait_s"
+    name = waiter.names[0] if len(waiter.names) == 1 else "NAME"
+    option = f"[{f'keys.{waiter.caller}' if owner == 'caller' else f'providers.{name}'}.limits] wait_s"
     bound = (
         "before the request's deadline"
         if waiter.deadline <= until

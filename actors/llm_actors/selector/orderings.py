@@ -116,7 +116,7 @@ def by_own(
     except Exception as exc:  # raised by the program's function; its text may contain user data
         ordered, why = [], f"it raised {exception_site(exc)}"
     if why:
-        log.error("the ordering %s failed: %s", name, why)
+        log.error("the ordering %s failed, so the configured order is used: %s", name, why)
         return [each._replace(reason=f"as configured: the ordering {name} failed: {why}") for each in choices]
     return [
         each if each.reason else each._replace(reason=f"place {place} by {name}")

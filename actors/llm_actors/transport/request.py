@@ -100,7 +100,7 @@ def encode(request: HttpRequest, *, absolute: bool = False, proxy_authorization:
     if not _TOKEN.fullmatch(request.method):
         raise RequestRefused(origin, "the HTTP method has characters that HTTP does not allow in it")
     if not _TARGET.fullmatch(request.target):
-        raise RequestRefused(origin, "the target is not a path in percent-encoded ASCII")
+        raise RequestRefused(origin, "the path of the request is not percent-encoded ASCII")
     target = f"{origin}{request.target}" if absolute else request.target
     lines = [f"{request.method} {target} HTTP/1.1\r\nhost: {origin.authority}\r\naccept-encoding: identity\r\n"]
     if proxy_authorization is not None:

@@ -171,7 +171,7 @@ class _Counter:
             return
         found = _SLOW.findall(outside)
         if max(map(len, found)) > self._limits.digits:
-            raise WireError(f"the JSON text contains a number of more than {self._limits.digits} digits")
+            raise WireError(f"the JSON text contains a number with more than {self._limits.digits} digits")
         self._slow += len(found)
         if self._slow > self._limits.slow_numbers:
             raise WireError(

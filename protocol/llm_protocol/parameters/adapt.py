@@ -353,7 +353,10 @@ class _Work:
                 "n", f"n: a response of {self._target.who} has one choice, not {n}: send {n} requests, or omit n"
             )
         if any(not isinstance(each(), ToolRestorer | NamespaceRestorer) for each in self._filters):
-            raise unsupported("n", f"n: the features emulated for {self._target.who} work for one choice only")
+            raise unsupported(
+                "n",
+                f"n: what is emulated for {self._target.who} works for one choice only; omit n, or send {n} requests",
+            )
 
     def _note_marks(self, request: ChatRequest) -> None:
         """Record once which fields of the client's messages and tools only its own wire knows, such as cache marks."""

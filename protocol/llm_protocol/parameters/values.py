@@ -32,7 +32,7 @@ _FASTER: Final = frozenset(("priority", "fast", "scale"))
 
 def _without_cheaper(value: Any) -> Any:
     if value in _CHEAPER:
-        return CannotKeep(f"it has no service tier like {value!r}, and any other costs more")
+        return CannotKeep(f"there is no service tier like {value!r}, and every other tier costs more")
     return LEAVE_OUT
 
 

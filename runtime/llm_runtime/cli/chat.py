@@ -105,7 +105,7 @@ class _Chat:
             return self._take(asked, stream.response)
         except KeyboardInterrupt:
             writer.end_line()
-            say("llm-runtime: stopped")
+            say("llm-runtime: the response was stopped")
             return self._take(asked, _so_far(stream))
         except LLMClientError as exc:
             writer.end_line()

@@ -146,7 +146,9 @@ def _decoded(content: bytes, file: str) -> str:
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n")  # some editors write a byte order mark
     except UnicodeDecodeError as exc:
-        raise ConfigError("not UTF-8", file=file, line=content.count(b"\n", 0, exc.start) + 1) from None
+        raise ConfigError(
+            "the configuration is not UTF-8", file=file, line=content.count(b"\n", 0, exc.start) + 1
+        ) from None
 
 
 def _table(source: str) -> dict[str, Any]:

@@ -147,7 +147,10 @@ def checked_url(url: str) -> str:
     if parts.username is not None or parts.password is not None:
         raise ConfigError("an address must not contain a user or password; use api_key", "base_url")
     if "?" in url or "#" in url or " " in url:
-        raise ConfigError("an address must not contain a query, fragment or space", "base_url")
+        raise ConfigError(
+            'an address must not contain a query, fragment or space; write a query as query = {NAME = "VALUE"}',
+            "base_url",
+        )
     try:
         parse_url(url)
     except ValueError as exc:

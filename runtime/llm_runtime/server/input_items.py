@@ -25,7 +25,9 @@ async def list_input_items(context: RequestContext) -> None:
     if (after := query.get("after", [""])[-1]) != "":
         places = [at for at, item in enumerate(items) if item["id"] == after]
         if not places:
-            raise HttpError(400, "invalid_request", "after must be the id of an item.", param="after")
+            raise HttpError(
+                400, "invalid_request", "after must be the id of an input item of this response.", param="after"
+            )
         items = items[places[0] + 1 :]
     limit = query.get("limit", [str(PAGE_ITEMS)])[-1]
     if not limit.isdecimal() or len(limit) > 9 or not 1 <= int(limit) <= MAX_PAGE_ITEMS:

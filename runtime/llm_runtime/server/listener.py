@@ -204,7 +204,10 @@ class Acceptor(Generic[C]):
         except OSError as exc:
             if exc.errno in EXHAUSTED and not self._exhausted:
                 self._exhausted = True
-                log.error("no file descriptor is left: waiting clients are accepted when others disconnect")  # noqa: TRY400
+                log.error(  # noqa: TRY400
+                    "no file descriptor is left: waiting clients are accepted when others disconnect; raise the limit "
+                    "(ulimit -n, LimitNOFILE=)"
+                )
             return None  # otherwise the client has disconnected already
         self._exhausted = False
         return accepted

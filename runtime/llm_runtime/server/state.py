@@ -179,7 +179,7 @@ class ServerState:
         except Exception as exc:
             # The exception's text may contain anything, so only its place is logged.
             log.error("request %s was not accepted: %s", request.request_id, exception_site(exc))  # noqa: TRY400
-            raise InternalError("internal error: the request was not accepted") from exc
+            raise InternalError("internal error: the request was not accepted; see the log") from exc
         if request.caller:
             self.issued.watch(run)
         return run

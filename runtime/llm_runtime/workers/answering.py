@@ -149,7 +149,7 @@ class Answering:
                 try:
                     await self._show_any(stream, response_id, caller)
                 except _UNPACKABLE:
-                    log.warning("response %s cannot be sent to another worker", response_id)
+                    log.warning("response %s cannot be encoded, so another worker cannot read it", response_id)
                     await send(stream, BrokenAnswer())
             nursery.cancel_scope.cancel("all has been passed on")
 

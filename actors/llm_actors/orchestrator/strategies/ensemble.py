@@ -408,7 +408,7 @@ def _why_cut(satisfied: bool, until: float) -> Failure:
     if satisfied:
         return Failure(kind=FailureKind.CANCELLED, message="stopped: enough other members had responded")
     if trio.current_time() >= until:
-        return Failure(kind=FailureKind.DEADLINE, message="no response within the members' time limit")
+        return Failure(kind=FailureKind.DEADLINE, message="no response within the members' part of the request's time")
     return Failure(kind=FailureKind.CANCELLED, message="the request was cancelled")
 
 
