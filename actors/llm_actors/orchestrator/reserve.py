@@ -296,8 +296,8 @@ def _held(failure: Failure, candidates: Sequence[Candidate]) -> Candidate | None
 def _overloaded(candidate: Candidate, seconds: float, waiting: int) -> Failure:
     return Failure(
         kind=FailureKind.OVERLOADED,
-        message=f"{candidate}: not tried, because {waiting} requests wait for it, and after them too little of the "
-        "request's deadline would be left",
+        message=f"{candidate}: not tried, because {waiting} requests wait for it, and after them too little time would "
+        "be left before the request's deadline",
         provider=candidate.provider,
         model=candidate.model,
         retry_after=max(LATE_RETRY_SECONDS, seconds),

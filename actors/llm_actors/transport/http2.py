@@ -274,7 +274,8 @@ class Http2Connection:
         """
         if self._is_torn and self._answered and self._h2.remote_flow_control_window(self._stream) <= 0:
             raise self._cut(
-                "no flow control is left for the rest of the response, because the request was not finished"
+                "the server responded before the request was finished, and no flow control is left for the rest of the "
+                "response"
             )
 
     def _read(self, events: Iterable[h2.events.Event]) -> None:

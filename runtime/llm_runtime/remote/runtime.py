@@ -145,7 +145,7 @@ class RemoteRuntime(TrioRequests):
 
     async def _ask(self, method: str, path: str, caller: str = "") -> bytes:
         if caller:
-            raise UnsupportedError("a connected runtime can only act for the caller whose key it has")
+            raise UnsupportedError("a connected runtime can only act for the caller whose key it has; omit caller")
         return await self._address.request(method, path)
 
 

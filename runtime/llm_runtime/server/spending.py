@@ -30,7 +30,7 @@ async def spend(context: RequestContext) -> None:
     sees_all = context.server_state.access.sees_all(context.caller)
     rows = await get_spend(store, by, since=since, caller=None if sees_all else context.caller)
     if rows is None:
-        raise HttpError(503, "ledger_unavailable", "The ledger cannot be read at the moment.")
+        raise HttpError(503, "ledger_unavailable", "The ledger cannot be read now. Try again.")
     body = msgspec.json.encode({"by": by, "since": since, "data": rows, "cost": sum(each.cost for each in rows)})
     await context.reply(WireResponse(200, (JSON, ("cache-control", "no-store")), body))
 

@@ -137,7 +137,9 @@ async def send(stream: trio.abc.SendStream, message: WorkerQuestion | WorkerAnsw
     """Send one frame. Raises `trio.BrokenResourceError`, and `ValueError` for one that is too long."""
     body = _ENCODER.encode(message)
     if len(body) > LONGEST_FRAME - _LENGTH_BYTES:
-        raise ValueError(f"a frame of {len(body)} bytes is too long")
+        raise ValueError(
+            f"a frame of {len(body)} bytes is longer than {LONGEST_FRAME - _LENGTH_BYTES} bytes, the most allowed"
+        )
     await stream.send_all(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
 
 
