@@ -154,7 +154,7 @@ def _admitted(request: AnyRequest, caller: str) -> AnyRequest:
     """
     if not _ID.fullmatch(request.request_id):
         raise bad_request(
-            "request.request_id", "request.request_id must be 1 to 128 letters, digits, and the characters . _ -"
+            "request.request_id", "request.request_id must be 1 to 128 characters: letters, digits, . _ and -"
         )
     parameters = msgspec.structs.replace(request.parameters, wire=None, headers={})
     return msgspec.structs.replace(request, caller=caller, parameters=parameters, forwarded={}, timestamp=time.time())

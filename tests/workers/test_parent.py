@@ -95,7 +95,7 @@ sys.exit(1)
 """
     )
     assert await run(monkeypatch, tmp_path, script) == (1, 1)
-    assert "gave up: more than 5 workers ended within 30 s" in caplog.text
+    assert "gave up, because more than 5 workers ended within 30 s: the daemon stops" in caplog.text
 
 
 @pytest.mark.parametrize("stops", [1, 2])

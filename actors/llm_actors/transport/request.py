@@ -109,7 +109,7 @@ def encode(request: HttpRequest, *, absolute: bool = False, proxy_authorization:
         if not _TOKEN.fullmatch(name):
             raise RequestRefused(origin, "the name of a header has characters that HTTP does not allow in it")
         if name.lower() in FRAMING_HEADERS:
-            raise RequestRefused(origin, f"the header {name} is set by the transport")
+            raise RequestRefused(origin, f"the header {name} is set by the runtime; omit it")
         if not _VALUE.fullmatch(value):
             raise RequestRefused(origin, f"the header {name} has a character that is not printable ASCII")
         lines.append(f"{name}: {value}\r\n")

@@ -351,7 +351,7 @@ class ResponsePersistence:
             await self._add(progress, batch)
         except (TypeError, ValueError, OverflowError, RecursionError):
             # It contains a value that msgspec cannot encode: a lone surrogate, or a number beyond 64 bits.
-            log.warning("response %s cannot be written to the store; it is only in memory", progress.stored.id)
+            log.warning("response %s cannot be encoded for the store, so it is only in memory", progress.stored.id)
             self._advance(progress, ended=True)
             if progress.has_row:
                 self._note_remnant(progress.stored.id)

@@ -134,7 +134,7 @@ class WorkersParent:
         or one before all workers have started, end the daemon.
         """
         if not self._has_started:
-            log.critical("worker %d %s at the start", worker.number, worker.fate)
+            log.critical("worker %d %s at the start, so the daemon stops", worker.number, worker.fate)
             self._stop(max(worker.code or 0, GAVE_UP))
             return 0.0
         if worker.code == STOPPED:  # the worker has received a signal and has drained
@@ -144,7 +144,11 @@ class WorkersParent:
         log.error("worker %d %s; %s", worker.number, worker.fate, what)
         now = trio.current_time()
         if not self._window.admit(now):
-            log.critical("gave up: more than %d workers ended within %g s", INTENSITY.restarts, INTENSITY.period)
+            log.critical(
+                "gave up, because more than %d workers ended within %g s: the daemon stops",
+                INTENSITY.restarts,
+                INTENSITY.period,
+            )
             self._stop(GAVE_UP)
         return streak.next_delay(now, random.random())  # noqa: S311 - no secret
 

@@ -192,7 +192,9 @@ def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool, api_vers
     sampling = {name: value for name in _SAMPLING if (value := getattr(parameters, name)) is not None}
     system, messages = _conversation(request.messages, rule)
     if not rule.prefill and messages and _is_begun(messages[-1]):
-        raise unsupported("messages", f"{request.model} cannot continue its own text: end with a user's message")
+        raise unsupported(
+            "messages", f"{request.model} cannot continue its own text: the last message must have the role user"
+        )
     body: JsonObject = {
         "model": request.model,
         "max_tokens": _max_tokens(parameters, rule, thinking),

@@ -254,7 +254,7 @@ def _results(results: list[tuple[ToolResult, str]], calls: list[ToolCall]) -> It
     for result, where in sorted(results, key=lambda pair: order.get(pair[0].call_id, len(order))):
         name = names.get(result.call_id) or result.name
         if name is None:
-            raise bad_request(where, f"{where}: no tool call before it has the id {result.call_id!r}")
+            raise bad_request(where, f"{where}: no earlier tool call has the id {result.call_id!r}")
         parts.append(encode_result(result, name, where))
     yield {"role": "user", "parts": parts}
 

@@ -235,7 +235,7 @@ def _decode_image(part: Body, name: str) -> Image:
 def _decode_tool_result(message: Body, content: tuple[Part, ...]) -> ToolResult:
     parts = tuple(part for part in content if isinstance(part, Text | Image | Document | Audio))
     if len(parts) != len(content):
-        raise message.wrong("content", "texts, images, documents or audio, for a tool's result")
+        raise message.wrong("content", "texts, images, documents or audio in a message of role tool")
     return ToolResult(call_id=message.required_string("tool_call_id"), content=parts)
 
 

@@ -92,7 +92,7 @@ def _inputs(body: Body) -> tuple[EmbeddingInput, ...]:
         raise body.wrong("input", "texts, or lists of token ids, none of them empty")
     texts = body.strings("input")
     if not any(texts):
-        raise body.wrong("input", "a text or a list of at least one text, not empty")
+        raise body.wrong("input", "a text, or a list of texts, and at least one text must not be empty")
     return texts
 
 
