@@ -235,7 +235,7 @@ def test_a_request_body_survives_both_directions(recording: Recording) -> None:
     assert recording.path == "/v1/messages"
     inbound = SERVER.decode_request(recording.path, msgspec.json.encode(recording.asked))
     if "does not support assistant message prefill" in recording.body:
-        with pytest.raises(UnsupportedError, match="end with a user's message"):
+        with pytest.raises(UnsupportedError, match="the last message must have the role user"):
             CLIENT.encode_request(inbound.request, stream=inbound.stream)
         return
     wire = CLIENT.encode_request(inbound.request, stream=inbound.stream)

@@ -175,6 +175,6 @@ class _Counter:
         self._slow += len(found)
         if self._slow > self._limits.slow_numbers:
             raise WireError(
-                f"the JSON text contains more than {self._limits.slow_numbers} numbers with 23 digits or with an exponent "
+                f"the JSON text contains more than {self._limits.slow_numbers} numbers with 23 digits or an exponent "
                 "as in 1e-300"
             )
