@@ -15,11 +15,13 @@ Change: TypeAlias = Literal["left_out", "translated", "emulated", "rewritten"]
 """
 
 LOSSY: frozenset[Change] = frozenset(("left_out", "translated"))
-"""The adjustments that ``strict`` refuses. The others keep the meaning."""
+"""The changes that alter the meaning of a request. A request whose policy is ``strict`` is refused if it needs one of
+them.
+"""
 
 HEADER = "x-llm-runtime-adjusted"
 HEADER_BYTES = 2_048
-"""The longest value of the header, in bytes. The body contains the entries that do not fit."""
+"""The most bytes of the value of the header `HEADER`. Adjustments that do not fit are only in the body."""
 
 
 class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -36,14 +38,14 @@ class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{self.parameter} ({words})" if self.to is None else f"{self.parameter} ({words} to {self.to})"
 
     def to_json(self) -> JsonObject:
-        """The entry in ``llm_runtime.adjusted``."""
+        """Return the adjustment as an entry of the list ``llm_runtime.adjusted`` in a response."""
         found: JsonObject = {"parameter": self.parameter, "action": self.action}
         return found if self.to is None else {**found, "to": self.to}
 
 
 def header_value(adjusted: Iterable[Adjustment]) -> str | None:
-    """Return the value of `HEADER`, a list of RFC 9651: ``"seed";action=left_out, "top_k";action=left_out``. ``None``
-    if nothing was changed.
+    """Return the value of `HEADER`, a list as defined by RFC 9651: ``"seed";action=left_out, "top_k";action=left_out``.
+    ``None`` if nothing was changed.
     """
     items: list[str] = []
     left = HEADER_BYTES

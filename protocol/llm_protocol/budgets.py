@@ -15,8 +15,8 @@ Price = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``[budgets.NAME]``: the limit for the total cost of some requests in one calendar window (UTC). A budget without
-    keys, teams and routes covers all requests.
+    """``[budgets.NAME]``: the limit for the total cost or tokens of some requests in one calendar window (UTC). A
+    budget that names no keys, teams or routes covers all requests.
     """
 
     keys: tuple[Name, ...] = ()
@@ -41,7 +41,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     def pays(self, payer: Payer) -> bool:
-        """Return whether the budget applies to a request."""
+        """Return whether the budget applies to the requests of ``payer``."""
         return (
             (not self.keys or payer.caller in self.keys)
             and (not self.teams or payer.team in self.teams)
@@ -49,8 +49,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
     def cost(self, known: float | None, tokens: int) -> float | None:
-        """Return the cost in US dollars that this budget counts: ``known`` if there is one, else that of ``tokens`` by
-        ``unknown_price`` (0 if the budget has no ``usd``). ``None``: the request is refused.
+        """Return the cost of a request in US dollars as this budget counts it: ``known``, the cost at the known price;
+        without a known price, the cost of ``tokens`` by ``unknown_price`` (0 if the budget has no ``usd``). ``None``
+        means that the request is refused.
         """
         if known is not None:
             return known
@@ -60,8 +61,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Payer(NamedTuple):
-    """The origin of a request, which decides who pays. ``run`` is its id. ``team`` and ``route`` are empty if there
-    is none.
+    """The origin of a request, which decides who pays. ``run`` is the id of the run. ``team`` and ``route`` are empty
+    if there is none.
     """
 
     run: str

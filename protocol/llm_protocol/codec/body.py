@@ -1,8 +1,8 @@
-"""Read a JSON object field by field. Each reader names the field at fault and the value it should have.
+"""Read a JSON object field by field. The error of a reader names the field at fault and the value that it should have.
 
 The server side of every wire reads client bodies with `Body`. Fields that are never read belong to the vendor and are
-forwarded. Call `Body.rest` last: it returns them. `ResponseObject` reads the parts of a vendor's response that have
-the same form in requests.
+forwarded. Call `Body.rest` last: it returns them. `ResponseObject` reads the parts of a vendor's response that have the
+same form in requests.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ POLICY = "llm_runtime"
 
 
 class Body:
-    """A JSON object from a client; ``null`` counts as absent. Readers raise `BadRequestError` naming the field."""
+    """A JSON object from a client; ``null`` counts as absent. Methods that read a field raise `BadRequestError`, which
+    names the field.
+    """
 
     __slots__ = ("_at", "_fields", "_known", "_where")
 
@@ -39,7 +41,7 @@ class Body:
 
     @classmethod
     def parse(cls, data: bytes | str) -> Self:
-        """Decode a client's body."""
+        """Decode a client's body. Raises `BadRequestError` if it is not a JSON object."""
         return cls(json_body(data))
 
     @property
@@ -194,12 +196,13 @@ class Body:
         return found
 
     def put_back(self, name: str, value: Any) -> None:
-        """Treat ``name`` as not read. ``value`` is the unread remainder of the object in it."""
+        """Treat the field ``name`` as not read. ``value`` replaces it: the unread remainder of the object in the field.
+        """
         self._fields = {**self._fields, name: value or None}
         self._known.discard(name)
 
     def model(self) -> str:
-        """Return the field ``model``; empty if it is missing, and then the runtime chooses."""
+        """Return the field ``model``. If it is missing, return `AUTO`: the runtime chooses the model."""
         return self.string("model") or AUTO
 
     def policy(self) -> msgspec.Raw | None:
@@ -207,7 +210,9 @@ class Body:
         return undecoded(self._fields.get(POLICY))
 
     def rest(self) -> JsonObject:
-        """The fields that were not read. Raises `BadRequestError` for a transport field anywhere in them."""
+        """The fields that were not read. Raises `BadRequestError` for a transport field at any depth; see
+        `llm_protocol.codec.fields.refuse_transport`.
+        """
         unread = self._unread()
         if unread:
             refuse_transport(unread, self.where)
@@ -217,8 +222,8 @@ class Body:
         return {name: value for name, value in self._fields.items() if value is not None and name not in self._known}
 
     def rest_for(self, name: str) -> dict[str, JsonObject] | None:
-        """The fields that were not read, as the ``extra`` of a part: only the dialect ``name`` understands them.
-        ``None`` if there are none. Raises as `rest` does.
+        """The fields that were not read, in the form of a part's ``extra``, as fields that only the dialect ``name``
+        understands. ``None`` if there are none. Raises as `rest` does.
         """
         rest = self.rest()
         return {name: rest} if rest else None

@@ -44,7 +44,9 @@ def offered(types: frozenset[RequestType]) -> frozenset[RequestType]:
 
 
 def spoken(request: AnyRequest, types: Collection[RequestType]) -> AnyRequest:
-    """``request`` in a form that a vendor with ``types`` accepts: unchanged, or as chat. Raises `UnsupportedError`."""
+    """Return ``request`` in a form that a vendor with ``types`` accepts: unchanged, or as a chat. Raises
+    `UnsupportedError` if there is no such form.
+    """
     if request.request_type in types:
         return request
     if RequestType.CHAT in types:

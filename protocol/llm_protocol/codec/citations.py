@@ -16,8 +16,8 @@ NOTHING = Citation()
 
 
 def from_annotations(annotations: Any, text: str, offset: int = 0) -> tuple[Citation, ...]:
-    """Read OpenAI's annotations, of Chat Completions and of Responses. ``text`` begins at ``offset`` of the text
-    whose characters they count.
+    """Read OpenAI's annotations, of Chat Completions and of Responses. Their positions count the characters of the
+    whole text, in which ``text`` begins at ``offset``.
     """
     found: list[Citation] = []
     for each in _objects(annotations):
@@ -35,7 +35,7 @@ def from_urls(urls: Any) -> tuple[Citation, ...]:
 
 
 def from_anthropic(citations: Any) -> tuple[Citation, ...]:
-    """Read the citations of a text block: of pages, or of documents in the prompt, which have no URL."""
+    """Read the citations of a text block. They refer to web pages, or to documents in the prompt, which have no URL."""
     found = (
         Citation(
             url=_text(each.get("url")) or _text(each.get("source")),
@@ -108,13 +108,15 @@ def to_responses(citations: Iterable[Citation], text: str, offset: int = 0) -> l
 
 
 def to_chat(citations: Iterable[Citation], text: str, offset: int = 0) -> list[JsonObject]:
-    """Return ``citations`` as annotations of the chat wire. ``text`` and ``offset``: see `to_responses`."""
+    """Return ``citations`` as annotations of the chat wire. For ``text`` and ``offset`` see `to_responses`."""
     flat = to_responses(citations, text, offset)
     return [{"type": each.pop("type"), "url_citation": each} for each in flat]
 
 
 UNSEALED: JsonObject = {"type": "web_search_result_location", "encrypted_index": ""}
-"""A value that marks our own citations on Anthropic's wire: the vendor's index is never empty."""
+"""The fields that mark a citation as made by the runtime on Anthropic's wire: in the vendor's own citations,
+``encrypted_index`` is never empty.
+"""
 
 
 def to_anthropic(citations: Iterable[Citation]) -> list[JsonObject]:
@@ -127,7 +129,9 @@ def to_anthropic(citations: Iterable[Citation]) -> list[JsonObject]:
 
 
 def to_cohere(citations: Iterable[Citation], text: str, content_index: int) -> list[JsonObject]:
-    """Citations of a message, about the content block with this index."""
+    """Return ``citations`` as the citations of a message on Cohere's wire. ``text`` is in the content block with the
+    number ``content_index``.
+    """
     found: list[JsonObject] = []
     for each in citations:
         start, end = each.start or 0, len(text) if each.end is None else each.end

@@ -1,8 +1,9 @@
 """JSON schemas in the subset that Anthropic accepts for a response's format.
 
-The vendor refuses objects that are not closed, and bounds of numbers, texts and lists. An object is closed, and a bound
-becomes part of the description, as in the vendor's own SDK. What cannot be closed without another meaning (an object
-with any names) is refused, so that another candidate is asked.
+The vendor refuses objects that are not closed (``additionalProperties: false``), and bounds of numbers, texts and
+lists. `accepted_schema` closes each object and moves each bound into the description, as the vendor's own SDK does. An
+object that may have any field names cannot be closed without a change of meaning. Such a schema is refused, so that
+another candidate is tried.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _DROPPED = frozenset(("$schema", "$id", "propertyOrdering", "nullable"))
 
 
 def accepted_schema(schema: JsonObject) -> JsonObject:
-    """The schema in the vendor's subset. Raises `UnsupportedError` for an object with any names."""
+    """The schema in the vendor's subset. Raises `UnsupportedError` for an object whose field names the schema does not
+    list.
+    """
     found: JsonObject = {}
     told: list[str] = []
     types = schema.get("type")

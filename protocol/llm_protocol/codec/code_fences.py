@@ -26,7 +26,7 @@ _MAYBE_HEAD = re.compile(r"\s*(?:`{0,2}|~{0,2}|(?:`{3,}|~{3,})[^\n`]*)")
 
 
 class CodeFenceDecoder:
-    """Processes one text. `add` and `end` return the characters that certainly remain."""
+    """Removes the fence of one text. `add` and `end` return the characters that are certainly not part of a fence."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -77,7 +77,7 @@ class CodeFenceDecoder:
 
 @final
 class CodeFenceStripper:
-    """A filter over the events of one response that removes the fence of every text item, in its deltas too."""
+    """Removes the fence of every text item from the events of one response, from deltas and from complete items."""
 
     def __init__(self) -> None:
         self._texts: dict[int, tuple[CodeFenceDecoder, TextBuffer]] = {}

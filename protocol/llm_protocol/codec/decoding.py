@@ -70,16 +70,16 @@ class AnswerDecoder(ABC):
                 self.fail(self.failure_in(error))
 
     def fail(self, failure: Failure) -> None:
-        """End the response with a failure, which is partial if any event was reported before."""
+        """End the response with ``failure``, which is marked as partial if an item has started."""
         self.over = True
         self._out.append(Failed(failure=msgspec.structs.replace(failure, partial=self._items > 0)))
 
     def misread(self, why: object) -> None:
-        """End the response as malformed."""
+        """End the response as failed because it is malformed; ``why`` says what is wrong."""
         self.fail(misread(why).failure)
 
     def truncated(self, missing: str) -> None:
-        """End the response as truncated."""
+        """End the response as failed because it is truncated. ``missing`` names what did not arrive."""
         self.fail(Failure(kind=FailureKind.TRUNCATED, message=f"the stream ended without {missing}"))
 
     def told(self) -> list[Event]:
@@ -125,9 +125,10 @@ class AnswerDecoder(ABC):
         self._out.append(event)
 
     def _finished(self, reason: FinishReason, raw: str | None, *, has_calls: bool) -> None:
-        """End the response. With tool calls the reason is TOOL_CALLS, whatever the vendor says; without, never.
+        """End the response. If it has tool calls, the reason becomes TOOL_CALLS, unless the response was cut or the
+        vendor reports an error.
 
-        Raises `InvalidToolCall`.
+        Raises `InvalidToolCall` if the vendor's reason is TOOL_CALLS and there is no call.
         """
         if has_calls and reason not in CUTTING and reason is not FinishReason.ERROR:
             reason = FinishReason.TOOL_CALLS
@@ -219,8 +220,8 @@ class BodyDecoder:
         return answer.told()
 
     def end(self) -> list[Event]:
-        """End the response: the body has ended. Without the vendor's end marker, it is ``Failed`` with kind
-        ``truncated``.
+        """End the response because the body has ended. Without the vendor's end marker, the last event is ``Failed``
+        with the kind ``truncated``.
         """
         answer = self._answer
         if answer.over:
@@ -254,7 +255,7 @@ class BodyDecoder:
 
 
 def misread(why: object) -> Failed:
-    """The failure for a malformed response."""
+    """The failure for a malformed response. ``why`` is the error that the decoder raised."""
     if isinstance(why, InvalidToolCall):
         return Failed(failure=Failure(kind=FailureKind.INVALID_TOOL_CALL, message=str(why)))
     if isinstance(why, TooLarge):
