@@ -70,12 +70,14 @@ def _not_an_object(exc: WireError) -> BadRequestError:
 
 
 def undecoded(policy: Any) -> msgspec.Raw | None:
-    """The undecoded ``llm_runtime`` object of a body; ``None`` if it is absent."""
+    """Return the ``llm_runtime`` object of a body as undecoded JSON; ``None`` if ``policy`` is ``None``."""
     return None if policy is None else msgspec.Raw(encode_json(policy))
 
 
 def typed(value: Any, type_: type[T], where: str = "") -> T:
-    """Decoded JSON as ``type_``. Raises `BadRequestError` with the path of the field at fault, below ``where``."""
+    """Convert decoded JSON to ``type_``. Raises `BadRequestError` with the path of the field at fault; the path begins
+    with ``where``.
+    """
     try:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as exc:
@@ -107,8 +109,8 @@ def typed_policy(value: Any, where: str, own: OwnNames = NO_OWN_NAMES) -> Policy
 
 
 def add_extra(body: JsonObject, parameters: Parameters, dialect: str) -> None:
-    """Add ``parameters.extra[dialect]`` to ``body``; fields that ``body`` already has win. Raises `BadRequestError` for
-    a transport field.
+    """Add ``parameters.extra[dialect]`` to ``body``. A field that ``body`` already has is not replaced. Raises
+    `BadRequestError` for a transport field; see `refuse_transport`.
     """
     extra = parameters.extra.get(dialect)
     if extra:
@@ -141,7 +143,9 @@ def own_fields(extra: Mapping[str, JsonObject] | None, dialect: str) -> JsonObje
 
 
 def own_value(block: Opaque | HostedTool, where: str, dialect: str, vendor: str) -> JsonObject:
-    """Return a block or hosted tool unchanged. Raises `UnsupportedError` if it belongs to another dialect."""
+    """Return the content of a block or hosted tool unchanged. ``where`` is its path in the request. Raises
+    `UnsupportedError` if it belongs to another dialect than ``dialect``.
+    """
     if block.dialect == dialect:
         return block.value
     what = "a hosted tool" if isinstance(block, HostedTool) else "a block"
@@ -149,7 +153,9 @@ def own_value(block: Opaque | HostedTool, where: str, dialect: str, vendor: str)
 
 
 def only_result(part: Part, where: str) -> ToolResult:
-    """A part of a message with the role ``tool``. Raises `BadRequestError` if it is not a tool result."""
+    """Return ``part``, which is in a message with the role ``tool``. Raises `BadRequestError` if it is not a tool
+    result.
+    """
     if not isinstance(part, ToolResult):
         raise bad_request(where, f"{where}: a message of role tool may contain only tool results")
     return part

@@ -29,7 +29,7 @@ def wall_clock(headers: Headers) -> float:
 
 def retry_after(headers: Headers, *, now: float | None = None) -> float | None:
     """Seconds to wait by ``retry-after-ms`` or ``retry-after`` (a number, a duration, or a date), never negative;
-    ``None`` without them.
+    ``None`` without them. ``now``, in seconds since the epoch, is by default the time of `wall_clock`.
     """
     ms = number(header(headers, "retry-after-ms"))
     if ms is not None:
@@ -45,7 +45,9 @@ def retry_after(headers: Headers, *, now: float | None = None) -> float | None:
 
 
 def seconds_until(stamp: str | None, headers: Headers, *, now: float | None = None) -> float | None:
-    """Seconds from now to an RFC 3339 time, never negative; ``None`` if ``stamp`` is not such a time."""
+    """Seconds from ``now`` to the RFC 3339 time ``stamp``, never negative; ``None`` if ``stamp`` is not such a time.
+    ``now`` is as in `retry_after`.
+    """
     at = rfc3339(stamp)
     if at is None:
         return None

@@ -128,8 +128,8 @@ def encode_json(value: object) -> bytes:
 
 
 def encode_around(body: JsonObject, name: str, pieces: Iterable[bytes]) -> bytes:
-    """Return the JSON of ``body``, with ``pieces`` as the content of the empty list ``name``, at any depth. Joined,
-    the pieces are the JSON of its items with commas between them. They are copied once, while other threads can run.
+    """Return the JSON of ``body``, in which ``pieces`` fill the empty list ``name`` (at any depth). Joined, the pieces
+    are the JSON of the list's items with commas between them. They are copied once, while other threads can run.
     """
     # No string in the body can look like the mark, because quotes in strings are escaped.
     before, mark, after = encode_json(body).partition(f'"{name}":[]'.encode())
@@ -138,7 +138,7 @@ def encode_around(body: JsonObject, name: str, pieces: Iterable[bytes]) -> bytes
 
 
 def scrub(value: Any) -> Any:
-    """A decoded JSON value without lone surrogates."""
+    """A decoded JSON value in which U+FFFD replaces each lone surrogate."""
     match value:
         case str():
             return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

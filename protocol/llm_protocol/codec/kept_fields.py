@@ -27,7 +27,9 @@ def rest_of(value: Any, known: Container[str]) -> JsonObject:
 
 
 Shape: TypeAlias = Mapping[str, "Shape | None"]
-"""The names of the fields that are read, of an object and of objects within it."""
+"""The names of the fields that are read of an object. A field that is itself an object, of which only some fields are
+read, has a shape in place of ``None``.
+"""
 
 
 def beyond(value: Any, shape: Shape) -> JsonObject:
@@ -40,7 +42,7 @@ def beyond(value: Any, shape: Shape) -> JsonObject:
 
 
 def shape_of(*names: str, **inner: tuple[str, ...]) -> Shape:
-    """A shape with these fields and these nested objects."""
+    """Return the shape with the fields ``names``, and with objects, each of which has the fields given for it."""
     return {**dict.fromkeys(names), **{name: dict.fromkeys(fields) for name, fields in inner.items()}}
 
 
@@ -56,7 +58,9 @@ class KeptFields:
         self._new: dict[str, JsonObject] = {}
 
     def keep(self, place: str, value: Any, known: Container[str] = ()) -> None:
-        """Keep the fields of the object ``value`` that are not ``known``."""
+        """Keep the fields of the object ``value`` that are not ``known``. ``place`` says where in the response the
+        object is, such as ``message``.
+        """
         for name, inner in (rest_of(value, known) if value else {}).items():
             if self._kept.get((place, name)) != inner:
                 self._kept[place, name] = inner
@@ -72,8 +76,8 @@ _OUTER = JsonDecoder(dict[str, msgspec.Raw])
 
 
 def outer_fields(text: bytes | str | JsonObject, read: Container[str] = (), but: Container[str] = ()) -> JsonObject:
-    """Decode the fields of the object in ``text``, except those in ``but``, or only those in ``read``. The others,
-    which may be long, are skipped. An object that is decoded already is accepted, too. Raises `WireError`.
+    """Decode the fields of the object in ``text`` that are not in ``but``, and also those in ``read``. The other
+    fields, which may be long, are skipped. An object that is decoded already is accepted, too. Raises `WireError`.
     """
     if isinstance(text, dict):
         return {name: value for name, value in text.items() if name in read or name not in but}
@@ -87,7 +91,9 @@ def outer_fields(text: bytes | str | JsonObject, read: Container[str] = (), but:
 
 
 def filled(ours: JsonObject, kept: Mapping[str, Any] | None) -> JsonObject:
-    """Our object with the kept fields added, object by object. If both have a field, ours wins."""
+    """Return ``ours`` with the kept fields added, object by object. If both have a field, the value in ``ours`` is
+    used.
+    """
     if not kept:
         return ours
     whole = {**kept, **ours}

@@ -18,7 +18,7 @@ _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def data_uri(media_type: str, data: bytes) -> str:
-    """``data:image/png;base64,…``."""
+    """Return ``data`` as a data URI such as ``data:image/png;base64,…``."""
     return f"data:{media_type};base64,{base64_text(data)}"
 
 
@@ -100,7 +100,9 @@ def standard_base64(text: str) -> str:
 
 
 def content_base64(part: Document | Audio) -> str | bytes:
-    """The content of the part as a JSON value, which is base64. Bytes become base64 when they are encoded."""
+    """Return the content of the part as a value for JSON: text in base64, or bytes, which the JSON encoder writes as
+    base64.
+    """
     if part.base64 is not None:
         return part.base64
     if isinstance(part, Document) and part.text is not None:
@@ -109,7 +111,7 @@ def content_base64(part: Document | Audio) -> str | bytes:
 
 
 def content_uri(part: Document | Audio) -> str:
-    """The part as a data URI."""
+    """Return the content of the part as a data URI."""
     content = content_base64(part)
     text = content if isinstance(content, str) else base64_text(content)
     return f"data:{part.media_type};base64,{text}"
@@ -126,7 +128,8 @@ def split_data_uri(url: str) -> tuple[str, str]:
 def media_part(
     media_type: str, content: str, *, title: str | None = None, extra: dict[str, JsonObject] | None = None
 ) -> Image | Document | Audio | None:
-    """The part for base64 ``content`` of this type; ``None`` for video. Raises `WireError` for malformed base64."""
+    """The part for base64 ``content`` of this media type; ``None`` for video. Raises `WireError` for malformed base64.
+    """
     match media_type.partition("/")[0]:
         case "image":
             return Image(data=unbase64(content), media_type=media_type, extra=extra)
@@ -139,7 +142,9 @@ def media_part(
 
 
 def text_of_document(part: Document) -> str | None:
-    """The text of a document whose bytes are text; ``None`` if it has no bytes or they are not UTF-8."""
+    """The text of a document whose content is text; ``None`` for other documents, without content, and if the content
+    is not UTF-8.
+    """
     if part.text is not None:
         return part.text
     if not part.is_text:

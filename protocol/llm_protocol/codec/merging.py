@@ -1,6 +1,6 @@
 """Join deltas that a slow reader has not taken yet.
 
-A client that is slower than the model has many small deltas waiting. Each would take a frame; joined, they take one.
+For a client that is slower than the model, many small deltas wait. Each would take a frame; joined, they take one.
 Every encoder uses this module, so a slow reader is treated the same on every wire. The run log uses it, too: it keeps
 old deltas joined, with the length of each, so that a reader can still resume between them.
 """
@@ -17,7 +17,7 @@ AnyDelta: TypeAlias = Delta | MemberDelta
 ANY_DELTAS = (*DELTAS, MemberDelta)
 
 MAX_PIECE = 255
-"""The longest delta, in characters, whose length is kept when it is joined, because one byte stores the length."""
+"""The most characters of a delta whose length `join` can keep, because one byte stores the length."""
 
 
 def merged(events: Iterable[Event]) -> list[tuple[Event, int]]:
@@ -45,19 +45,19 @@ def merged(events: Iterable[Event]) -> list[tuple[Event, int]]:
 
 
 def is_continued_by(first: AnyDelta, second: AnyDelta) -> bool:
-    """Whether ``second`` is more of the same text."""
+    """Whether ``second`` continues the text of ``first``: the same item or the same member."""
     if isinstance(first, MemberDelta):
         return isinstance(second, MemberDelta) and first.member == second.member
     return not isinstance(second, MemberDelta) and type(first) is type(second) and first.index == second.index
 
 
 def count_pieces(event: Event) -> int:
-    """Return the number of the log's events that this event stands for."""
+    """Return the number of events of the run log that ``event`` stands for."""
     return (len(event.lengths) or 1) if isinstance(event, ANY_DELTAS) else 1
 
 
 def keeps_lengths(delta: AnyDelta) -> bool:
-    """Whether this delta may be passed to `join`."""
+    """Whether `join` can keep the length of this delta, so that the delta may be passed to `join`."""
     return bool(delta.lengths) or len(delta.text) <= MAX_PIECE
 
 
@@ -77,7 +77,7 @@ def cut(delta: AnyDelta, pieces: int) -> tuple[AnyDelta, AnyDelta]:
 
 
 def without_lengths(delta: AnyDelta) -> AnyDelta:
-    """Return the delta as if it had arrived in one piece."""
+    """Return the delta without the lengths of the deltas that were joined in it."""
     return _made(delta, delta.text, b"") if delta.lengths else delta
 
 

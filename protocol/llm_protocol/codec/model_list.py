@@ -1,7 +1,7 @@
 """Read a vendor's model list. Wires differ only in the names of the fields.
 
-A field that is missing or has an unexpected type is left out. An entry without a name is skipped, unless all entries
-lack one. So a list with unknown additions remains usable.
+A field that is missing or has an unexpected type is left out. An entry without a name is skipped; a list in which no
+entry has a name is an error. So a list with unknown additions remains usable.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ModelEntry:
         self.fields: JsonObject = fields if isinstance(fields, dict) else {}
 
     def text(self, name: str) -> str:
-        """A string; empty if absent."""
+        """The field as a string; empty if absent."""
         value = self.fields.get(name)
         return value if isinstance(value, str) else ""
 
@@ -40,12 +40,12 @@ class ModelEntry:
         return next(counts, None)
 
     def flag(self, name: str) -> bool | None:
-        """A boolean; ``None`` if absent."""
+        """The field as a boolean; ``None`` if absent."""
         value = self.fields.get(name)
         return value if isinstance(value, bool) else None
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """The strings of a list; empty if absent."""
+        """The strings of the list in the field; empty if absent."""
         values: Any = self.fields.get(name)
         return tuple(each for each in values if isinstance(each, str)) if isinstance(values, list) else ()
 
@@ -61,11 +61,13 @@ class ModelEntry:
         return int(seconds) if is_sane and seconds is not None else 0
 
     def object(self, name: str) -> ModelEntry:
-        """An object; empty if absent."""
+        """The object in the field; an empty entry if absent."""
         return ModelEntry(self.fields.get(name))
 
     def request_types(self, name: str, meaning: Mapping[str, Collection[RequestType]]) -> frozenset[RequestType] | None:
-        """Return the request types of the model, from a list of the vendor's terms. ``None`` if no term is known."""
+        """Return the request types of the model, from the list in the field ``name``. ``meaning`` has the request types
+        of each of the vendor's terms. ``None`` if there is no list; empty if none of its terms is known.
+        """
         words: Any = self.fields.get(name)
         if not isinstance(words, list) or not words:
             return None
@@ -80,8 +82,9 @@ def read_models(
     *,
     may_be_missing: bool = False,
 ) -> ModelPage:
-    """Read a page of a list. ``field`` contains the models; entries without an id are skipped. ``next_page`` returns
-    the argument for the request of the next page. Raises `ProtocolError` if the page is not a list.
+    """Read a page of a list. ``field`` contains the models; ``info`` reads one of them. Models without an id are
+    skipped. ``next_page`` returns the argument for the request of the next page. ``may_be_missing``: an absent
+    ``field`` means an empty list. Raises `ProtocolError` if the page cannot be read, or no model has an id.
     """
     try:
         page = decode_object(body)

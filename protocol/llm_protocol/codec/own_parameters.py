@@ -1,8 +1,8 @@
 """Parameters that a client sent in ``extra``, under its wire's own names.
 
-Sent twice, a parameter could reach the vendor twice: two output limits, or a ``top_p`` under an API version that
-refuses it. The value in ``extra`` therefore becomes the parameter itself before the request is adapted and encoded. If
-the parameter is set as well, it wins.
+A parameter that is set, and is also in ``extra``, could reach the vendor twice: as two output limits, or as a ``top_p``
+under an API version that refuses it. Therefore a value in ``extra`` becomes the parameter itself before the request is
+adapted and encoded. If the parameter is set as well, the set value is used.
 """
 
 from __future__ import annotations
@@ -37,14 +37,18 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
     **{wire: _names(wire) for wire in (CHAT, RESPONSES, ANTHROPIC, COHERE)},
     "cerebras": _names(CHAT),
 }
-"""The wire's own names of our parameters, by dialect. Gemini's are inside ``generationConfig``."""
+"""By dialect: the wire's own name of a parameter, and the field of `Parameters`. Gemini has no entry, because its
+parameters are inside ``generationConfig``.
+"""
 
 _GEMINI: Final = _names(GEMINI, "generationConfig.")
 _THINKING: Final = (("thinkingLevel", "reasoning_effort"), ("thinkingBudget", "reasoning_budget"))
 
 
 def with_own_parameters(request: R, dialect: str) -> R:
-    """The request with parameters moved out of ``extra[dialect]``. Raises `BadRequestError` for an invalid value."""
+    """The request with the parameters in ``extra[dialect]`` moved to the fields of `Parameters`. Raises
+    `BadRequestError` for an invalid value.
+    """
     parameters = request.parameters
     extra = parameters.extra.get(dialect)
     if not extra or not isinstance(request, ChatRequest | CompletionRequest):

@@ -1,7 +1,8 @@
 """JSON schemas in the form that Gemini accepts: beside a ``$ref`` there may be only a description and a default.
 
-Any other field there is refused ("$ref was set alongside unsupported fields"). Fields without a meaning for the values
-are left out. If there are others, a copy of the definition takes the place of the reference, with these fields added.
+Gemini refuses any other field there ("$ref was set alongside unsupported fields"). A field that does not restrict the
+values is left out. If other fields are beside a reference, a copy of the definition takes the place of the reference,
+with these fields added.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ import msgspec
 from llm_protocol.codec.sse import ServerSentEvent
 
 HALF = "\\u"
-"""A piece with half a pair contains this. Most pieces do not."""
+"""The beginning of an escaped half of a pair. A piece without it contains no half; most pieces do not have it."""
 
 HELD_PIECES = 2
-"""The most pieces that are held back for the second half: a ping may come between."""
+"""The most pieces that are held back until the second half arrives: a ping may come between the halves."""
 
 _FIRST_HALF = re.compile(r'(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})"')
 """The first half at the end of a string. An even number of backslashes precedes it."""
@@ -29,8 +29,8 @@ _SECOND_HALF = re.compile(r'(?<!\\)"(\\u[dD][c-fC-F][0-9a-fA-F]{2})')
 
 @final
 class PairJoiner:
-    """Joins halves. Feed it the pieces of a stream in order: those that contain `HALF`, and all pieces while any are
-    held back.
+    """Joins the halves of pairs. Feed it the pieces of a stream in order: those that contain `HALF`, and all pieces
+    while any are held back (``held``).
     """
 
     __slots__ = ("held",)

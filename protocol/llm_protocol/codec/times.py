@@ -22,7 +22,9 @@ def number(text: str | None) -> float | None:
 
 
 def duration(text: str | None) -> float | None:
-    """Seconds in ``"12ms"``, ``"6m0s"``, ``"1m26.4s"``, ``"34.4s"``, ``"4.69"``; ``None`` for anything else."""
+    """Seconds in a duration such as ``"12ms"``, ``"6m0s"``, ``"1m26.4s"``, ``"34.4s"``, or ``"4.69"`` (seconds);
+    ``None`` for anything else.
+    """
     plain = number(text)
     if plain is not None:
         return max(0.0, plain)

@@ -123,7 +123,7 @@ class PendingCall:
         self._pending += text
 
     def tellable(self) -> str:
-        """Return the text that followers can receive now. Each text is returned once."""
+        """Return the part of the text that followers can receive and that was not returned before."""
         text = self._pending
         if self.custom or not text:
             return ""
@@ -160,7 +160,9 @@ class PendingCall:
 
 
 PartOfCall: TypeAlias = Callable[[PendingCall, str], ToolCall | Opaque]
-"""Returns the complete part of a call, from the call and its arguments."""
+"""A function that returns the complete part for a call. Its arguments are the call and the text of the call's
+arguments.
+"""
 
 
 @final
@@ -191,7 +193,7 @@ class ToolCalls:
     def add(
         self, piece: CallPiece, *, custom: bool = False, signature: str | None = None, extra: JsonObject | None = None
     ) -> PendingCall:
-        """Add a piece, and report the part of its call that is certain now. Returns the call."""
+        """Add a piece, and report as much of its call as is certain. Returns the call."""
         call = self._find(piece) or self._make(piece, custom=custom)
         if call.is_done:
             return call  # a repetition of a call that is complete

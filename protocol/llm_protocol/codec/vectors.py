@@ -17,12 +17,12 @@ from llm_protocol.content import JsonObject
 from llm_protocol.embedding import Embedding
 
 MAX_NUMBERS = 16_000_000
-"""The most numbers in all embeddings of a response: more than 64 MB of base64 contain. OpenAI's largest response,
-2,048 embeddings of 3,072 numbers, has six million.
+"""The most numbers in all embeddings of a response. 64 MB of base64 contain fewer. OpenAI's largest response, 2,048
+embeddings of 3,072 numbers, has six million.
 """
 
 VECTOR_LIMITS = LIMITS._replace(values=MAX_NUMBERS)
-"""The JSON limits of such a response."""
+"""The JSON limits of a response with embeddings."""
 
 MAX_DIMENSIONS = 100_000
 """The most numbers of one embedding."""

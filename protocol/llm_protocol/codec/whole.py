@@ -29,7 +29,7 @@ class WholeBody:
 
     @property
     def is_whole(self) -> bool:
-        """Always true: nothing is reported before the end."""
+        """Always true: the whole body is buffered, and no event is reported before its end."""
         return True
 
     @property
@@ -59,7 +59,9 @@ class WholeBody:
 def embedded(
     request: EmbeddingRequest, vectors: tuple[Embedding, ...], *, started: Started, usage: Usage | None
 ) -> list[Event]:
-    """Return the events of embeddings, one for each text and in order. A wrong number of embeddings is an error."""
+    """Return the events of a response with embeddings, one embedding for each text of ``request`` and in order. If the
+    number of embeddings is wrong, the response fails.
+    """
     found = sum(map(bool, vectors))
     if not found == len(vectors) == len(request.inputs):
         return [misread(f"{len(request.inputs)} texts were sent, {found} embeddings came back")]
