@@ -1,9 +1,9 @@
 """Messages, their parts, and tools.
 
-All vendors' formats are converted to and from this canonical form. Data that a vendor wants back unchanged in the
+All vendors' formats are converted to and from this canonical form. Data that a vendor must receive unchanged in the
 next turn is in ``signature`` (a token on a part) or in `Opaque` (a whole block that only that vendor understands).
 Fields of a message, part or tool that only one dialect understands, such as marks for its prompt cache, are in
-``extra`` under that dialect's name, as in ``Parameters.extra``. Other dialects leave them out.
+``extra`` under the name of that dialect, as in ``Parameters.extra``. Other dialects leave them out.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ JsonObject: TypeAlias = dict[str, Any]
 
 
 class Citation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A source of a text, or of its characters from ``start`` to ``end`` if the provider says which.
+    """A source of a text. If the provider says which characters it supports, these are the characters from ``start`` to
+    ``end``.
 
-    ``quote`` is the cited text of the source. A document of the prompt has a ``title`` and no ``url``.
+    ``quote`` is the cited text of the source. A source that is a document of the prompt has a ``title`` and no ``url``.
     """
 
     url: str = ""
@@ -43,7 +44,9 @@ class Text(msgspec.Struct, frozen=True, tag="text"):
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
-    """An image, given by ``url`` or as ``data`` bytes with their ``media_type``. Raises `ValueError` for both."""
+    """An image, given by ``url``, or as ``data`` bytes with their ``media_type``. Raises `ValueError` if both are
+    given.
+    """
 
     url: str | None = None
     data: bytes | None = None
@@ -61,7 +64,7 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
     """The common fields of documents and audio. Exactly one field contains the content.
 
     ``data`` contains the bytes. ``base64`` contains them in standard base64, which is passed on without decoding. A
-    ``url`` is fetched by the vendor. ``file_id`` is a file that ``vendor`` (``"openai"``, ``"anthropic"``,
+    ``url`` is fetched by the vendor. ``file_id`` is the id of a file that ``vendor`` (``"openai"``, ``"anthropic"`` or
     ``"gemini"``) stores; no other vendor can read it. Raises `ValueError` for no or several contents, and for a
     ``media_type`` of another kind of part.
     """
@@ -90,11 +93,12 @@ _PDF = "application/pdf"
 
 
 class Document(Media, frozen=True, kw_only=True, tag="document"):
-    """A document: a PDF or a text document. A text document can be given as ``text``; its type is ``text/plain``
-    unless ``media_type`` says otherwise. The type of ``data`` may be left out if the data begins as a PDF does.
+    """A document: a PDF or a text document. A text document can be given as ``text``; its type is ``text/plain`` unless
+    ``media_type`` says otherwise. The type of ``data`` may be left out if the data begins as a PDF does.
 
     ``context`` is what the model is told about the document in addition to its content. ``pages`` is the number of
-    pages, if known. Raises `ValueError` for contradictions.
+    pages, if known. Raises `ValueError` as `Media` does, for a missing type of ``data`` or ``base64``, for ``text``
+    with a type that is not text, and for ``pages`` below 1.
     """
 
     text: str | None = None
@@ -134,8 +138,8 @@ _TEXT_TYPES = frozenset(
 
 
 class Audio(Media, frozen=True, kw_only=True, tag="audio"):
-    """A recording. ``media_type`` may be left out if ``data`` begins as WAV, MP3, FLAC or Ogg does. Raises
-    `ValueError` for contradictions.
+    """A recording. ``media_type`` may be left out if ``data`` begins as WAV, MP3, FLAC or Ogg does. Raises `ValueError`
+    as `Media` does, and for a missing type.
     """
 
     def __post_init__(self) -> None:
@@ -174,8 +178,8 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
     """The model's reasoning before its response.
 
     ``text`` is readable (it may be a summary, or empty). ``encrypted`` is a payload that only the vendor reads.
-    ``signature`` proves to the vendor that the text is its own. All three, and ``extra``, are sent back unchanged in
-    the next turn, to the vendor that made them: ``dialect`` names it, ``None`` if it is unknown.
+    ``signature`` proves to the vendor that the text is its own. These three and ``extra`` are sent back unchanged in
+    the next turn, to the vendor that made them. ``dialect`` names this vendor's dialect; ``None`` if it is unknown.
     """
 
     text: str = ""
@@ -196,10 +200,10 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
     extra: dict[str, JsonObject] | None = None
 
     def parsed(self) -> JsonObject:
-        """The arguments as an object: empty for ``""`` and ``"null"``. NaN and Infinity, which JSON does not have, are
-        ``None``.
+        """The arguments as an object: empty for ``""`` and ``"null"``. NaN and Infinity, which JSON does not have,
+        become ``None``.
 
-        Raises `ValueError` when the model wrote something that is not a JSON object.
+        Raises `ValueError` if the model wrote something that is not a JSON object.
         """
         text = self.arguments.strip()
         if text in ("", "null"):
@@ -233,7 +237,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True, tag="tool_result"):
 
 
 FAILED = "The tool failed without a message."
-"""The text of a result that is an error and has none."""
+"""The text of a tool result that is an error and has no text."""
 
 
 class Refusal(msgspec.Struct, frozen=True, tag="refusal"):

@@ -1,8 +1,8 @@
-"""The interface of a dialect: one wire, translated to and from the canonical model, in both directions.
+"""The interface of a dialect: the code that translates one wire to and from the canonical model, in both directions.
 
-The **client side** talks to a vendor. The **server side** talks to a vendor's clients, and fake providers consist of
-it. Both are pure: bytes and structs in, bytes and structs out. A client-side function raises `UnsupportedError` or
-`BadRequestError`, naming the field, if the wire cannot express a request. Decoders of a peer's bytes never raise:
+The **client side** talks to a vendor. The **server side** talks to a vendor's clients; fake providers use it. Both are
+pure: bytes and structs in, bytes and structs out. A client-side function raises `UnsupportedError` or
+`BadRequestError`, which names the field, if the wire cannot express a request. Decoders of a peer's bytes never raise:
 malformed input becomes a ``Failed`` event or a ``Failure`` of kind ``protocol``.
 """
 
@@ -30,7 +30,7 @@ Headers = Sequence[tuple[str, str]]
 
 
 class WireRequest(NamedTuple):
-    """One HTTP request, without origin and credentials. ``path`` starts after the base URL."""
+    """One HTTP request, without origin and credentials. ``path`` is the part after the base URL."""
 
     method: str
     path: str
@@ -59,7 +59,9 @@ def post(path: str, body: JsonObject, *headers: tuple[str, str]) -> WireRequest:
 
 
 def refusal(failure: Failure, body: JsonObject, *headers: tuple[str, str]) -> WireResponse:
-    """Return an error response with a JSON body, and with Retry-After in whole seconds if the time is known."""
+    """Return an error response with a JSON body. It has a Retry-After, in whole seconds, if the failure has a waiting
+    time.
+    """
     seconds = failure.told_retry_after
     wait = () if seconds is None else (("retry-after", str(max(0, math.ceil(seconds)))),)
     return WireResponse(failure.rule.status, (_JSON, *headers, *wait), encode_json(body))
@@ -68,7 +70,8 @@ def refusal(failure: Failure, body: JsonObject, *headers: tuple[str, str]) -> Wi
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The limits that a vendor's headers report. Resets are seconds from now.
 
-    ``per_model``: the limits are those of the model that responded; otherwise all models of the vendor share them.
+    ``per_model``: whether the limits are those of the model that responded. Otherwise all models of the vendor share
+    them.
     """
 
     requests_limit: int | None = None
@@ -122,7 +125,7 @@ class ModelPage(NamedTuple):
 
 
 class StreamDecoder(Protocol):
-    """Turns the bytes of one streamed response into events. Any split of the bytes gives the same events."""
+    """Turns the bytes of one streamed response into events. The events are the same however the bytes are split."""
 
     @property
     def is_whole(self) -> bool:
@@ -139,7 +142,9 @@ class StreamDecoder(Protocol):
         ...
 
     def end(self) -> list[Event]:
-        """End the body. Without an end marker from the vendor before, returns ``Failed`` with kind ``truncated``."""
+        """End the response because the body has ended. Without the vendor's end marker before, returns ``Failed`` with
+        the kind ``truncated``.
+        """
         ...
 
 
@@ -153,7 +158,7 @@ class ClientDialect(Protocol):
 
     @property
     def version(self) -> int:
-        """A number that changes when the encoding changes its meaning. It is part of every cache key."""
+        """A number that changes when the meaning of the encoded requests changes. It is part of every cache key."""
         ...
 
     @property
@@ -228,13 +233,13 @@ class TokenCounter(Protocol):
 
 
 class ClientRequest(NamedTuple):
-    """A client's request, decoded. ``policy`` is its ``llm_runtime`` object, still undecoded.
+    """A client's request, decoded. ``policy`` is its ``llm_runtime`` object, which is not decoded yet.
 
-    With ``json_array`` the frames of a streamed response are the members of one JSON array instead of SSE. ``form``
-    is the dialect's own note of the form in which the client wants its response.
+    ``json_array``: the frames of a streamed response are the members of one JSON array, instead of SSE. ``form`` is a
+    note of the server dialect to itself about the form in which the client wants its response.
 
-    If a client wants several choices in one response, there is one request per choice: those after the first are in
-    ``choices``. ``choice`` is the number of the choice that is encoded.
+    If a client wants several choices in one response, there is one request per choice: the requests after the first are
+    in ``choices``. ``choice`` is the number of the choice that is encoded.
     """
 
     request: AnyRequest
@@ -248,14 +253,16 @@ class ClientRequest(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One event of a streamed response: SSE's ``event`` name, if the dialect uses one, and its one line of data."""
+    """One event of a streamed response: the name in SSE's ``event`` field, if the dialect uses one, and one line of
+    data.
+    """
 
     event: str | None
     data: bytes
 
 
 class ResponseEncoder(Protocol):
-    """Turns the events of one run into a client's frames. ``Finished`` and ``Failed`` must carry the response."""
+    """Turns the events of one run into a client's frames. ``Finished`` and ``Failed`` must contain the response."""
 
     def start(self) -> list[Frame]:
         """Frames to send before the vendor has sent anything."""
@@ -287,7 +294,7 @@ class ServerDialect(Protocol):
         ...
 
     def encode_error(self, failure: Failure) -> WireResponse:
-        """Status, headers and body that the vendor's own SDK understands."""
+        """Return the error response: status, headers and body as the vendor's own SDK understands them."""
         ...
 
     def encode_models(self, models: Sequence[ModelInfo]) -> bytes:

@@ -196,7 +196,8 @@ class Body:
         return found
 
     def put_back(self, name: str, value: Any) -> None:
-        """Treat the field ``name`` as not read. ``value`` replaces it: the unread remainder of the object in the field.
+        """Treat the field ``name`` as not read. Its value becomes ``value``: what was not read of the object in the
+        field.
         """
         self._fields = {**self._fields, name: value or None}
         self._known.discard(name)

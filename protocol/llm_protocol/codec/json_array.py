@@ -25,7 +25,7 @@ class JsonArrayDecoder:
         self._in_string = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The objects that ``data`` completes, as an iterator. Raises `WireError`."""
+        """Yield the objects that ``data`` completes. Raises `WireError`."""
         self._object += data
         while self._object_begun():
             end = self._find_end()
@@ -83,7 +83,7 @@ class JsonArrayEncoder:
         return b"".join(self._separator() + frame.data for frame in frames)
 
     def end(self) -> bytes:
-        """The array's end."""
+        """Return the end of the array."""
         return b"\n]" if self._begun else b"[]"
 
     def _separator(self) -> bytes:

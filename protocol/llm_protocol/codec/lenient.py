@@ -1,8 +1,9 @@
-"""Decode JSON that does not fit the expected types: keep the readable fields, and leave out fields that are not
-needed.
+"""Decode JSON that does not fit the expected types: the readable fields are kept, and other fields that the response
+does not need are left out.
 
-Servers send numbers as strings, ids as numbers, and objects where others send strings. A field that the response does
-not need (usage, ids, dates) must not make the response fail. A field that holds content must not be lost silently.
+Servers send numbers as strings, ids as numbers, and objects where others send strings. Such a field must not make the
+response fail if the response does not need it (usage, ids, dates). A field that holds content must not be lost
+silently.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ def read(
     *,
     types: frozenset[str] | None = None,
 ) -> S:
-    """Decode ``data`` as a ``shape``: first strictly and, if that fails, field by field (see `fit`).
+    """Decode ``data`` as a ``shape``: first strictly and, if that fails, field by field (see `fit`). Raises
+    `WireError`.
 
-    ``types``: an object with a ``type`` other than these has no essential fields. Raises `WireError`.
+    ``types``: an object whose ``type`` is not one of these has no essential fields. ``None``: any object has them.
     """
     try:
         return decoder.decode(data)

@@ -128,8 +128,7 @@ def split_data_uri(url: str) -> tuple[str, str]:
 def media_part(
     media_type: str, content: str, *, title: str | None = None, extra: dict[str, JsonObject] | None = None
 ) -> Image | Document | Audio | None:
-    """The part for base64 ``content`` of this media type; ``None`` for video. Raises `WireError` for malformed base64.
-    """
+    """The part for base64 ``content`` of this media type; ``None`` for video. Raises `WireError` for invalid base64."""
     match media_type.partition("/")[0]:
         case "image":
             return Image(data=unbase64(content), media_type=media_type, extra=extra)

@@ -54,7 +54,9 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def not_one_of(value: str, type_: Any, path: str) -> str:
-    """Return the words that are allowed at ``path`` (``.a.b[0]``) of ``type_`` in place of ``value``, as text."""
+    """Return the message that ``value`` is not one of the words allowed at ``path`` (such as ``.a.b[0]``) of ``type_``.
+    The message lists these words.
+    """
     names = list(dict.fromkeys(name for kind in _at(type_, path) for name in _choices(kind)))
     return f"not one of {', '.join(names)}{suggestion(value, names)}"
 
