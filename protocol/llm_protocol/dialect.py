@@ -262,7 +262,7 @@ class Frame(NamedTuple):
 
 
 class ResponseEncoder(Protocol):
-    """Turns the events of one run into a client's frames. ``Finished`` and ``Failed`` must contain the response."""
+    """Turns the events of one run into a client's frames. ``Finished`` and ``Failed`` must have their ``response``."""
 
     def start(self) -> list[Frame]:
         """Frames to send before the vendor has sent anything."""

@@ -1,6 +1,6 @@
 """The exceptions of the public API: one class per failure kind, all derived from `LLMClientError`.
 
-Each has its `Failure`. `error_for` makes the exception for a failure.
+Each exception has its `Failure`. `error_for` makes the exception for a failure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from llm_protocol.response import LLMResponse
 
 
 class LLMClientError(Exception):
-    """The base class. ``failure`` says what went wrong; ``partial`` is what arrived of the response, if any."""
+    """The base class. ``failure`` describes what went wrong; ``partial`` is the part of the response that arrived, if
+    any.
+    """
 
     kind: ClassVar[FailureKind] = FailureKind.INTERNAL
 
@@ -31,7 +33,7 @@ class AuthenticationError(LLMClientError):
 
 
 class RateLimitError(LLMClientError):
-    """Too many requests or tokens for now; see ``failure.retry_after``."""
+    """Too many requests or tokens at present; ``failure.retry_after`` is the time to wait in seconds, if known."""
 
     kind = FailureKind.RATE_LIMITED
 
@@ -61,13 +63,13 @@ class LLMTimeoutError(LLMClientError):
 
 
 class ConnectTimeoutError(LLMTimeoutError):
-    """No connection in time."""
+    """The connection to the provider was not made in time."""
 
     kind = FailureKind.TIMEOUT_CONNECT
 
 
 class FirstTokenTimeoutError(LLMTimeoutError):
-    """Connected, but no first token in time."""
+    """The first content of the response did not arrive in time."""
 
     kind = FailureKind.TIMEOUT_FIRST_TOKEN
 
@@ -79,7 +81,7 @@ class IdleTimeoutError(LLMTimeoutError):
 
 
 class TotalTimeoutError(LLMTimeoutError):
-    """The attempt took too long."""
+    """The attempt took longer than its total timeout."""
 
     kind = FailureKind.TIMEOUT_TOTAL
 
@@ -145,7 +147,7 @@ class ContextLengthError(LLMClientError):
 
 
 class ContentFilterError(LLMClientError):
-    """The vendor's safety filter refused."""
+    """The vendor's safety filter stopped the request."""
 
     kind = FailureKind.CONTENT_FILTER
 
@@ -173,7 +175,7 @@ class ShuttingDownError(LLMClientError):
 
 
 class QueueFullError(LLMClientError):
-    """The queue is full."""
+    """Too many requests are waiting in the runtime."""
 
     kind = FailureKind.QUEUE_FULL
 
@@ -185,7 +187,7 @@ class OutOfResourcesError(LLMClientError):
 
 
 class LogLimitError(LLMClientError):
-    """The response exceeded the run log's limit."""
+    """The response is larger than the run log may be."""
 
     kind = FailureKind.LOG_LIMIT
 

@@ -37,10 +37,10 @@ from llm_protocol.requests import (
 from llm_protocol.response import Usage
 
 MAX_MODELS = 256
-"""The most models whose estimates are kept; the least recently used is dropped."""
+"""The most models whose experience is kept; the least recently used one is dropped."""
 
 ASCII_PER_TOKEN = 4
-"""Characters of English or code per token."""
+"""ASCII characters per token, as in English and in code."""
 
 BYTES_PER_TOKEN = 3
 """UTF-8 bytes of other scripts per token."""
@@ -82,22 +82,26 @@ DEFAULT_OUTPUT_TOKENS = 500
 """The tokens of a response if nothing is known about the model."""
 
 PRIOR_TOKENS = 500
-"""The weight of the prior estimate, in tokens of experience."""
+"""The weight of the estimate by length, in tokens: as if the model had been observed for so many tokens, and the
+estimate had been right.
+"""
 
 PRIOR_OUTPUT_TOKENS = 50
-"""The weight of the prior estimate of output text, in tokens: responses are shorter than prompts, and consist of text
-alone.
+"""The same as `PRIOR_TOKENS`, for the text of responses. It is smaller, because responses are shorter than prompts and
+consist of text alone.
 """
 
 DECAY = 0.9
-"""The factor by which the weight of earlier responses shrinks when another arrives."""
+"""The factor by which the weight of earlier responses shrinks when another response arrives."""
 
 MIN_RATIO, MAX_RATIO = 0.25, 4.0
-"""The range within which earlier responses may correct an estimate."""
+"""The range of the factor by which earlier responses may correct an estimate."""
 
 
 class Estimate(NamedTuple):
-    """An estimate. ``length`` is the part of it that comes from the request alone; `TokenEstimator.learn` needs it."""
+    """An estimate. ``length`` is the input tokens as estimated from the request alone, without experience;
+    `TokenEstimator.learn` needs it.
+    """
 
     input_tokens: int
     output_tokens: int
@@ -117,23 +121,25 @@ class Estimate(NamedTuple):
 
 
 class TokenEstimator:
-    """Estimates tokens by model, and learns from reported usage. ``model`` is anything that names it, used
-    consistently.
+    """Estimates tokens by model, and learns from reported usage. ``model`` is any hashable value that stands for the
+    model; it must be the same in all calls.
     """
 
     def __init__(self) -> None:
         self._models: OrderedDict[Hashable, _Experience] = OrderedDict()
 
     def estimate(self, model: Hashable, request: AnyRequest) -> Estimate:
-        """The expected usage of ``request``. The output is never estimated above what the request allows."""
+        """Return the expected usage of ``request``. The output is never estimated above ``max_output_tokens`` of the
+        request.
+        """
         known = self._models.get(model, _NONE)
         length = request_length(request)
         return Estimate(math.ceil(length * known.ratio), _output(request, known), length, _choices(request))
 
     def expect(self, models: Iterable[Hashable], request: AnyRequest) -> Usage:
-        """Return the expected usage of ``request`` by the mean over ``models``, for comparing them.
+        """Return the usage of ``request`` to expect on average over ``models``, to compare these models.
 
-        The mean is used because the experience with each model depends on which requests it happened to get.
+        The average is used because the experience with each model depends on which requests it happened to get.
         """
         known = [found for model in models if (found := self._models.get(model)) is not None] or [_NONE]
         length = request_length(request) * sum([each.ratio for each in known]) / len(known)
@@ -154,22 +160,26 @@ class TokenEstimator:
         known.add(estimate.length, usage, estimate.choices)
 
     def learn_output(self, model: Hashable, length: float, tokens: int) -> None:
-        """Learn that a response whose text has the estimated ``length`` used ``tokens``."""
+        """Learn that a response used ``tokens``, whose text has the estimated ``length`` in tokens."""
         known = self._models.get(model)
         if known is not None and length > 0 and tokens > 0:
             known.add_output(length, tokens)
 
     def output_ratio(self, model: Hashable) -> float:
-        """Return how many tokens of ``model`` one estimated token of a response is."""
+        """Return how many tokens of ``model`` correspond to one token estimated from the length of a response's
+        text.
+        """
         return self._models.get(model, _NONE).output_ratio
 
     def billed_input(self, model: Hashable, estimate: Estimate) -> int | None:
-        """The tokens of a prompt that ``model`` bills, if they differ from those it counts; else ``None``."""
+        """The input tokens that ``model`` is expected to bill, if they differ from the tokens that it counts; else
+        ``None``.
+        """
         known = self._models.get(model, _NONE)
         return None if known.billed_ratio is None else max(1, math.ceil(estimate.length * known.billed_ratio))
 
     def statistics(self) -> dict[str, float]:
-        """Return the ratio of actual usage to the estimate by length, for each model."""
+        """Return the ratio of the reported input tokens to the tokens estimated by length, for each model."""
         return {str(model): known.ratio for model, known in self._models.items()}
 
 

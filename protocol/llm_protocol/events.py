@@ -1,8 +1,8 @@
 """The events of a streamed response, each about one item of the output.
 
-The order is always ``Started`` (once), then per item ``ItemStarted``, its deltas, ``ItemDone``, then at most one
-``UsageReported`` that counts (the last), then exactly one of ``Finished`` and ``Failed``. Items may interleave.
-``ItemDone`` contains the whole part, so a reader that needs only complete items can ignore the deltas.
+The order is always ``Started`` (once), then per item ``ItemStarted``, its deltas, ``ItemDone``, then exactly one of
+``Finished`` and ``Failed``. Items may interleave. ``UsageReported`` may occur several times before the end; the last
+one is valid. ``ItemDone`` contains the whole part, so a reader that needs only complete items can ignore the deltas.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ ItemKind: TypeAlias = Literal["text", "reasoning", "tool_call", "refusal", "imag
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
-    """The vendor began to respond. ``model`` and ``upstream_id`` are the vendor's; ``provider`` is the configured
-    provider. ``adjusted`` lists the adjustments of the request.
+    """The vendor has begun to respond. ``model`` and ``upstream_id`` are the vendor's name of the model and id of the
+    response; ``provider`` is the configured provider. ``adjusted`` lists the adjustments of the request.
     """
 
     model: str = ""
@@ -48,8 +48,8 @@ class ItemStarted(msgspec.Struct, frozen=True, kw_only=True, tag="item_started")
 class TextDelta(msgspec.Struct, frozen=True, gc=False, tag="text_delta"):
     """More text of item ``index``.
 
-    ``lengths`` is set if a delta stands for several, as in the older part of a run log: one byte for the length of
-    each. The text is the same. This holds for every kind of delta.
+    If ``lengths`` is set, the delta stands for several deltas, as in the older part of a run log: each byte is the
+    length of one of them, in characters. ``text`` is the text of all. This holds for every kind of delta.
     """
 
     index: int
@@ -115,7 +115,9 @@ class FieldsAdded(msgspec.Struct, frozen=True, tag="fields"):
 
 
 class Restarted(msgspec.Struct, frozen=True, tag="restarted"):
-    """Everything sent so far is void: the response starts again. Only in runs whose followers requested it."""
+    """Everything sent until now is void: the response starts again. Occurs only in runs whose followers
+    requested it.
+    """
 
 
 class MemberStarted(msgspec.Struct, frozen=True, kw_only=True, tag="member_started"):
@@ -129,7 +131,7 @@ class MemberStarted(msgspec.Struct, frozen=True, kw_only=True, tag="member_start
 
 
 class MemberDelta(msgspec.Struct, frozen=True, gc=False, tag="member_delta"):
-    """More of a member's text."""
+    """More text of a member."""
 
     member: str
     text: str

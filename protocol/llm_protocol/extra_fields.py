@@ -1,4 +1,5 @@
-"""Fields of a response that only its own wire knows: log probabilities, annotations, audio, and whatever comes next.
+"""Fields of a response that only its own wire knows, such as log probabilities, annotations, audio, and fields that
+vendors add later.
 
 They are kept beside the canonical response, by dialect and then by place (``message``, ``choice``, ``body``), and are
 sent to clients of the same wire only. Streams deliver them in pieces, which `merge` joins.
@@ -12,11 +13,13 @@ from typing import Any
 from llm_protocol.content import JsonObject
 
 JOINED = frozenset(("data", "text", "summary", "transcript"))
-"""Strings that arrive in pieces. All other strings are complete each time: ids, types, names of formats."""
+"""The names of strings that arrive in pieces. All other strings (ids, types, names of formats) are complete
+each time.
+"""
 
 
 LATEST = frozenset(("groundingMetadata", "citationMetadata", "urlContextMetadata", "safetyRatings"))
-"""Fields that Gemini repeats with each chunk, as complete as it knows them at that time."""
+"""Fields that Gemini repeats in several chunks. Each time they contain all that Gemini knows at that time."""
 
 
 def merge(into: JsonObject, piece: JsonObject) -> None:
@@ -74,5 +77,5 @@ def grows(value: Any) -> bool:
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a field is empty, as many servers write fields that they do not use."""
+    """Whether a field is empty: many servers send fields that they do not use, with an empty value."""
     return value is None or value == "" or (isinstance(value, list | dict) and not value)

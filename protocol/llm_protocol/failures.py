@@ -343,7 +343,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def step(self) -> Step:
-        """The next step: by the vendor's advice about a retry, else by the kind of the failure."""
+        """The next step: by the vendor's advice about a retry if there is one, else by the kind of the failure."""
         usual = self.rule.step
         if self.should_retry is None:
             return usual

@@ -35,7 +35,7 @@ from llm_protocol.response import FinishReason, LLMResponse, Usage
 
 
 class Fold:
-    """Add events in order. The parts and the response are available at any time."""
+    """Folds events into a response. Add the events in order; the parts and the response are available at any time."""
 
     def __init__(self) -> None:
         self._items: dict[int, Part | OpenItem] = {}

@@ -1,9 +1,9 @@
-"""HTTP/1.1 without I/O: heads and chunks, parsed the same way for the server, the client and the fake provider (RFC
-9112).
+"""HTTP/1.1 without I/O (RFC 9112): heads and chunks. The server, the client and the fake provider parse them with the
+same code.
 
 Parsing is strict: whatever is ambiguous is refused, because an attacker may rely on another interpretation. A common
-head is recognised by one regular expression, at a tenth of the cost of h11; any other is parsed line by line, which
-gives the reason for a refusal. The tests compare both ways with h11.
+head is recognised by one regular expression, at a tenth of the cost of h11. Any other head is parsed line by line,
+which gives the reason for a refusal. The tests compare both ways with h11.
 
 Nothing here buffers: callers own the `bytearray` that collects the peer's bytes.
 """
@@ -60,7 +60,8 @@ VERSION: Final = 505
 class BadHttp(Exception):  # noqa: N818  (the peer's fault, reported by the reader)
     """The peer's bytes are not unambiguous HTTP/1.1, or exceed a limit.
 
-    ``reason`` is a constant phrase that quotes nothing of the peer's. ``status`` is for a server's response.
+    ``reason`` is a constant phrase that quotes none of the peer's bytes. ``status`` is the HTTP status with which a
+    server responds.
     """
 
     def __init__(self, reason: str, status: int = NOT_HTTP) -> None:
@@ -106,7 +107,9 @@ def find_head(data: bytearray, start: int = 0, limit: int = HEAD_BYTES) -> int:
 
 
 def read_request_head(raw: bytes | bytearray) -> RequestHead:
-    """Parse a whole head. Strict: servers in front of us must have interpreted it the same way. Raises `BadHttp`."""
+    """Parse a whole head. Parsing is strict, because a proxy in front must have understood the head in the same way.
+    Raises `BadHttp`.
+    """
     text = raw.decode("latin-1")
     if _COMMON_REQUEST.fullmatch(text, 0, len(text) - 4) and text.endswith("\r\n\r\n"):
         line, *lines = text[:-4].split("\r\n")
@@ -177,7 +180,7 @@ def is_kept_alive(headers: Mapping[str, str], version: str) -> bool:
 
 @final
 class ChunkedBody:
-    """Removes the content of a chunked body from a buffer, up to its end."""
+    """Takes the content of a chunked body out of a buffer, up to the end of the body."""
 
     __slots__ = ("_in_trailer", "_left", "_trailer", "ended")
 

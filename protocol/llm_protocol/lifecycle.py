@@ -1,7 +1,8 @@
-"""The shutdown dates of models: from the vendor's list, and dates that vendors announce in other places. Pure.
+"""The shutdown dates of models: dates in the vendor's model list, and dates that vendors announce in other places.
+Pure.
 
-A list's own date wins over the table, because vendors move dates. The table is for lists without dates (Gemini's,
-Cohere's, and those of older servers), and for models that only the configuration names.
+The date in the list is used rather than the date in the table here, because vendors move dates. The table is for lists
+without dates (Gemini's, Cohere's, and those of older servers), and for models that only the configuration names.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 from llm_protocol.dialect import ModelInfo
 
 NOTICE: Final = timedelta(days=90)
-"""The time before a shutdown. In it a model causes a warning, and `auto` chooses another model if it can."""
+"""The time before a shutdown in which a model causes a warning, and `auto` chooses another model if possible."""
 
 _OPENAI: Final = {
     date(2026, 10, 23): (
@@ -76,7 +77,7 @@ _TUNED = re.compile(r"ft:([^:]+):")
 
 
 def shutdown_date(kind: str, info: ModelInfo) -> date | None:
-    """The day from which the vendor refuses the model; ``None`` if none is announced."""
+    """The day from which the vendor (of the kind ``kind``) refuses the model; ``None`` if none is announced."""
     if info.shutdown_date is not None:
         return info.shutdown_date
     known = SHUTDOWNS.get(kind)
@@ -88,13 +89,13 @@ def shutdown_date(kind: str, info: ModelInfo) -> date | None:
 
 
 def is_gone(kind: str, info: ModelInfo, today: date) -> bool:
-    """Whether the vendor refuses the model, or should by its own announcement."""
+    """Whether the vendor has retired the model, or its shutdown date has come by ``today``."""
     end = shutdown_date(kind, info)
     return info.lifecycle == "retired" or (end is not None and end <= today)
 
 
 def is_ending(kind: str, info: ModelInfo, today: date) -> bool:
-    """Whether the model is gone, ends within `NOTICE`, or is deprecated without a date."""
+    """Whether the model is gone, will be shut down within `NOTICE`, or is deprecated without a date."""
     end = shutdown_date(kind, info)
     if end is None:
         return info.lifecycle != "active"
@@ -102,7 +103,9 @@ def is_ending(kind: str, info: ModelInfo, today: date) -> bool:
 
 
 def ending(kind: str, info: ModelInfo, today: date) -> str | None:
-    """Return the warning, as the end of a sentence about the model; ``None`` if there is none."""
+    """Return the warning about a model that `is_ending`, as the end of a sentence about it: ``shuts down on 2026-12-31,
+    in 31 days``. ``None`` for any other model.
+    """
     if not is_ending(kind, info, today):
         return None
     end = shutdown_date(kind, info)

@@ -57,7 +57,7 @@ class ModelRules:
         self._remembered: dict[str, ModelRule] = {}
 
     def of(self, model: str) -> ModelRule:
-        """Return the facts about ``model``, the vendor's own name of it."""
+        """Return the facts about ``model``, which is the vendor's name of a model."""
         try:
             return self._remembered[model]
         except KeyError:
@@ -67,7 +67,7 @@ class ModelRules:
             return found
 
     def learn(self, listed: Mapping[str, Capabilities]) -> None:
-        """Set the facts of the vendor's list, by name of the model."""
+        """Replace the facts of the vendor's list by ``listed``, by name of the model."""
         self._listed = dict(listed)
         self._remembered.clear()
 
@@ -91,7 +91,7 @@ class ModelRules:
 
 _FREE: Final = ModelRule()
 _OTHERS: Final = ROWS["openai_compatible"]
-"""The rows that are used for vendors without rows."""
+"""The rows for vendors that have no rows of their own."""
 
 
 @lru_cache(maxsize=64)

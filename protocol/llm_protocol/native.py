@@ -32,7 +32,7 @@ RESUME_SECONDS = 10.0
 """Seconds for which the daemon keeps a response after its connection broke, so that the client can resume it."""
 
 CREATE = "llm-runtime:create"
-"""The ``type`` of the frame with a request."""
+"""The ``type`` of a frame with a request."""
 
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -41,7 +41,9 @@ Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^resp_[0-9a-f]{32}$")]
 
 
 class CreateFrame(msgspec.Struct, frozen=True, kw_only=True):
-    """A request. ``stream``: whether to request a stream from the provider."""
+    """The frame of a request. ``stream_id`` names the lane. ``event_id`` is the client's id of the frame. ``stream``
+    says whether to request a stream from the provider.
+    """
 
     type: str = CREATE
     response_id: Id
@@ -52,7 +54,7 @@ class CreateFrame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NativeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A decoded request."""
+    """A decoded request, and the id of its response."""
 
     inbound: ClientRequest
     response_id: str
@@ -65,7 +67,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
 
 
 class Events(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="llm-runtime:events"):
-    """Events of a response. The last of them has this number."""
+    """Events of a response. ``sequence_number`` is the number of the last of them: its position in the run log."""
 
     response_id: str
     sequence_number: int
@@ -119,7 +121,7 @@ def encode_create(request: bytes, response_id: str, lane: str, *, stream: bool) 
 
 
 def encode_resume(response_id: str, starting_after: int, lane: str) -> bytes:
-    """Return the frame that asks for the events after a number."""
+    """Return the frame that asks for the events after the event with the number ``starting_after``."""
     return encode_json(
         {
             "type": "response.resume",
@@ -137,7 +139,7 @@ def encode_cancel(response_id: str, lane: str) -> bytes:
 
 
 def decode_request(data: bytes | str, caller: str) -> AnyRequest:
-    """Decode a request without a frame. Raises `BadRequestError`."""
+    """Decode a request of ``caller`` that is not in a frame. Raises `BadRequestError`."""
     return _admitted(typed(json_body(data), AnyRequest), caller)  # type: ignore[arg-type]
 
 
@@ -149,9 +151,7 @@ def decode_create(data: bytes | str, caller: str) -> NativeRequest:
 
 
 def _admitted(request: AnyRequest, caller: str) -> AnyRequest:
-    """Return the request with the caller's name, and without forwarded header fields, because a client may set
-    neither.
-    """
+    """Return the request with the name of its caller and without forwarded header fields. A client may set neither."""
     if not _ID.fullmatch(request.request_id):
         raise bad_request(
             "request.request_id", "request.request_id must be 1 to 128 characters: letters, digits, . _ and -"

@@ -1,7 +1,7 @@
 """The features that a request needs of its model, and which of them a model lacks. Pure.
 
-Selection uses them to choose. The provider uses them to refuse a request before anything is sent. Then the next
-candidate is tried; if there is none, the client learns which part of its request was at fault.
+The selector uses these functions to choose a candidate. The provider uses them to refuse a request before anything is
+sent. Then the next candidate is tried; if there is none, the client learns which part of its request was at fault.
 """
 
 from __future__ import annotations
@@ -79,12 +79,11 @@ def _parts(request: ChatRequest) -> Iterator[Part]:
 
 
 def refuse_incapable(rule: ModelRule, request: AnyRequest) -> None:
-    """Raise `UnsupportedError` at the first image, document or recording in ``request`` if the model is known not to
-    accept it. The same applies to function tools if the model is known to call none.
+    """Raise `UnsupportedError` if ``request`` contains an image, document or recording and the model is known not to
+    accept it. The same applies to function tools if the model is known not to call any.
 
     Media in a tool's result are left to the vendor: the user did not send them, and a refusal here would end a
-    conversation that the vendor might continue. `needs_of` counts them, so selection prefers a model that accepts
-    them.
+    conversation that the vendor might continue. `needs_of` counts them, so selection prefers a model that accepts them.
     """
     if not isinstance(request, ChatRequest):
         return
@@ -118,8 +117,8 @@ def _spoken(message: Message) -> Message | None:
 
 
 def has(rule: ModelRule, needs: Needs, *, responses: bool = False) -> bool:
-    """Whether a model with this rule has all needed features, as far as is known. ``responses``: the provider has the
-    Responses API, too.
+    """Whether a model with this rule has all needed features, as far as is known. ``responses``: whether the provider
+    also has the Responses API.
     """
     if (needs.forced and not rule.forced_tools) or (needs.tools and rule.tools is False):
         return False

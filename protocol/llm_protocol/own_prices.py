@@ -17,7 +17,9 @@ _MILLION = 1_000_000
 
 
 class OwnPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """US dollars per million tokens, and per request. An omitted price is that of input or output."""
+    """US dollars per million tokens, and per request. An omitted price is the price of input tokens or of output
+    tokens.
+    """
 
     input: Dollars
     """US dollars for a million tokens of the prompt."""
