@@ -1,7 +1,8 @@
 """Passthrough requests: which are allowed, at which path they arrive, and which headers are sent along. Pure.
 
-A path is the vendor's, below the provider's name: ``v1/files``. It begins with the version that ends the provider's
-base URL, whether the client wrote that or not, so one permission covers both spellings.
+A path here is a path of the vendor's API, without the name of the provider: ``v1/files``. It begins with the version
+that ends the provider's base URL. The client may leave the version out: `vendor_path` adds it, so one permission covers
+both spellings.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class PassthroughRule(NamedTuple):
 
     @classmethod
     def parse(cls, entry: str) -> PassthroughRule:
-        """Parse an entry such as ``"GET openai/v1/files/*"``. ``*`` matches a segment of the path or a part of one,
+        """Parse an entry such as ``"GET openai/v1/files/*"``. ``*`` matches any text within one segment of the path,
         ``**`` any number of segments. Raises `ValueError` with a message that shows a valid entry.
         """
         method, _, rest = entry.strip().partition(" ")
@@ -42,7 +43,7 @@ class PassthroughRule(NamedTuple):
         return cls(method, provider, re.compile(pattern))
 
     def allows(self, method: str, provider: str, path: str) -> bool:
-        """Whether a request may be made. A permission for GET includes HEAD."""
+        """Whether the rule allows a request. ``path`` may be percent-encoded. A permission for GET includes HEAD."""
         if provider != self.provider or self.path.fullmatch(unquote(path)) is None:
             return False
         return self.method in ("*", method) or (method, self.method) == ("HEAD", "GET")
@@ -66,13 +67,15 @@ def _is_plain(segment: str) -> bool:
 
 
 def vendor_path(base: str, path: str) -> str:
-    """Return ``path`` in its normal form, for a provider whose base URL has the path ``base``."""
+    """Return ``path`` with the version at its beginning. ``base`` is the path of the provider's base URL."""
     last = base.rpartition("/")[2]
     return path if not last or path == last or path.startswith(f"{last}/") else f"{last}/{path}"
 
 
 def target_of(base: str, path: str) -> str:
-    """Return the path of a `vendor_path` at the provider's origin."""
+    """Return the path of a request to the provider, from the path that `vendor_path` returned. ``base`` is the path of
+    the base URL.
+    """
     last = base.rpartition("/")[2]
     return f"{base.removesuffix(last)}{path}" if last else f"{base}/{path}"
 

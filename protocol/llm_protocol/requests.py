@@ -21,7 +21,9 @@ AUTO = "auto"
 
 
 class LLMProvider(StrEnum):
-    """The vendors of the original requirement. All of them, by kind: `llm_protocol.vendors.VENDORS`."""
+    """The best-known vendors, as an enumeration for ``kind``. `llm_protocol.vendors.VENDORS` has all vendors by
+    kind.
+    """
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
@@ -94,9 +96,9 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     """The common fields of all requests.
 
     ``model`` is ``provider/model``, a bare model name, a route's name, or ``"auto"``. ``timestamp`` is seconds since
-    the epoch (UTC), for records only: no duration is ever computed from it. ``deadline_s`` is the whole request's
-    time limit in seconds. ``caller`` names the key of the request; cache entries, limits and stored responses never
-    cross callers. ``policy`` says how to handle the request, as far as that differs from its route.
+    the epoch (UTC), for records only: no duration is ever computed from it. ``deadline_s`` is the whole request's time
+    limit in seconds. ``caller`` is the name of the caller; cache entries, limits and stored responses never cross
+    callers. ``policy`` says how to handle the request, as far as that differs from its route.
     """
 
     request_type: ClassVar[RequestType]
@@ -119,7 +121,7 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     """
 
     def to(self, model: str) -> Self:
-        """The same request, addressed to the vendor's own name of the model."""
+        """The same request, with ``model`` (the vendor's name of a model) as its model."""
         return self if model == self.model else msgspec.structs.replace(self, model=model)
 
 
@@ -147,7 +149,7 @@ class CompletionRequest(LLMRequest, frozen=True, kw_only=True, tag="completion")
 
 
 EmbeddingInput: TypeAlias = str | tuple[int, ...]
-"""A text, or the ids of its tokens, which only the model they were made for can read."""
+"""A text, or the ids of its tokens, which only the model whose tokenizer made them can read."""
 
 
 class EmbeddingRequest(LLMRequest, frozen=True, kw_only=True, tag="embedding"):

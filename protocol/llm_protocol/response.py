@@ -27,7 +27,7 @@ class FinishReason(StrEnum):
 
 
 class TokenCount(NamedTuple):
-    """The tokens of a prompt, counted by its vendor, or ``estimated`` by the runtime."""
+    """The number of tokens of a prompt: counted by its vendor, or ``estimated`` by the runtime."""
 
     tokens: int
     estimated: bool
@@ -84,11 +84,11 @@ def new_response_id() -> str:
 
 
 class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """One complete response; with ``finish_reason`` ``None``, the part received before it broke off.
+    """One complete response; with ``finish_reason`` ``None``, the part received before the response broke off.
 
-    ``content`` is the text alone; ``output`` has every part in order. ``provider`` is the one that responded,
-    ``model`` the model name that the vendor reports, ``upstream_id`` the vendor's id. ``cost`` is in US dollars;
-    ``None`` if the price is unknown. ``timestamp`` is the end of the response in seconds since the epoch;
+    ``content`` is the text alone; ``output`` has every part in order. ``provider`` is the provider that responded,
+    ``model`` the model name that the vendor reports, ``upstream_id`` the vendor's id of the response. ``cost`` is in US
+    dollars; ``None`` if the price is unknown. ``timestamp`` is the end of the response in seconds since the epoch;
     ``processing_time_ms`` comes from the monotonic clock. ``decision`` is the decision record: candidates, attempts,
     cache. If several models were asked, ``usage`` and ``cost`` are the sums over all of them.
     """
@@ -114,7 +114,7 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     `llm_protocol.extra_fields`.
     """
     adjusted: tuple[Adjustment, ...] = ()
-    """The changes to the request that the provider needed."""
+    """The changes that were made to the request for this provider."""
     members: tuple[LLMResponse, ...] = ()
     """The members' answers, if a strategy combined or chose them."""
     choices: tuple[LLMResponse, ...] = ()
@@ -145,5 +145,5 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """The images."""
+        """The images in the response."""
         return tuple(part for part in self.output if isinstance(part, Image))

@@ -9,19 +9,18 @@ from typing import NoReturn, TypeAlias, final
 Source: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
 
 SHORTEST = 4
-"""The shortest key, in characters, that is removed from a text. Shorter keys occur in ordinary words, and are no
-secret.
+"""The length, in characters, of the shortest key that is removed from a text. Shorter keys occur in ordinary words, and
+are no secret.
 """
 
 
 @final
 class Secret:
-    """Holds a key. ``repr``, ``str`` and ``format`` return ``Secret(***)``; pickling and copying into JSON are
-    refused.
+    """Holds a key, so that the key is not printed by accident. ``repr``, ``str`` and ``format`` return ``Secret(***)``;
+    pickling and copying into JSON are refused.
 
     `reveal` is for the one place that writes the key into a header. ``source`` says where a key that may change comes
-    from: ``"file:PATH"``, ``"cmd:COMMAND"``, or a function of the program, which returns a text or an awaitable of
-    one.
+    from: ``"file:PATH"``, ``"cmd:COMMAND"``, or a function of the program, which returns a text or an awaitable of one.
     """
 
     __slots__ = ("_value", "source")
@@ -40,7 +39,7 @@ class Secret:
         return len(self._value)
 
     def matches(self, candidate: str) -> bool:
-        """Whether ``candidate`` is this key. The comparison takes the same time wherever they differ."""
+        """Whether ``candidate`` is this key. The time that the comparison takes does not show where the two differ."""
         return hmac.compare_digest(self._value.encode(), candidate.encode("utf-8", "surrogatepass"))
 
     def struck_from(self, text: str) -> str:

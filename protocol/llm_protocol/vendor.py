@@ -190,7 +190,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def facts_key(self) -> str:
-        """The kind under which facts about its models are kept."""
+        """The kind under which the facts about the vendor's models are kept."""
         return self.models_key or self.kind
 
     @property
@@ -200,7 +200,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def client(self, rules: ModelRules | None = None, api_version: str | None = None) -> ClientDialect:
         """Return the client dialect. ``rules``: the facts about the models of one provider; by default those of the
-        table. ``api_version``: the value of the wire's version header, if it has one.
+        table. ``api_version``: the value of the wire's version header, if the wire has one.
         """
         profile = self._profile()
         if api_version is not None:
@@ -209,16 +209,16 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def has_two_wires(self) -> bool:
-        """Whether the Responses API may be used as well."""
+        """Whether the Responses API may be used in addition to the vendor's usual wire."""
         return self.responses and self.wire is OPENAI_CHAT
 
     @property
     def responses_target(self) -> RequestTarget:
-        """The limits of its Responses API."""
+        """The parameters and limits of the vendor's Responses API."""
         return self._profile().responses_target
 
     def responses_client(self, rules: ModelRules | None = None) -> ClientDialect | None:
-        """Return the dialect for its Responses API; ``None`` if it has none in addition to its usual wire."""
+        """Return the dialect for the vendor's Responses API; ``None`` unless it `has_two_wires`."""
         if not self.has_two_wires:
             return None
         return RESPONSES.client(self._profile(), rules or rules_of(self.facts_key))

@@ -34,10 +34,10 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     api_version: str | None = None
     """The value of the wire's version header, if it has one and the request does not set it."""
     name: str = "openai_chat"
-    """The dialect's name: the key of its fields in ``Parameters.extra``."""
+    """The name of the dialect: the key of its fields in ``Parameters.extra``."""
     vendor: str
     kind: str = "openai_compatible"
-    """The kind whose rules in `llm_protocol.model_rules` apply to its models."""
+    """The kind under which `llm_protocol.model_rules` has the rules for the vendor's models."""
     request_types: frozenset[RequestType]
     target: RequestTarget
     """The column of the parameter table."""
@@ -48,7 +48,9 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     seed_field: str = "seed"
     developer_role: bool = False
     reasoning_field: str = "reasoning_content"
-    """The field of readable reasoning in messages and deltas. Both names are read; this one is written."""
+    """The field in which readable reasoning is written, in messages and deltas. ``reasoning_content`` and ``reasoning``
+    are both read.
+    """
     prefill_field: str | None = None
     """The field that marks the last message of the assistant as one to be continued, if the vendor requires it."""
     sends_reasoning: bool = True

@@ -17,7 +17,7 @@ WireSetting: TypeAlias = Literal["auto", "responses", "chat"]
 """The values of a provider's ``wire``."""
 
 NO_SUCH_PATH: Final = frozenset((404, 405, 501))
-"""Statuses of servers that have no such API. 404 may also mean an unknown model, so the chat API is tried, too."""
+"""Statuses of servers that have no such API. 404 may also mean an unknown model, so the chat API is tried as well."""
 
 RESPONSES: Final = "openai_responses"
 CHAT: Final = "openai_chat"
@@ -41,7 +41,7 @@ def needs_responses(request: ChatRequest, rule: ModelRule, target: RequestTarget
 
 
 def prefers_responses(request: ChatRequest, rule: ModelRule) -> bool:
-    """Whether the request came over the Responses API, so that it loses nothing there."""
+    """Whether the request came over the Responses API, so that nothing of it is lost if it is sent over that API."""
     if rule.wire == "chat":
         return False
     given = request.parameters

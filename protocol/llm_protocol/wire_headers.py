@@ -12,26 +12,28 @@ OF_WIRE: Final[Mapping[str, tuple[str, ...]]] = {
     "openai_chat": ("openai-beta",),
     "openai_responses": ("openai-beta",),
 }
-"""Fields that change the meaning of the body, by wire."""
+"""By wire: the header fields that change the meaning of the body."""
 
 BETAS: Final = frozenset(("anthropic-beta", "openai-beta"))
 TOLD: Final = BETAS | {"anthropic-user-profile-id"}
-"""Fields that are reported if they are left out."""
+"""Fields whose omission is reported to the client."""
 
 IDEMPOTENCY: Final = "idempotency-key"
 FORWARDED: Final = ("traceparent", "tracestate", "x-request-id", IDEMPOTENCY)
-"""Fields that do not affect the response."""
+"""Fields that are forwarded and do not affect the response."""
 
 
 SENT_ON: Final = frozenset((*FORWARDED, *(name for names in OF_WIRE.values() for name in names)))
-"""All fields that may reach a provider."""
+"""All header fields of a client that may reach a provider."""
 
 _OF_CONNECTION: Final = "responses_websockets="
-"""The beginning of a beta about the WebSocket between client and server. Codex sends one."""
+"""The beginning of the name of a beta feature that concerns the WebSocket between client and server. Codex sends such a
+name.
+"""
 
 
 def meaning_of(headers: Mapping[str, str], wire: str | None) -> dict[str, str]:
-    """Return the fields of a client's ``headers`` that are part of its request."""
+    """Return the fields of a client's ``headers`` that are part of the meaning of its request on ``wire``."""
     found = {name: headers[name] for name in OF_WIRE.get(wire or "", ()) if name in headers}
     for name in BETAS & found.keys():
         if _OF_CONNECTION in found[name]:
@@ -47,5 +49,5 @@ def without_idempotency(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the fields of ``headers`` that are sent along with the request."""
+    """Return the fields of ``headers`` that are in `FORWARDED`."""
     return {name: headers[name] for name in FORWARDED if name in headers}

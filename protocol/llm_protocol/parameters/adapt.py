@@ -1,8 +1,8 @@
 """Adapt a request to a target: the adjusted request, the list of changes, and the filters that undo them in the
 response. Pure.
 
-Everything is looked up in `llm_protocol.parameters.table`. A parameter that cannot be kept raises `UnsupportedError`
-with its name, before anything is sent.
+`llm_protocol.parameters.table` says what is done with each parameter. A parameter that cannot be kept raises
+`UnsupportedError` with its name, before anything is sent.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _PENALTIES: Final = frozenset(("frequency_penalty", "presence_penalty"))
 
 
 class Adapted(NamedTuple):
-    """``request`` is sent to the target. ``filters`` create the filters for the events of its response; a filter
-    serves one response only.
+    """``request`` is sent to the target. ``filters`` are functions that create the filters for the events of its
+    response; a filter serves one response only.
     """
 
     request: AnyRequest
@@ -89,7 +89,7 @@ class _Work:
 
     @cached_property
     def _takes(self) -> ModelTakes:
-        """What the model accepts. Many requests have nothing that depends on it."""
+        """What the model accepts. It is computed on demand: many requests have nothing that depends on it."""
         return takes_of(self._rule, self._target, self._request)
 
     def adapted(self, request: AnyRequest) -> Adapted:

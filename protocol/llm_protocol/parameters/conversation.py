@@ -1,6 +1,6 @@
-"""Put the conversation into the form that a vendor accepts. Pure; the content of the messages does not change.
-Results are moved directly behind the turn whose calls they answer. Names and ids are rewritten in accepted
-characters. Where a result has no field for it, its text says that the tool failed. Empty texts are removed if the
+"""Put the conversation into the form that a vendor accepts. Pure; the content of the messages does not change. Results
+are moved directly behind the turn with their calls. Names and ids are rewritten in accepted characters. If the vendor's
+tool results have no field for a failure, the text of a result says that the tool failed. Empty texts are removed if the
 vendor refuses them.
 
 For images, documents and audio see `llm_protocol.parameters.media`.
@@ -38,10 +38,9 @@ def fit_messages(
     reads_documents: bool = True,
     is_text: bool = False,
 ) -> Fitted:
-    """Return the conversation within the limits of ``target``. ``names`` are the tools' names that were rewritten.
-    ``is_text``: there are no parts other than text.
-    ``is_own`` and ``reads_documents``: see `fit_media`. Raises `UnsupportedError` if nothing remains of the
-    conversation.
+    """Return the conversation within the limits of ``target``. ``names`` has the new name of each tool that was
+    renamed. ``is_text``: there are no parts other than text. ``is_own`` and ``reads_documents``: see `fit_media`.
+    Raises `UnsupportedError` if nothing remains of the conversation.
     """
     limits = target.limits
     adjusted: list[Adjustment] = []

@@ -1,7 +1,8 @@
 """Custom tools: tools whose input is free text, as OpenAI's two APIs have them.
 
-For every other vendor such a tool is a function with one text argument, and its calls and results in the conversation
-are a function's. The model's calls become custom calls again: see `llm_protocol.parameters.restore`.
+For every other vendor such a tool becomes a function with one text argument, and its calls and results in the
+conversation become those of a function. The model's calls become custom calls again: see
+`llm_protocol.parameters.restore`.
 """
 
 from __future__ import annotations

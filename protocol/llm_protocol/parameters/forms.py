@@ -1,4 +1,6 @@
-"""Adapt tools, tool choice and response format. Their values decide how."""
+"""Adapt tools, tool choice and response format. What is done with them depends on their values, not only on the
+target.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ JSON_ORDER: Final = (
 
 class Tools(NamedTuple):
     """The adapted tools. ``custom``: names of functions that stand for custom tools. ``names``: the client's name of
-    each renamed tool -> its new name.
+    each renamed tool, and its new name.
     """
 
     tools: tuple[Tool | HostedTool, ...]
@@ -38,7 +40,7 @@ class Tools(NamedTuple):
     custom: frozenset[str] = frozenset()
     names: Mapping[str, str] = {}
     own_choice: JsonObject | None = None
-    """The tool choice in the target's own form."""
+    """The tool choice in the target's own form, if ``choice`` cannot express it."""
     adjusted: tuple[Adjustment, ...] = ()
 
 
@@ -48,8 +50,8 @@ class Tools(NamedTuple):
 def fit_tools(
     request: ChatRequest, target: RequestTarget, takes: ModelTakes, places: Sequence[int] | None = None
 ) -> Tools:
-    """Adapt the tools and the tool choice. ``places``: for each tool, its position in the client's request; ``None`` if
-    no tool was moved. Raises `UnsupportedError` for a choice that cannot be kept.
+    """Adapt the tools and the tool choice. ``places``: for each tool of ``request``, its position in the client's
+    request; ``None`` if no tool was moved. Raises `UnsupportedError` for a choice that cannot be kept.
     """
     choice = _choice(request)
     if not request.tools:

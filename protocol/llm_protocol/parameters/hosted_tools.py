@@ -44,8 +44,8 @@ def fit_hosted(tool: HostedTool, target: RequestTarget) -> HostedTool | None:
 
 
 def name_of(tool: HostedTool) -> str | None:
-    """Return the tool's name on Anthropic's wire, the only one that requires a name; ``None`` on other wires, or if the
-    name is missing. No other tool of the request may have it.
+    """Return the tool's name on Anthropic's wire, the only one that requires a name. No other tool of the request may
+    have the same name. ``None`` on other wires, or if the name is missing.
     """
     name = tool.value.get("name")
     return name if isinstance(name, str) and tool.dialect == ANTHROPIC else None

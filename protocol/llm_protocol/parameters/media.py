@@ -1,8 +1,8 @@
 """Images, documents and audio in a conversation, in the form and the place that a vendor accepts. Pure.
 
 A text document becomes text if the vendor does not accept documents. Media that the vendor accepts only in a user's
-turn are moved there from a tool's result. Any other media are refused, with an error that names them. On its own wire
-a part is sent unchanged: the vendor decides.
+turn are moved there from a tool's result. Any other media are refused, with an error that names them. A part that came
+over the vendor's own wire is sent unchanged: the vendor decides whether to accept it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def fit_media(
     is_own: bool,
     reads_documents: bool = True,
 ) -> tuple[Message, ...]:
-    """The messages with media in the form that ``target`` accepts. ``is_own``: they came over its wire.
-    ``reads_documents``: whether its model accepts documents at all. Records the changes. Raises `UnsupportedError`.
+    """The messages with media in the form that ``target`` accepts. ``is_own``: the messages came over the target's
+    wire. ``reads_documents``: whether the model accepts documents at all. The changes are appended to ``adjusted``.
+    Raises `UnsupportedError`.
     """
     fit = _Fit(target, adjusted, is_own=is_own, reads_documents=reads_documents)
     fitted = (fit.message(message, f"messages[{at}].content") for at, message in enumerate(messages))
@@ -121,7 +122,7 @@ class _Fit:
 
 
 def _kind(part: Document | Audio, plain: str) -> str:
-    """Return the media type; for a plain type, return ``plain``."""
+    """Return the media type for an error message: ``plain`` for PDF and for an unknown type."""
     return plain if part.media_type in (None, "application/pdf") else f"{part.media_type}"
 
 

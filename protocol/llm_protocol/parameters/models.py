@@ -26,14 +26,16 @@ class ModelTakes(NamedTuple):
 
     ``efforts``: the efforts, from least to most; empty if the model has none, ``None`` if it accepts any word.
     ``budgets``: the least and the most thinking tokens; ``None`` if it has no budget. ``budget_of``: the budget for
-    an effort, if it has budgets only. ``zero_is_off``: whether the wire turns thinking off by a budget of 0, whatever
-    budgets the model has. ``within_output``: whether a budget must leave room in ``max_output_tokens``. ``both``:
-    whether an effort and a budget can be combined. ``has_off``: whether thinking can be turned off. ``samples``:
-    whether the model accepts ``temperature``, ``top_p`` and ``top_k``; ``only_samples_unthinking``: only while it
-    does not think, and ``default_effort`` says whether it thinks by default. ``stops``: whether it accepts stop
-    sequences. ``documents``: whether it accepts documents, as far as is known. ``parallel_calls``: whether it can
-    make several tool calls in one response, as far as is known. ``choices``: whether one response can have several
-    choices.
+    each effort, for a model that has budgets only. ``zero_is_off``: whether the wire turns thinking off by a budget of
+    0, whatever budgets the model has. ``within_output``: whether a budget must leave room in ``max_output_tokens``.
+    ``both``: whether an effort and a budget can be combined. ``has_off``: whether thinking can be turned off.
+    ``default_effort``: the effort without a setting, which tells whether the model thinks by default.
+
+    ``samples``: whether the model accepts ``temperature``, ``top_p`` and ``top_k``; ``only_samples_unthinking``:
+    whether only while it does not think. ``forced_tools``: whether a request can require a tool call. ``stops``:
+    whether it accepts stop sequences. ``documents``: whether it accepts documents, as far as is known.
+    ``parallel_calls``: whether it can make several tool calls in one response, as far as is known. ``choices``: whether
+    one response can have several choices.
     """
 
     efforts: tuple[str, ...] | None = None
@@ -132,7 +134,7 @@ _OF_COMPLETIONS: Final = (
 
 
 class FittedReasoning(NamedTuple):
-    """How much the model shall think, in the form that it accepts."""
+    """How much the model is to think, in the form that it accepts."""
 
     effort: str | None
     budget: int | None
@@ -140,8 +142,8 @@ class FittedReasoning(NamedTuple):
 
 
 def fit_reasoning(given: Parameters, takes: ModelTakes, *, own: bool = False) -> FittedReasoning:
-    """Return the nearest settings that the model has to those requested, and the changes. ``own``: the client uses
-    the target's wire, so its budget is not adjusted to its other parameters.
+    """Return those settings of the model that are nearest to the requested ones, and the changes. ``own``: the client
+    uses the target's wire, so its budget is not adjusted to its other parameters.
     """
     effort, budget, output = given.reasoning_effort, given.reasoning_budget, given.max_output_tokens
     if budget is not None and takes.budgets is not None:

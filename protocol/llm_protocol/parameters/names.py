@@ -10,7 +10,7 @@ from hashlib import sha256
 from llm_protocol.parameters.targets import NameLimit
 
 _MARK = 8
-"""The length of the hash that distinguishes names with the same accepted characters."""
+"""The length, in characters, of the hash that distinguishes names which become equal."""
 
 
 @cache

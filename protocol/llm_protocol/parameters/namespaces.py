@@ -1,9 +1,9 @@
 """Namespaces: functions and custom tools in named groups, and tools in the conversation, as OpenAI's Responses API has
 them.
 
-For every other target, all tools are moved into the list of tools, and a tool of a group gets a name made of the
-group's and its own. Calls in the conversation are renamed, and the model's calls get the two names back: see
-`NamespaceRestorer`.
+For every other target, all tools are moved into the list of tools, and a tool of a namespace gets a name made of the
+namespace's name and the tool's own name. Calls in the conversation are renamed, and the model's calls get the two names
+back: see `NamespaceRestorer`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ class NamespacedTool(NamedTuple):
 
 
 class Flattened(NamedTuple):
-    """``members``: the joined name of each tool of a namespace -> its two names. ``places``: the former positions of
-    tools or their namespaces; ``groups``: those of namespaces.
+    """``members``: the joined name of each tool of a namespace, and its two names. ``places``: for each tool of
+    ``request``, the position that the tool or its namespace had before. ``groups``: the former positions of the
+    namespaces.
     """
 
     request: ChatRequest
@@ -40,7 +41,9 @@ class Flattened(NamedTuple):
 
 
 def flatten(request: ChatRequest) -> Flattened:
-    """The request without namespaces, and without tools in its conversation. The same request if it has none."""
+    """The request without namespaces, and without tools in its conversation. A request that has none is returned
+    unchanged.
+    """
     request = _with_tools_in_place(request)
     groups = tuple(at for at, tool in enumerate(request.tools) if _is_group(tool))
     if not groups and not any(_member_called(part) for message in request.messages for part in message.content):

@@ -24,26 +24,30 @@ CANONICAL: Final = tuple(row for row in ROWS if row.field in Parameters.__struct
 
 
 def name_of(parameter: str, wire: str | None) -> str:
-    """The name of a parameter for a client of ``wire``."""
+    """The name that a client of ``wire`` uses for a field of `Parameters`; the name of the table's row if the wire has
+    no such parameter.
+    """
     row = next(each for each in CANONICAL if each.name == parameter)
     return row.wires.get(wire or "", row.name)
 
 
 @cache
 def rows_of(wire: str) -> Mapping[str, Parameter]:
-    """The rows of the fields in ``extra``, by their path on ``wire``."""
+    """The rows of the table for fields in ``extra``, by their path on ``wire``."""
     return {row.wires[wire]: row for row in ROWS if row.field is None and wire in row.wires}
 
 
 @cache
 def _prefixes(wire: str) -> frozenset[str]:
-    """The objects that contain fields which have separate rows."""
+    """The paths of the objects whose fields have rows of their own."""
     paths = (path.split(".") for path in rows_of(wire))
     return frozenset(".".join(path[:depth]) for path in paths for depth in range(1, len(path)))
 
 
 def own_fields(extra: JsonObject, wire: str, before: str = "") -> Iterator[Used]:
-    """The fields of ``extra``, which a client of ``wire`` sent."""
+    """The fields of ``extra``, which a client of ``wire`` sent, one by one; a field within an object only if the table
+    has rows for the fields of that object. ``before`` begins their paths.
+    """
     rows, prefixes = rows_of(wire), _prefixes(wire)
     for name, value in extra.items():
         path = f"{before}{name}"

@@ -1,7 +1,8 @@
 """Filters over the events of one response that undo the changes to its request.
 
-Tools get their own names back, and custom tools become custom calls. A response ends where a stop sequence begins that
-was not sent to the vendor. JSON that the model was only instructed to write is checked, without fences around it.
+Tools get their client's names back, and calls of functions that stand for custom tools become custom calls. A response
+ends where a stop sequence begins that was not sent to the vendor. JSON that the model was only instructed to write is
+checked, and a fence around it is removed.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class EventFilter(Protocol):
 
 @final
 class ToolRestorer:
-    """``names``: a tool's name at the vendor -> the client's. ``custom``: the client's names of tools that became
+    """Gives tools the names that the client used, and turns calls of functions into custom calls.
+
+    ``names``: a tool's name at the vendor, and the client's name. ``custom``: the client's names of tools that became
     functions. ``wire``: the wire whose form custom calls get; ``None``: they stay function calls.
     """
 

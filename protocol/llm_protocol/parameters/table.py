@@ -40,9 +40,9 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
-    """One row. ``field`` is the field of `Parameters` or of the request; a parameter without one is in ``extra``.
-    ``wires`` has its path on each wire. A value in ``neutral`` has no effect: if a target has no such parameter, it is
-    left out without a report. ``example`` is a value with an effect.
+    """One row. ``field`` is the field of `Parameters` or of the request; a parameter without such a field is in
+    ``extra``. ``wires`` has the path of the parameter on each wire. A value in ``neutral`` has no effect: if a target
+    has no such parameter, the value is left out without a report. ``example`` is a value with an effect.
     """
 
     name: str
@@ -412,7 +412,9 @@ _FORM: Final = (
         wires={CHAT: "tools", RESPONSES: "tools", ANTHROPIC: "tools", GEMINI: "tools", COHERE: "tools"},
     ),
 )  # fmt: skip
-"""The response format and the tools. Their values decide; see `llm_protocol.parameters.forms`."""
+"""The response format and the tools. What is done with them depends on their values; see
+`llm_protocol.parameters.forms`.
+"""
 
 TOKEN_IDS: Final = _row(
     "input: token ids", "meaning", field="inputs", send="openai responses compatible", wires={CHAT: "input"},

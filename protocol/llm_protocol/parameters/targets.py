@@ -1,6 +1,6 @@
 """The columns of the table: the targets of requests, and their limits.
 
-A vendor's record names its target by one of the keys of `TARGETS`. Lengths are in characters. Sources are the
+The record of a vendor names its target by one of the keys of `TARGETS`. Lengths are in characters. Sources are the
 vendors' documentation and SDK types as of 29 November 2026; undocumented limits were seen in vendors' errors.
 """
 
@@ -13,8 +13,9 @@ import msgspec
 
 
 class NameLimit(NamedTuple):
-    """The form of a name or id: at most ``length`` characters, or as many if it ``is_exact``, each matching
-    ``letters``, the first matching ``first``.
+    """The form of a name or id: at most ``length`` characters, or exactly ``length`` if it ``is_exact``. Each character
+    matches ``letters``; the first one also matches ``first``, if that is set. Both are the inside of a regular
+    expression's character class.
     """
 
     length: int
@@ -304,4 +305,4 @@ COMPATIBLE_RESPONSES: Final = msgspec.structs.replace(
     has_hosted_tools=False,
     limits=msgspec.structs.replace(TARGETS["compatible"].limits, stops=0, pictures_in_results=True),
 )
-"""The Responses API of other servers: the table's column is OpenAI's, but the only tools are functions."""
+"""The Responses API of other servers. The column of the table is that of OpenAI, but the only tools are functions."""
