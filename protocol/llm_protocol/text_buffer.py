@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 RECENT_PIECES = 64
-"""The number of pieces that are kept apart before they are joined."""
+"""The number of pieces that are kept as they arrived before they are joined."""
 
 BLOCK_CHARACTERS = 16 * 1024
 """The approximate length, in characters, of joined pieces. A longer text has several blocks."""

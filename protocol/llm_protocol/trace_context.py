@@ -13,7 +13,9 @@ _SAMPLED: Final = 1
 
 
 class TraceContext(NamedTuple):
-    """The place of a run in a trace. ``span_id`` is the run's own; ``parent_id`` is the client's, or 0."""
+    """The place of a run in a trace. ``span_id`` is the id of the run's own span; ``parent_id`` is the id of the
+    client's span, or 0.
+    """
 
     trace_id: int
     parent_id: int
@@ -22,7 +24,7 @@ class TraceContext(NamedTuple):
 
     @property
     def traceparent(self) -> str:
-        """The header for requests that the run makes."""
+        """The value of the header ``traceparent`` for requests that the run makes."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.flags:02x}"
 
 

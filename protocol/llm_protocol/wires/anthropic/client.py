@@ -40,7 +40,7 @@ from llm_protocol.wires.anthropic.stream import AnthropicDecoder
 
 @final
 class Anthropic:
-    """Speaks to Anthropic, or to a server that speaks its Messages API."""
+    """Speaks to Anthropic, or to a server with its Messages API; see `ClientDialect`."""
 
     name = NAME
     version = 2
@@ -124,8 +124,9 @@ def _with_accepted_schema(adapted: Adapted) -> Adapted:
 
 
 def _with_possible_thinking(adapted: Adapted, given: AnyRequest, rule: ModelRule) -> Adapted:
-    """The request without thinking if the vendor refuses it there, unless its client speaks this wire: with a forced
-    call, and with a budget if the turn was begun without thinking, as by another model.
+    """The request without thinking where the vendor refuses it, unless its client speaks this wire. The vendor refuses
+    thinking together with a forced call; and with a budget, if the turn was begun without thinking, as by another
+    model.
     """
     request, parameters = adapted.request, given.parameters
     if not isinstance(request, ChatRequest) or parameters.wire == NAME:
@@ -218,7 +219,9 @@ def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool, api_vers
 
 
 def _with_own(ours: Any, own: Any) -> Any:
-    """Merge the caller's vendor fields into an object that also has fields of ours, such as ``output_config``."""
+    """Merge the vendor fields that the caller set into an object with fields of the runtime, such as
+    ``output_config``.
+    """
     return {**own, **ours} if isinstance(ours, dict) and isinstance(own, dict) else ours
 
 

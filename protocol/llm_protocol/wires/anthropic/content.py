@@ -200,7 +200,7 @@ def decode_response_block(block: JsonObject) -> Part:
 
 
 def _drop_our_citations(block: Body) -> None:
-    """Drop the citations that we made from another provider's: Anthropic refuses them."""
+    """Drop the citations that the runtime made from those of another provider: Anthropic refuses them."""
     citations = block.raw.get("citations")
     if isinstance(citations, list):
         own = [each for each in citations if not (isinstance(each, dict) and UNSEALED.items() <= each.items())]
@@ -256,7 +256,7 @@ def _decode_image(block: Body) -> Image | Opaque:
 
 
 def seal(part: Reasoning) -> str:
-    """The signature to give a client of this wire for ``part``: Claude's own, or one that contains another vendor's
+    """The signature for ``part`` that a client of this wire gets: Claude's own, or one that contains another vendor's
     reasoning.
     """
     if part.dialect in (None, NAME) and part.id is None and part.encrypted is None and part.extra is None:
@@ -266,7 +266,7 @@ def seal(part: Reasoning) -> str:
 
 
 def unseal(text: str, signature: str | None) -> Reasoning:
-    """The reasoning of a ``thinking`` block, Claude's own or sealed. Raises `WireError`."""
+    """The reasoning in a ``thinking`` block: Claude's own, or the reasoning that `seal` packed. Raises `WireError`."""
     if not signature or not signature.startswith(SEAL):
         return Reasoning(text=text, signature=signature or None, dialect=NAME)
     kept = decode_object(unbase64(signature.removeprefix(SEAL)))

@@ -173,7 +173,7 @@ _TYPES = {
 
 
 def error_object(failure: Failure) -> JsonObject:
-    """The body of an error response, and the data of an ``error`` event."""
+    """Return the body of an error response, which is also the data of an ``error`` event."""
     rule = failure.rule
     error = {
         "type": _TYPES.get(rule.status, "invalid_request_error" if rule.status < 500 else "api_error"),

@@ -1,4 +1,4 @@
-"""``document`` blocks: PDFs, texts, and texts in separate blocks, which Claude can cite one by one."""
+"""``document`` blocks: PDFs, texts, and texts in several blocks, which Claude can cite one by one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILES: Final = "anthropic"
 
 
 def encode_document(part: Document) -> JsonObject:
-    """The block for ``part``, whose media type the vendor takes."""
+    """The block for ``part``, whose media type the vendor accepts."""
     own = own_fields(part.extra, NAME)
     block: JsonObject = {"type": "document", "source": own.get("source") or _source(part)}
     if part.title is not None:

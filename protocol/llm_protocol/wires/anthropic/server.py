@@ -34,12 +34,14 @@ from llm_protocol.wires.anthropic.shapes import NAME
 
 @final
 class AnthropicServer:
-    """Speaks to clients of the Messages API."""
+    """Speaks to clients of the Messages API; see `ServerDialect`."""
 
     name = NAME
 
     def decode_request(self, path: str, body: bytes) -> ClientRequest:
-        """Decode a client's request to ``/v1/messages`` or ``/v1/messages/count_tokens``."""
+        """Decode a client's request to ``/v1/messages`` or ``/v1/messages/count_tokens``. Raises `BadRequestError` or
+        `UnsupportedError`.
+        """
         endpoint = path.partition("?")[0].rstrip("/")
         if endpoint.endswith("/messages/count_tokens"):
             return decode_chat(body, max_tokens=COUNTED_MAX_TOKENS)
@@ -74,7 +76,7 @@ _CHOICES: dict[str, Literal["auto", "none", "required", "named"]] = {
 
 
 COUNTED_MAX_TOKENS = 128_000
-"""``max_tokens`` for a token count, whose request has none. It is more than any thinking budget."""
+"""The ``max_tokens`` of a request for a token count, which has none itself. It is more than any thinking budget."""
 
 
 def decode_chat(data: bytes, *, max_tokens: int | None = None) -> ClientRequest:
@@ -122,7 +124,7 @@ def _parameters(body: Body, max_tokens: int | None, parallel: bool | None) -> Pa
 
 
 def _reasoning(body: Body, own: JsonObject) -> JsonObject:
-    """The reasoning parameters; settings that they cannot express are added to ``own``."""
+    """The reasoning parameters. Settings that the parameters cannot express are added to ``own``."""
     effort = None
     if (config := body.object("output_config")) is not None:
         effort = config.string("effort")

@@ -224,7 +224,7 @@ def encode_whole(response: LLMResponse) -> bytes:
 
 
 def encode_answer_part(part: Part) -> JsonObject | None:
-    """A part of a response as a block, or ``None`` if this wire has no block for it."""
+    """Return a part of a response as a block; ``None`` if this wire has no block for it."""
     match part:
         case Reasoning():
             own = encode_part(part, "output") if part.encrypted is not None else None
@@ -272,8 +272,8 @@ def _message(message_id: str, model: str, content: list[JsonObject], usage: Json
 
 
 def stop_fields(reason: FinishReason, raw: str | None, refusal: str, kept: JsonObject | None) -> JsonObject:
-    """Why the response ended: Anthropic's own stop reason if the response came from Anthropic, with its details from
-    ``kept``.
+    """The fields that say why the response ended. If the response came from Anthropic, they have its own stop reason,
+    with its details from ``kept``.
     """
     word = raw if raw is not None and REASONS.get(raw) == reason else _STOP_REASONS[reason]
     if refusal:

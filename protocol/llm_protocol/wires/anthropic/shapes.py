@@ -12,7 +12,7 @@ from llm_protocol.response import FinishReason, Usage
 
 NAME = "anthropic"
 VERSION = "2026-10-21"
-"""``anthropic-version`` of every request that does not need the older one."""
+"""The ``anthropic-version`` of every request that does not need `OLD_VERSION`."""
 
 OLD_VERSION = "2023-06-01"
 """The last version that accepts ``temperature``, ``top_p`` and ``top_k`` (on models that support them), documents in
@@ -66,7 +66,7 @@ class AnthropicDelta(msgspec.Struct):
 
 
 class AnthropicStreamEvent(msgspec.Struct):
-    """Any event of a stream, wide instead of tagged: an unknown type must not be an error."""
+    """Any event of a stream. One struct has the fields of all types, because an unknown type must not be an error."""
 
     type: str = ""
     index: int | None = None
@@ -78,7 +78,7 @@ class AnthropicStreamEvent(msgspec.Struct):
 
 
 def reason_of(stop_reason: str | None) -> FinishReason:
-    """Why a response ended, from the vendor's stop reason; no reason counts as an ordinary stop."""
+    """The finish reason for the vendor's stop reason. No stop reason counts as an ordinary stop."""
     return REASONS.get(stop_reason, FinishReason.UNKNOWN) if stop_reason else FinishReason.STOP
 
 

@@ -90,7 +90,7 @@ class _Block(OpenItem):
         self.citations: list[Any] = []
 
     def add_compaction(self, delta: AnthropicDelta) -> None:
-        """The compacted content: in one delta, as documented, or in several pieces of text."""
+        """Add compacted content. It arrives in one delta, as documented, or in several pieces of text."""
         for name, piece in (("content", delta.content), ("encrypted_content", delta.encrypted_content)):
             known = self.start.get(name)
             if piece is not None:
@@ -114,7 +114,7 @@ class _Block(OpenItem):
 
 @final
 class AnthropicDecoder(AnswerDecoder):
-    """One streamed response."""
+    """Decodes one response, streamed or whole."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ from llm_protocol.wires.cohere.stream import CohereDecoder
 
 @final
 class Cohere:
-    """Speaks to Cohere."""
+    """Speaks to Cohere; see `ClientDialect`."""
 
     name = NAME
     version = 1
@@ -99,11 +99,11 @@ _FIELDS = {
     "seed": "seed",
     "stop": "stop_sequences",
 }
-"""Our parameters by the wire's names for them."""
+"""The fields of `Parameters`, and the wire's names for them."""
 
 
 def chat_body(request: ChatRequest, rule: ModelRule, *, stream: bool) -> JsonObject:
-    """The body."""
+    """The body of ``POST /v2/chat``. Raises `UnsupportedError` or `BadRequestError`."""
     parameters = request.parameters
     body: JsonObject = {"model": request.model, "messages": encode_messages(request.messages), "stream": stream}
     body |= set_parameters(parameters, _FIELDS)
@@ -153,7 +153,9 @@ def _tool_fields(tools: Sequence[Tool | HostedTool], choice: ToolChoice | None) 
 
 
 def _only(tools: Sequence[Tool | HostedTool], name: str | None) -> Sequence[Tool | HostedTool]:
-    """Cohere cannot be forced to call one particular tool. So it is given only that tool, and has to call one."""
+    """Return only the tool called ``name``. Cohere cannot be forced to call one particular tool; so it is given only
+    that tool, and has to call one. Raises `BadRequestError` if there is no such tool.
+    """
     found = [tool for tool in tools if isinstance(tool, Tool) and tool.name == name]
     if not found:
         raise bad_request("tool_choice", f"tool_choice names {name!r}, which is not among the tools")

@@ -59,7 +59,9 @@ def encode_messages(messages: Sequence[Message]) -> list[JsonObject]:
 
 
 def with_plans(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The messages, in which the text beside tool calls is their plan: the vendor refuses a text there."""
+    """The messages, with each text beside tool calls turned into their plan, because the vendor refuses a text
+    there.
+    """
     return tuple(
         msgspec.structs.replace(message, content=tuple(map(_as_plan, message.content)))
         if message.role == "assistant" and any(isinstance(part, ToolCall) for part in message.content)
@@ -96,7 +98,9 @@ def encode_tool_call(call: ToolCall) -> JsonObject:
 
 
 def normal_arguments(text: str) -> str:
-    """Return ``"{}"``, as on all other wires, for no arguments, which Cohere's models write as ``""`` or ``"null"``."""
+    """Return the arguments as all other wires have them: ``"{}"`` if there are none, which Cohere's models write as
+    ``""`` or ``"null"``.
+    """
     return "{}" if text.strip() in ("", "null") else text
 
 
@@ -260,7 +264,7 @@ def _with_citations(parts: list[Part], citations: Any) -> list[Part]:
 
 
 def cite(part: Part, citations: list[Any]) -> Part:
-    """``part`` with ``citations``, if it is a text and there are any."""
+    """Return ``part`` with ``citations`` if it is a text and there are any; otherwise unchanged."""
     if isinstance(part, Text) and citations:
         extra = {**own_fields(part.extra, NAME), "citations": citations}
         return Text(part.text, part.signature, {NAME: extra}, from_cohere(citations, part.text))

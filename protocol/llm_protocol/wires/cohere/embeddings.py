@@ -22,12 +22,12 @@ from llm_protocol.response import LLMResponse, Usage
 from llm_protocol.wires.cohere.shapes import NAME, decode_usage
 
 MAX_TEXTS = 96
-"""The vendor's limit for texts in one call."""
+"""The most texts in one call that the vendor accepts."""
 
 
 DEFAULT_INPUT_TYPE = "search_document"
-"""Sent if the caller gave none, because the vendor requires the field. Embeddings of stored texts are more common than
-embeddings of queries.
+"""The value of the field ``input_type`` if the caller gave none, because the vendor requires the field. Embeddings of
+stored texts are more common than embeddings of queries.
 """
 
 

@@ -81,8 +81,8 @@ def _wait(headers: Headers) -> float | None:
 
 
 def rate_limits(headers: Headers) -> RateLimits | None:
-    """Return the calls that are left in this minute. Cohere reports them for trial keys only; for others this is
-    ``None``.
+    """Return the limits with the calls that are left in the current minute. Cohere reports them for trial keys only;
+    for other keys this is ``None``.
     """
     limit = int_header(headers, "x-trial-endpoint-call-limit")
     left = int_header(headers, "x-trial-endpoint-call-remaining")

@@ -27,12 +27,14 @@ from llm_protocol.wires.cohere.shapes import NAME
 
 @final
 class CohereServer:
-    """Speaks to clients of Cohere's v2 API."""
+    """Speaks to clients of Cohere's v2 API; see `ServerDialect`."""
 
     name = NAME
 
     def decode_request(self, path: str, body: bytes) -> ClientRequest:
-        """Decode a client's request to ``/v2/chat``, ``/v2/embed`` or ``/v1/embed``."""
+        """Decode a client's request to ``/v2/chat``, ``/v2/embed`` or ``/v1/embed``. Raises `BadRequestError` or
+        `UnsupportedError`.
+        """
         endpoint = path.partition("?")[0].rstrip("/")
         decode = next((decode for end, decode in _READERS.items() if endpoint.endswith(end)), None)
         if decode is None:

@@ -35,7 +35,7 @@ _DONE = Frame(None, b"[DONE]")
 
 
 class _Open:
-    """An item on the wire: the list that contains it, and its number in that list."""
+    """An item on the wire: the list that contains it, and its position in that list."""
 
     __slots__ = ("number", "place")
 
@@ -199,7 +199,9 @@ def _answer_block(part: Part) -> JsonObject | None:
 
 
 def raw_reason(reason: FinishReason, raw: str | None, *, refused: bool) -> str:
-    """Cohere's own reason if Cohere sent one. Filtered output without a refusal is an error."""
+    """The finish reason on the wire: Cohere's own if Cohere sent one. A refusal is an ordinary end; filtered output
+    without a refusal is an error.
+    """
     if refused and reason is FinishReason.CONTENT_FILTER:
         return "COMPLETE"
     return raw if raw is not None and REASONS.get(raw) == reason else _REASONS[reason]

@@ -64,7 +64,7 @@ class CohereDelta(msgspec.Struct):
 
 
 class CohereStreamEvent(msgspec.Struct):
-    """Any event of a stream, wide instead of tagged: an unknown type must not be an error."""
+    """Any event of a stream. One struct has the fields of all types, because an unknown type must not be an error."""
 
     type: str
     id: str | None = None

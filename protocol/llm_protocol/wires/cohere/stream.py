@@ -66,7 +66,7 @@ class _Item(OpenItem):
 
 @final
 class CohereDecoder(AnswerDecoder):
-    """One streamed response."""
+    """Decodes one chat response, streamed or whole."""
 
     def __init__(self) -> None:
         super().__init__()

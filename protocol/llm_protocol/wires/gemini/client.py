@@ -39,12 +39,12 @@ from llm_protocol.wires.gemini.shapes import ASPECTS, NAME, NO_SIGNATURE, SCALES
 from llm_protocol.wires.gemini.stream import GeminiDecoder, GeminiPieceSplitter
 
 MAX_PICTURE_EVENT_BYTES = 32 * 1024 * 1024
-"""The limit for the bytes of one event if images were requested: each arrives in one event, in base64."""
+"""The most bytes of one event if images were requested: each image arrives in one event, in base64."""
 
 
 @final
 class Gemini:
-    """Speaks to Gemini. Base URLs do not include the API version, which is part of the paths."""
+    """Speaks to Gemini; see `ClientDialect`. Base URLs do not include the API version, which is part of the paths."""
 
     name = NAME
     version = 2
@@ -149,8 +149,9 @@ _ASPECT_TOLERANCE = 0.04  # relative distance of a size to the nearest aspect ra
 
 
 def add_extra_deep(body: JsonObject, parameters: Parameters) -> None:
-    """Add ``parameters.extra["gemini"]`` to ``body``, object by object: most of Gemini's fields are inside
-    ``generationConfig``. Fields that ``body`` already has win. Raises `BadRequestError` for a transport field.
+    """Add ``parameters.extra["gemini"]`` to ``body``, object by object, because most of Gemini's fields are inside
+    ``generationConfig``. A field that ``body`` already has is not replaced. Raises `BadRequestError` for a transport
+    field.
     """
     extra = parameters.extra.get(NAME)
     if extra:
@@ -199,8 +200,8 @@ def _system_parts(message: Message) -> Iterator[JsonObject]:
 
 
 def _contents(messages: tuple[Message, ...], rule: ModelRule) -> Iterator[JsonObject]:
-    """The turns. Consecutive tool messages become one, because Gemini expects all results of a turn together, and so do
-    consecutive turns of the model, because it expects calls right behind a user's turn.
+    """The turns. Consecutive tool messages become one turn, because Gemini expects all results of a turn together.
+    Consecutive turns of the model become one, because Gemini expects calls right behind a user's turn.
     """
     calls: list[ToolCall] = []
     results: list[tuple[ToolResult, str]] = []

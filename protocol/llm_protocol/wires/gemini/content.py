@@ -1,12 +1,12 @@
 """Encode and decode parts, tools and turns on Gemini's wire, of requests and of responses.
 
-Dicts throughout: this is not the hot path. Unknown fields of a part are kept in its ``extra["gemini"]``; a part of an
-unknown kind becomes `Opaque`. If calls have no ids, a result belongs to the first call of its function that has no
-result yet.
+The code uses dicts rather than structs, because it is not time-critical. Unknown fields of a part are kept in its
+``extra["gemini"]``; a part of an unknown kind becomes `Opaque`. If calls have no ids, a result belongs to the first
+call of its function that has no result yet.
 
-A client of this wire returns the text of a thought and its ``thoughtSignature``, and nothing else. What another vendor
-needs back (its signature, its encrypted payload, its id, or only the text) is packed into a signature of our own and
-unpacked when it returns.
+A client of this wire returns the text of a thought and its ``thoughtSignature``, and nothing else. Another vendor may
+need more: its signature, its encrypted payload, its id, or only the text. `pack` puts these into a signature of the
+runtime's own, and `unpack` takes them out when the client returns it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _REASONING = JsonDecoder(Reasoning)
 
 def pack(part: Reasoning) -> str | None:
     """The ``thoughtSignature`` for a client: Gemini's own, or one that contains another vendor's reasoning. ``None`` if
-    Gemini sent none.
+    the thought is Gemini's and has no signature.
     """
     if part.dialect in (NAME, None) and part.extra is None:
         return part.signature

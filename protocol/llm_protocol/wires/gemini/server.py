@@ -26,7 +26,7 @@ from llm_protocol.wires.gemini.shapes import ASPECTS, INPUT_TYPES, METHODS, NAME
 
 @final
 class GeminiServer:
-    """Speaks to Gemini's clients."""
+    """Speaks to Gemini's clients; see `ServerDialect`."""
 
     name = NAME
 

@@ -31,7 +31,9 @@ from llm_protocol.wires.gemini.shapes import (
 
 @final
 class GeminiEncoder(StreamEncoder):
-    """Turns the events of one run into chunks. Text is sent as it arrives, the rest when the item is complete."""
+    """Turns the events of one run into chunks. Text is sent as it arrives; everything else is sent when the item is
+    complete.
+    """
 
     def __init__(self, inbound: ClientRequest, response_id: str) -> None:
         super().__init__(inbound, response_id)

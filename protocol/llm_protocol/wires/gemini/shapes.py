@@ -37,8 +37,9 @@ FINISH_REASONS: dict[str, FinishReason] = {
         FinishReason.CONTENT_FILTER,
     ),
 }
-"""A reason that is neither here nor in `BROKEN_REASONS` is unknown. It is not an ordinary stop, but the text is
-kept."""
+"""The finish reasons, by Gemini's names. A reason that is neither here nor in `BROKEN_REASONS` becomes
+`FinishReason.UNKNOWN`; the text is kept.
+"""
 
 SENT_REASONS = {
     FinishReason.STOP: "STOP",
@@ -78,7 +79,7 @@ TASK_TYPES = {
 INPUT_TYPES = {task: name for name, task in TASK_TYPES.items()}
 
 NO_SIGNATURE = "skip_thought_signature_validator"
-"""Gemini 3 accepts this in place of a signature on a tool call of another model."""
+"""The value that Gemini 3 accepts in place of a signature, on a tool call of another model."""
 
 ASPECTS: dict[str, tuple[int, int]] = {
     "1:1": (1024, 1024),
@@ -113,8 +114,8 @@ class GeminiBlob(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 
 class GeminiPart(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
-    """A piece of content: one of its fields says which. Any other field makes the strict decoding fail; the tolerant
-    decoding keeps it.
+    """A piece of content; the field that is set says of which kind. Any other field makes the strict decoding fail; the
+    tolerant decoding keeps it.
     """
 
     text: str | None = None
@@ -131,8 +132,8 @@ class GeminiContent(msgspec.Struct, frozen=True, gc=False):
 
 
 class GeminiCandidate(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
-    """One of several choices; only the one with index 0 is ever requested. Other fields are kept, as for
-    `GeminiPart`.
+    """One of several choices of a response; only the choice with the index 0 is ever requested. Other fields are kept,
+    as for `GeminiPart`.
     """
 
     content: GeminiContent | None = None
@@ -221,7 +222,9 @@ _MADE_ID = "call_gemini_"
 
 
 def made_id(*where: object) -> str:
-    """Return an id for a call without one; always the same for the same position."""
+    """Return an id for a call without one. ``where`` is the position of the call; the id is always the same for the
+    same position.
+    """
     return _MADE_ID + "_".join(map(str, where))
 
 
@@ -234,7 +237,7 @@ METHODS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmb
 
 
 def camel(name: str) -> str:
-    """``inline_data`` as ``inlineData``: Google accepts both."""
+    """Return a name such as ``inline_data`` in camel case (``inlineData``). Google accepts both forms."""
     first, *rest = name.split("_")
     return first + "".join(word[:1].upper() + word[1:] for word in rest)
 
@@ -254,7 +257,7 @@ class GeminiBody(Body):
 
 
 def needed(fields: GeminiBody, name: str) -> str:
-    """The string ``name``. Raises `BadRequestError` if it is missing or empty."""
+    """Return the field ``name`` as a string. Raises `BadRequestError` if it is missing or empty."""
     value = fields.string(name)
     if not value:
         raise bad_request(fields.path(name), f"{fields.path(name)} is missing")

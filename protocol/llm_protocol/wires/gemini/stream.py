@@ -86,7 +86,7 @@ class GeminiPieceSplitter:
 
 
 def cut_whole(body: bytes) -> list[bytes]:
-    """The chunks of a complete body: the body itself, or the members of an array. Raises `WireError`."""
+    """Return the chunks of a complete body: the body itself, or the members of an array. Raises `WireError`."""
     array = body.lstrip(BLANK)
     return list(JsonArrayDecoder(len(body)).feed(array)) if array.startswith(b"[") else [body]
 
@@ -100,7 +100,7 @@ _NO_THOUGHT: tuple[Any, ...] = (None, False, "", "false")
 
 @final
 class GeminiDecoder(AnswerDecoder):
-    """One response, streamed or whole."""
+    """Decodes one response, streamed or whole."""
 
     def __init__(self) -> None:
         super().__init__()

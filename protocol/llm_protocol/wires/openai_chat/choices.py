@@ -28,7 +28,7 @@ from llm_protocol.wires.openai_chat.server_stream import DONE, encode_whole, ope
 from llm_protocol.wires.openai_chat.shapes import usage_body
 
 MOST_CHOICES = 128
-"""Choices in one response, as at OpenAI."""
+"""The most choices in one response, as at OpenAI."""
 
 
 def with_choices(inbound: ClientRequest, prompts: Sequence[str | None]) -> ClientRequest:
@@ -81,7 +81,7 @@ class FirstChoiceFirst:
         self._held: list[Frame] | None = []
 
     def next(self, choice: int, frames: list[Frame]) -> list[Frame]:
-        """Return the frames that may be sent now, including ``frames`` of ``choice``."""
+        """Return the frames that may be sent now. ``frames`` are the new frames of ``choice``."""
         if self._held is None:
             return frames
         if choice or not frames:

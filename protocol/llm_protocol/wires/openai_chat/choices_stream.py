@@ -84,7 +84,7 @@ class ChoicesDecoder(AnswerDecoder):
             self._feed(0, {**body, "choices": []})
 
     def take_whole(self, body: bytes) -> None:
-        """Take a whole response, as one JSON body. Raises `WireError`."""
+        """Process a whole response, which is one JSON body. Raises `WireError`."""
         found = read_object(body)
         choices = found.get("choices")
         if not isinstance(choices, list) or not choices:

@@ -183,7 +183,7 @@ def chat_body(request: ChatRequest, profile: VendorProfile, rule: ModelRule, *, 
 
 
 def _is_begun(last: list[JsonObject]) -> bool:
-    """Whether the last message is the beginning of a response, to be continued."""
+    """Whether the last message is the beginning of a response that the vendor is to continue."""
     return any(message["role"] == "assistant" and "tool_calls" not in message for message in last)
 
 
@@ -238,7 +238,7 @@ def _encode_response_format(format_: ResponseFormat) -> JsonObject:
 
 
 def completion_body(request: CompletionRequest, profile: VendorProfile, *, stream: bool) -> JsonObject:
-    """The body of ``POST /completions``, which knows only the old names."""
+    """The body of ``POST /completions``, which knows only the older names of some parameters."""
     legacy = msgspec.structs.replace(profile, max_tokens_field="max_tokens", user_field="user")
     body: JsonObject = {"model": request.model, "prompt": request.prompt}
     if request.suffix is not None:

@@ -104,7 +104,7 @@ def _misplaced(part: Part, where: str) -> UnsupportedError:
 
 
 def _encode_assistant(parts: list[Part], where: str, profile: VendorProfile) -> JsonObject:
-    """Encode an earlier response. Another vendor's reasoning is left out."""
+    """Encode a message of the assistant. Another vendor's reasoning is left out."""
     texts: list[Part] = []
     wire: JsonObject = {}
     calls: list[JsonObject] = []
@@ -154,7 +154,9 @@ _ROLES: tuple[Role, ...] = get_args(Role)
 
 
 def with_extra(given: Mapping[str, Any], body: Body, name: str, odd: JsonObject | None = None) -> Parameters:
-    """The ``given`` parameters, with the fields of the body that no reader has read as ``extra``."""
+    """The ``given`` parameters. Their ``extra`` has, for the dialect ``name``, the fields of the body that no reader
+    has read, and the fields ``odd``: known fields with an unknown value.
+    """
     extra = {**body.rest(), **(odd or {})}
     return Parameters(wire=name, extra={name: extra} if extra else {}, **given)
 
@@ -174,6 +176,7 @@ def join_tool_results(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 
 def decode_message(message: Body, name: str) -> Message:
+    """Decode one message of a client. Raises `BadRequestError` or `UnsupportedError`."""
     role = message.required_string("role")
     if role not in _ROLES:
         raise message.wrong("role", f"one of {', '.join(_ROLES)}")

@@ -1,8 +1,8 @@
 """The server side of the chat wire.
 
 Unknown fields, and known fields with an unknown value, are kept in ``extra``. No vendor has an endpoint for code
-requests, so ``POST /v1/code/generations`` is our own. Its response is a chat completion with the code, without fences,
-as the message's content.
+requests, so ``POST /v1/code/generations`` exists only in llm-runtime. Its response is a chat completion with the code,
+without fences, as the message's content.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _choices(reader: Callable[[Body, str], AnyRequest], body: Body) -> list[str 
 
 
 def refuse_many(body: Body, field: str) -> None:
-    """Refuse requests for several responses."""
+    """Raise `UnsupportedError` if the field ``field`` asks for more than one response."""
     if (body.integer(field) or 1) != 1:
         raise body.cannot(field, f"{field} must be 1: send several requests for several responses")
 
@@ -157,19 +157,19 @@ _PARAMETERS: Final[tuple[tuple[str, str, Callable[[Body, str], Any]], ...]] = (
     ("reasoning_effort", "reasoning_effort", Body.string),
     ("parallel_tool_calls", "parallel_tool_calls", Body.boolean),
 )
-"""The fields of a body that are parameters: the wire's name, ours, and the reader. Of two with one name of ours, the
-later counts.
+"""The fields of a body that are parameters: the wire's name, the field of `Parameters`, and the reader. If a body has
+two fields for one parameter, the later one here is used.
 """
 
 
 def streaming(body: Body) -> tuple[bool, bool]:
-    """Whether to stream, and whether the stream includes usage."""
+    """Return whether to stream, and whether the stream includes usage."""
     options = body.object("stream_options")
     return bool(body.boolean("stream")), bool(options and options.boolean("include_usage"))
 
 
 def common_parameters(body: Body, dialect: str, odd: JsonObject | None = None) -> Parameters:
-    """The parameters. Call this last: fields that no reader has read become ``extra``."""
+    """The parameters. Call this last: fields that no reader has read become ``extra``. For ``odd`` see `with_extra`."""
     fields = body.raw
     given = {ours: read(body, name) for name, ours, read in _PARAMETERS if fields.get(name) is not None}
     return with_extra(given, body, dialect, odd)

@@ -23,7 +23,7 @@ from llm_protocol.extra_fields import is_empty
 from llm_protocol.response import FinishReason, Usage
 
 _REST = "llm_runtime rest"
-"""Where the tolerant decoder puts the unknown fields of a call."""
+"""The name under which the tolerant decoder keeps the unknown fields of a call."""
 
 
 class ChatFunction(msgspec.Struct):
@@ -65,7 +65,7 @@ class ChatCall(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def is_none(self) -> bool:
-        """Put the signature into ``call``, at the place where `ChatCall.signature` finds it."""
+        """Whether this piece has none of the fields that belong to a call."""
         present = (self.index, self.id, self.function, self.custom, self.extra_content)
         return all(each is None for each in present)
 
@@ -90,7 +90,7 @@ class ChatCall(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def signed(call: JsonObject, signature: str | None) -> JsonObject:
-    """Put the signature of ``call`` where `ChatCall.signature` finds it."""
+    """Put ``signature`` into ``call``, at the place where `ChatCall.signature` finds it, and return ``call``."""
     if signature is not None:
         call["extra_content"] = {"google": {"thought_signature": signature}}
     return call
@@ -221,7 +221,7 @@ FINISH_REASONS = {
 """The finish reasons of OpenAI, and of servers that use other values on its wire."""
 
 KEEP_ALIVES = frozenset(("", "null", "{}", "ping", '"ping"'))
-"""Data lines without any content."""
+"""The data of events that have no content and only keep the connection open."""
 
 
 _ESSENTIAL = frozenset(
@@ -367,7 +367,9 @@ USAGE_SHAPE = shape_of(
 """The usage fields that the encoder writes itself. All others are kept."""
 
 BODY_FIELDS = ("citations", "search_results")
-"""Fields of the chunk itself that are content: Perplexity's sources. All others describe the server."""
+"""Fields of the chunk itself that are content: Perplexity's sources. All other fields of a chunk describe the
+server.
+"""
 
 HEAD_FIELDS = frozenset(
     (
@@ -425,11 +427,11 @@ def text_of_details(details: Any) -> str:
 
 
 def with_details(part: Reasoning, details: list[Any]) -> Reasoning:
-    """Return the reasoning, with its vendor's own form as ``extra``."""
+    """Return the reasoning with ``details``, its vendor's own form, as ``extra``."""
     return msgspec.structs.replace(part, extra={WIRE: {DETAILS: details}}) if details else part
 
 
 def details_of(part: Reasoning) -> list[Any]:
-    """Return the form that `with_details` added."""
+    """Return the details that `with_details` added."""
     found = part.extra.get(WIRE, {}).get(DETAILS) if part.extra else None
     return found if isinstance(found, list) else []

@@ -71,8 +71,8 @@ class _Item(OpenItem):
 
 @final
 class OpenAIChatDecoder(AnswerDecoder):
-    """One response, chat or legacy completion, streamed or whole. ``searches``: the model may cite pages. Their list
-    arrives at the end, so a text stays open while calls follow it.
+    """Decodes one response, chat or legacy completion, streamed or whole. ``searches``: the model may cite pages. The
+    list of these pages arrives at the end, so a text stays open while calls follow it.
     """
 
     def __init__(self, request_id: str, dialect: str, *, searches: bool = False) -> None:

@@ -1,5 +1,5 @@
-"""OpenAI's Responses API, which is also the vendor-neutral Open Responses API. It is the server's main wire. Both
-sides.
+"""OpenAI's Responses API, which is also the vendor-neutral Open Responses API: client side and server side. It is the
+main wire of the server.
 """
 
 from llm_protocol.wires.responses.client import OpenAIResponses

@@ -125,12 +125,12 @@ _WHO = "OpenAI's Responses API"
 _ENCRYPTED = "reasoning.encrypted_content"
 _DIRECT = ("temperature", "top_p", "max_output_tokens", "parallel_tool_calls")
 _FIELDS = {**dict(zip(_DIRECT, _DIRECT, strict=True)), "user": "safety_identifier"}
-"""Our parameters by the wire's names for them."""
+"""The fields of `Parameters`, and the wire's names for them."""
 _CONTENT_TYPES = ("input_", "output_")
 
 
 class _Extra(msgspec.Struct):
-    """Fields of ``extra`` that share an object with fields of ours."""
+    """Fields of ``extra`` that belong into objects which the runtime also writes."""
 
     reasoning: JsonObject = {}
     text: JsonObject = {}

@@ -41,7 +41,7 @@ from llm_protocol.wires.responses.media import decode_audio, decode_file
 from llm_protocol.wires.responses.shapes import NAME, own
 
 JOINT = "\n\n"
-"""Separates the parts of one summary."""
+"""The text between the parts of one summary."""
 
 _MARK = "llmrt."
 
@@ -104,7 +104,7 @@ def part_id(part: Part, response_id: str, output_index: int) -> str:
 
 
 def output_item(part: Part, ident: str, status: str = "completed") -> JsonObject | None:
-    """The item for a part of a response; ``None`` for a part that clients of this API would not understand."""
+    """Return the item for a part of a response; ``None`` for a part that clients of this API do not understand."""
     match part:
         case Text() | Refusal():
             item = {"id": ident, "type": "message", "status": status, "role": "assistant", "content": [content(part)]}

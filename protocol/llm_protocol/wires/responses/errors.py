@@ -1,4 +1,4 @@
-"""Decode and encode failures inside a response. Errors of whole requests: ``openai_chat.errors``."""
+"""Decode and encode failures inside a response. For errors of whole requests see ``openai_chat.errors``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ TOO_MANY_REQUESTS = 429
 
 
 def read_failure_in(value: Any) -> Failure:
-    """Decode an error inside a 2xx response, wrapped or flat, into a failure. The status does not help here."""
+    """Decode an error inside a 2xx response, wrapped or flat, into a failure. Only the body decides, because the status
+    is a success.
+    """
     failure = failure_of(value)
     if failure.kind is not FailureKind.SERVER_ERROR:
         return failure
@@ -41,7 +43,9 @@ _OWN_CODES = frozenset((
     "image_parse_error", "image_content_policy_violation", "invalid_image_mode", "image_file_too_large",
     "unsupported_image_media_type", "empty_image_file", "failed_to_download_image", "image_file_not_found",
 ))  # fmt: skip
-"""Codes of a failed response that are more specific than the three general ones. Clients know no others."""
+"""The vendor's codes of a failed response that are more specific than the three general codes of `code_of`. Clients
+know no other codes.
+"""
 
 
 def code_of(failure: Failure) -> str:

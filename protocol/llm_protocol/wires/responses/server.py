@@ -37,7 +37,9 @@ class OpenAIResponsesServer:
     name = NAME
 
     def decode_create(self, data: bytes | str) -> Create:
-        """A request with its options, from an HTTP body or a ``response.create`` frame."""
+        """Decode a request with its options, from an HTTP body or a ``response.create`` frame. Raises as
+        `decode_create` does.
+        """
         return decode_create(data)
 
     def decode_request(self, path: str, body: bytes) -> ClientRequest:  # noqa: ARG002
@@ -53,7 +55,9 @@ class OpenAIResponsesServer:
         stream_id: str | None = None,
         starting_after: int = -1,
     ) -> OpenAIResponsesEncoder:
-        """An encoder for one streamed response, from its beginning or after a sequence number the client has."""
+        """An encoder for one streamed response, from its beginning, or after the sequence number ``starting_after``
+        that the client has.
+        """
         return OpenAIResponsesEncoder(inbound, response_id, options, stream_id=stream_id, starting_after=starting_after)
 
     def encode_response(
@@ -64,7 +68,7 @@ class OpenAIResponsesServer:
         *,
         failure: Failure | None = None,
     ) -> bytes:
-        """Return the complete response; with ``failure``, the part that was received."""
+        """Return the complete response; with ``failure``, the response as far as it was received."""
         events = list(unfold(response))
         if failure is not None:
             events[-1] = Failed(failure=failure, response=response)
@@ -73,7 +77,9 @@ class OpenAIResponsesServer:
     def encode_log(
         self, inbound: ClientRequest, response_id: str, options: ResponseOptions, events: Iterable[Event]
     ) -> bytes:
-        """Return the complete response, as in the last event of the stream of ``events``, which must have an end."""
+        """Return the response as in the last event of the stream of ``events``; the last of ``events`` must be
+        ``Finished`` or ``Failed``.
+        """
         return encode_json(_read(inbound, response_id, options, events).resource)
 
     def last_number(
@@ -90,7 +96,7 @@ class OpenAIResponsesServer:
         *,
         status: str = "in_progress",
     ) -> bytes:
-        """The object of a response that is running (``"in_progress"``) or waiting (``"queued"``)."""
+        """The object of a response that is being made (``"in_progress"``) or waits (``"queued"``)."""
         return encode_json(ResourceEncoder(inbound, response_id, options).body(status))
 
     def queued_event(
@@ -169,7 +175,7 @@ _CHOICES = {"auto": ToolChoice("auto"), "none": ToolChoice("none"), "required": 
 
 
 class Create(NamedTuple):
-    """A decoded request with its options."""
+    """A decoded request with its `ResponseOptions`."""
 
     inbound: ClientRequest
     options: ResponseOptions
@@ -181,7 +187,7 @@ class Create(NamedTuple):
         return messages if self.options.instructions is None else messages[1:]
 
     def after(self, history: Sequence[Message]) -> ClientRequest:
-        """The request with ``history`` before its own input: how ``previous_response_id`` is resolved."""
+        """The request with ``history`` before its own input, for a request with ``previous_response_id``."""
         request = _chat(self.inbound)
         head = request.messages[: len(request.messages) - len(self.input)]
         longer = msgspec.structs.replace(request, messages=(*head, *history, *self.input))

@@ -1,12 +1,12 @@
 """Encode a response as a stream of the API's events, the same for SSE and WebSocket.
 
 The sequence number of an event depends on the log alone: every canonical event maps to a fixed number of events, and a
-frame that joins several deltas has the number of the last. A client that reconnects sends the last number it saw, and
-the log is encoded again from its start, with ``starting_after``.
+frame that joins several deltas has the number of the last one. A client that reconnects sends the last number it saw,
+and the log is encoded again from its start, with ``starting_after``.
 
-The text of an ensemble's members is sent beside the response to clients that request it. These events have a prefix of
-their own, as Open Responses requires of extensions. They are sent on request only, because some clients fail on events
-that they do not know.
+The text of a strategy's members is sent beside the response to clients that request it, because some clients fail on
+events that they do not know. The types of these events have a prefix of their own, as Open Responses requires of
+extensions.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class MemberEventFrame(NamedTuple):
 
 @final
 class MemberEventEncoder:
-    """Converts members' events. It keeps each member's text, because the last event repeats all of it."""
+    """Converts members' events to events of the wire. It keeps each member's text, because the last event of a member
+    repeats all of it.
+    """
 
     def __init__(self) -> None:
         self._texts: dict[str, TextBuffer] = {}

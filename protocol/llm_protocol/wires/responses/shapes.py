@@ -112,7 +112,7 @@ def read_response(body: bytes, ignored: set[str]) -> ResponsesResource:
 
 
 def read_usage(usage: ResponsesUsage) -> Usage | None:
-    """The canonical usage; ``None`` for all zeros, which the vendor sends for truncated streams."""
+    """The canonical usage; ``None`` if all counts are zero, as the vendor sends them for truncated streams."""
     if not (usage.input_tokens or usage.output_tokens):
         return None
     inside, outside = usage.input_tokens_details, usage.output_tokens_details
@@ -136,7 +136,7 @@ _DEFAULTS: JsonObject = {
 
 
 OTHER_INCOMPLETE = ("steered", "max_messages")
-"""Reasons of an incomplete response that no other wire has."""
+"""The reasons for an incomplete response that no other wire has."""
 
 USAGE_SHAPE = shape_of(
     "input_tokens",
@@ -208,7 +208,7 @@ def own(part: Text | Document | Audio | Refusal | ToolCall | Tool) -> JsonObject
 
 
 class ResourceEncoder:
-    """Makes the snapshots of one response."""
+    """Makes the snapshots of one response: the response object at the times when the stream shows it."""
 
     def __init__(self, inbound: ClientRequest, response_id: str, options: ResponseOptions) -> None:
         request = inbound.request

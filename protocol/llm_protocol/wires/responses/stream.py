@@ -76,7 +76,7 @@ class _Item(OpenItem):
 
 @final
 class OpenAIResponsesDecoder(AnswerDecoder):
-    """One response, streamed or whole."""
+    """Decodes one response, streamed or whole."""
 
     def __init__(self) -> None:
         super().__init__()
