@@ -165,7 +165,7 @@ class RequestCancelledError(LLMClientError):
 
 
 NOT_OPEN: Final = "the runtime is not open: it has not started, or has been closed"
-"""The message of a `ShuttingDownError` for a request that is made before or after the block of a runtime."""
+"""The message of a `ShuttingDownError` for a request that is made before or after the ``with`` block of a runtime."""
 
 
 class ShuttingDownError(LLMClientError):

@@ -67,7 +67,7 @@ UNKNOWN_PAGES = 10
 """The assumed pages of a document whose content is not in the request."""
 
 AUDIO_BYTES_PER_TOKEN = {"audio/wav": 1_500, "audio/aiff": 1_500}
-"""Bytes of uncompressed audio per token, by media type: 32 tokens a second, at 24,000 samples a second."""
+"""Bytes of uncompressed audio per token, by media type: 32 tokens a second, at 24,000 samples of 2 bytes a second."""
 
 COMPRESSED_BYTES_PER_TOKEN = 500
 """Bytes of any other audio per token."""
@@ -160,7 +160,7 @@ class TokenEstimator:
         known.add(estimate.length, usage, estimate.choices)
 
     def learn_output(self, model: Hashable, length: float, tokens: int) -> None:
-        """Learn that a response used ``tokens``, whose text has the estimated ``length`` in tokens."""
+        """Learn that a response used ``tokens`` tokens for its text, whose ``length`` was estimated in tokens."""
         known = self._models.get(model)
         if known is not None and length > 0 and tokens > 0:
             known.add_output(length, tokens)

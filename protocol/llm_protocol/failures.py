@@ -113,8 +113,8 @@ class FailureRule(NamedTuple):
     """A short description of the kind, for logs and documentation."""
     fault: AtFault
     settlement: Settlement
-    """The refund of the limiter for a request that was sent. Nothing is refunded unless it is certain that the vendor
-    did no work.
+    """What the limiter charges for a request that was sent. It refunds nothing unless it is certain that the vendor did
+    no work.
     """
     client_retry: bool
     """Whether a client may send the same request again by itself, after ``retry-after`` if there is one. False if a
@@ -144,7 +144,7 @@ class FailureRule(NamedTuple):
 
     @property
     def client_error(self) -> bool:
-        """Whether the client's request or its caller is to blame: not a limit, and not the runtime's account or key."""
+        """Whether the client's request or its caller is at fault, and not a limit, or the runtime's account or key."""
         return self.status < 500 and self.limit_owner is None and not self.needs_operator
 
     @property
@@ -310,11 +310,11 @@ MESSAGE_LIMIT = 2_000
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """One failure. ``message`` is readable text and never contains a key or a prompt.
 
-    ``retry_after`` is in seconds. ``partial``: tokens had been delivered before. ``param`` names the field at fault.
-    ``upstream_status`` and ``upstream_code`` come from the vendor and are only recorded. ``account_wide``: whether
-    the limit that was reached belongs to the account, for all its models, or to this model; ``None`` if the vendor
-    does not say. ``should_retry``: whether another attempt at the same provider may help, if the vendor says so
-    (`x-should-retry`).
+    ``retry_after`` is in seconds. ``partial``: whether tokens had been delivered before. ``param`` names the field at
+    fault. ``upstream_status`` and ``upstream_code`` come from the vendor and are only recorded. ``account_wide``: true
+    if the limit that was reached belongs to the account, for all its models; false if it belongs to this model;
+    ``None`` if the vendor does not say. ``should_retry``: whether another attempt at the same provider may help, if the
+    vendor says so (`x-should-retry`).
     """
 
     kind: FailureKind

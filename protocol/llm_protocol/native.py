@@ -75,7 +75,9 @@ class Events(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="l
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="error"):
-    """The request in the frame with this ``event_id`` is refused; without an id, all further requests will be."""
+    """The request in the frame with this ``event_id`` is refused. Without an id, the server also refuses all further
+    requests.
+    """
 
     event_id: str | None = None
     status: int = 400
@@ -134,7 +136,9 @@ def encode_resume(response_id: str, starting_after: int, lane: str) -> bytes:
 
 
 def encode_cancel(response_id: str, lane: str) -> bytes:
-    """Return the frame that cancels the response on a lane. It names the lane, because the id may not be known yet."""
+    """Return the frame that cancels the response on a lane. It names the lane, because the server may not know the id
+    yet.
+    """
     return encode_json({"type": "response.cancel", "stream_id": lane, "event_id": response_id})
 
 

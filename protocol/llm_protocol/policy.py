@@ -180,11 +180,11 @@ Share: TypeAlias = Literal["all", "none"] | Annotated[tuple[Name, ...], msgspec.
 """The part of a request's ``context`` for a model: all of it, nothing, or the entries with these keys."""
 
 MAX_MEMBERS = 16
-"""The most models for one request, and samples of one model."""
+"""The most members of one request, and the most samples of one model."""
 Members = Annotated[int, msgspec.Meta(ge=1, le=MAX_MEMBERS)]
 
 PRIORITIES = (0, 9)
-"""The range of a priority; 0 is served first, 5 is usual."""
+"""The lowest and the highest priority number; 0 is served first, and 5 is the default."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -1,8 +1,8 @@
-"""Chooses the vendor's model for `auto`, with the rows in `Vendor.default_models`. Pure.
+"""Choose the vendor's model for `auto`, with the rows in `Vendor.default_models`. Pure.
 
 A row is a pattern for a whole name, so the row ``gpt-5`` does not match ``gpt-5-codex``. The first row with an
-available model is used: of several models that match the row, that with the latest shutdown, then the newest. Models
-without a row come last, and only if their names do not indicate another purpose.
+available model is used. Of several models that match this row, the one with the latest shutdown is chosen, then the
+newest one. Models without a row come last, and only if their names do not indicate another purpose.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def choose(
 ) -> ModelInfo | None:
     """Return the one of ``models`` that `auto` means on ``today``; ``None`` if none of them is suitable.
 
-    With ``in_order`` their order is deliberate: the first suitable one wins. It must not be shut down, must not have
-    another purpose, and must have the features that the request needs.
+    With ``in_order``, the order of ``models`` is deliberate: the first suitable model is returned. A suitable model is
+    not shut down, has no other purpose, and has the features that the request needs.
     """
     kind = vendor.facts_key
     wanted = want.request_type if want.request_type in (_EMBEDDING, _IMAGE) else _CHAT

@@ -70,7 +70,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     user: str | None = None
     """The end user's id, for the vendor's abuse tracking."""
     lenient: bool | None = None
-    """Deprecated: ``True`` is ``strict = False`` of the request's policy, which is the default."""
+    """Deprecated. ``True`` has the effect of ``strict = False`` in the request's policy, which is the default."""
     wire: str | None = None
     headers: dict[str, str] = {}
     """Header fields of the client's wire that are part of its request: see `llm_protocol.wire_headers`."""
@@ -116,8 +116,8 @@ class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_t
     forwarded: dict[str, str] = msgspec.field(default_factory=dict)
     """Header fields that are forwarded to a provider of the client's wire, and do not affect the response."""
     one_of: int = 1
-    """The number of choices, if each choice of a response is a separate request. Each request has its share of the
-    budgets. None is cached, because equal requests must get different responses.
+    """The number of choices, if each choice of a response is a separate request. Each of these requests has its share
+    of the budgets. None of them is cached, because equal requests must get different responses.
     """
 
     def to(self, model: str) -> Self:
@@ -165,8 +165,9 @@ class EmbeddingRequest(LLMRequest, frozen=True, kw_only=True, tag="embedding"):
 
 
 class ImageRequest(LLMRequest, frozen=True, kw_only=True, tag="image_generation"):
-    """A description of images to create. ``size`` is ``"WxH"`` or ``"auto"``. With ``images``, it describes how to
-    change these images, at the transparent pixels of ``mask``, an image of the first one's size.
+    """A description of images to create. ``size`` is ``"WxH"`` in pixels, or ``"auto"``. With ``images``, it describes
+    how to change these images. ``mask`` is an image of the size of the first one; its transparent pixels mark what to
+    change.
     """
 
     request_type: ClassVar[RequestType] = RequestType.IMAGE_GENERATION

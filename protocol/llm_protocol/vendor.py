@@ -22,7 +22,7 @@ from llm_protocol.vendor_profile import COMPATIBLE, VendorProfile
 from llm_protocol.wires import OPENAI_CHAT, RESPONSES, WireFormat
 
 KIND: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-"""The form of ``kind``: it names discovered providers and is a part of the fake's paths."""
+"""The form of a vendor's ``kind``, which is the name of a discovered provider and a part of the fake's paths."""
 
 DEFAULT_CONCURRENCY: Final = 256
 """The requests that one provider works on at the same time, unless its limits or its vendor say otherwise."""
@@ -90,7 +90,7 @@ class FakeTraits(NamedTuple):
 
     request_id_header: str = "x-request-id"
     required_header: str | None = None
-    """A header without which every request gets a 400."""
+    """A header without which the vendor responds to every request with the status 400."""
     key_missing: KeyRefusal = KeyRefusal()
     key_wrong: KeyRefusal = KeyRefusal()
     says_retry_after: bool = True

@@ -29,7 +29,7 @@ class LimitHeaders(NamedTuple):
 
 
 class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """The differences of one vendor from OpenAI on this wire."""
+    """The differences of one vendor from OpenAI on the wire `openai_chat`."""
 
     api_version: str | None = None
     """The value of the wire's version header, if it has one and the request does not set it."""
@@ -60,7 +60,7 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     names_speakers: bool = True
     """Whether messages may have a ``name``."""
     has_refusals: bool = True
-    """Whether messages may have a ``refusal``; otherwise it goes back as text."""
+    """Whether messages may have a ``refusal``; otherwise a refusal is sent back as text."""
     needs_parameters: bool = False
     """Whether a function without parameters must have a schema that says so."""
     signed_calls: bool = False
@@ -69,7 +69,9 @@ class VendorProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Whether usage in a stream must be requested with ``stream_options``."""
     embedding_format: str | None = None
     whole_calls: bool = False
-    """Whether a streamed call must be sent in one piece: Cerebras' own clients want its type in every piece."""
+    """Whether a streamed call must be sent to clients in one piece: Cerebras' own clients expect the type in every
+    piece.
+    """
     fingerprint: str | None = None
     """The system fingerprint of responses; Cerebras' own clients do not accept a chunk without one."""
     limit_headers: LimitHeaders = LimitHeaders()

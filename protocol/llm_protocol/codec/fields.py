@@ -1,8 +1,9 @@
 """The fields of request bodies: which ones ``extra`` may add, which ones are never allowed, and what the client sides
 of all wires share.
 
-``dialect`` is the name of a wire, the key of its fields in ``extra``. ``vendor`` is the recipient's name in messages.
-Server sides read bodies with `codec.body`; `typed` checks our own objects, such as ``llm_runtime``.
+In this module, ``dialect`` is the name of a wire, the key of its fields in ``extra``; ``vendor`` is the recipient's
+name in messages. Server sides read bodies with `codec.body`; `typed` checks the runtime's own objects, such as
+``llm_runtime``.
 """
 
 from __future__ import annotations
@@ -162,7 +163,9 @@ def only_result(part: Part, where: str) -> ToolResult:
 
 
 def set_parameters(parameters: Parameters, names: Mapping[str, str]) -> JsonObject:
-    """The parameters that are set, under the wire's names. ``names`` maps each name here to the wire's name."""
+    """The parameters that are set, under the wire's names. ``names`` maps fields of `Parameters` to the wire's
+    names.
+    """
     return {
         name: list(value) if isinstance(value, tuple) else value
         for ours, name in names.items()

@@ -1,8 +1,8 @@
 """Keep the fields of a response that only its own wire knows, and return them to clients of that wire.
 
-All wires use this mechanism. A decoder keeps the unread fields of each object, by the place of the object, and
-reports them in `FieldsAdded`. The encoder of the same wire adds them to its output; its own fields win. Other wires
-ignore them. `llm_protocol.extra_fields` joins fields that arrive in pieces.
+All wires use this mechanism. A decoder keeps the unread fields of each object, by the place of the object, and reports
+them in `FieldsAdded`. The encoder of the same wire adds them to its output, except where the output already has a field
+of that name. Other wires ignore them. `llm_protocol.extra_fields` joins fields that arrive in pieces.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def beyond(value: Any, shape: Shape) -> JsonObject:
 
 
 def shape_of(*names: str, **inner: tuple[str, ...]) -> Shape:
-    """Return the shape with the fields ``names``, and with objects, each of which has the fields given for it."""
+    """Return the shape with the fields ``names``, and with the objects ``inner``, each given by the names of its
+    fields.
+    """
     return {**dict.fromkeys(names), **{name: dict.fromkeys(fields) for name, fields in inner.items()}}
 
 

@@ -141,9 +141,7 @@ def media_part(
 
 
 def text_of_document(part: Document) -> str | None:
-    """The text of a document whose content is text; ``None`` for other documents, without content, and if the content
-    is not UTF-8.
-    """
+    """The text of a document; ``None`` if the document is not text, has no content, or is not UTF-8."""
     if part.text is not None:
         return part.text
     if not part.is_text:

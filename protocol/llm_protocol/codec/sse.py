@@ -1,10 +1,10 @@
 """Decode and encode server-sent events. The decoder gives the same events for any split of the bytes.
 
-The decoder follows the WHATWG rules. Lines end in LF, CR or CRLF and in nothing else (U+2028 and the like are text).
-A leading BOM is dropped. Several ``data:`` lines of one event are joined by LF. Comments, ``id:`` and ``retry:`` are
-ignored. It deviates in two ways. At the end of the body, an event whose last line is complete is emitted even without
-its blank line, because some servers leave that line out. And the beginning of a body that is not SSE is kept in
-`surplus`: an error in plain JSON or HTML in place of the promised stream.
+The decoder follows the WHATWG rules. Lines end in LF, CR or CRLF and in nothing else (U+2028 and the like are text). A
+leading BOM is dropped. Several ``data:`` lines of one event are joined by LF. Comments, ``id:`` and ``retry:`` are
+ignored. The decoder deviates from the rules in two ways. At the end of the body, it emits an event whose last line is
+complete even without the blank line after it, because some servers leave that line out. And it keeps the beginning of a
+body that is not SSE in `surplus`, because some servers send an error in plain JSON or HTML in place of the stream.
 
 Bytes that are not UTF-8 become U+FFFD.
 """
@@ -22,7 +22,7 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 """The limit in bytes for one line, and for the data of one event."""
 
 LINE_COST = 64
-"""Bytes counted for each data line in addition to its text, for the memory of the line object."""
+"""The bytes that each data line counts in addition to its text, for the memory of the line object."""
 
 STRAY_LIMIT = 64 * 1024
 """The most bytes kept of lines that are not SSE."""

@@ -56,9 +56,9 @@ def checked_call(call: ToolCall) -> ToolCall:
 
 
 class CallPiece(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The piece of one call that an event contains. Empty strings mean that the event has no such field.
+    """The piece of one call that an event contains. An empty string means that the event lacks the field.
 
-    ``is_alone`` is false for a piece that came together with other calls' pieces, in one list.
+    ``is_alone`` is false for a piece that came together with pieces of other calls, in one list.
     """
 
     index: int | None = None

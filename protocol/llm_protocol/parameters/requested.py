@@ -45,8 +45,8 @@ def _prefixes(wire: str) -> frozenset[str]:
 
 
 def own_fields(extra: JsonObject, wire: str, before: str = "") -> Iterator[Used]:
-    """The fields of ``extra``, which a client of ``wire`` sent, one by one; a field within an object only if the table
-    has rows for the fields of that object. ``before`` begins their paths.
+    """Yield the fields of ``extra``, which a client of ``wire`` sent. If the table has rows for the fields of an
+    object, these fields are yielded one by one, with dotted paths. All paths begin with ``before``.
     """
     rows, prefixes = rows_of(wire), _prefixes(wire)
     for name, value in extra.items():

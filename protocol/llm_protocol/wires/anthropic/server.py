@@ -80,7 +80,7 @@ COUNTED_MAX_TOKENS = 128_000
 
 
 def decode_chat(data: bytes, *, max_tokens: int | None = None) -> ClientRequest:
-    """The request in a client's body. ``max_tokens`` applies if the body has none. Raises `BadRequestError`."""
+    """The request in a client's body. ``max_tokens`` is used if the body has none. Raises `BadRequestError`."""
     body = Body.parse(data)
     wanted = body.integer("max_tokens", low=0)
     if wanted is None and max_tokens is None:

@@ -45,8 +45,8 @@ USAGE_FIELDS = frozenset(
     )
 )
 DELTA_FIELDS = frozenset(("type", "delta", "usage", "llm_runtime"))
-"""The fields that are read of a message, a refusal's details, usage and ``message_delta``. All others are kept for
-clients of this wire.
+"""`MESSAGE_FIELDS`, `REFUSAL_FIELDS`, `USAGE_FIELDS` and `DELTA_FIELDS` are the fields that are read of a message, a
+refusal's details, usage and ``message_delta``. All other fields are kept for clients of this wire.
 """
 
 

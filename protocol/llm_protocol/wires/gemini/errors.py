@@ -42,8 +42,8 @@ _OWN_REASONS = {rule.code.upper(): kind for kind, rule in reversed(RULES.items()
 """The kinds that another llm-runtime names in its ``ErrorInfo``. If several kinds share a code, the first of them."""
 
 _STATUS_FIRST = frozenset({402, 413})
-"""These reasons are more specific than the status beside them, which is RESOURCE_EXHAUSTED for used-up prepaid credit,
-for example.
+"""HTTP statuses that are more specific than the ``status`` word in the body. For used-up prepaid credit, for example,
+the word is RESOURCE_EXHAUSTED.
 """
 
 _WRONG_PLACE = re.compile(r"user location is not supported", re.IGNORECASE)
@@ -169,7 +169,7 @@ _WORDS = {
 
 
 def error_object(failure: Failure) -> JsonObject:
-    """``{"error": …}`` for ``failure``."""
+    """Return the body of an error response for ``failure``: ``{"error": …}``."""
     code = failure.rule.status
     details: list[JsonObject] = [
         {"@type": f"{_TYPE}ErrorInfo", "reason": failure.rule.code.upper(), "domain": _DOMAIN},

@@ -16,7 +16,9 @@ FILES: Final = "gemini"
 """The vendor that stores the files which requests refer to by URI."""
 
 _KEPT: Final = "https://generativelanguage.googleapis.com/"
-"""The prefix of the URIs of such files. Other forms are a scheme of Google's own, or only a name."""
+"""The prefix of the URIs of files that Gemini stores. Such a URI may instead have a scheme of Google's own, or be only
+a name.
+"""
 
 
 def encode_image(image: Image, where: str) -> JsonObject:

@@ -1,6 +1,6 @@
 """Several choices in one response: ``n``, and completions of several prompts.
 
-Either each choice is a separate request, or the vendor returns several choices for one request: `in_one_call`.
+Either each choice is a separate request, or the vendor returns several choices for one request; see `in_one_call`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Creating and editing images, on the client side and the server side. Responses contain base64 or, from older models,
-a URL; both are read. A client sends images to edit in a form. The form is converted to JSON, and sent to the vendor as
-a form.
+a URL; both are read. A client sends images to edit in a form. The runtime converts the form to JSON to decode it, and
+sends the vendor another form.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ _EXTRA = "openai_images"
 
 
 def image_body(request: ImageRequest, profile: VendorProfile) -> JsonObject:
-    """The body of ``POST /images/generations``. No ``response_format``: the GPT image models refuse it."""
+    """The body of ``POST /images/generations``. It has no ``response_format``, because the GPT image models
+    refuse it.
+    """
     body: JsonObject = {"model": request.model, "prompt": request.prompt}
     if request.n != 1:
         body["n"] = request.n

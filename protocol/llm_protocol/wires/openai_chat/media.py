@@ -37,7 +37,7 @@ def encode_document(part: Document, where: str) -> JsonObject:
 
 
 def file_name(part: Document) -> str:
-    """The document's name. The vendor requires one, and takes the type from its suffix."""
+    """The document's name. The vendor requires a name, and derives the type of the file from its suffix."""
     return part.title or ("document.pdf" if part.media_type == "application/pdf" else "document.txt")
 
 

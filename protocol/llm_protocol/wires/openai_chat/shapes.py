@@ -162,7 +162,7 @@ class OutputDetails(msgspec.Struct):
 
 
 class ChatWireUsage(msgspec.Struct):
-    """Token counts. Image tokens are counted under the Responses wire's names."""
+    """Token counts. Responses of the images endpoint use the Responses wire's names, such as ``input_tokens``."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -259,8 +259,8 @@ _CHOICE, _MESSAGE, _CALL = _field_names(ChatChoice), _field_names(ChatDelta), _f
 
 
 def fit_chunk(body: JsonObject, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
-    """Decode an object as `read_chunk` does; the object is changed. Forms that differ between servers are normalized:
-    content in parts, arguments as an object, ids as numbers, and fields that only the vendor's clients know.
+    """Decode an object as `read_chunk` does; the object is changed. Forms that differ between servers are converted:
+    content in parts, a call outside of a list, arguments as an object, ids as numbers.
     """
     extras = take_extras(body, _CHOICE, _MESSAGE)
     try:
@@ -350,7 +350,7 @@ def usage_body(usage: Usage) -> JsonObject:
 
 
 WIRE = "openai_chat"
-"""The dialect under which these fields are kept, whichever vendor of this wire sent them."""
+"""The dialect under which fields of this wire are kept, whichever vendor sent them."""
 
 DETAILS = "reasoning_details"
 """The field for reasoning in vendors' own forms at OpenRouter: signed, encrypted, summarised."""

@@ -121,7 +121,7 @@ class OpenAIChatDecoder(AnswerDecoder):
             self.take_chunk(chunk, extras, text)
 
     def take_object(self, body: JsonObject) -> None:
-        """Process the next event of the stream, which is already decoded. Its choices are changed. Raises
+        """Process the next event of the stream, which is already decoded. The choices in ``body`` are changed. Raises
         `WireError`.
         """
         chunk, extras = fit_chunk({**body}, self.ignored)

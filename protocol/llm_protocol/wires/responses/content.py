@@ -288,7 +288,7 @@ _PREFACE = "Summary of the conversation so far, made to save room. Go on from he
 
 
 def seal_summary(summary: str) -> str:
-    """The ``encrypted_content`` of a compaction item of ours."""
+    """The ``encrypted_content`` of a compaction item that the runtime makes."""
     return _SUMMARY + base64.urlsafe_b64encode(summary.encode("utf-8", "replace")).decode()
 
 
