@@ -178,8 +178,9 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
     """The model's reasoning before its response.
 
     ``text`` is readable (it may be a summary, or empty). ``encrypted`` is a payload that only the vendor reads.
-    ``signature`` proves to the vendor that the text is its own. These three and ``extra`` are sent back unchanged in
-    the next turn, to the vendor that made them. ``dialect`` names this vendor's dialect; ``None`` if it is unknown.
+    ``signature`` proves to the vendor that the vendor itself made the text. These three and ``extra`` are sent back
+    unchanged in the next turn, to the vendor that made them. ``dialect`` names this vendor's dialect; ``None`` if it is
+    unknown.
     """
 
     text: str = ""

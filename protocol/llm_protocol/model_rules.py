@@ -29,7 +29,9 @@ _FIELDS: Final = tuple(field.name for field in msgspec.structs.fields(Capabiliti
 
 
 def short_name(model: str) -> str:
-    """Return the name without folders, a cloud's prefixes, or the account of a tuned model."""
+    """Return the short form of a model's name: in lower case, without folders, a cloud's prefixes, or the account of a
+    tuned model.
+    """
     name = model.lower().rpartition("/")[2]
     if name.startswith("ft:"):
         name = name.split(":")[1]

@@ -244,7 +244,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     judge: Name | None = None
     """The model that chooses for ``best_of``."""
     share_context: Share | dict[Name, Share] | None = None
-    """The part of ``context`` that the members see, or that part for each member by name; omitted: none."""
+    """The part of ``context`` that the members see, or a table with this part for each member by name; omitted:
+    none.
+    """
     share_knowledge: bool | None = None
     """Store the answers of a conversation (``metadata.conversation_id``), and pass them to models that are called
     later.

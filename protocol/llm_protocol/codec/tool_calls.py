@@ -238,8 +238,8 @@ class ToolCalls:
         return None if not piece.is_alone or _begins_anew(last, piece, is_indexed=False) else last
 
     def announce(self) -> None:
-        """Announce the calls whose names are complete, because the next item begins: a name may arrive in pieces,
-        but not after that.
+        """Announce the calls whose names are complete. Call this when the next item begins: a name may arrive in
+        pieces, but not after that.
         """
         for call in self.made:
             self._announce(call)
