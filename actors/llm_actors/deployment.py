@@ -21,7 +21,9 @@ class Candidate(NamedTuple):
 
 
 class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one attempt. Times are in seconds from its start; ``None`` if the attempt ended before."""
+    """The result of one attempt. Times are in seconds from its start; ``first_token_s`` is ``None`` if no token
+    arrived.
+    """
 
     end: Finished | Failed
     first_token_s: float | None = None

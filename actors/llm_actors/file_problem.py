@@ -82,8 +82,8 @@ def inode_of(path: str) -> int | None:
 
 
 def set_aside(path: str, inode: int | None) -> None:
-    """Rename the file and its journal, unless another process has replaced the file. ``inode`` is the inode of the
-    file to rename. Raises `OSError` if the file must not be renamed.
+    """Rename the file and its journal. Does nothing if the file's inode is not ``inode``: another process has then
+    replaced the file. ``None``: rename the file in any case. Raises `OSError` if the file cannot be renamed.
     """
     if inode is not None and inode_of(path) != inode:
         return

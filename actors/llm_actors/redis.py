@@ -53,8 +53,8 @@ class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
     prefix: Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]{1,64}$")] = "llm-runtime"
     """The prefix of all keys in Redis. Processes with the same prefix share their limits. They also share cached
-    responses, stored responses and vendor ids, if these are kept in Redis; these are separate for each caller's
-    name.
+    responses, stored responses and vendor ids, if these are kept in Redis. Each caller reaches only the responses and
+    ids that are stored under the caller's own name.
     """
     timeout_s: Annotated[float, Meta(gt=0, le=5)] = 0.1
     """The time limit of one command, in seconds: the longest that a request waits for a server that has just stopped
@@ -200,5 +200,7 @@ _ours: ContextVar[bool] = ContextVar("_ours", default=False)
 
 
 def _of_others(record: logging.LogRecord) -> bool:  # noqa: ARG001 - a filter is given the record
-    """Drop the client's log records about our sessions, and no record that concerns the host program."""
+    """A filter for the client's log records. Drops the records about our sessions, and keeps those about other sessions
+    of the host program.
+    """
     return not _ours.get()

@@ -1,8 +1,8 @@
-"""Sessions with Redis that are started again when they end, for users that can continue without a reply.
+"""Sessions with Redis that are started again when they end, for code that can continue without a reply.
 
 `RedisSessions` keeps a session open, and logs once when Redis becomes unreachable. `RedisLink` calls one script: one
-task keeps the session (`run`), any task may `call`. Calls are made one after another, urgent ones first. While Redis
-is unreachable they fail at once. It is logged once when Redis is reachable again.
+task keeps the session (`run`), any task may `call`. Calls are made one after another, urgent ones first. While Redis is
+unreachable, calls fail at once. One line is logged when Redis is reachable again.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ QUEUE_SECONDS = 5.0
 """Seconds that a call waits for its reply. Then it fails, unless it is urgent."""
 
 LEAST_TIMEOUT_SECONDS = 2.0
-"""The time limit of one command in seconds, unless the server's ``timeout_s`` is longer. Responses are larger than
-claims of limits, and a caller can stop waiting earlier.
+"""The time limit of one command in seconds, unless the server's ``timeout_s`` is longer. It is longer than the default
+of ``timeout_s``, because these commands transfer whole responses, and a caller can stop waiting earlier.
 """
 
 Argument: TypeAlias = str | bytes | int | float

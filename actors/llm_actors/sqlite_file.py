@@ -1,5 +1,5 @@
-"""A private SQLite database in WAL mode, which a kill at any moment leaves consistent: the common part of the cache's
-and the store's files.
+"""A private SQLite database in WAL mode: the common part of the cache's and the store's files. It stays consistent if
+the process is killed at any moment.
 
 Nothing in this module waits on Trio: it runs in threads, one at a time. Every method may raise the exceptions of
 `file_problem.Failing`.
@@ -17,7 +17,7 @@ JOURNAL_BYTES = 4_000_000
 """The size to which the write-ahead log is truncated after a checkpoint."""
 
 SHRINK_PAGES = 1_000
-"""The most pages that are returned to the file system at a time."""
+"""The most pages that one call of `SqliteFile.shrink` returns to the file system."""
 
 SETTINGS = (
     "auto_vacuum = INCREMENTAL",  # effective only before the first page is written, which switching to WAL does
@@ -48,22 +48,22 @@ class SqliteFile:
             raise
 
     def pragma(self, name: str) -> int:
-        """The value of a numeric PRAGMA."""
+        """Return the value of the numeric PRAGMA ``name``."""
         return int(self.db.execute(f"PRAGMA {name}").fetchone()[0])
 
     def bytes_in_use(self) -> int:
-        """The bytes of the pages in use."""
+        """Return the bytes of the pages in use."""
         return (self.pragma("page_count") - self.pragma("freelist_count")) * self.page_bytes
 
     def shrink(self, max_bytes: int) -> None:
-        """Return pages to the file system while the file has more than ``max_bytes``."""
+        """If the file has more than ``max_bytes``, return up to `SHRINK_PAGES` unused pages to the file system."""
         if self.pragma("page_count") * self.page_bytes > max_bytes:
             # each step frees one page, and only a script steps to the end of a statement without columns
             self.db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """A transaction: everything that the block writes is committed, or nothing."""
+        """Run the block in a transaction: everything that the block writes is committed, or nothing if it raises."""
         self.db.execute("BEGIN IMMEDIATE")
         try:
             yield

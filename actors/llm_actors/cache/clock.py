@@ -16,8 +16,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class MachineClock(NamedTuple):
-    """``since_boot`` and ``wall`` return seconds. ``boot`` identifies this boot; empty if the system does not provide
-    it.
+    """``since_boot`` and ``wall`` return seconds. ``boot`` identifies this boot; empty if the system provides no such
+    id.
     """
 
     since_boot: Callable[[], float]

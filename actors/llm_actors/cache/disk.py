@@ -33,7 +33,7 @@ BATCH_BYTES = 1_000_000
 """The most bytes written in one transaction, so that lookups get their turn. A larger response is written alone."""
 
 CLOSE_SECONDS = 0.5
-"""Seconds for closing the file. Less than the kernel gives a cancelled actor."""
+"""Seconds for closing the file. Less than `KILL_SECONDS`, the time that a cancelled actor has to end."""
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -83,8 +83,8 @@ class Disk:
         return {}
 
     async def claim(self, key: CacheKey) -> Claimed:
-        """Return the entry for ``key``. If there is none, the caller may produce the response: other processes are
-        not asked.
+        """Return the entry for ``key``. If there is none, ``is_ours`` is set: other processes are not asked whether
+        they produce the response.
         """
         found = (await self.read((key,))).get(key)
         return Claimed(found, is_ours=found is None)
@@ -131,7 +131,7 @@ class Disk:
         self._wake.set()
 
     async def close(self) -> None:
-        """Close the file, within `CLOSE_SECONDS` even when cancelled. A thread that is stuck keeps it open."""
+        """Close the file, within `CLOSE_SECONDS` even when cancelled. A thread that is stuck keeps the file open."""
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
             await self._in_thread(self._tier.close)
 

@@ -68,8 +68,9 @@ def merge_embedding(request: EmbeddingRequest, split: Split, answer: LLMResponse
     """Return the complete response: the cached embeddings and those of ``answer``, the response to ``split.missing``,
     in the order of the inputs.
 
-    Usage, cost and time are those of ``answer``, and empty if everything was cached. Returns ``None`` if the two do
-    not fit: another model responded, or the number of embeddings is wrong. Then send all of ``request``.
+    Usage, cost and time are those of ``answer``; without an ``answer`` (everything was cached) they are empty. Returns
+    ``None`` if the two do not fit: another model responded, or the number of embeddings is wrong. Then send all of
+    ``request``.
     """
     if split.missing is None:
         assert split.example is not None

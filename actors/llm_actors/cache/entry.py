@@ -18,7 +18,7 @@ from llm_protocol.response import FinishReason, LLMResponse, new_response_id
 _COMPLETE = frozenset((FinishReason.STOP, FinishReason.TOOL_CALLS))
 
 LARGEST_SHARE = 8
-"""One entry may take one part in this many of a tier, so that no response displaces all others."""
+"""One entry may take at most 1/`LARGEST_SHARE` of a tier's size limit, so that no response displaces all others."""
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(LLMResponse)
@@ -62,8 +62,8 @@ def storable(response: LLMResponse) -> bool:
 
 
 def pack(response: LLMResponse) -> bytes | None:
-    """Return the bytes to store; ``None`` for a response that cannot be packed (a lone surrogate, a number beyond 64
-    bits).
+    """Return the bytes to store; ``None`` for a response that cannot be packed: it has a lone surrogate, or a number
+    beyond 64 bits.
     """
     contributed = {"members": response.decision["members"]} if "members" in response.decision else {}
     bare = msgspec.structs.replace(response, request_id="", response_id="", metadata={}, decision=contributed)

@@ -37,7 +37,7 @@ BUSY_SECONDS = 0.1
 """Seconds that a write waits for the write of another process. Reads do not wait."""
 
 EVICT_STEP = 4
-"""Entries dropped at a time while space is freed."""
+"""The number of entries that are dropped at a time while space is freed."""
 
 EVICT_LIMIT = 1_000
 """The most entries dropped for one write. If they do not free enough space (the limit was lowered), the new entries
@@ -45,7 +45,7 @@ are not stored.
 """
 
 EXPIRE_LIMIT = 64
-"""This many of the oldest entries are dropped with each write if they have expired."""
+"""The most expired entries that are dropped with each write, the oldest first."""
 
 _DROP_OLDEST = "DELETE FROM llm_cache WHERE id IN (SELECT id FROM llm_cache ORDER BY id LIMIT ?)"
 
@@ -60,7 +60,7 @@ CREATE TABLE IF NOT EXISTS llm_cache_clock (
 
 @final
 class CacheFile:
-    """The open file. Every method, the constructor included, may raise what `problem.Failing` lists."""
+    """The open file. Every method, including the constructor, may raise the exceptions of `file_problem.Failing`."""
 
     def __init__(self, path: str, *, max_bytes: int, ttl_s: float, clock: MachineClock, count: CacheCounters) -> None:
         self._count = count
@@ -105,7 +105,7 @@ class CacheFile:
         return self._clock.since_boot() + self._shift
 
     def get(self, keys: Iterable[CacheKey]) -> dict[CacheKey, Found]:
-        """The intact, unexpired entries for ``keys``."""
+        """Return the intact, unexpired entries for ``keys``."""
         now, found = self._now(), {}
         for key in keys:
             row = self._db.execute("SELECT born, digest, value FROM llm_cache WHERE key = ?", (key,)).fetchone()
@@ -162,11 +162,13 @@ class CacheFile:
         return evicted
 
     def _cost(self, value: bytes) -> int:
-        """Return the most bytes that a value needs: its own pages, and a new page in each of the two trees."""
+        """Return the most bytes that a value needs: its own pages, and a new page in the tree of the table and in that
+        of its index.
+        """
         return (len(value) // (self._sqlite.page_bytes - 64) + 3) * self._sqlite.page_bytes
 
     def bytes_in_use(self) -> int:
-        """The bytes of the pages in use."""
+        """Return the bytes of the pages in use."""
         return self._sqlite.bytes_in_use()
 
     def close(self) -> None:

@@ -36,7 +36,7 @@ class Memory:
         self._bytes = 0
 
     def has(self, key: CacheKey, now: float) -> bool:
-        """Whether `get` would find the entry. Changes neither counters nor order."""
+        """Return whether `get` would find the entry. Changes neither the counters nor the order of eviction."""
         kept = self._kept.get(key)
         return kept is not None and kept.expires > now
 

@@ -64,7 +64,7 @@ class OwnTier:
         return self._clock.since_boot() >= self._rests_until
 
     def read(self, keys: Collection[CacheKey]) -> dict[CacheKey, Found]:
-        """The entries for ``keys``."""
+        """Return the entries for those of ``keys`` that the store has; none if the store fails."""
         found = {key: entry for key in keys if (entry := self._read(key)) is not None}
         self.count.hits += len(found)
         self.count.misses += len(keys) - len(found)

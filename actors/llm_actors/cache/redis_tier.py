@@ -6,7 +6,7 @@ key in Redis. Other processes wait for the response for a while (`lookup_or_wait
 held, so the flight of a process that has ended expires soon. The flight belongs to the process: other requests of the
 same process do not wait for it.
 
-Responses are in Redis in plain form.
+Responses are stored in Redis without encryption.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ READ_SECONDS = 0.08
 """The most seconds of a lookup. The entries that were found by then are returned."""
 
 FLIGHT_SECONDS = 10.0
-"""Seconds after which a flight expires that is not renewed."""
+"""Seconds after which a flight that is not renewed expires."""
 
 RENEW_SECONDS = 3.0
 """Seconds between two renewals of the flights."""

@@ -18,8 +18,8 @@ class CacheCounters(msgspec.Struct):
 
 
 class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One tier. Counters grow within one incarnation of the cache. ``entries`` and ``bytes`` are gauges. ``entries``
-    is ``None`` for the file, where counting is slow; its ``bytes`` are those of its last use.
+    """One tier. Counters grow within one incarnation of the cache. ``entries`` and ``bytes`` are gauges. ``entries`` is
+    ``None`` for the file, where counting is slow; the ``bytes`` of the file are its size at its last use.
 
     ``expired`` entries were found but too old (they count as misses, too). ``evicted`` entries were displaced.
     ``dropped`` entries were not stored: they were too large, or the tier could not write that many. ``errors``: for

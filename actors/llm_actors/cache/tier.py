@@ -1,10 +1,10 @@
 """The file tier: the cache file and the handling of its failures. A problem with the file causes misses, not errors.
 
-Failures are handled in one place, `_suffer`. A damaged file is renamed and replaced at once. A full disk stops
-writes, not reads. Any other failure closes the file until it is tried again. There is one log line per state, and one
+Failures are handled in one place, `_suffer`. A damaged file is renamed and replaced at once. A full disk stops writes,
+not reads. Any other failure closes the file until it is tried again. One line is logged when a problem begins, and one
 when the file works again. Recovery happens on use: nothing runs in the background.
 
-Its methods do I/O and are called in threads, never two at the same time; `ready` and `statistics` do none.
+The methods do I/O and are called in threads, never two at the same time. Only `ready` and `statistics` do no I/O.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class FileTier:
             self._reported = None
 
     def open(self) -> None:
-        """Open the file now, so that the first lookup does not have to."""
+        """Open the file now, so that the first lookup does not wait for that."""
         self._try(lambda _: None)
 
     def close(self) -> None:

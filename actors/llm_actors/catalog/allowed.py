@@ -42,5 +42,5 @@ class Allowed:
         return name in self._routes
 
     def within_route(self, models: Collection[str]) -> Allowed:
-        """Return the list for a request to a route that has these ``models``: they are allowed, too."""
+        """Return what a request to a route may use: these ``models`` of the route, in addition to the caller's own."""
         return Allowed((*self._names, *models), self._known)

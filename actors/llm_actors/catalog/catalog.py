@@ -52,7 +52,7 @@ class _Offer:
         self.request_types = request_types
         self.models = {model: ModelInfo(id=model) for model in models}
         self.chosen: dict[tuple[Want, date], str | None] = {}
-        """Results for `auto`, kept until the list changes."""
+        """The default model for each need and day, kept until the list changes."""
         self.configured = self.listed = bool(models)
 
 
@@ -164,7 +164,7 @@ class Catalog:
         self, request: AnyRequest, allowed: Allowed | None = None, routes: Collection[str] = ()
     ) -> list[Candidate]:
         """Return the candidates for ``request``, in the order of the configuration. With ``allowed``, other models do
-        not exist. ``routes`` are the names that may have been meant.
+        not exist. ``routes`` are the names of routes that the error for an unknown model may suggest.
 
         The result is never empty. Raises `ModelNotFoundError`, or `UnsupportedError` if none of the providers with the
         model supports this type of request.
@@ -193,7 +193,9 @@ class Catalog:
         return found
 
     def _chosen(self, names: Iterable[str], request: AnyRequest, allowed: Allowed | None) -> list[Candidate]:
-        """Return the default model of each provider; for embeddings, only that of the first provider that has one."""
+        """Return the default model of each provider. For embeddings, return only candidates with the same model as the
+        first. Local models are left out if there are others.
+        """
         choice = [Candidate(name, default) for name in names if (default := self._default(name, request, allowed))]
         if request.request_type is RequestType.EMBEDDING:  # embeddings of different models cannot be compared
             return [each for each in choice if each.model == choice[0].model]
@@ -238,8 +240,8 @@ class Catalog:
         )
 
     def near(self, candidate: Candidate) -> str:
-        """Return ``; did you mean "x"?`` if the provider does not list the model but one with a similar name; else
-        an empty string.
+        """Return text for an error: ``; did you mean "x"?`` if the provider does not list the model but lists ``x``, a
+        similar name; else an empty string.
         """
         listed = self._offers[candidate.provider].models
         return "" if candidate.model in listed else suggestion(candidate.model, listed)

@@ -23,11 +23,13 @@
 
 `docs/kernel.md` is the guide, `docs/semantics.md` the list of guarantees. Points to know when you write an actor:
 
-* `inner.as_child()` puts a supervisor under another one. Keep the `inner` object: `inner.ref(child)` works at any time.
-* `task_child(name, run)` makes a child of `async def run(task_status)`. `start_child` needs `max_children`.
+* `inner.as_child()` returns the spec that puts the supervisor `inner` under another one. Keep the `inner` object:
+  `inner.ref(child)` works at any time.
+* `task_child(name, run)` makes a child of `async def run(task_status)`. `Supervisor.start_child` needs a supervisor
+  that was created with `max_children`.
 * A call that is handled without a reply fails with `NoReply`. To reply after the handler has returned, call
   `delivery.defer()` in the handler.
-* A payload that has crashed its reader twice is refused. `message.fingerprint()` identifies the payload: override that
+* A payload that has crashed the actor twice is refused. `message.fingerprint()` identifies the payload: override that
   method in messages that carry data from a caller.
 * `delivery.reply(...)` returns False if the caller has gone. A handler that grants something must then take it back.
 """

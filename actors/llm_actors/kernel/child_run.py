@@ -1,10 +1,10 @@
 """One incarnation of a child, from the call of its factory to its end.
 
 An exception of the child never reaches the nursery, where it would cancel the siblings. If the start fails, `start`
-raises it; a later crash is reported to the supervisor. The child's cancel scope is inside the `try`, so that the
-cancellation of a kill is not mistaken for a crash. The scope is shielded: when the tree ends, supervisors stop their
-children in order, instead of the nursery cancelling all of them together. `nursery.start` is not used, because it would
-wait forever for a child that ignores the cancellation of its start.
+raises the exception; a later crash is reported to the supervisor. The child's cancel scope is inside the `try`, so that
+the cancellation of a kill is not mistaken for a crash. The scope is shielded: when the tree ends, supervisors stop
+their children in order, instead of the nursery cancelling all of them together. `nursery.start` is not used, because it
+would wait forever for a child that ignores the cancellation of its start.
 """
 
 from __future__ import annotations

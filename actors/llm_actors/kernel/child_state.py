@@ -29,10 +29,12 @@ class Subtree(Protocol):
         ...
 
     def close_all(self, kind: type[NotRunning], problem: str) -> None:
-        """Close the mailboxes of all its children, at any depth."""
+        """Close the mailboxes of all children of this supervisor, at any depth, with an error of class `kind` and the
+        text `problem`.
+        """
 
     def nodes(self) -> tuple[TreeNode, ...]:
-        """Return a snapshot of each of its children."""
+        """Return a snapshot of each child of this supervisor."""
         ...
 
 
@@ -95,8 +97,8 @@ class ChildState:
             self.mailbox.bus.publish(event)
 
     async def start(self, nursery: trio.Nursery, ended: Callable[[ChildRun], None]) -> None:
-        """Start an incarnation and wait until the start has succeeded. Raises `StartFailed`, with the exception that
-        prevented the start as its cause.
+        """Start an incarnation in `nursery` and wait until the start has succeeded. `ended` is called with the
+        incarnation when it ends. Raises `StartFailed`, with the exception that prevented the start as its cause.
         """
         if self.incarnation is not None and not self.incarnation.done.is_set():
             raise StartFailed(self.mailbox.name, "is still running") from StillRunning(
@@ -124,7 +126,9 @@ class ChildState:
                 self.incarnation = None
 
     def _note_subtree(self, actor: object) -> None:
-        """If the new incarnation is another supervisor object, fail the calls that wait below the old one."""
+        """If the child is a supervisor and its new incarnation is another object, fail the calls that wait below the
+        old object.
+        """
         subtree = actor if isinstance(actor, Subtree) else None
         if self._subtree is not None and self._subtree is not subtree:
             self._subtree.close_all(NotRunning, "its supervisor was replaced")
@@ -175,7 +179,7 @@ class ChildState:
         self.close(kind, problem)
 
     def close(self, kind: type[NotRunning], problem: str) -> None:
-        """Close its mailbox and those of all its children, at any depth."""
+        """Close the mailbox of the child, and of all children below it, at any depth. See `Mailbox.close`."""
         if self.spec.mailbox is not None:
             self.mailbox.close(kind, problem)
         if self._subtree is not None:

@@ -1,7 +1,8 @@
 """A delivered message: the object that the actor receives and replies with, and the place where the caller waits.
 
 A call is answered exactly once: by the handler with `reply` or `fail`; by the kernel if the handler crashed, did not
-reply or ran out of time; or by the mailbox if the actor ended. A reply to a caller that has gone is only counted.
+reply or ran out of time; or by the mailbox if the actor ended. A reply to a caller that has left is dropped and
+counted.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ R = TypeVar("R")
 class Reply(Generic[R]):
     """The place where one caller waits for one reply: a value or an error.
 
-    It replaces a memory channel of capacity one, and is much cheaper, because a reply has one waiter and one value. The
-    first of `send`, `fail` and `abandon` decides; later ones do nothing.
+    A memory channel of capacity one could do the same. This is much cheaper, because a reply has one waiter and one
+    value. The first of `send`, `fail` and `abandon` decides; later ones do nothing.
     """
 
     __slots__ = ("_error", "_task", "_value", "abandoned", "answered")
@@ -57,8 +58,8 @@ class Reply(Generic[R]):
         self.abandoned = not self.answered
 
     async def wait(self) -> R:
-        """Wait for the reply, and return it or raise its error. Call this once. Cancelling it abandons the reply. If
-        the reply has already arrived, this has no checkpoint.
+        """Wait for the reply, and return its value or raise its error. Call this once. Cancelling this abandons the
+        reply. If the reply has already arrived, there is no checkpoint.
         """
         if self.answered:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -92,7 +93,7 @@ class DeliveryOwner(Protocol):
         ...
 
     def count_late_reply(self) -> None:
-        """Count a reply whose caller had gone."""
+        """Count a reply that came after the caller had left."""
         ...
 
 
@@ -112,7 +113,7 @@ class Delivery(Generic[M_co]):
         self.message = message
         self.deadline = deadline
         self.context: Context | None = None
-        """The sender's context variables. Set if the message was queued."""
+        """The sender's context variables. None if the message was not queued."""
         self.deferred = False
         self._mailbox = mailbox
         self._reply = reply
@@ -147,8 +148,8 @@ class Delivery(Generic[M_co]):
         return self._sent(taken=self._reply.send(value))
 
     def fail(self, error: Exception) -> bool:
-        """Make the caller's `Ref.call` raise `error`. Use it for expected errors; for a bug, let the exception
-        propagate.
+        """Make the caller's `Ref.call` raise `error`. Return whether the caller was still waiting. Use this for
+        expected errors; for a bug, let the exception propagate.
         """
         if self._reply is None or self._reply.answered:
             raise self._not_owed()

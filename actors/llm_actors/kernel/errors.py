@@ -22,8 +22,8 @@ class KernelError(Exception):
 class ActorCrashed(KernelError):
     """The actor raised an exception while it handled the message. `__cause__` is that exception.
 
-    `bystander`: the actor crashed while it handled another message, and this one was only waiting for its reply. It
-    is safe to send this one again.
+    `bystander`: the actor crashed while it handled another message, and this one was only waiting for its reply. It is
+    safe to send this message again.
     """
 
     bystander = False
@@ -46,7 +46,7 @@ class SupervisorFailed(NotRunning):
 
 
 class MailboxFull(KernelError):
-    """The mailbox was full and its overflow policy is not to wait, or a newer message displaced this one."""
+    """The mailbox was full and refused the message, or a newer message displaced it; see `Overflow`."""
 
 
 class CallExpired(KernelError):
@@ -64,7 +64,7 @@ class CallCycle(KernelError):
 
 
 class PoisonRefused(KernelError):
-    """The same payload has crashed this actor too often to be handled again."""
+    """The same payload has crashed this actor too often, and is refused for `poison.POISON_SECONDS`."""
 
 
 class NoReply(KernelError):
@@ -76,11 +76,13 @@ class StartFailed(KernelError):
 
 
 class GaveUp(KernelError):
-    """A supervisor exceeded its restart intensity. `__cause__` is the last crash, down to the leaf."""
+    """A supervisor exceeded its restart intensity. `__cause__` is the last failure. The chain of causes leads down to
+    the crash that began it.
+    """
 
 
 class StillRunning(KernelError):
-    """A child did not end within its grace period and ignored its cancellation. No second one is started."""
+    """A child did not end within its grace period and ignored its cancellation. It is not restarted while it runs."""
 
 
 class TooManyChildren(KernelError):
@@ -100,7 +102,9 @@ def crashed(actor: str, exc: BaseException, *, bystander: bool = False) -> Actor
 
 
 def lineage(exc: BaseException) -> tuple[str, ...]:
-    """Return the chain from the top-level error down to its root, one `name: type` each, without any contents."""
+    """Return the chain of causes, from `exc` down to its root: for each error the text `actor: type`, or only the type.
+    The messages of the errors are left out.
+    """
     links: list[str] = []
     seen: BaseException | None = exc
     while seen is not None:

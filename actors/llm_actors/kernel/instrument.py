@@ -46,7 +46,7 @@ class SchedulerStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class SchedulerInstrument(trio.abc.Instrument):
-    """Pass it to `trio.run(..., instruments=[it])` or `trio.lowlevel.add_instrument(it)`."""
+    """Measures one run of Trio. Pass it to `trio.run(..., instruments=[it])` or `trio.lowlevel.add_instrument(it)`."""
 
     def __init__(self, slow_step: float = SLOW_STEP, busy_steps: int = BUSY_STEPS) -> None:
         self._slow_step = slow_step

@@ -76,7 +76,9 @@ class ChildRestarted(LifecycleEvent, frozen=True):
 
 
 class SupervisorGaveUp(LifecycleEvent, frozen=True):
-    """A supervisor gave up after too many restarts. `causes` leads from it down to the exception that came first."""
+    """A supervisor gave up after too many restarts. `causes`: the chain from the supervisor's error down to the
+    exception that came first; see `errors.lineage`.
+    """
 
     level = logging.ERROR
     template = "gave up after too many restarts: {causes}"
@@ -84,7 +86,9 @@ class SupervisorGaveUp(LifecycleEvent, frozen=True):
 
 
 class ChildrenParked(LifecycleEvent, frozen=True):
-    """A supervisor has parked all its children for `seconds`, after too many restarts."""
+    """A supervisor has parked all its children for `seconds`, after too many restarts. `causes`: see
+    `SupervisorGaveUp`.
+    """
 
     level = logging.WARNING
     template = "is parked for {seconds:.3g} s after too many restarts: {causes}"

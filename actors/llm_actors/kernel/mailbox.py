@@ -30,7 +30,9 @@ _EMPTY = trio.open_memory_channel[AnyDelivery](0)
 
 
 class Overflow(Enum):
-    """The handling of a message if the mailbox is full. A refused or displaced call raises `MailboxFull`."""
+    """The handling of a message if the mailbox is full. A refused call or cast raises `MailboxFull`, and so does a call
+    that a newer message displaces.
+    """
 
     WAIT = "wait"
     """A call waits for space until its deadline. A cast cannot wait, so it is refused."""
@@ -131,7 +133,7 @@ class Mailbox:
 
     def put(self, delivery: AnyDelivery) -> bool:
         """Accept the message without waiting, and return True. If there is no space, return False: then use
-        `put_waiting`. Raises if the message is refused.
+        `put_waiting`. Raises `MailboxFull` or `NotRunning` if the message is refused.
         """
         if self._closed is not None:
             raise self._dead_letter()
@@ -245,16 +247,16 @@ class Mailbox:
         self.count.late_replies += 1
 
     def crashed(self, delivery: AnyDelivery, site: str) -> None:
-        """Count a crash of the reader at `site` on this message. The payload counts as the cause only if its caller
-        was still waiting.
+        """Count a crash of the actor at `site` (see `exception_site`) on this message. The payload counts as the cause
+        only if its caller was still waiting.
         """
         self.count.crashes += 1
         if not delivery.is_given_up and (fingerprint := delivery.message.fingerprint()) is not None:
             self.poison.crashed(fingerprint, site, trio.current_time())
 
     def handled(self, delivery: AnyDelivery) -> None:
-        """Clear the payload of suspicion, because the reader did not crash on it. An abandoned message proves
-        nothing.
+        """Clear the payload of suspicion, because the actor did not crash on it. Does nothing for an abandoned message,
+        which may not have been handled to its end.
         """
         if (
             self.poison.suspects

@@ -1,7 +1,7 @@
-"""Payloads that crash their reader are refused after the second crash.
+"""Payloads that crash the actor that handles them are refused after the second crash.
 
-The kernel delivers no message twice, but a caller may send the same payload again and again. Only hashes of payloads
-are kept.
+The kernel delivers no message twice, but a caller may send the same payload again and again. Only hashes of
+fingerprints are kept, never a payload.
 
 A crash counts against a payload only if the caller was still waiting, and only a second crash at the same place in
 the code bans it: a cancellation, a deadline or a temporary fault must not ban a harmless payload.
@@ -23,7 +23,7 @@ POISON_SECONDS = 600.0
 
 
 class _Suspect(NamedTuple):
-    """How often a payload has crashed in a row at one place, and the time of the last crash."""
+    """How often in a row a payload has crashed the actor at one place, and the time of the last crash."""
 
     site: str
     crashes: int
@@ -59,7 +59,7 @@ class Poison:
         self.suspects.pop(hash(fingerprint), None)
 
     def refuses(self, fingerprint: Hashable, now: float) -> bool:
-        """Return whether this payload is refused."""
+        """Return whether this payload is refused at the time `now`."""
         key = hash(fingerprint)
         suspect = self.suspects.pop(key, None)
         if suspect is None:

@@ -1,9 +1,9 @@
 """A ref: the address of an actor. It refers to the mailbox, so it stays valid across restarts.
 
 `call` is the only place where one actor waits for another, so the limits of that wait are here: the deadline of the
-caller (or a default), the capacity of the mailbox, and the refusal of call cycles. Each mailbox records which others
-its actor is calling. A call is refused if its target already waits, directly or through others, for the caller: under
-heavy load such a cycle would deadlock.
+caller (or a default), the capacity of the mailbox, and the refusal of call cycles. Each mailbox records which other
+actors its actor is calling. A call is refused if its target already waits, directly or through others, for the caller:
+under heavy load such a cycle would deadlock.
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ class Ref(Generic[M_contra]):
 
 
 def find_cycle(caller: Mailbox, target: Mailbox) -> tuple[str, ...] | None:
-    """Return the names around the cycle that `caller` calling `target` would close, or None."""
+    """Return the names of the actors in the cycle that a call from `caller` to `target` would close; None if there is
+    none.
+    """
     if caller is target:
         return caller.name, target.name
     if not target.calling:

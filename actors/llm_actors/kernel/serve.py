@@ -1,9 +1,9 @@
 """Three loops for an actor: one message at a time, synchronously in the sender's task, or several concurrently.
 
 A handler that awaits runs in a cancel scope that ends at the call's deadline or when the caller leaves. The loops
-differ in the effect of a bug in a handler. With one message at a time, the bug ends the incarnation, since the
-actor's state may be half written. With several messages at the same time, it fails one message; only frequent crashes
-end the incarnation, since then the fault is probably in the shared state.
+differ in the effect of a bug in a handler. With one message at a time, the bug ends the incarnation, since the actor's
+state may be half written. With several messages at the same time, the bug fails one message; only frequent crashes end
+the incarnation, since then the fault is probably in the shared state.
 
 While nothing is queued, `serve_at_once` and `serve_concurrently` avoid the actor's own task: the sender's task calls
 the handler or starts the worker. Otherwise messages go through the queue.
@@ -95,12 +95,13 @@ async def serve_concurrently(
     own_scope: bool = False,
 ) -> None:
     """Handle up to `slots` messages at the same time, each in its own task with the caller's context variables. Return
-    when the actor was asked to stop and the messages in progress are finished; its supervisor limits the time.
+    when the actor was asked to stop and the messages in progress are finished; the actor's supervisor limits the time
+    for that.
 
     A message is received only when a slot is free; until then it stays in the bounded mailbox. An exception from
     `handle` fails its own call. The exception is raised and the actor crashes if there are more exceptions than
-    `crashes` allows in its period, or if this one is fatal (`is_fatal`: a `MemoryError`). `own_scope`: `handle` opens
-    `delivery.scope()` itself, because it sends its own reply when that scope is cancelled.
+    `crashes` allows in its period, or if the exception is fatal (`is_fatal`: a `MemoryError`). `own_scope`: `handle`
+    opens `delivery.scope()` itself, because it sends its own reply when that scope is cancelled.
     """
     await _Workers(inbox, handle, slots, crashes, own_scope=own_scope).run()
 

@@ -1,4 +1,4 @@
-"""Which children are restarted when one fails, according to OTP. Pure functions over names in start order."""
+"""Which children are restarted when one fails, as in Erlang/OTP. Pure functions over names in start order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class Restart(Enum):
 
 
 class Strategy(Enum):
-    """Which siblings are restarted together with a child that failed."""
+    """Which children are restarted when one fails: that child only, all children, or that child and those started after
+    it.
+    """
 
     ONE_FOR_ONE = "one for one"
     ONE_FOR_ALL = "one for all"
@@ -32,7 +34,9 @@ def wants_restart(restart: Restart, *, crashed: bool) -> bool:
 
 
 def affected(strategy: Strategy, names: Sequence[str], failed: str) -> Sequence[str]:
-    """Return the children to restart because `failed` failed: stop them in reverse order, start them in order."""
+    """Return the children to restart because `failed` failed, in start order. Stop them in reverse order, then start
+    them in order.
+    """
     match strategy:
         case Strategy.ONE_FOR_ONE:
             return (failed,)

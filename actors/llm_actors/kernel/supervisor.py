@@ -1,7 +1,7 @@
 """The supervisor: keeps a set of children running.
 
-A supervisor can itself be restarted by one above it. The object stays, and with it the children's mailboxes, so that
-the same refs lead to the new children. Each run of it is a `SupervisorRun`.
+A supervisor can itself be restarted by the supervisor above it. The `Supervisor` object stays, and with it the
+children's mailboxes, so that the same refs lead to the new children. Each run of a supervisor is a `SupervisorRun`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class SupervisorStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Supervisor:
     """Starts the children in the order of `specs`, restarts those that fail, and stops them in reverse order.
 
-    It is itself an actor, so that supervisors can be nested.
+    A supervisor is itself an actor, so that supervisors can be nested.
     """
 
     def __init__(
@@ -92,7 +92,8 @@ class Supervisor:
     def as_child(self, *, restart: Restart = Restart.PERMANENT, shutdown: float | None = None) -> ChildSpec[Never]:
         """Return the spec that puts this supervisor under another one.
 
-        By default the supervisor has as many seconds to stop, and to start, as its own children together.
+        `shutdown` is in seconds. By default, the time to stop and the time to start are the sums of the times of its
+        children.
         """
         specs = [child.spec for child in self._specified.values()]
         grace = sum(spec.shutdown + KILL_SECONDS for spec in specs)
@@ -167,8 +168,8 @@ class Supervisor:
         return ref
 
     def release_child(self, name: str) -> None:
-        """From now on, the child is not started again when this supervisor is restarted. It keeps running. Raises
-        `KeyError` if there is no such child.
+        """Let the child run, but do not start it again when this supervisor is restarted. Raises `KeyError` if there is
+        no such child.
         """
         del self._specified[name]
 

@@ -34,8 +34,9 @@ from llm_actors.kernel.tree import ChildStatus
 from llm_actors.kernel.window import Backoff, Intensity, RestartWindow, Streak
 
 PARK_PAUSES = Backoff(first=1.0, base=2.0, cap=60.0, quiet=300.0)
-"""How long children stay parked: 1 s the first time, then longer, up to 60 s. After 300 s without a failure, 1 s
-again."""
+"""How long children stay parked: 1 s the first time, then longer, up to 60 s. After 300 s without a failure, the
+sequence begins again at 1 s.
+"""
 
 
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +50,7 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Due(msgspec.Struct, frozen=True):
-    """A planned restart: its time, and its delay in seconds after the failure."""
+    """A planned restart: its time on Trio's clock, and its delay in seconds after the failure."""
 
     at: float
     delay: float
@@ -57,7 +58,7 @@ class Due(msgspec.Struct, frozen=True):
 
 @final
 class SupervisorRun:
-    """Keeps `children` running until it is asked to stop or gives up. The supervisor shares that dict, in start
+    """Keeps `children` running until it is asked to stop or gives up. `children` is the supervisor's own dict, in start
     order.
     """
 
@@ -155,8 +156,8 @@ class SupervisorRun:
             await self._park(exc)
 
     async def _start_unless_leaving(self, child: ChildState) -> bool:
-        """Start one child, and return whether it is up. A child that is stopped on request during its start does
-        not fail. Raises as `start`.
+        """Start one child, and return whether it is up. A child that is stopped on request during its start does not
+        fail. Raises as `start` does.
         """
         try:
             await self.start(child)
@@ -227,7 +228,9 @@ class SupervisorRun:
         self._plan(child, Due(now + delay, delay))
 
     def _plan(self, child: ChildState, due: Due) -> None:
-        """Plan the restart of `child`. If it was removed in the meantime, plan that of the first child of its group."""
+        """Plan the restart of `child`. If it was removed in the meantime, plan the restart of the first child of its
+        group.
+        """
         down = (
             c.name for c in self._children.values() if c.status is ChildStatus.RESTARTING and c.name not in self.due
         )

@@ -46,8 +46,8 @@ class RestartWindow:
 class Backoff(msgspec.Struct, frozen=True):
     """How many seconds to wait before each restart: first `first`, then up to `base`, `base * factor`, … up to `cap`.
 
-    All waits but the first are chosen at random between half of that and the whole. After `quiet` seconds without a
-    failure the sequence starts again.
+    All waits but the first are chosen at random between half of that time and the whole of it. After `quiet` seconds
+    without a failure the sequence starts again.
     """
 
     base: float = 0.1
@@ -62,7 +62,7 @@ class Backoff(msgspec.Struct, frozen=True):
 
     @classmethod
     def none(cls) -> Backoff:
-        """Restart at once, as OTP does."""
+        """Return a backoff without waits: every restart is at once, as in Erlang/OTP."""
         return cls(base=0.0, cap=0.0)
 
     def delay(self, failures: int, draw: float) -> float:

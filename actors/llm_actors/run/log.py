@@ -1,7 +1,7 @@
 """The run log: a response as an append-only list of events.
 
 One writer appends. Any number of followers read at their own pace, each with its own cursor, from the start or from a
-later position. The writer never waits for a follower. A slow follower needs only the memory of the log, which is
+later position. The writer never waits for a follower. A slow follower needs no memory besides the log, whose size is
 limited.
 
 The position of an event is the number of events before it, and never changes. Older deltas are joined, because an event
@@ -37,10 +37,10 @@ LOG_LIMIT_BYTES = 8 * 1024 * 1024
 """The default size limit of a log, in bytes as `weigh` counts them: 8 MiB."""
 
 NEWEST_EVENTS = 64
-"""The newest events of a log, as many as this, are not joined."""
+"""The number of the newest events of a log that are not joined."""
 
 JOINED_CHARACTERS = 16 * 1024
-"""The approximate limit on the length of a joined delta. A longer one would be copied too often while it grows."""
+"""The approximate limit on the length of a joined delta. A longer delta would be copied too often while it grows."""
 
 EVENT_BYTES = 160
 """The memory of an event without its text, in bytes: the struct, the headers of its strings, its place in the log."""
@@ -94,7 +94,7 @@ class RunLog:
         self.on_end: Callable[[Finished | Failed], None] | None = None
         self.on_late: Callable[[], None] | None = None
         self.on_append: Callable[[Event], None] | None = None
-        """Called with each event. For code that observes the run without being a follower."""
+        """Called with each appended event. For code that observes the run without being a follower."""
         self._joined: list[Event] = []
         self._starts: list[int] = []  # the position of each event in _joined
         self._joined_count = 0
@@ -118,7 +118,7 @@ class RunLog:
         return [*self._joined, *self._newest]
 
     def append(self, event: Event) -> None:
-        """Append an event and wake the followers. An event after the end is dropped, and passed to ``on_late``. A
+        """Append an event and wake the followers. An event after the end is dropped, and ``on_late`` is called. A
         joined delta of another log counts as one event.
 
         Raises `LogLimitExceeded` if the log is full; the terminal event always fits.
@@ -159,7 +159,7 @@ class RunLog:
 
     def restore(self, events: Iterable[Event]) -> None:
         """Append the events of another log from this position on (see `read`), and wake the followers. The positions
-        stay the same. A log that is filled in this way must not be appended to, except for its end.
+        stay the same. After this, append only the end to the log.
         """
         for event in events:
             self._joined.append(event)
@@ -226,7 +226,7 @@ class RunLog:
         """Return a follower whose next event is the one at ``start``. Use it as a context manager, which closes it.
 
         ``wake`` is called synchronously after each append; with ``at_end`` only after the last one. A reader that
-        follows several logs needs it.
+        follows several logs needs ``wake``, because it cannot wait in one of them.
         """
         return Follower(self, start, wake, at_end=at_end)
 
@@ -300,7 +300,7 @@ class Follower:
         self._log = log
         self._wake = wake
         self._is_at_end = at_end
-        """Whether ``wake`` waits for the end only."""
+        """Whether ``wake`` is called for the end only."""
         self._open = True
         self.position = start
         log._attach(wake, at_end=at_end)

@@ -106,8 +106,8 @@ class Run:
         decision: JsonObject | None = None,
         processing_time_ms: float | None = None,
     ) -> LLMResponse:
-        """Return the response as it is now. Outside the thread of the runtime, where there is no clock, pass
-        ``processing_time_ms``.
+        """Return the response as it is now. ``processing_time_ms`` is the time since the start by default; pass it
+        outside the thread of the runtime, where Trio's clock cannot be read.
         """
         fold = self.fold()
         return fold.response(
@@ -141,8 +141,8 @@ class Run:
         usage: Usage | None = None,
         cost: float | None = None,
     ) -> None:
-        """Close the log with a failure if it has no end yet. ``decision`` and ``tried`` describe the attempts until
-        now; ``usage`` and ``cost`` are their sums.
+        """Close the log with a failure if it has no end yet. ``decision`` and ``tried`` (text for the failure's
+        message) describe the attempts until now; ``usage`` and ``cost`` are their sums.
         """
         if self.log.end is None:
             message = "; ".join(filter(None, (self._words(), tried)))
