@@ -96,7 +96,8 @@ class LimiterActor:
         wall: Callable[[], float] = time.time,
     ) -> None:
         """``server``: the Redis through which limits and budgets are shared with other processes. ``store`` and
-        ``ledger``: where the spending that budgets count is stored.
+        ``ledger``: where the spending that budgets count is stored. ``previous``: the `SavedLimits` of the previous
+        incarnation. ``draw`` returns the jitter, in [0, 1); ``wall`` the wall clock in seconds.
         """
         self._wall = wall
         self._store = store
@@ -160,8 +161,8 @@ class LimiterActor:
                 return
 
     async def _load_budgets(self, store: StoreRef, *, is_late: bool = False) -> bool:
-        """Load the earlier spending from the store. Returns whether it could be read. ``is_late``: requests were
-        reserved before.
+        """Load the earlier spending from the store. Returns whether the store could be read. ``is_late``: this process
+        has reserved requests before, so its own rows are left out.
         """
         now = self._wall()
         # Load the window before too: a process that ended in it may still have a share of the present one.
@@ -263,7 +264,7 @@ class LimiterActor:
         self._sharing.ended(self._rate_limiter.leave(message.number, now), Settlement.REFUNDED)
 
     def _release(self, number: int) -> None:
-        """Return the budget hold of a reservation that has spent nothing."""
+        """Give back the budget hold of a reservation that has spent nothing."""
         if self._budgets.release(number) and self._ledger is not None:
             self._ledger.add(DropEntry(number))
 
@@ -329,7 +330,9 @@ class LimiterActor:
             log.warning('budget "%s" has exceeded its soft limit', name)
 
     def _unpaid(self, number: int, why: str) -> None:
-        """Refuse a request, because other processes have spent the rest of a budget."""
+        """Refuse a request whose reservation the budgets do not confirm, for the reason ``why``: other processes have
+        spent the rest of a budget.
+        """
         self._granted.pop(number, None)
         pending = self._pending.pop(number)
         self._kept.tickets.pop(number, None)

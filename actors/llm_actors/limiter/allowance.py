@@ -1,4 +1,5 @@
-"""The estimate of what a vendor's limit has left, modelled as a token bucket, because most vendors use one. Pure.
+"""The estimate of what a vendor's limit has left, modelled as a token bucket, because most vendors use one. Its units
+are requests or tokens. Pure.
 
 An allowance exists only after a vendor has reported that little is left, or has asked to wait. The configured limits
 are separate (`window.py`) and always apply, too.
@@ -11,7 +12,7 @@ from typing import final
 from llm_actors.limiter.window import MINUTE
 
 SLACK = 0.01
-"""A request that lacks less than this may be sent: rounding of seconds must not cause a wait."""
+"""A request may be sent even if up to this many units are missing: rounding of seconds must not cause a wait."""
 
 
 @final
@@ -40,7 +41,9 @@ class Allowance:
         return self.level(now) >= self._capacity
 
     def ready_at(self, cost: float, now: float, ahead: float = 0.0) -> float:
-        """Return when ``cost`` can be taken after ``ahead`` more were taken; ``now`` if that is possible at once."""
+        """Return when ``cost`` units can be taken after ``ahead`` other units were taken; ``now`` if that is possible
+        at once.
+        """
         missing = ahead + min(cost, self._capacity) - self.level(now)
         return now if missing <= SLACK else max(now, self._at) + missing / self._rate
 

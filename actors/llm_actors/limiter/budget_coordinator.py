@@ -1,6 +1,6 @@
-"""Confirms the limiter's grants for requests that budgets pay for. Redis must confirm the cost, if the budgets are
-shared. The ledger must have a row for the request. Only then is the holder told that the request may be sent. Grants
-that arrive meanwhile are confirmed in one batch.
+"""Confirms the limiter's grants for requests that budgets pay for. If the budgets are shared, Redis must confirm the
+cost first. Then the ledger must have a row for the request. Only then is the holder told that the request may be sent.
+Grants that arrive in the meantime are confirmed in one batch.
 
 One task confirms the grants. If budgets are shared, another task keeps the session with Redis. Both waits are bounded:
 while Redis is unreachable each process keeps to its share, and while the store does not respond, rows are written
@@ -28,8 +28,8 @@ processes.
 """
 
 START_SECONDS = 5.0
-"""The most seconds that a starting process keeps to its shares. In this time every process reports its spending to a
-Redis that is new, or has lost its data.
+"""The most seconds that a process keeps to its shares after it has connected to Redis. In this time every process
+reports its spending to a Redis that is new, or has lost its data.
 """
 
 AGAIN_SECONDS = 0.5

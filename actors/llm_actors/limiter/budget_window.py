@@ -39,9 +39,9 @@ NOTHING = Amount()
 
 
 class Portion(NamedTuple):
-    """The part of another process in a budget's window. ``own`` is spent and reserved. ``share`` is the most it may
-    have spent and reserved without asking Redis; ``own`` is included. ``gone``: the process has ended, and ``own`` is
-    final.
+    """The part of another process in a budget's window. ``own`` is the amount that it has spent and reserved. ``share``
+    is the most it may have spent and reserved without asking Redis; ``own`` is included. ``gone``: the process has
+    ended, and ``own`` is final.
     """
 
     own: Amount
@@ -99,7 +99,9 @@ class WindowState:
         return self.spent.plus(self.reserved)
 
     def before(self, sharing: Sharing) -> Amount:
-        """Return the amount that other processes have spent and reserved."""
+        """Return the amount that other processes have spent and reserved: by the last reply of Redis, or else by the
+        store's file.
+        """
         total = Amount()
         heard = sharing != "off" and self.asked
         for each in (portion.own for portion in self.others.values()) if heard else self.base.values():
@@ -108,7 +110,7 @@ class WindowState:
 
     @property
     def set_aside(self) -> Amount:
-        """The unused parts of the shares of other processes: they may still use them without asking."""
+        """The unused parts of the shares of other processes, which these may still use without asking."""
         total = Amount()
         for each in self.others.values():
             total = total.plus(each.share.minus(each.own).most(NOTHING))

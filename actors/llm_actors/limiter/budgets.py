@@ -181,7 +181,7 @@ class Budgets:
                 state.pending = state.pending.minus(amount)
 
     def release(self, number: int) -> bool:
-        """Return the amounts of a reservation whose request was not sent. Returns whether the reservation existed."""
+        """Give back the amounts of a reservation whose request was not sent. Return whether the reservation existed."""
         there = number in self.holds
         self._settle(number)
         self.end(number, usd=0.0, tokens=0)

@@ -75,7 +75,7 @@ class QueuedRequest:
         self.lease_s = lease_s
         self.waited_s = waited_s
         self.since = inf
-        """The time at which the wait began. Earlier waits are counted as if they had ended just before."""
+        """The time at which the wait began, minus ``waited_s``: as if the earlier waits had ended just before."""
         self.untils: tuple[float, ...] = ()
         """For each of ``names``, the time until which the request may wait."""
         self.caller_until = inf
@@ -194,7 +194,7 @@ class FairQueue:
         self._clock = 0.0
 
     def add(self, waiter: QueuedRequest, *, first: bool = False) -> None:
-        """Add a request. ``first``: before the others of its caller, as if its turn had not been taken."""
+        """Add a request. ``first``: put the request before the others of its caller, and undo the turn that it took."""
         queue = self._queues.get(waiter.caller)
         served = waiter.served
         if first and served is not None and served.line is self:
@@ -240,7 +240,7 @@ class FairQueue:
         return (queue.head() for queue in self._queues.values())
 
     def waiters(self) -> Iterator[QueuedRequest]:
-        """Return all requests, in no particular order. A request that was added again may have two entries."""
+        """Return all requests, each once, in no particular order."""
         waiting = (entry[2] for queue in self._queues.values() for entry in queue.heap if entry[2].waiting)
         return iter(dict.fromkeys(waiting))
 

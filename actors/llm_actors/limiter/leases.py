@@ -1,6 +1,7 @@
 """The granted reservations that are still open. Each lease ends once: by its holder, or when it expires.
 
-A restart takes over this table. Adding and ending a lease are one step each, so a crash leaves no incomplete entry.
+The next incarnation of the limiter takes over this table. Adding and ending a lease are one step each, so a crash
+leaves no incomplete entry.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ RETRY_AFTER_SECONDS = 3600.0
 """The longest hold, in seconds, after a Retry-After."""
 
 NEWS_SECONDS = 1.0
-"""A reported hold whose end differs by less than this from the end of the current hold is the same hold."""
+"""A hold that ends at most this many seconds after the current hold counts as the same hold."""
 
 PACE_PER_MINUTE = 600
 """Requests per minute after a hold, if neither the configuration nor the vendor gives a rate."""
@@ -147,8 +147,8 @@ class LimitState:
         self.deferred_until = now
 
     def hold(self, seconds: float, now: float, per_minute: int | None = None) -> bool:
-        """Let no request go for ``seconds``. After that, limit the rate to the configured one, else ``per_minute``,
-        else a default.
+        """Send no request for ``seconds``. After that, limit the requests per minute to the configured number, else to
+        ``per_minute``, else to `PACE_PER_MINUTE`.
 
         Return whether this changes anything for queued requests.
         """

@@ -1,4 +1,4 @@
-"""How long a queued request may wait, for whose limit, and the error if that is too long. Pure.
+"""How long a queued request may wait, for whose limit, and the refusal if the wait would be longer. Pure.
 
 The limits of a provider and those of a caller each have a `wait_s`. By default a request may wait longer for its
 provider than for its own caller's limits, because that caller has to slow down anyway.

@@ -159,7 +159,9 @@ class RateLimiter:
         return self._leases.open[number]
 
     def confirm(self, number: int, receipt: Receipt, wait_s: float, now: float) -> Granted:
-        """Record that the shared ledger has charged an open reservation, which may be used in ``wait_s`` seconds."""
+        """Record that the shared ledger has charged an open reservation, which may be used in ``wait_s`` seconds.
+        Return the grant for the holder.
+        """
         lease = self.lease(number).move(now + wait_s, now)._replace(receipt=receipt)
         self._leases.replace(number, lease)
         return Granted(number, lease.name, wait_s)

@@ -38,7 +38,7 @@ class Reservation:
     """A reservation for one request at ``provider``. Use it as a context manager around the attempt, and call
     `settle` or `refund` once; only the first call counts.
 
-    If the block is left without either: before `sent`, everything is refunded; after it, only the concurrency. No
+    If the block is left without such a call, everything is refunded, or only the concurrency if `sent` was called. No
     method waits.
     """
 
@@ -163,7 +163,8 @@ async def reserve(
     ``spend``: the amount that the budgets must pay. If they cannot, this raises `BudgetError` at once. When this
     returns, the ledger, if there is one, has a row for the spending.
 
-    ``lease_s``: the least seconds of the lease, for a holder without a deadline.
+    ``priority``: a lower number goes first. ``lease_s``: the least seconds of the lease, for a holder without a
+    deadline.
     """
     if not names:
         raise ValueError("reserve needs at least one provider to choose from")

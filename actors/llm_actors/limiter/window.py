@@ -1,4 +1,5 @@
-"""Usage in a sliding window of 60 seconds, kept as one-second counters. Pure: the time is a parameter.
+"""Usage (requests or tokens) in a sliding window of 60 seconds, kept as one-second counters. Pure: the time is a
+parameter.
 
 A unit that is used in second ``s`` counts until ``s + KEEP_SECONDS``, so no 60 seconds contain more than the limit.
 Usage beyond an estimate is known only afterwards, and may exceed the limit. The excess becomes a debt, which takes
@@ -13,9 +14,9 @@ from typing import NamedTuple, final
 MINUTE = 60.0
 
 KEEP_SECONDS = 61.5
-"""Seconds for which usage counts, from the beginning of its second: that second, the minute after it, and half a
-second more. The half second is needed because a request reaches its vendor some time after it was counted, and one in
-the next window may be faster, for example if it needs no new connection.
+"""Seconds for which usage counts, from the beginning of its second: that second, the minute after it, and half a second
+more. The half second is needed because a request reaches its vendor some time after it was counted, and a later request
+may reach it faster, for example over an open connection.
 """
 
 LAP_SECONDS = int(KEEP_SECONDS)
@@ -32,7 +33,7 @@ class Window:
         self.limit = limit
         self.burst = burst
         self._seconds: list[int] = []
-        """The keys of ``_used`` in order. One may be in the future, for a request that goes a little later."""
+        """The keys of ``_used`` in order. A key may be in the future, for a request that is sent a little later."""
         self._used: dict[int, int] = {}
         self._total = 0
         self._owed = 0
@@ -45,7 +46,8 @@ class Window:
         return max(0, self.limit - self._total - self._owed)
 
     def ready_at(self, cost: int, now: float, ahead: float = 0) -> float:
-        """Return when there is capacity for ``cost`` after ``ahead`` more units were used; ``now`` if there is already.
+        """Return when there is capacity for ``cost`` units after ``ahead`` other units were used; ``now`` if there is
+        already.
 
         A request above the limit may be sent when the window is empty. It leaves a debt instead of waiting forever.
         """

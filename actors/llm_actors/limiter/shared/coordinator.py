@@ -22,16 +22,17 @@ from llm_actors.redis import RedisServer
 from llm_protocol.failures import Settlement
 
 PATIENCE_SECONDS = 1.0
-"""How many seconds ahead a request may take its place in the shared queue. The time that it has already waited is
-added, because a large request might otherwise never find enough capacity free at one moment. The time is short because
-a request that has its place goes neither earlier nor to another provider, even if capacity is returned in the meantime.
+"""The ledger may charge a request this many seconds before it may be sent, which secures its place. The time since the
+first claim is added, because a large request might otherwise never find enough capacity free at one moment. The time is
+short because a charged request is sent neither earlier nor to another provider, even if capacity is returned in the
+meantime.
 """
 
 AGAIN_SECONDS = 1.0
 """The most seconds until a request that was too large for the capacity left is claimed again."""
 
 AGAIN_JITTER = 0.5
-"""Delays are extended by up to this share at random, so that several processes do not claim together."""
+"""Delays are extended by up to this fraction at random, so that several processes do not claim at the same time."""
 
 
 MAX_MODEL_LENGTH = 200
@@ -183,7 +184,9 @@ class SharedLimits:
         self._confirmed(confirmed)
 
     def _behind(self, now: float) -> Iterator[Postponed]:
-        """Withdraw and return the requests whose claims are still to be sent although an earlier request must wait."""
+        """Withdraw the claims that were not sent yet and whose limits make later requests wait (see `_defer`), and
+        return their requests.
+        """
         if self._ledger is None:
             return
         for claim in self._ledger.withdraw(lambda claim: _slowest(claim).account.deferred_until > now):
@@ -197,7 +200,9 @@ class SharedLimits:
             self._ledger.settle(receipt, Settlement.REFUNDED, None)
 
     def _defer(self, claim: Claim, answer: LedgerReply, now: float) -> None:
-        """Let later requests wait until the ledger has capacity, before they are claimed."""
+        """If this claim must wait, let later requests wait, too, before they are claimed: until the ledger has
+        capacity.
+        """
         if answer.wait_s > 0:
             again = 0.0 if answer.charged else min(answer.wait_s, AGAIN_SECONDS) * (1 + self._draw() * AGAIN_JITTER)
             claim.limits[answer.last].account.defer(max(answer.open_s, again), now)

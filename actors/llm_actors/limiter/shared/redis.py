@@ -3,10 +3,11 @@
 Each process has its own rate limiter, with its queues and limits. Before a grant takes effect, it is claimed in the
 ledger. The server handles a batch of claims and other messages in one step (`ledger.lua`). It charges before the
 request goes, so all processes together keep to the limit. Each process reports how many requests it has in progress.
-The report expires, so a process that crashes soon counts as having none.
+The report expires, so that soon after a crash a process counts as having none.
 
-Redis is optional: while it is unreachable, each process decides alone. If the reply to a claim does not arrive in
-time, the request goes without it. Its charge is never returned, because it is unknown whether there was one.
+Redis is optional: while it is unreachable, each process decides alone. If the reply to a claim does not arrive in time,
+the request is sent without the reply. Nothing is returned to the ledger for this request, because it is unknown whether
+the ledger has charged it.
 """
 
 from __future__ import annotations
