@@ -48,8 +48,8 @@ class Accounting:
         return bool(self._budgets.budgets) and bool(self._budgets.of(payer))
 
     def refuses_unpriced(self, caller: str) -> str:
-        """Return why a request of ``caller`` with an unknown cost is refused: the budget that refuses it; empty if it
-        is not. The request has no route.
+        """Return the message for a passthrough request of ``caller``, whose cost is unknown, if a budget refuses it;
+        empty if none does.
         """
         payer = Payer("", caller, self._teams.get(caller, ""))
         for name in self._budgets.of(payer):
@@ -67,8 +67,8 @@ class Accounting:
         estimate: Estimate,
         cost_of: Callable[[str, str, Usage], float | None],
     ) -> SpendAsk | None:
-        """Return the expected cost of an attempt at one of ``models`` (provider to model), for the budgets; ``None``
-        without budgets.
+        """Return the expected cost of an attempt at one of ``models`` (provider to model), for the limiter to reserve;
+        ``None`` if no budget pays.
         """
         if not self._budgets or not self._budgets.of(payer):
             return None
@@ -103,7 +103,7 @@ class Accounting:
         return self._ledger is not None
 
     def record(self, entry: LedgerEntry) -> None:
-        """Add a row to be written soon."""
+        """Add a row to be written soon; without a ledger, do nothing."""
         if self._ledger is not None:
             self._ledger.record(entry)
 

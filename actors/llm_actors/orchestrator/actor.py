@@ -170,7 +170,7 @@ def _fail_as_bug(run: Run, exc: Exception) -> None:
 
 
 def _failure_of(run: Run) -> Failure:
-    """The failure of a run that was closed before it was accepted."""
+    """Return the failure of a run that was closed before it was accepted."""
     end = run.log.end
     assert isinstance(end, Failed), "a run that was closed before it was accepted must have failed"
     return end.failure

@@ -31,8 +31,8 @@ from llm_protocol.response import Usage
 
 
 def shown_to(candidate: Candidate, request: AnyRequest, services: Services) -> AnyRequest:
-    """Return the request for a candidate after the first. The reasoning of another model is removed, because some
-    models refuse it.
+    """Return the request as it is sent to a candidate after the first: without the reasoning of another model, if the
+    candidate refuses such reasoning.
     """
     return request if services.catalog.accepts_foreign_reasoning(candidate) else without_thinking(request)
 
@@ -115,12 +115,14 @@ class Attempt:
         """The usage of the attempt once it has ended; ``None`` if it used nothing."""
 
     def hedge_with(self, claim: Reserved) -> Attempt:
-        """Another attempt at the same request, to be made concurrently."""
+        """Return another attempt at the same request, with the permission ``claim``, to be made concurrently."""
         question = shown_to(claim.candidate, self._question, self._services)
         return Attempt(self._services, self._context, claim, question, hedge=True)
 
     async def run(self, sink: Sink) -> AttemptResult:
-        """Make the call, pass the events to ``sink``, settle. Raises only bugs, and `trio.Cancelled` after that."""
+        """Make the call, pass the events to ``sink``, and settle the result. Raises only `trio.Cancelled` and bugs,
+        both after the settlement.
+        """
         self._sink = sink
         began = self._began = trio.current_time()
         if (tell := self._services.listener.tell) is not None:

@@ -1,4 +1,4 @@
-"""Events about attempts for observers. A daemon has no observers."""
+"""Events about attempts, for the observers that a program has added. A daemon has no observers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ AttemptEvent: TypeAlias = AttemptStarted | AttemptEnded
 
 @final
 class AttemptListener:
-    """``tell`` is called synchronously with each event. It must not raise or wait."""
+    """``tell`` is called synchronously with each event, and must not raise or wait. ``None``: no observers."""
 
     __slots__ = ("tell",)
 

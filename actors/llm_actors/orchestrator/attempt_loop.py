@@ -28,8 +28,8 @@ from llm_protocol.policy import Attempts
 from llm_protocol.requests import AnyRequest, CompletionRequest
 
 WHOSE_KEY = "(The provider refused the API key that this runtime is configured with.)"
-"""Added to the failure. Vendors write "your API key"; callers would take that for the key that they sent to the
-runtime.
+"""Added to the message of a failure because of a refused key. Vendors write "your API key", and callers would take that
+for the key that they sent to the runtime.
 """
 
 
@@ -136,7 +136,7 @@ class AttemptLoop:
         return RunResult(Failed(failure=why.failure), why.candidate)
 
     def _hedge_delay(self, plan: AttemptPlan[Candidate]) -> float | None:
-        """The delay in seconds after which a second candidate is tried as well; ``None``: never."""
+        """Return the seconds after which a second candidate is tried as well; ``None``: never."""
         if not self._context.policy.hedge or not plan.others or self._rescue.continuing:
             return None
         stream, request_type = self._context.stream, self._context.request.request_type
@@ -159,15 +159,15 @@ class AttemptLoop:
         return self._services.selector.may_retry(candidate, trio.current_time())
 
     def _has_more_room(self, small: Candidate, other: Candidate) -> bool:
-        """Whether ``other`` may accept a prompt that is too long for ``small``. If a context window is unknown, the
-        answer is yes.
+        """Return whether ``other`` may accept a prompt that is too long for ``small``: also if one of the context
+        windows is unknown.
         """
         catalog = self._services.catalog
         have, offers = catalog.context_window(small), catalog.context_window(other)
         return have is None or offers is None or offers > have
 
     def _can_go_on(self, plan: AttemptPlan[Candidate]) -> bool:
-        """Whether a candidate is left that supports the next attempt."""
+        """Return whether a candidate is left that supports the next attempt, and remove the others from the plan."""
         if not self._rescue.needs_prefill or isinstance(self._context.request, CompletionRequest):
             return True
         return plan.drop_unless(self._services.accepts_prefill)

@@ -41,7 +41,7 @@ def ranked(
     draw: float,
     asked: bool = True,
 ) -> Ranking:
-    """Return the candidates in the order to try now. ``draw`` in [0, 1) decides what the policy leaves to chance.
+    """Return the candidates in the order to try now. ``draw``, in [0, 1), makes the random choices.
 
     Without ``asked`` the ranking is only for information: nothing is explored, and a typical request is assumed.
     """
@@ -62,7 +62,9 @@ def ranked(
 
 
 def _shares(candidates: list[Candidate], shares: Mapping[str, float]) -> dict[Candidate, float]:
-    """Return each candidate's share. A share may be configured for the model alone, without its provider."""
+    """Return each candidate's share of the traffic, from a policy's ``shares``, where a name may be a model without its
+    provider.
+    """
     found = {each: shares.get(str(each), shares.get(each.model)) for each in candidates}
     return {each: share for each, share in found.items() if share is not None}
 
@@ -83,7 +85,8 @@ def _conversation(request: AnyRequest) -> str:
 @final
 class CapableCandidates:
     """Decides which of ``candidates`` support the request; with ``strict``, without any loss. The others are skipped.
-    Each is checked only when needed, because most requests call only one. Large requests are checked in a thread.
+    Each candidate is checked only when needed, because most requests call only one. Large requests are checked in a
+    thread.
     """
 
     __slots__ = ("_ask", "_candidates", "_prepared", "_refused", "_services", "_strict")
@@ -118,7 +121,7 @@ class CapableCandidates:
 
     async def drop_others(self, plan: AttemptPlan[Candidate]) -> None:
         """Check all candidates, and remove from ``plan`` those that do not support the request. At least one must
-        remain.
+        support it.
         """
         for each in self._candidates:
             await self.has(each)
@@ -135,7 +138,9 @@ class CapableCandidates:
         return found
 
     def refusal(self) -> Failure:
-        """The failure if no candidate supports the request: the parameter's name, and models that support it."""
+        """Return the failure if no candidate supports the request. It names the unsupported parameter, and models that
+        support it.
+        """
         request, failure = self._ask.request, next(iter(self._refused.values()))
         catalog, others = self._services.catalog, list[Candidate]()
         with suppress(LLMClientError):
@@ -159,8 +164,8 @@ class CapableCandidates:
 
 
 async def gives_choices(services: Services, router: Router, request: AnyRequest) -> bool:
-    """Whether every candidate of a chat with ``n`` above 1 can return all choices in one response. False also for a
-    request that would be refused. Waits for a thread if the request is large.
+    """Return whether every candidate of a chat with ``n`` above 1 can return all choices in one response. Also return
+    False for a request that would be refused. Waits for a thread if the request is large.
     """
     with suppress(LLMClientError):
         candidates = router.route(request).candidates

@@ -52,7 +52,7 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     response.
     """
     max_output_tokens: int | None = None
-    """The output limit to which a budget lowered the request's own."""
+    """The lower output limit that a budget has set in place of the request's own, in tokens."""
     usage: Usage | None = None
     cost: float | None = None
     error: str | None = None
@@ -130,7 +130,7 @@ class DecisionRecord:
         self._ranking: Ranking | None = None
         self._attempts: list[AttemptRecord] = []
         self.under_way: list[UnderWay] = []
-        """Written by `UnderWay` only."""
+        """The unfinished attempts. Only `UnderWay` changes this list."""
         self.cache: CacheOutcome = "off"
         self.stopped: str | None = None
         """Why no further attempt was made, if the last one failed."""
@@ -195,7 +195,7 @@ class DecisionRecord:
         return sum(1 for one in self._attempts if one.called)
 
     def failure(self, last: Failure) -> Failure:
-        """The one failure to report: the kind of the last one, and the results of all attempts."""
+        """Return the failure to report: ``last``, with the results of all attempts in its message."""
         self.limited_by = last.limited_by
         each = self.tried()
         message = {0: "no candidate could be called: ", 1: "the only attempt failed: "}
@@ -203,7 +203,7 @@ class DecisionRecord:
         return msgspec.structs.replace(last, message=before + each) if each else last
 
     def tried(self) -> str:
-        """The results of the attempts, as text."""
+        """Return the results of the attempts, as text."""
         times = Counter(about(f"{one.provider}/{one.model}", one.error or one.outcome) for one in self._all())
         return "; ".join(message if count == 1 else f"{message} ({count} times)" for message, count in times.items())
 
@@ -214,7 +214,7 @@ class DecisionRecord:
         return self._attempts + [each.record(now) for each in self.under_way]
 
     def spent(self) -> Spent:
-        """The usage of all attempts, including failed, losing and unfinished ones."""
+        """Return the usage and cost of all attempts, including those that failed, lost a race or are unfinished."""
         total = Spent()
         for one in self._all():
             total.add(one.usage, one.cost)
@@ -224,7 +224,7 @@ class DecisionRecord:
         return total
 
     def to_json(self, spent: Spent | None = None) -> JsonObject:
-        """The record as JSON values. ``spent`` is the result of `spent`, if it was just computed."""
+        """Return the record as JSON values. Pass the result of `spent` if it was just computed."""
         found: JsonObject = {"strategy": self._strategy, "cache": self.cache}
         if self._passed_over:
             found["passed_over"] = {name: kind.value for name, kind in self._passed_over.items()}

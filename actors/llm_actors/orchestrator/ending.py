@@ -27,7 +27,7 @@ class RunResult(NamedTuple):
 
 
 def fold(services: Services, run: Run, result: RunResult, record: DecisionRecord) -> Finished | Failed:
-    """The end of ``run``, with the response that its log contains."""
+    """Return the end of ``run``, with the response into which the events of its log are folded."""
     end, who = result
     folded = run.fold()
     folded.add(end)
@@ -53,12 +53,12 @@ def fold(services: Services, run: Run, result: RunResult, record: DecisionRecord
 
 
 def with_response(end: Finished | Failed, response: LLMResponse | None) -> Finished | Failed:
-    """Return ``end`` with another response."""
+    """Return ``end`` with ``response`` in place of its own."""
     return msgspec.structs.replace(end, response=response)
 
 
 def close(run: Run, end: Finished | Failed) -> None:
-    """Close the run's log with ``end`` and its response."""
+    """Close the run's log with ``end``. A success must have a response."""
     if isinstance(end, Failed):
         run.fail(end.failure, end.response)
     else:
@@ -73,8 +73,8 @@ def close_early(run: Run, record: DecisionRecord) -> None:
 
 
 def replay(run: Run, response: LLMResponse, cache: CacheOutcome = "hit") -> None:
-    """Write a complete response into the run's log, and close the log. The run fails if the
-    response is larger than the log's limit, which may have been lowered.
+    """Write a complete response, such as a cached one, into the run's log, and close the log. The run fails if the
+    response is larger than the log's limit, which may have been lowered since the response was stored.
     """
     decision = {"attempts": [], **response.decision, "cache": cache}
     try:

@@ -69,7 +69,9 @@ class HedgeClaim:
         self.release()
 
     async def reserve(self, deadline: float) -> bool:
-        """Return whether the limiter has capacity. Waits for at most `HEDGE_CAPACITY_SECONDS`."""
+        """Reserve capacity, and return whether the limiter has any. Waits for at most `HEDGE_CAPACITY_SECONDS`, and not
+        past ``deadline``.
+        """
         start_by = min(deadline, trio.current_time() + HEDGE_CAPACITY_SECONDS)
         with suppress(LLMClientError):
             self._reservation = await self._reserving.reserve_at(
@@ -79,8 +81,8 @@ class HedgeClaim:
         return False
 
     def take(self) -> Reserved | None:
-        """Acquire the rest: retry budget, slot, circuit. Returns ``None`` if the hedge may not be made; then only the
-        capacity of `reserve` is held.
+        """Acquire the rest: the request's budget, a slot, the hedge budget, the circuit breaker. Returns ``None`` if
+        the hedge may not be made; then nothing is held.
         """
         now, other, selector = trio.current_time(), self._candidate, self._services.selector
         slot: Slot | None = None
@@ -145,7 +147,7 @@ async def hedged(
 
 @final
 class _Race:
-    """Two attempts, one sink."""
+    """An attempt and its hedge, which compete for one sink: the events of the winner are passed on."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -212,7 +214,7 @@ class _Lane:
             raise LogLimitExceeded
 
     def lead(self) -> None:
-        """Become the lane that provides the response, unless the other one already does."""
+        """Provide the response from now on, unless the other attempt already does."""
         if self._race.lead(self._asking):
             self._leads = True
             held, self._held = self._held, []

@@ -1,9 +1,9 @@
 """The slots of a provider, the queue for them, and the decision on which requests are refused instead of queued.
 
 A provider works on a limited number of requests at the same time. Other requests wait in a `FairQueue` like the
-limiter's: callers take turns, and priorities count. They do not wait in the provider actor's mailbox. In the queue
-their number is known before another joins, so a request that would wait in vain is refused. Requests that wait for the
-limiter are counted, too, because they are also ahead.
+limiter's: callers take turns, and priorities count. They do not wait in the provider actor's mailbox: the length of
+this queue is known before a request joins it, so a request that would wait in vain is refused. Requests that wait for
+the limiter are counted, too, because they are also ahead.
 
 A request that joins a queue that is too long is served too late: the vendor is paid for a response that nobody
 receives, and every request behind it waits. Two rules prevent that:
@@ -12,9 +12,10 @@ receives, and every request behind it waits. Two rules prevent that:
   complete (`HOPELESS_PERCENT`): it would hardly ever succeed.
 * A *standing* queue, one that has not been empty for `STANDING_SECONDS`, may cost a request no more than `WAIT_SHARE`
   of its time. A burst makes a queue that empties again, and such a queue may be long. A queue that stays means that
-  demand exceeds capacity. Its length helps nobody: a short queue keeps the slots just as busy.
+  demand exceeds capacity. A long queue then has no advantage: a short one keeps the slots just as busy.
 
-No request is refused at an empty queue, or while too little is known. The estimates are means, not promises.
+No request is refused while the queue is empty, or while too little is known. The expected wait is a mean, so it may be
+wrong for one request.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ WAIT_SHARE = 0.25
 
 
 def expected_wait(waiting: float, serving: int, slots: int, mean_s: float) -> float:
-    """Return the seconds until a slot is free for a request that joins now, behind ``waiting`` others; 0.0 for an
-    empty queue.
+    """Return the seconds until a slot is free for a request that joins now, behind ``waiting`` others; 0.0 if a slot is
+    free now.
     """
     ahead = waiting - (slots - serving)
     return 0.0 if ahead < 0 else (ahead + 1) * mean_s / slots
@@ -132,7 +133,7 @@ class ProviderLoad:
     async def take(self, start_by: float, *, caller: str, priority: int) -> Slot | None:
         """Wait for a slot until ``start_by``, on Trio's clock. Returns ``None`` if none became free.
 
-        This is no checkpoint if a slot is free.
+        There is no checkpoint if a slot is free.
         """
         if (slot := self.take_nowait()) is not None:
             return slot
@@ -194,8 +195,8 @@ class ProviderLoad:
         return refused_for(wait, left_s, least_time(times), standing=now - self._since >= STANDING_SECONDS)
 
     def join(self, weight: float, now: float) -> None:
-        """Count one more waiting request; ``weight`` is less than 1 for one that waits for several providers at the
-        same time.
+        """Count one more waiting request. ``weight`` is less than 1 for a request that waits for several providers at
+        the same time.
         """
         if not self._waiting:
             self._since, self._weight = now, 0.0
@@ -203,7 +204,7 @@ class ProviderLoad:
         self._weight += weight
 
     def leave(self, weight: float) -> None:
-        """Count one waiting request less."""
+        """Count one waiting request less; ``weight`` as in `join`."""
         self._waiting -= 1
         self._weight -= weight
         if not self._waiting:
@@ -212,7 +213,7 @@ class ProviderLoad:
 
 @contextmanager
 def waiting_for(loads: Mapping[str, ProviderLoad], names: Sequence[str]) -> Iterator[None]:
-    """Count as a request that waits for the first of ``names`` to have capacity."""
+    """During the block, count a request that waits for capacity at the first provider of ``names`` that has any."""
     now, weight = trio.current_time(), 1 / len(names)
     for name in names:
         loads[name].join(weight, now)

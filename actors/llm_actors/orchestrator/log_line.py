@@ -166,7 +166,7 @@ class WaitingLines:
             _write(fields, ended_at)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Let the lines of this process wait for up to `WAIT_SECONDS`, until cancelled; then write the remaining
+        """Until cancelled, collect the lines of this process, each for up to `WAIT_SECONDS`. Then write the remaining
         lines.
         """
         global _waiting
@@ -247,7 +247,7 @@ def _first_token(response: LLMResponse, made: list[JsonObject]) -> float | None:
 
 
 def words_of(failure: Failure, request: AnyRequest) -> str:
-    """A vendor's message without keys, and without words of the request, which some vendors quote."""
+    """Return a vendor's message without keys, and without words of the request, which some vendors quote."""
     return "" if failure.upstream_status is None else _without_request(failure.message, request)
 
 

@@ -124,8 +124,8 @@ class Metrics:
             self.request_seconds[kind, response.provider].add(response.processing_time_ms / 1000)
 
     def attempt(self, made: AttemptRecord, caller: str, *, stream: bool) -> None:
-        """Count an attempt. The time to the first token is counted only with ``stream``: a complete response has no
-        meaningful one.
+        """Count an attempt. The time to the first token is counted only with ``stream``: for a response that is not
+        streamed, it has no meaning.
         """
         provider, usage = made.provider, made.usage
         self.attempts[provider, made.outcome] += 1

@@ -32,7 +32,7 @@ PASSTHROUGH = "passthrough"
 """The name used in place of a model."""
 
 LATE_RETRY_SECONDS = 1.0
-"""Seconds in Retry-After if no slot became free in time."""
+"""The Retry-After, in seconds, if no slot became free in time."""
 
 FREE_METHODS = frozenset(("GET", "HEAD"))
 """Methods of requests that cost nothing, so budgets do not refuse them."""

@@ -41,8 +41,7 @@ Until: TypeAlias = Callable[[], float]
 @final
 class Setup:
     """Services and router of one configuration. A reload replaces it as a whole; a run keeps the setup with which it
-    began. Used as a context manager, it counts as in use until the end of the
-    block.
+    began. Used as a context manager, the setup counts as in use until the end of the block.
     """
 
     __slots__ = ("_idle", "_users", "router", "services")
@@ -84,12 +83,12 @@ class Work(NamedTuple):
 
 
 Upstream: TypeAlias = Callable[[Services, Work], Awaitable[Finished | Failed]]
-"""The stages behind single flight."""
+"""The type of the stages after single flight, which are `upstream`."""
 
 
 async def listed_route(services: Services, router: Router, request: AnyRequest) -> ResolvedRoute:
-    """Return the candidates for a model that is on no list. First fetches the models of providers that have no list
-    yet. Raises `LLMClientError`.
+    """Return the candidates for a request whose model is on no list, after fetching the models of providers that have
+    no list yet. Raises `LLMClientError`.
     """
     try:
         await refresh(services.lister, only_unlisted=True)
@@ -102,7 +101,7 @@ async def upstream(services: Services, work: Work) -> Finished | Failed:
     """Serve a run by calling providers. Events are written into its log, which is still open at the end. Returns the
     end with which to close it.
 
-    Ends by the run's deadline. Raises only `trio.Cancelled`, with the log closed, and bugs.
+    Takes until the run's deadline at most. Raises only `trio.Cancelled`, after closing the log, and bugs.
     """
     run, routed, until, record = work
     context = AttemptContext(

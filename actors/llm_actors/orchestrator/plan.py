@@ -1,6 +1,6 @@
 """The attempt plan: what to do after a failed attempt. Only the plan decides on another attempt after a failure.
 
-A hedge, which is started beside a slow attempt, is decided in `llm_actors.orchestrator.hedge`.
+Hedges, which are started beside a slow attempt, are decided in `llm_actors.orchestrator.hedge`.
 
 `AttemptLoop` may stop without the plan: when no candidate had capacity in time, and when a delivered text cannot be
 continued. It never makes another attempt without the plan. Repetitions within an attempt do not count as attempts: a
@@ -8,10 +8,10 @@ provider sends a request again over its other wire or with a renewed key (`llm_a
 connection if a reused one was closed (`llm_actors.transport`), and a call of an actor that has crashed is made again
 (`llm_actors.kernel.retry_after_crashes`).
 
-The plan does no I/O and reads no clock: the time, the randomness and the retry budget are passed in. It uses
-tenacity's composable ``stop`` and ``wait`` callables. With one candidate it retries that one, after a wait from an
-exponential window. If others are available, it retries at most once, quickly, and then tries the next.
-`llm_protocol.failures.RULES` says what each kind of failure permits.
+The plan does no I/O and reads no clock: the time, the randomness and the retry budget are passed in. It uses tenacity's
+composable ``stop`` and ``wait`` callables. If there is one candidate, the plan retries that candidate, after a random
+wait whose maximum doubles with each attempt. If other candidates are available, the plan retries at most once, after a
+short wait, and then tries the next candidate. `llm_protocol.failures.RULES` says what each kind of failure permits.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ Move: TypeAlias = Again | Next | Stop
 
 @final
 class _Window(wait_base):
-    """Uniform between ``least`` and a maximum that doubles with each attempt, at most ``most``."""
+    """A random wait in seconds between ``least`` and a maximum that doubles with each attempt, up to ``most``."""
 
     def __init__(self, least: float, most: float, draw: Callable[[], float]) -> None:
         self._least = least
@@ -152,7 +152,9 @@ class AttemptPlan(Generic[C]):
         return list(self._others)
 
     def take(self, candidate: C) -> None:
-        """Try ``candidate`` before the others. The one it replaces may be tried later, unless it has been already."""
+        """Make ``candidate`` the current one. The candidate that it replaces may be tried later, unless it has been
+        tried already.
+        """
         if candidate == self.current:
             return
         skipped: list[C] = [] if self.retrying else [self.current]

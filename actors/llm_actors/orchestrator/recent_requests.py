@@ -1,4 +1,6 @@
-"""The requests that ended most recently, with caller, deployment and duration. For operators; prompts are not kept."""
+"""The requests that ended most recently, with caller, deployment and duration, to be shown to operators. Prompts are
+not kept.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ USUAL_PRIORITY = 5
 """The default priority of a request."""
 
 LATE_RETRY_SECONDS = 1.0
-"""Seconds in Retry-After if a wait was in vain and the time of the next capacity is unknown."""
+"""The Retry-After, in seconds, if no capacity became free in time and it is unknown when there will be some."""
 
 RETRY_CAPACITY_SECONDS = 1.0
 """Seconds that a retry waits for capacity while other candidates are available."""
@@ -61,7 +61,7 @@ class Reserving:
         self._capable = capable
         self._tried: Candidate | None = None
         self._called: Candidate | None = None
-        """The candidate that was tried last."""
+        """The candidate that was called last."""
 
     async def claim(self, plan: AttemptPlan[Candidate], request: AnyRequest) -> NotReserved | Reserved:
         """Reserve a call to the plan's first candidate with free capacity, which becomes its current one. Waits for
@@ -153,8 +153,8 @@ class Reserving:
         return self._services.selector.known(candidate).whole.sample
 
     def _start_by(self, candidate: Candidate) -> float:
-        """Return when an attempt at ``candidate`` must begin to have a chance; the deadline itself if it has none any
-        more.
+        """Return the latest time at which an attempt at ``candidate`` must begin to be complete in time, on Trio's
+        clock; the deadline itself if that time has passed or is unknown.
         """
         deadline, least = self._context.deadline, least_time(self._times(candidate))
         return deadline if least is None or deadline - least <= trio.current_time() else deadline - least

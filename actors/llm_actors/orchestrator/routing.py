@@ -34,7 +34,9 @@ DEFAULT_DEADLINE_SECONDS = 600.0
 
 
 def is_plain(policy: Policy) -> bool:
-    """Whether one model is tried at a time, without a budget and without shared work."""
+    """Return whether one model is tried at a time, without a budget of the request's own and without shared context or
+    answers.
+    """
     alone = policy.strategy in (None, "single", "fallback")
     unbounded = policy.max_cost is None and policy.max_tokens is None
     return alone and unbounded and policy.share_context in (None, "none") and not policy.share_knowledge
@@ -81,11 +83,11 @@ class Router:
         self._strict = strict
 
     def infos(self, caller: str) -> list[ModelInfo]:
-        """The models that ``caller`` may use."""
+        """Return the models that ``caller`` may use."""
         return self._catalog.infos(self._allowed.get(caller))
 
     def route_names(self, caller: str) -> list[str]:
-        """The routes that ``caller`` may use."""
+        """Return the routes that ``caller`` may use."""
         allowed = self._allowed.get(caller)
         return [name for name in self._routes if allowed is None or allowed.permits_route(name)]
 

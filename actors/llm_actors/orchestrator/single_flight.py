@@ -109,9 +109,9 @@ class _Key(NamedTuple):
 
 
 def cache_mode(services: Services, run: Run, routed: ResolvedRoute) -> CacheMode:
-    """Return how ``run`` is cached. It is not cached if the response depends on something that is not in the key. It
-    is not cached either if a provider may serve it whose responses are not cached, unless request or route say
-    otherwise; which provider will serve it is not known yet.
+    """Return how ``run`` is cached. It is not cached if the response depends on something that is not in the key. Nor
+    is it cached if one of its candidates is at a provider whose responses are not cached, unless request or route say
+    otherwise: it is not known yet which provider will serve it.
     """
     if run.judge is not None or routed.policy.share_knowledge or run.request.one_of > 1:
         return "off"
@@ -291,7 +291,7 @@ def _may_ask_again(run: Run, end: Finished | Failed, missed: int) -> bool:
 
 
 async def _follow(run: Run, flight: Run) -> Finished | Failed:
-    """Copy the flight's events into the run's log as they arrive. Returns its end, which is not copied."""
+    """Copy the flight's events into the run's log as they arrive. Return the end of the flight, which is not copied."""
     ended = trio.Event()
 
     def copy() -> None:
@@ -310,7 +310,7 @@ async def _follow(run: Run, flight: Run) -> Finished | Failed:
 
 
 def _unpaid(decision: JsonObject) -> JsonObject:
-    """The decision record of a request that another one pays for."""
+    """Return the decision record of a request for which another request pays."""
     return decision | {"spent": {"usage": msgspec.to_builtins(Usage()), "cost": 0.0}}
 
 
@@ -320,7 +320,7 @@ def _answer(run: Run) -> LLMResponse | None:
 
 
 def _by_another(response: LLMResponse) -> bool:
-    """Whether another candidate was tried before and failed."""
+    """Whether another candidate than the one that responded was tried before and failed."""
     attempts = [(each["provider"], each["model"], each["outcome"]) for each in response.decision.get("attempts", ())]
     answered = next((each for each in attempts if each[2] == "ok"), None)
     return answered is not None and attempts[0][:2] != answered[:2]

@@ -43,7 +43,9 @@ class Delivered:
             self.images += 1
 
     def shown(self, usage: Usage) -> tuple[float, int]:
-        """Return the length of the visible text, and the tokens for it in ``usage``, a final count."""
+        """Return the length of the visible text in estimated tokens, and the number of tokens for it in ``usage``, a
+        final count.
+        """
         hidden = usage.reasoning_tokens
         return self.text + (0.0 if hidden else self.thought), usage.output_tokens - hidden - usage.image_tokens
 

@@ -109,8 +109,8 @@ def _read(log: RunLog, count: int) -> JudgeVerdict:
 
 
 def read_verdict(text: str, count: int) -> JudgeVerdict:
-    """Return the index for the letter in a judge's text: alone, at the beginning, or in JSON. A sentence with several
-    letters is ambiguous, so it is no verdict.
+    """Return the index for the letter in a judge's text. The letter may be alone, at the beginning, or in JSON. A
+    sentence with several letters is ambiguous, so it is no verdict. ``count`` is the number of answers.
     """
     letters = [letter(at) for at in range(count)]
     value = as_json(text)

@@ -27,10 +27,14 @@ from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, Completi
 from llm_protocol.response import Usage
 
 MIN_OUTPUT_TOKENS = 16
-"""A smaller share, in tokens, is useless unless the request asks for no more: some vendors refuse such a limit."""
+"""The least output limit, in tokens, for which an attempt is made, unless the request asks for less: some vendors
+refuse a lower limit.
+"""
 
 MIN_REASONING_TOKENS = 1_024
-"""Vendors refuse a smaller reasoning budget, in tokens. If there is no room for it, the vendor chooses."""
+"""Vendors refuse a smaller reasoning budget, in tokens. If there is no room for one, none is sent, and the vendor
+chooses.
+"""
 
 
 class Share(NamedTuple):
@@ -63,7 +67,7 @@ class RequestBudget:
         return self.max_cost is not None or self.max_tokens is not None
 
     def budget(self, on_overrun: Callable[[], None]) -> MemberBudget:
-        """The access of one member; ``on_overrun`` is called when it must stop."""
+        """Return the access of one member to this account. ``on_overrun`` is called when the member must stop."""
         return MemberBudget(self, on_overrun)
 
     def price(self, candidate: Candidate, input_tokens: int, output_tokens: int) -> float | None:
@@ -156,7 +160,9 @@ class MemberHold:
         return msgspec.structs.replace(request, parameters=parameters)
 
     def grow(self, tokens: float) -> None:
-        """Reserve more if more tokens were delivered than reserved."""
+        """Reserve more if more than the reserved ``tokens`` of output were delivered. If the budget has no more, the
+        member is stopped.
+        """
         output = int(tokens)
         if output <= self._output or not self._budget.ledger.bounded:
             return
@@ -188,8 +194,8 @@ class MemberBudget:
     def refuses(
         self, candidate: Candidate, estimate: Estimate, request: AnyRequest, *, is_last: bool = True
     ) -> Failure | None:
-        """The refusal if there is not enough for a response, or if an unknown price would be needed, else ``None``.
-        ``is_last``: there is no other candidate, so a response may be shorter than expected.
+        """Return the refusal if there is not enough for a response, or if the price is needed and unknown; else
+        ``None``. ``is_last``: there is no other candidate, so the response may be shorter than expected.
         """
         ledger = self.ledger
         if not ledger.bounded:
@@ -242,7 +248,7 @@ _UNBOUNDED = 2**31 - 1
 
 
 def _wanted(request: AnyRequest) -> int | None:
-    """The output limit of the request in tokens; ``None`` if the vendor has no such parameter."""
+    """Return the output limit of the request in tokens; ``None`` if requests of this type have no such parameter."""
     if not isinstance(request, ChatRequest | CompletionRequest | CodeRequest):
         return None
     most = request.parameters.max_output_tokens
@@ -250,7 +256,7 @@ def _wanted(request: AnyRequest) -> int | None:
 
 
 def too_little(candidate: Candidate, tokens: float, left: Share, ledger: RequestBudget) -> Failure:
-    """The refusal of an attempt without enough budget."""
+    """Return the refusal of an attempt that needs ``tokens`` and has only the share ``left``."""
     if ledger.max_tokens is not None and tokens > left.tokens:
         return _refusal(
             candidate, f"it may take {tokens:.0f} tokens and {max(0, floor(left.tokens))} of max_tokens are left"

@@ -37,8 +37,8 @@ async def council(ensemble: Ensemble) -> RunResult:
 
 
 def _share(number: int, rounds: int) -> float:
-    """Return the share of the remaining time for this round. All rounds and the drafting share `MEMBERS_SHARE`
-    evenly.
+    """Return the share of the remaining time for round ``number`` (0: the drafts). All rounds and the drafts share
+    `MEMBERS_SHARE` evenly.
     """
     each = MEMBERS_SHARE / (rounds + 1)
     return each / (1 - each * number)

@@ -69,7 +69,7 @@ class Ensemble:
         self._accepted: list[Member] = []
         self._ids: Counter[str] = Counter()
         self._consulted: list[DecisionRecord] = []
-        """Attempts of models that were given the answers. They are not in the request's own record."""
+        """The records of models that were consulted about the answers, if these are not in the request's own record."""
         self._member_events = MemberEvents(run.log, on=bool(policy.stream_members))
         self._spare: list[MemberSeat] = []
         self._conversation = _conversation(context) if policy.share_knowledge else ""
@@ -115,7 +115,9 @@ class Ensemble:
         return member
 
     def briefed(self, member: str) -> AnyRequest:
-        """The caller's request with ``member``'s part of the context and of the conversation."""
+        """Return the caller's request with ``member``'s part of the context, and with the earlier answers of the
+        conversation.
+        """
         context = self.context
         pieces = self.services.knowledge.of(context.request.caller, self._conversation) if self._conversation else ()
         return with_context(context.request, shared(context.request.context, self.policy.share_context, member), pieces)
@@ -236,7 +238,7 @@ class Ensemble:
         )
 
     def _cut(self, member: Member) -> Failure | None:
-        """Return why the member did not finish, if the reason is its own."""
+        """Return why the member did not finish, if its own budget or its own time limit stopped it; else ``None``."""
         if member.budget.overran:
             return Failure(kind=FailureKind.BUDGET, message="stopped: the request's budget is used up")
         if trio.current_time() >= member.scope.deadline:
@@ -272,9 +274,9 @@ class Ensemble:
         mode: OnBrokenStream = "buffer",
         alone: bool = False,
     ) -> RunResult:
-        """Call one model and write its answer into the log ``into``. Always ends, at the latest after ``share`` of
-        the remaining time, or with the request if ``share`` is ``None``. Raises only `trio.Cancelled` and bugs.
-        ``alone``: choose the model in the request's own way.
+        """Call one model and write its answer into the log ``into``. Always ends, at the latest after ``share`` of the
+        remaining time, or with the request if ``share`` is ``None``. Raises only `trio.Cancelled` and bugs. ``alone``:
+        keep the policy's strategy, of which `single` allows only the first candidate.
         """
         began = trio.current_time()
         scope = trio.CancelScope(deadline=inf if share is None else self.until(share))
@@ -351,7 +353,7 @@ class Ensemble:
         return RunResult(end, self.who(like))
 
     def who(self, member: Member) -> Candidate:
-        """The candidate that gave the member's answer."""
+        """Return the candidate that gave the member's answer."""
         answered = member.answer.provider
         return next(each for each in member.seat.candidates if each.provider == answered)
 
@@ -385,7 +387,7 @@ class Ensemble:
             self.services.knowledge.keep(self.context.request.caller, self._conversation, pieces)
 
     def so_far(self) -> EnsembleRecord:
-        """The result so far, besides the request's own record."""
+        """Return the result so far, without what is in the request's own record."""
         records = [member.record for member in self.members] + self._consulted
         spent = Spent()
         for each in records:
@@ -404,7 +406,9 @@ class Ensemble:
 
 
 def _why_cut(satisfied: bool, until: float) -> Failure:
-    """Why a member was stopped from outside."""
+    """Return why a member was stopped from outside: enough others had answered (``satisfied``), the time limit
+    ``until``, or a cancellation.
+    """
     if satisfied:
         return Failure(kind=FailureKind.CANCELLED, message="stopped: enough other members had responded")
     if trio.current_time() >= until:

@@ -29,13 +29,13 @@ class Piece(NamedTuple):
 
 @final
 class Knowledge:
-    """The stored answers of all conversations: the `KnowledgeSharer` of this runtime."""
+    """The stored answers of all conversations of this runtime."""
 
     def __init__(self) -> None:
         self._pieces: OrderedDict[tuple[str, str], tuple[Piece, ...]] = OrderedDict()
 
     def of(self, caller: str, conversation: str) -> tuple[Piece, ...]:
-        """The stored answers, the oldest first."""
+        """Return the stored answers, the oldest first."""
         return self._pieces.get((caller, conversation), ())
 
     def keep(self, caller: str, conversation: str, answers: Sequence[Piece]) -> None:

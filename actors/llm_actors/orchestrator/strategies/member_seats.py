@@ -116,8 +116,8 @@ def diverse(ranked: Sequence[Candidate], count: int, catalog: Catalog) -> list[C
 
 
 def varied(parameters: Parameters, nth: int) -> Parameters:
-    """The parameters for the ``nth`` sample of one model: another seed if the caller set a seed; otherwise another
-    temperature, if the caller set neither ``temperature`` nor ``top_p``.
+    """Return the parameters for the ``nth`` sample of one model: another seed if the caller set a seed; otherwise
+    another temperature, if the caller set neither ``temperature`` nor ``top_p``.
     """
     if nth == 0:
         return parameters

@@ -1,7 +1,7 @@
 """``panel``: all members get the same request, and one response is combined from their answers.
 
-The `CrossModelOrchestrator` of this runtime. A member that fails is dropped and reported. A single remaining answer
-is used unchanged. With one available member, the strategy is an ordinary single request.
+A member that fails is dropped and reported. A single remaining answer is used unchanged. With one available member, the
+strategy is an ordinary single request.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ Which one is the best: correct first, then complete, then clear? Reply with its 
 
 
 def letter(index: int) -> str:
-    """The name of the answer at ``index``."""
+    """Return the letter that names the answer at ``index``."""
     return chr(ord("A") + index)
 
 

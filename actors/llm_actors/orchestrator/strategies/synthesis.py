@@ -1,4 +1,4 @@
-"""One response from several: the `ResponseSynthesizer` of this runtime.
+"""Make one response from several answers.
 
 A model writes the response, streamed, or a rule selects it without a model. If that fails before any of it was
 delivered, the best single answer is used instead, and the decision record says so.
@@ -30,8 +30,8 @@ def needs_model(ensemble: Ensemble) -> bool:
 
 
 def _way(ensemble: Ensemble, answers: Sequence[Member]) -> str:
-    """Return the model or rule that makes the response: by the policy, else the first member that answered. If
-    synthesis is disabled, it is a rule.
+    """Return the model or rule that makes the response: that of the policy, else the model of the first member that
+    answered, or the rule ``none`` if synthesis is disabled.
     """
     usual = answers[0].seat.model
     return ensemble.policy.synthesiser or (usual if ensemble.services.synthesize else "none")

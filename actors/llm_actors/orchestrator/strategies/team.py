@@ -22,7 +22,7 @@ from llm_protocol.response import LLMResponse
 T = TypeVar("T")
 
 Cross: TypeAlias = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""Awaits a call in the runtime's own event loop."""
+"""Awaits a call in the runtime's event loop, for a strategy that runs in another event loop."""
 
 
 class TeamWork(Protocol):
