@@ -1,8 +1,8 @@
 """One attempt: send a request and receive the response, with a limit on every wait.
 
 One cancel scope limits all waits. Its deadline moves: first to the limit for the first token, then with each piece of
-content, but never past the total limit. A new scope for each wait would cost more than decoding a token. It is the
-scope of the actor call, so it is also cancelled when the caller leaves.
+content, but never past the total limit. A new scope for each wait would cost more than decoding a token. The scope is
+that of the call to the actor, so it is also cancelled when the caller leaves.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class ProviderCall:
         )
 
     def _located(self, failure: Failure, model: str) -> Failure:
-        """Return the failure with the provider and model added, which a dialect does not know."""
+        """Return the failure without keys, and with the provider and model, which a dialect does not know."""
         partial = failure.partial or self._first_token_at is not None
         clean = clean_failure(failure, self._spec.secret)
         return clean.at(provider=self._spec.name, model=model, partial=partial)
@@ -324,7 +324,9 @@ def adapted_to(wires: ProviderWires, request: AnyRequest) -> Prepared:
 
 
 def adapted_over(dialect: ClientDialect, request: AnyRequest) -> Adapted:
-    """Return the request adapted to the wire of ``dialect``. Raises `LLMClientError` if that does not support it."""
+    """Return the request adapted to the wire of ``dialect``. Raises `LLMClientError` if that wire does not support the
+    request.
+    """
     if request.parameters.extra:
         request = with_own_parameters(request, dialect.name)
     refuse_incapable(dialect.rules.of(request.model), request)
@@ -338,7 +340,9 @@ def _encoded(dialect: ClientDialect, request: AnyRequest, stream: bool) -> WireR
 
 
 def with_client_headers(wire: WireRequest, request: AnyRequest) -> WireRequest:
-    """Return ``wire`` with the header fields of the client's request added. Fields that are already set stay."""
+    """Return ``wire`` with the header fields of the client's request added. Fields that ``wire`` already has stay
+    unchanged.
+    """
     if not (request.parameters.headers or request.forwarded):
         return wire
     more = {**request.forwarded, **request.parameters.headers}
@@ -348,7 +352,7 @@ def with_client_headers(wire: WireRequest, request: AnyRequest) -> WireRequest:
 
 
 def _with_hint(failure: Failure, hint: str | None) -> Failure:
-    """Return the failure with the vendor's advice about a retry added."""
+    """Return the failure with the vendor's advice about a retry: the header ``x-should-retry``, if it is valid."""
     if hint not in ("true", "false"):
         return failure
     return msgspec.structs.replace(failure, should_retry=hint == "true")

@@ -1,4 +1,4 @@
-"""Turns exceptions of the transport and of actors into a `Failure`. Nothing else does."""
+"""Turns exceptions of the transport and of actors into a `Failure`. This is the only place that does so."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest
 
 Sink: TypeAlias = Callable[[Event], None]
-"""A function that receives the events of a response as they arrive, except the last. May raise `LogLimitExceeded`."""
+"""A function that receives the events of a response as they arrive, except the terminal event. It may raise
+`LogLimitExceeded`, which fails the attempt.
+"""
 
 
 class Prepared(NamedTuple):
@@ -43,7 +45,9 @@ class Generate(Call[AttemptResult], frozen=True, kw_only=True):
     prepared: Prepared | None = None
 
     def fingerprint(self) -> Hashable:
-        """Return the content of the request, without ids and times."""
+        """Return the content of the request, without its id, time and caller: these differ when the same payload is
+        sent again.
+        """
         bare = msgspec.structs.replace(self.request, request_id="", timestamp=0.0, caller="")
         return type(self), msgspec.json.encode(bare, enc_hook=repr)
 
@@ -53,8 +57,8 @@ class ListModels(Call[tuple[ModelInfo, ...]], frozen=True):
 
 
 class CountTokens(Call[int | None], frozen=True, kw_only=True):
-    """Have the vendor count the tokens of the prompt of ``request``; ``None`` if it has no endpoint for that. Fails
-    with an `LLMClientError`.
+    """Have the vendor count the tokens of the prompt of ``request``; ``None`` if the vendor has no endpoint for that.
+    Fails with an `LLMClientError`.
     """
 
     request: AnyRequest
@@ -94,7 +98,7 @@ async def list_models(provider: ProviderRef) -> tuple[ModelInfo, ...]:
 
 
 def count_tokens(provider: ProviderRef, request: AnyRequest) -> Awaitable[int | None]:
-    """Return the number of tokens of a prompt, counted by the vendor; ``None`` if it has no endpoint for that.
+    """Return the number of tokens of a prompt, counted by the vendor; ``None`` if the vendor has no endpoint for that.
 
     Waits for the vendor, until the caller's deadline. Raises `LLMClientError` or `KernelError`.
     """

@@ -34,7 +34,7 @@ class Oddities:
             log.warning("%s: unknown finish reason %r; the response is used", self._provider, reason)
 
     def note_not_found(self, url: str) -> None:
-        """Log a 404, which most often means a wrong ``base_url``. ``url`` has no query."""
+        """Log a 404, which most often means a wrong ``base_url``. ``url`` must have no query: it may contain a key."""
         if self._is_new("not found", url):
             log.warning("%s: HTTP 404 at %s; is base_url the address of the vendor's API?", self._provider, url)
 

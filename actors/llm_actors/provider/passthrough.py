@@ -61,9 +61,9 @@ class PassthroughRequest(Call["PassthroughResponse"], frozen=True, kw_only=True)
 
 
 class PassthroughResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a passthrough. ``status`` is the vendor's status; 0 if there was no response. ``failure`` is how
-    the request counts for the provider. The client receives it as an error if no part of a response has been sent
-    (``begun``).
+    """The result of a passthrough. ``status`` is the vendor's status; 0 if there was no response. ``failure`` is
+    ``None`` if the request counts as a success of the provider. The client receives the failure as an error, unless a
+    part of a response has been sent (``begun``).
     """
 
     status: int = 0
@@ -129,7 +129,9 @@ class PassthroughCall:
         )
 
     def _within(self, seconds: float, otherwise: str) -> None:
-        """Set the deadline of the next step. ``otherwise``: the message if it passes."""
+        """Set the deadline of the next step to ``seconds`` from now. ``otherwise`` begins the message if the deadline
+        passes.
+        """
         self._scope.deadline = min(self._latest, trio.current_time() + seconds)
         self._waiting_for = f"{otherwise} within {seconds:g} s"
 

@@ -1,4 +1,4 @@
-"""Keys that change at run time. They are fetched again when they are old, and when the vendor refuses one."""
+"""Keys that change at run time. A key is fetched again when it is old, and when the vendor refuses it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FETCH_SECONDS: Final = 10.0
 """The time limit for fetching a key, in seconds."""
 
 RETRY_SECONDS: Final = 5.0
-"""Seconds until the next try to renew a key, if one has failed and the old key stays in use."""
+"""If a key could not be renewed and the old key stays in use: seconds until it is tried again."""
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ class KeyRenewer:
 
     async def refresh(self) -> None:
         """Fetch a new key if there is none or it is older than ``max_age_s``. If that fails, keep the old key, or raise
-        `AuthenticationError` if there is none. Tasks that waited for a fetch that failed do not fetch one by one.
+        `AuthenticationError` if there is none. If a fetch fails, the tasks that waited for it fail with it, so that
+        they do not fetch one after the other. Cancelling this ends a fetch that this call has begun.
         """
         if self.current is None or trio.current_time() >= self._due:
             has_to_wait = self._lock.locked()

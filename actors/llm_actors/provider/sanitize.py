@@ -29,9 +29,7 @@ def clean_failure(failure: Failure, key: Secret | None) -> Failure:
 
 
 def clean_start(event: Started, provider: str, key: Secret | None, adjusted: tuple[Adjustment, ...] = ()) -> Started:
-    """Return the event with keys removed, and with the provider and the adjustments added, which a dialect does not
-    know.
-    """
+    """Return the event with keys removed, and with the provider and the adjustments, which a dialect does not know."""
     return Started(
         model=_clean_name(event.model, key) or "",
         upstream_id=_clean_name(event.upstream_id, key),
@@ -41,7 +39,7 @@ def clean_start(event: Started, provider: str, key: Secret | None, adjusted: tup
 
 
 def clean_end(end: Finished, key: Secret | None) -> Finished:
-    """Return the end of a response with keys removed from the vendor's reason."""
+    """Return the end of a response with keys removed from the vendor's finish reason."""
     reason = _clean_name(end.raw_reason, key)
     return end if reason == end.raw_reason else msgspec.structs.replace(end, raw_reason=reason)
 

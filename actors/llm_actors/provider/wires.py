@@ -102,7 +102,9 @@ class ProviderWires:
         return self._responses if wants_responses(end.failure) and self.has_responses else None
 
     def learn(self, worked: ClientDialect, model: str) -> None:
-        """Remember that ``model`` needs the wire ``worked``, which `instead_of` returned and which had a response."""
+        """Remember that the wire ``worked``, which `instead_of` returned, had a response: for `CHAT_SECONDS` that the
+        server has no Responses API, or that ``model`` needs the Responses API.
+        """
         if worked is self.usual:
             self._chat_until = self._clock() + CHAT_SECONDS
         else:

@@ -33,7 +33,7 @@ class RunWriter(Protocol):
         """Write the runs. May raise `OSError`."""
 
     def close(self) -> None:
-        """Close: no further runs follow."""
+        """Release what the writer holds open. No further runs follow."""
 
 
 @final
@@ -47,7 +47,7 @@ class RequestLogActor:
         self._is_away = False
 
     async def run(self, inbox: Inbox[Never], *, task_status: trio.TaskStatus[None]) -> None:
-        """Write until asked to stop. Then write the remaining runs, for at most `FLUSH_SECONDS`."""
+        """Write the waiting runs until asked to stop. Then write the remaining runs, for at most `FLUSH_SECONDS`."""
         stopping = trio.Event()
         inbox.when_stopping(stopping.set)
         task_status.started()

@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 @final
 class RequestLog:
-    """Takes the runs of requests with one of ``keys`` or ``routes``; all runs if both are empty."""
+    """Takes the runs of requests by one of the callers ``keys`` or to one of ``routes``; all runs if both are empty."""
 
     def __init__(
         self, keys: Collection[str] = (), routes: Collection[str] = (), *, what: str = "the request log is not written"
     ) -> None:
-        """``what`` begins the log line about dropped runs: it says what is not fast enough."""
+        """``what`` begins the log line about dropped runs, which continues with "fast enough"."""
         self._what = what
         self._keys = frozenset(keys)
         self._routes = frozenset(routes)

@@ -35,8 +35,8 @@ class RequestLogFiles:
         self._wall = wall
 
     def write(self, runs: Sequence[Run]) -> None:
-        """Append a line for each run. Then delete the oldest files, while they are too old or all files together are
-        too large.
+        """Append a line for each run. Then delete files that are too old, and the oldest ones while all files together
+        are too large; the newest file stays.
         """
         wall = self._wall()
         lines = [line for run in runs if (line := self._line(run, wall))]
@@ -85,8 +85,8 @@ def log_files(path: str) -> list[str]:
 
 
 def find(path: str, wanted: str) -> LoggedRequest | None:
-    """Return the newest logged request that has the id ``wanted``, as its own id, its response's or its client's;
-    ``None`` if there is none. Raises `OSError`.
+    """Return the newest logged request that has the id ``wanted``, as the id of the request, of its response, or of the
+    client; ``None`` if there is none. Raises `OSError`.
     """
     if not _is_text(wanted):
         return None
@@ -103,7 +103,7 @@ def find(path: str, wanted: str) -> LoggedRequest | None:
 
 
 def _is_text(wanted: str) -> bool:
-    """Whether an id can be in the log. An argument of a command line may have bytes that are no text."""
+    """Whether an id can be in the log. An argument of a command line may have bytes that are not text."""
     return not any("\ud800" <= each <= "\udfff" for each in wanted)
 
 

@@ -1,4 +1,5 @@
-"""One line of the request log. docs/request-log.md describes the format. Fields may be added, but keep their meaning.
+"""One line of the request log. docs/request-log.md describes the format. Later versions may add fields, but do not
+change the meaning of a field.
 
 A redacted line has only structure and numbers: roles, kinds and lengths, never a text.
 """

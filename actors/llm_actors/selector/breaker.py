@@ -24,10 +24,12 @@ from llm_actors.selector.decay import DecayingCount
 from llm_protocol.failures import RULES, FailureKind
 
 FAILURES_IN_A_ROW = 5
-"""This many failures without a success between them open the breaker."""
+"""This many failures without a success between them open the breaker. While more streams than this are delivering, it
+takes as many failures as there are such streams.
+"""
 
 FAILURE_RATE = 0.5
-"""A larger fraction of failures than this opens the breaker too, if there were `LEAST_TRAFFIC` attempts."""
+"""This fraction of failures or a larger one opens the breaker, too, if there were `LEAST_TRAFFIC` recent attempts."""
 
 LEAST_TRAFFIC = 20.0
 """With fewer recent attempts than this, the fraction of failures does not count. `LATELY_SECONDS` defines "recent"."""
@@ -91,7 +93,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
     cause: FailureKind | None = None
     """The kind of the latest failure that counted."""
     evidence: str = ""
-    """Why the breaker entered its state, as text."""
+    """Why the breaker entered its state, for the log."""
     good: DecayingCount = DecayingCount(LATELY_SECONDS)
     bad: DecayingCount = DecayingCount(LATELY_SECONDS)
 
@@ -149,7 +151,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         return here
 
     def tripped(self, now: float, draw: float, cause: FailureKind | None, evidence: str) -> CircuitBreaker:
-        """Return the closed breaker opened, because of ``evidence`` from other breakers."""
+        """Return this breaker, which must be closed, opened because of ``evidence`` from other breakers."""
         assert NEXT[self.state, CircuitEvent.TRIPPED] is CircuitState.OPEN
         return msgspec.structs.replace(self, cause=cause)._open(now, draw, evidence)
 

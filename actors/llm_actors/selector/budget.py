@@ -1,8 +1,8 @@
 """The budgets of retries and hedges: the attempts beyond the first attempt of a request.
 
-If a provider is in trouble, all callers retry, and the retries prolong the trouble. So each request adds a fraction of
-one extra attempt to the budget. Requests and extra attempts decay alike, so over any longer time the extra attempts
-stay below that fraction of the requests.
+If a provider is overloaded, all callers retry, and the retries keep it overloaded. So each request adds a fraction of
+one extra attempt to the budget. Requests and extra attempts decay with the same half-life, so over a time longer than
+that the extra attempts stay below that fraction of the requests.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ RETRY_FLOOR = 10.0
 """Extra attempts that are always allowed, however little traffic there is.
 
 Without a floor, a program with a handful of requests in progress could not recover from one lost connection, and a
-single request could never make its three attempts. With ten, five concurrent requests can make all of theirs. It does
-no harm under load: it refills at less than one attempt a second, and with fifty recent requests `RETRY_SHARE` allows
-more anyway.
+single request could never make its three attempts. With ten, five concurrent requests can make their two extra attempts
+each. Under load the floor does no harm: it refills at less than one attempt a second, and with more than fifty recent
+requests `RETRY_SHARE` allows more than ten.
 """
 
 HEDGE_SHARE = 0.05

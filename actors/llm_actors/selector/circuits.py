@@ -26,7 +26,9 @@ MAX_CIRCUITS = 1_024
 
 OPENED_TOGETHER = 2
 TOGETHER_SECONDS = 30.0
-"""If this many deployments of one provider open within this many seconds, the breaker of the provider opens too."""
+"""If `OPENED_TOGETHER` deployments of one provider open within `TOGETHER_SECONDS`, the breaker of the provider opens,
+too.
+"""
 
 PROBE_HINT_SECONDS = 1.0
 """The Retry-After, in seconds, while a probe is in progress. By then it is usually over."""
@@ -102,7 +104,7 @@ class Circuits:
             del self._pauses[of]
 
     def is_probe(self, candidate: Candidate, now: float) -> bool:
-        """Return whether an attempt now would be a probe, of the deployment or of its provider."""
+        """Return whether an attempt at ``now`` would be a probe of the deployment or of its provider."""
         if self._is_closed(candidate):
             return False
         both = self.deployment(candidate, now), self.provider(candidate.provider, now)
@@ -113,8 +115,9 @@ class Circuits:
     ) -> Unavailable | None:
         """Return why ``candidate`` may not be called now, and for how long; ``None`` if it may.
 
-        ``alone``: the request has no other available candidate. Then guessed pauses of the provider that another model
-        caused do not apply. ``untried``: the request has made no call yet. Then no guessed pause applies.
+        A pause is guessed if the vendor did not say how long to wait (see `Pause`). ``alone``: the request has no other
+        available candidate. Then guessed pauses that another model caused do not apply. ``untried``: the request has
+        made no call yet. Then no guessed pause applies.
         """
         if not self._pauses and self._is_closed(candidate):
             return None

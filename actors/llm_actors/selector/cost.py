@@ -1,4 +1,4 @@
-"""The cost of a request at a candidate: the `CostCalculator` of the selection.
+"""The cost of a request at a candidate, for the selection.
 
 Candidates are compared for the same usage: the estimate for the request, or one typical of its type. The prices are
 list prices (`llm_protocol.prices`, through `CostOf`). Without a list price, the mean cost of earlier requests is used.

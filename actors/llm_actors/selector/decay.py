@@ -37,7 +37,9 @@ class DecayingCount(msgspec.Struct, frozen=True):
 
 
 class Mean(msgspec.Struct, frozen=True):
-    """An exponentially weighted mean. The first ten values count equally, so that the first one loses weight soon."""
+    """An exponentially weighted mean. The first ten values count equally. Otherwise the first value would keep most of
+    the weight for long.
+    """
 
     value: float = 0.0
     count: int = 0
@@ -64,8 +66,8 @@ class Series(msgspec.Struct, frozen=True):
         return Series(self.mean.plus(value), (*self.sample[1 - SAMPLE_SIZE :], value))
 
     def bounded(self, least: float) -> Series:
-        """Return the series with one more value of which only the lower bound ``least`` is known. For percentiles it
-        counts only if it exceeds them.
+        """Return the series with one more value of which only the lower bound ``least`` is known. If ``least`` exceeds
+        the mean, it is kept among the values for percentiles. The mean does not change.
         """
         if not self.sample or least <= self.mean.value:
             return self

@@ -15,9 +15,9 @@ without waiting for its share, one after another. A candidate that was faster th
 may use up to `EAGERNESS` times as large a share, because a recent problem is likely to be fixed soon. A candidate whose
 speed is well known is tried at most once in `FRESH_SECONDS`.
 
-One attempt at a time explores a candidate. If the first candidate was never measured, requests go to the unmeasured one
-with the fewest attempts in progress, so that a hundred simultaneous requests do not all go to the same one. Of several
-such, the best by score is first.
+One attempt at a time explores a candidate. If the first candidate in the order was never measured, requests go to the
+unmeasured candidate with the fewest attempts in progress, so that a hundred simultaneous requests do not all go to the
+same candidate. Of several such candidates, the best by score is first.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ TRIALS = 3
 """Attempts at a new candidate, or one that has changed, before its exploration is limited."""
 
 SURPRISED = 1.0
-"""If a response is faster than expected by this much, as the sum of the CUSUM test (see `latency`), another attempt
-is made at once.
+"""If the sum of the CUSUM test for faster responses (see `latency`) is this or more, another attempt is made at once.
 """
 
 FAILED_LATELY = 0.5
@@ -96,7 +95,7 @@ class _ExplorationState:
 
     def __init__(self) -> None:
         self.passed = 0
-        """The number of requests that went to other candidates since this one was explored or was the best."""
+        """The number of requests that went to other candidates since this candidate was explored or was the best."""
         self.explored_at = -inf
 
 
@@ -151,7 +150,7 @@ class Exploration:
 
 
 def _due(rival: Rival, state: _ExplorationState, total: float, now: float) -> float:
-    """Return how much the rival's exploration is due: at 1.0 or more, now."""
+    """Return how much the rival's exploration is due: it is due now if the result is 1.0 or more."""
     known, latency = rival.known, rival.known.latency
     unheard = now - known.seen_at
     if state.explored_at >= known.seen_at and now - state.explored_at < UNANSWERED_SECONDS:

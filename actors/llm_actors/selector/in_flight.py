@@ -50,11 +50,11 @@ class _Attempts:
         """The times at which this candidate was chosen for requests that have not begun yet."""
         self.begun: deque[_Begun] = deque(maxlen=COUNTED)
         self.answered = -inf
-        """The begin of the latest-begun attempt that has delivered anything."""
+        """When the latest attempt that has delivered anything began."""
 
     def find(self, began: float) -> _Begun | None:
-        """Return the latest attempt that was admitted at ``began`` or before, because admission is a little earlier;
-        ``None`` if it is no longer kept.
+        """Return the attempt that began at ``began``; ``None`` if it is not kept. It is the latest attempt that was
+        admitted by then, because an attempt begins shortly after its admission.
         """
         return next((each for each in reversed(self.begun) if each.at <= began), None)
 
@@ -102,7 +102,7 @@ class InFlight:
                 attempts.begun.remove(found)
 
     def count(self, key: Key, now: float) -> int:
-        """Return how many attempts at a candidate are in progress, with the requests for which it was chosen."""
+        """Return how many attempts at a candidate are in progress, plus the requests for which it was chosen."""
         begun = len(self._kept(key, now))
         attempts = self._attempts.get(key)
         if attempts is None:

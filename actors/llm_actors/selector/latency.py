@@ -26,19 +26,20 @@ TYPICAL_S = (0.5, 0.000_2, 0.015)
 """For a deployment without evidence, in seconds: the fixed part, per prompt token, per output token."""
 
 SURPRISING = 2.5
-"""Errors of this many standard deviations or more need an explanation. An error is the logarithm of a ratio of
-times."""
+"""An error of more than this many standard deviations is a change or, as chance, is limited to this size. An error is
+the logarithm of the measured time divided by the expected time.
+"""
 
 CUSUM_THRESHOLD = 5.0
 CUSUM_DRIFT = 1.0
 CUSUM_STEP = 2.0
-"""The CUSUM tests, one for slower and one for faster responses. Of each error, in standard deviations, the drift is
-subtracted; the rest, at most a step, is added to a sum that is never below 0. A sum above the threshold is a change.
-That takes three responses or more.
+"""The parameters of the CUSUM tests, one for slower and one for faster responses. From each error, in standard
+deviations, `CUSUM_DRIFT` is subtracted. The rest, at most `CUSUM_STEP`, is added to a sum that is never below 0. A sum
+of `CUSUM_THRESHOLD` or more means a change. That takes three responses or more.
 """
 
 WELL_KNOWN = 3.0
-"""An estimate that is worth fewer responses than this is old."""
+"""An estimate that is worth fewer responses than this (see `evidence_at`) is old."""
 
 KEPT_AT_CHANGE = 0.2
 """The total weight of all earlier evidence after a change; the response that revealed the change has weight 1."""
@@ -55,17 +56,23 @@ USUAL_SPREAD = 0.3
 SPREAD_LIMITS = (0.15, 1.0)
 SPREAD_PRIOR = 8.0
 SPREAD_MEMORY = 50.0
-"""How many errors the assumed spread is worth, and over how many of the newest errors the spread is measured."""
+"""`SPREAD_PRIOR`: how many errors the assumed spread is worth. `SPREAD_MEMORY`: over how many of the newest errors,
+about, the spread is measured.
+"""
 
 LEAST_WRITING_SECONDS = 0.01
-"""A stream that ended sooner than this after its first token came in one piece, and does not separate the parts."""
+"""A stream that ended less than this many seconds after its first token came in one piece, and does not separate the
+parts.
+"""
 
 LEAST_SECONDS = 0.001
 """Shorter times, in seconds, are rounded up to this, so that ratios are meaningful."""
 
 SWEEPS = 12
 CLOSE_ENOUGH = 1e-4
-"""Coordinate descent ends after this many rounds, or when no part changes by more than this."""
+"""Coordinate descent ends after `SWEEPS` rounds, or when the parts change by less than `CLOSE_ENOUGH` in total in one
+round.
+"""
 
 Parts = tuple[float, float, float]
 
@@ -105,7 +112,9 @@ class LatencyModel(msgspec.Struct, frozen=True):
     def after(
         self, now: float, *, input_tokens: int, output_tokens: int, took_s: float, first_token_s: float | None = None
     ) -> LatencyModel:
-        """Return the model with one more response, complete at ``now``. ``first_token_s``: of a streamed response."""
+        """Return the model with one more response, which took ``took_s`` seconds and was complete at ``now``.
+        ``first_token_s``: the seconds to the first token, if the response was streamed.
+        """
         took_s, expected = max(took_s, LEAST_SECONDS), max(self.seconds(input_tokens, output_tokens), LEAST_SECONDS)
         error, spread = log(took_s / expected), self.spread
         kept, scale, believed = _faded(now - self.at), expected, 1.0

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class OrderingInputs(NamedTuple):
-    """The inputs of an order besides the measurements."""
+    """The inputs of an ordering besides the measurements."""
 
     draw: float = 0.0
     sticky_key: str = ""
@@ -108,7 +108,9 @@ ORDERS: dict[Select, Order] = {
 def by_own(
     name: str, ordering: OrderingFunction, choices: list[RankedCandidate], inputs: OrderingInputs
 ) -> list[RankedCandidate]:
-    """Return the choices as the program's ``ordering`` puts them, or in the given order if it fails."""
+    """Return the choices as the program's ``ordering`` puts them. If that raises or returns anything but the choices,
+    log it and return the given order.
+    """
     try:
         ordered = list(ordering(list(choices), inputs))
         is_complete = sorted(each.candidate for each in ordered) == sorted(each.candidate for each in choices)

@@ -39,7 +39,7 @@ LEAST_FOR_MEDIAN = 5
 """With fewer responses than this, their median is not used."""
 
 LEAST_FOR_HEDGE = 20
-"""With fewer responses than this, their p95 is not used: it would just be the slowest one."""
+"""With fewer responses than this, their p95 is not used: it would just be the slowest response."""
 
 STALE_SECONDS = 600.0
 """Percentiles that are older than this many seconds are not used."""
@@ -96,7 +96,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     whole: Series = Series()
     """Seconds until a response was complete, streamed or not."""
     cost_per_token: Mean = Mean()
-    """The cost of a request, prompt and response together."""
+    """US dollars per token of a request, prompt and response together."""
     prompted: DecayingCount = DecayingCount(CACHED_SECONDS)
     cached: DecayingCount = DecayingCount(CACHED_SECONDS)
     """Tokens of prompts, and how many of these the vendor had cached."""
@@ -113,13 +113,15 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
         return good / (good + self.bad.level(now))
 
     def latency_s(self, usage: Usage) -> float | None:
-        """Return how many seconds a response of that usage takes on average; ``None`` before the first one."""
+        """Return how many seconds a response of that usage takes on average, but at least the longest abandoned wait;
+        ``None`` if nothing is known.
+        """
         if not self.latency.since_change:
             return self.waited if self.waited >= SLOW_SECONDS else None
         return max(self.latency.seconds(usage.input_tokens, usage.output_tokens), self.waited)
 
     def cached_share(self, now: float) -> float:
-        """Return the fraction of recent prompts that the vendor had cached; 0.0 if nothing is known."""
+        """Return the fraction of the tokens of recent prompts that the vendor had cached; 0.0 if nothing is known."""
         cached = self.cached.level(now)
         return min(1.0, cached / self.prompted.level(now)) if cached else 0.0
 

@@ -25,7 +25,8 @@ class Unavailable(NamedTuple):
     """Why a candidate is not called now: ``why``, for another ``seconds`` as far as is known. Callers get an error of
     this ``kind``.
 
-    ``by_another``: this is only a guess, after a failure of another model of the same provider.
+    ``by_another``: the candidate may be available, because only a failure of another model of the same provider speaks
+    against it.
     """
 
     kind: FailureKind

@@ -20,7 +20,7 @@ LEAST_LATENCY_SECONDS = 0.05
 
 
 LEAST_SCORE = 0.05
-"""Scores below this count as this when one is divided by another."""
+"""A score that is used as a divisor is at least this."""
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,8 +88,9 @@ def normalised(candidates: Sequence[Figures]) -> list[Terms]:
 def excess(other: Figures, best: Figures, other_score: float, best_score: float, select: str) -> float:
     """Return how much more an attempt at ``other`` costs than one at ``best``, as a fraction of the latter.
 
-    That is the fraction of additional time or, if ``select`` is ``score``, the largest of the fractions of time, money
-    and score. Unknown values count as no difference. The risk of a failure counts as the time of one more attempt.
+    The result is the additional time as a fraction or, if ``select`` is ``score``, the largest of the fractions of
+    additional time, money and score. Unknown values count as no difference. The risk of a failure is added, as if a
+    failure cost one more attempt.
     """
     shares = [_beyond(other.latency_s, best.latency_s)]
     if select == "score":

@@ -1,4 +1,4 @@
-"""The selector: which candidate to try first, and whether it is available. The `ModelSelector` of this runtime.
+"""The selector: which candidate to try first, and whether it is available.
 
 One object holds the measurements, circuits and budgets of all deployments. Everything here is synchronous and runs in
 one thread. So the orchestrator calls it directly, without sending a message: `rank` reads, and `admit`, `may_retry` and
@@ -172,7 +172,9 @@ class Selector:
         return self._retries.of(candidate).spend(now)
 
     def may_hedge(self, candidate: Candidate, now: float) -> bool:
-        """Take one hedge from the deployment's budgets. Return False if none is left."""
+        """Take one hedge from the deployment's hedge budget and retry budget. Return False if one of them has none
+        left.
+        """
         hedges = self._hedges.of(candidate)
         return hedges.room(now) >= 1 and self._retries.of(candidate).spend(now) and hedges.spend(now)
 
