@@ -93,7 +93,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
     cause: FailureKind | None = None
     """The kind of the latest failure that counted."""
     evidence: str = ""
-    """Why the breaker entered its state, for the log."""
+    """Why the breaker entered its state, in words."""
     good: DecayingCount = DecayingCount(LATELY_SECONDS)
     bad: DecayingCount = DecayingCount(LATELY_SECONDS)
 

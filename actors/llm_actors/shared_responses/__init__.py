@@ -2,11 +2,11 @@
 
 A replica writes the responses that it produces (`put`). It renews its heartbeat and reads the orders of the other
 replicas (`sync`). The other replicas read responses (`load`, `tail`) and send orders (`cancel`, `hold`, `delete`). A
-replica whose heartbeat is not renewed for `HEARTBEAT_SECONDS` counts as ended: its responses in progress
-become interrupted and stay so.
+replica that does not renew its heartbeat for `HEARTBEAT_SECONDS` counts as ended: its responses in progress become
+interrupted, and remain interrupted.
 
-Prompts and responses are in Redis in plain form. Every method raises `RedisAwayError` while Redis is unreachable.
-Then it is unknown whether the method had its effect.
+Prompts and responses are stored in Redis without encryption. Every method raises `RedisAwayError` while Redis is
+unreachable. Then it is unknown whether the method had its effect.
 """
 
 from llm_actors.redis import RedisAwayError

@@ -55,7 +55,7 @@ class SharedResponses:
         self.ttl_s = ttl_s
         self._ttl_ms = int(ttl_s * 1000)
         self.replica = token_hex(8)
-        """The name of this replica: random, so a restarted replica has another."""
+        """The name of this replica. It is random, so a restarted replica has another name."""
         self._base = f"{{{server.prefix}}}:"
         own = tuple(self._key(sort, self.replica) for sort in ("replica", "orders", "missing"))
         self._own = (*own, f"{self._base}since")
@@ -159,8 +159,8 @@ class SharedResponses:
         return await self._order(response_id, caller, ReplicaOrder.CANCEL)
 
     async def hold(self, response_id: str, caller: str) -> bool:
-        """Order the replica that produces a caller's response to continue it for a while, because it has a follower
-        here. Returns whether the response exists.
+        """Order the replica that produces a caller's response to continue it for a while, because the response has a
+        follower at this replica. Returns whether the response exists.
         """
         return await self._order(response_id, caller, ReplicaOrder.HOLD)
 

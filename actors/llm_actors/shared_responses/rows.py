@@ -47,15 +47,15 @@ class Ending(StrEnum):
     """More events follow."""
     ENDED = "e"
     INTERRUPTED = "i"
-    """The replica gives up writing the response."""
+    """The replica has given up writing the response."""
     UNSHARED = "l"
     """No other replica can read the response: see `ResponseState`."""
 
 
 class Put(NamedTuple):
     """A change of a response's row: append the events of its log from position ``start`` up to ``end``, packed in
-    ``piece``. ``begins``: create the row first. ``generation`` identifies the row: an earlier row of the same id has
-    another.
+    ``piece``. ``head``: the packed request and options. ``begins``: create the row first. ``generation`` identifies the
+    row: an earlier row with the same id has another generation.
     """
 
     id: str
@@ -81,8 +81,8 @@ class Put(NamedTuple):
 
 
 class PutResult(NamedTuple):
-    """The result of a `Put`. If its ``start`` did not match, ``there`` is the number of events that the row already
-    has.
+    """The result of a `Put`. If the ``start`` of the `Put` did not match, ``there`` is the number of events that the
+    row already has.
     """
 
     status: str
@@ -100,7 +100,9 @@ class PutResult(NamedTuple):
 
     @property
     def is_lost(self) -> bool:
-        """Whether the row is interrupted: other replicas may have reported that to clients."""
+        """Whether the row is interrupted. Other replicas may have reported that to clients, so no more events can be
+        added.
+        """
         return self.status == "lost"
 
     @property

@@ -2,8 +2,8 @@
 changes are in the file.
 
 All work on the file is done in one thread at a time, and every sender's wait is bounded. A write that does not finish
-in time may still succeed; its senders are told that the result is unknown. No sender waits for rows of the ledger, so
-their write has no time limit, except when the store stops.
+in time may still succeed; its senders get the reply False. No sender waits for rows of the ledger, so their write has
+no time limit, except when the store stops.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FLUSH_SECONDS = 2.0
 """Seconds in which queued changes may still be written after the store is asked to stop."""
 
 CLOSE_SECONDS = 0.5
-"""Seconds for closing the file. Less than the kernel gives a cancelled actor."""
+"""Seconds for closing the file. Less than `KILL_SECONDS`, the time that a cancelled actor has to end."""
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ class Opened(msgspec.Struct, frozen=True):
 
 @final
 class StoreActor:
-    """The store. The next incarnation inherits the open file, so the process keeps its lock. ``ledger``: rows that
-    other actors have added, to be written in the background.
+    """Writes and reads the file of the store. The next incarnation inherits the open file, so the process keeps its
+    lock. ``ledger``: rows that other actors have added, to be written in the background.
     """
 
     def __init__(self, tier: Tier, ledger: Ledger, thread: trio.CapacityLimiter | None = None) -> None:

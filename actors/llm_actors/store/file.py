@@ -1,7 +1,7 @@
 """The store's file: one SQLite database in WAL mode, which a kill at any time leaves consistent.
 
-A commit has reached the kernel when it returns, so it survives the end of the process. It is not flushed to the disk
-(``synchronous = NORMAL``): a power failure may lose the last commits, but never damages the file.
+A commit has reached the operating system when it returns, so it survives the end of the process. It is not flushed to
+the disk (``synchronous = NORMAL``): a power failure may lose the last commits, but never damages the file.
 
 Size: only pages in use count. Space is freed by dropping the responses that ended earliest. Age is measured by the wall
 clock.
@@ -31,7 +31,7 @@ APPLICATION = 0x6C6C6D73
 """The application id in the file's header, which identifies this program: "llms"."""
 
 BUSY_SECONDS = 1.0
-"""Seconds that one process waits for another's transaction."""
+"""Seconds that a write waits for the transaction of another process."""
 
 EXPIRE_STEP = 64
 """The most expired responses dropped with each write."""
@@ -40,7 +40,7 @@ EVICT_STEP = 8
 """The number of responses dropped at a time to free space."""
 
 EVICT_LIMIT = 512
-"""The most responses dropped for one write; the next write continues."""
+"""The most responses dropped for one write. If the file is still too large, the next write drops more."""
 
 
 @final
@@ -122,16 +122,16 @@ class StoreFile:
         return found[1]
 
     def spend(self, by: ledger.By, since: float, caller: str | None) -> tuple[ledger.SpendRow, ...]:
-        """The spending; see `ledger.spend`."""
+        """Return the spending; see `ledger.spend`."""
         return tuple(ledger.spend(self._db, by, since=since, caller=caller))
 
     def spent(self, since: float, now: float) -> tuple[ledger.SpentBy, ...]:
-        """Return the spending that budgets start from."""
+        """Return the spending since the time ``since`` (UNIX time), from which budgets start."""
         self._settle_the_gone(now)
         return tuple(ledger.spent_since(self._db, since, self._owner.is_alive))
 
     def bytes_in_use(self) -> int:
-        """The bytes of the pages in use."""
+        """Return the bytes of the pages in use."""
         return self._sqlite.bytes_in_use()
 
     def close(self) -> None:

@@ -102,8 +102,8 @@ class RecordEntry(msgspec.Struct, frozen=True):
 
 
 _ROWS_AT_ONCE: Final = 50
-"""Rows of one statement: each statement releases the interpreter's lock. SQLite before 3.32 takes 999 values, which
-are 52 rows.
+"""The most rows of one statement. Many rows share a statement because each statement releases the interpreter's lock.
+SQLite before 3.32 takes 999 values, which are 52 rows.
 """
 
 
@@ -116,8 +116,9 @@ def add_records(db: sqlite3.Connection, owner: str, records: Sequence[RecordEntr
 
 
 def _execute(db: sqlite3.Connection, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
-    """Execute a statement. Texts with half a character and numbers beyond 64 bits, which SQLite refuses, are replaced:
-    one such row, from a program's own model name or id, would stop the ledger for good.
+    """Execute a statement. Texts with a lone surrogate and numbers beyond 64 bits, which SQLite refuses, are replaced.
+    Otherwise one such row, from a program's own model name or id, would be tried again forever, and no other row would
+    be written.
     """
     try:
         return db.execute(statement, values)
@@ -144,7 +145,7 @@ class OpenEntry(msgspec.Struct, frozen=True):
 
 
 class CloseEntry(msgspec.Struct, frozen=True):
-    """Close the row with the call's result. If the row is missing, it is added."""
+    """Close the row of a call with its result. If the row is missing, it is added."""
 
     number: int
     entry: LedgerEntry
@@ -158,7 +159,7 @@ class CloseEntry(msgspec.Struct, frozen=True):
 
 
 class DropEntry(msgspec.Struct, frozen=True):
-    """Delete the row: the call was not made."""
+    """Delete the row of a call that was not made."""
 
     number: int
     size: int = 20
@@ -176,7 +177,7 @@ def settle_open(db: sqlite3.Connection, owner: str, now: float) -> None:
 
 
 def expire(db: sqlite3.Connection, now: float) -> None:
-    """Drop expired rows, some at a time."""
+    """Drop expired rows: at most `EXPIRE_STEP`, the oldest first."""
     db.execute(
         "DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE opened_at < ? ORDER BY opened_at LIMIT ?)",
         (now - KEEP_SECONDS, EXPIRE_STEP),
@@ -239,7 +240,10 @@ def spend(
 
 
 class SpentBy(msgspec.Struct, frozen=True, array_like=True):
-    """The spending of one process for a caller, team, route and model since a time. ``gone``: the process has ended."""
+    """The spending of one process for one caller, team and route in one minute. ``cost`` is ``None`` for the spending
+    whose price is unknown. ``opened_at``: the first row's time, in seconds since the epoch. ``gone``: the process has
+    ended.
+    """
 
     owner: str
     caller: str
@@ -252,7 +256,7 @@ class SpentBy(msgspec.Struct, frozen=True, array_like=True):
 
 
 def spent_since(db: sqlite3.Connection, since: float, is_alive: Callable[[str], bool]) -> list[SpentBy]:
-    """The spending that budgets start from: sums per minute."""
+    """Return the spending since ``since`` (UNIX time), from which budgets start, as sums per minute."""
     rows = db.execute(
         """SELECT owner, caller, team, route, min(opened_at), CASE WHEN cost IS NULL THEN NULL ELSE sum(cost) END,
             sum(input_tokens + output_tokens)

@@ -22,8 +22,8 @@ LOAD_SECONDS = 2.0
 
 
 class StoredResponseRow(NamedTuple):
-    """A response in the file. ``events`` are the pieces of its log, in order. ``ended_at`` is a UNIX time,
-    ``None`` while the response is in progress: in another process, or in this one while its own writes are pending.
+    """A response in the file. ``events`` are the pieces of its log, in order. ``ended_at`` is a UNIX time, ``None``
+    while the response is in progress in another process, or while this process has not written its end yet.
     """
 
     caller: str
@@ -35,7 +35,9 @@ class StoredResponseRow(NamedTuple):
 
 
 class Persist(Call[bool], frozen=True):
-    """Make these changes in one transaction. The reply is True once they are in the file, False if they will not be."""
+    """Make these changes in one transaction. The reply is True once they are in the file, False if they are not, or if
+    that is unknown.
+    """
 
     writes: tuple[Write, ...]
 
@@ -73,7 +75,9 @@ StoreRef: TypeAlias = Ref[StoreMessage]
 
 
 async def persist(store: StoreRef, writes: tuple[Write, ...]) -> bool:
-    """Write the changes. Waits at most `PERSIST_SECONDS`. Returns True only if they are in the file."""
+    """Write the changes. Waits at most `PERSIST_SECONDS`. Returns True only if they are in the file; False if they are
+    not, or if that is unknown.
+    """
     with trio.move_on_after(PERSIST_SECONDS):
         try:
             return await store.call(Persist(writes))
@@ -93,8 +97,8 @@ async def get_spend(store: StoreRef, by: By, *, since: float, caller: str | None
 
 
 async def get_spent(store: StoreRef, since: float) -> tuple[SpentBy, ...] | None:
-    """Return the spending that budgets start from. Waits at most `LOAD_SECONDS`; ``None`` if it is not available in
-    time.
+    """Return the spending since ``since`` (UNIX time), from which budgets start. Waits at most `LOAD_SECONDS`; ``None``
+    if it is not available in time.
     """
     with trio.move_on_after(LOAD_SECONDS):
         try:

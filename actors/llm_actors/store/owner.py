@@ -1,7 +1,8 @@
 """Which processes share the file, and which of them are still alive.
 
-Each process holds a lock on its own small file beside the store. The kernel releases it when the process ends,
-however that happens. It is an `flock` and not a process id, because ids are reused, and differ between containers.
+Each process holds a lock on its own small file beside the store. The operating system releases the lock when the
+process ends, for whatever reason. A lock (`flock`) is used and not a process id, because process ids are reused, and
+differ between containers.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class Owner:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Hold a lock on the folder while a process takes or tests a lock. Otherwise a new file would not be locked
-        yet, and a tested file would be locked by the process that tests it.
+        """Hold a lock on the folder while a process takes or tests a lock. Otherwise another process might find a new
+        file before it is locked, or a free file locked by the process that tests it.
         """
         lock = os.open(f"{self._path}-owners", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -84,7 +85,7 @@ class Owner:
             os.unlink(self._file(name))
 
     def others(self) -> Iterator[str]:
-        """The names of all other processes that have a lock file."""
+        """Return the names of all other processes that have a lock file."""
         folder, prefix = os.path.dirname(self._path), os.path.basename(self._path) + "-owner-"
         for entry in os.listdir(folder):
             name = entry.removeprefix(prefix)

@@ -101,7 +101,9 @@ def forget(db: sqlite3.Connection, ids: tuple[str, ...]) -> None:
 
 
 def oldest(db: sqlite3.Connection, count: int, *, ended_before: float | None = None) -> tuple[str, ...]:
-    """The ids of up to ``count`` responses that ended earliest. ``ended_before``: only those that ended before it."""
+    """Return the ids of up to ``count`` responses that ended earliest. ``ended_before``: only those that ended before
+    it.
+    """
     bound = "" if ended_before is None else "AND ended_at <= ?"
     values = (count,) if ended_before is None else (ended_before, count)
     rows = db.execute(f"SELECT id FROM responses WHERE state > 0 {bound} ORDER BY ended_at LIMIT ?", values)  # noqa: S608
@@ -116,8 +118,8 @@ def interrupt(db: sqlite3.Connection, owner: str, now: float) -> None:
 
 
 def find(db: sqlite3.Connection, response_id: str, caller: str) -> tuple[str, StoredResponseRow] | None:
-    """Return the caller's response with this id, after the process that owns it; ``None`` if the file does not have
-    it.
+    """Return the name of the process that owns the caller's response with this id, and the response; ``None`` if the
+    file does not have it.
     """
     row = db.execute(
         "SELECT owner, state, ended_at, head FROM responses WHERE id = ? AND caller = ?", (response_id, caller)

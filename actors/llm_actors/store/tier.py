@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llm_actors.store.write import Write
 
 RETRY_SECONDS = 5.0
-"""Seconds for which a file is not tried after a problem."""
+"""Seconds for which the file is not used after a problem."""
 
 log = logging.getLogger(__name__)
 
@@ -79,15 +79,15 @@ class StoreTier:
         return done
 
     def find(self, response_id: str, caller: str) -> Loaded | None:
-        """A caller's response; ``None`` if the file cannot be read."""
+        """Return a caller's response; ``None`` if the file cannot be read."""
         return self._try(lambda file: Loaded(file.find(response_id, caller, self._wall())))
 
     def spend(self, by: By, since: float, caller: str | None) -> tuple[SpendRow, ...] | None:
-        """The spending; ``None`` if the file cannot be read."""
+        """Return the spending (see `ledger.spend`); ``None`` if the file cannot be read."""
         return self._try(lambda file: file.spend(by, since, caller))
 
     def spent(self, since: float) -> tuple[SpentBy, ...] | None:
-        """The spending that budgets start from; ``None`` if the file cannot be read."""
+        """Return the spending from which budgets start; ``None`` if the file cannot be read."""
         return self._try(lambda file: file.spent(since, self._wall()))
 
     def close(self) -> None:

@@ -65,8 +65,8 @@ class LoneActor(Generic[M]):
             raise self._life.error
 
     async def kill(self) -> None:
-        """Cancel the actor if it still runs, even if the test has failed: an incarnation is shielded from the
-        nursery's cancellation.
+        """Cancel the actor if it still runs. `alone` does this even if the test has failed, because an incarnation is
+        shielded from the nursery's cancellation.
         """
         with trio.CancelScope(shield=True):  # bounded by KILL_SECONDS
             await self._life.kill()

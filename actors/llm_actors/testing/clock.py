@@ -1,4 +1,4 @@
-"""A virtual clock that moves.
+"""A virtual clock that moves a little at each reading.
 
 `trio.testing.MockClock` does not move between two jumps, so two readings of it may be equal, which never happens with a
 real clock. Code that compares such readings (``received_at < pinged_at``) would pass its tests and fail in real use.

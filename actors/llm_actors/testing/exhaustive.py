@@ -41,7 +41,8 @@ class _CancelAt(trio.abc.Instrument):
 
 
 def cancel_at_every_checkpoint(scenario: Callable[[trio.CancelScope], Awaitable[object]], *, seed: int = 0) -> int:
-    """Run `scenario(scope)` with `scope` cancelled at its k-th step, for every k. Return the number of steps.
+    """Run `scenario(scope)` with `scope` cancelled at its k-th step, for every k. Return the number of steps. Raises
+    `ScenarioHangs` or `LeakError` if the scenario hangs or leaves something behind.
 
     The scenario enters the scope around the code to be cancelled: all of it, or only a client of a running tree.
     """
@@ -68,10 +69,10 @@ def _cancelled_at(scenario: Callable[[trio.CancelScope], Awaitable[object]], ste
 
 
 class Fuse(Protocol):
-    """Wrapped around an awaitable, it awaits it or raises an exception instead."""
+    """Wrapped around each await of a scenario: awaits the awaitable, or raises an exception instead."""
 
     async def __call__(self, awaitable: Awaitable[T], /) -> T:
-        """Await the function, or raise the planned exception."""
+        """Await ``awaitable`` and return its result, or raise the planned exception instead."""
         ...
 
 
@@ -99,7 +100,8 @@ def raise_at_every_await(
     *,
     seed: int = 0,
 ) -> int:
-    """Run `scenario(fuse)` with its k-th `await fuse(...)` raising, for every k and error. Return the number of runs.
+    """Run `scenario(fuse)` with its k-th `await fuse(...)` raising, for every k and error. Return the number of awaits.
+    Raises `ScenarioHangs` or `LeakError` if the scenario hangs or leaves something behind.
 
     The scenario must handle the exceptions: an exception out of it fails the run.
     """

@@ -1,6 +1,6 @@
-"""Faults at the n-th message: an actor crashes, is slow or drops a message, without a change of its code.
+"""Faults at the n-th message: an actor crashes, is slow or drops a message, without any change to its code.
 
-`with_faults` puts them into one spec. `crashing` makes actors of a whole program crash repeatedly, selected by their
+`with_faults` adds faults to one spec. `crashing` makes actors of a whole program crash repeatedly, selected by their
 path in the tree: it replaces the specs that supervisors are given, so the program needs no change.
 """
 
@@ -47,7 +47,7 @@ class Drop(msgspec.Struct, frozen=True):
 Fault: TypeAlias = "Crash | Delay | Drop"
 
 FaultAt: TypeAlias = Callable[[int], "Fault | None"]
-"""Returns the fault at the message with this number, counted from 1 over all incarnations."""
+"""Returns the fault at the message with this number, counted from 1 over all incarnations; ``None`` for no fault."""
 
 ON_START = 0
 """For `crashing`: crash in the factory, and not at a message."""

@@ -1,4 +1,4 @@
-"""Run an action at every point where other code may run between data and its consumer.
+"""Run an action at every point where other code may run after data has arrived and before it is used.
 
 `cancel_at_every_checkpoint` cancels between two steps of tasks. It misses the moments in which ordering bugs occur:
 data has arrived and its reader is scheduled, but has not run yet. An `Injector` counts these moments, too: each
@@ -36,7 +36,7 @@ class Injector(trio.abc.Instrument):
 
     def every_point(self, step: int = 1) -> Iterator[int]:
         """Yield 1, 2, 3 and so on, until a block has fewer points. `step`: yield only every `step`-th number, to save
-        time.
+        time. Raises `AssertionError` after `MAX_POINTS`.
         """
         for at in range(1, MAX_POINTS, step):
             yield at

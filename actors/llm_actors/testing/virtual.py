@@ -30,7 +30,9 @@ class Order(Enum):
 
 @final
 class _Sorted(random.Random):
-    """A random generator that sorts instead. Trio sorts a batch by age, shuffles it, and takes tasks from its end."""
+    """A random generator that sorts where Trio shuffles. Trio sorts a batch of tasks by age, shuffles the batch, and
+    takes tasks from its end.
+    """
 
     def __init__(self, order: Order) -> None:
         super().__init__(0)

@@ -70,7 +70,7 @@ class ClientConnection:
         the response.
 
         Raises :class:`Stale`, Broken, ProtocolViolation or UnsupportedEncoding, and the exceptions of the body. After
-        an error or a cancellation the connection must be closed.
+        an error or a cancellation, close the connection.
         """
         self._reset(request.method)
         self._exchanges += 1
@@ -86,7 +86,7 @@ class ClientConnection:
         """Return the next piece of the body as it arrives (at most about 128 KiB), or ``b""`` after its proper end.
 
         Always a cancellation point; other tasks run whenever it waits for the network. Raises Broken if the body was
-        cut off, and ProtocolViolation if it is malformed; a further call raises the same again.
+        cut off, and ProtocolViolation if it is malformed; further calls raise the same error.
         """
         reader = self._reader
         while not reader.ended:

@@ -21,9 +21,9 @@ Dial = Callable[[str, int], Awaitable[trio.SocketStream]]
 
 
 class TcpDial:
-    """The access to the network. Calling it returns a connected stream, or raises OSError.
+    """Opens TCP connections. Calling it with a host and a port returns a connected stream, or raises OSError.
 
-    It has no time limit. Cancelling it leaves nothing open.
+    A call has no time limit. Cancelling a call leaves no connection open.
     """
 
     def __init__(self, resolver: Resolver | None = None) -> None:
@@ -46,7 +46,7 @@ def _literal(host: str, port: int) -> ResolvedAddress | None:
 
 
 def _families_in_turn(addresses: list[ResolvedAddress]) -> list[ResolvedAddress]:
-    """Put an address of the other family second: if IPv6 is broken, all IPv6 addresses are unreachable."""
+    """Put an address of the other IP version second: if IPv6 is broken, all IPv6 addresses are unreachable."""
     first = addresses[0].family
     other = next((at for at, address in enumerate(addresses) if address.family != first), None)
     if other is None:

@@ -1,7 +1,7 @@
 """The errors between the runtime and a server: one small closed set, distinguished by how a caller can react.
 
-Foreign exceptions (OSError, ssl, Trio) are converted in this module only. A message contains the origin and the
-reason, and never a header's value, a body or other text from the peer: a peer may repeat our key.
+The texts for foreign exceptions (OSError, ssl, Trio) are made in this module only. A message contains the origin and
+the reason, and never a header's value, a body or other text from the peer: a peer may repeat our key.
 """
 
 # ruff: noqa: N818  (the names say what happened, as trio.TooSlowError does)
@@ -100,7 +100,7 @@ def _can_open_socket() -> bool:
 
 
 def wire_reason(exc: BaseException) -> str:
-    """One short line for an error of the operating system or TLS; never empty."""
+    """Return one short line for an error of the operating system or TLS; never empty."""
     cause = exc.__cause__ if isinstance(exc, trio.BrokenResourceError) and exc.__cause__ else exc
     match cause:
         case ssl.SSLCertVerificationError():

@@ -44,8 +44,9 @@ class _Frames(h2.connection.H2Connection):
     """Continues after the server's GOAWAY frame, because the response in progress may still be completed."""
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
-        """Ignore the frame. ``h2`` would treat every later frame as an error. This method is private to ``h2``: it
-        exists in the versions that pyproject.toml allows (from 4.3, below 5), and a test fails if it does not.
+        """Process the frame, but keep the state of the connection: otherwise ``h2`` would treat every later frame as an
+        error. This method is private to ``h2``: it exists in the versions that pyproject.toml allows (from 4.3, below
+        5), and a test fails if it does not.
         """
         state = self.state_machine.state
         found = super()._receive_goaway_frame(frame)
@@ -57,7 +58,7 @@ class _Frames(h2.connection.H2Connection):
 
 
 class Http2Connection:
-    """As `ClientConnection`, over HTTP/2."""
+    """A connection for one request at a time over HTTP/2, with the contract of `ClientConnection`."""
 
     __slots__ = (
         "_answered", "_any_encoding", "_asked_at", "_body", "_ended", "_exchanges", "_failure", "_frames", "_h2",
@@ -210,7 +211,9 @@ class Http2Connection:
             raise self._failure
 
     async def _acknowledge(self) -> None:
-        """Reply to the server's frames, unless the task that sends the body does: it may be waiting for its source."""
+        """Reply to the server's frames while the task that sends the body does not, because it waits for the next
+        piece.
+        """
         # The upload may have ended in the instant in which the frames arrived: a send that begins now would be cut off.
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._is_torn:
@@ -269,8 +272,8 @@ class Http2Connection:
             self._taken = 0
 
     def _check_room(self) -> None:
-        """Check for an early refusal that is larger than the window: after an unfinished frame no more flow control
-        can be granted.
+        """Raise `Broken` if the rest of the response cannot arrive: an early refusal is larger than the window, and
+        after an unfinished frame no more flow control can be granted.
         """
         if self._is_torn and self._answered and self._h2.remote_flow_control_window(self._stream) <= 0:
             raise self._cut(
@@ -324,7 +327,7 @@ class Http2Connection:
         self._sent = False
 
     def _disown(self, reason: str) -> None:
-        """The server ignores the stream from now on. A response that has begun will not be completed."""
+        """Record that the server ignores the stream from now on. A response that has begun will not be completed."""
         if not self._answered:
             self._not_begun(reason)
         elif not self._ended:
@@ -357,7 +360,9 @@ class Http2Connection:
         return found
 
     def _not_begun(self, reason: str) -> None:
-        """The server has not processed the request. On a reused connection the request is sent again."""
+        """Record that the server has not processed the request. If the connection was reused, the request is sent
+        again.
+        """
         is_kept = self._exchanges > 1
         self._failure = Stale(self.origin, reason) if is_kept else Broken(self.origin, reason, answered=False)
 

@@ -44,7 +44,7 @@ class Proxy(NamedTuple):
     """The address of a proxy, and the ``user:password`` for it."""
 
     scheme: str
-    """``http``, ``https`` (TLS to the proxy itself), ``socks5`` or ``socks5h``, with the same meaning."""
+    """``http``, ``https`` (TLS to the proxy itself), ``socks5``, or ``socks5h``, which means the same as ``socks5``."""
     host: str
     port: int
     credentials: Secret | None = None
@@ -72,7 +72,7 @@ class Proxy(NamedTuple):
 
 
 def is_user_and_password(credentials: Secret) -> bool:
-    """Whether they have the form ``user:password``."""
+    """Whether ``credentials`` have the form ``user:password``."""
     return ":" in credentials.reveal()
 
 

@@ -91,7 +91,8 @@ class HttpRequest:
 
 def encode(request: HttpRequest, *, absolute: bool = False, proxy_authorization: str | None = None) -> bytes:
     """Return head and body as one piece, for one write; for a streamed body only the head. For a proxy that forwards
-    the request, the target is ``absolute``.
+    the request: ``absolute`` writes the target as a complete URL, and ``proxy_authorization`` is the value of that
+    header.
 
     Raises :class:`RequestRefused` for anything that HTTP/1.1 cannot express, and for a header that only the transport
     may set.

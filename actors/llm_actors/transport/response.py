@@ -42,8 +42,8 @@ class Headers(Mapping[str, str]):
 
 
 class HttpResponse:
-    """A response whose head has arrived. It ends with the ``send`` block that returned it; then ``receive``
-    is closed.
+    """A response whose head has arrived. It can be read until the end of the block of `Transport.send` that returned
+    it. After that, ``receive`` raises `trio.ClosedResourceError`.
     """
 
     __slots__ = ("headers", "origin", "receive", "resent", "status")
@@ -60,7 +60,7 @@ class HttpResponse:
         self.receive = receive
 
     def end(self) -> None:
-        """Release the connection: its next bytes belong to another response."""
+        """Make further reads fail, because the connection's next bytes belong to another response."""
         self.receive = _ended
 
     async def read(self, limit: int = MAX_BODY_BYTES, *, cut: bool = False) -> bytes:
@@ -99,7 +99,7 @@ def refuse_encodings(origin: Origin, status: int, encodings: str) -> None:
 
 
 def _is_number_above(text: str, limit: int) -> bool:
-    """Whether ``text`` is a whole number above ``limit``. Its length is not limited, as it is with ``int``."""
+    """Whether ``text`` is a whole number above ``limit``. It may have any length, unlike an argument of ``int``."""
     digits = text.lstrip("0")
     return text.isascii() and text.isdecimal() and (len(digits) > 18 or int(digits or 0) > limit)
 

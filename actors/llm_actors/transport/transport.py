@@ -1,9 +1,9 @@
 """One request and one response, over a reused or a new connection, inside one ``async with``.
 
-The block is the lease. Leaving it in any way returns the connection to the idle ones, if the response was read to its
-end, or closes the socket at once, so that a cancelled request stops costing at the provider. There are no redirects,
-no environment variables, no cookies, no retries (except for ``connection.Stale``), and no time limits besides
-``connect_timeout``: time limits belong to the caller, who knows the request's deadline.
+The block is the lease. Leaving it in any way returns the connection to the idle connections, if the response was read
+to its end. Otherwise the socket is closed at once, so that a cancelled request costs no more at the provider. There are
+no redirects, no environment variables, no cookies, no retries (except for ``connection.Stale``), and no time limits
+besides ``connect_timeout``: time limits belong to the caller, who knows the request's deadline.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Transport:
     async def exchange(
         self, request: HttpRequest, connect_timeout: float, on_sent: Callable[[], None] | None = None
     ) -> tuple[OutgoingConnection, HttpResponse]:
-        """Return a response, and the connection to pass to `put_back`. For a `ConnectionLease`."""
+        """Send a request. Return the response, and the connection to pass to `put_back`. Only for `ConnectionLease`."""
         if self._closed:
             raise trio.ClosedResourceError("the transport is closed")
         payload = self._encode(request)
@@ -312,8 +312,8 @@ def _give_up_idle() -> bool:
 
 
 class ConnectionLease:
-    """The block around one response. A class and not a generator, because a generator would keep the request, with
-    its prompt, in memory to the end.
+    """The block around one response. It is a class and not a generator, because a generator would keep the request,
+    with its prompt, in memory until the end of the block.
     """
 
     __slots__ = ("_connect_timeout", "_connection", "_on_sent", "_request", "_response", "_transport")

@@ -38,8 +38,8 @@ class Wire(Protocol):
 
 
 class PlainWire:
-    """Takes over the stream's socket. Trio's own methods try to read before they wait, which is in vain if the peer
-    is being awaited, and have a checkpoint after each send. Both would cost time for every chunk.
+    """A socket, taken over from a Trio stream. Trio's own methods try to read before they wait, although the peer has
+    usually sent nothing yet, and have a checkpoint after each send. Both would cost time for every chunk.
     """
 
     __slots__ = ("_socket",)
@@ -49,7 +49,7 @@ class PlainWire:
         self._socket.setblocking(False)
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of ``data``. Has a checkpoint only if the kernel does not accept everything in one call."""
+        """Send all of ``data``. There is a checkpoint only if one system call does not accept all of it."""
         rest = memoryview(data)
         while rest:
             try:
@@ -78,7 +78,7 @@ class PlainWire:
 
 class TlsWire:
     """TLS over another wire, which may be TLS itself (to a proxy), through two memory buffers. The module's docstring
-    has the reasons.
+    says why Trio's SSLStream is not used.
     """
 
     def __init__(self, plain: Wire, context: ssl.SSLContext, host: str) -> None:
@@ -89,8 +89,8 @@ class TlsWire:
         self._sending = False
 
     async def handshake(self) -> None:
-        """Do the handshake. Raises ``WIRE_ERRORS``. The alert that tells the server the reason is sent first, if
-        there is one.
+        """Do the handshake. Raises ``WIRE_ERRORS``. If the handshake fails, the TLS alert with the reason is sent to
+        the server first.
         """
         while True:
             try:
