@@ -113,8 +113,8 @@ class CacheActor:
                 assert_never(never)
 
     def _read(self, message: Lookup) -> tuple[LLMResponse | None, ...] | None:
-        """Reply to a lookup if memory has all its keys. Otherwise return ``None``: the other keys may be in the file,
-        or queued for writing.
+        """Return the reply to a lookup if memory has all its keys; else ``None``, because the missing entries may be in
+        the file, or queued for writing.
         """
         now = trio.current_time()
         if not all(self._memory.has(key, now) for key in message.keys):

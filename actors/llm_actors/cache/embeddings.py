@@ -5,7 +5,7 @@
     if split.missing is not None:
         answer = …                                      # to the smaller request, `split.missing`
         store_all(cache, embedded(split.missing, answer, targets, policy))
-    whole = merge_embedding(request, split, answer)     # None: ask for all of them
+    whole = merge_embedding(request, split, answer)     # None: send the whole request
 
 Embeddings of different models cannot be compared, so a response never combines two models.
 """

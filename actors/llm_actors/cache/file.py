@@ -6,7 +6,7 @@ its limit. Freed pages are reused.
 Age: the file has its own clock, which only moves forward. As long as the machine is on, this clock follows the
 machine's time since boot, so two processes agree on it and a change of the wall clock has no effect. From one boot to
 the next it moves by the difference of the wall clock, and never back. If the wall clock is wrong at a boot, entries
-expire too early (it is ahead) or live for up to one more lifetime (it is behind).
+expire too early (if it is ahead) or live for up to one more lifetime (if it is behind).
 
 Integrity: each entry has a digest of its key, value and time. SQLite detects only some kinds of damage; the digest
 detects the others. So a damaged file causes misses and never a wrong response.

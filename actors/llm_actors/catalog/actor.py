@@ -57,7 +57,7 @@ async def refresh(catalog: CatalogRef, *, only_unlisted: bool = False) -> None:
 
 async def follow(lister: CatalogRef, catalog: Catalog, providers: Mapping[str, ProviderRef]) -> None:
     """Make the actor keep ``catalog`` up to date instead of its present one. Raises `KernelError` while the actor is
-    not running; its factory must then give it the new catalog.
+    not running; then its factory must give the new catalog to the next incarnation.
     """
     await retry_after_crashes(lambda: lister.call(Follow(catalog, providers)))
 

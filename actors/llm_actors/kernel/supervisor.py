@@ -217,7 +217,7 @@ class Supervisor:
         return self._current_run is not None and self._current_run.parked
 
     def close_all(self, kind: type[NotRunning], problem: str) -> None:
-        """Close the mailboxes of all children, at any depth. The supervisor above calls this."""
+        """Close the mailboxes of all children, at any depth; see `Mailbox.close`. The supervisor above calls this."""
         for child in {**self._specified, **self._children}.values():
             child.close(kind, problem)
 

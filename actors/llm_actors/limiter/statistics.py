@@ -10,9 +10,9 @@ from llm_actors.limiter.budgets import BudgetStatistics
 class LimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of one provider or one caller.
 
-    ``waiting``: requests that wait for these limits. A request that waits for its caller's limits is not counted at
-    its providers. ``..._left`` is ``None`` without a limit, and 0 if there is a debt. ``held_s``: for how many more
-    seconds the vendor's Retry-After applies; always 0 for callers.
+    ``waiting``: requests that wait for these limits. A request that waits for its caller's limits is not counted at its
+    providers. ``requests_left`` and ``tokens_left`` are ``None`` without a limit, and 0 if there is a debt. ``held_s``:
+    for how many more seconds the vendor's Retry-After applies; always 0 for callers.
     """
 
     in_flight: int

@@ -36,8 +36,8 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     model: str
     outcome: str
     called: bool = msgspec.field(default=True, name="asked")
-    """False if no call was made: the provider's circuit is open, it is too slow for the time left, a budget cannot
-    pay it, or the attempt was cancelled before its request was sent.
+    """False if no call was made: the circuit is open, the candidate is too slow for the time left, a budget cannot pay
+    the attempt, or the attempt was cancelled before its request was sent.
     """
     began_at: float = 0.0
     """The beginning by the wall clock, in seconds since the epoch."""

@@ -173,9 +173,9 @@ class AttemptPlan(Generic[C]):
     def after(self, failure: Failure, now: float, *, called: bool = True) -> Move:
         """Return the next step after ``failure`` of ``current``. After `Next`, ``current`` is the next candidate.
 
-        ``called``: whether a call was made. If not, the plan waits for this candidate only if no other is left. Such
-        a wait uses up no attempt and no retry budget, but all such waits together are limited by ``wait_s``. The
-        reason of the refusal need not apply to the next candidate.
+        ``called``: whether a call was made. If not, the plan waits for this candidate only if no other is left. Such a
+        wait uses up no attempt and no retry budget, but all such waits together are limited by ``wait_s``. If another
+        candidate is left, it is tried whatever the failure is, because the reason may apply to ``current`` only.
         """
         if failure.kind is FailureKind.CONTEXT_LENGTH:
             self._others = [other for other in self._others if self._fits(self.current, other)]

@@ -1,8 +1,8 @@
 """The stage before an attempt: choose the candidate that is available now, and reserve what the attempt needs.
 
-It needs, in this order: a queue that leaves enough time, capacity within the rate limits, a slot of the provider,
-enough of the request's budget, a circuit breaker that permits it. The slot and the reservation are released when the
-attempt's block is left, whatever ends it.
+An attempt needs, in this order: a queue that leaves enough time, capacity within the rate limits, a slot of the
+provider, enough of the request's budget, a circuit breaker that permits the attempt. The slot and the reservation are
+released at the end of the attempt's block, however it ends.
 """
 
 from __future__ import annotations

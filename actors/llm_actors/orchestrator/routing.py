@@ -63,8 +63,9 @@ class ResolvedRoute(NamedTuple):
 
 @final
 class Router:
-    """The configured routes, over a catalog of models. ``allowed`` contains the callers that may not use everything.
-    ``strict`` contains the callers whose requests are refused if a parameter would be left out or changed.
+    """The configured routes, over a catalog of models. ``allowed`` says what callers may use; a caller that is not in
+    it may use everything. ``strict`` contains the callers whose requests are refused if a parameter would be left out
+    or changed.
     """
 
     def __init__(

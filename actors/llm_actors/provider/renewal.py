@@ -43,8 +43,8 @@ class KeyRenewer:
 
     async def refresh(self) -> None:
         """Fetch a new key if there is none or it is older than ``max_age_s``. If that fails, keep the old key, or raise
-        `AuthenticationError` if there is none. If a fetch fails, the tasks that waited for it fail with it, so that
-        they do not fetch one after the other. Cancelling this ends a fetch that this call has begun.
+        `AuthenticationError` if there is none. If a fetch fails and there is no key, the tasks that waited for it fail,
+        too, instead of fetching one after the other. Cancelling this ends a fetch that this call has begun.
         """
         if self.current is None or trio.current_time() >= self._due:
             has_to_wait = self._lock.locked()

@@ -136,8 +136,8 @@ _IN_WORDS: Final = {
 def wires_of(
     vendor: Vendor, rules: ModelRules, setting: WireSetting = "auto", api_version: str | None = None
 ) -> ProviderWires:
-    """Return the wires of a provider of ``vendor``. ``rules.has_responses`` is set to whether it has the Responses
-    API.
+    """Return the wires of a provider of ``vendor``. Sets ``rules.has_responses`` to whether the provider has a
+    Responses API.
     """
     usual, responses = vendor.client(rules, api_version), vendor.responses_client(rules)
     wires = ProviderWires(usual, responses, vendor.responses_target, setting)

@@ -172,8 +172,8 @@ def _add(sums: list[float], row: Parts, took_s: float, weight: float) -> None:
 
 
 def _solved(before: Parts, sums: list[float]) -> Parts:
-    """Return the parts that fit best. None is negative. Found by coordinate descent from ``before``, with a penalty for
-    the distance from there.
+    """Return the parts that fit best. No part is negative. They are found by coordinate descent from ``before``, with a
+    penalty for the distance from there.
     """
     xx, xy, xz, yy, yz, zz, xt, yt, zt = sums
     x, y, z = before

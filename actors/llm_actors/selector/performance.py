@@ -108,7 +108,9 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     """The time when the last measuring attempt ended (Trio's clock)."""
 
     def availability(self, now: float) -> float:
-        """Return the fraction of recent attempts that did not fail by the candidate's fault; 1.0 if there were none."""
+        """Return the fraction of recent attempts that did not fail by the candidate's fault, with `PRIOR_SUCCESSES`
+        added to them; 1.0 if there were no failures.
+        """
         good = PRIOR_SUCCESSES + self.good.level(now)
         return good / (good + self.bad.level(now))
 

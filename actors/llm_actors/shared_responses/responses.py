@@ -29,8 +29,8 @@ HEARTBEAT_SECONDS = 15.0
 """Seconds after which a heartbeat expires. Then the responses in progress of its replica are interrupted."""
 
 RETURN_SECONDS = 5.0
-"""Seconds that a replica has to renew an expired heartbeat before its responses are interrupted. Replicas have the
-same time to write responses again that Redis has lost.
+"""Seconds that a replica has to renew an expired heartbeat before its responses are interrupted. Replicas have the same
+time to write again the responses that Redis has lost.
 """
 
 BATCH_BYTES = 1_000_000

@@ -58,12 +58,14 @@ class IdleStack:
         return None
 
     def push(self, connection: OutgoingConnection, now: float) -> None:
+        """Keep an idle connection. Closes the oldest ones of its origin if they are too many or idle for too long."""
         stack = self._stacks.setdefault(connection.origin, [])
         stack.append((connection, now))
         while stack and (len(stack) > self._max_per_origin or now - stack[0][1] >= self._idle_seconds):
             stack.pop(0)[0].close()
 
     def clear(self) -> None:
+        """Close all idle connections."""
         for stack in self._stacks.values():
             for connection, _ in stack:
                 connection.close()

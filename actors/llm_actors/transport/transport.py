@@ -57,6 +57,7 @@ class TransportStatistics:
 
     @property
     def open(self) -> int:
+        """The number of open connections."""
         return self.active + self.idle
 
 
@@ -119,6 +120,7 @@ class Transport:
         await trio.lowlevel.checkpoint()
 
     def statistics(self) -> TransportStatistics:
+        """Return the numbers of current connections, and the counters."""
         return TransportStatistics(
             connecting=self._connecting,
             active=self._active,

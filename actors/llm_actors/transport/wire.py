@@ -22,7 +22,9 @@ _TLS_SLICE_BYTES: Final = 64 * 1024  # how much plaintext is encrypted ahead of 
 class Wire(Protocol):
     """One reader and one writer at a time. Sending and receiving raise ``errors.WIRE_ERRORS``."""
 
-    def send_all(self, data: bytes, /) -> Awaitable[None]: ...
+    def send_all(self, data: bytes, /) -> Awaitable[None]:
+        """Send all of ``data``. After a cancellation it is unknown how much was sent."""
+        ...
 
     def receive_some(self, max_bytes: int, /) -> Awaitable[bytes]:
         """Return at least one byte, or ``b""`` if the peer ended its side properly. Cancelling this loses nothing."""

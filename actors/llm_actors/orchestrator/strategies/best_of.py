@@ -32,7 +32,8 @@ VERDICT_BYTES = 256 * 1024
 """The size limit of a judge's log, in bytes."""
 
 _LONE = re.compile(r"[\s*_\"'`(\[]*([A-P])(?:[*_\"'`)\]]*(?:[.:,;)\n]|\s[-\u2013\u2014]|$))")
-"""A letter that stands alone at the beginning of a judge's text. Before a word it may be an article: "A weaker one".
+"""A letter that stands alone at the beginning of a judge's text. A letter before a word does not count, because it may
+be an article: "A weaker one".
 """
 
 _ANY = re.compile(r"\b([A-P])\b")

@@ -1,7 +1,7 @@
 """The budget of one request: one account for all the models that are called for it.
 
 Before each attempt a share of the remaining budget is reserved, and the vendor is told to write no more than that. So
-hidden reasoning counts, and no attempt can use the share of another. A share is the expected usage of the attempt,
+hidden reasoning counts, too, and no attempt can use the share of another. A share is the expected usage of the attempt,
 plus an equal part of the rest that no attempt is expected to use. An attempt without enough budget is not made. If
 there is not enough for several members, the last ones are left out, so that the called ones can finish.
 

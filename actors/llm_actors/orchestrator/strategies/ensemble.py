@@ -374,7 +374,7 @@ class Ensemble:
 
     def close(self, ending: RunResult | None) -> None:
         """Report the usage of a complete response, and store the answers for later requests of the conversation. A
-        failure contains its usage.
+        failed response already contains its usage.
         """
         if ending is None or not isinstance(ending.end, Finished):
             return

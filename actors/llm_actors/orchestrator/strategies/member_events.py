@@ -51,8 +51,8 @@ class MemberEvents:
             yield
 
     def _append(self, event: MemberDelta) -> None:
-        """Append an event. Raises `LogLimitExceeded` while there is still space for the response, which ends the
-        member that writes too much.
+        """Append an event. Raises `LogLimitExceeded` if less than `LOG_SHARE` of the log would be left for the
+        response. That ends the member that writes too much.
         """
         if self._log.size + weigh(event) > self._log.limit_bytes * LOG_SHARE:
             raise LogLimitExceeded

@@ -1,7 +1,7 @@
 """Make one response from several answers.
 
-A model writes the response, streamed, or a rule selects it without a model. If that fails before any of it was
-delivered, the best single answer is used instead, and the decision record says so.
+A model writes the response, streamed, or a rule selects it without a model. If the model or the rule fails before any
+of the response was delivered, the best single answer is used instead, and the decision record says so.
 """
 
 from __future__ import annotations
