@@ -29,7 +29,7 @@ class FileProblem(Enum):
 
 
 class NotOursError(Exception):
-    """The file is a valid database, but not one of this version. ``problem`` says why."""
+    """The file is a valid database, but of another program or version. ``problem`` says which."""
 
     def __init__(self, problem: FileProblem) -> None:
         super().__init__(problem.value)

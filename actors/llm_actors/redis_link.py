@@ -132,7 +132,8 @@ class RedisLink:
         self._problem: RedisProblem | None = None
         self.is_open = False
         self.sessions = 0
-        """The number of times the server has been reached. Between two sessions it may have lost all its data."""
+        """The number of times the server has been reached. Between two sessions the server may have lost all its data.
+        """
         self.tried = self._kept.tried
 
     async def call(self, keys: Sequence[str], *arguments: Argument, is_urgent: bool = False) -> list[bytes]:

@@ -90,7 +90,7 @@ class Disk:
         return Claimed(found, is_ours=found is None)
 
     def release(self, key: CacheKey) -> None:
-        """Do nothing: no other process waits for a response of this one."""
+        """Do nothing: no other process waits for a response of this process."""
 
     def _may_read(self) -> bool:
         self._late = self._late and self._thread.borrowed_tokens > 0

@@ -18,7 +18,7 @@ from llm_actors.kernel import Call, Cast, KernelError, MailboxSpec, Overflow, Re
 from llm_protocol.response import LLMResponse
 
 LOOKUP_SECONDS = 0.1
-"""Seconds that a request waits for the cache, whatever its state. After that the lookup is a miss."""
+"""Seconds that a request waits for the cache, whatever the state of the cache. After that the lookup is a miss."""
 
 WAIT_STEP_SECONDS = 0.1
 """Seconds between two checks whether another process has produced the response."""
@@ -120,7 +120,7 @@ async def lookup_or_wait(cache: CacheRef, key: CacheKey, request_id: str = "", *
 
 
 def release(cache: CacheRef, key: CacheKey) -> None:
-    """Give up the right to produce ``key``, so that no other process waits for it. Does not wait."""
+    """Give up the right to produce ``key``, so that other processes stop waiting for the response. Does not wait."""
     cache.cast(Release(key))
 
 

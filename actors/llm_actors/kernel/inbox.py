@@ -135,8 +135,8 @@ class Inbox(Generic[M_co]):
         self.saved = state
 
     def when_stopping(self, callback: Callable[[], object]) -> None:
-        """Call `callback` when the actor is asked to stop, or now if it already was. `callback` must not raise or
-        block.
+        """Call `callback` when the actor is asked to stop, or now if it has been asked already. `callback` must not
+        raise or block.
         """
         if self.stopping:
             callback()

@@ -13,7 +13,7 @@ from collections.abc import Hashable
 from typing import NamedTuple, final
 
 POISON_CRASHES = 2
-"""After this many crashes by one payload at the same place, without a success in between, it is refused."""
+"""A payload is refused after this many crashes at the same place in the code, without a success in between."""
 
 POISON_ENTRIES = 256
 """The most fingerprints per mailbox; the least recently seen is dropped."""

@@ -74,7 +74,9 @@ class LimitState:
         return most is None or self.in_flight < most
 
     def ready_at(self, tokens: int, now: float, *, ahead: int = 0, tokens_ahead: float = 0.0) -> float:
-        """Return when the rates allow a request of ``tokens`` after those ahead; ``now`` if they allow it already."""
+        """Return when the rates allow a request of ``tokens`` tokens after the requests ahead; ``now`` if that is
+        possible at once.
+        """
         self._forget_full_allowances(now)
         at = max(now, self.held_until, self.deferred_until)
         if self.requests is not None:

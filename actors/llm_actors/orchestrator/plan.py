@@ -138,7 +138,7 @@ class AttemptPlan(Generic[C]):
 
     @property
     def open(self) -> list[C]:
-        """The candidates for the next attempt: only ``current`` for a retry, all remaining ones for a first attempt."""
+        """The candidates for the next attempt: only ``current`` if it is retried, else all that were not tried yet."""
         return [self.current] if self.retrying else [self.current, *self._others]
 
     @property

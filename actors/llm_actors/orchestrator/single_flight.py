@@ -76,7 +76,7 @@ class _Flight:
         run.close(decision, self.record.tried(), cost=0.0)
 
     def close(self, run: Run, end: Finished | Failed) -> None:
-        """Close ``run``, which has followed the flight to its ``end``, with that end under its own ids."""
+        """Close ``run``, which has followed the flight, with the flight's ``end``, but with the ids of ``run``."""
         assert end.response is not None, "the end of a run must have a response"
         self._payer = self._payer or run
         pays, decision = self._payer is run, end.response.decision

@@ -66,7 +66,7 @@ class StreamRecovery:
 
     @property
     def needs_prefill(self) -> bool:
-        """Whether the next attempt continues a text that it is sent, which not every model supports."""
+        """Whether the next attempt is sent the text so far, to continue it, which not every model supports."""
         return self._splice is not None and self._splice.is_sent
 
     def sink(self, event: Event) -> None:

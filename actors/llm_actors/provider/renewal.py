@@ -38,7 +38,7 @@ class KeyRenewer:
         self._completed = 0
         """The number of the latest fetch that was not cancelled."""
         self._problem = ""
-        """Why the last fetch failed; empty if it has not, or was cancelled."""
+        """Why the last fetch failed; empty if it did not fail, or was cancelled."""
         self.current: Secret | None = None
 
     async def refresh(self) -> None:

@@ -26,7 +26,9 @@ def pause_after(failure: Failure) -> float:
 
 
 def scope_of(failure: Failure, *, unsent: bool) -> Scope:
-    """Return what ``failure`` is evidence against: its deployment or its provider. ``unsent``: it could not connect."""
+    """Return what ``failure`` is evidence against: its deployment or its provider. ``unsent``: the attempt could not
+    connect.
+    """
     kind, rule = failure.kind, failure.rule
     if kind is FailureKind.NETWORK and not unsent:
         return Scope.DEPLOYMENT  # the connection worked, so the problem may be this model's alone

@@ -45,7 +45,7 @@ KEPT_AT_CHANGE = 0.2
 """The total weight of all earlier evidence after a change; the response that revealed the change has weight 1."""
 
 LEAST_EVIDENCE = 0.5
-"""The error of the estimate itself is computed as if it were worth at least this many responses."""
+"""The error of an estimate is computed as if the estimate were worth at least this many responses."""
 
 STIFFNESS = 0.002
 """How strongly the parts keep their earlier values where the evidence does not separate them."""

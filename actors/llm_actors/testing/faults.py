@@ -57,7 +57,7 @@ CONNECTION_SECONDS = 0.05
 
 
 def with_faults(spec: ChildSpec[M], faults: Mapping[int, Fault]) -> ChildSpec[M]:
-    """Return `spec` with faults at the messages of those numbers, counted from 1 over all incarnations."""
+    """Return `spec` with `faults`, by the number of the message, counted from 1 over all incarnations."""
     numbers = count(1)
 
     def factory(previous: Previous) -> Actor[M]:

@@ -69,11 +69,11 @@ class Broken(TransportError):
 
 
 class ProtocolViolation(TransportError):
-    """The response is not unambiguous HTTP, or it exceeds a limit."""
+    """The response is invalid or ambiguous HTTP, or it exceeds a limit."""
 
 
 class UnsupportedEncoding(TransportError):
-    """The body is compressed though only ``identity`` was accepted. ``status`` is that of the response."""
+    """The body is compressed though only ``identity`` was accepted. ``status`` is the status of the response."""
 
     def __init__(self, where: object, reason: str, *, status: int) -> None:
         super().__init__(where, reason)

@@ -14,7 +14,9 @@ _FRAME_HEAD_BYTES: Final = 9
 
 @final
 class FrameLengths:
-    """Refuses a frame that is too long when its head arrives. ``h2`` would wait for up to 16 MiB of it."""
+    """Refuses a frame that is too long as soon as its head arrives. ``h2`` would first wait for the whole frame, which
+    may have 16 MiB.
+    """
 
     __slots__ = ("_head", "_left")
 

@@ -184,7 +184,7 @@ class Transport:
             raise ProxyRefused(response.origin, credentials_refused(self._proxy, 407))
 
     def put_back(self, connection: OutgoingConnection) -> None:
-        """Keep the connection for another request, or close it if there is any doubt."""
+        """Keep the connection for another request, or close it if its reuse is not proven safe."""
         self._active -= 1
         if connection.renew() and not self._closed:
             if not self._is_listed:

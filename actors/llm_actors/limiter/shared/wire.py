@@ -16,7 +16,7 @@ MAX_TIME = 1e12
 """A clock value above this is invalid."""
 
 MAX_WAIT_SECONDS = 1e9
-"""A longer wait, or one that is not a number, is invalid."""
+"""A wait of more seconds than this, or one that is not a number, is invalid."""
 
 
 class SharedLimit(NamedTuple):

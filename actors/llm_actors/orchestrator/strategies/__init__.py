@@ -1,1 +1,3 @@
-"""The strategies that use several models for one request. `dispatch` is the entry point, `several` lists them."""
+"""The strategies that use several models for one request. The module `several` lists them; its `carried_out` is the
+entry point.
+"""

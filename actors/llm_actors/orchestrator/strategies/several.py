@@ -1,4 +1,4 @@
-"""Dispatch a policy's strategy to its implementation."""
+"""The entry point of the strategies: run the implementation of a policy's strategy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TALKS = frozenset((RequestType.CHAT, RequestType.COMPLETION, RequestType.CODE_G
 
 
 async def carried_out(services: Services, context: AttemptContext, run: Run) -> RunResult:
-    """Run the strategy. The request's accounts are settled, whatever ends it."""
+    """Run the strategy of the policy in ``context``. However it ends, the usage of its calls is recorded."""
     name = context.policy.strategy or "fallback"
     own = services.strategies.get(name)
     if own is None and name not in _FOR_ANYTHING and context.request.request_type not in _TALKS:
