@@ -55,9 +55,11 @@ class _Hooks(TypedDict):
 
 @final
 class AsyncioRuntime(AsyncioRequests):
-    """One running system. Made by `open_runtime`; all its methods need the event loop it was opened in.
+    """The runtime of an asyncio program. `open_runtime` creates it. Its methods must be called in the event loop in
+    which it was opened.
 
-    Methods that do not wait (`tree`, `model_list`, `is_ready`, …) block for one scheduler pass of the runtime's thread.
+    Methods that do not wait (`tree`, `model_list`, `is_ready`, …) block the event loop until the runtime's thread has
+    answered, usually for one turn of its scheduler.
     """
 
     def __init__(self, portal: Portal[TrioRuntime], loop: HostLoop, config: Config) -> None:
@@ -99,7 +101,7 @@ class AsyncioRuntime(AsyncioRequests):
 
 @final
 class AsyncioRemoteRuntime(AsyncioRequests):
-    """A runtime in a daemon; see `llm_runtime.RemoteRuntime`. Made by `connect`."""
+    """The runtime of a daemon, for an asyncio program; see `llm_runtime.RemoteRuntime`. `connect` creates it."""
 
     def __init__(self, portal: Portal[Any], loop: HostLoop, routes: Mapping[str, Policy]) -> None:
         super().__init__(portal, loop)
@@ -107,7 +109,7 @@ class AsyncioRemoteRuntime(AsyncioRequests):
 
     @property
     def config(self) -> Any:
-        """Raises `UnsupportedError`: the configuration is the daemon's."""
+        """Always raises `UnsupportedError`: the daemon does not show its configuration."""
         return self._portal.call_now(lambda rt: rt.config)
 
     @property
@@ -136,7 +138,7 @@ class AsyncioRemoteRuntime(AsyncioRequests):
         return await self._there(lambda rt: rt.tree())
 
     async def reload(self, config: Config) -> Reloaded:
-        """Raises `UnsupportedError`; see `llm_runtime.RemoteRuntime.reload`."""
+        """Always raises `UnsupportedError`; see `llm_runtime.RemoteRuntime.reload`."""
         return await self._there(lambda rt: rt.reload(config))
 
     async def _there(self, fn: Callable[[RemoteRuntime], Awaitable[T]]) -> T:
@@ -154,10 +156,10 @@ def open_runtime(
     orderings: Mapping[str, OrderingFunction] | None = None,
     cache_store: CacheStore | None = None,
 ) -> AbstractAsyncContextManager[AsyncioRuntime]:
-    """Run the system around a block of an asyncio program; see `llm_runtime.open_runtime`. Strategies are called in its
-    event loop, orderings in the thread of the runtime.
+    """Run the system around a block of an asyncio program; see `llm_runtime.open_runtime`. Strategies are called in the
+    program's event loop, orderings in the runtime's thread.
 
-    If the runtime gives up, it cancels the task in the block, and raises its own error when the block has ended.
+    If the runtime gives up, it cancels the task in the block, and raises its error when the block has ended.
     """
     return block(
         lambda portal, loop: trio_host.open_runtime(
@@ -192,7 +194,7 @@ def connect(
 def _hooks(
     observers: Sequence[Observer], middleware: Sequence[Middleware], portal: Portal[Any], loop: HostLoop
 ) -> _Hooks:
-    """Wrap the observers and the middleware so that they are called in this event loop."""
+    """Wrap the observers and the middleware so that they are called in ``loop``, the program's event loop."""
     return {
         "observers": [observer_here(each, portal, loop) for each in observers],
         "middleware": [middleware_here(each, portal, loop) for each in middleware],

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @final
 class Costs:
-    """The prices of a configuration. ``vendors``: the vendor of each provider, by name."""
+    """Computes costs with the prices of a configuration. ``vendors``: the vendor of each provider, by name."""
 
     def __init__(self, prices: Mapping[str, OwnPrice], vendors: dict[str, Vendor]) -> None:
         self.vendors = vendors
@@ -28,7 +28,7 @@ class Costs:
         self._logged: set[str] = set()
 
     def change(self, prices: Mapping[str, OwnPrice], vendors: dict[str, Vendor]) -> None:
-        """Use another configuration from now on."""
+        """Use the prices and vendors of another configuration from now on."""
         self._former_vendors |= self.vendors
         self.vendors = vendors
         self._own_prices = _own(prices)

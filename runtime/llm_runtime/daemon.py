@@ -1,7 +1,8 @@
-"""The life of the daemon: start the tree with the server as its last branch, serve until a signal, drain, exit.
+"""The life of the daemon: start the actor tree, whose last branch is the server; serve until a signal; drain; exit.
 
-The first SIGTERM or SIGINT lets responses in progress finish within ``server.drain_s``; the second ends everything at
-once. If even that does not end the process, a watchdog does, after logging the stack of every thread.
+The first SIGTERM or SIGINT lets responses in progress finish within ``server.drain_s`` seconds. The second ends
+everything at once. If the process still exists after that, a watchdog thread logs the stack of every thread and ends
+the process.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def _shared_responses(config: Config) -> SharedResponses | None:
 
 @final
 class _Life:
-    """One run of the daemon."""
+    """The daemon from its start to its exit."""
 
     def __init__(
         self,
@@ -185,7 +186,9 @@ class _Life:
 
 
 def _spare_what_stays() -> None:
-    """Exclude permanent objects, modules and tree, from garbage collection, and collect young objects less often."""
+    """Exclude objects that exist until the end, such as modules and the actor tree, from garbage collection, and
+    collect young objects less often.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, *OLDER_GENERATIONS)

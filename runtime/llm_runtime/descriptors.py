@@ -56,8 +56,8 @@ def raise_limit() -> int:
 
 
 def fitted(server: Server, files: int) -> Server:
-    """Return ``server`` with its connections and runs reduced to the number that ``files`` descriptors allow; -1
-    means no limit.
+    """Return ``server`` with ``max_connections`` and ``max_runs`` reduced to what ``files`` descriptors allow; -1 means
+    that descriptors are not limited.
     """
     if files < 0:
         return server

@@ -16,7 +16,9 @@ from llm_runtime.systemd import Notifier
 
 
 class Manager(Protocol):
-    """The interface to whoever started the process."""
+    """The interface between the daemon and whatever started its process: a shell, a service manager, or the workers'
+    parent.
+    """
 
     @property
     def notifier(self) -> Notifier:

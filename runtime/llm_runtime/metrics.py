@@ -181,8 +181,8 @@ def _providers(snapshot: MetricsSnapshot) -> Iterator[Metric]:
 
 
 def _open(snapshot: MetricsSnapshot) -> Mapping[tuple[str, str], float]:
-    """Return the open circuits of deployments. The deployments of a provider that are not counted by name are
-    combined.
+    """Return the number of circuits that are not closed, by provider and label of the model. Models of a provider that
+    have no label of their own share one.
     """
     found: Counter[tuple[str, str]] = Counter()
     for provider, model in snapshot.circuits:

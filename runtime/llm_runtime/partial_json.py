@@ -27,7 +27,7 @@ def completed(text: str) -> Any:
 
 
 def _closed(text: str, start: int) -> str:
-    """``text`` from ``start`` up to the last unambiguous position, and the closing brackets for it."""
+    """Return ``text`` from ``start`` up to the last unambiguous position, followed by the brackets that close it."""
     open_, wants_key = list[str](), False
     at = certain_to = start
     while at < len(text) and (token := _TOKEN.match(text, at)):

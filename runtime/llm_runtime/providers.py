@@ -34,7 +34,7 @@ WAITING_REQUESTS = 1_000
 USER_AGENT = f"llm-runtime/{VERSION}"
 
 INTENSITY = Intensity(5, 30.0)
-"""With more crashes than this, a provider is parked."""
+"""More crashes than this within this time, in seconds, park a provider."""
 
 NOWHERE = "http://127.0.0.1:9"
 """The address of the local model before its process has reported one (port 9, discard: nothing listens)."""

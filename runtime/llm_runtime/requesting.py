@@ -1,4 +1,4 @@
-"""The request methods that `Runtime` (Trio) and `llm_runtime.aio.Runtime` share."""
+"""The request methods that `llm_runtime.Runtime` (Trio) and `llm_runtime.aio.AsyncioRuntime` share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class AnyStream(Protocol):
-    """The part that the streams of all hosts share."""
+    """The methods and attributes that the streams of all hosts have."""
 
     response_type: ResponseType[Any] | None
 
@@ -37,7 +37,7 @@ Stream = TypeVar("Stream", bound=AnyStream)
 
 
 def chat_request(messages: Messages, options: ChatOptions) -> ChatRequest:
-    """Return a chat request. Raises `BadRequestError` for invalid options, as do the functions below."""
+    """Return a chat request. Raises `BadRequestError` for invalid options, as do the other functions of this module."""
     return ChatRequest(messages=as_messages(messages), **split(options))
 
 

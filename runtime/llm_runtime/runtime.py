@@ -66,7 +66,8 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Runtime(TrioRequests):
-    """One running system, created by `open_runtime`. Its methods must be called in the same Trio run.
+    """A running system. `open_runtime` creates it. Its methods must be called in the call of `trio.run` in which it was
+    opened.
 
     Every request ends with a complete response or with one `LLMClientError`, by its deadline (``deadline_s``, default
     600 s). Cancelling a call, or leaving a stream, cancels everything below it, including the vendor's connection.
@@ -92,9 +93,9 @@ class Runtime(TrioRequests):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Runtime]:
-        """Start the tree before the block and stop it afterwards. Requests are accepted as soon as the servers start,
-        which are its last part: a client may have connected before. During the stop, new requests are refused, and
-        running ones have ``drain_s`` seconds to finish.
+        """Start the actor tree before the block and stop it afterwards. Requests are accepted from the beginning of the
+        start, because the server, the last part of the tree, may have clients before the block begins. During the stop,
+        new requests are refused, and requests in progress have ``drain_s`` seconds to finish.
         """
         self._open = True
         try:
@@ -231,8 +232,9 @@ class Runtime(TrioRequests):
         self._listeners.append(listener)
 
     def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
-        """Delete the stored answers of a conversation (``share_knowledge``), or of all conversations of the caller.
-        Return how many were deleted.
+        """Delete the answers that are stored for a conversation (see the policy's ``share_knowledge``); without
+        ``conversation``, those of all conversations of ``caller``. Return the number of conversations whose answers
+        were deleted.
         """
         return self._tree.services.knowledge.forget(caller, conversation)
 
@@ -251,7 +253,7 @@ class Runtime(TrioRequests):
         return None if found is None else urlsplit(found.base_url or "").path
 
     def hook(self, hooks: Hooks | None) -> None:
-        """Call ``hooks`` from now on. Used by `open_runtime`."""
+        """Call ``hooks`` for every request from now on. Used by `open_runtime`."""
         self._hooks = hooks
         if hooks is not None and hooks.observers is not None:
             self._tree.services.listener.tell = hooks.observers.tell
@@ -276,7 +278,7 @@ class Runtime(TrioRequests):
         return self._tree.router.infos(caller)
 
     def route_names(self, caller: str = "") -> list[str]:
-        """Return the names of the routes; with ``caller``, those that it may use."""
+        """Return the names of the routes; with ``caller``, only those that the caller may use."""
         return self._tree.router.route_names(caller)
 
     async def count_tokens(self, request: AnyRequest) -> TokenCount:

@@ -72,8 +72,10 @@ T = TypeVar("T")
 
 @final
 class SyncRuntime:
-    """One running system, made by `open_runtime`, or one in a daemon, by `connect`. A block around it closes it; so
-    does `close`.
+    """The runtime of a program without an event loop. `open_runtime` creates one in this process, `connect` one that
+    uses a daemon. Leaving a ``with`` block around the runtime closes it, as `close` does.
+
+    If the block raises an exception, requests in progress end at once.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class SyncRuntime:
 
     @property
     def config(self) -> Config:
-        """The configuration. Raises `UnsupportedError` if the runtime is in a daemon."""
+        """The configuration. Raises `UnsupportedError` for the runtime of a daemon."""
         config: Config = self._runtime.config
         return config
 
@@ -120,7 +122,7 @@ class SyncRuntime:
         repair: bool = False,
         **options: Unpack[ChatOptions],
     ) -> LLMResponse:
-        """The next turn of a conversation, as a complete response; see `llm_runtime.Runtime.chat`."""
+        """Return the next turn of a conversation, as a complete response; see `llm_runtime.Runtime.chat`."""
         if response_type is None:
             return self.send(chat_request(messages, options))
         typed = ResponseType(response_type)
@@ -158,7 +160,7 @@ class SyncRuntime:
         input_type: str | None = None,
         **options: Unpack[Options],
     ) -> LLMResponse:
-        """An embedding of each input, in order, as ``response.embeddings``."""
+        """Return an embedding of each input, in order, as ``response.embeddings``."""
         return self.send(embedding_request(inputs, dimensions, input_type, options))
 
     def generate_image(
@@ -187,8 +189,8 @@ class SyncRuntime:
         judge: Judge | None = None,
         **options: Unpack[ChatOptions],
     ) -> list[LLMResponse]:
-        """Send a prompt to several models; see `llm_runtime.Runtime.collaborate`. ``judge`` is called in
-        this thread.
+        """Send a prompt to several models; see `llm_runtime.Runtime.collaborate`. ``judge`` is called in the calling
+        thread.
         """
         request = collaboration(messages, members, options, self.routes.get(options.get("model", "")))
         return answers(self.send(request, judge=judge))
@@ -196,7 +198,7 @@ class SyncRuntime:
     def stream(
         self, messages: Messages, *, response_type: type[Any] | None = None, **options: Unpack[ChatOptions]
     ) -> SyncStream:
-        """The next turn of a conversation, streamed; see `llm_runtime.Runtime.stream`."""
+        """Stream the next turn of a conversation; see `llm_runtime.Runtime.stream`."""
         if response_type is None:
             return self.stream_request(chat_request(messages, options))
         typed = ResponseType(response_type)
@@ -219,8 +221,8 @@ class SyncRuntime:
     ) -> ToolRun:
         """Send a request, run the tools that the model calls, and repeat; see `llm_runtime.Runtime.run_tools`.
 
-        The tools run in threads; ``approve``, ``until`` and ``on_event`` are called in this one. A tool that takes too
-        long is left behind in its thread. Raises `TypeError` for an async tool.
+        The tools run in threads; ``approve``, ``until`` and ``on_event`` are called in the calling thread. A tool that
+        takes too long is left behind in its thread. Raises `TypeError` for an async tool.
         """
         loop, tell = ToolLoop(as_messages(messages), tools, max_rounds, parallel), on_event or (lambda _: None)
         refuse_async_tools(loop)
@@ -244,7 +246,7 @@ class SyncRuntime:
         return SyncStream(self._portal, request)
 
     def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
-        """The complete response to ``request``. Raises `LLMClientError`."""
+        """Send ``request`` and return the complete response. Raises `LLMClientError`."""
         box: Box = SimpleQueue()
         here = None if judge is None else judge_in_thread(judge, self._portal, box)
         result: LLMResponse = ThreadCall(self._portal, box, lambda rt: rt.send(request, judge=here)).result()
@@ -295,8 +297,8 @@ class SyncRuntime:
         return self._ask(lambda rt: rt.statistics(caller))
 
     def _look(self, fn: Callable[[TrioRuntime], T]) -> T:
-        """Return the result of ``fn``, called directly if the runtime is in this process, and awaited if it is in a
-        daemon.
+        """Return the result of ``fn``. If the runtime is in this process, ``fn`` is called without waiting; the result
+        from a daemon is awaited.
         """
 
         async def look(rt: TrioRuntime) -> T:

@@ -21,10 +21,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ROUNDS: Final = 16
-"""The default number of requests in one loop."""
+"""The default limit for the requests in one loop."""
 
 PARALLEL: Final = 8
-"""The default number of tools of one turn that run at the same time."""
+"""The default limit for the tools of one turn that run at the same time."""
 
 TOOL_SECONDS: Final = 60.0
 """The default time limit of one tool call, in seconds."""
@@ -33,7 +33,7 @@ NOT_APPROVED = "This call was not approved."
 
 
 class FunctionTool(Generic[P, R]):
-    """A function that a model can call; calling it calls the function.
+    """A function that a model can call. Calling the `FunctionTool` calls the function.
 
     The model sees its name, the first paragraph of its docstring, and its annotated parameters; describe a parameter
     with ``Annotated[str, msgspec.Meta(description="…")]``.

@@ -67,7 +67,7 @@ from llm_runtime.providers import Supervised
 from llm_runtime.telemetry.spans import NameOf
 
 ROOT_INTENSITY = Intensity(3, 60.0)
-"""With more restarts of a whole branch than this, the runtime gives up."""
+"""With more restarts of branches than this within this many seconds, the runtime gives up."""
 
 SUBMISSIONS_WAITING = 1_000
 """The most runs that wait to be accepted. A further run waits to be queued; ``server.max_runs`` limits the number of

@@ -44,7 +44,7 @@ class TrioRequests(RequestMethods[ResponseStream]):
         return await self._hooks.stream(request, lambda request: self._observed(request, stream=True))
 
     async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
-        """The complete response to ``request``. Raises `LLMClientError`."""
+        """Send ``request`` and return the complete response. Raises `LLMClientError`."""
 
         async def answer(request: AnyRequest) -> LLMResponse:
             run = await self._observed(request, stream=False, judge=judge)
@@ -104,7 +104,9 @@ _threads: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("thr
 
 
 def _tool_threads() -> trio.CapacityLimiter:
-    """Not Trio's own limit: tools that hang would keep certificates and keys from being read."""
+    """Return the limiter for the threads of tools. Tools do not use Trio's default limiter: if tools that hang filled
+    it, certificates and keys could not be read any more.
+    """
     try:
         return _threads.get()
     except LookupError:

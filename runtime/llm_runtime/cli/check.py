@@ -1,4 +1,6 @@
-"""``llm-runtime check``: check the configuration as `serve` does, and try everything that it names."""
+"""``llm-runtime check``: check the configuration as `serve` does, then everything that the configuration names:
+providers, routes, files, Redis.
+"""
 
 from __future__ import annotations
 

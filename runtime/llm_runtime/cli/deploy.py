@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _planned(config: Config) -> list[Check]:
-    """The planned steps: configuration, monitoring and scaling."""
+    """Return the planned steps, which are derived from the configuration alone: providers, monitoring and scaling."""
     server = config.server
     clients = ", ".join(f"{name} ({each.kind})" for name, each in config.enabled.items())
     readers = [name for name, key in config.keys.items() if key.metrics_only or key.admin]
@@ -82,7 +82,9 @@ def _shared(config: Config, *, limited: bool) -> str:
 
 
 async def _brought_to(running: Daemon, ours: ConfigurationFile) -> list[Check]:
-    """Have the daemon reload its configuration, which has to be ours, and check that it is ready."""
+    """Make the daemon reload its configuration file, and check that it answers afterwards. If the daemon reads a file
+    with other content than ``ours``, the step fails and nothing is reloaded.
+    """
     where = str(parse_url(running.base_url)[0])
     async with daemon_client(running) as client:
         try:

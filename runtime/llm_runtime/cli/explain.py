@@ -1,6 +1,6 @@
 """``llm-runtime explain MODEL``: which providers would be tried for a model, in order, and why.
 
-A daemon uses its measurements; without one, only the configuration and the prices are known.
+A running daemon explains with what it has measured. Without a daemon, only the configuration and the prices are known.
 """
 
 from __future__ import annotations

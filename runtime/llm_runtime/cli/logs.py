@@ -65,7 +65,7 @@ _OF_DAEMON = ("llm_actors.selector", "llm_actors.provider")
 
 @final
 class _Held(logging.Filter):
-    """Holds back the warnings of these loggers."""
+    """Holds back the warnings of the given loggers, in ``records``."""
 
     def __init__(self, loggers: tuple[str, ...]) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _Held(logging.Filter):
         self._loggers = loggers
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is logged now."""
+        """Return whether ``record`` is logged now. If not, it is held back."""
         if record.levelno != logging.WARNING or not record.name.startswith(self._loggers):
             return True
         self.records.append(record)

@@ -23,7 +23,7 @@ from llm_protocol.events import (
 )
 
 COLUMNS = 80
-"""The width of a line if it is unknown."""
+"""The assumed width of the output, in columns, if stdout is not a terminal."""
 
 LABEL_COLUMNS = 24
 """The columns for a member's name. Of a longer name the end is shown, which distinguishes models best."""
@@ -33,7 +33,7 @@ NARROWEST = 16
 
 
 class Writer(Protocol):
-    """The output stream."""
+    """The output, such as stdout."""
 
     async def write(self, text: str) -> None:
         """Write a piece."""
@@ -46,7 +46,7 @@ def columns() -> int:
 
 
 async def watch(events: AsyncIterator[Event], sheet: Writer, width: int) -> None:
-    """Show the members and the response, to the end. Raises the exceptions of ``events``."""
+    """Write the members and the response to ``sheet``, until ``events`` end. Raises the exceptions of ``events``."""
     stage = MemberView(width)
     began = False
     async for event in events:
@@ -61,13 +61,13 @@ async def watch(events: AsyncIterator[Event], sheet: Writer, width: int) -> None
 
 
 def rule(title: str, width: int) -> str:
-    """A horizontal rule with a title."""
+    """Return a horizontal line with a title in it."""
     return f"── {title} ".ljust(width, "─")[:width]
 
 
 @final
 class MemberView:
-    """The lines of the members."""
+    """Formats the events of members as lines of text."""
 
     def __init__(self, width: int) -> None:
         self.shown = False
@@ -76,7 +76,7 @@ class MemberView:
         self._texts: dict[str, str] = {}
 
     def lines(self, event: MemberEvent) -> Iterator[str]:
-        """The output for the next event."""
+        """Return the lines to write for ``event``, the next event."""
         self.shown = True
         name = event.member
         match event:

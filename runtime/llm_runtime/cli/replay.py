@@ -95,7 +95,9 @@ def difference(before: LoggedRequest, after: LLMResponse) -> Iterator[str]:
 
 
 def _fold_of(logged: LoggedRequest) -> Fold:
-    """Return the logged response, without what was retracted. The record of a failure is not needed."""
+    """Return the logged response. Parts that the provider retracted are not in it, and the record of a failure is
+    skipped.
+    """
     fold = Fold()
     for each in logged.events:
         with suppress(msgspec.ValidationError):

@@ -13,7 +13,9 @@ from llm_runtime.config.keys import checked_key
 from llm_runtime.config.providers import checked_url
 
 CHECKOUT = "LLM_RUNTIME_CHECKOUT"
-"""Set by ``bin/llm-runtime``: the environment belongs to the checkout, so missing packages may be installed into it."""
+"""An environment variable that ``bin/llm-runtime`` sets. It means that the Python environment belongs to the checkout,
+so missing packages may be installed into it.
+"""
 
 NOTHING = (
     "there is no provider: set a key such as OPENAI_API_KEY, start Ollama, give a configuration with --config, or "
@@ -32,12 +34,12 @@ def configured(
     install: bool = True,
     copy: str | None = None,
 ) -> Config:
-    """Return the configuration of ``file``, or the discovered one, after ``change``, which may refuse it. ``copy``: a
-    copy of the file to read in its place. Blocks.
+    """Return the configuration of ``file``, or the discovered one, after ``change``, which may raise `ConfigError`.
+    ``copy``: a copy of the file to read in its place. Blocks.
 
-    In a checkout the local model is installed if it is needed and missing (without ``install``, it counts as
-    installed). Elsewhere, a missing local model raises `ConfigError`. A configuration in which every provider is
-    disabled raises it everywhere.
+    In a checkout, the local model is installed if it is needed and missing (without ``install``, it counts as
+    installed). Elsewhere, a missing local model raises `ConfigError`. If every provider is disabled, `ConfigError` is
+    always raised.
     """
     from llm_runtime.local_model import is_installed
 

@@ -59,7 +59,9 @@ def is_daemon(model: str) -> bool:
 
 
 def as_said(exc: BaseException, model: str, config: Config) -> BaseException:
-    """Return the daemon's own error message. The name under which the daemon is a provider is an internal detail."""
+    """Return ``exc`` with the daemon's own message, if a daemon serves ``model``; other exceptions are returned
+    unchanged. The message does not contain the name `DAEMON`, which the user did not choose.
+    """
     if not (is_daemon(model) and isinstance(exc, LLMClientError)):
         return exc
     failure = exc.failure

@@ -87,7 +87,7 @@ def _outcomes(statistics: Statistics) -> Counter[str]:
 
 
 def _failed(outcomes: Mapping[str, int]) -> int:
-    """Return the number of requests that failed, without those that failed by a mistake of the client."""
+    """Return the number of requests that failed, without those that failed because of a mistake of the client."""
     return sum(count for kind, count in outcomes.items() if kind not in _NOT_FAILED and kind not in _CLIENT_ERRORS)
 
 
@@ -96,7 +96,9 @@ def _mistakes(outcomes: Mapping[str, int]) -> int:
 
 
 def _by_own_limits(statistics: Statistics) -> int:
-    """Return the number of requests that a caller's own limit refused. Their kind is that of a provider's limit."""
+    """Return the number of requests that the caller's own limit refused. Their failure kind does not show whose limit
+    it was.
+    """
     limited = statistics.limited.items()
     return sum(owners.get("caller", 0) for kind, owners in limited if kind not in _CLIENT_ERRORS)
 
@@ -197,7 +199,7 @@ def _share(used: float, limit: float | None) -> float:
 
 
 def _actors(node: TreeNode, path: str = "") -> Iterator[Row]:
-    """Return the actors that are not simply running, because only these need an operator."""
+    """Return the actors that an operator should look at: those that are not running or have been restarted."""
     name = f"{path}/{node.name}" if path else node.name
     if node.status is not ChildStatus.RUNNING or node.restarts:
         yield name, node.status.value, str(node.restarts), node.last_crash
@@ -214,8 +216,8 @@ def _quantiles(statistics: LatencyDistribution | None) -> str:
 
 
 def _quantile(share: float, statistics: LatencyDistribution) -> str:
-    """Return the approximate value that this fraction of the values does not exceed. Values are assumed to be spread
-    evenly within a bucket.
+    """Return the approximate value that the fraction ``share`` of all values does not exceed. Values are assumed to be
+    spread evenly within a bucket.
     """
     rank, low = share * sum(statistics.counts), 0.0
     for bound, count in zip(statistics.bounds, statistics.counts, strict=False):

@@ -20,8 +20,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def look_up(wanted: str, config: str | None, environ: Mapping[str, str]) -> LoggedRequest:
-    """Return the request with that id, which may be its own, its response's or the client's. Raises `ConfigError` if
-    there is none.
+    """Return the request whose id is ``wanted``: its own id, the id of its response, or the id that the client gave it.
+    Raises `ConfigError` if there is none.
     """
     folder = request_log_folder(config, environ)
     try:

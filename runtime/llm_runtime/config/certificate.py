@@ -107,9 +107,7 @@ def _read(path: str, field: str) -> bytes:
 
 
 def _not_after(der: bytes) -> datetime:
-    """Return the end of the validity of an X.509 certificate. `ssl` has no function for that, for one's own
-    certificate.
-    """
+    """Return the end of the validity of an X.509 certificate. `ssl` shows it only for the certificate of a peer."""
     certificate, _, _ = _element(der, 0, _SEQUENCE)
     at, _, _ = _element(der, certificate, _SEQUENCE)
     if der[at] == _VERSION:

@@ -27,7 +27,9 @@ _SECTIONS = (
 
 @final
 class _Given(KeyReader):
-    """Holds keys that are `Secret`s already. In the table, each is replaced by a reference, as in a file."""
+    """Takes the place of `KeyReader` for a `Config` whose keys are `Secret`s already. `table` replaces each key by a
+    reference, as in a file; `read` returns the key of such a reference.
+    """
 
     def __init__(self) -> None:
         super().__init__({}, Path())
@@ -69,9 +71,9 @@ def _default(field: msgspec.structs.FieldInfo) -> object:
 
 
 def checked_config(config: Config, own: OwnNames = NO_OWN_NAMES) -> Config:
-    """Return ``config`` with defaults filled in, as for a file: addresses have no trailing slash, and a provider
-    without one has its vendor's. ``own``: the strategies and orderings of the program. Raises `ConfigError` with all
-    mistakes.
+    """Return ``config`` with defaults filled in, as for a file. For example, addresses lose a trailing slash, and a
+    provider without an address gets its vendor's. ``own``: the strategies and orderings of the program. Raises
+    `ConfigError` with all mistakes.
     """
     given = _Given()
     table = {name: given.table(getattr(config, name)) for name in _SECTIONS}

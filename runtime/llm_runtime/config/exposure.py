@@ -31,7 +31,9 @@ def is_loopback(host: str) -> bool:
 
 
 def check_exposure(config: Config) -> None:
-    """Raise `ConfigError` for an address beyond loopback without a key, or without TLS unless that is allowed."""
+    """Raise `ConfigError` if the server listens beyond loopback without a key, or without TLS unless
+    ``insecure_no_tls`` allows that.
+    """
     host = config.server.host
     _check_host(host)
     if config.server.unix is not None or is_loopback(host):

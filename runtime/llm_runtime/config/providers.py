@@ -23,13 +23,13 @@ from llm_runtime.config.model import Provider
 from llm_runtime.config.proxies import check_proxy
 
 ENDPOINTS = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings", "/models", "/chat")
-"""Ends of addresses that were copied together with the path of a request."""
+"""Paths of endpoints. An address that ends with one of them was copied with too much of the path."""
 
 REMOTE = (
     "base_url", "api_key", "auth_header", "headers", "query", "organization", "project", "ca_file", "proxy",
     "proxy_auth", "http2",
 )  # fmt: skip
-"""The fields that only a provider on a network has."""
+"""The fields that the local model does not have, because it is not called over a network."""
 
 HTTP2_REQUIREMENT = "h2>=4.3,<5"
 """The optional dependency in pyproject.toml."""
@@ -75,15 +75,17 @@ def check_kind(kind: str, vendors: VendorTable) -> Vendor:
 
 
 def check_cache(entry: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for settings of the memory or file of the cache: all providers share one of each."""
+    """Raise `ConfigError` if the ``cache`` table of a provider sets the memory or the file of the cache: all providers
+    share them.
+    """
     cache = entry.get("cache")
     for key in SHARED & cache.keys() if isinstance(cache, dict) else ():
         raise ConfigError("all providers share one cache: set it in [cache]", "cache", key)
 
 
 def _understood(base_url: str, vendor: Vendor) -> str:
-    """Return the address. If it is the vendor's without its path, the path is added. Raises `ConfigError` if it
-    already ends with part of a path.
+    """Return the address with the path that the vendor's API needs, if ``base_url`` has no path. Raises `ConfigError`
+    if ``base_url`` already contains part of the path of a request.
     """
     parts = urlsplit(base_url)
     for path in (*ENDPOINTS, *(("/v1", "/v1beta", "/v2") if vendor.wire.versioned_paths else ())):

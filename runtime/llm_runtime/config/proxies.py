@@ -76,7 +76,7 @@ def with_proxies(config: Config, environ: Mapping[str, str]) -> Config:
 
 
 def _variable(base_url: str, environ: Mapping[str, str]) -> str | None:
-    """Return the variable with the proxy for ``base_url``; ``None`` if it is connected directly."""
+    """Return the name of the environment variable with the proxy for ``base_url``; ``None`` if it needs no proxy."""
     parts = urlsplit(base_url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     if is_loopback(host) or _is_exempt(host, port, _first(environ, "no_proxy")):

@@ -7,8 +7,8 @@ from llm_runtime.config.model import Config
 
 
 def check_shared(config: Config) -> None:
-    """Raise `ConfigError` for sections that need ``[redis]`` but have none, and for sections that name two places to
-    store data.
+    """Raise `ConfigError` if ``[cache]`` or ``[store]`` uses Redis without a section ``[redis]``, or if the cache has
+    both Redis and a file.
     """
     mistakes = Mistakes()
     if config.cache.redis:

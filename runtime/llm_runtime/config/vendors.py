@@ -44,7 +44,9 @@ def with_vendors(table: VendorTable, vendors: Iterable[Vendor], where: str = "ve
 
 
 def _other(table: VendorTable, added: tuple[Vendor, ...]) -> str:
-    """Return the origin of the other vendor of the same kind, as text."""
+    """Return the end of an error message that says who defined the vendor whose kind is also in ``added``; empty if
+    there is no such vendor.
+    """
     taken = next((each.kind for each in added if table.get(each.kind, each) is not each), None)
     if taken is None:
         return ""

@@ -13,7 +13,9 @@ WORKER_VARIABLE: Final = "LLM_RUNTIME_WORKER"
 
 
 def check_workers(config: Config) -> None:
-    """Raise `ConfigError` for limits that several workers could not keep together."""
+    """Raise `ConfigError` if there are several workers and limits or budgets, but no ``[redis]`` through which the
+    workers can share them.
+    """
     limited = next(_limited(config), None)
     if config.server.workers > 1 and config.redis is None and limited is not None:
         message = f"several workers with {limited} need [redis], through which they share the limit"

@@ -88,7 +88,7 @@ class Waiters:
         self._futures: list[asyncio.Future[None]] = []
 
     def wait(self) -> asyncio.Future[None]:
-        """Await the result."""
+        """Return a future that the next call of `wake` completes."""
         if self._futures:  # tasks that were cancelled meanwhile
             self._futures = [each for each in self._futures if not each.done()]
         future = self._loop.create_future()
@@ -96,7 +96,7 @@ class Waiters:
         return future
 
     def wake(self) -> None:
-        """Continue all tasks that wait."""
+        """Complete all futures that `wait` has returned."""
         for future in self._futures:
             if not future.done():
                 future.set_result(None)
@@ -170,8 +170,8 @@ async def block(
     open_runtime: Callable[[Portal[R], HostLoop], AbstractAsyncContextManager[R]],
     make: Callable[[Portal[R], HostLoop, R], H],
 ) -> AsyncIterator[H]:
-    """Open a runtime with ``open_runtime`` on Trio, around a block of an asyncio program, which receives the result of
-    ``make``. It is a class, because asyncio closes all nested async generators concurrently at its end.
+    """Open a runtime with ``open_runtime`` in a Trio thread around a block of an asyncio program. The block receives
+    the result of ``make``.
 
     If the runtime fails, the task in the block is cancelled, and the runtime's error is raised when the block has
     ended.

@@ -97,7 +97,7 @@ class AsyncioRequests(RequestMethods[AsyncioStream]):
         self._tool_threads = asyncio.Semaphore(MOST_THREADS)
 
     async def send(self, request: AnyRequest, *, judge: Judge | None = None) -> LLMResponse:
-        """The complete response to ``request``. Raises `LLMClientError`."""
+        """Send ``request`` and return the complete response. Raises `LLMClientError`."""
         here = None if judge is None else judge_here(judge, self._portal, self._loop)
         return await self._ask(lambda rt: rt.send(request, judge=here))
 
@@ -144,7 +144,9 @@ class AsyncioRequests(RequestMethods[AsyncioStream]):
             raise ToolTooSlow from None
 
     async def _in_thread(self, function: FunctionTool[..., Any], arguments: dict[str, Any]) -> object:
-        """Not a thread of the loop's executor: the program needs those, and its end waits for them."""
+        """Call a tool's function in a separate thread, and return its result. The threads of the loop's executor are
+        not used: the program needs them, and asyncio waits for them at its end.
+        """
         await self._tool_threads.acquire()
         ended: asyncio.Future[tuple[object, BaseException | None]] = self._loop.loop.create_future()
 

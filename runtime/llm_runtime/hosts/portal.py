@@ -103,7 +103,7 @@ class Portal(Generic[R]):
         self._token: trio.lowlevel.TrioToken | None = None
         self._actions = Actions(self._wake)
         self.turn_end = TurnEnd()
-        """The point at which the Trio thread wakes other threads."""
+        """The end of a turn of the Trio scheduler, when the Trio thread wakes other threads."""
         self._is_stopped = False
         self._stop = trio.Event()
         self._scope = trio.CancelScope()

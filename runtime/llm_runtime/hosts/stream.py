@@ -16,8 +16,8 @@ from llm_runtime.typed import ResponseType
 
 
 class HostStream(ABC):
-    """One streamed response, whose events come from a `Feed` in the Trio thread. ``post`` runs an action in this
-    thread; ``wake`` is such an action, for the request's acceptance and for each batch.
+    """One streamed response, whose events come from a `Feed` in the Trio thread. ``post`` runs an action in the host's
+    thread. ``wake`` is an action to run there when the request is accepted and when a batch of events has arrived.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class HostStream(ABC):
 
     @abstractmethod
     def _entered(self) -> Any:
-        """The call that feeds the stream. Raises `RuntimeError` before the stream is entered."""
+        """Return the call that feeds the stream. Raises `RuntimeError` before the stream is entered."""
 
     @property
     def request_id(self) -> str:

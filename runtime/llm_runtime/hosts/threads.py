@@ -113,7 +113,7 @@ class SyncStream(HostStream):
             call.wait()
 
     def text(self) -> Iterator[str]:
-        """The text alone, piece by piece as it arrives."""
+        """Iterate over the text alone, piece by piece as it arrives."""
         return (event.text for event in self if isinstance(event, TextDelta))
 
     def partials(self) -> Iterator[Any]:

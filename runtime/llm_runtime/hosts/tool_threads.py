@@ -58,7 +58,8 @@ def _async_tool(function: FunctionTool[..., Any]) -> TypeError:
 
 
 class _Started(NamedTuple):
-    """The object that a call's coroutine waits for: the end of this function."""
+    """A function that a job wants to run in a thread. ``await`` gives it to `run_in_threads`, and returns its result.
+    """
 
     name: str
     function: Callable[[], object]
@@ -68,7 +69,7 @@ class _Started(NamedTuple):
 
 
 async def run_tool(function: FunctionTool[..., Any], arguments: dict[str, Any]) -> object:
-    """Return the result of a function, for the coroutines that `run_in_threads` drives."""
+    """Return the result of a tool's function. Only jobs of `run_in_threads` may await this."""
     result = await _Started(function.tool.name, partial(function, **arguments))
     if isawaitable(result):
         if iscoroutine(result):
@@ -130,7 +131,9 @@ class _ToolThreads:
             self._go_on(ended)
 
     def _go_on(self, ended: _Ended) -> None:
-        """Run a job until it waits for its function, which runs in a thread, or is done."""
+        """Continue a job with the result or exception of its last function, until the job is done or its next function
+        runs in a thread.
+        """
         place, job = ended.place, self._jobs[ended.place]
         self._deadlines.pop(place, None)
         try:

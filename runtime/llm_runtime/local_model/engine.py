@@ -1,9 +1,9 @@
 """The actor that owns the local model's process.
 
 The actor's start ends when the process passes the health check. The actor crashes when the process ends, so that its
-supervisor starts another one. The process always ends before the actor does. The process gets a new port each time: the
-actor moves the `Endpoint`, which the provider actor uses too. The provider actor is the next child of the same
-supervisor, so it is restarted with this one (rest_for_one).
+supervisor starts another one. The process always ends before the actor does. Each process gets a new port, so the actor
+writes the new address to the `Endpoint`, which the provider actor uses too. The provider actor is the next child of the
+same supervisor, so it is restarted together with this actor (rest_for_one).
 """
 
 from __future__ import annotations

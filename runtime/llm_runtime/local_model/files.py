@@ -1,7 +1,7 @@
 """Find the model's file through the package's metadata, without importing the package.
 
-The package cannot be imported, because it needs packages that are deliberately not installed. That is also the reason
-for ``--no-deps``.
+The package cannot be imported, because its dependencies are deliberately not installed: `install` calls pip with
+``--no-deps``.
 """
 
 from __future__ import annotations

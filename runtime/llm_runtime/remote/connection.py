@@ -44,8 +44,8 @@ OPEN_SECONDS: Final = 10.0
 """The time limit for one attempt to open a connection, in seconds."""
 
 BEAT_SECONDS: Final = 15.0
-"""The seconds between two pings, and then the time limit for the next bytes of the daemon. While a large request is
-being sent, the daemon only has to read it.
+"""Seconds between two pings, and the time limit for the first bytes of the daemon after a ping. While a large request
+is being sent, it is enough that the daemon reads it.
 """
 
 CLOSE_SECONDS: Final = 1.0
@@ -89,8 +89,8 @@ class _OpenError(msgspec.Struct):
 
 @final
 class _Watched(trio.abc.Stream):
-    """A stream that calls ``ended`` when its peer has disconnected. Otherwise trio-websocket would wait for its
-    handshake. ``moved_at`` is when the peer last sent bytes or made room for more, on Trio's clock.
+    """A stream that calls ``ended`` when its peer has disconnected. Without that call, trio-websocket would wait for a
+    closing handshake. ``moved_at`` is when the peer last sent bytes or made room for more, on Trio's clock.
     """
 
     def __init__(self, stream: trio.abc.Stream, ended: Callable[[], None]) -> None:
@@ -277,7 +277,9 @@ class Connection:
                 await socket.ping()
 
     async def _watch(self, stream: _Watched) -> None:
-        """Give the connection up when nothing moves although the daemon was pinged."""
+        """Give the connection up if the daemon, although it was pinged, neither sends nor reads anything for twice
+        `BEAT_SECONDS`.
+        """
         left = 2 * BEAT_SECONDS
         while left > 0:
             await trio.sleep(left)

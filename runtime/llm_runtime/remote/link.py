@@ -72,8 +72,8 @@ class Link:
             raise error_for(end.failure)
 
     async def close(self) -> None:
-        """Accept no new runs, and close all connections, within `CLOSE_SECONDS`. The daemon then keeps no response
-        for this client.
+        """Accept no new runs, and close all connections, within twice `CLOSE_SECONDS`. The daemon then keeps no
+        response for this client.
         """
         self._closed = True
         for connection in self._connections:

@@ -61,7 +61,7 @@ class RemoteRun:
         self._change()
 
     def add(self, number: int, events: tuple[Event, ...]) -> None:
-        """Append events that have arrived. The last of them has this number."""
+        """Append events that have arrived. ``number`` is the sequence number of the last of them."""
         self.number = number
         try:
             for event in events:
@@ -79,7 +79,7 @@ class RemoteRun:
         self._change()
 
     def fail(self, failure: Failure) -> None:
-        """End the run as failed."""
+        """Record the failure with which the run ends for this client."""
         self.refused = failure
 
     def cut(self) -> None:
@@ -88,7 +88,7 @@ class RemoteRun:
         self._change()
 
     def end(self) -> None:
-        """Mark the run as over."""
+        """Record that the run is over for this client."""
         self.is_over = True
         self._change()
 

@@ -1,4 +1,4 @@
-"""The methods of a runtime, executed by a daemon."""
+"""The methods of a runtime, carried out by a daemon."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class _Ready(msgspec.Struct):
 
 @final
 class RemoteRuntime(TrioRequests):
-    """A runtime in a daemon, created by `connect`. Its methods must be called in the Trio run it was opened in.
+    """The runtime of a daemon. `connect` creates it. Its methods must be called in the call of `trio.run` in which it
+    was opened.
 
     It has the same methods as `llm_runtime.Runtime`. Some that are synchronous there are async here: `model_list`,
     `tree`, `is_ready`, `parked_services`, `forget`. It has no `config`, and cannot call a ``judge``.
@@ -65,11 +66,11 @@ class RemoteRuntime(TrioRequests):
 
     @property
     def config(self) -> Any:
-        """Raises `UnsupportedError`: the configuration is the daemon's."""
+        """Always raises `UnsupportedError`: the daemon does not show its configuration."""
         raise UnsupportedError(NO_CONFIG)
 
     async def reload(self, config: Config) -> Reloaded:
-        """Raises `UnsupportedError`: the daemon reloads its own configuration; see ``llm-runtime reload``."""
+        """Always raises `UnsupportedError`: the daemon reloads its own configuration; see ``llm-runtime reload``."""
         del config
         raise UnsupportedError(NO_CONFIG)
 
@@ -94,7 +95,7 @@ class RemoteRuntime(TrioRequests):
         return run
 
     async def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
-        """See `llm_runtime.Runtime.forget`. The caller is the owner of this key."""
+        """See `llm_runtime.Runtime.forget`. The conversations are those of the caller to whom the key belongs."""
         query = "" if conversation is None else f"?conversation={quote(conversation, safe='')}"
         return decode(await self._ask("DELETE", f"/v1/runtime/knowledge{query}", caller), int)
 

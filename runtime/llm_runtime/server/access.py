@@ -31,7 +31,8 @@ KEY_HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
 """Headers in which clients of other vendors (the last: Azure) send the key, besides ``Authorization: Bearer``."""
 
 KEY_PROTOCOL = "openai-insecure-api-key."
-"""A browser cannot set header fields on a WebSocket, so it offers the key as a subprotocol with this prefix."""
+"""The prefix of the subprotocol in which a browser offers its key, because it cannot set header fields on a WebSocket.
+"""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))

@@ -56,8 +56,8 @@ class ConnectionAdmission(Generic[G]):
 
     @property
     def acceptable_at_once(self) -> int:
-        """Return how many connections may be admitted before the earlier ones are served. If more were admitted, one
-        of them could be evicted before it had a chance to show a key.
+        """How many new connections may be admitted before any of them is served. If more were admitted, one of them
+        could be evicted before it had a chance to show a key.
         """
         if not self.has_keys:
             return max(1, self._limits.max_connections - len(self._verified))
@@ -69,7 +69,9 @@ class ConnectionAdmission(Generic[G]):
         return len(self._unverified)
 
     def admit(self, connection: G) -> None:
-        """Admit a connection. If the limit is reached, the oldest unverified connection is evicted."""
+        """Admit a connection. If a limit is reached, the oldest unverified connection that counts towards it is
+        evicted. If all connections are verified, ``connection`` is taken into the reserve.
+        """
         peer = self._counted_peer(connection.peer_host)
         of_peer = self._by_peer.get(peer, {})
         if peer and len(of_peer) >= self._limits.max_unverified_per_peer:

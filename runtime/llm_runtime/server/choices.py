@@ -76,7 +76,7 @@ def requests_of(inbound: ClientRequest) -> Iterator[AnyRequest]:
 
 @final
 class ChoicesSource:
-    """See `FrameSource`."""
+    """The frames of several runs, one run per choice."""
 
     def __init__(self, dialect: ServerDialect, inbound: ClientRequest, subscriptions: list[RunSubscription]) -> None:
         self.end: Finished | Failed | None = None
@@ -147,7 +147,9 @@ def together(responses: list[LLMResponse], inbound: ClientRequest) -> LLMRespons
 
 
 def _adjustment(inbound: ClientRequest) -> Adjustment:
-    """Return the adjustment to report to the client."""
+    """Return the note for the client that several requests were made for its parameter ``n``, or for its list of
+    prompts.
+    """
     first, second = inbound.request, inbound.choices[0]
     name = "n"
     if isinstance(first, CompletionRequest) and isinstance(second, CompletionRequest) and first.prompt != second.prompt:

@@ -81,13 +81,14 @@ _PREFIXES = {
     "/v1/code/": OPENAI,
     "/v1/responses": OPENAI,
 }
-"""The longest matching prefix wins."""
+"""The wires of paths, by the beginning of the path. The longest matching beginning decides."""
 
 _GEMINI_METHOD = re.compile(r":(?:generate|streamGenerate|embed|batchEmbed|count)[A-Z][A-Za-z]*$")
-"""Methods that Google's clients call. A colon alone could be part of a model name."""
+"""The end of a path of Google's clients. Only known methods match, because a colon alone may be part of a model name.
+"""
 
 _CEREBRAS_AGENT = re.compile(r"(?:Async)?Cerebras/")
-"""How Cerebras' SDK names itself."""
+"""The beginning of the User-Agent of Cerebras' SDK."""
 
 _SORTED = sorted(_PREFIXES, key=len, reverse=True)
 

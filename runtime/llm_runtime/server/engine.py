@@ -51,8 +51,8 @@ class RequestEngine(Protocol):
         ...
 
     def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
-        """Forget what was kept for one conversation of ``caller``, or for all its conversations. Returns the number
-        of conversations.
+        """Delete the answers that are stored for one conversation of ``caller``, or for all its conversations. Returns
+        the number of conversations.
         """
         ...
 
@@ -105,7 +105,9 @@ class RequestEngine(Protocol):
         ...
 
     def refused(self, code: str, *, is_limit: bool) -> None:
-        """Count a request that the server refused, or that exceeded one of the server's limits."""
+        """Count a request that the server refused. ``code`` is the error code; ``is_limit``: a limit of the server was
+        reached.
+        """
         ...
 
     async def metrics(self) -> bytes:

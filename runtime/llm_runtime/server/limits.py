@@ -23,7 +23,9 @@ DEPARTING_CONNECTIONS = 64
 """The most connections that were asked to close to make way for others, and have not closed yet."""
 
 UNVERIFIED_SHARE = 4
-"""Unverified connections may take one part in this many of the connections that verified ones leave."""
+"""The share of unverified connections: they may take one part in this many of the connections that verified connections
+leave free, so a quarter.
+"""
 
 EXHAUSTED_PAUSE_SECONDS = 0.1
 """Seconds for which accepting pauses when the process has no file descriptor left."""
@@ -194,7 +196,7 @@ STORE_REST_SECONDS = 5.0
 """Seconds without writes after a write to the store failed."""
 
 RETRY_BYTES = 4 * 1024 * 1024
-"""The size of the ended responses that the store did not take, and that are written again at the same time."""
+"""The most bytes of ended responses that one further try writes to the store, if an earlier write failed."""
 
 UNWRITTEN_BYTES = 64 * 1024 * 1024
 """The most bytes of ended responses that the response store has dropped and that still wait to be written to Redis.
@@ -231,10 +233,12 @@ it has a follower. It is as long as a follower waits while Redis is unreachable 
 """
 
 MIRROR_BEHIND_SECONDS = 2.0
-"""Seconds for which a client waits that has seen more events of a response than this replica has."""
+"""Seconds that a client waits if it has seen more events of a response than this replica has."""
 
 MIRROR_UNFOLLOWED_SECONDS = 1.0
 """Seconds for which a mirror is kept up to date while it has no follower."""
 
 STORE_WAIT_SECONDS = 5.0
-"""The most seconds to wait for the row of a new response, or for a deletion. One write never takes that long."""
+"""The most seconds to wait until the row of a new response is written, or a deletion is made. One write never takes
+that long.
+"""

@@ -35,7 +35,9 @@ async def listen(server: Server, port: int | None = None) -> list[socket.socket]
 
 
 def duplicated(listeners: Sequence[socket.socket]) -> list[socket.socket]:
-    """Return a duplicate of each socket, or of none. Raises `CannotListenError`."""
+    """Return a duplicate of each socket. Raises `CannotListenError` if one cannot be duplicated; then no duplicate is
+    left open.
+    """
     duplicates: list[socket.socket] = []
     try:
         duplicates.extend(each.dup() for each in listeners)

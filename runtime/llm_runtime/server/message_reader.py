@@ -23,7 +23,9 @@ _NO_CODE = 1005
 """The code of a close frame without a code."""
 
 _PIECE_CHARACTERS = 16 * 1024
-"""Shorter pieces of a message are joined when they arrive: a list of tiny ones would take more memory than they do."""
+"""Pieces of a message that are shorter than this are joined when they arrive, because a list of tiny strings takes more
+memory than their text.
+"""
 
 _ABNORMAL = 1006
 """The code of a connection that broke without a close frame."""

@@ -120,8 +120,8 @@ async def count_tokens(context: RequestContext) -> None:
 
 
 async def forget(context: RequestContext) -> None:
-    """``DELETE /v1/runtime/knowledge?conversation=…``: forget what was kept for one conversation of the caller, or
-    for all of them.
+    """``DELETE /v1/runtime/knowledge?conversation=…``: delete the answers that are stored for one conversation of the
+    caller, or for all its conversations.
     """
     conversation = parse_qs(context.request.query).get("conversation", [None])[-1]
     count = context.server_state.engine.forget(conversation, caller=context.caller)

@@ -87,9 +87,9 @@ class StoredProgress:
         """Whether the client may be told the response's end."""
         self.has_row = False
         self.position = 0
-        """How many of its events are in the file."""
+        """How many events of the response are in the file."""
         self.failures = 0
-        """How often in succession Redis did not take a large change of it."""
+        """How many times in succession Redis did not take a large change of the response."""
         self._writer = writer
         self._watchers: list[Callable[[], None]] = []
 

@@ -71,11 +71,11 @@ class ReplicaMirror:
         self._generation = row.generation
         self._pieces = len(row.pieces)
         self._cancel_at = -inf
-        """When to repeat the order to cancel the response."""
+        """When to repeat the order to cancel the response, on Trio's clock."""
         self._reading = trio.Lock()
         self._needed_at = trio.current_time()
         self._hold_at = -inf
-        """When to tell the other replica again that the response has a follower on this replica."""
+        """When to tell the other replica again that the response has a follower on this replica, on Trio's clock."""
 
     @property
     def id(self) -> str:

@@ -34,8 +34,8 @@ def end_interrupted(run: Run, message: str, ended_at: float | None = None) -> No
 
 @final
 class StoredResponse:
-    """A response and its request. ``input`` is the conversation before the response, without instructions, and
-    ``asked_bytes`` its approximate size.
+    """A response and its request. ``input`` is the conversation before the response, without instructions.
+    ``asked_bytes`` is the approximate size of request and conversation.
     """
 
     __slots__ = (

@@ -1,5 +1,5 @@
-"""Tell clients whether to retry. SDKs retry by default: without advice, three attempts of ours become nine, and a
-wrong provider key delays the error by half a minute.
+"""Tell clients whether to retry. SDKs retry by default. Without advice, three attempts of this daemon become nine, and
+the error about a wrong provider key arrives half a minute late.
 """
 
 from __future__ import annotations

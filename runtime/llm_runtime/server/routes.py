@@ -186,7 +186,9 @@ def endpoint_of(context: RequestContext, *, operators_only: bool = False) -> End
 
 
 def _passing(context: RequestContext, *, operators_only: bool) -> Endpoint:
-    """The same below `PREFIX`, where paths are the vendors' and need no route. Raises `HttpError`."""
+    """Return the endpoint of a request below `PREFIX`. The rest of its path is the vendor's, so it has no row in the
+    table. Also sets the caller and the wire. Raises `HttpError`.
+    """
     request, access = context.request, context.server_state.access
     context.wire = wire_of(request.path, request.headers)
     if operators_only:

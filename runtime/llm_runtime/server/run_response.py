@@ -70,7 +70,7 @@ class Sse:
         self.ping = ping
 
     def end(self) -> bytes:
-        """Nothing."""
+        """Return no bytes: only the end of the body ends server-sent events."""
         return b""
 
 

@@ -90,7 +90,7 @@ class Socket:
         self._torn = False
         self._writing: trio.StrictFIFOLock | None = None  # until a write has to wait
         self.local_host = UNIX if raw.family == socket.AF_UNIX else _host(raw.getsockname)
-        """The address the peer reached us at; `UNIX` for a unix socket."""
+        """The address by which the peer has reached this server; `UNIX` for a unix socket."""
         self.peer_host = _host(raw.getpeername)
         """The peer's address."""
         self.received = 0

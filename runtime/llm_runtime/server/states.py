@@ -179,7 +179,7 @@ ANSWERING: Final = frozenset((HttpState.ANSWERING, HttpState.BOUND, HttpState.AN
 """The states in which an endpoint is running."""
 
 UNREAD: Final = frozenset((HttpState.LAST_WORDS, HttpState.ENDED, HttpState.CUT))
-"""Whether nothing that the client still sends is read."""
+"""The states in which nothing more is read from the client."""
 
 SESSION: Final[dict[SessionState, dict[SessionChange, SessionState]]] = {
     SessionState.OPEN: {

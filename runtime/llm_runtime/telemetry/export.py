@@ -50,15 +50,16 @@ _SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 1
 _TOKENS: Final = tuple(4**power for power in range(14))
 
 WORK_SECONDS: Final = 0.001
-"""Seconds of work between two sleeps. The thread that serves requests waits so long for the interpreter's lock, where
-Python would let it wait 5 ms. Shorter pieces change hands more often, which costs that thread more than the wait.
+"""The most seconds of work between two sleeps of the thread that writes spans. Meanwhile, the thread that serves
+requests waits for the interpreter's lock. Without the sleeps, Python would let it wait 5 ms. With shorter pieces of
+work, the lock would change hands more often, which costs more than the waiting.
 """
 
 YIELD_SECONDS: Final = 0.0002
-"""Seconds to sleep, so that the thread that serves requests gets the interpreter's lock."""
+"""Seconds of each of these sleeps, so that the thread that serves requests gets the interpreter's lock."""
 
 BATCH_SPANS: Final = 128
-"""The most spans that are encoded in one batch, for the same reason."""
+"""The most spans that are encoded in one batch, so that the interpreter's lock is not held for long."""
 
 CONTENT_CHARACTERS: Final = 100_000
 """The longest attribute of a span, in characters. The rest is cut off."""

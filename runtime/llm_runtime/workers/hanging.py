@@ -11,7 +11,9 @@ SILENT_SECONDS: Final = 30.0
 """Seconds without a message after which a worker counts as hanging."""
 
 START_SECONDS: Final = 120.0
-"""Seconds after which a worker counts as hanging that does not accept requests yet: until then it sends no messages."""
+"""Seconds after which a worker that still does not accept requests counts as hanging. Until it does, it sends no
+messages.
+"""
 
 WATCH_SECONDS: Final = 1.0
 """Seconds between two checks by the parent."""

@@ -39,7 +39,7 @@ class WorkerProcess:
         self.copy = copy
         self.pid = 0
         self.heard_at = trio.current_time()
-        """The time of its last message, on Trio's clock."""
+        """The time of the worker's last message, on Trio's clock."""
         self.is_ready = False
         """Whether the worker accepts requests."""
         self.code: int | None = None
