@@ -10,9 +10,9 @@
 
     asyncio.run(main())
 
-The runtime itself runs on Trio, in its own thread. Requests and events cross in batches; cancelling a task here
-cancels the operation that it waits for in the other thread, down to the vendor's connection. Works for anyio on asyncio
-too.
+The runtime itself runs on Trio, in a separate thread. Requests and events pass between the threads in batches.
+Cancelling a task cancels the operation in the other thread for which the task waits, including the vendor's connection.
+Programs that use anyio on asyncio can use this module, too.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from llm_runtime.config import Server
 from llm_runtime.server.limits import DEPARTING_CONNECTIONS, RESERVED_CONNECTIONS
 
 OTHER_FILES = 64
-"""Descriptors for everything else: logs, the cache, Redis, Trio, files that are read."""
+"""Descriptors for everything that is not a connection: logs, the cache, Redis, Trio, files that are read."""
 
 LEAST_CONNECTIONS = 8
 """The fewest connections that are allowed, however few descriptors there are."""

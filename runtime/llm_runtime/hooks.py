@@ -94,9 +94,9 @@ are logged.
 
 Next: TypeAlias = Callable[[AnyRequest], Awaitable[LLMResponse]]
 Middleware: TypeAlias = Callable[[AnyRequest, Next], Awaitable[LLMResponse]]
-"""``async def middleware(request, next)``: change the request, ``await next(request)``, read or replace the response,
-or raise. It may respond without calling ``next``. It may call ``next`` again unless a part of a stream has been
-passed on.
+"""``async def middleware(request, next)``: may change the request, ``await next(request)``, and return the response or
+another one, or raise. It may respond without calling ``next``. It may call ``next`` again unless a part of a stream has
+been passed on.
 """
 
 Submit: TypeAlias = Callable[[AnyRequest], Awaitable[Run]]
@@ -104,7 +104,7 @@ Submit: TypeAlias = Callable[[AnyRequest], Awaitable[Run]]
 
 @final
 class Observers:
-    """Events that wait for observers. `tell` never waits."""
+    """The queue of events for the observers. `tell` never waits."""
 
     def __init__(self, observers: Sequence[Observer], *, ends_attempts: bool = False) -> None:
         """``ends_attempts``: attempts are not reported while they run, so report them at the end, from the decision

@@ -51,8 +51,9 @@ def _of_function(function: Callable[[], str | Awaitable[str]]) -> Callable[[], A
 
 
 async def _of_command(command: str) -> Secret:
-    """Return the key that ``command`` writes to stdout. Its stderr is not shown, since it may contain secrets. If it
-    hangs, it is killed with the processes that it has started. Raises `ValueError`.
+    """Return the key that ``command`` writes to stdout. Its stderr is not shown, since it may contain secrets. There is
+    no time limit: if this is cancelled, the command is killed, with the processes that it has started. Raises
+    `ValueError`.
     """
     argv = shlex.split(command)
     try:

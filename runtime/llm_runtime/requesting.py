@@ -247,12 +247,13 @@ class RequestMethods(ABC, Generic[Stream]):
         """Send a request, run the tools that the model calls, and repeat until it calls none: see `ToolRun`.
 
         ``tools`` are functions, decorated with `tool` or not; async functions run in this task, others in threads. At
-        most ``parallel`` of one turn run at the same time, each for at most ``tool_deadline_s``. The model is told if a
-        tool raises an exception, or if a call names an unknown tool or has invalid arguments. ``approve`` is called
-        before each tool call and returns true, false, or a string with the reason for a refusal. ``until`` is called
-        with each response that calls tools, and ends the loop if it returns true. With ``on_event`` responses are
-        streamed: it is called with their events, and with `ToolStarted` and `ToolEnded`. Raises `LLMClientError`.
-        ``deadline_s`` applies to each request; for the whole loop, use a timeout around it.
+        most ``parallel`` tools of one turn run at the same time, each for at most ``tool_deadline_s`` seconds. The
+        model is told if a tool raises an exception, or if a call names an unknown tool or has invalid arguments.
+        ``approve`` is called before each tool call and returns true, false, or a string with the reason for a refusal.
+        ``until`` is called with each response; if it returns true, the calls of that response are not run, and the loop
+        ends. With ``on_event`` responses are streamed: it is called with their events, and with `ToolStarted` and
+        `ToolEnded`. Raises `LLMClientError`. ``deadline_s`` applies to each request; for the whole loop, use a timeout
+        around it.
         """
         loop = ToolLoop(as_messages(messages), tools, max_rounds, parallel)
         tell = on_event or (lambda _: None)

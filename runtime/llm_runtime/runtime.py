@@ -261,7 +261,8 @@ class Runtime(TrioRequests):
     # -- information ---------------------------------------------------------------------------------------------------
 
     async def models(self) -> dict[str, list[str]]:
-        """Return the models of each provider. If the configuration names none, request the vendor's list again.
+        """Return the models of each provider. For providers whose models are not configured, request the vendor's list
+        again.
 
         If that fails for a provider, the failure is logged and the previous list is kept, which is empty at first. If
         the catalog is parked, all lists are kept.

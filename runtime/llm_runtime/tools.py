@@ -54,7 +54,9 @@ class FunctionTool(Generic[P, R]):
 
     @property
     def is_async(self) -> bool:
-        """Whether the function is async. One that is not may still return an awaitable, which is awaited."""
+        """Whether the function is a coroutine function. Another function may still return an awaitable, which is then
+        awaited.
+        """
         return inspect.iscoroutinefunction(self.fn)
 
     def arguments(self, call: ToolCall) -> dict[str, Any]:
@@ -238,7 +240,9 @@ def _arguments(fn: Callable[..., Any]) -> type[msgspec.Struct]:
 
 
 Approve: TypeAlias = Callable[[ToolCall], bool | str | Awaitable[bool | str]]
-"""Whether a call may run. A string refuses it, and is passed to the model."""
+"""A function that decides whether a call may run. It returns true, false, or a string: the reason for a refusal, which
+is passed to the model.
+"""
 
 
 def refusal(call: ToolCall, verdict: bool | str) -> ToolResult | None:

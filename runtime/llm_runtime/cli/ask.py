@@ -105,7 +105,7 @@ async def _answer(config: Config, model: str, asking: _Asking) -> int:
 
 
 class _Asking(NamedTuple):
-    """The inputs other than text."""
+    """The inputs of the command other than the text of the question."""
 
     arguments: argparse.Namespace
     environ: Mapping[str, str]
@@ -152,7 +152,7 @@ async def _hint() -> None:
 
 @final
 class _AsyncWriter:
-    """A `StdoutWriter` in a thread, because the reader may be slow."""
+    """Calls a `StdoutWriter` in a thread, because the reader of stdout may be slow."""
 
     def __init__(self) -> None:
         self._writer = StdoutWriter()

@@ -66,8 +66,8 @@ async def _ask(request: AnyRequest, arguments: argparse.Namespace, environ: Mapp
 
 
 def difference(before: LoggedRequest, after: LLMResponse) -> Iterator[str]:
-    """Return the differences: text line by line, embeddings and images as a whole, everything else as
-    numbers.
+    """Return the differences as lines: outcome, duration, tokens and cost of both; text and tool calls line by line;
+    whether embeddings and images are the same.
     """
     usage = before.usage
     yield (

@@ -57,8 +57,8 @@ def configured(
 
 
 class Daemon(NamedTuple):
-    """A running daemon that a command uses: its address, which ends in ``/v1``, the key for it, and the file with the
-    certificates to trust; ``None``: those of the system.
+    """A running daemon that a command uses: its address, which ends in ``/v1``; the key for it; and ``ca_file``, the
+    file with the certificates to trust (``None``: those of the system).
     """
 
     base_url: str

@@ -1,4 +1,4 @@
-"""``llm-runtime spend``: shows what was spent, from the ledger in the store's file or from a running daemon."""
+"""``llm-runtime spend``: show what was spent, from the ledger in the store's file or from a running daemon."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ COMMAND = '"cmd:COMMAND" (the output of a command)'
 
 
 class KeyReader:
-    """Resolves references to `Secret`s. A failure raises a ``ValueError`` that names the variable or file, never the
+    """Resolves references to `Secret`s. A failure raises a `ValueError` that names the variable or file, never the
     value. ``warnings`` collects warnings about allowed but unsafe settings.
     """
 
@@ -70,8 +70,8 @@ class KeyReader:
 
 
 def split_reference(reference: object, schemes: Sequence[str] = ("env", "file")) -> tuple[str, str]:
-    """Split ``env:NAME`` into ``("env", NAME)``. The error for any other text does not contain the text: it may be a
-    key.
+    """Split ``env:NAME`` into ``("env", NAME)``. Raises `ValueError` for any other text; the message does not contain
+    the text, because it may be a key.
     """
     if isinstance(reference, str):
         scheme, colon, name = reference.partition(":")
@@ -81,7 +81,9 @@ def split_reference(reference: object, schemes: Sequence[str] = ("env", "file"))
 
 
 def checked_key(value: str, where: str, source: str | None = None) -> Secret:
-    """Return ``value`` as a `Secret` if it is valid in a header. ``where`` names its source in error messages."""
+    """Return ``value`` as a `Secret`. ``where`` names its source for the `ValueError` if ``value`` is not valid in a
+    header.
+    """
     value = value.strip()
     if not value:
         raise ValueError(f"{where} is empty")

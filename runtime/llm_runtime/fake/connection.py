@@ -28,7 +28,7 @@ KEEP_ALIVE_SECONDS = 75.0
 """Seconds after which an idle connection is closed."""
 
 ANSWER_SECONDS = 3600.0
-"""The most seconds for a response. A stalled one, or one that the client does not read, ends then."""
+"""The most seconds for a response. A response that stalls, or that the client does not read, ends then."""
 
 
 @final

@@ -57,7 +57,9 @@ class DeliveryPlan(NamedTuple):
 
 
 def deliver(answer: DeliveryPlan, rule: ScriptRule, *, chunked: bool) -> Iterator[Step]:
-    """Return the plan. Without ``chunked`` (HTTP/1.0), a streamed body ends when the connection is closed."""
+    """Return the plan for ``answer``, with the waits and the fault of ``rule``. Without ``chunked`` (HTTP/1.0), a
+    streamed body ends when the connection is closed.
+    """
     if rule.delay_head_s:
         yield rule.delay_head_s
     if rule.after_bytes is None:

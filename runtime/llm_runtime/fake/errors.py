@@ -22,8 +22,8 @@ REQUEST_ID = "req_fake"
 
 
 class _Word(NamedTuple):
-    """The text of a status, and its names in each `ErrorShape`: OpenAI's (type, code), Anthropic's, Google's, and the
-    flat one (type, code).
+    """The text of the error for a status, and its names in each `ErrorShape`: OpenAI's (type, code), Anthropic's,
+    Google's, and those of the flat shape (type, code).
     """
 
     message: str

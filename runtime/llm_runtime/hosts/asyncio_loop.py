@@ -28,7 +28,7 @@ CANCEL_SECONDS: Final = 1.0
 
 @final
 class HostLoop:
-    """The host's event loop, for the runtime's thread. Does nothing once the loop is closed."""
+    """Runs actions in the host's event loop, for the runtime's thread. Does nothing once the loop is closed."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()

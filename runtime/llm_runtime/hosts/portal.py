@@ -27,7 +27,8 @@ Done: TypeAlias = Callable[[T | None, BaseException | None], None]
 """Receives a result or an error, once."""
 
 JOIN_SECONDS: Final = 60.0
-"""The most seconds that the program's exit waits for the thread, which drains for ``server.drain_s`` (30 by default).
+"""The most seconds that the exit of the program waits for the thread. The runtime is then stopped at once, without a
+drain.
 """
 
 NOW_SECONDS: Final = 5.0
@@ -91,8 +92,8 @@ class Portal(Generic[R]):
     """The thread that runs the runtime. All methods may be called from any thread but the Trio thread.
 
     The callbacks (``opened``, ``closed``, ``done``) are called in the Trio thread and must not raise. ``closed`` is
-    called once, when a runtime that ``opened`` received has ended: with the exception that ended it, if that was not
-    `stop`.
+    called once, when a runtime that ``opened`` received has ended: with the exception that ended it, or with ``None``
+    after `stop`.
     """
 
     def __init__(self, open_runtime: Callable[[], AbstractAsyncContextManager[R]]) -> None:
@@ -128,17 +129,19 @@ class Portal(Generic[R]):
         post: Callable[[Action], None] | None = None,
         nursery: trio.Nursery | None = None,
     ) -> PortalCall[R, T]:
-        """Call ``fn`` with the runtime, in a new task with a copy of this context. ``done`` receives its result or
-        exception. Raises `ShuttingDownError` if the runtime is closed. ``post``: another way to the Trio thread; if
-        that thread has ended, it runs the action in the calling thread. ``nursery``: the owner of the task, if that
-        is not the runtime; when it is closed, ``done`` receives `ShuttingDownError`.
+        """Call ``fn`` with the runtime, in a new task with a copy of the caller's context variables. ``done`` receives
+        its result or exception. Raises `ShuttingDownError` if the thread has ended. ``post``: another way to the Trio
+        thread; if that thread has ended, it runs the action in the calling thread. ``nursery``: the owner of the task,
+        if that is not the runtime; when it is closed, ``done`` receives `ShuttingDownError`.
         """
         call = PortalCall(self, fn, done, nursery)
         (post or self.post)(call.begin)
         return call
 
     def call_now(self, fn: Callable[[R], T]) -> T:
-        """Call ``fn``, which must not wait, and return its result. Blocks for one turn of the Trio thread."""
+        """Call ``fn``, which must not wait, and return its result. Blocks for one turn of the Trio thread; raises
+        `TimeoutError` after `NOW_SECONDS`, and `ShuttingDownError` if the runtime is closed.
+        """
         finished = threading.Event()
         results: list[T] = []
         errors: list[BaseException] = []
@@ -164,7 +167,9 @@ class Portal(Generic[R]):
         return self.runtime
 
     def post(self, action: Action) -> None:
-        """Run ``action`` in the Trio thread soon. Raises `ShuttingDownError` if that thread has ended."""
+        """Run ``action`` in the Trio thread soon. Raises `ShuttingDownError` if that thread has ended, and
+        `RuntimeError` in a process that was forked after the portal was created.
+        """
         if self._pid != os.getpid():
             raise RuntimeError("a runtime does not survive a fork: open another one in this process")
         self._actions.post(action)

@@ -58,7 +58,7 @@ def _async_tool(function: FunctionTool[..., Any]) -> TypeError:
 
 
 class _Started(NamedTuple):
-    """A function that a job wants to run in a thread. ``await`` gives it to `run_in_threads`, and returns its result.
+    """A function that a job wants to run in a thread. ``await`` passes it to `run_in_threads`, and returns its result.
     """
 
     name: str

@@ -202,8 +202,8 @@ class Replicas:
                     await self._wakeup.wait()
 
     async def flush(self) -> None:
-        """Write the ended responses to Redis before the server ends. Tries for at most `REPLICA_FLUSH_SECONDS`, then
-        leaves.
+        """Write the ended responses to Redis before the server ends, for at most `REPLICA_FLUSH_SECONDS`. Then end this
+        replica's heartbeat, so that its other responses become interrupted at once.
         """
         with trio.move_on_after(REPLICA_FLUSH_SECONDS):
             await self._exchange()

@@ -160,8 +160,9 @@ class ServerState:
         response_id: str | None = None,
     ) -> Run:
         """Start a request through the engine; see `RequestEngine.submit`. The deadline counts from ``since``, or from
-        now. Raises `LLMClientError`. A bug in the engine raises it, too: the bug ends one request, not the connection
-        and its other requests.
+        now. Raises `LLMClientError`, and `HttpError` as `check_issued` does. An unexpected exception of the engine is
+        raised as `InternalError`, an `LLMClientError`: a bug ends one request, not the connection and its other
+        requests.
         """
         if self.draining:
             raise ShuttingDownError("The runtime is shutting down.")
