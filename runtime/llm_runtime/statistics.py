@@ -154,8 +154,8 @@ def statistics(snapshot: MetricsSnapshot, config: Config) -> Statistics:
 
 
 def only_of(caller: str, found: Statistics) -> Statistics:
-    """Return the part that ``caller`` may see: its own usage, the budgets that pay for it, and the state of the
-    providers, but not their usage.
+    """Return the part that ``caller`` may see: its own usage, the budgets that pay for it, and the state of the runtime
+    and of the providers, without the usage of others.
     """
     providers = {
         name: msgspec.structs.replace(each, attempts={}, unpriced=0, models={}, limits=None)

@@ -50,7 +50,7 @@ class Notifier:
         usec, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", str(os.getpid()))
         is_watched = usec.isascii() and usec.isdecimal() and pid == str(os.getpid())
         self.watchdog_s: float | None = int(usec) / 1_000_000 if is_watched and int(usec) else None
-        """Seconds within which systemd must be notified; ``None``: it does not wait."""
+        """Seconds within which systemd must be notified each time; ``None`` if systemd does not watch the service."""
 
     def ready(self) -> None:
         """Report that requests are accepted."""

@@ -20,7 +20,7 @@ from llm_runtime.config.providers import completed
 from llm_runtime.config.proxies import with_proxies
 
 LOOPBACK_SECONDS: Final = 0.5
-"""Seconds to wait for a server on this machine."""
+"""Seconds to wait for the connection to a server on this machine, and for each read from it."""
 
 
 def discover(
@@ -35,8 +35,9 @@ def discover(
     also contains the local model.
 
     With ``loopback``, and if no key is set, this looks for model servers on this machine, such as Ollama, and blocks
-    for at most `LOOPBACK_SECONDS` each. A server that is found replaces the local model. In the result, ``reasons``
-    says why each provider is there, and ``notes`` says which keys were ignored. Never raises.
+    meanwhile: at most `LOOPBACK_SECONDS` for each step of a request to such a server. A server that is found replaces
+    the local model. In the result, ``reasons`` says why each provider is there, and ``notes`` says which keys were
+    ignored. Never raises.
     """
     timeouts = timeouts or Timeouts()
     providers: dict[str, Provider] = {}
@@ -71,7 +72,9 @@ def discover(
 
 
 def _answers(base_url: str) -> bool:
-    """Return whether a server lists models at ``base_url``. Blocks for at most `LOOPBACK_SECONDS` per read."""
+    """Return whether a server lists models at ``base_url``. Blocks for at most `LOOPBACK_SECONDS` to connect and for
+    each read.
+    """
     from http.client import HTTPConnection, HTTPException
 
     parts = urlsplit(base_url)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MAX_TRIES = 200
-"""The most parses to find one line. If they are not enough, the error has no line."""
+"""Limits the search for one line: at most a quarter of this number of candidate lines are examined, each together with
+at most this number of lines after it. If that is not enough, the error has no line.
+"""
 
 
 def line_of(source: str, path: Sequence[str]) -> int | None:

@@ -11,8 +11,8 @@ Action: TypeAlias = Callable[[], object]
 
 @final
 class Actions:
-    """Actions that any thread posts and one thread runs. ``wake(action)`` makes that thread call ``action`` soon, and
-    does not wait for it. `post` propagates the exceptions of ``wake``.
+    """Actions that any thread posts and that one thread runs, the runner. ``wake(action)`` makes the runner call
+    ``action`` soon, and does not wait for it. `post` propagates the exceptions of ``wake``.
     """
 
     __slots__ = ("_lock", "_posted", "_wake")
@@ -23,7 +23,7 @@ class Actions:
         self._posted: list[Action] = []
 
     def post(self, action: Action) -> None:
-        """Run ``action`` in that thread, after the actions posted before. ``action`` must not raise."""
+        """Let the runner run ``action``, after the actions posted before. ``action`` must not raise."""
         with self._lock:  # the lock is held while waking, so that no other action relies on a wake-up that fails
             self._posted.append(action)
             if len(self._posted) == 1:

@@ -57,8 +57,8 @@ def middleware_here(middleware: Middleware, portal: Portal[Any], loop: HostLoop)
 
 
 def strategy_here(strategy: StrategyFunction, portal: Portal[Any], loop: HostLoop) -> StrategyFunction:
-    """Return a strategy that the other thread can call. ``strategy`` runs in the host's event loop. Its calls end
-    when it ends, or when its run is cancelled.
+    """Return a strategy that the other thread can call. ``strategy`` runs in the host's event loop. The calls that it
+    makes into the runtime end when it ends, or when its run is cancelled.
     """
 
     async def carry_out(team: Team) -> LLMResponse | str:
@@ -105,8 +105,8 @@ def observer_here(observer: Observer, portal: Portal[Any], loop: HostLoop) -> Ob
 
 
 async def _run_here(fn: Callable[[], Awaitable[T]], portal: Portal[Any], loop: HostLoop, context: Context) -> T:
-    """In the Trio thread: run ``fn`` in a task of the host's event loop, and wait for its result. Cancelling this
-    cancels that task.
+    """Run ``fn`` in a task of the host's event loop, and wait for its result. Called in the Trio thread. Cancelling
+    this cancels that task.
     """
     ended, results, errors = trio.Event(), list[T](), list[Exception]()
     tasks: list[asyncio.Task[None]] = []

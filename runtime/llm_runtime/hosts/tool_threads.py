@@ -58,7 +58,8 @@ def _async_tool(function: FunctionTool[..., Any]) -> TypeError:
 
 
 class _Started(NamedTuple):
-    """A function that a job wants to run in a thread. ``await`` passes it to `run_in_threads`, and returns its result.
+    """A function that a job wants to run in a thread. Awaiting it passes it to `run_in_threads`, and returns the
+    result.
     """
 
     name: str
