@@ -156,8 +156,8 @@ def open_runtime(
     orderings: Mapping[str, OrderingFunction] | None = None,
     cache_store: CacheStore | None = None,
 ) -> AbstractAsyncContextManager[AsyncioRuntime]:
-    """Run the system around a block of an asyncio program; see `llm_runtime.open_runtime`. Strategies are called in the
-    program's event loop, orderings in the runtime's thread.
+    """Run a runtime while a block of an asyncio program runs; see `llm_runtime.open_runtime`. Strategies are called in
+    the program's event loop, orderings in the runtime's thread.
 
     If the runtime gives up, it cancels the task in the block, and raises its error when the block has ended.
     """

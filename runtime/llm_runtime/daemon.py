@@ -34,7 +34,7 @@ from llm_runtime.server.siblings import Siblings
 from llm_runtime.systemd import Notifier
 
 STOPPED, GAVE_UP, CUT_OFF = 0, 1, 130
-"""Exit codes: stopped on request; the tree failed for good; a second signal ended it."""
+"""Exit codes: stopped on request; the actor tree did not start or gave up; a second signal ended the daemon."""
 
 END_SECONDS = 8.0
 """The most seconds of a shutdown after the drain. Each connection and each process has a shorter limit."""
@@ -48,9 +48,9 @@ counting by then.
 """
 
 OLDER_GENERATIONS = (1, 1)
-"""Collections of one generation before the next older one is collected. Objects that survive during a stream are old
-when the stream ends. With Python's own (10, 10), an hour of such objects would accumulate: about 10 MiB a minute at
-30 requests/s.
+"""How many collections of one generation precede a collection of the next older one. Objects that survive during a
+stream are old when the stream ends. With Python's own (10, 10), an hour of such objects would accumulate: about 10 MiB
+a minute at 30 requests/s.
 """
 
 IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

@@ -16,8 +16,8 @@ _NOTHING_SAID = Policy()
 def collaboration(
     messages: Messages, members: Sequence[str] | int | None, options: ChatOptions, route: Policy | None
 ) -> ChatRequest:
-    """Return the request. If neither the caller nor the route names a strategy, it is a panel, whose members see the
-    whole context.
+    """Return the request. If neither the caller nor the route names a strategy, the strategy is a panel, whose members
+    see the whole context.
     """
     given: Any = split(options)
     own = given.pop("policy", None) or _NOTHING_SAID
@@ -33,7 +33,7 @@ def collaboration(
 
 
 def answers(response: LLMResponse) -> list[LLMResponse]:
-    """The valid responses in the order of the members, followed by the synthesized one, if there is one."""
+    """Return the valid responses in the order of the members, followed by the synthesized response, if there is one."""
     made = response.decision.get("synthesis", {})
     valid = list(response.members) or [response]
     return [*valid, response] if made.get("outcome") == "ok" and made.get("by") != "none" else valid

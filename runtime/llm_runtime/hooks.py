@@ -107,8 +107,8 @@ class Observers:
     """The queue of events for the observers. `tell` never waits."""
 
     def __init__(self, observers: Sequence[Observer], *, ends_attempts: bool = False) -> None:
-        """``ends_attempts``: attempts are not reported while they run, so report them at the end, from the decision
-        record.
+        """``ends_attempts``: report attempts when their run has ended, from the decision record, because the runtime
+        does not report them while they run (it is in a daemon).
         """
         self._ends_attempts = ends_attempts
         self._observers = tuple(observers)
@@ -248,8 +248,8 @@ class Hooks:
         return answer
 
     async def stream(self, request: AnyRequest, submit: Submit) -> Run:
-        """Return a run that receives the events of the run made within the middleware. Returns when that run is
-        accepted. Raises `LLMClientError`.
+        """Return an outer run, to which the events of the run that the middleware makes are passed on. Returns when
+        that inner run is accepted. Raises `LLMClientError`.
         """
         outer = Run(request, stream=True, log_limit_bytes=MIDDLEWARE_LOG_BYTES)
         passage = _Passage(outer, submit)

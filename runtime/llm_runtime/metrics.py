@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PREFIX = "llm_runtime_"
 
 SESSIONS = "sessions"
-"""The branch whose children are connections: they are counted, not listed."""
+"""The branch of the actor tree whose children are connections. They are counted, not listed."""
 
 
 K = TypeVar("K", bound="str | tuple[str, ...]")
@@ -45,14 +45,14 @@ class MetricsSnapshot(NamedTuple):
 
 
 def exposition(snapshot: MetricsSnapshot) -> bytes:
-    """The snapshot in Prometheus' text format."""
+    """Return the snapshot in Prometheus' text format, with the metrics of the process."""
     from prometheus_client import ProcessCollector
 
     return written([*_families(snapshot), *ProcessCollector(registry=None).collect()])
 
 
 def written(families: Iterable[Metric]) -> bytes:
-    """Metrics in Prometheus' text format."""
+    """Return ``families`` in Prometheus' text format."""
     from prometheus_client import generate_latest
 
     return generate_latest(_Registry(families))

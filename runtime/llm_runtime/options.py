@@ -51,7 +51,7 @@ class Options(TypedDict, total=False):
 
 
 class ToolOptions(Options, total=False):
-    """More options of a chat whose tools are passed separately."""
+    """The options of a chat whose tools are passed separately."""
 
     tool_choice: ToolChoice
     response_format: ResponseFormat
@@ -69,7 +69,7 @@ _PARTS = get_args(Part)
 
 
 def split(options: Options) -> JsonObject:
-    """Keyword arguments for a request: the parameters combined into one `Parameters`, and all types checked.
+    """Return keyword arguments for a request: the parameters combined into one `Parameters`, and all types checked.
 
     Raises `BadRequestError` for a value of the wrong type, and `TypeError` for an unknown option.
     """
@@ -87,8 +87,8 @@ def split(options: Options) -> JsonObject:
 
 
 def checked(request: Request, dialects: Collection[str], own: OwnNames = NO_OWN_NAMES) -> Request:
-    """The request, validated like a client's. ``dialects`` are the keys that ``parameters.extra`` may have, ``own`` the
-    program's strategies and orderings. Raises `BadRequestError`.
+    """Return the request, validated as a client's request is. ``dialects`` are the keys that ``parameters.extra`` may
+    have, ``own`` the program's strategies and orderings. Raises `BadRequestError`.
     """
     for name in request.parameters.extra:
         if name not in dialects:
@@ -108,7 +108,7 @@ def _no_dialect(name: str, dialects: Collection[str]) -> BadRequestError:
 
 
 def as_messages(messages: Messages) -> tuple[Message, ...]:
-    """The canonical messages. Raises `BadRequestError` for anything else."""
+    """Return the canonical messages. Raises `BadRequestError` for a value that is not `Messages`."""
     if isinstance(messages, str):
         return (Message.of("user", messages),)
     given = cast("object", messages)

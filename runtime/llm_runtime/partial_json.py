@@ -11,7 +11,7 @@ _TOKEN = re.compile(r'[ \t\n\r]*(?:([{}\[\],:])|"((?:[^"\\]|\\.)*)(")?|([^\s{}\[
 _WHOLE_UNITS = re.compile(
     r'(?:[^"\\]|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4})*', re.DOTALL
 )
-"""Characters and escapes that are complete, surrogates in pairs."""
+"""Characters and escapes that are complete. Surrogates are complete only in pairs."""
 
 _CLOSING = {"{": "}", "[": "]"}
 

@@ -57,7 +57,9 @@ def _pydantic(kind: Any) -> Any:
 
 
 def _as_pydantic(kind: Any, value: object) -> Any:
-    """Return a part of a value, for types that msgspec does not know. Raises `ValueError`."""
+    """Convert a part of a value to a pydantic model. msgspec calls this for types that it does not know. Raises
+    `ValueError` if the part does not fit.
+    """
     if (pydantic := _pydantic(kind)) is None:
         raise TypeError(f"{_name(kind)} has no JSON schema")
     return pydantic.model_validate_json(msgspec.json.encode(value))

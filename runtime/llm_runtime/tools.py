@@ -79,7 +79,8 @@ def tool(
     description: str | None = None,
     strict: bool | None = None,
 ) -> Any:
-    """Make a function a tool: ``@tool``, or ``@tool(name=…)``. It may be async if the host is.
+    """Make a function a tool: ``@tool``, or ``@tool(name=…)``. The function may be async, except for
+    `llm_runtime.sync`.
 
     Raises `TypeError` for a parameter without a type, or with a type that has no JSON schema.
     """

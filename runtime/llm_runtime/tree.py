@@ -70,8 +70,8 @@ ROOT_INTENSITY = Intensity(3, 60.0)
 """With more restarts of branches than this within this many seconds, the runtime gives up."""
 
 SUBMISSIONS_WAITING = 1_000
-"""The most runs that wait to be accepted. A further run waits to be queued; ``server.max_runs`` limits the number of
-runs.
+"""The most runs that wait for the orchestrator to accept them. While so many wait, a further run waits to be queued.
+``server.max_runs`` limits the number of runs.
 """
 
 BACKOFF = Backoff(cap=1.0)

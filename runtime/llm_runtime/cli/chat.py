@@ -89,8 +89,8 @@ class _Chat:
         self._given: Any = given
 
     def answer(self, text: str) -> bool:
-        """Ask, and write the response as it arrives. Returns whether the conversation now includes it. Raises `OSError`
-        if stdout is closed.
+        """Send ``text``, and write the response as it arrives. Returns whether the conversation now includes both.
+        Raises `OSError` if stdout is closed.
         """
         asked = [*self.messages, Message.of("user", text)]
         stream = self._runtime.stream(asked, model=self._model, **self._given)

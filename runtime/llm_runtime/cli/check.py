@@ -21,7 +21,7 @@ from llm_runtime.probes import Check, Report, check, refused, report
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Check, and return the exit code. Raises `ConfigError`. With ``--json``, the report is printed first."""
+    """Check, and return the exit code. Raises `ConfigError`; with ``--json``, the report about it is printed first."""
     start_logging(arguments.log_level, arguments.log_format)
     source = arguments.config or "environment"
     identity, now = str(uuid4()), timestamp(time.time())

@@ -1,4 +1,4 @@
-"""``llm-runtime config init | schema``."""
+"""``llm-runtime config init | schema``: write a first configuration file, or the JSON Schema of configuration files."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ from llm_runtime.reloading import ReloadResult
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Deploy, report each step, and return the exit code. Raises `ConfigError`. With ``--json``, the report about an
-    invalid configuration is printed first.
+    """Deploy, report each step, and return the exit code. Raises `ConfigError`; with ``--json``, the report about it is
+    printed first.
     """
     start_logging(arguments.log_level, arguments.log_format)
     if arguments.offline and arguments.url:

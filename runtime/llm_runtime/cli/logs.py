@@ -23,8 +23,8 @@ from llm_actors.kernel.trace import exception_site
 from llm_actors.orchestrator.log_line import LOGGER, LogFields, line_text
 
 LINE_BYTES = 4096
-"""The most bytes of a line, and of lines written together. A writable pipe accepts this much without blocking (POSIX's
-PIPE_BUF on Linux).
+"""The most bytes of a line, and of several lines that are written together. A writable pipe accepts this much without
+blocking (POSIX's PIPE_BUF on Linux).
 """
 
 ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]"

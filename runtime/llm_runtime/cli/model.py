@@ -1,4 +1,4 @@
-"""``llm-runtime model install | path``."""
+"""``llm-runtime model install | path``: install the local model, or print the path of its file."""
 
 from __future__ import annotations
 

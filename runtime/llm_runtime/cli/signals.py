@@ -1,4 +1,4 @@
-"""Ctrl-C, for commands that end by themselves."""
+"""Ctrl-C, for commands that do not run until they are stopped."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from llm_runtime.probes.report import counted
 from llm_runtime.server.spending import parse_since
 
 LEAST_DOLLARS = 0.0001
-"""The smallest cost in US dollars that is shown. A smaller one is shown as "less than" it."""
+"""The smallest cost in US dollars that is shown. Of a smaller cost, only "less than" this amount is shown."""
 
 
 class _Told(msgspec.Struct):

@@ -49,7 +49,7 @@ def target(
 
 
 def name_of(model: str) -> str:
-    """Return the user's name of the model that `target` returned."""
+    """Return the name that the user gave to the model that `target` returned."""
     return model.removeprefix(f"{DAEMON}/")
 
 

@@ -70,8 +70,8 @@ def write_all(data: bytes, file: int = 1) -> None:
     """Write to the descriptor of stdout or stderr, so that this process notices a slow or missing reader. Blocks;
     raises OSError.
 
-    Python's file objects are not suitable: for a descriptor that was closed at the start it has ``None``, which `print`
-    takes for stdout.
+    Python's file objects are not suitable: if a descriptor was closed at the start, Python's object for it is ``None``,
+    and `print` to ``None`` writes to stdout.
     """
     while data:
         data = data[os.write(file, data) :]

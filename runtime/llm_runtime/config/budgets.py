@@ -42,6 +42,6 @@ def _check(named: Sequence[str], known: Collection[str], problem: str, where: st
 
 
 def kept_in_memory(config: Config) -> Iterator[str]:
-    """Warn that budgets are in memory only, if there is no store."""
+    """Yield a warning if there are budgets but no store: then budgets are in memory only."""
     if config.budgets and config.store is None:
         yield "budgets are kept in memory and are empty again after a restart; [store] keeps them in a file"

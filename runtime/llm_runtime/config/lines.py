@@ -1,8 +1,8 @@
 """Finds the line of an entry in a TOML text.
 
 `tomllib` reports no positions. So the text is parsed several times, each time up to a later line: an entry begins in
-the line without which the parsed text does not contain the entry. This works for all ways to write keys and tables. It
-is slow, but only done for errors.
+the first line with which the parsed text contains the entry. This works for all ways to write keys and tables. It is
+slow, but only done for errors.
 """
 
 from __future__ import annotations

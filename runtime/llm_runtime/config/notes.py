@@ -14,7 +14,9 @@ SECRET_CHARACTERS = 16
 
 
 def certificate_notes(tls: ServerTls | None) -> Iterator[str]:
-    """Warn if the server's certificate expires soon. Blocks. Raises `ConfigError` if its files cannot be used."""
+    """Yield a warning if the server's certificate expires soon. Blocks. Raises `ConfigError` if its files cannot be
+    used.
+    """
     if tls is None:
         return
     from llm_runtime.config.certificate import SOON, server_context, valid_until  # imported here: ssl takes time
@@ -26,14 +28,14 @@ def certificate_notes(tls: ServerTls | None) -> Iterator[str]:
 
 
 def unencrypted_keys(providers: Mapping[str, Provider]) -> Iterator[str]:
-    """Warn about providers whose key is sent over a network without TLS."""
+    """Yield a warning for each provider whose key is sent over a network without TLS."""
     for name, provider in providers.items():
         if provider.enabled and sends_key_in_clear(provider):
             yield f"providers.{name}.base_url is http, so its key is sent unencrypted"
 
 
 def short_secrets(callers: Mapping[str, Key]) -> Iterator[str]:
-    """Warn about callers whose secret may be guessed."""
+    """Yield a warning for each caller whose secret may be guessed."""
     for name, key in callers.items():
         if key.secret.length < SECRET_CHARACTERS:
             yield (
@@ -43,7 +45,7 @@ def short_secrets(callers: Mapping[str, Key]) -> Iterator[str]:
 
 
 def expired_keys(callers: Mapping[str, Key]) -> Iterator[str]:
-    """Warn about callers whose key has expired."""
+    """Yield a warning for each caller whose key has expired."""
     now = datetime.now(UTC)
     for name, key in callers.items():
         if key.expires is not None and key.expires <= now:

@@ -138,7 +138,9 @@ def _local(provider: Provider) -> Provider:
 
 
 def checked_url(url: str) -> str:
-    """Return ``url`` without a trailing slash. It must be http or https, without user, password, query and fragment."""
+    """Return ``url`` without a trailing slash. Raises `ConfigError` unless it is an http or https address without user,
+    password, query and fragment.
+    """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -1,4 +1,6 @@
-"""The file that a configuration is read from, to find out whether two processes read the same file."""
+"""The file that a configuration is read from, as a digest, to find out whether two processes read the same
+configuration.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,18 @@ from llm_runtime.config.errors import ConfigError
 
 
 class ConfigurationFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The configuration file of a daemon: its path and its current content. Both are ``None`` if there is no file."""
+    """The configuration file of a daemon: its path and the SHA-256 digest of its current content, in hexadecimal. Both
+    are ``None`` if there is no file.
+    """
 
     file: str | None = None
     sha256: str | None = None
 
 
 def configuration_file(path: str | None) -> ConfigurationFile:
-    """The configuration file at ``path``. Raises `ConfigError` if it cannot be read. Blocks."""
+    """Return the path and the digest of the configuration file at ``path``. Raises `ConfigError` if it cannot be read.
+    Blocks.
+    """
     if path is None:
         return ConfigurationFile()
     try:

@@ -1,7 +1,7 @@
 """A fake provider: the wires of all vendors on one port, with scripted responses and faults. For tests of programs that
 call a model.
 
-    async with FakeProvider(Rule(model="gpt-*", status=429, retry_after=1, times=1)) as fake:
+    async with FakeProvider(ScriptRule(model="gpt-*", status=429, retry_after=1, times=1)) as fake:
         ...                                             # point any SDK, or a provider of llm-runtime, at fake.url
         assert fake.journal.requests[0].model == "gpt-5"
 

@@ -1,8 +1,8 @@
 """The default responses of the fake provider. The same request always gets the same response.
 
-The response to a chat is the text of its last message (``You said: …``), or that of the tool's result. A tool that
-must be called is called. JSON fits its schema. A token is four characters, so that ``max_output_tokens`` and usage
-can be checked by hand.
+The response to a chat is the text of its last message (``You said: …``); if that message is a tool's result, the text
+of the result. If the request requires a tool call, the response calls the tool. JSON fits its schema. A token is four
+characters, so that ``max_output_tokens`` and usage can be checked by hand.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ _ENDS = {Fault.CLOSE: DeliveryEnd.CLOSE, Fault.RESET: DeliveryEnd.RESET, Fault.S
 
 
 class DeliveryPlan(NamedTuple):
-    """A response without its faults. The last ``markers`` of the ``pieces`` mark the end. ``event`` is the form of an
-    event, with a place for its data. In a streamed response, `Fault.ERROR` is already among the pieces, because only
-    the encoder can encode it.
+    """A response without its faults. The last ``markers`` of the ``pieces`` mark the end. ``event`` is the format of an
+    event, with ``%b`` in place of its data. In a streamed response, `Fault.ERROR` is already among the pieces, because
+    only the encoder can encode it.
     """
 
     status: int

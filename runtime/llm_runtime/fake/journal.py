@@ -46,7 +46,7 @@ class Seen:
     ended_s: float | None = None
     state: CallState = CallState.OPEN
     status: int | None = None
-    """The status of the response; ``None`` if none was sent yet, or nothing was sent at all."""
+    """The status of the response; ``None`` if the response has not been decided yet."""
     model: str | None = None
     """The model that was requested; ``None`` if the request could not be decoded, and for model lists."""
     request_type: RequestType | None = None

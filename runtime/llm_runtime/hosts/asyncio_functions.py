@@ -28,7 +28,9 @@ T = TypeVar("T")
 
 
 def judge_here(judge: Judge, portal: Portal[Any], loop: HostLoop) -> Judge:
-    """Return a judge that the other thread can call. ``judge`` runs in this thread's event loop and context."""
+    """Return a judge that the other thread can call. ``judge`` runs in the event loop and with the context variables of
+    the caller of this function.
+    """
     context = copy_context()
 
     async def ask(responses: Sequence[LLMResponse]) -> int:
@@ -42,8 +44,8 @@ def judge_here(judge: Judge, portal: Portal[Any], loop: HostLoop) -> Judge:
 
 
 def middleware_here(middleware: Middleware, portal: Portal[Any], loop: HostLoop) -> Middleware:
-    """Return middleware that the other thread can call. ``middleware`` runs in the host's event loop, in the context
-    of the task that made the request.
+    """Return middleware that the other thread can call. ``middleware`` runs in the host's event loop, with the context
+    variables of the task that made the request.
     """
 
     async def around(request: AnyRequest, proceed: Next) -> LLMResponse:

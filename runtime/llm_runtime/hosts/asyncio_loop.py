@@ -38,12 +38,12 @@ class HostLoop:
         """The end of a turn of the Trio thread, once there is one."""
 
     def post(self, action: Action) -> None:
-        """Called in the Trio thread: run ``action`` in this event loop."""
+        """Run ``action`` in the host's event loop. Called in the Trio thread."""
         self._actions.post(action)
 
     def post_there(self, portal: Portal[Any], action: Action) -> None:
-        """Called in this event loop: run ``action`` in the Trio thread. The thread is woken once for all actions of
-        one turn of this loop.
+        """Run ``action`` in the Trio thread. Called in the host's event loop. The Trio thread is woken once for all
+        actions of one turn of that loop.
         """
         self._outgoing.append(action)
         if len(self._outgoing) == 1:
@@ -72,14 +72,14 @@ class HostLoop:
             self.loop.call_soon_threadsafe(run)
 
     def check(self) -> None:
-        """Raise `RuntimeError` if called in any other event loop."""
+        """Raise `RuntimeError` if the running event loop is not the host's."""
         if asyncio.get_running_loop() is not self.loop:
             raise RuntimeError("this runtime was opened in another event loop; open one per loop")
 
 
 @final
 class Waiters:
-    """Tasks of this event loop that wait for the next call of `wake`."""
+    """The tasks of one event loop that wait for the next call of `wake`."""
 
     __slots__ = ("_futures", "_loop")
 

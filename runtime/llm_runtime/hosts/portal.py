@@ -24,7 +24,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Done: TypeAlias = Callable[[T | None, BaseException | None], None]
-"""Receives a result or an error, once."""
+"""A function that receives the result of a call or its exception, once. The other argument is ``None``."""
 
 JOIN_SECONDS: Final = 60.0
 """The most seconds that the exit of the program waits for the thread. The runtime is then stopped at once, without a
@@ -52,7 +52,7 @@ class PortalCall(Generic[R, T]):
         self._scope = trio.CancelScope()
 
     def begin(self) -> None:
-        """Called in the Trio thread: start the task of the call."""
+        """Start the task of the call. Called in the Trio thread."""
         runtime, owner = self._portal.runtime, self._nursery or self._portal.nursery
         if runtime is None or owner is None:
             self._done(None, ShuttingDownError(NOT_OPEN))
@@ -68,7 +68,7 @@ class PortalCall(Generic[R, T]):
             self._portal.post(self._scope.cancel)
 
     async def run(self, runtime: R) -> None:
-        """Called in the Trio thread: make the call, and report its result, whatever happens."""
+        """Make the call, and report its result, whatever happens. Called in the Trio thread."""
         result: T | None = None
         error: BaseException | None = ShuttingDownError("the runtime has stopped")
         try:
@@ -84,7 +84,7 @@ class PortalCall(Generic[R, T]):
 
 
 class CallCancelled(Exception):  # noqa: N818
-    """The call was cancelled by its own `PortalCall.cancel`."""
+    """The error of a call that was cancelled with `PortalCall.cancel`."""
 
 
 @final

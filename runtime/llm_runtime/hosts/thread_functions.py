@@ -173,7 +173,8 @@ def _blocking(middleware: SyncMiddleware) -> Middleware:
 async def _in_own_thread(function: Callable[[RuntimeCalls], T]) -> T:
     """Call ``function`` in a thread, and return its result. Cancelling this leaves the function behind.
 
-    It is not one of Trio's usual threads, whose number is limited: a function may wait for others that need one.
+    Trio's default limit for threads does not apply to this thread: a function may wait for other functions that need a
+    thread.
     """
     results, errors = list[T](), list[Exception]()
     async with trio.open_nursery() as nursery:

@@ -27,7 +27,9 @@ class Ended:
 
 
 Box: TypeAlias = "SimpleQueue[Ended | Callable[[], object]]"
-"""The queue of a thread that waits for a call: functions to run meanwhile, then the end."""
+"""The queue of a thread that waits for a call. It receives functions that the thread runs meanwhile, then the end of
+the call.
+"""
 
 
 @final

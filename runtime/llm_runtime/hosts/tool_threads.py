@@ -21,7 +21,7 @@ The number is Trio's default for `to_thread`.
 """
 
 LONGEST_SECONDS: Final = threading.TIMEOUT_MAX / 2
-"""The longest time limit of a tool, in seconds: some 146 years. Python's locks accept no infinite one."""
+"""The longest time limit of a tool, in seconds: some 146 years. Python's locks accept no infinite time limit."""
 
 _room = threading.BoundedSemaphore(MOST_THREADS)
 
@@ -29,8 +29,8 @@ _room = threading.BoundedSemaphore(MOST_THREADS)
 def start_thread(
     name: str, function: Callable[[], object], end: Callable[[object, BaseException | None], object]
 ) -> None:
-    """Call the tool's ``function`` in a separate thread, in a copy of this context. ``end`` is called there with the
-    result or the exception.
+    """Call the tool's ``function`` in a separate thread, with a copy of the caller's context variables. ``end`` is
+    called in that thread with the result or the exception.
     """
     context = copy_context()
 

@@ -1,4 +1,5 @@
-"""The local model's own process: llama.cpp's OpenAI-compatible server on loopback. Run as a script by `Engine`.
+"""The local model's own process: llama.cpp's OpenAI-compatible server on loopback. Run as a script by
+`LocalModelEngine`.
 
     python child.py MODEL_FILE NAME SLOTS THREADS
 
@@ -14,7 +15,7 @@ import os
 import sys
 
 CONTEXT_TOKENS = 8192
-"""The context length that the model was trained with, in tokens. All slots share it, at 23 KB of memory per token."""
+"""The context length with which the model was trained, in tokens. All slots share it. A token takes 23 KB of memory."""
 
 ANSWER_TOKENS = 1024
 """The most tokens of a response if the request sets no limit, because such a small model does not always stop by

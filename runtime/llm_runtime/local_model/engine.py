@@ -36,10 +36,10 @@ TAIL_BYTES = 2048
 """The bytes of the end of the process's stderr that are kept, for the message of a crash."""
 
 LINE_CHARS = 500
-"""The most characters of the last line in that message."""
+"""The most characters that the message of a crash quotes from the last line of stderr."""
 
 ADDRESS_BYTES = 256
-"""The longest line with the address, in bytes."""
+"""The longest line, in bytes, with which the process reports its address."""
 
 
 class EngineError(Exception):
@@ -51,7 +51,7 @@ ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "D
 
 
 class Movable(Protocol):
-    """Receives the address at which the process listens: an `Endpoint`."""
+    """An object that receives the address at which the process listens: an `Endpoint`."""
 
     def move(self, base_url: str) -> None: ...
 

@@ -17,7 +17,7 @@ MODEL: Final = f"{PACKAGE}==0.1.2"
 MODEL_BYTES: Final = 98_362_432
 MODEL_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 ENGINE: Final = "xllamacpp>=2026.10,<2027"
-"""The requirement of pyproject.toml's extra ``local``."""
+"""The requirement of the extra ``local`` in pyproject.toml: llama.cpp's server."""
 
 
 def find_model() -> Path | None:

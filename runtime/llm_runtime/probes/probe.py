@@ -124,7 +124,7 @@ def _supervised(spec: ProviderSpec) -> Supervised:
 
 
 async def _list_models(each: Supervised) -> Listing:
-    """Return the vendor's list, or why it could not be had."""
+    """Return the vendor's list, or why it is not available."""
     begun = trio.current_time()
     spec = each.spec
     seconds = min(CHECK_SECONDS, spec.timeouts.total)

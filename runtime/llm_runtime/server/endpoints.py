@@ -1,4 +1,4 @@
-"""The endpoints without state: one request, one response."""
+"""The endpoints that keep no state between requests."""
 
 from __future__ import annotations
 
@@ -154,7 +154,9 @@ async def reload(context: RequestContext) -> None:
 
 
 async def configuration(context: RequestContext) -> None:
-    """Return the path of the configuration file and its current content. ``llm-runtime deploy`` reads them."""
+    """Return the path of the configuration file and the digest of its current content. ``llm-runtime deploy`` reads
+    them.
+    """
     try:
         found = await trio.to_thread.run_sync(configuration_file, context.server_state.file, abandon_on_cancel=True)
     except ConfigError as exc:

@@ -137,7 +137,7 @@ def find(path: str) -> tuple[str, PathRoutes, Mapping[str, str]]:
 
 
 def _spellings(path: str) -> Iterator[str]:
-    """The possible meanings of ``path``, the likeliest first."""
+    """Return the possible meanings of ``path``, the likeliest first."""
     plain = path.rstrip("/") or "/"
     yield plain
     if (doubled := _VERSION_BEFORE_VERSION.match(plain)) is not None:

@@ -110,7 +110,9 @@ class _Ids(IdGenerator):
 
 @final
 class OtelWriter:
-    """Writes runs that have ended. ``spans`` and ``metrics`` are the exporters, if not those of ``config``."""
+    """Passes runs that have ended to OpenTelemetry's SDK. ``spans`` and ``metrics`` replace the exporters of
+    ``config``, for tests.
+    """
 
     def __init__(
         self,

@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 
 async def run_worker(place_json: str, read: Callable[[str | None], Config], file: str | None) -> int:
-    """Run the worker at the place that the parent has passed as JSON, and return the exit code. ``read`` reads a copy
-    of the configuration ``file``; it blocks. Raises `ConfigError`.
+    """Run a worker, and return the exit code. ``place_json`` is its `WorkerPlace`, as JSON. ``read`` reads a copy of
+    the configuration ``file``; it blocks. Raises `ConfigError`.
     """
     place = msgspec.json.decode(place_json, type=WorkerPlace)
     config = read(place.copy)
@@ -86,8 +86,8 @@ class Parent:
         self._asked: deque[_Question] = deque()
 
     async def listen(self) -> None:
-        """Handle the messages of the parent. If the parent has gone, drain and end. Close the listening sockets at
-        once, because another daemon may want to listen.
+        """Handle the messages of the parent. If the parent has ended, close the listening sockets at once, because
+        another daemon may want to listen; then drain and end.
         """
         await self._link.listen(self._take)
         log.warning("the parent of this worker has ended: stopping")
