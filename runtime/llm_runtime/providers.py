@@ -29,7 +29,7 @@ from llm_runtime.config.proxies import proxy_of
 from llm_runtime.key_sources import renewer
 
 WAITING_REQUESTS = 1_000
-"""The most requests that may wait for a slot of one provider. One more is refused."""
+"""The most requests that may wait for a slot of one provider. Further requests are refused."""
 
 USER_AGENT = f"llm-runtime/{VERSION}"
 
@@ -37,7 +37,9 @@ INTENSITY = Intensity(5, 30.0)
 """More crashes than this within this time, in seconds, park a provider."""
 
 NOWHERE = "http://127.0.0.1:9"
-"""The address of the local model before its process has reported one (port 9, discard: nothing listens)."""
+"""The address of the local model before its process has reported its own. Nothing listens there: it is the port of the
+discard protocol (9).
+"""
 
 
 class Supervised(NamedTuple):

@@ -113,7 +113,7 @@ class RequestMethods(ABC, Generic[Stream]):
 
     @abstractmethod
     def stream_request(self, request: AnyRequest) -> Stream:
-        """Stream the response to any request."""
+        """Return a stream of the response to ``request``, which is sent when the stream is entered."""
 
     @overload
     async def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> LLMResponse: ...
@@ -221,8 +221,9 @@ class RequestMethods(ABC, Generic[Stream]):
     def stream(
         self, messages: Messages, *, response_type: type[Any] | None = None, **options: Unpack[ChatOptions]
     ) -> Stream:
-        """Stream the next turn of a conversation. With ``response_type``, ``partials()`` iterates over the value while
-        it arrives, and ``parsed`` is the value at the end.
+        """Stream the next turn of a conversation: return a stream, which sends the request when it is entered. With
+        ``response_type``, ``partials()`` iterates over the value while it arrives, and ``parsed`` is the value at the
+        end.
         """
         if response_type is None:
             return self.stream_request(chat_request(messages, options))

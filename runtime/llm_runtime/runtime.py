@@ -51,8 +51,8 @@ COUNT_SECONDS = 10.0
 """Seconds to wait for a vendor's token count. After that, tokens are estimated."""
 
 SETTLE_SECONDS = 10.0
-"""Seconds that a reload waits for the limiter and the catalog. If one of them is not running, it applies the reload
-when it is restarted.
+"""Seconds that a reload waits for the limiter and the catalog. If one of them is not running, the reload takes effect
+there when that actor is restarted.
 """
 
 
@@ -183,13 +183,15 @@ class Runtime(TrioRequests):
     # -- reloading ---------------------------------------------------------------------------------------------------
 
     async def reload(self, config: Config) -> Reloaded:
-        """Apply the providers, keys, limits, routes, prices, attempts and selection of ``config``. Its ``server``,
-        ``cache``, ``redis``, ``store``, ``budgets``, ``request_log`` and ``otel`` are ignored until the next start.
+        """Apply the providers, keys, limits, routes, prices, timeouts, attempts, selection and ``cross_model`` of
+        ``config``. Its ``server``, ``cache``, ``redis``, ``store``, ``budgets``, ``request_log`` and ``otel`` are
+        ignored until the next start.
 
-        ``config`` is applied completely or not at all: if this raises `ConfigError`, or `KernelError` for a provider
-        that does not start, the present configuration stays in effect. Requests in progress keep the setup that they
-        began with. A removed provider is stopped after its last request. A provider that has not changed keeps its
-        connections, circuits and the usage of its limits. Waits for a reload that is in progress.
+        ``config`` is applied completely or not at all. `ConfigError` is raised for an unknown strategy, ordering or
+        kind of provider, and `KernelError` if a provider does not start or too many earlier reloads are unfinished;
+        then the present configuration stays in effect. Requests in progress keep the setup that they began with. A
+        removed provider is stopped after its last request. A provider that has not changed keeps its connections,
+        circuits and the usage of its limits. Waits for a reload that is in progress.
         """
         async with self._reloading:
             self._require_open()
@@ -228,7 +230,7 @@ class Runtime(TrioRequests):
             )
 
     def on_reload(self, listener: Callable[[Config], None]) -> None:
-        """Call ``listener`` with each configuration when it is applied. It must not block."""
+        """Call ``listener`` with each configuration when it is applied. ``listener`` must not block."""
         self._listeners.append(listener)
 
     def forget(self, conversation: str | None = None, *, caller: str = "") -> int:
@@ -274,7 +276,7 @@ class Runtime(TrioRequests):
 
     def model_list(self, caller: str = "") -> list[ModelInfo]:
         """Return the models that are known now, with ids of the form ``provider/model``. With ``caller``, only the
-        models that it may use. Does not wait.
+        models that this caller may use. Does not wait.
         """
         return self._tree.router.infos(caller)
 
@@ -344,7 +346,9 @@ class Runtime(TrioRequests):
         return self._tree.root.tree()
 
     def refused(self, code: str, *, is_limit: bool = False) -> None:
-        """Count a request that the server itself refused, for `metrics`. ``is_limit``: because of one of its limits."""
+        """Count a request that the server itself refused, for `metrics`. ``is_limit``: it was refused because of a
+        limit of the server.
+        """
         self._tree.services.metrics.refuse_in_server(code, is_limit=is_limit)
 
     async def metrics(self) -> bytes:

@@ -141,7 +141,7 @@ class ResponseStream:
 
 @final
 class TextPieces:
-    """The text in a stream of events."""
+    """Iterates over the text in a stream of events."""
 
     def __init__(self, events: AsyncIterator[Event]) -> None:
         self._events = events

@@ -158,7 +158,7 @@ class ToolLoop:
         return calls
 
     def answer(self, results: Sequence[ToolResult]) -> None:
-        """Add the results of all calls, in their order."""
+        """Add the results of all calls, in the order of the calls."""
         self.messages = (*self.messages, Message("tool", tuple(results)))
 
     @property
@@ -167,7 +167,7 @@ class ToolLoop:
         return self._functions.values()
 
     def function(self, call: ToolCall) -> FunctionTool[..., Any] | None:
-        """The tool that a call names; ``None`` if it is no function of this loop."""
+        """Return the tool that ``call`` names; ``None`` if it is no function of this loop."""
         return self._functions.get(call.name)
 
     def unknown(self, call: ToolCall) -> ToolResult:

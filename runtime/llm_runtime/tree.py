@@ -75,8 +75,8 @@ SUBMISSIONS_WAITING = 1_000
 """
 
 BACKOFF = Backoff(cap=1.0)
-"""A crashed actor is restarted within a second, or parked, or its failure escalates. So its callers wait for a second
-at most.
+"""Each restart of a crashed actor comes after at most a second. So callers of an actor wait for a restart at most a
+second, unless the actor is parked or its failure escalates.
 """
 
 PROVIDERS = 1_000

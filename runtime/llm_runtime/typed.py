@@ -18,7 +18,7 @@ from llm_runtime.schemas import DoesNotFitError, fits, is_object, schema_of
 T = TypeVar("T")
 
 WRAPPED = "value"
-"""The key of a value that is not an object: vendors accept only schemas of objects."""
+"""The key under which a value that is not an object is wrapped: vendors accept only schemas of objects."""
 
 
 class ParsedResponse(LLMResponse, Generic[T], frozen=True, kw_only=True):
@@ -34,12 +34,16 @@ class ResponseTypeError(LLMClientError):
 
     @property
     def is_repairable(self) -> bool:
-        """Whether the model can be told what is wrong: not while its calls of tools have no results."""
+        """Whether the model can be told what is wrong. It cannot if the response calls tools, because those calls have
+        no results.
+        """
         return self.partial is not None and not self.partial.tool_calls
 
 
 class ResponseType(Generic[T]):
-    """The type of a response."""
+    """The type that a program wants a response to have: the format that is requested, and the conversion of the
+    response.
+    """
 
     def __init__(self, kind: type[T]) -> None:
         self.kind = kind
@@ -69,7 +73,9 @@ class ResponseType(Generic[T]):
         return ParsedResponse(**fields, parsed=parsed)
 
     def partial(self, text: str) -> Any:
-        """The value of the JSON received until now: dicts, lists and strings; ``None`` before any value has begun."""
+        """Return the value of the JSON received until now: dicts, lists and strings; ``None`` before any value has
+        begun.
+        """
         value = completed(text)
         if self._is_wrapped:
             return value.get(WRAPPED) if isinstance(value, Mapping) else None

@@ -37,7 +37,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Validation(msgspec.Struct, frozen=True):
-    """All checks."""
+    """All checks, as a part of the report."""
 
     checks: tuple[Check, ...]
 
@@ -69,7 +69,7 @@ def report(checks: Sequence[Check], *, id: str, timestamp: str) -> Report:  # no
 
 
 def refused(problem: str, source: str, *, id: str, timestamp: str) -> Report:  # noqa: A002 - the field's name
-    """Return the report on an invalid configuration, of which nothing else was checked."""
+    """Return the report on a configuration that is invalid, so that nothing else was checked. ``problem`` says why."""
     check = Check("configuration", source, CheckStatus.FAILED, problem)
     return Report(success=False, id=id, timestamp=timestamp, validation=Validation((check,)), error=problem)
 

@@ -20,10 +20,10 @@ from llm_protocol.version import VERSION
 T = TypeVar("T")
 
 HTTP_SECONDS: Final = 60.0
-"""The time limit for one of these requests, in seconds: a daemon may have to ask a vendor first."""
+"""The time limit, in seconds, for a request that makes no run. A daemon may have to ask a vendor first."""
 
 WORDS_BYTES: Final = 200
-"""The most bytes of a foreign server's body that are used for the error message."""
+"""The most bytes of a response that the error message quotes, if a server other than a daemon has responded."""
 
 
 @final
@@ -46,7 +46,7 @@ class Address:
         return f"{self.origin}{self._base}"
 
     def target(self, path: str) -> str:
-        """The full path for a path of the daemon."""
+        """Return the path to request, for a ``path`` of the daemon's API: the base path of the URL is put before it."""
         return self._base + path
 
     async def tls(self) -> ssl.SSLContext | None:

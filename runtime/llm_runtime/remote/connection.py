@@ -187,8 +187,8 @@ class Connection:
     # -- lifetime ----------------------------------------------------------------------------------------------------
 
     async def live(self, opened: Callable[[], None]) -> None:
-        """Open the connection, report that, and serve it until it ends. Raises `LLMClientError` if the connection
-        cannot be opened; after that, raises nothing.
+        """Open the connection, call ``opened``, and serve the connection until it ends. Raises `LLMClientError` if the
+        connection cannot be opened; after that, raises nothing.
         """
         is_open, stream = False, None
         try:

@@ -1,8 +1,8 @@
 """The connections to a daemon: as many WebSockets as the runs need, reopened when they break.
 
-Each run has a task that ensures it is executed exactly once. If its connection breaks, the response is resumed on
-another connection at the same position. A request that the daemon has not received is sent again. If the daemon no
-longer has the response, because it was restarted, the run fails: the request may have been executed.
+Each run has a task that ensures that the run is not executed twice. If the connection of a run breaks, the response is
+resumed on another connection at the same position. A request that the daemon has not received is sent again. If the
+daemon no longer has the response, because it was restarted, the run fails: the request may have been executed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ of it is added at random.
 """
 
 TIMES_SENT: Final = 3
-"""How often a request that the daemon has not received is sent, at most."""
+"""The most times that a request which the daemon has not received is sent."""
 
 _UNKNOWN = "response_not_found"
 """The daemon's error code for a response that does not exist."""

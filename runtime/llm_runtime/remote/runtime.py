@@ -76,7 +76,7 @@ class RemoteRuntime(TrioRequests):
 
     @property
     def routes(self) -> Mapping[str, Policy]:
-        """The daemon's routes that this key may use, by name, as of the time of connecting."""
+        """The daemon's routes that this key may use, by name, as they were when the connection was made."""
         return self._routes
 
     async def submit(self, request: AnyRequest, *, stream: bool, judge: Judge | None = None) -> Run:

@@ -28,7 +28,7 @@ from llm_runtime.server.socket import UNIX
 log = logging.getLogger("llm_runtime.server")
 
 KEY_HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
-"""Headers in which clients of other vendors (the last: Azure) send the key, besides ``Authorization: Bearer``."""
+"""Header fields in which clients send the key, besides ``Authorization: Bearer``: Anthropic's, Google's and Azure's."""
 
 KEY_PROTOCOL = "openai-insecure-api-key."
 """The prefix of the subprotocol in which a browser offers its key, because it cannot set header fields on a WebSocket.

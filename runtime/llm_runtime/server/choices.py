@@ -57,7 +57,9 @@ async def respond_with_choices(context: RequestContext, dialect: ServerDialect, 
 
 
 def requests_of(inbound: ClientRequest) -> Iterator[AnyRequest]:
-    """Return one request per choice. Each has its own ids, because a vendor accepts an idempotency key only once."""
+    """Return one request per choice. Each request has its own ids, because a vendor accepts an idempotency key only
+    once.
+    """
     first = inbound.request
     yield first
     for nth, request in enumerate(inbound.choices, start=2):

@@ -17,7 +17,7 @@ EXAMPLES = {
     "response.cancel": '{"type": "response.cancel", "response_id": "resp_…"}',
     "response.resume": '{"type": "response.resume", "response_id": "resp_…", "starting_after": 7}',
 }
-"""Examples for these types. For all other types the example is `EXAMPLE`."""
+"""The examples that errors about frames of these types contain. Errors about other frames contain `EXAMPLE`."""
 KNOWN = ("response.create", "response.cancel", "response.resume")
 
 _LANE = re.compile(LANE_NAME)

@@ -85,7 +85,7 @@ async def websocket(context: RequestContext) -> None:
 
 
 async def tree(context: RequestContext) -> None:
-    """The live supervision tree."""
+    """Send the live supervision tree."""
     found, siblings = context.server_state.engine.tree(), context.server_state.siblings
     if siblings is not None:
         found = await siblings.tree(found)
@@ -94,7 +94,7 @@ async def tree(context: RequestContext) -> None:
 
 
 async def explain(context: RequestContext) -> None:
-    """The providers that would be tried for a model, in order, with the reasons."""
+    """Send the providers that would be tried for a model, in order, with the reasons."""
     query = parse_qs(urlsplit(context.request.target).query)
     try:
         model = query.get("model", [AUTO])[0]
@@ -107,7 +107,7 @@ async def explain(context: RequestContext) -> None:
 
 
 async def metrics(context: RequestContext) -> None:
-    """Counters and gauges for Prometheus."""
+    """Send counters and gauges for Prometheus."""
     body, siblings = await context.server_state.engine.metrics(), context.server_state.siblings
     if siblings is not None:
         body = await siblings.metrics(body)
@@ -165,7 +165,9 @@ async def configuration(context: RequestContext) -> None:
 
 
 async def dashboard(context: RequestContext) -> None:
-    """The dashboard page. It contains no data of this daemon, so it needs no key; the page's own requests need one."""
+    """Send the dashboard page. It contains no data of this daemon, so it needs no key; the page's own requests need
+    one.
+    """
     from llm_runtime.dashboard import page  # loaded on the first visit
 
     await context.reply(page())
@@ -189,7 +191,7 @@ async def readyz(context: RequestContext) -> None:
 
 
 async def preflight(context: RequestContext) -> None:
-    """A CORS preflight request. Only pages of allowed origins get this far."""
+    """Respond to a CORS preflight request. Only requests from pages of allowed origins get this far."""
     headers = (
         ("access-control-allow-methods", "GET, POST, DELETE"),
         ("access-control-allow-headers", context.request.headers.get("access-control-request-headers", "*")),

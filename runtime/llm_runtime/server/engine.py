@@ -57,7 +57,7 @@ class RequestEngine(Protocol):
         ...
 
     def deadline_s(self, request: AnyRequest) -> float:
-        """The deadline of a request: seconds from its arrival."""
+        """Return the deadline of a request, in seconds from its arrival."""
         ...
 
     def model_list(self, caller: str = "") -> Sequence[ModelInfo]:

@@ -14,8 +14,8 @@ _KEY_BYTES = 16
 
 
 def check_handshake(request: Request, *, enabled: bool, draining: bool) -> None:
-    """Raise `HttpError` unless ``request`` is a valid opening handshake. Status 426 tells clients to use HTTP
-    instead.
+    """Raise `HttpError` unless ``request`` is a valid opening handshake. If WebSockets are disabled, the status is 426,
+    which tells clients to use HTTP instead.
     """
     if draining:
         raise shutting_down()

@@ -223,8 +223,8 @@ def _date(second: int) -> bytes:
 
 
 def encode_head(status: int, headers: Iterable[tuple[str, str]], *, close: bool, length: int | None) -> bytes:
-    """Return the status line and fields. Without ``length`` the body is chunked, or with ``close`` it ends with the
-    connection. A status without a body has neither length nor chunks.
+    """Return the status line and fields. Without ``length`` the body is chunked or, with ``close``, ends with the
+    connection. For a status without a body, there is neither a length nor chunks.
     """
     lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode(), _date(int(time()))]
     lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in headers]

@@ -1,7 +1,8 @@
 """The vendor ids that each caller has received: ids of files, containers and other objects at the vendor. A caller may
 use only its own, because all callers share one account at the vendor.
 
-The ids are kept in memory. After a restart, a caller has to receive an id again before using it.
+The ids are kept in memory; if stored responses are in Redis, also there. After a restart without Redis, a caller has to
+receive an id again before using it.
 """
 
 from __future__ import annotations

@@ -23,8 +23,7 @@ DEPARTING_CONNECTIONS = 64
 """The most connections that were asked to close to make way for others, and have not closed yet."""
 
 UNVERIFIED_SHARE = 4
-"""The share of unverified connections: they may take one part in this many of the connections that verified connections
-leave free, so a quarter.
+"""Unverified connections may take one part in this many (a quarter) of the connections that verified connections leave.
 """
 
 EXHAUSTED_PAUSE_SECONDS = 0.1

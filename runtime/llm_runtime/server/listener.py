@@ -193,7 +193,7 @@ class Acceptor(Generic[C]):
                     await trio.sleep(EXHAUSTED_PAUSE_SECONDS)
 
     def close(self) -> None:
-        """Stop listening. Connections in the kernel's backlog are reset."""
+        """Stop listening. Connections that wait in the kernel's backlog are reset."""
         if self._listener.fileno() >= 0:
             trio.lowlevel.notify_closing(self._listener)
             self._listener.close()

@@ -76,7 +76,7 @@ def refusing(refused: HttpError) -> Endpoint:
 
 
 _STREAMED = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
-"""Without these, nginx buffers a stream for seconds."""
+"""Header fields of a streamed response. Without them, nginx buffers a stream for seconds."""
 
 
 @final

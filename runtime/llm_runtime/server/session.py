@@ -434,7 +434,9 @@ class Session:
         return payloads
 
     async def _part(self, socket: WebSocket, kind: FailureKind) -> None:
-        """Send the end of each incomplete response, and close. Called when the session is being cancelled."""
+        """Send the end of each incomplete response, and close the WebSocket. Called when the session is being
+        cancelled.
+        """
         has_crashed = kind is FailureKind.CRASHED
         close = Close(1011, "the runtime crashed") if has_crashed else Close(1012, "responses were cut off")
         self._end(SessionChange.DRAINED, SocketEnding(crashed() if has_crashed else shutting_down(), close))

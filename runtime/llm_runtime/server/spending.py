@@ -16,7 +16,7 @@ from llm_runtime.server.request_context import RequestContext
 
 
 async def spend(context: RequestContext) -> None:
-    """Return sums ``by`` key (the default), team, model, route or day, ``since`` a day or time (UTC)."""
+    """Send sums ``by`` key (the default), team, model, route or day, from the day or time ``since`` on (UTC)."""
     query = parse_qs(context.request.query)
     column = query.get("by", ["key"])[-1]
     by: By | None = next((each for each in get_args(By) if each == column), None)

@@ -13,7 +13,9 @@ from typing import Final, Generic, TypeVar, final
 
 
 class _Hashed(Enum):
-    """Its members are looked up in tables for every request. `Enum` hashes their names, in Python."""
+    """The base of the enums, whose members are looked up in tables for every request. It hashes a member by identity:
+    `Enum` would hash its name, in Python code.
+    """
 
     __hash__ = object.__hash__
 

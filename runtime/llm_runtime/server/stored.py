@@ -218,8 +218,8 @@ def _encode_whole(stored: StoredResponse) -> bytes:
 
 
 async def _resource(context: RequestContext, stored: StoredResponse) -> WireResponse:
-    """The current state of the response. It is in progress until its end is in the file or in Redis: another process
-    would still say so.
+    """Return the current state of the response. It is shown as in progress until its end is in the file or in Redis,
+    because other processes, which read the response there, show it in this way, too.
     """
     progress = context.server_state.persistence.find(stored.id)
     if stored.run.log.end is None or (progress is not None and not progress.ended):

@@ -12,7 +12,7 @@ from llm_runtime.server.limits import TICK_SECONDS
 
 
 class Ticking(Protocol):
-    """Something with deadlines."""
+    """An object with deadlines."""
 
     def tick(self, now: float) -> None:
         """Act on all deadlines that have passed at ``now`` (Trio's clock). Must not wait or raise."""

@@ -1,5 +1,5 @@
 """The spans of a run that has ended: one for the run, one per member, and one per attempt. Pure. The names are those of
-OpenTelemetry's semantic conventions for generative AI; where these have no name, it begins with ``llm_runtime.``.
+OpenTelemetry's semantic conventions for generative AI. Names that the conventions lack begin with ``llm_runtime.``.
 
 Only the spans of attempts have tokens and costs, so that a sum over a trace counts nothing twice.
 """
@@ -19,7 +19,7 @@ from llm_protocol.response import LLMResponse
 
 Value: TypeAlias = str | int | float | bool | tuple[str, ...]
 NameOf: TypeAlias = Callable[[str], str]
-"""Returns the name of a provider's vendor in the conventions."""
+"""A function that returns the conventions' name of a provider's vendor."""
 
 OPERATIONS: Final[Mapping[RequestType, str]] = {
     RequestType.CHAT: "chat",
@@ -99,8 +99,8 @@ def spans_of(run: Run, name_of: NameOf, *, content: bool = False) -> SpanData | 
 
 
 def _encodable(span: SpanData) -> SpanData:
-    """Return the span with ``?`` for each lone surrogate. With one, the SDK would lose a whole batch of spans, and all
-    measurements for good.
+    """Return the span with ``?`` in place of each lone surrogate. A lone surrogate would make the SDK lose a whole
+    batch of spans, and all measurements from then on.
     """
     for name, value in span.attributes.items():
         if isinstance(value, str) and not value.isascii():
@@ -110,7 +110,7 @@ def _encodable(span: SpanData) -> SpanData:
 
 
 def calls_of(span: SpanData) -> Iterator[SpanData]:
-    """All calls in a span."""
+    """Return the spans of all attempts in ``span``."""
     for each in span.inner:
         yield from (each,) if each.kind == "client" else calls_of(each)
 
@@ -157,7 +157,7 @@ def _calls(attempts: list[JsonObject], request: AnyRequest, operation: str, name
 
 
 def _answered(call: SpanData, response: LLMResponse) -> None:
-    """Add the facts about the response to the call that returned it."""
+    """Add the facts about the response to the span of the attempt that returned it."""
     if call.error:
         return
     call.attributes["gen_ai.response.model"] = response.model

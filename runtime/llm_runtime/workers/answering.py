@@ -188,8 +188,6 @@ class Answering:
 
     @staticmethod
     async def _cancel_when_gone(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
-        """Cancel ``scope`` when the other worker has disconnected. It sends nothing more, so any received data means
-        that.
-        """
+        """Cancel ``scope`` when the other worker has disconnected, or has sent data, which is not expected."""
         await FrameReader(stream).next()
         scope.cancel("no follower is left in the other process")

@@ -20,7 +20,7 @@ from llm_runtime.server.response_store import StoredResponse, end_interrupted
 from llm_runtime.workers.messages import ANSWERS, BrokenAnswer, FoundAnswer, FrameReader, PieceAnswer
 
 UNFOLLOWED_SECONDS: Final = 1.0
-"""Seconds that a mirror waits for its first follower."""
+"""Seconds that a mirror waits for its first follower. Without one, it is dropped."""
 
 CANCEL_SECONDS: Final = 2.0
 """Seconds that a cancelled response has to end at the other worker."""
@@ -61,7 +61,7 @@ class Mirror:
 
     async def follow(self) -> None:
         """Fill the log, until the response ends or the mirror has had no follower for `UNFOLLOWED_SECONDS`. Raises
-        for frames that cannot be read.
+        `msgspec.MsgspecError` or `AssertionError` for a frame that cannot be read.
         """
         run = self._run
         async with trio.open_nursery() as nursery:

@@ -99,7 +99,7 @@ class WorkersParent:
     # -- the workers -------------------------------------------------------------------------------------------------
 
     async def _keep(self, number: int) -> None:
-        """Keep a worker with this number running until it is time to stop."""
+        """Keep a worker with this number running, one process after another, until it is time to stop."""
         streak = Streak(BACKOFF)
         while not self._stops:
             worker = self._workers[number] = WorkerProcess(

@@ -14,8 +14,8 @@ from llm_runtime.config import ConfigError
 from llm_runtime.config.workers import WORKER_VARIABLE
 
 LONGEST_FOLDER = 72
-"""The most bytes of the path in which the workers' folder is created. The path of a socket in it has up to 29 more,
-and may have 107 on Linux and 103 on macOS.
+"""The most bytes of the path in which the workers' folder is created. The path of a socket in that folder has up to 29
+more bytes. It may have 107 on Linux and 103 on macOS.
 """
 
 SUFFIX = ".sock"

@@ -122,7 +122,7 @@ class WorkerProcess:
 
     @property
     def fate(self) -> str:
-        """How the process has ended, as the predicate of a sentence."""
+        """How the process has ended, as the rest of a sentence whose subject is the worker."""
         if self.code is not None and self.code < 0:
             return f"was ended by {_signal_name(-self.code)}"
         if self._problem:
@@ -147,8 +147,8 @@ class WorkerProcess:
                 os.kill(self.pid, signal.SIGKILL)
 
     async def reload(self, copy: str | None) -> Outcome:
-        """Order the worker to apply a configuration. Waits for its reply, or until it has ended; the caller sets the
-        time limit.
+        """Order the worker to apply the configuration ``copy``. Waits for the worker's reply, or until the worker has
+        ended; the caller sets the time limit.
         """
         self._reload += 1
         self._outcome = None

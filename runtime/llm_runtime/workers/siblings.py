@@ -49,7 +49,7 @@ ANSWER_SECONDS: Final = 3.0
 """Seconds that workers may take to answer a question."""
 
 FIRST_SECONDS: Final = 0.5
-"""Seconds for which only the worker that probably has the response is asked."""
+"""Seconds for which only the worker whose number is in the response id is asked."""
 
 QUEUED_SECONDS: Final = 0.2
 """Seconds for which a response of another worker is assumed to still wait for its turn."""
@@ -189,7 +189,7 @@ class WorkerSiblings:
             await trio.aclose_forcefully(stream)
 
     def _wait(self, number: int, asked: PackedRequest, response_id: str, caller: str) -> None:
-        """Keep a response in memory, for a moment, that waits for its turn at another worker."""
+        """Keep a response in memory for `QUEUED_SECONDS`, because it waits for its turn at another worker."""
         nursery, server_state = self._nursery, self._server_state
         if server_state is None or nursery is None or server_state.response_store.knows(response_id):
             return

@@ -93,7 +93,7 @@ def _both(one: Statistics, other: Statistics) -> Statistics:
 
 
 def _budget(one: BudgetUse, other: BudgetUse) -> BudgetUse:
-    """Combine two reports about a shared budget: the one with the larger usage is more recent."""
+    """Combine two reports about a shared budget: the report with the larger usage is more recent."""
     last = max(one, other, key=lambda each: each.resets_at)
     if one.resets_at != other.resets_at:
         return last
@@ -134,7 +134,7 @@ def _spread(one: LatencyDistribution | None, other: LatencyDistribution | None) 
 
 
 def _limits(one: LimitStatistics | None, other: LimitStatistics | None) -> LimitStatistics | None:
-    """Combine two reports about shared limits: the one with less left is more recent."""
+    """Combine two reports about shared limits: the report with less left is more recent."""
     if one is None or other is None:
         return one or other
     return LimitStatistics(
@@ -166,7 +166,7 @@ def _cache(one: CacheStatistics | None, other: CacheStatistics | None) -> CacheS
 
 
 def _shared_tier(one: TierStatistics | None, other: TierStatistics | None) -> TierStatistics | None:
-    """Both workers use the same file or Redis, so its size counts once."""
+    """Combine two reports about the same file or Redis. Both workers use it, so its size counts once."""
     if one is None or other is None:
         return one or other
     return msgspec.structs.replace(_added_up(one, other), bytes=max(one.bytes, other.bytes))

@@ -69,7 +69,7 @@ def _adopted(number: int) -> socket.socket:
 
 @final
 class Parent:
-    """The parent, as the manager of its worker."""
+    """The parent, as the `Manager` of its worker."""
 
     def __init__(self, link: WorkerLink[FromParent], place: WorkerPlace, listeners: Sequence[socket.socket]) -> None:
         self.notifier = Notifier({})
@@ -109,7 +109,9 @@ class Parent:
                 self._asked.popleft().answer(message)
 
     def _stop_at_least(self, times: int) -> None:
-        """Stop. ``1``: finish the responses in progress first. ``2``: end at once."""
+        """Carry out orders to stop, up to ``times`` in total. ``1``: finish the responses in progress first. ``2``: end
+        at once.
+        """
         while self._stops < times:
             self._stops += 1
             self._stop()
@@ -117,7 +119,7 @@ class Parent:
     # -- what a `Manager` does ---------------------------------------------------------------------------------------
 
     def ready(self, url: str) -> None:  # noqa: ARG002
-        """Tell the parent."""
+        """Tell the parent that this worker accepts requests."""
         self._link.send(Ready())
 
     def stopping(self) -> None:
