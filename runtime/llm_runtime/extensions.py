@@ -16,7 +16,7 @@ from llm_runtime.config.loading import NAME, NAME_RULE
 
 
 class Extensions(NamedTuple):
-    """Strategies and orderings, by name, and the store for cached responses in place of the file."""
+    """Strategies and orderings, by name, and a store that replaces the file of the cache."""
 
     strategies: Mapping[str, StrategyFunction] = {}
     orderings: Mapping[str, OrderingFunction] = {}

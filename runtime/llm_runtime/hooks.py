@@ -248,8 +248,8 @@ class Hooks:
         return answer
 
     async def stream(self, request: AnyRequest, submit: Submit) -> Run:
-        """Return an outer run, to which the events of the run that the middleware makes are passed on. Returns when
-        that inner run is accepted. Raises `LLMClientError`.
+        """Return an outer run, to which the events of an inner run are passed on. The middleware makes the inner run
+        when it calls ``next``. Returns when the inner run is accepted. Raises `LLMClientError`.
         """
         outer = Run(request, stream=True, log_limit_bytes=MIDDLEWARE_LOG_BYTES)
         passage = _Passage(outer, submit)

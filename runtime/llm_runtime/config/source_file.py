@@ -1,4 +1,4 @@
-"""The file that a configuration is read from, as a digest, to find out whether two processes read the same
+"""A digest of the file that a configuration is read from, to find out whether two processes read the same
 configuration.
 """
 

@@ -28,7 +28,7 @@ def fake_model(name: str) -> ModelInfo:
 
 
 MODELS = tuple(map(fake_model, ("fake-chat", "fake-embed", "fake-image")))
-"""The models in its list. Requests for other models are answered too."""
+"""The models in the fake's model list. Requests for other models are answered too."""
 
 MAX_CONNECTIONS = 10_000
 """The most open connections. One more is closed at once."""
