@@ -52,9 +52,9 @@ class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     or `file:PATH`.
     """
     prefix: Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]{1,64}$")] = "llm-runtime"
-    """The prefix of all keys in Redis. Processes with the same prefix share their limits. They also share cached
-    responses, stored responses and vendor ids, if these are kept in Redis. Each caller reaches only the responses and
-    ids that are stored under the caller's own name.
+    """The prefix of all keys in Redis. Processes with the same prefix share their limits and budgets. They also share
+    cached responses, stored responses and vendor ids, if these are kept in Redis; each caller can use only those of
+    its own name.
     """
     timeout_s: Annotated[float, Meta(gt=0, le=5)] = 0.1
     """The time limit of one command, in seconds: the longest that a request waits for a server that has just stopped
@@ -173,12 +173,12 @@ async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> objec
         if not limit.cancel_called:
             raise RedisAwayError(_problem(exc)) from None
     if limit.cancel_called and answer is None:
-        raise RedisAwayError(RedisProblem(UNREACHABLE, f"no reply within {seconds * 1000:.0f} ms"))
+        raise RedisAwayError(RedisProblem(UNREACHABLE, f"no response within {seconds * 1000:.0f} ms"))
     return answer
 
 
 def _unexpected(answer: object) -> RedisAwayError:
-    return RedisAwayError(RedisProblem("answer", f"an unexpected reply of type {type(answer).__name__}"))
+    return RedisAwayError(RedisProblem("answer", f"a response of type {type(answer).__name__}"))
 
 
 def _problem(exc: BaseException) -> RedisProblem:
@@ -200,7 +200,5 @@ _ours: ContextVar[bool] = ContextVar("_ours", default=False)
 
 
 def _of_others(record: logging.LogRecord) -> bool:  # noqa: ARG001 - a filter is given the record
-    """A filter for the client's log records. Drops the records about our sessions, and keeps those about other sessions
-    of the host program.
-    """
+    """Drop the client's log records about our sessions, and no record that concerns the host program."""
     return not _ours.get()

@@ -20,7 +20,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     keys: tuple[Name, ...] = ()
-    """The callers to whose requests the budget applies; omitted: all."""
+    """The callers to whose requests the budget applies; omitted: all. If several of `keys`, `teams` and `routes` are
+    set, a request must match each of them.
+    """
     teams: tuple[Name, ...] = ()
     """The teams (`[keys.NAME] team`) to whose requests the budget applies; omitted: all."""
     routes: tuple[Name, ...] = ()

@@ -22,7 +22,7 @@ Tokens: TypeAlias = Annotated[int, Meta(ge=1)]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Some facts about a model; ``None`` means unknown. The fields have the meaning of those of `ModelRule`.
+    """Some facts about a model; ``None`` means unknown. The fields are those of `ModelRule`.
 
     Raises `ValueError` for efforts that are not in order, from least to most.
     """
@@ -74,7 +74,7 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     efforts: tuple[Effort, ...] = ()
     """The efforts that the model accepts, from least to most; empty: unknown."""
     default_effort: Effort | None = None
-    """The effort that the model uses by default."""
+    """The effort that the model uses if the request sets none."""
     thinking_off: ThinkingOff = "effort"
     """How reasoning is turned off. ``effort``: with the effort ``none``, if the model accepts it; ``disabled``,
     ``between_tools``: with Anthropic's ``thinking`` of that ``type``; ``never``: not at all.
@@ -98,15 +98,15 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     stop: bool = True
     """Whether the model accepts stop sequences."""
     prefill: bool = False
-    """Whether the model continues a conversation that ends with the beginning of a response."""
+    """Whether the model can continue a response whose beginning is the last message of the conversation."""
     mid_system: bool = True
     """Whether system messages may occur between other messages."""
     replay: Replay = "always"
-    """The models to which earlier reasoning of this model may be sent: every model of the vendor, the same model, or
-    none.
+    """The models to which earlier reasoning of this model may be sent. ``always``: every model of the vendor;
+    ``same_model``: only this model; ``never``: none.
     """
     signed_calls: bool = False
-    """Whether a tool call in the history must have a signature."""
+    """Whether a tool call in the history must have the signature that came with it (Gemini)."""
     vision: bool | None = None
     """Whether the model accepts images; ``None``: unknown."""
     documents: bool | None = None
@@ -114,12 +114,12 @@ class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     audio: bool | None = None
     """Whether the model accepts audio; ``None``: unknown."""
     draws: bool = False
-    """Whether chat responses of the model can contain images."""
+    """Whether the model's chat responses can contain images."""
     choices: bool | None = None
     """Whether one chat response can have several choices (``n``). ``None``: the usual behaviour of its vendor."""
     base64_vectors: bool = True
-    """Whether the model's embeddings are available in base64, in a third of the bytes. This matters only if the vendor
-    supports base64.
+    """Whether the model's embeddings are available in base64, which takes a third of the bytes of a JSON list. This
+    matters only if the vendor supports base64.
     """
     context_window: int | None = None
     """The context window: the tokens of prompt and response together."""
@@ -150,8 +150,8 @@ models.
 
 
 def nearest_effort(effort: str, efforts: Sequence[str]) -> str:
-    """Return the greatest of ``efforts`` that is not above ``effort``; if all are above it, the least. Return
-    ``effort`` itself if ``efforts`` is empty or ``effort`` is not in `EFFORTS`.
+    """The greatest of ``efforts`` that is not above ``effort``, else the least; ``effort`` itself if ``efforts`` is
+    empty or ``effort`` is not in `EFFORTS`.
     """
     if not efforts or effort not in EFFORTS:
         return effort

@@ -26,13 +26,13 @@ class OwnPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     output: Dollars
     """US dollars for a million tokens of the response."""
     cached_input: Dollars | None = None
-    """US dollars for a million tokens of the prompt that the vendor had cached; omitted: as input."""
+    """US dollars for a million tokens of the prompt that the vendor had cached; omitted: the price `input`."""
     cache_write: Dollars | None = None
-    """US dollars for a million tokens of the prompt that the vendor wrote to its cache; omitted: as input."""
+    """US dollars for a million tokens of the prompt that the vendor wrote to its cache; omitted: the price `input`."""
     reasoning: Dollars | None = None
-    """US dollars for a million reasoning tokens of the response; omitted: as output."""
+    """US dollars for a million reasoning tokens of the response; omitted: the price `output`."""
     image: Dollars | None = None
-    """US dollars for a million image tokens of the response; omitted: as output."""
+    """US dollars for a million image tokens of the response; omitted: the price `output`."""
     request: Dollars = 0.0
     """US dollars for each request, in addition to its tokens."""
 

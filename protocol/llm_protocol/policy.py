@@ -72,15 +72,15 @@ class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     chat: Megabytes = 3.0
-    """A whole chat response."""
+    """The largest chat response."""
     completion: Megabytes = 3.0
-    """A whole completion."""
+    """The largest completion."""
     code_generation: Megabytes = 3.0
-    """A whole response to a code request."""
+    """The largest response to a code request."""
     embedding: Megabytes = 64.0
-    """A response with embeddings."""
+    """The largest response with embeddings."""
     image_generation: Megabytes = 64.0
-    """A response with images, including one of a chat model."""
+    """The largest response with images, including a chat model's response with images."""
 
     def bytes_for(self, request_type: str) -> int:
         """The limit for requests of this type, in bytes."""
@@ -97,20 +97,22 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     enabled: bool = False
     """Whether responses are cached, unless the request, route or provider says otherwise."""
     memory_mb: Annotated[float, msgspec.Meta(ge=0, le=65_536)] = 64.0
-    """The most megabytes of responses in memory; 0: only in the file."""
+    """The most megabytes of cached responses in memory; 0: none."""
     path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
-    """A file that outlives the process and may be shared by several; omitted: memory only."""
+    """A file that keeps the cached responses after the process has ended. Several processes may share it. Omitted:
+    memory only.
+    """
     file_mb: Annotated[float, msgspec.Meta(ge=1, le=1_048_576)] = 256.0
-    """The largest size of the file in megabytes, in addition to its journal of a few megabytes."""
+    """The largest size of the file, in megabytes. Its journal takes a few more megabytes."""
     ttl_s: CacheSeconds = 3600.0
     """The greatest age of a cached response that may be used, in seconds."""
     redis: bool = False
-    """Whether cached responses are kept in `[redis]` in addition to memory, where all processes with its prefix can
-    read them. `path` must then be omitted.
+    """Whether cached responses are kept in `[redis]` in addition to memory, so that all processes with the same prefix
+    can read them. `path` must then be omitted.
     """
     flight_wait_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 30.0
-    """With `redis`: the longest that a request waits for an equal one of another process, in seconds. Streamed requests
-    do not wait.
+    """With `redis`: the longest time, in seconds, that a request waits for the response to an equal request of another
+    process. Streamed requests and requests for embeddings do not wait.
     """
 
 
@@ -120,11 +122,13 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     max: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
-    """The most attempts at one candidate. If other candidates are left, it gets at most two."""
+    """The most attempts at one candidate. While other candidates are left, a candidate gets at most two attempts."""
     wait_min_s: Seconds = 4.0
-    """The shortest wait before a retry, in seconds. Waits are drawn from a window that starts here and doubles."""
+    """The shortest wait before a retry, in seconds. Each wait is random, between `wait_min_s` and an upper end that
+    doubles with each attempt, up to `wait_max_s`. If other candidates are left, the wait is shorter: at most 1 s.
+    """
     wait_max_s: Seconds = 10.0
-    """The longest wait before a retry, in seconds."""
+    """The longest wait before a retry, in seconds. A vendor's Retry-After takes precedence."""
 
     def __post_init__(self) -> None:
         if self.wait_min_s > self.wait_max_s:
@@ -132,7 +136,7 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class AttemptsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Some of the `Attempts`, which replace those of the configuration."""
+    """Some of the `Attempts`, to replace the configuration's own."""
 
     max: Annotated[int, msgspec.Meta(ge=1, le=10)] | None = None
     wait_min_s: Seconds | None = None
@@ -148,7 +152,7 @@ class AttemptsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class TimeoutsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Some of the `Timeouts`, which replace those of a provider."""
+    """Some of the `Timeouts`, to replace a provider's own."""
 
     connect: Seconds | None = None
     first_token: Seconds | None = None
@@ -180,11 +184,11 @@ Share: TypeAlias = Literal["all", "none"] | Annotated[tuple[Name, ...], msgspec.
 """The part of a request's ``context`` for a model: all of it, nothing, or the entries with these keys."""
 
 MAX_MEMBERS = 16
-"""The most members of one request, and the most samples of one model."""
+"""The most models for one request, and samples of one model."""
 Members = Annotated[int, msgspec.Meta(ge=1, le=MAX_MEMBERS)]
 
 PRIORITIES = (0, 9)
-"""The lowest and the highest priority number; 0 is served first, and 5 is the default."""
+"""The range of a priority; 0 is served first, 5 is usual."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -194,7 +198,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     candidates: Annotated[tuple[Name, ...], msgspec.Meta(max_length=32)] = ()
-    """Models to choose from, as ``provider/model``."""
+    """Models to choose from, as ``provider/model``. If ``candidates`` and ``members`` are omitted: the default models
+    of all providers.
+    """
     strategy: Strategy | Name | None = None
     """How models are used: one alone, one after another, or several together. Omitted: ``fallback``. Any other name is
     a strategy that the program adds.
@@ -204,21 +210,30 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     other name is an ordering that the program adds.
     """
     shares: dict[Name, Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]] | None = None
-    """For ``weighted``: how often each candidate comes first, in proportion to the others; by default, by score."""
+    """For ``weighted``: how often each candidate comes first, in proportion to the others; omitted: in proportion to
+    the scores.
+    """
     on_broken_stream: OnBrokenStream | None = None
-    """What happens if a stream breaks after tokens were delivered."""
+    """What happens if a stream breaks after tokens were delivered. ``error`` (the default): the client gets an error;
+    ``buffer``: nothing is delivered before the response is complete, so another candidate can be tried; ``continue``:
+    another candidate continues the text; ``restart``: the text is withdrawn, and a new response begins.
+    """
     deadline_s: Seconds | None = None
     """The deadline of the whole request, in seconds from its acceptance; omitted: 600."""
     timeouts: TimeoutsPatch | None = None
-    """Replaces some of the providers' timeouts."""
+    """Timeouts that replace those of the providers, one by one."""
     attempts: AttemptsPatch | None = None
-    """Replaces some of `[attempts]`."""
+    """Values that replace those of `[attempts]`, one by one."""
     cache: CacheMode | None = None
-    """``off``: neither read nor write the cache; ``read``: use a cached response; ``refresh``: store a new one."""
+    """``off``: the cache is not used; ``read``: a cached response is used, and a new response is stored; ``refresh``: a
+    cached response is not used, but the new response is stored. Omitted: as in the providers' sections and `[cache]`.
+    """
     strict: bool | None = None
-    """Refuse the request if a parameter would be left out or changed, instead of reporting it."""
+    """Whether a request is refused if one of its parameters would be left out or changed; otherwise the change is
+    reported.
+    """
     hedge: bool | None = None
-    """Call a second candidate if the first is slower than usual."""
+    """Whether a second candidate is called if the first is slower than usual."""
     priority: Annotated[int, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])] | None = None
     """The priority among waiting requests: 0 is served first, 9 last; omitted: 5."""
 
@@ -226,46 +241,48 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     members: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_MEMBERS)] | Members | None = None
     """The members: models by name, or how many the selector chooses, of different vendors if possible."""
     quorum: Members | None = None
-    """Stop waiting after this many answers; omitted: wait for all."""
+    """The number of answers that are enough; omitted: all members are awaited."""
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] | None = None
-    """Seconds that the others may continue once enough members have answered; omitted: 0."""
+    """Seconds that the other members may continue after `quorum` members have answered; omitted: 0."""
     member_deadline_s: Seconds | None = None
     """The time limit of each member, in seconds."""
     refill: bool | None = None
-    """Replace a member that failed by another candidate, as long as there are any."""
+    """Whether a member that failed is replaced with another candidate, if one is left."""
     rounds: Annotated[int, msgspec.Meta(ge=0, le=4)] | None = None
     """How often the members of a council see the others' drafts and revise their own; omitted: 1."""
     samples: Members | None = None
     """The number of answers that ``best_of`` chooses from; omitted: 3."""
     synthesiser: Name | None = None
-    """The model that combines the answers, or a plain method: ``longest``, ``first``, ``merge_json``, ``none``."""
+    """The model that combines the answers, or a method without a model: ``longest``, ``first``, ``merge_json``,
+    ``none``.
+    """
     template: Annotated[str, msgspec.Meta(max_length=16_384)] | None = None
-    """The prompt of the synthesiser: a text with ``{answers}`` in it, and ``{question}`` if wanted."""
+    """The prompt of the synthesiser. It must contain ``{answers}``, and may contain ``{question}``. Omitted: a built-in
+    prompt.
+    """
     judge: Name | None = None
     """The model that chooses for ``best_of``."""
     share_context: Share | dict[Name, Share] | None = None
-    """The part of ``context`` that the members see, or a table with this part for each member by name; omitted:
-    none.
+    """The part of the request's ``context`` that the members see: ``all``, ``none``, a list of keys of ``context``, or
+    a table with one of these for each member. Omitted: ``none``.
     """
     share_knowledge: bool | None = None
-    """Store the answers of a conversation (``metadata.conversation_id``), and pass them to models that are called
-    later.
+    """Whether the answers of a conversation (``metadata.conversation_id``) are stored, and passed to models that are
+    called later in the conversation.
     """
     max_cost: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] | None = None
     """The most US dollars for the whole request, all members and the synthesis included."""
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
     """The most tokens for the whole request, in and out."""
     stream_members: bool | None = None
-    """Stream the members' own output, too."""
+    """Whether the client also gets the streams of the members."""
 
     def __post_init__(self) -> None:
         if self.template is not None and "{answers}" not in self.template:
-            raise ValueError("template must contain {answers}, the place where the answers are inserted")
+            raise ValueError("template must contain {answers}, which the answers replace")
 
     def models(self) -> list[tuple[str, str]]:
-        """Return the name of each field that names models, with one of its models; a field with several models occurs
-        several times. A synthesiser may be a method instead of a model.
-        """
+        """Return all models that are named, each with its field. A synthesiser may be a method instead of a model."""
         members = self.members if isinstance(self.members, tuple) else ()
         named = [("candidates", self.candidates), ("members", members)]
         named += [(field, (model,)) for field in ("synthesiser", "judge") if (model := getattr(self, field))]
@@ -273,15 +290,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def order(self) -> Select | str:
-        """Return the order of the candidates: ``select`` if it is set; else as written for the strategy ``fallback``,
-        and by score for any other.
-        """
+        """Return the order of the candidates: by score, or as written if they are fallbacks."""
         return self.select or ("order" if self.strategy == "fallback" else "score")
 
     def unknown_names(self, own: OwnNames) -> Iterator[tuple[str, str]]:
-        """Yield each field that names a strategy or an ordering that does not exist, with a message that lists the
-        existing names. ``own`` are the names that the program adds.
-        """
+        """Return the fields that name a strategy or an ordering that does not exist, each with the names that exist."""
         for field, value, known in (
             ("strategy", self.strategy, (*get_args(Strategy), *own.strategies)),
             ("select", self.select, (*get_args(Select), *own.orderings)),
@@ -292,7 +305,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 yield field, f"not one of {', '.join(known)}{suggestion(value, known)}"
 
     def share(self, count: int) -> Policy:
-        """The policy of one of ``count`` requests that divide the spending limits of this policy equally."""
+        """The policy of one of ``count`` requests that share a budget."""
         cost = None if self.max_cost is None else self.max_cost / count
         tokens = None if self.max_tokens is None else max(1, self.max_tokens // count)
         return msgspec.structs.replace(self, max_cost=cost, max_tokens=tokens)

@@ -84,11 +84,11 @@ def providers() -> str:
 
 def vendors() -> str:
     """The table of kinds in ``docs/configuration.md``."""
-    rows = ["| `kind` | | `base_url` when omitted | `api_key` | found by |", "|---|---|---|---|---|"]
+    rows = ["| `kind` | vendor | `base_url` if omitted | `api_key` | variables |", "|---|---|---|---|---|"]
     for kind, vendor in VENDORS.items():
         address = f"`{vendor.base_url}`" if vendor.base_url else "has none" if vendor.local else "must be given"
         key = "has none" if vendor.local else "needed" if vendor.key_variables else "optional"
-        found = ", ".join(f"`{each}`" for each in vendor.key_variables) or ("its installation" if vendor.local else "–")
+        found = ", ".join(f"`{each}`" for each in vendor.key_variables) or "–"
         rows.append(f"| `{kind}` | {vendor.title} | {address} | {key} | {found} |")
     return "\n".join(rows)
 

@@ -18,6 +18,7 @@ from msgspec import inspect as types
 
 from llm_actors.redis import RedisServer
 from llm_protocol.model_facts import Capabilities, ModelRule
+from llm_protocol.own_prices import OwnPrice
 from llm_runtime.config import Config, OtelConfig, Provider
 
 NOT_IN_THE_FILE = frozenset(("vendors", "reasons", "notes"))
@@ -25,14 +26,17 @@ NOT_IN_THE_FILE = frozenset(("vendors", "reasons", "notes"))
 
 UNITS = {
     "requests_per_minute": "requests/min",
+    "keep_days": "days",
+    "usd": "US dollars",
+    "tokens": "tokens",
     "tokens_per_minute": "tokens/min",
     "max_cost": "US dollars",
-    "input": "US dollars/M",
-    "output": "US dollars/M",
-    "cached_input": "US dollars/M",
-    "cache_write": "US dollars/M",
-    "reasoning": "US dollars/M",
-    "image": "US dollars/M",
+    "input": "US dollars per million",
+    "output": "US dollars per million",
+    "cached_input": "US dollars per million",
+    "cache_write": "US dollars per million",
+    "reasoning": "US dollars per million",
+    "image": "US dollars per million",
     "request": "US dollars",
     "max_tokens": "tokens",
     "context_window": "tokens",
@@ -64,6 +68,10 @@ KINDS: dict[tuple[type[msgspec.Struct], str], str] = {
     (OtelConfig, "headers"): "table of text",
 }
 """Of keys whose type in the struct says less than the file allows."""
+
+
+BY_PATTERN: dict[type[msgspec.Struct], str] = {Capabilities: '."PATTERN"', OwnPrice: '."PROVIDER/MODEL"'}
+"""The names of sections that are not names of the user's choice."""
 
 
 class Entry(NamedTuple):
@@ -106,7 +114,7 @@ def section_of(of: types.Type) -> tuple[type[msgspec.Struct], str] | None:
         case types.StructType():
             return of.cls, ""
         case types.DictType(value_type=types.StructType() as value):
-            return value.cls, '."PATTERN"' if value.cls is Capabilities else ".NAME"
+            return value.cls, BY_PATTERN.get(value.cls, ".NAME")
         case types.UnionType():
             found = [each for each in of.types if isinstance(each, types.StructType)]
             # What replaces some of another section's keys is said in one line.

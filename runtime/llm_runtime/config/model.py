@@ -36,7 +36,7 @@ class Selection(Section, frozen=True, kw_only=True):
     """``[selection]``: the weights of a candidate's score. Only their proportions matter."""
 
     performance_weight: Weight = 0.5
-    """The weight of latency."""
+    """The weight of latency in the score of a candidate. Only the proportions of the three weights matter."""
     cost_weight: Weight = 0.3
     """The weight of the price."""
     availability_weight: Weight = 0.2
@@ -53,7 +53,9 @@ class CrossModel(Section, frozen=True, kw_only=True):
     """``[cross_model]``: defaults for requests to several models."""
 
     synthesize_responses: bool = True
-    """Whether to synthesize one response from several."""
+    """Whether the answers of several models are combined by a synthesiser, if neither the request nor its route names
+    one.
+    """
 
 
 class Key(Section, frozen=True, kw_only=True):
@@ -68,7 +70,7 @@ class Key(Section, frozen=True, kw_only=True):
     provider, or a route. ``None``: all.
     """
     expires: Annotated[datetime, Meta(tz=True)] | None = None
-    """When the key expires, compared with the system's clock. Then it is refused like an unknown key."""
+    """When the key expires, by the system's clock. An expired key is refused like an unknown key."""
     admin: bool = False
     """Whether the caller may see the cost and statistics of all callers, read `/metrics`, and reload the
     configuration.
@@ -76,12 +78,14 @@ class Key(Section, frozen=True, kw_only=True):
     metrics_only: bool = False
     """Whether the caller may read `/metrics`, and nothing else. For Prometheus."""
     strict: bool = False
-    """Refuse this caller's requests if a parameter would be left out or changed, instead of reporting it."""
+    """Whether a request of this caller is refused if one of its parameters would be left out or changed; otherwise the
+    change is reported.
+    """
     team: Line = ""
     """The team of the caller, for budgets and the ledger."""
     vendor_ids: tuple[Line, ...] = ()
-    """Patterns of vendor ids (files, containers, vector stores) that the caller may use, in addition to ids that it
-    received itself.
+    """Patterns of vendor ids (of files, containers and vector stores), such as ``file_shared_*``, that the caller may
+    use in addition to the ids that it has received itself.
     """
     passthrough: tuple[Line, ...] = ()
     """The requests that the caller may send to a provider unchanged: ``"METHOD PROVIDER/PATH"``. ``*`` matches one
@@ -120,29 +124,34 @@ class Provider(Section, frozen=True, kw_only=True):
     api_key: Secret | None = None
     """Your key from the vendor."""
     api_key_age_s: KeySeconds = 3000.0
-    """Seconds after which a key from a command or a function is fetched again."""
+    """Seconds after which a key from a command, or from a function of a program, is fetched again."""
     auth_header: Line | None = None
-    """The header for the key, if not the usual one: ``"api-key"``, or ``"authorization: Bearer"``."""
+    """The header for the key, if not the vendor's usual one: a name (``"api-key"``), or a name and a scheme
+    (``"authorization: Bearer"``).
+    """
     headers: dict[Line, Line] = field(default_factory=dict)
-    """Additional headers of every request."""
+    """Additional headers of every request. Keys are not allowed here."""
     query: dict[Line, Line] = field(default_factory=dict)
     """Additional query parameters of every URL."""
     api_version: Line | None = None
-    """The API version that is sent over Anthropic's wire; omitted: the newest for Anthropic, 2023-06-01 for other
-    servers."""
+    """The API version that is sent over Anthropic's wire. Omitted: for Anthropic, the newest one that the request
+    allows; for other servers, 2023-06-01.
+    """
     organization: Line | None = None
     """The organization that is billed. Only for OpenAI."""
     project: Line | None = None
     """The project. Only for OpenAI and Gemini."""
     wire: WireSetting = "auto"
-    """The API for chats, for kinds that use OpenAI's: ``"responses"`` or ``"chat"``. ``"auto"``: the Responses API if
-    the request came over it or the model needs it. If the first response shows that a server has none, the chat API is
-    used.
+    """For kinds that use OpenAI's APIs: the API for chats. ``"responses"``: the Responses API; ``"chat"``: Chat
+    Completions; ``"auto"``: the Responses API if the request came over it or the model needs it. If the first response
+    shows that a server has no Responses API, Chat Completions is used.
     """
     models: tuple[Line, ...] = ()
-    """The models to offer; the first is the default. Omitted: the models in the vendor's list."""
+    """The models to offer. `auto` uses the first one that suits the request. Omitted: the models in the vendor's list.
+    """
     ca_file: Line | None = None
-    """Certificates to trust for this provider (and an ``https`` proxy) instead of the system's."""
+    """A file with certificates (PEM) to trust for this provider, and for an ``https`` proxy, instead of the system's.
+    """
     proxy: Line | None = None
     """The proxy to use: ``http://host:port``, ``https://…`` or ``socks5://…``; ``"none"``: connect directly. Omitted:
     the variables `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` apply.
@@ -150,8 +159,8 @@ class Provider(Section, frozen=True, kw_only=True):
     proxy_auth: Secret | None = None
     """User and password for the proxy, as ``user:password``."""
     http2: bool = False
-    """Whether to use HTTP/2, over TLS if the server supports it. Needs the extra ``http2``. Each request in progress
-    uses its own connection, as with HTTP/1.1.
+    """Whether to use HTTP/2 over TLS, if the server supports it. Needs the extra ``http2`` (``llm-runtime[http2]``).
+    Each request in progress uses a separate connection, as with HTTP/1.1.
     """
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()

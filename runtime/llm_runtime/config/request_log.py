@@ -31,11 +31,15 @@ class RequestLogConfig(Section, frozen=True, kw_only=True):
     keep_days: Annotated[int, Meta(ge=1, le=3_650)] = 14
     """The number of days for which files are kept."""
     redact: bool = True
-    """Leave out all texts; keep structure and numbers. With `false`, requests and responses are recorded completely."""
+    """Whether all texts are left out, so that only structure and numbers are recorded. With `false`, requests and
+    responses are recorded completely.
+    """
     keys: tuple[Line, ...] = ()
-    """The callers whose requests are recorded. If `keys` and `routes` are both omitted: all requests."""
+    """The callers whose requests are recorded, in addition to those to `routes`. If `keys` and `routes` are both
+    omitted: all requests.
+    """
     routes: tuple[Line, ...] = ()
-    """The routes whose requests are recorded. If `keys` and `routes` are both omitted: all requests."""
+    """The routes whose requests are recorded, in addition to those of `keys`."""
 
     @property
     def max_bytes(self) -> int:

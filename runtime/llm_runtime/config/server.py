@@ -27,15 +27,18 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     max_connections: Count = 1_000
     """The most open connections, HTTP and WebSocket together. The next connection gets a 429."""
     max_unverified_per_peer: Count = 50
-    """The most connections from one address without a valid key, if keys are configured."""
+    """The most connections from one address without a valid key, if keys are configured. With one more, the oldest of
+    them is closed."""
     max_runs: Count = 5_000
     """The most requests in progress at the same time, over all connections. The next request gets a 429."""
     max_body_mb: Megabytes = 16.0
     """The largest body of a request, and the largest WebSocket message."""
     max_body_total_mb: Megabytes = 256.0
-    """The limit on all bodies of requests in progress together. A request that exceeds the limit gets a 503."""
+    """The limit on the total size of the bodies of all requests in progress. A request that exceeds the limit gets a
+    503."""
     max_json_values: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 1_000_000
-    """The most values in the JSON of a request or WebSocket message, counted by commas and opening brackets."""
+    """The most values in the JSON of a request or WebSocket message, counted by commas and opening brackets. A request
+    with more gets a 400."""
     log_limit_mb: Annotated[float, Meta(gt=0, le=1_024)] = 8.0
     """The largest response, as kept in its run log. A larger one fails with `log_limit`."""
     max_body_s: Seconds = 120.0
@@ -45,21 +48,22 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     keep_alive_s: Seconds = 75.0
     """Seconds that an idle HTTP connection is kept open."""
     hold_head_s: Annotated[float, Meta(ge=0, le=600)] = 30.0
-    """Seconds that the head of a streamed response waits for the first event. A failure until then is an HTTP error."""
+    """The most seconds that the head of a streamed response waits for the first event. A failure within this time is an
+    HTTP error."""
     websocket_lifetime_s: SecondsOrZero = 3_600.0
     """Seconds that a WebSocket may stay open; 0: no limit."""
     websocket_responses: Count = 16
-    """The most responses in progress on one WebSocket."""
+    """The most responses in progress on one WebSocket. Further requests wait."""
     websocket_lanes: Count = 32
     """The most named lanes on one WebSocket. The default lane is not counted."""
     websocket_queue: Count = 64
-    """The most requests that wait on one lane."""
+    """The most requests that wait on one lane. The next request is refused."""
     websocket_queue_mb: Megabytes = 16.0
-    """The limit on all waiting requests of one WebSocket together. A single request may be larger."""
+    """The limit on the total size of the requests that wait on one WebSocket. A single request may be larger."""
     stored_s: Seconds = 600.0
-    """Seconds that a stored response can be retrieved after its end."""
+    """Seconds for which a stored response is kept in memory after its end."""
     stored_mb: Megabytes = 64.0
-    """The limit on all stored responses in memory together. The oldest are dropped first."""
+    """The limit on the total size of the stored responses in memory. The oldest are dropped first."""
 
     @property
     def max_body_bytes(self) -> int:
@@ -91,11 +95,13 @@ class ServerTls(Section, frozen=True, kw_only=True):
     """``[server.tls]``: TLS in the daemon itself. The files are PEM. They are read again when they change."""
 
     certificate: Line
-    """The certificate, followed by the intermediate certificates."""
+    """The file with the certificate, followed by the intermediate certificates (PEM)."""
     key: Line | None = None
-    """The private key; omitted: it is in the same file."""
+    """The file with the private key (PEM); omitted: the key is in the file of the certificate."""
     client_ca: Line | None = None
-    """Certificates of authorities. Clients must present a certificate that one of them has signed."""
+    """A file with certificates of authorities (PEM). Clients must present a certificate that one of these authorities
+    has signed. Omitted: clients need no certificate.
+    """
 
 
 class Server(ServerLimits, frozen=True, kw_only=True):
@@ -106,25 +112,28 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     port: Port = 8080
     """The port to listen on; 0: any free port."""
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
-    """The number of processes that share the work; at most one per core. Each has the limits of this section."""
+    """The number of processes that share the work; more than one per core do not help. Each process has the limits of
+    this section.
+    """
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     """Seconds that responses in progress may continue after the first SIGTERM."""
     allowed_origins: tuple[Line, ...] = ()
-    """Origins of web pages that may connect. Empty: none."""
+    """Origins of web pages that may connect, in addition to the pages of the daemon itself."""
     allowed_hosts: tuple[Line, ...] = ()
-    """Host names that requests may have in their Host field, in addition to those of loopback."""
+    """Host names that requests may have in their Host header, in addition to the daemon's address and loopback."""
     unix: Line | None = None
     """A unix socket to listen on, instead of host and port. The permissions of the file decide who may connect."""
     unix_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "600"
-    """The permissions of the unix socket, in octal."""
+    """The permissions of the file of the unix socket, in octal."""
     tls: ServerTls | None = None
     ready_delay_s: Annotated[float, Meta(ge=0, le=3_600)] = 0.0
     """Seconds that a stopping daemon still accepts requests while `/readyz` says 503, so that load balancers notice."""
     insecure_no_tls: bool = False
-    """Listen beyond loopback without TLS, because a proxy in front of the daemon provides it."""
+    """Whether the daemon may listen beyond loopback without TLS, because a proxy in front of the daemon provides TLS.
+    """
     trusted_proxies: tuple[Line, ...] = ()
-    """Addresses or networks of proxies in front. Callers behind a proxy share its address, so it has no limit per
-    address."""
+    """Addresses or networks of proxies in front, such as `10.0.0.0/8`. Many callers share the address of a proxy, so
+    `max_unverified_per_peer` does not apply to it."""
     websocket: bool = True
     """Whether WebSockets are enabled. If not, clients that try one get an error that says to use HTTP."""
 

@@ -30,10 +30,10 @@ class StoreConfig(Section, frozen=True, kw_only=True):
     max_mb: Annotated[float, Meta(ge=1, le=1_000_000)] = 1_000.0
     """The size limit of the file. The oldest responses are deleted first."""
     ttl_s: Annotated[float, Meta(gt=0, le=3650 * DAY)] = 30 * DAY
-    """Seconds for which a response is kept after its end."""
+    """Seconds for which a response is kept after its end; the default is 30 days."""
     redis: bool = False
-    """Whether stored responses are in `[redis]` instead, where all replicas with its prefix can retrieve, resume,
-    continue, cancel and delete them. The ledger stays in the file.
+    """Whether stored responses are kept in `[redis]` instead of the file. All replicas with the same prefix can then
+    retrieve, resume, continue, cancel and delete them. The ledger stays in the file.
     """
 
     @property
