@@ -19,11 +19,11 @@ from llm_protocol.parameters.targets import TARGETS, RequestTarget
 HEAD = """\
 # Parameters
 
-This page shows how each parameter is handled for each provider. It is generated from `llm_protocol.parameters.table`
-by `bin/make-docs`. A test sends a request for every cell of the tables.
+This page shows what happens to each parameter of a request at each kind of provider. It is generated from
+`llm_protocol.parameters.table` by `bin/make-docs`. A test sends a request for every cell of the tables.
 
-* **sent**: unchanged, under the provider's name for the parameter. If a model accepts less than its vendor, the value
-  is adjusted to the model, and reported as `translated`.
+* **sent**: the value is sent unchanged, under the provider's name for the parameter. If the model accepts only some of
+  the vendor's values, the nearest of these is sent, and reported as `translated`.
 * **translated**: the provider's nearest value is sent.
 * **left out**: the parameter is not sent. A value without an effect (`n: 1`, `logprobs: false`) is left out without a
   report.
@@ -33,13 +33,18 @@ by `bin/make-docs`. A test sends a request for every cell of the tables.
 
 Every parameter that is left out, translated or emulated is reported: in the header `x-llm-runtime-adjusted`; in the
 body as `llm_runtime.adjusted`, if the request contains the object `llm_runtime`; in Python as `response.adjusted`.
-With `"llm_runtime": {"strict": true}` in a request, or `strict = true` in a route, parameters that would be left out
-or translated are refused.
+With `"llm_runtime": {"strict": true}` in a request, or `strict = true` in a route or a key, a request is refused if one
+of its parameters would be left out or translated.
 
-The first column shows the name of the parameter on each wire; different names are separated by `/`. The column *from*
-lists the wires on which a client can send the parameter. Each of the other columns is a kind of provider: `openai` is
-OpenAI's chat API, `responses` its Responses API, `compatible` any server with OpenAI's chat API. A field that is in no
-table is forwarded to providers of the same wire, and refused elsewhere.
+The first column shows the name of the parameter on each wire; different names are separated by `/`. A colon is followed
+by the value or the part of the parameter that the row describes, as in `tool_choice: required`. The column *from* lists
+the wires on which a client can send the parameter. Each of the other columns is a kind of provider: `openai` is OpenAI's
+Chat Completions API, `responses` is OpenAI's Responses API, and `compatible` is any other server with the Chat
+Completions API. A field that is in no table is sent to providers of the same wire, and refused at all others.
+
+A hosted tool is a tool that the vendor runs, such as web search. The rows for hosted tools apply to providers of another
+wire than the client's. To providers of the same wire, hosted tools are sent unchanged, except over the Responses API of
+servers other than OpenAI's.
 """
 
 
