@@ -36,15 +36,16 @@ body as `llm_runtime.adjusted`, if the request contains the object `llm_runtime`
 With `"llm_runtime": {"strict": true}` in a request, or `strict = true` in a route or a key, a request is refused if one
 of its parameters would be left out or translated.
 
-The first column shows the name of the parameter on each wire; different names are separated by `/`. A colon is followed
-by the value or the part of the parameter that the row describes, as in `tool_choice: required`. The column *from* lists
-the wires on which a client can send the parameter. Each of the other columns is a kind of provider: `openai` is OpenAI's
-Chat Completions API, `responses` is OpenAI's Responses API, and `compatible` is any other server with the Chat
-Completions API. A field that is in no table is sent to providers of the same wire, and refused at all others.
+The first column shows the name of the parameter on each wire; different names are separated by `/`. A colon is
+followed by the value or the part of the parameter that the row describes, as in `tool_choice: required`. The column
+*from* lists the wires on which a client can send the parameter. Each of the other columns is a kind of provider:
+`openai` is OpenAI's Chat Completions API, `responses` is OpenAI's Responses API, and `compatible` is any other server
+with the Chat Completions API. A field that is in no table is sent to providers of the same wire, and refused at all
+others.
 
-A hosted tool is a tool that the vendor runs, such as web search. The rows for hosted tools apply to providers of another
-wire than the client's. To providers of the same wire, hosted tools are sent unchanged, except over the Responses API of
-servers other than OpenAI's.
+A hosted tool is a tool that the vendor runs, such as web search. The rows for hosted tools apply if the provider and
+the client use different wires. To providers of the client's wire, hosted tools are sent unchanged, except over the
+Responses API of servers other than OpenAI's.
 """
 
 

@@ -18,16 +18,22 @@ def parser() -> argparse.ArgumentParser:
     _serve(commands.add_parser("serve", help="run the daemon", allow_abbrev=False))
     _ask(commands.add_parser("ask", help="ask one question and stream the response", allow_abbrev=False))
     _chat(commands.add_parser("chat", help="chat in the terminal", allow_abbrev=False))
-    _models(commands.add_parser("models", help="list the available models", allow_abbrev=False))
-    _explain(commands.add_parser("explain", help="show which providers would serve a model", allow_abbrev=False))
+    _models(commands.add_parser("models", help="list the models and routes", allow_abbrev=False))
+    _explain(commands.add_parser("explain", help="show which deployments would serve a model", allow_abbrev=False))
     _top(commands.add_parser("top", help="watch a running daemon", allow_abbrev=False))
     _spend(commands.add_parser("spend", help="show the spending, from the ledger", allow_abbrev=False))
     _trace(commands.add_parser("trace", help="show what happened to a request", allow_abbrev=False))
-    _replay(commands.add_parser("replay", help="repeat a logged request", allow_abbrev=False))
-    _check(commands.add_parser("check", help="check the configuration and everything it names", allow_abbrev=False))
+    _replay(commands.add_parser("replay", help="send a logged request again", allow_abbrev=False))
+    _check(
+        commands.add_parser("check", help="check the configuration and everything that it names", allow_abbrev=False)
+    )
     _reload(commands.add_parser("reload", help="make a daemon reload its configuration", allow_abbrev=False))
-    _deploy(commands.add_parser("deploy", help="check a configuration and have a daemon reload it", allow_abbrev=False))
-    _config(commands.add_parser("config", help="write a first configuration, or its JSON Schema", allow_abbrev=False))
+    _deploy(commands.add_parser("deploy", help="check a configuration and make a daemon reload it", allow_abbrev=False))
+    _config(
+        commands.add_parser(
+            "config", help="write a first configuration, or the JSON Schema of configurations", allow_abbrev=False
+        )
+    )
     _fake_provider(
         commands.add_parser("fake-provider", help="serve scripted responses and faults for tests", allow_abbrev=False)
     )
@@ -63,7 +69,9 @@ def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("--port", type=_port, help="port to listen on, 0 for any free one (default 8080)")
     command.add_argument("--workers", type=_workers, help="processes that share the work (default 1)")
     command.add_argument(
-        "--insecure-no-tls", action="store_true", help="listen beyond loopback without TLS (a proxy provides it)"
+        "--insecure-no-tls",
+        action="store_true",
+        help="listen beyond loopback without TLS, because a proxy in front provides it",
     )
     command.set_defaults(log_level="info")
 
@@ -71,13 +79,18 @@ def _serve(command: argparse.ArgumentParser) -> None:
 def _ask(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Ask one question; the response is streamed to stdout. Piped input is appended to the question. With --url (or "
-        "LLM_RUNTIME_URL) a running daemon serves the request, with the key in LLM_RUNTIME_KEY if it needs one; else "
-        "this process does."
+        "LLM_RUNTIME_URL) a running daemon serves the request, with the key in LLM_RUNTIME_KEY if it needs one; "
+        "otherwise this process does."
     )
     command.add_argument("question", nargs="*", help="the question")
     _conversation(command)
     command.add_argument(
-        "-a", "--attachment", action="append", default=[], metavar="FILE|URL", help="an image, audio, PDF or text"
+        "-a",
+        "--attachment",
+        action="append",
+        default=[],
+        metavar="FILE|URL",
+        help="attach an image, a recording, a PDF or a text (repeatable)",
     )
     command.add_argument("--schema", help='respond in JSON: a JSON schema, a file with one, or "name, age int"')
     command.add_argument("--json", action="store_true", help="print the whole response as one JSON object")
@@ -87,7 +100,8 @@ def _chat(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Chat in the terminal; responses are streamed. Ctrl-C stops a response, not the chat; exit, quit or "
         "Ctrl-D ends the chat. !multi begins a text of several lines, !end ends it. With --url (or LLM_RUNTIME_URL) a "
-        "running daemon serves the requests, with the key in LLM_RUNTIME_KEY if it needs one; else this process does."
+        "running daemon serves the requests, with the key in LLM_RUNTIME_KEY if it needs one; otherwise this process "
+        "does."
     )
     _conversation(command)
 
@@ -98,34 +112,42 @@ def _conversation(command: argparse.ArgumentParser) -> None:
     whom = command.add_mutually_exclusive_group()
     whom.add_argument("-m", "--model", default="", help="provider/model, a model, or auto (default)")
     whom.add_argument(
-        "--route", metavar="NAME", help="a route of the configuration; if it asks several models, ask shows each answer"
+        "--route",
+        metavar="NAME",
+        help="a route of the configuration; if it uses several models, ask shows each answer",
     )
     command.add_argument("-s", "--system", help="the system prompt")
     command.add_argument(
         "-c", "--continue", dest="continued", action="store_true", help="continue the last conversation, with its model"
     )
     command.add_argument(
-        "-o", "--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="such as: temperature 0"
+        "-o",
+        "--option",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="an option of the request, such as: temperature 0 (repeatable)",
     )
-    command.add_argument("-n", "--no-log", action="store_true", help="do not keep the conversation for -c")
+    command.add_argument("-n", "--no-log", action="store_true", help="do not save the conversation for -c")
     command.set_defaults(log_level="warning")
 
 
 def _models(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "List the models of all providers, one per line. With --url (or LLM_RUNTIME_URL), those of a running daemon "
-        "that the key may use."
+        "List the names that requests can use, one per line: auto, the routes, and the models of each provider. With "
+        "--url (or LLM_RUNTIME_URL), list the names that the key in LLM_RUNTIME_KEY may use at a running daemon."
     )
     _common(command)
     _daemon(command)
-    command.add_argument("--json", action="store_true", help="print them as one JSON object")
+    command.add_argument("--json", action="store_true", help="print the models of each provider as one JSON object")
     command.set_defaults(log_level="warning")
 
 
 def _explain(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Show which providers would be tried for a model, in order, and why. With --url (or LLM_RUNTIME_URL) a "
-        "running daemon explains, using its measurements."
+        "Show the deployments that would be tried for a model, in order, and why. No request is sent. With --url (or "
+        "LLM_RUNTIME_URL) a running daemon explains, with its measurements."
     )
     _common(command)
     command.add_argument("model", nargs="?", default="auto", help="provider/model, a model, a route, or auto (default)")
@@ -149,13 +171,16 @@ def _top(command: argparse.ArgumentParser) -> None:
 def _spend(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Show the spending, from the ledger in the store's file ([store] in the configuration, else the default path). "
-        "With --url (or LLM_RUNTIME_URL), a running daemon reports it: that of the key, or of all keys to an admin."
+        "With --url (or LLM_RUNTIME_URL), a running daemon reports the spending: of all callers if the key in "
+        "LLM_RUNTIME_KEY has admin = true, otherwise of its caller."
     )
     _common(command)
     command.add_argument(
         "--by", choices=["key", "team", "model", "route", "day"], default="key", help="what to group by (default key)"
     )
-    command.add_argument("--since", metavar="TIME", help="from this day or time on, UTC: 2026-01-31T12:00:00Z")
+    command.add_argument(
+        "--since", metavar="TIME", help="only since this day or time (UTC): 2026-01-31 or 2026-01-31T12:00:00Z"
+    )
     _daemon(command)
     form = command.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="write comma-separated values")
@@ -165,40 +190,42 @@ def _spend(command: argparse.ArgumentParser) -> None:
 
 def _trace(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Show what happened to a request, step by step: waits, attempts, hedges, members, cost. It is looked up in the "
-        "request log ([request_log] in the configuration, else the default path)."
+        "Show what happened to a request, step by step: waits, attempts, hedges, members, cost. The request is looked "
+        "up in the request log ([request_log] in the configuration, else the default path)."
     )
     _common(command)
-    command.add_argument("id", help="req_…, resp_… or the client's x-request-id")
+    command.add_argument("id", help="the id of the request or response, or the client's x-request-id")
     command.set_defaults(log_level="warning")
 
 
 def _replay(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Repeat a request of the request log, and show the differences. Needs redact = false in [request_log]."
+        "Send a request of the request log again, and show how the new response differs. Needs redact = false in "
+        "[request_log]."
     )
     _common(command)
-    command.add_argument("id", help="req_…, resp_… or the client's x-request-id")
-    command.add_argument("--model", help="another model or route to use")
+    command.add_argument("id", help="the id of the request or response, or the client's x-request-id")
+    command.add_argument("--model", help="the model or route to use instead")
     command.set_defaults(log_level="warning")
 
 
 def _check(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Validate the configuration as serve does, then try what it names: providers, cache file, Redis, local model. "
-        "No prompt is sent to a model. Exit code 0: nothing failed; 1: something did; 2: the configuration is invalid."
+        "Read the configuration as serve does, then test what it names: providers, address, files, Redis, prices, "
+        "routes, local model. No model is called. Exit code 0: nothing failed; 1: something failed; 2: the "
+        "configuration is invalid."
     )
     _common(command)
-    command.add_argument("--offline", action="store_true", help="validate the configuration only; connect to nothing")
+    command.add_argument("--offline", action="store_true", help="check only the configuration; connect to nothing")
     command.add_argument("--json", action="store_true", help="print the result as one JSON object")
     command.set_defaults(log_level="warning")
 
 
 def _reload(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Make a running daemon reload its configuration, as SIGHUP does. All or nothing: if the configuration is "
-        "invalid, the errors are shown and the daemon keeps the old one. If keys are configured, it needs a key with "
-        "admin = true in LLM_RUNTIME_KEY."
+        "Make a running daemon reload its configuration, as SIGHUP does. If the configuration is invalid, the errors "
+        "are shown and the daemon keeps the old one. If the daemon has keys, LLM_RUNTIME_KEY must contain one with "
+        "admin = true."
     )
     _daemon(command, "address of the daemon (default: LLM_RUNTIME_URL, or http://127.0.0.1:8080)")
     command.add_argument("--json", action="store_true", help="write the result as one JSON object")
@@ -206,52 +233,63 @@ def _reload(command: argparse.ArgumentParser) -> None:
 
 def _deploy(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Report on five steps (initialise, configure, monitor, scale, validate): read the configuration, and try "
-        "everything it names, as check does. With --url, and if nothing failed, the daemon there then reloads its "
-        "configuration, which has to be this one. Exit code 0: nothing failed; 1: something did; 2: the configuration "
-        "is invalid."
+        "Report on the five steps of a deployment (initialise, configure, monitor, scale, validate). The last step "
+        "runs the checks of llm-runtime check. With --url, and if nothing failed, the daemon at that URL reloads its "
+        "configuration; its file must have the same content as FILE. Exit code 0: nothing failed; 1: something failed; "
+        "2: the configuration is invalid."
     )
     _common(command)
-    _daemon(command, "a running daemon that reads the same file; its key is taken from LLM_RUNTIME_KEY")
-    command.add_argument("--offline", action="store_true", help="connect to nothing: report on the configuration only")
+    _daemon(command, "address of a daemon that reads the same file; its key is taken from LLM_RUNTIME_KEY")
+    command.add_argument("--offline", action="store_true", help="check only the configuration; connect to nothing")
     command.add_argument("--json", action="store_true", help="write the result as one JSON object")
     command.set_defaults(log_level="warning")
 
 
 def _config(command: argparse.ArgumentParser) -> None:
+    command.description = "Write a first configuration file, or the JSON Schema of configuration files."
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
-    init = actions.add_parser("init", help="write a first file, from the keys in the environment", allow_abbrev=False)
-    init.add_argument("--output", metavar="FILE", help="a file that does not exist yet (default: stdout)")
-    actions.add_parser("schema", help="write the JSON Schema of a configuration file", allow_abbrev=False)
+    init = actions.add_parser("init", help="write a first file, for the keys in the environment", allow_abbrev=False)
+    init.description = "Write a first configuration file, with a provider for each key in the environment."
+    init.add_argument("--output", metavar="FILE", help="the file to write; it must not exist yet (default: stdout)")
+    schema = actions.add_parser("schema", help="write the JSON Schema of configuration files", allow_abbrev=False)
+    schema.description = "Write the JSON Schema of configuration files to stdout. Editors use it to check a file."
 
 
 def _fake_provider(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Serve the wires of OpenAI, Anthropic, Gemini, Cohere and Cerebras with scripted responses and faults. Once it "
-        "accepts requests it prints one line: ready http://HOST:PORT. The requests it received are at /_fake/journal."
+        "Imitate the APIs of OpenAI, Anthropic, Gemini, Cohere and Cerebras, with scripted responses and faults. Once "
+        "it accepts requests it prints one line: ready http://HOST:PORT. GET /_fake/journal returns the requests that "
+        "it has received."
     )
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    command.add_argument("--port", type=_port, default=8090, help="port, 0 for any free one (default 8090)")
-    command.add_argument("--kind", help="speak only one vendor's wire; by default the path selects it")
+    command.add_argument("--port", type=_port, default=8090, help="port to listen on, 0: any free one (default 8090)")
+    command.add_argument("--kind", help="imitate only this vendor; by default the path of a request selects one")
     command.add_argument("--script", metavar="FILE", help="rules (TOML): which requests get which responses and faults")
     command.add_argument(
-        "--model", action="append", default=[], metavar="NAME", help="a further model to list (repeatable)"
+        "--model", action="append", default=[], metavar="NAME", help="add a model to the model list (repeatable)"
     )
-    command.add_argument("--key-env", metavar="NAME", help="refuse requests without the key in this variable")
-    command.add_argument("--tls-cert", metavar="FILE", help="certificate chain (PEM): serve https")
+    command.add_argument(
+        "--key-env", metavar="NAME", help="refuse requests without the key in this environment variable"
+    )
+    command.add_argument("--tls-cert", metavar="FILE", help="certificate chain (PEM), to serve https")
     command.add_argument("--tls-key", metavar="FILE", help="the certificate's key (PEM), if it is in its own file")
 
 
 def _model(command: argparse.ArgumentParser) -> None:
+    command.description = "Install the local model, a small model that runs on this machine, or print where it is."
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("install", help="install the local model into this environment", allow_abbrev=False)
     actions.add_parser("path", help="print the path of the local model's file", allow_abbrev=False)
 
 
 def _common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", metavar="FILE", help="configuration (TOML); without it, keys in the environment")
     command.add_argument(
-        "--log-level", choices=["debug", "info", "warning", "error"], help="least severe log lines to write to stderr"
+        "--config", metavar="FILE", help="configuration (TOML); without it, the keys in the environment are used"
+    )
+    command.add_argument(
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        help="least severe level to log on stderr (default: info for serve, else warning)",
     )
     command.add_argument(
         "--log-format", choices=["text", "json"], default="text", help="format of the log lines (default text)"
