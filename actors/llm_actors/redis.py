@@ -53,8 +53,8 @@ class RedisServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
     prefix: Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]{1,64}$")] = "llm-runtime"
     """The prefix of all keys in Redis. Processes with the same prefix share their limits and budgets. They also share
-    cached responses, stored responses and vendor ids, if these are kept in Redis; each caller can use only those of
-    its own name.
+    cached responses, stored responses and vendor ids, if these are kept in Redis; a caller can use only those
+    that belong to its name.
     """
     timeout_s: Annotated[float, Meta(gt=0, le=5)] = 0.1
     """The time limit of one command, in seconds: the longest that a request waits for a server that has just stopped

@@ -34,7 +34,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     per: Per = "month"
     """The window: `minute`, `day` or `month`, by the calendar (UTC)."""
     soft: Fraction | None = None
-    """The fraction of the limit, from 0 to 1, from which responses and the log contain a warning; omitted: no
+    """The used fraction of the limit, at most 1, from which responses and the log contain a warning; omitted: no
     warning.
     """
     unknown_price: Literal["refuse", "allow"] | Price = "refuse"

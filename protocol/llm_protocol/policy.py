@@ -72,15 +72,15 @@ class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     chat: Megabytes = 3.0
-    """The largest chat response."""
+    """The largest unstreamed chat response."""
     completion: Megabytes = 3.0
-    """The largest completion."""
+    """The largest unstreamed completion."""
     code_generation: Megabytes = 3.0
-    """The largest response to a code request."""
+    """The largest unstreamed response to a code request."""
     embedding: Megabytes = 64.0
     """The largest response with embeddings."""
     image_generation: Megabytes = 64.0
-    """The largest response with images, including a chat model's response with images."""
+    """The largest response with images, including an unstreamed response with images of a chat model."""
 
     def bytes_for(self, request_type: str) -> int:
         """The limit for requests of this type, in bytes."""
@@ -206,12 +206,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     a strategy that the program adds.
     """
     select: Select | Name | None = None
-    """The order of the candidates. Omitted: as written if ``strategy`` is set to ``fallback``, otherwise by score. Any
-    other name is an ordering that the program adds.
+    """The order of the candidates. ``order``: as written; ``score``: by the weights of `[selection]`; ``weighted``: by
+    ``shares``; ``sticky``: a conversation stays with one candidate. Omitted: ``order`` if ``strategy`` is set to
+    ``fallback``, otherwise ``score``. Any other name is an ordering that the program adds.
     """
     shares: dict[Name, Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]] | None = None
-    """For ``weighted``: how often each candidate comes first, in proportion to the others; omitted: in proportion to
-    the scores.
+    """For ``weighted``: how often each candidate comes first, in proportion to the others; omitted: the better the
+    score, the more often.
     """
     on_broken_stream: OnBrokenStream | None = None
     """What happens if a stream breaks after tokens were delivered. ``error`` (the default): the client gets an error;

@@ -112,8 +112,8 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     port: Port = 8080
     """The port to listen on; 0: any free port."""
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
-    """The number of processes that share the work; more than one per core do not help. Each process has the limits of
-    this section.
+    """The number of processes that share the work; use at most one per core. Each process has the limits of this
+    section.
     """
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     """Seconds that responses in progress may continue after the first SIGTERM."""
