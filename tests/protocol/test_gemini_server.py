@@ -247,6 +247,14 @@ def test_the_runtimes_own_object_is_handed_on_undecoded() -> None:
         ({"generationConfig": {"stopSequences": [1]}}, "generationConfig.stopSequences"),
         ({"generationConfig": {"candidateCount": 2}}, "generationConfig.candidateCount"),
         ({"generationConfig": {"base_url": "http://evil"}}, "generationConfig.baseUrl"),
+        (
+            {"generationConfig": {"responseModalities": ["IMAGE"], "imageConfig": {"imageSize": "9K"}}},
+            "generationConfig.imageConfig.imageSize",
+        ),
+        (
+            {"generationConfig": {"responseModalities": ["IMAGE"], "imageConfig": {"aspectRatio": "1:9"}}},
+            "generationConfig.imageConfig.aspectRatio",
+        ),
         ({"api_key": "k"}, "apiKey"),
         ({"tools": [{"functionDeclarations": [{}]}]}, "tools[0].functionDeclarations[0].name"),
         ({"toolConfig": {"functionCallingConfig": {"mode": "SOMETIMES"}}}, "toolConfig.functionCallingConfig.mode"),

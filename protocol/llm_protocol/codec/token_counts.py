@@ -25,6 +25,6 @@ def decoded_count(body: bytes, name: str) -> int:
         found = msgspec.json.decode(body, type=dict[str, Any]).get(name)
     except msgspec.MsgspecError:
         found = None
-    if not isinstance(found, int) or found < 0:
+    if type(found) is not int or found < 0:
         raise ProtocolError(f"the vendor's token count cannot be decoded: it contains no {name}")
     return found

@@ -225,7 +225,8 @@ def _picture(config: GeminiBody, messages: list[Message], tools: bool) -> dict[s
         message = (
             f"imageConfig: aspectRatio must be one of {', '.join(ASPECTS)}, and imageSize one of {', '.join(SCALES)}"
         )
-        raise bad_request(image.path("aspectRatio"), message)
+        wrong = "imageSize" if (ratio or "1:1") in ASPECTS else "aspectRatio"
+        raise bad_request(image.path(wrong), message)
     width, height = ASPECTS[ratio or "1:1"]
     times = SCALES[scale or "1K"]
     return {"size": f"{width * times}x{height * times}"}
