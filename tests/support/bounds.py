@@ -94,9 +94,9 @@ BOUNDS = (
     ),
     Bound(
         "max_unverified_per_peer",
-        "Connections of one address that have not sent a valid key, if keys are configured. With one more, the oldest "
-        "one is closed. All such connections together may take a quarter of the connections that verified clients do "
-        "not use. Loopback, unix sockets and `trusted_proxies` are exempt.",
+        "Connections from one address that have not sent a valid key, if keys are configured. With one more, the "
+        "oldest of them is closed. All such connections together may take a quarter of the connections that verified "
+        "clients do not use. The limit per address does not apply to loopback, unix sockets and `trusted_proxies`.",
         (
             "test_one_address_has_fifty_connections_without_a_key_and_the_next_takes_the_oldest_place",
             "test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",
@@ -117,9 +117,9 @@ BOUNDS = (
     ),
     Bound(
         "max_body_total_mb",
-        "All bodies and WebSocket messages that are received, wait or are in progress. With more, requests get 503 "
-        "with Retry-After, and a message that is not complete closes the WebSocket with 1013. No byte of a body is "
-        "kept before its head has shown a valid key.",
+        "All bodies and WebSocket messages in memory together: those that are being received, that wait, and that are "
+        "in progress. With more, a request gets 503 with Retry-After, and an incomplete message closes the WebSocket "
+        "with 1013. No byte of a body is kept before the head of its request has shown a valid key.",
         (
             "test_all_bodies_together_have_so_many_bytes",
             "test_half_a_body_counts_until_its_client_leaves",
@@ -131,43 +131,45 @@ BOUNDS = (
     ),
     Bound(
         "max_body_s",
-        "Time for a body to arrive, at any rate.",
+        "Time for a body to arrive, whatever its size and rate. A later one gets 408.",
         ("test_a_body_has_so_many_seconds_whatever_its_rate",),
         "1,034 s for 16 MiB at the lowest rate (computed)",
         "120 s",
     ),
     Bound(
         "max_json_values",
-        "Values in the JSON of a request or WebSocket message; a request with more gets 400.",
+        "Values in the JSON of a request or WebSocket message; one with more gets 400.",
         ("test_the_values_of_a_body_and_one_more", "test_the_values_of_a_websocket_message_and_one_more"),
         "15 MB of empty lists blocked other streams for 7 s and were answered with 200",
         "400; the event loop is busy for at most 13 ms at a time",
     ),
     Bound(
         "log_limit_mb",
-        "The text of one response; a longer one fails.",
+        "The text of one response; a longer one fails with `log_limit`.",
         ("test_an_answer_of_the_limit_and_one_byte_more",),
         "a response of 65,000 one-word tokens (260 KB) failed at its end",
         "it uses 400 KB of the limit",
     ),
     Bound(
         "head_s",
-        "Time for a head to arrive, and for a new connection to send its first byte.",
+        "Time for the head of a request to arrive, and for a new connection to send its first byte. A later one gets "
+        "408.",
         ("test_a_head_has_so_many_seconds",),
     ),
     Bound(
         "keep_alive_s",
-        "The time that an idle HTTP connection stays open.",
+        "The time for which an idle HTTP connection is kept open.",
         ("test_an_idle_connection_is_kept_for_so_long",),
     ),
     Bound(
         "hold_head_s",
-        "The time that the head of a streamed response waits for the first event.",
+        "The time for which the head of a streamed response waits for the first event. A failure until then is an HTTP "
+        "error; a later one is an event.",
         ("test_the_head_waits_no_longer_than_hold_head_s",),
     ),
     Bound(
         "websocket_lifetime_s",
-        "The lifetime of a WebSocket; 0 is no limit.",
+        "The time after which a WebSocket is closed, between two responses; 0: no limit.",
         ("test_a_connection_ends_with_its_lifetime_between_turns",),
     ),
     Bound(
@@ -175,31 +177,37 @@ BOUNDS = (
         "Responses in progress on one WebSocket; others wait.",
         ("test_sixteen_are_active_and_the_others_wait", "test_lanes_keep_to_their_options"),
     ),
-    Bound("websocket_lanes", "Named lanes on one WebSocket.", ("test_lanes_keep_to_their_options",)),
+    Bound(
+        "websocket_lanes",
+        "Named lanes on one WebSocket; a request for one more gets 400.",
+        ("test_lanes_keep_to_their_options",),
+    ),
     Bound(
         "websocket_queue",
-        "Requests waiting on one lane; the next is refused.",
+        "Requests waiting on one lane; the next gets 429 (`queue_full`).",
         ("test_a_flood_of_requests_is_refused_beyond_the_queue", "test_lanes_keep_to_their_options"),
     ),
     Bound(
         "websocket_queue_mb",
-        "All requests waiting on one WebSocket together; the next is refused. A single request may be larger.",
+        "All requests waiting on one WebSocket together; the next gets 429 (`queue_full`). A single request may be "
+        "larger.",
         ("test_what_waits_on_one_connection_has_so_many_bytes", "test_one_that_waits_alone_may_be_larger"),
     ),
     Bound(
         "stored_s",
-        "The time that a stored response is kept after its end.",
+        "The time for which a stored response is kept after its end.",
         ("test_the_shelf_keeps_what_is_stored_for_its_time",),
     ),
     Bound(
         "stored_mb",
-        "All stored responses together; the oldest are dropped.",
+        "All stored responses in memory together; with more, the oldest are dropped.",
         ("test_all_that_is_stored_has_so_many_bytes", "test_the_shelf_keeps_to_its_bytes_and_the_newest"),
     ),
     # -- not options --------------------------------------------------------------------------------------------------
     Bound(
         "RESERVED_CONNECTIONS",
-        "Connections beyond `max_connections`: only `/livez`, `/readyz`, `/health` and `/metrics` are answered.",
+        "Connections beyond `max_connections`. On them, only requests to `/livez`, `/readyz`, `/health` and `/metrics` "
+        "are answered.",
         (
             "test_a_full_server_answers_health_and_metrics_and_nothing_else",
             "test_a_room_full_of_known_ones_has_a_reserve",
@@ -209,45 +217,49 @@ BOUNDS = (
     ),
     Bound(
         "RESERVED_SECONDS",
-        "Time for such a connection to send its request.",
+        "Time for a connection beyond `max_connections` to send its request.",
         ("test_one_connection_too_many_is_told_so",),
     ),
     Bound(
         "DEPARTING_CONNECTIONS",
-        "Connections that are being closed to make room.",
+        "Connections that are being closed to make room for others.",
         ("test_so_many_connections_may_be_on_their_way_out",),
     ),
     Bound(
         "LINGERING_CONNECTIONS",
-        "Refused connections that stay open until the client has read the error.",
+        "Refused connections that stay open until the client has read the error. Others are reset.",
         ("test_so_many_refused_connections_are_waited_for",),
     ),
     Bound(
         "ACCEPTED_AT_ONCE",
-        "Connections accepted in a row before other tasks run.",
+        "Connections that are accepted in a row before other tasks run.",
         ("test_so_many_connections_are_accepted_at_once",),
     ),
     Bound(
         "BACKLOG",
-        "Connections that the kernel queues until they are accepted.",
+        "Connections that the operating system queues until the daemon accepts them.",
         ("test_the_kernel_holds_so_many_connections",),
     ),
     Bound(
         "FAILED_LOGINS",
-        "Wrong keys of one address within `LOGIN_SECONDS` that are answered with 401; further wrong keys get 429.",
+        "Wrong keys from one address within `LOGIN_SECONDS` that get 401; further wrong keys get 429.",
         ("test_many_wrong_keys_are_told_to_wait_and_hung_up_on",),
     ),
     Bound(
         "LOGIN_SECONDS",
-        "The window in which wrong keys are counted together.",
+        "The time in which wrong keys are counted together, from the first one.",
         ("test_a_window_ends_when_it_said_and_the_wait_shrinks_towards_it",),
     ),
     Bound(
         "WATCHED_PEERS",
-        "Addresses whose wrong keys are counted.",
+        "Addresses whose wrong keys are counted; with more, the ones counted for the longest time are forgotten.",
         ("test_the_table_is_bounded_and_forgets_who_began_first",),
     ),
-    Bound("HEAD_BYTES", "A request line and its fields; a larger head gets 431.", ("test_a_head_has_so_many_bytes",)),
+    Bound(
+        "HEAD_BYTES",
+        "The head of a request: its first line and its header fields. A larger head gets 431.",
+        ("test_a_head_has_so_many_bytes",),
+    ),
     Bound(
         "CHUNKS_AT_ONCE",
         "Chunks of a body that are parsed in a row before other connections are served.",
@@ -257,7 +269,7 @@ BOUNDS = (
     ),
     Bound(
         "PIPELINED_BYTES",
-        "Bytes of further requests during a response; with more, the connection is closed.",
+        "Bytes of further requests that arrive on a connection during a response; with more, the connection is closed.",
         ("test_so_much_may_be_sent_ahead",),
     ),
     Bound(
@@ -278,22 +290,24 @@ BOUNDS = (
     ),
     Bound(
         "BODY_SECONDS",
-        "A body has this time plus its size divided by `MIN_RATE` to arrive, at most `max_body_s`.",
+        "Time for a body to arrive, in addition to its size divided by `MIN_RATE`; at most `max_body_s` in total. A "
+        "later one gets 408.",
         ("test_a_request_that_does_not_come_is_not_waited_for",),
     ),
     Bound(
         "WRITE_STALL_SECONDS",
-        "The time for a write to a client that does not read.",
+        "Time for a client to read what was written, in addition to its size divided by `MIN_RATE`. Then the "
+        "connection is closed and the request cancelled.",
         ("test_a_reader_that_stalls_is_cut_off_and_its_run_cancelled",),
     ),
     Bound(
         "MIN_RATE",
-        "The lowest average rate at which a body may arrive and a response may be read.",
+        "The lowest average rate at which a body must arrive and a response must be read.",
         ("test_a_reader_of_a_byte_a_second_is_not_waited_for",),
     ),
     Bound(
         "FRAMES_AT_ONCE",
-        "Frames of a WebSocket client that are read in a row before other connections are served.",
+        "Frames from one WebSocket client that are read in a row before other connections are served.",
         ("test_tiny_frames_are_read_in_turns",),
     ),
     Bound(
@@ -303,23 +317,25 @@ BOUNDS = (
     ),
     Bound(
         "UNSAID_FRAMES",
-        "Frames that report on requests (errors, queued, withdrawn) and wait for a client that does not read; one "
+        "Frames about requests (errors, queued, withdrawn) that wait for a WebSocket client that does not read; one "
         "more closes the WebSocket with 1008.",
         ("test_a_client_that_floods_and_does_not_read_is_closed",),
     ),
     Bound(
         "UNSAID_BYTES",
-        "Bytes of those frames; a single frame may be larger.",
+        "Bytes of the frames that `UNSAID_FRAMES` counts; with more, the WebSocket is closed with 1008. A single frame "
+        "may be larger.",
         ("test_who_asks_and_withdraws_without_reading_is_closed",),
     ),
     Bound(
         "UNVERIFIED_SHARE",
-        "The divisor N: connections without a valid key may take 1/N of the remaining connections.",
+        "If keys are configured, all connections without a valid key together may take one part in this many of the "
+        "connections that verified clients do not use.",
         ("test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",),
     ),
     Bound(
         "CONTENT_ENCODINGS",
-        "Encodings of one body; a body with more gets 415.",
+        "Encodings (such as gzip) of one body, one after another; a body with more gets 415.",
         ("test_what_cannot_be_read_is_refused",),
     ),
     Bound(
@@ -334,41 +350,43 @@ BOUNDS = (
     ),
     Bound(
         "MAX_PAGE_ITEMS",
-        "Input items on one page; a request for more gets 400.",
+        "Input items of a stored response on one page; a request for more gets 400.",
         ("test_what_is_wrong_is_refused",),
     ),
     Bound(
         "ISSUED_IDS",
-        "Vendor ids (files, containers) remembered for each key; the least recently used are forgotten, and "
-        "then refused.",
+        "Vendor ids (files, containers) remembered for each caller. With more, the least recently used are forgotten, "
+        "and requests with them are refused.",
         ("test_the_least_recently_used_ids_are_forgotten",),
     ),
     Bound(
         "UNKNOWN_IDS",
-        "Vendor ids of one request that its key has not received from this process. Workers and replicas are asked "
-        "about them; a request with more is refused (400).",
+        "Vendor ids in one request that the caller has not received from this process. Other workers and replicas are "
+        "asked about them; a request with more gets 400.",
         ("test_other_processes_are_asked_once_for_each_id_and_not_for_too_many",),
     ),
     Bound(
         "UNWRITTEN_BYTES",
-        "Bytes of ended responses that do not fit into `stored_mb` and wait until Redis is reachable again; the oldest "
-        "are lost.",
+        "Bytes of ended responses that do not fit into `stored_mb` and wait until Redis is reachable again; with more, "
+        "the oldest are lost.",
         ("test_beyond_a_limit_of_bytes_the_oldest_are_lost_and_their_rows_ended",),
     ),
     Bound(
         "LINGERING_RESPONSES",
-        "Responses kept for clients of `llm_runtime.connect` whose connection broke.",
+        "Responses kept for clients of `llm_runtime.connect` whose connection broke; with more, the oldest are "
+        "dropped.",
         ("test_of_answers_that_wait_for_their_clients_the_oldest_make_room",),
     ),
     Bound(
         "RECENT_RESPONSES",
-        "Responses that a WebSocket remembers for `previous_response_id`.",
+        "Responses that a WebSocket remembers for `previous_response_id`; with more, the least recently used are "
+        "forgotten.",
         ("test_a_connection_remembers_the_recently_used",),
     ),
     Bound(
         "max_answer_mb",
-        "A response that arrives in one piece, by request type: a table in the provider's section. A larger one fails "
-        "with `answer_too_large`, and is not retried.",
+        "A response that is not streamed, by request type; an option of the provider "
+        "(`[providers.NAME.max_answer_mb]`). A larger one fails with `answer_too_large`, and is not retried.",
         (
             "test_an_answer_of_the_limit_is_taken_and_one_byte_more_is_not",
             "test_vectors_that_come_as_a_stream_have_the_same_limit",
@@ -380,18 +398,18 @@ BOUNDS = (
     ),
     Bound(
         "ERROR_BODY_BYTES",
-        "The bytes of an error body that are read.",
+        "The bytes of the body of an error that are read; the rest is ignored.",
         ("test_of_an_error_only_the_beginning_is_read",),
     ),
     Bound(
         "MAX_NUMBERS",
-        "Values in the JSON of an embedding response, and numbers of all its embeddings.",
+        "Values in the JSON of an embedding response, and numbers of all its embeddings; one with more fails.",
         (
             "test_an_answer_may_have_sixteen_million_numbers_and_no_more",
             "test_all_vectors_together_may_have_sixteen_million_numbers_and_no_more",
         ),
     ),
-    Bound("MAX_DIMENSIONS", "Numbers of one embedding.", ("test_dimensions_and_one_more",)),
+    Bound("MAX_DIMENSIONS", "Numbers of one embedding; a longer one fails.", ("test_dimensions_and_one_more",)),
     Bound("JsonLimits.keys", "Members of all objects in the JSON together.", ("test_keys_and_one_more",)),
     Bound("JsonLimits.containers", "Lists and objects in the JSON.", ("test_lists_and_objects_and_one_more",)),
     Bound("JsonLimits.depth", "Nesting of lists and objects.", ("test_depth_and_one_more",)),
@@ -423,17 +441,22 @@ OTHERS = frozenset(
 PAGE = """\
 # Limits of the server
 
-This page shows the limits for clients of the server, and the effect of exceeding each. Options are set under
-`[server]` in the configuration; the others are in `llm_runtime.server.limits` and `llm_protocol.codec.json_limits`.
-Limits for responses of providers have a separate table. A megabyte is 1,048,576 bytes. If an effect was measured,
-[Measured](#measured) shows the values before and after the limit was introduced. `bin/bench attack` runs a thousand
-attackers without a key beside fifty paying streams. This page is made from `tests/support/bounds.py` by
-`bin/make-docs`.
+This page lists the limits for clients of the server, and what happens if a client exceeds them. The
+[options](#options) are set under `[server]` in the configuration. The [fixed limits](#fixed-limits) are constants in
+`llm_runtime.server.limits`, and fields of `JsonLimits` in `llm_protocol.codec.json_limits`; a request whose JSON
+exceeds a field of `JsonLimits` gets 400. The [last limits](#responses-of-providers) are for responses of providers. A
+megabyte (MB) is 1,048,576 bytes.
 
-The head of a request decides whether it is accepted: key, Host, Origin and path. A refusal with 401 or 403 closes the
-connection, and no byte of the body is kept. At its start the daemon raises its limit of open files as far as allowed,
-and adapts `max_connections` and `max_runs` to this limit. Except for a small reserve, half of the open files are for
-connections to providers.
+For some limits, [Measured](#measured) shows an effect before and after the limit was introduced. `bin/bench attack`
+runs a thousand attackers without a key at the same time as fifty streams of clients with a key. This page is
+generated from `tests/support/bounds.py` by `bin/make-docs`.
+
+The daemon decides from the head of a request (key, Host, Origin and path) whether it accepts the request. A refusal
+with 401 or 403 closes the connection, and no byte of the body is kept.
+
+At its start the daemon raises its limit of open files as far as the system allows. If this limit is too low for
+`max_connections` and `max_runs`, the daemon lowers these two. At most half of the open files, except for a small
+reserve, are used for connections of clients; the rest is for connections to providers.
 
 """
 
@@ -462,4 +485,4 @@ def _effects() -> str:
 
 def _tests() -> str:
     rows = "".join(f"| `{bound.name}` | {', '.join(f'`{test}`' for test in bound.tests)} |\n" for bound in BOUNDS)
-    return f"| limit | held by |\n|---|---|\n{rows}"
+    return f"| limit | tests |\n|---|---|\n{rows}"

@@ -22,13 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FAILURES = """\
 # Failures
 
-Every request ends with a complete response or with one failure of these kinds. In Python the failure is an exception,
-with `exc.failure`. Over HTTP it is a status and the error object's `code` (in OpenAI's format; clients of Anthropic,
-Gemini and Cohere get their own format). This page is made from `llm_protocol.failures.RULES` by `bin/make-docs`.
+Every request ends with a complete response or with one failure of the kinds below. A program gets the failure as an
+exception of `llm_protocol.errors`; `exc.failure` contains the kind and further facts. A client over HTTP gets a status
+and an error object. The table shows the `code` of the error object in OpenAI's format; clients of Anthropic, Gemini and
+Cohere get the format of their API. This page is generated from `llm_protocol.failures.RULES` by `bin/make-docs`.
 
-The column *then* shows the next step if no token was delivered. **retry**: the same provider may be tried again
-after a wait, or another provider at once. **next**: only another candidate may be tried. **stop**: nothing else is
-tried.
+The column *then* shows the next step of the runtime if no token was delivered. **retry**: the same candidate may be
+tried again after a wait, or another candidate at once. **next**: only another candidate may be tried. **stop**: nothing
+else is tried. After a token was delivered, [`on_broken_stream`](how-to/routes.md#when-a-stream-breaks) decides.
 
 | kind | meaning | then | HTTP | `code` | exception |
 |---|---|---|---|---|---|
@@ -37,17 +38,22 @@ tried.
 EFFECTS = """
 ## Further consequences
 
-* **Fault**: who caused the failure. Only failures with the fault *provider* lower the success rate of the deployment.
-* **Circuit breaker**: the breaker that counts the failure: that of the deployment or that of the whole provider.
-  Empty: none.
+The columns of the second table:
+
+* **Fault**: who caused the failure. *provider* is the vendor or the network; only these failures lower the success rate
+  of the deployment. *request*: the request asks for something that is impossible or not allowed. *caller*: the caller
+  cancelled the request, or its time or budget is used up. *runtime*: a limit, a bug or the shutdown of this runtime.
+* **Circuit breaker**: the circuit breaker that counts the failure: that of the deployment or that of the whole
+  provider. Empty: none.
 * **Pause**: the seconds for which the selector does not choose the deployment or provider, if the vendor did not say
-  how long.
-* **Limits**: what is refunded to the rate limits if the request was sent: all, the tokens, or nothing. If the request
-  was not sent, everything is refunded.
+  how long. Empty: no pause.
+* **Limits**: what is refunded to the rate limits if the request was sent: the request and its tokens (*all*), only the
+  tokens, or nothing. If the request was not sent, everything is refunded.
 * **Billed**: whether the vendor may bill a request that ended in this way. A request that got an error status is
   assumed not to be billed.
-* **Client may retry**: if not, the error has the header `x-should-retry: false`. An error after part of a response was
-  delivered, or after several attempts of the daemon, always has this header.
+* **Client may retry**: whether a client should send the request again by itself. If not, the error has the header
+  `x-should-retry: false`. An error after part of a response was delivered, or after several attempts of the daemon,
+  always has this header.
 * **Advice for the operator**: what `llm-runtime check` prints if it cannot read the model list of a provider.
 
 | kind | fault | circuit breaker | pause | limits | billed | client may retry | advice for the operator |
