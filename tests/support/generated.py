@@ -42,8 +42,8 @@ The columns of the second table:
 
 * **Fault**: who caused the failure. *provider* is the vendor, the network, or the provider's actor; only these failures
   lower the success rate of the deployment. *request*: the request asks for something that is impossible or not allowed.
-  *caller*: the caller cancelled the request, or its time or budget is used up. *runtime*: a limit, a bug or the shutdown
-  of this runtime.
+  *caller*: the caller cancelled the request, or its time or budget is used up. *runtime*: a limit, a bug or the
+  shutdown of this runtime.
 * **Circuit breaker**: the circuit breaker that counts the failure: that of the deployment or that of the whole
   provider. Empty: none.
 * **Pause**: the seconds for which the selector does not choose the deployment or provider, if the vendor did not say
