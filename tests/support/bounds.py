@@ -152,8 +152,8 @@ BOUNDS = (
     ),
     Bound(
         "head_s",
-        "Time for the head of a request to arrive, and for a new connection to send its first byte. A later one gets "
-        "408.",
+        "Time for the head of a request to arrive, and for a new connection to send its first byte. An incomplete head "
+        "gets 408; a silent connection is closed.",
         ("test_a_head_has_so_many_seconds",),
     ),
     Bound(
@@ -297,7 +297,7 @@ BOUNDS = (
     Bound(
         "WRITE_STALL_SECONDS",
         "Time for a client to read what was written, in addition to its size divided by `MIN_RATE`. Then the "
-        "connection is closed and the request cancelled.",
+        "connection is closed, as if the client had disconnected.",
         ("test_a_reader_that_stalls_is_cut_off_and_its_run_cancelled",),
     ),
     Bound(
