@@ -252,7 +252,7 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.STOP, 502, "log_limit", _SERVER, "the response exceeded the run log's limit", AtFault.RUNTIME, _CHARGED,
         client_retry=False),
     FailureKind.BUDGET: FailureRule(
-        Step.STOP, 402, "budget_exceeded", _REQUEST, "a budget of the request is used up", AtFault.CALLER,
+        Step.STOP, 402, "budget_exceeded", _REQUEST, "no budget is left for the request", AtFault.CALLER,
         _CHARGED, client_retry=False),
     FailureKind.DEADLINE: FailureRule(
         Step.STOP, 504, "deadline_exceeded", _SERVER, "the request's deadline passed", AtFault.CALLER, _CHARGED,

@@ -36,16 +36,18 @@ body as `llm_runtime.adjusted`, if the request contains the object `llm_runtime`
 With `"llm_runtime": {"strict": true}` in a request, or `strict = true` in a route or a key, a request is refused if one
 of its parameters would be left out or translated.
 
-The first column shows the name of the parameter on each wire; different names are separated by `/`. A colon is
-followed by the value or the part of the parameter that the row describes, as in `tool_choice: required`. The column
+The first name in the first column is the name of the row. For a parameter that several wires have, it is often the
+name in Python. Other names of the parameter on the wires follow after a `/`. A colon is followed by the value or the
+part of the parameter that the row is about, as in `tool_choice: required`. The column
 *from* lists the wires on which a client can send the parameter. Each of the other columns is a kind of provider:
 `openai` is OpenAI's Chat Completions API, `responses` is OpenAI's Responses API, and `compatible` is any other server
 with the Chat Completions API. A field that is in no table is sent to providers of the same wire, and refused at all
 others.
 
 A hosted tool is a tool that the vendor runs, such as web search. The rows for hosted tools apply if the provider and
-the client use different wires. To providers of the client's wire, hosted tools are sent unchanged, except over the
-Responses API of servers other than OpenAI's.
+the client use different wires. To providers of the client's wire, hosted tools are sent unchanged. There is one
+exception: requests over the Responses API of a server other than OpenAI's never contain hosted tools; they are left
+out, whichever wire the client uses.
 """
 
 
@@ -64,7 +66,8 @@ def _section(title: str, rows: tuple[Parameter, ...]) -> str:
 def _line(row: Parameter, targets: Sequence[RequestTarget]) -> str:
     names = dict.fromkeys([row.name, *row.wires.values()])
     cells = " | ".join(_words(row.cell(target)) for target in targets)
-    return f"| {' / '.join(f'`{name}`' for name in names)} | {_from(row)} | {cells} |\n"
+    about = f": {row.about}" if row.about else ""
+    return f"| {' / '.join(f'`{name}`' for name in names)}{about} | {_from(row)} | {cells} |\n"
 
 
 _CLIENTS = {CHAT: "chat", RESPONSES: "responses", ANTHROPIC: "anthropic", GEMINI: "gemini", COHERE: "cohere"}

@@ -213,7 +213,7 @@ def says(data: bytes, *, after: int = 1, stay: bool = False) -> Greeting:
             "the proxy cannot connect (504)",
         ),
         ("http", says(b"HTTP/1.1 200 OK\r\n\r\nx"), ConnectFailed, "the proxy sent more than a response to CONNECT"),
-        ("http", says(b"SSH-2.0-x\r\n\r\n"), ConnectFailed, "the server does not respond as an HTTP proxy"),
+        ("http", says(b"SSH-2.0-x\r\n\r\n"), ConnectFailed, "does not respond as an HTTP proxy"),
         ("http", says(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 5000), ConnectFailed, "(the head has more than 16384"),
         ("http", says(b"HTTP/1.1 200 OK\r\n"), ConnectFailed, "the proxy closed the connection"),
         ("socks5", says(b"HTTP/1.1 400 Bad\r\n\r\n"), ConnectFailed, "does not respond as a SOCKS5 proxy"),

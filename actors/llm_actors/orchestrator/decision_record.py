@@ -161,7 +161,7 @@ class DecisionRecord:
         usage: Usage | None = None,
         cost: float | None = None,
     ) -> AttemptRecord:
-        """Add an attempt that has ended or, without ``called``, could not be made."""
+        """Add an attempt that has ended or, if ``called`` is False, was not made."""
         end, first = outcome.end, outcome.first_token_s
         made = AttemptRecord(
             provider=candidate.provider,

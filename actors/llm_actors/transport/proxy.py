@@ -145,7 +145,9 @@ async def _status(wire: Wire, origin: Origin) -> int:
             if head is None:
                 received += await _some(wire, origin, CHUNK_BYTES)
     except BadHttp as exc:
-        raise ConnectFailed(origin, f"the server does not respond as an HTTP proxy ({exc.reason})") from None
+        raise ConnectFailed(
+            origin, f"the server at the proxy's address does not respond as an HTTP proxy ({exc.reason})"
+        ) from None
     if received and 200 <= head.status < 300:  # the client speaks first, in TLS: these are not the origin's bytes
         raise ConnectFailed(origin, _MORE)
     return head.status
@@ -156,7 +158,7 @@ async def _socks5(wire: Wire, proxy: Proxy, origin: Origin) -> None:
     await wire.send_all(bytes((5, 1, method)))
     version, chosen = await _exactly(wire, origin, 2)
     if version != 5:
-        raise ConnectFailed(origin, "the server does not respond as a SOCKS5 proxy")
+        raise ConnectFailed(origin, "the server at the proxy's address does not respond as a SOCKS5 proxy")
     if chosen != method:
         raise ProxyRefused(origin, _WANTS if method == 0 else "the proxy does not accept a user and password")
     if proxy.credentials is not None:
@@ -173,7 +175,7 @@ async def _socks5(wire: Wire, proxy: Proxy, origin: Origin) -> None:
     await wire.send_all(b"\x05\x01\x00" + _socks_address(origin))
     version, code, _, kind = await _exactly(wire, origin, 4)
     if version != 5 or kind not in (1, 3, 4):
-        raise ConnectFailed(origin, "the server does not respond as a SOCKS5 proxy")
+        raise ConnectFailed(origin, "the server at the proxy's address does not respond as a SOCKS5 proxy")
     if code == _SOCKS_FORBIDDEN:
         raise ProxyRefused(origin, "the proxy does not allow this connection")
     if code:

@@ -42,7 +42,8 @@ class Cell(msgspec.Struct, frozen=True):
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     """One row. ``field`` is the field of `Parameters` or of the request; a parameter without such a field is in
     ``extra``. ``wires`` has the path of the parameter on each wire. A value in ``neutral`` has no effect: if a target
-    has no such parameter, the value is left out without a report. ``example`` is a value with an effect.
+    has no such parameter, the value is left out without a report. ``example`` is a value with an effect. ``about``
+    says, for the documentation, which values the row is about, if other rows have the others.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     field: str | None = None
     neutral: tuple[Any, ...] = ()
     example: Any = None
+    about: str = ""
 
     def cell(self, target: RequestTarget) -> Cell:
         """Return the handling of the parameter at ``target``."""
@@ -197,8 +199,13 @@ _REASONING: Final = (
         send="responses anthropic gemini cohere", example="auto",
     ),
     *_own(RESPONSES, "hint", "reasoning.mode reasoning.context", "auto"),
-    *_own(GEMINI, "hint", "generationConfig.thinkingConfig.thinkingBudget", -1, neutral=(-1,)),
-    *_own(ANTHROPIC, "hint", "thinking", {"type": "adaptive", "display": "omitted"}, neutral=({"type": "adaptive"},)),
+    *_own(
+        GEMINI, "hint", "generationConfig.thinkingConfig.thinkingBudget", -1, neutral=(-1,), about="a negative value",
+    ),
+    *_own(
+        ANTHROPIC, "hint", "thinking", {"type": "adaptive", "display": "omitted"}, neutral=({"type": "adaptive"},),
+        about="anything but a budget and a summary, such as `display: omitted`",
+    ),
     *_own(
         CHAT, "hint",
         "reasoning include_reasoning thinking thinking_budget enable_thinking chat_template_kwargs separate_reasoning "
@@ -229,8 +236,14 @@ _TOOLS: Final = (
     *_own(CHAT, "hint", "web_search_options", {}, send=_OPENAI_WIRE),
     *_own(ANTHROPIC, "meaning", "mcp_servers", [{"type": "url", "url": "https://example.org"}]),
     # Tool choices in a form that only the wire itself has. Those of tools that can be mapped are converted before.
-    *_own(CHAT, "meaning", "tool_choice", {"type": "allowed_tools"}, send=_OPENAI_WIRE),
-    *_own(RESPONSES, "meaning", "tool_choice", {"type": "file_search"}),
+    *_own(
+        CHAT, "meaning", "tool_choice", {"type": "allowed_tools"}, send=_OPENAI_WIRE,
+        about="forms that only Chat Completions has, such as `allowed_tools`",
+    ),
+    *_own(
+        RESPONSES, "meaning", "tool_choice", {"type": "file_search"},
+        about="forms that only the Responses API has, such as `file_search`",
+    ),
 )  # fmt: skip
 """Parameters about tools, without the tools themselves."""
 
@@ -266,9 +279,18 @@ _ANSWER: Final = (
     *_own(CHAT, "meaning", "audio", {"voice": "alloy", "format": "wav"}, send=_OPENAI_WIRE),
     *_own(GEMINI, "meaning", "generationConfig.responseModalities", ["AUDIO"], neutral=(["TEXT"], ["text"])),
     *_own(GEMINI, "meaning", "generationConfig.speechConfig generationConfig.imageConfig", {"a": 1}),
-    *_own(GEMINI, "meaning", "generationConfig.responseMimeType", "text/x.enum", neutral=("text/plain",)),
-    *_own(GEMINI, "meaning", "generationConfig.responseSchema", {"type": "STRING", "enum": ["a"]}),
-    *_own(CHAT, "meaning", "response_format", {"type": "grammar"}, send=_OPENAI_WIRE),
+    *_own(
+        GEMINI, "meaning", "generationConfig.responseMimeType", "text/x.enum", neutral=("text/plain",),
+        about="types other than JSON and plain text, such as `text/x.enum`",
+    ),
+    *_own(
+        GEMINI, "meaning", "generationConfig.responseSchema", {"type": "STRING", "enum": ["a"]},
+        about="without `responseMimeType: application/json`",
+    ),
+    *_own(
+        CHAT, "meaning", "response_format", {"type": "grammar"}, send=_OPENAI_WIRE,
+        about="types other than `text`, `json_object` and `json_schema`",
+    ),
     *_own(
         CHAT, "meaning",
         "guided_json guided_regex guided_choice guided_grammar guided_decoding_backend structured_outputs grammar "
@@ -318,7 +340,7 @@ _SERVICE: Final = (
     ),
     _row("metadata", "hint", send=_OPENAI_WIRE, wires={CHAT: "metadata"}, neutral=({},), example={"a": "b"}),
     *_own(ANTHROPIC, "hint", "metadata", {"team": "a"}),
-    *_own(RESPONSES, "hint", "user", "user-1"),
+    *_own(RESPONSES, "hint", "user", "user-1", about="beside `safety_identifier`"),
     _row(
         "prompt_cache_key", "hint", send=f"{_OPENAI_WIRE} responses cerebras",
         wires={CHAT: "prompt_cache_key", RESPONSES: "prompt_cache_key"}, example="key-1",

@@ -89,7 +89,7 @@ class Key(Section, frozen=True, kw_only=True):
     """
     passthrough: tuple[Line, ...] = ()
     """The requests that the caller may send to a provider unchanged: ``"METHOD PROVIDER/PATH"``. ``*`` matches one
-    segment of the path, ``**`` any number. Empty: none.
+    segment of the path, ``**`` one or more. Empty: none.
     """
 
     def __post_init__(self) -> None:

@@ -60,7 +60,9 @@ def audio_type(form: str) -> str:
 
 
 def decode_document(part: Body, name: str) -> Image | Document | Audio | Opaque:
-    """Decode a ``file``; it becomes `Opaque` if it has neither content nor a known id."""
+    """Decode a ``file``. It becomes `Opaque` if it has neither ``file_data`` nor ``file_id``, if its ``file_data`` is a
+    video, or if there is an unknown field beside ``file_data``.
+    """
     found = part.object("file")
     assert found is not None, "the part must have the field file"
     title, data, file_id = found.string("filename"), found.string("file_data"), found.string("file_id")
