@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -264,6 +265,22 @@ def test_a_damaged_file_is_set_aside_and_begun_anew(
         assert found(tier, range(300)) == 300
     assert path.with_name(path.name + ASIDE).exists()
     assert [record.levelname for record in caplog.records if "damaged" in record.message] == ["ERROR"]
+
+
+def test_a_damaged_file_that_cannot_be_renamed_is_not_said_to_be(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: str, target: str) -> None:
+        raise PermissionError(errno.EACCES, "the folder is read-only")
+
+    with file_tier(path) as tier:
+        fill(tier, range(300))
+    zeros(path)
+    monkeypatch.setattr("llm_actors.file_problem.os.replace", refuse)
+    with file_tier(path, clock=Clock()) as tier:
+        assert found(tier, range(3)) == 0
+    [error] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert error.endswith("is damaged or of another version: requests continue without it")
 
 
 def test_a_file_damaged_in_use_is_set_aside(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
@@ -186,6 +187,24 @@ def test_a_damaged_file_is_set_aside_and_begun_anew_with_one_line(
     assert (tmp_path / f"s{ASIDE}").exists()
     errors = [each for each in caplog.records if each.levelno >= logging.ERROR]
     assert [each.getMessage().count("\n") for each in errors] == [0]
+
+
+def test_a_damaged_file_that_cannot_be_renamed_is_not_said_to_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: str, target: str) -> None:
+        raise PermissionError(errno.EACCES, "the folder is read-only")
+
+    monkeypatch.setattr("llm_actors.file_problem.os.replace", refuse)
+    (tmp_path / "s").write_bytes(b"SQLite format 3\0" + os.urandom(8_000))
+    clocks = Clocks()
+    tier = clocks.tier(tmp_path / "s")
+    for _ in range(3):
+        assert not tier.write([begun()])
+        clocks.monotonic += RETRY_SECONDS + 1
+    tier.close()
+    [error] = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
+    assert error.endswith("is damaged or of another version: nothing is stored until it works again")
 
 
 @pytest.mark.parametrize("problem", [FileProblem.FOREIGN, FileProblem.NEWER, FileProblem.UNREACHABLE, FileProblem.BUSY])

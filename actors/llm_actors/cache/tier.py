@@ -110,28 +110,33 @@ class FileTier:
         if self._file is not None and problem is FileProblem.FULL:
             self._writes_rest_until = rest
         elif problem is FileProblem.DAMAGED:
-            self._begin_anew(rest)
+            self._report(problem, self._begin_anew(rest))
+            return
         else:
             self.close()
             self._rests_until = rest
         self._report(problem)
 
-    def _begin_anew(self, rest: float) -> None:
+    def _begin_anew(self, rest: float) -> bool:
+        """Return whether the damaged file was renamed."""
         self.close()
+        is_aside = False
         try:
             set_aside(self._path, self._inode)
+            is_aside = True
             if self._reported is FileProblem.DAMAGED:
                 self._rests_until = rest  # the new one was damaged too, before anything could be stored in it
             else:
                 self._file = self._opened()
         except Failing:
             self._rests_until = rest
+        return is_aside
 
-    def _report(self, problem: FileProblem) -> None:
+    def _report(self, problem: FileProblem, is_aside: bool = False) -> None:
         if problem is self._reported:
             return
         self._reported = problem
-        what = f"renamed to {self._path}{ASIDE}" if problem is FileProblem.DAMAGED else "requests continue without it"
+        what = f"renamed to {self._path}{ASIDE}" if is_aside else "requests continue without it"
         log.error("the cache file %s %s: %s", self._path, problem.value, what)
 
     def statistics(self) -> TierStatistics:

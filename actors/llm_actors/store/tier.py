@@ -119,23 +119,21 @@ class StoreTier:
     def _suffer(self, problem: FileProblem) -> None:
         self._shut()
         rest = self._clock() + RETRY_SECONDS
+        is_aside = False
         if problem is not FileProblem.DAMAGED or self.problem is FileProblem.DAMAGED:
             self._rests_until = rest  # the new file is damaged too, before anything could be stored in it
         else:
             try:
                 set_aside(self._path, self._inode)
+                is_aside = True
                 self._file = self._opened()
             except Failing:
                 self._rests_until = rest
-        self._report(problem)
+        self._report(problem, is_aside)
 
-    def _report(self, problem: FileProblem) -> None:
+    def _report(self, problem: FileProblem, is_aside: bool) -> None:
         if problem is self.problem:
             return
         self.problem = problem
-        what = (
-            f"renamed to {self._path}{ASIDE}"
-            if problem is FileProblem.DAMAGED
-            else "nothing is stored until it works again"
-        )
+        what = f"renamed to {self._path}{ASIDE}" if is_aside else "nothing is stored until it works again"
         log.error("the store %s %s: %s", self._path, problem.value, what)
