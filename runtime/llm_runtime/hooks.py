@@ -298,7 +298,7 @@ class _Passage:
             except LLMClientError as exc:
                 self._fail(exc, exc.failure, exc.partial)
             except LogLimitExceeded as exc:
-                words = "the response exceeds the run log's limit ([server] log_limit_mb)"
+                words = f"the response exceeds {outer.log.limit_bytes // 2**20} MiB, the limit with middleware"
                 self._fail(exc, Failure(kind=FailureKind.LOG_LIMIT, message=words, partial=True), None)
             except Exception as exc:  # raised by the program; its text may contain anything
                 log.error("a middleware failed: %s", exception_site(exc))  # noqa: TRY400

@@ -144,7 +144,7 @@ def _exploration(exploration: ExplorationStatistics) -> Iterator[Metric]:
     cost = {(): exploration.excess}
     yield _counter(
         "exploration_cost",
-        "Expected excess of explored requests over the best candidate, summed up, in seconds or US dollars.",
+        "Sum of the expected excesses of explored requests over the best candidate; 1.0 is the time or cost of one.",
         cost,
     )
 

@@ -74,6 +74,6 @@ def failure_of(exc: Exception, who: str) -> Failure:
     row = next(row for row in _ROWS if isinstance(exc, row.cls))
     words = exc.reason if isinstance(exc, TransportError) else row.words or str(exc)
     if isinstance(exc, BodyTooLarge):
-        words = f"{words} ([providers.{who}] max_answer_mb)"
+        words = f"{words} ([providers.{who}.max_answer_mb])"
     again = False if isinstance(exc, ProxyRefused) else None
     return Failure(kind=row.kind, message=f"{who}: {words}", provider=who, should_retry=again)

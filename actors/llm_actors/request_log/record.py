@@ -24,7 +24,9 @@ CLIENT_ID: Final = "x-request-id"
 
 
 class LoggedRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One request. ``ms`` is its duration in milliseconds, ``at`` the time of its end, ``cost`` is in US dollars."""
+    """One request. ``ms`` is its duration in milliseconds, ``at`` the time at which its line was written, which
+    is shortly after its end. ``cost`` is in US dollars.
+    """
 
     v: int
     """The `VERSION` of the program that wrote the line."""

@@ -146,7 +146,7 @@ def _models(command: argparse.ArgumentParser) -> None:
 
 def _explain(command: argparse.ArgumentParser) -> None:
     command.description = (
-        "Show the deployments that would be tried for a model, in order, and why. No request is sent. With --url (or "
+        "Show the deployments that would be tried for a model, in order, and why. No model is called. With --url (or "
         "LLM_RUNTIME_URL) a running daemon explains, with its measurements."
     )
     _common(command)

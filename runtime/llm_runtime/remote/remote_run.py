@@ -67,7 +67,8 @@ class RemoteRun:
             for event in events:
                 self.run.log.append(event)
         except LogLimitExceeded:
-            self.run.cancel("the response exceeds the run log's limit ([server] log_limit_mb)", FailureKind.LOG_LIMIT)
+            mib = self.run.log.limit_bytes // 2**20
+            self.run.cancel(f"the response exceeds {mib} MiB, the limit of a connected runtime", FailureKind.LOG_LIMIT)
         if events and isinstance(events[-1], TERMINAL):
             self.state = RemoteState.ENDED
             self._change()

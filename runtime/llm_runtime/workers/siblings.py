@@ -49,7 +49,7 @@ ANSWER_SECONDS: Final = 3.0
 """Seconds that workers may take to answer a question."""
 
 FIRST_SECONDS: Final = 0.5
-"""Seconds for which only the worker whose number is in the response id is asked."""
+"""Seconds for which only one worker is asked: the one whose number is in the response id, if there is one."""
 
 QUEUED_SECONDS: Final = 0.2
 """Seconds for which a response of another worker is assumed to still wait for its turn."""

@@ -160,8 +160,8 @@ class MemberHold:
         return msgspec.structs.replace(request, parameters=parameters)
 
     def grow(self, tokens: float) -> None:
-        """Reserve more if more than the reserved ``tokens`` of output were delivered. If the budget has no more, the
-        member is stopped.
+        """Reserve more if the delivered output, ``tokens``, exceeds the reserved output. If the budget has no more,
+        the member is stopped.
         """
         output = int(tokens)
         if output <= self._output or not self._budget.ledger.bounded:
