@@ -55,7 +55,9 @@ class Metrics:
         self.server: Counter[str] = Counter()
         """Connections and requests that the server refused without passing them to the runtime, by error code."""
         self.requests: Counter[tuple[str, str, str]] = Counter()
-        """Requests by type, provider that responded (empty if none did), and outcome."""
+        """Requests by type, provider of the response or, after a failure, of the last attempt (empty without an
+        attempt), and outcome.
+        """
         self.request_seconds: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(REQUEST_SECONDS))
         """Durations of complete responses, by type and provider."""
         self.attempts: Counter[tuple[str, str]] = Counter()
