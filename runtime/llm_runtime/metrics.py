@@ -42,6 +42,8 @@ class MetricsSnapshot(NamedTuple):
     limiter: LimiterStatistics | None
     cache: CacheStatistics | None
     exploration: ExplorationStatistics = ExplorationStatistics()
+    redis: bool = False
+    """Whether ``[redis]`` is configured."""
 
 
 def exposition(snapshot: MetricsSnapshot) -> bytes:
@@ -177,7 +179,8 @@ def _providers(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     yield _gauge("budget_used_ratio", "Fraction of a budget spent or reserved in its window.", used, "budget")
     resets = {name: each.resets_at for name, each in budgets.items()}
     yield _gauge("budget_reset_seconds", "When a budget's window ends, in seconds since the epoch.", resets, "budget")
-    yield _gauge("limits_shared", "1 while limits are shared through Redis.", {(): snapshot.limiter.shared})
+    if snapshot.redis:
+        yield _gauge("limits_shared", "1 while limits are shared through Redis.", {(): snapshot.limiter.shared})
 
 
 def _open(snapshot: MetricsSnapshot) -> Mapping[tuple[str, str], float]:

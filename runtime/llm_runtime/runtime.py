@@ -383,7 +383,8 @@ class Runtime(TrioRequests):
         breakers = {name: known.provider(name, now).state for name in self._costs.vendors}
         circuits = {(each.provider, each.model): state for each, state in known.not_closed(now)}
         explored = services.selector.exploration()
-        return MetricsSnapshot(services.metrics, self.tree(), breakers, circuits, limiter, cache, explored)
+        redis = self.config.redis is not None
+        return MetricsSnapshot(services.metrics, self.tree(), breakers, circuits, limiter, cache, explored, redis)
 
 
 def _is_same(name: str, old: Config, new: Config) -> bool:

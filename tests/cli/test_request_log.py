@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from llm_actors.request_log import VERSION, LoggedRequest, RequestLog, find, log_files, logged
-from llm_actors.request_log.buffer import QUEUE_BYTES
+from llm_actors.request_log.buffer import QUEUE_BYTES, TELL_SECONDS
 from llm_actors.request_log.files import RequestLogFiles
 from llm_actors.run import Run
 from llm_protocol.content import Image, Message, Text, ToolCall
@@ -82,6 +83,22 @@ async def test_without_opt_in_no_text_is_written_down(tmp_path: Path) -> None:
     assert "CANARY" not in str((first, second))
     (file,) = log_files(str(tmp_path / "requests"))
     assert mode_of(file) == 0o600
+
+
+async def test_without_opt_in_members_are_written_down_without_their_words(tmp_path: Path) -> None:
+    route = '[routes.panel]\nstrategy = "panel"\nmembers = ["fake/fake-1", "fake/fail bad_request"]\n'
+    body = {"model": "panel", "messages": [{"role": "user", "content": PROMPT}]}
+    async with (
+        open_server(vendor) as upstream,
+        killable_daemon(upstream, tmp_path, KEYS + route + section(tmp_path), **SECRETS) as daemon,
+    ):
+        await daemon.request("POST", "/v1/chat/completions", body, authorization=f"Bearer {SECRETS['ALICE']}")
+        daemon.process.terminate()
+        await daemon.process.wait()
+    (line,) = lines(tmp_path)
+    assert {each["model"] for each in line["decision"]["members"]} >= {"fake-1"}
+    assert "CANARY" not in str(line)
+    assert "error" not in str(line["decision"])
 
 
 async def test_only_those_who_opted_in_are_written_down(tmp_path: Path) -> None:
@@ -258,14 +275,24 @@ async def test_a_request_is_found_by_any_id_of_its_client(client_id: str, tmp_pa
     await trio.lowlevel.checkpoint()
 
 
-async def test_what_is_not_written_fast_enough_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_not_written_fast_enough_is_left_out(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     waiting = RequestLog()
     run = run_of("x")
     run.log.size = 40_000_000
     for _ in range(3):
         waiting.add(run)
     assert (len(waiting.take()), waiting.dropped) == (1, 2)
-    assert len(caplog.records) == 1
+    assert [each.message for each in caplog.records] == [
+        "the request log is not written fast enough: 1 requests are missing from it"
+    ]
+    autojump_clock.jump(TELL_SECONDS)
+    for _ in range(3):
+        waiting.add(run)
+    assert [each.message for each in caplog.records[1:]] == [
+        "the request log is not written fast enough: 3 requests are missing from it"
+    ]
     await trio.lowlevel.checkpoint()
 
 

@@ -80,7 +80,7 @@ async def test_every_request_and_every_call_is_counted_once() -> None:
     assert told["caller_requests_total"] == {("",): 4}
     assert told["breaker_state"]["fake", "closed"] == 1
     assert told["limited_in_flight"] == {("fake",): 0}
-    assert told["limits_shared"] == {(): 0}
+    assert "limits_shared" not in told, "there is no Redis"
     assert told["cache_bytes"][("memory",)] > 0
     assert told["actor_up"]["llm-runtime/core/limiter",] == 1
     assert set(told["actor_restarts_total"].values()) == {0}

@@ -6,13 +6,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from math import inf
 from typing import final
+
+import trio
 
 from llm_actors.run import Run
 from llm_protocol.request_size import size_of
 
 QUEUE_BYTES = 64_000_000
 """The most bytes of runs that wait to be written, and of their requests. Further runs are dropped, with a log line."""
+
+TELL_SECONDS = 60.0
+"""Seconds between two log lines about dropped runs."""
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +36,7 @@ class RequestLog:
         self._routes = frozenset(routes)
         self._runs: list[Run] = []
         self._bytes = 0
+        self._tell_at = -inf
         self.dropped = 0
         """The number of dropped runs."""
         self.on_first: Callable[[], None] | None = None
@@ -48,9 +55,10 @@ class RequestLog:
             return
         size = _size(run)
         if self._runs and self._bytes + size > QUEUE_BYTES:
-            if not self.dropped:
-                log.error("%s fast enough: some requests are missing from it", self._what)
             self.dropped += 1
+            if (now := trio.current_time()) >= self._tell_at:
+                self._tell_at = now + TELL_SECONDS
+                log.error("%s fast enough: %d requests are missing from it", self._what, self.dropped)
             return
         self._bytes += size
         self._runs.append(run)

@@ -138,6 +138,16 @@ def _part(part: Any) -> JsonObject:
 
 def _without_words(decision: JsonObject) -> JsonObject:
     """Return a decision record without the vendors' own messages, which may quote the request."""
-    attempts = [{name: each[name] for name in each if name != "error"} for each in decision.get("attempts", ())]
     kept = ("strategy", "cache", "passed_over", "candidates", "stopped", "limit_owner", "calls", "spent", "budgets")
-    return {name: decision[name] for name in kept if name in decision} | {"attempts": attempts}
+    found = {name: decision[name] for name in kept if name in decision}
+    found["attempts"] = [_without_error(each) for each in decision.get("attempts", ())]
+    if members := decision.get("members"):
+        found["members"] = [
+            _without_error(each) | {"attempts": [_without_error(attempt) for attempt in each["attempts"]]}
+            for each in members
+        ]
+    return found
+
+
+def _without_error(entry: JsonObject) -> JsonObject:
+    return {name: value for name, value in entry.items() if name != "error"}
