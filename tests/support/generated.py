@@ -29,7 +29,8 @@ Cohere get the format of their API. This page is generated from `llm_protocol.fa
 
 The column *then* shows the next step of the runtime if no token was delivered. **retry**: the same candidate may be
 tried again after a wait, or another candidate at once. **next**: only another candidate may be tried. **stop**: nothing
-else is tried. After a token was delivered, [`on_broken_stream`](how-to/routes.md#when-a-stream-breaks) decides.
+else is tried. A vendor's header `x-should-retry` takes precedence: `true` means *retry*, and `false` turns *retry* into
+*next*. After a token was delivered, [`on_broken_stream`](how-to/routes.md#when-a-stream-breaks) decides.
 
 | kind | meaning | then | HTTP | `code` | exception |
 |---|---|---|---|---|---|
@@ -45,13 +46,14 @@ The columns of the second table:
   *caller*: the caller cancelled the request, or its time or budget is used up. *runtime*: a limit, a bug or the
   shutdown of this runtime.
 * **Circuit breaker**: the circuit breaker that counts the failure: that of the deployment or that of the whole
-  provider. Empty: none.
-* **Pause**: the seconds for which the selector does not choose the deployment or provider, if the vendor did not say
-  how long. Empty: no pause.
+  provider. Empty: none. `network` counts for the deployment if the connection had been made.
+* **Pause**: the seconds for which the selector does not choose the deployment or provider. For failures with the fault
+  *provider*, a Retry-After of the vendor, up to 300 s, takes precedence. Empty: no pause without Retry-After. A 403
+  pauses only the deployment. If the vendor says whether a limit belongs to the account or to the model, that decides.
 * **Limits**: what is refunded to the rate limits if the request was sent: the request and its tokens (*all*), only the
   tokens, or nothing. If the request was not sent, everything is refunded.
-* **Billed**: whether the vendor may bill a request that ended in this way. A request that got an error status is
-  assumed not to be billed.
+* **Billed**: whether the vendor may bill a request that ended in this way without an error status. A request that got
+  an error status is assumed not to be billed.
 * **Client may retry**: whether a client should send the request again by itself. If not, the error has the header
   `x-should-retry: false`. An error after part of a response was delivered, or after several attempts of the daemon,
   always has this header.
