@@ -83,7 +83,8 @@ BOUNDS = (
     Bound(
         "max_connections",
         "Open connections, HTTP and WebSocket together. The next one gets 429 (`connection_limit`), unless a "
-        "connection without a valid key can be closed instead.",
+        "connection without a valid key (if no keys are configured: without an accepted request) can be closed "
+        "instead.",
         (
             "test_one_connection_too_many_is_told_so",
             "test_silent_connections_shut_nobody_out",
@@ -95,8 +96,8 @@ BOUNDS = (
     Bound(
         "max_unverified_per_peer",
         "Connections from one address that have not sent a valid key, if keys are configured. With one more, the "
-        "oldest of them is closed. All such connections together may take a quarter of the connections that verified "
-        "clients do not use. The limit per address does not apply to loopback, unix sockets and `trusted_proxies`.",
+        "oldest of them is closed. Neither this limit nor `UNVERIFIED_SHARE` applies to loopback, unix sockets and "
+        "`trusted_proxies`.",
         (
             "test_one_address_has_fifty_connections_without_a_key_and_the_next_takes_the_oldest_place",
             "test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",
@@ -111,8 +112,8 @@ BOUNDS = (
     ),
     Bound(
         "max_body_mb",
-        "A request's body, and a WebSocket message. A larger body gets 413; a larger message closes the WebSocket "
-        "with 1009.",
+        "A request's body, also after decompression, and a WebSocket message. A larger body gets 413; a larger "
+        "message closes the WebSocket with 1009.",
         ("test_a_body_has_so_many_bytes", "test_a_websocket_message_has_so_many_bytes"),
     ),
     Bound(
@@ -145,7 +146,8 @@ BOUNDS = (
     ),
     Bound(
         "log_limit_mb",
-        "The text of one response; a longer one fails with `log_limit`.",
+        "The text, reasoning and tool calls of one response; a longer one fails with `log_limit`. For images, "
+        "`max_answer_mb` applies if it is larger.",
         ("test_an_answer_of_the_limit_and_one_byte_more",),
         "a response of 65,000 one-word tokens (260 KB) failed at its end",
         "it uses 400 KB of the limit",
@@ -195,7 +197,7 @@ BOUNDS = (
     ),
     Bound(
         "stored_s",
-        "The time for which a stored response is kept after its end.",
+        "The time for which a stored response is kept in memory after its end.",
         ("test_the_shelf_keeps_what_is_stored_for_its_time",),
     ),
     Bound(
@@ -206,8 +208,8 @@ BOUNDS = (
     # -- not options --------------------------------------------------------------------------------------------------
     Bound(
         "RESERVED_CONNECTIONS",
-        "Connections beyond `max_connections`. On them, only requests to `/livez`, `/readyz`, `/health` and `/metrics` "
-        "are answered.",
+        "Connections beyond `max_connections`. On them, requests to `/livez`, `/readyz`, `/health` and `/metrics` "
+        "are answered, and others get 429. With one more, the oldest of them is closed.",
         (
             "test_a_full_server_answers_health_and_metrics_and_nothing_else",
             "test_a_room_full_of_known_ones_has_a_reserve",
@@ -217,12 +219,12 @@ BOUNDS = (
     ),
     Bound(
         "RESERVED_SECONDS",
-        "Time for a connection beyond `max_connections` to send its request.",
+        "Time for a connection beyond `max_connections` to send its request; then it gets 429.",
         ("test_one_connection_too_many_is_told_so",),
     ),
     Bound(
         "DEPARTING_CONNECTIONS",
-        "Connections that are being closed to make room for others.",
+        "Connections that are being closed to make room for others; while there are more, new connections get 429.",
         ("test_so_many_connections_may_be_on_their_way_out",),
     ),
     Bound(
@@ -242,7 +244,8 @@ BOUNDS = (
     ),
     Bound(
         "FAILED_LOGINS",
-        "Wrong keys from one address within `LOGIN_SECONDS` that get 401; further wrong keys get 429.",
+        "Wrong keys from one address within `LOGIN_SECONDS` that get 401; further wrong keys get 429. A valid key is "
+        "always accepted.",
         ("test_many_wrong_keys_are_told_to_wait_and_hung_up_on",),
     ),
     Bound(
@@ -285,7 +288,8 @@ BOUNDS = (
     ),
     Bound(
         "CREATED_BYTES",
-        "The largest response to a passthrough POST that is searched for the ids of created objects.",
+        "The largest response to a passthrough POST that is searched for the ids of created objects. If keys are "
+        "configured, requests with an id from a larger one are refused.",
         ("test_ids_in_a_long_response_are_not_looked_for",),
     ),
     Bound(
@@ -329,8 +333,8 @@ BOUNDS = (
     ),
     Bound(
         "UNVERIFIED_SHARE",
-        "If keys are configured, all connections without a valid key together may take one part in this many of the "
-        "connections that verified clients do not use.",
+        "If keys are configured, all connections without a valid key together may take one part in this many (a "
+        "quarter) of the connections that verified clients do not use. With more, the oldest of them is closed.",
         ("test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",),
     ),
     Bound(
@@ -373,8 +377,8 @@ BOUNDS = (
     ),
     Bound(
         "LINGERING_RESPONSES",
-        "Responses kept for clients of `llm_runtime.connect` whose connection broke; with more, the oldest are "
-        "dropped.",
+        "Responses kept, each for 10 s, for clients of `llm_runtime.connect` whose connection broke; with more, the "
+        "oldest are dropped.",
         ("test_of_answers_that_wait_for_their_clients_the_oldest_make_room",),
     ),
     Bound(
@@ -403,13 +407,18 @@ BOUNDS = (
     ),
     Bound(
         "MAX_NUMBERS",
-        "Values in the JSON of an embedding response, and numbers of all its embeddings; one with more fails.",
+        "Values in the JSON of an embedding response, and numbers of all its embeddings; one with more fails with "
+        "`answer_too_large`.",
         (
             "test_an_answer_may_have_sixteen_million_numbers_and_no_more",
             "test_all_vectors_together_may_have_sixteen_million_numbers_and_no_more",
         ),
     ),
-    Bound("MAX_DIMENSIONS", "Numbers of one embedding; a longer one fails.", ("test_dimensions_and_one_more",)),
+    Bound(
+        "MAX_DIMENSIONS",
+        "Numbers of one embedding; a response with a longer one fails.",
+        ("test_dimensions_and_one_more",),
+    ),
     Bound("JsonLimits.keys", "Members of all objects in the JSON together.", ("test_keys_and_one_more",)),
     Bound("JsonLimits.containers", "Lists and objects in the JSON.", ("test_lists_and_objects_and_one_more",)),
     Bound("JsonLimits.depth", "Nesting of lists and objects.", ("test_depth_and_one_more",)),
@@ -445,7 +454,7 @@ This page lists the limits for clients of the server, and what happens if a clie
 [options](#options) are set under `[server]` in the configuration. The [fixed limits](#fixed-limits) are constants in
 `llm_runtime.server.limits`, and fields of `JsonLimits` in `llm_protocol.codec.json_limits`; a request whose JSON
 exceeds a field of `JsonLimits` gets 400. The [last limits](#responses-of-providers) are for responses of providers. A
-megabyte (MB) is 1,048,576 bytes.
+megabyte (MB) is 1,048,576 bytes. An address is an IPv4 address or an IPv6 network (/64).
 
 For some limits, [Measured](#measured) shows an effect before and after the limit was introduced. `bin/bench attack`
 runs a thousand attackers without a key at the same time as fifty streams of clients with a key. This page is
