@@ -34,12 +34,12 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     per: Per = "month"
     """The window: `minute`, `day` or `month`, by the calendar (UTC)."""
     soft: Fraction | None = None
-    """The used fraction of the limit, at most 1, from which responses and the log contain a warning; omitted: no
-    warning.
+    """The used fraction of `usd` or `tokens`, whichever is larger, from which responses and the log contain a warning;
+    omitted: no warning.
     """
     unknown_price: Literal["refuse", "allow"] | Price = "refuse"
-    """How a model without a known price counts: `refuse` (the request is refused), `allow` (it counts as $0), or a
-    price in US dollars per million tokens.
+    """If the budget has `usd`: how a model without a known price counts. `refuse`: the model is not called; `allow`: it
+    counts as $0; a number: its price in US dollars per million tokens.
     """
 
     def pays(self, payer: Payer) -> bool:

@@ -53,8 +53,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     always allowed.
     """
     wait_s: Seconds | None = None
-    """The longest wait for these limits, in seconds, including a vendor's Retry-After. A request that would wait
-    longer is refused at once. Omitted: 30 for a provider's limits, 1 for a caller's.
+    """The longest wait for these limits, in seconds, including a vendor's Retry-After. If the wait would be longer, the
+    request is refused at once; if the wait is unknown, after this time. Omitted: 30 for a provider's limits, 1 for a
+    caller's.
     """
 
     @property
@@ -198,8 +199,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     candidates: Annotated[tuple[Name, ...], msgspec.Meta(max_length=32)] = ()
-    """Models to choose from, as ``provider/model``. If ``candidates`` and ``members`` are omitted: the default models
-    of all providers.
+    """Models to choose from, as ``provider/model``. If ``candidates`` and ``members`` are omitted: the default model of
+    each provider.
     """
     strategy: Strategy | Name | None = None
     """How models are used: one alone, one after another, or several together. Omitted: ``fallback``. Any other name is
@@ -220,7 +221,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     another candidate continues the text; ``restart``: the text is withdrawn, and a new response begins.
     """
     deadline_s: Seconds | None = None
-    """The deadline of the whole request, in seconds from its acceptance; omitted: 600."""
+    """The deadline of the whole request, in seconds after it was read. Waits on a WebSocket lane count. Omitted: 600.
+    """
     timeouts: TimeoutsPatch | None = None
     """Timeouts that replace those of the providers, one by one."""
     attempts: AttemptsPatch | None = None
@@ -236,11 +238,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hedge: bool | None = None
     """Whether a second candidate is called if the first is slower than usual."""
     priority: Annotated[int, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])] | None = None
-    """The priority among waiting requests: 0 is served first, 9 last; omitted: 5."""
+    """The priority among the requests that wait for capacity: 0 is served first, 9 last; omitted: 5."""
 
     # The rest is for strategies with several models; see docs/orchestration.md.
     members: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_MEMBERS)] | Members | None = None
-    """The members: models by name, or how many the selector chooses, of different vendors if possible."""
+    """The members: models by name, or how many the selector chooses, of different vendors if possible. Omitted: all
+    ``candidates``, or three models that the selector chooses.
+    """
     quorum: Members | None = None
     """The number of answers that are enough; omitted: all members are awaited."""
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] | None = None
@@ -255,14 +259,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The number of answers that ``best_of`` chooses from; omitted: 3."""
     synthesiser: Name | None = None
     """The model that combines the answers, or a method without a model: ``longest``, ``first``, ``merge_json``,
-    ``none``.
+    ``none``. Omitted: the model of the first member that has answered, unless `[cross_model]` says otherwise.
     """
     template: Annotated[str, msgspec.Meta(max_length=16_384)] | None = None
     """The prompt of the synthesiser. It must contain ``{answers}``, and may contain ``{question}``. Omitted: a built-in
     prompt.
     """
     judge: Name | None = None
-    """The model that chooses for ``best_of``."""
+    """The model that chooses for ``best_of``; omitted: the model that wrote the answers."""
     share_context: Share | dict[Name, Share] | None = None
     """The part of the request's ``context`` that the members see: ``all``, ``none``, a list of keys of ``context``, or
     a table with one of these for each member. Omitted: ``none``.

@@ -54,7 +54,7 @@ class CrossModel(Section, frozen=True, kw_only=True):
 
     synthesize_responses: bool = True
     """Whether the answers of several models are combined by a synthesiser, if neither the request nor its route names
-    one.
+    one. With `false`, the best single answer is used.
     """
 
 
@@ -88,8 +88,8 @@ class Key(Section, frozen=True, kw_only=True):
     use in addition to the ids that it has received itself.
     """
     passthrough: tuple[Line, ...] = ()
-    """The requests that the caller may send to a provider unchanged: ``"METHOD PROVIDER/PATH"``. ``*`` matches one
-    segment of the path, ``**`` one or more. Empty: none.
+    """The requests that the caller may send to a provider unchanged: ``"METHOD PROVIDER/PATH"``. In the path, ``*``
+    matches any text without a slash, and ``**`` any text. The method ``*`` is any method. Empty: none.
     """
 
     def __post_init__(self) -> None:
@@ -143,8 +143,8 @@ class Provider(Section, frozen=True, kw_only=True):
     """The project. Only for OpenAI and Gemini."""
     wire: WireSetting = "auto"
     """For kinds that use OpenAI's APIs: the API for chats. ``"responses"``: the Responses API; ``"chat"``: Chat
-    Completions; ``"auto"``: the Responses API if the request came over it or the model needs it. If the first response
-    shows that a server has no Responses API, Chat Completions is used.
+    Completions; ``"auto"``: the Responses API if the request came over it or the model needs it, else Chat
+    Completions. If the first response shows that a server has no Responses API, Chat Completions is used.
     """
     models: tuple[Line, ...] = ()
     """The models to offer. `auto` uses the first one that suits the request. Omitted: the models in the vendor's list.
@@ -159,9 +159,8 @@ class Provider(Section, frozen=True, kw_only=True):
     proxy_auth: Secret | None = None
     """User and password for the proxy, as ``user:password``."""
     http2: bool = False
-    """Whether to use HTTP/2: at an ``https`` address if the server supports it, at an ``http`` address always, except
-    through a proxy. Needs the extra ``http2`` (``llm-runtime[http2]``). Each request in progress uses a separate
-    connection, as with HTTP/1.1.
+    """Whether to use HTTP/2 over TLS, if the server supports it. Needs the extra ``http2`` (``llm-runtime[http2]``).
+    Each request in progress uses a separate connection, as with HTTP/1.1.
     """
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()

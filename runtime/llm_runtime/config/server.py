@@ -25,7 +25,8 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     """The limits of the server, as part of ``[server]``. A megabyte is 1,048,576 bytes."""
 
     max_connections: Count = 1_000
-    """The most open connections, HTTP and WebSocket together. The next connection gets a 429."""
+    """The most open connections, HTTP and WebSocket together. With one more, a connection without a valid key is
+    closed; if there is none, the new connection gets a 429, except for health and metrics."""
     max_unverified_per_peer: Count = 50
     """The most connections from one address without a valid key, if keys are configured. With one more, the oldest of
     them is closed."""
@@ -42,24 +43,25 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     log_limit_mb: Annotated[float, Meta(gt=0, le=1_024)] = 8.0
     """The largest response, as kept in its run log. A larger one fails with `log_limit`."""
     max_body_s: Seconds = 120.0
-    """The most seconds for a body to arrive, however large it is."""
+    """The most seconds for a body to arrive, however large it is. A body slower than 16 KiB per second has less."""
     head_s: Seconds = 10.0
     """The most seconds for the head of a request to arrive, and for a new connection to send the first byte."""
     keep_alive_s: Seconds = 75.0
     """Seconds that an idle HTTP connection is kept open."""
     hold_head_s: Annotated[float, Meta(ge=0, le=600)] = 30.0
-    """The most seconds that the head of a streamed response waits for the first event. A failure within this time is an
-    HTTP error."""
+    """The most seconds that the head of a streamed response waits for the first event. An earlier failure is an HTTP
+    error, a later one an event of the stream."""
     websocket_lifetime_s: SecondsOrZero = 3_600.0
     """Seconds that a WebSocket may stay open; 0: no limit."""
     websocket_responses: Count = 16
     """The most responses in progress on one WebSocket. Further requests wait."""
     websocket_lanes: Count = 32
-    """The most named lanes on one WebSocket. The default lane is not counted."""
+    """The most named lanes on one WebSocket, besides the default lane. A request for one more gets a 400."""
     websocket_queue: Count = 64
-    """The most requests that wait on one lane. The next request is refused."""
+    """The most requests that wait on one lane. The next request gets a 429."""
     websocket_queue_mb: Megabytes = 16.0
-    """The limit on the total size of the requests that wait on one WebSocket. A single request may be larger."""
+    """The limit on the total size of the requests that wait on one WebSocket. A request that exceeds the limit gets a
+    429, unless no other request waits."""
     stored_s: Seconds = 600.0
     """Seconds for which a stored response is kept in memory after its end."""
     stored_mb: Megabytes = 64.0
@@ -118,9 +120,11 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     """Seconds that responses in progress may continue after the first SIGTERM."""
     allowed_origins: tuple[Line, ...] = ()
-    """Origins of web pages that may connect, in addition to the pages of the daemon itself."""
+    """Origins of web pages that may connect, in addition to the pages of the daemon itself. Pages of other origins get
+    a 403."""
     allowed_hosts: tuple[Line, ...] = ()
-    """Host names that requests may have in their Host header, in addition to the daemon's address and loopback."""
+    """Host names that requests may have in their Host header, in addition to the daemon's address and loopback. With
+    any other name, a request gets a 403."""
     unix: Line | None = None
     """A unix socket to listen on, instead of host and port. The permissions of the file decide who may connect."""
     unix_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "600"
