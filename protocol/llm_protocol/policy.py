@@ -47,7 +47,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
     """The most tokens in any 60 seconds, in and out; omitted: no limit."""
     max_concurrency: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
-    """The most requests in progress at the same time; omitted: 256 for a provider, no limit for a caller."""
+    """The most requests in progress at the same time; omitted: 256 for a provider (4 for the local model), no limit for
+    a caller."""
     burst: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
     """The fraction of the per-minute limits that may be used within one second. The first request in a second is
     always allowed.
@@ -199,8 +200,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     candidates: Annotated[tuple[Name, ...], msgspec.Meta(max_length=32)] = ()
-    """Models to choose from, as ``provider/model``. If ``candidates`` and ``members`` are omitted: the default model of
-    each provider.
+    """Models to choose from, as ``provider/model``. If ``candidates`` and ``members`` are omitted: as for the model
+    `auto`, one model of each provider.
     """
     strategy: Strategy | Name | None = None
     """How models are used: one alone, one after another, or several together. Omitted: ``fallback``. Any other name is
@@ -212,13 +213,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``fallback``, otherwise ``score``. Any other name is an ordering that the program adds.
     """
     shares: dict[Name, Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]] | None = None
-    """For ``weighted``: how often each candidate comes first, in proportion to the others; omitted: the better the
-    score, the more often.
+    """For ``weighted``: how often each candidate comes first, in proportion to the others; a candidate without a
+    share comes last. Omitted: the better the score, the more often.
     """
     on_broken_stream: OnBrokenStream | None = None
     """What happens if a stream breaks after tokens were delivered. ``error`` (the default): the client gets an error;
     ``buffer``: nothing is delivered before the response is complete, so another candidate can be tried; ``continue``:
     another candidate continues the text; ``restart``: the text is withdrawn, and a new response begins.
+    A streamed request must set ``restart`` itself; from its route, it means ``error``.
     """
     deadline_s: Seconds | None = None
     """The deadline of the whole request, in seconds after it was read. Waits on a WebSocket lane count. Omitted: 600.
