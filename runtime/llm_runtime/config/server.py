@@ -118,7 +118,9 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     section.
     """
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
-    """Seconds that responses in progress may continue after the first SIGTERM."""
+    """Seconds that responses in progress may continue after the first SIGTERM and `ready_delay_s`. A second SIGTERM ends
+    them.
+    """
     allowed_origins: tuple[Line, ...] = ()
     """Origins of web pages that may connect, in addition to the pages of the daemon itself. Pages of other origins get
     a 403."""
