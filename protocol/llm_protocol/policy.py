@@ -245,7 +245,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # The rest is for strategies with several models; see docs/orchestration.md.
     members: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_MEMBERS)] | Members | None = None
     """The members: models by name, or how many the selector chooses, of different vendors if possible. Omitted: all
-    ``candidates``, or three models that the selector chooses.
+    ``candidates``; without these, three models that the selector chooses.
     """
     quorum: Members | None = None
     """The number of answers that are enough; omitted: all members are awaited."""

@@ -49,8 +49,8 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     keep_alive_s: Seconds = 75.0
     """Seconds that an idle HTTP connection is kept open."""
     hold_head_s: Annotated[float, Meta(ge=0, le=600)] = 30.0
-    """The most seconds that the head of a streamed response waits for the first event. An earlier failure is an HTTP
-    error, a later one an event of the stream."""
+    """The most seconds that the head of a streamed response waits for the first event. A failure before the head
+    is sent is an HTTP error, a later one is an event of the stream."""
     websocket_lifetime_s: SecondsOrZero = 3_600.0
     """Seconds that a WebSocket may stay open; 0: no limit."""
     websocket_responses: Count = 16
@@ -118,8 +118,8 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     section.
     """
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
-    """Seconds that responses in progress may continue after the first SIGTERM and `ready_delay_s`. A second SIGTERM ends
-    them.
+    """Seconds that responses in progress may continue after the first SIGTERM and `ready_delay_s`. A second SIGTERM
+    ends them.
     """
     allowed_origins: tuple[Line, ...] = ()
     """Origins of web pages that may connect, in addition to the pages of the daemon itself. Pages of other origins get
