@@ -173,12 +173,12 @@ async def _within(seconds: float, ask: Callable[[], Awaitable[object]]) -> objec
         if not limit.cancel_called:
             raise RedisAwayError(_problem(exc)) from None
     if limit.cancel_called and answer is None:
-        raise RedisAwayError(RedisProblem(UNREACHABLE, f"no response within {seconds * 1000:.0f} ms"))
+        raise RedisAwayError(RedisProblem(UNREACHABLE, f"no reply within {seconds * 1000:.0f} ms"))
     return answer
 
 
 def _unexpected(answer: object) -> RedisAwayError:
-    return RedisAwayError(RedisProblem("answer", f"a response of type {type(answer).__name__}"))
+    return RedisAwayError(RedisProblem("answer", f"an unexpected reply of type {type(answer).__name__}"))
 
 
 def _problem(exc: BaseException) -> RedisProblem:
@@ -200,5 +200,7 @@ _ours: ContextVar[bool] = ContextVar("_ours", default=False)
 
 
 def _of_others(record: logging.LogRecord) -> bool:  # noqa: ARG001 - a filter is given the record
-    """Drop the client's log records about our sessions, and no record that concerns the host program."""
+    """A filter for the client's log records. Drops the records about our sessions, and keeps those about other sessions
+    of the host program.
+    """
     return not _ours.get()

@@ -22,7 +22,7 @@ Tokens: TypeAlias = Annotated[int, Meta(ge=1)]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Some facts about a model; ``None`` means unknown. The fields are those of `ModelRule`.
+    """Some facts about a model; ``None`` means unknown. The fields have the meaning of those of `ModelRule`.
 
     Raises `ValueError` for efforts that are not in order, from least to most.
     """
@@ -150,8 +150,8 @@ models.
 
 
 def nearest_effort(effort: str, efforts: Sequence[str]) -> str:
-    """The greatest of ``efforts`` that is not above ``effort``, else the least; ``effort`` itself if ``efforts`` is
-    empty or ``effort`` is not in `EFFORTS`.
+    """Return the greatest of ``efforts`` that is not above ``effort``; if all are above it, the least. Return
+    ``effort`` itself if ``efforts`` is empty or ``effort`` is not in `EFFORTS`.
     """
     if not efforts or effort not in EFFORTS:
         return effort

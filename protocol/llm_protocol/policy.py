@@ -138,7 +138,7 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class AttemptsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Some of the `Attempts`, to replace the configuration's own."""
+    """Some of the `Attempts`, which replace those of the configuration."""
 
     max: Annotated[int, msgspec.Meta(ge=1, le=10)] | None = None
     wait_min_s: Seconds | None = None
@@ -154,7 +154,7 @@ class AttemptsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class TimeoutsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Some of the `Timeouts`, to replace a provider's own."""
+    """Some of the `Timeouts`, which replace those of a provider."""
 
     connect: Seconds | None = None
     first_token: Seconds | None = None
@@ -186,11 +186,11 @@ Share: TypeAlias = Literal["all", "none"] | Annotated[tuple[Name, ...], msgspec.
 """The part of a request's ``context`` for a model: all of it, nothing, or the entries with these keys."""
 
 MAX_MEMBERS = 16
-"""The most models for one request, and samples of one model."""
+"""The most members of one request, and the most samples of one model."""
 Members = Annotated[int, msgspec.Meta(ge=1, le=MAX_MEMBERS)]
 
 PRIORITIES = (0, 9)
-"""The range of a priority; 0 is served first, 5 is usual."""
+"""The lowest and the highest priority number; 0 is served first, and 5 is the default."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -286,10 +286,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         if self.template is not None and "{answers}" not in self.template:
-            raise ValueError("template must contain {answers}, which the answers replace")
+            raise ValueError("template must contain {answers}, the place where the answers are inserted")
 
     def models(self) -> list[tuple[str, str]]:
-        """Return all models that are named, each with its field. A synthesiser may be a method instead of a model."""
+        """Return the name of each field that names models, with one of its models; a field with several models occurs
+        several times. A synthesiser may be a method instead of a model.
+        """
         members = self.members if isinstance(self.members, tuple) else ()
         named = [("candidates", self.candidates), ("members", members)]
         named += [(field, (model,)) for field in ("synthesiser", "judge") if (model := getattr(self, field))]
@@ -297,11 +299,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def order(self) -> Select | str:
-        """Return the order of the candidates: by score, or as written if they are fallbacks."""
+        """Return the order of the candidates: ``select`` if it is set; else as written for the strategy ``fallback``,
+        and by score for any other.
+        """
         return self.select or ("order" if self.strategy == "fallback" else "score")
 
     def unknown_names(self, own: OwnNames) -> Iterator[tuple[str, str]]:
-        """Return the fields that name a strategy or an ordering that does not exist, each with the names that exist."""
+        """Yield each field that names a strategy or an ordering that does not exist, with a message that lists the
+        existing names. ``own`` are the names that the program adds.
+        """
         for field, value, known in (
             ("strategy", self.strategy, (*get_args(Strategy), *own.strategies)),
             ("select", self.select, (*get_args(Select), *own.orderings)),
@@ -312,7 +318,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 yield field, f"not one of {', '.join(known)}{suggestion(value, known)}"
 
     def share(self, count: int) -> Policy:
-        """The policy of one of ``count`` requests that share a budget."""
+        """The policy of one of ``count`` requests that divide the spending limits of this policy equally."""
         cost = None if self.max_cost is None else self.max_cost / count
         tokens = None if self.max_tokens is None else max(1, self.max_tokens // count)
         return msgspec.structs.replace(self, max_cost=cost, max_tokens=tokens)
