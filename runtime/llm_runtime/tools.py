@@ -213,9 +213,12 @@ class ToolTooSlow(Exception):  # noqa: N818
     """A tool took longer than its limit."""
 
 
-def too_slow(call: ToolCall, seconds: float) -> ToolResult:
-    """The result of a tool that took too long, for the model."""
-    return call.result(f"The tool took longer than {seconds:g} s and was stopped.", is_error=True)
+def too_slow(call: ToolCall, seconds: float, *, is_stopped: bool) -> ToolResult:
+    """The result of a tool that took too long, for the model. A function in a thread cannot be stopped, and may still
+    have its effect.
+    """
+    what = " and was stopped." if is_stopped else ". It may still be running."
+    return call.result(f"The tool took longer than {seconds:g} s{what}", is_error=True)
 
 
 def _encoded(value: object) -> object:
@@ -283,7 +286,7 @@ async def run_call(
     try:
         result = result_of(call, await run(function, arguments))
     except ToolTooSlow:
-        result = too_slow(call, seconds)
+        result = too_slow(call, seconds, is_stopped=function.is_async)
     except Exception as exc:  # an error of the program's tool; the model may find a way around it
         result = failed(call, exc)
     on_event(ToolEnded(call, result))

@@ -73,7 +73,7 @@ def test_a_tool_that_takes_too_long_is_left_behind(upstream: Upstream) -> None:
     try:
         with sync.open_runtime(upstream.config) as rt:
             run = rt.run_tools("The weather?", model="fake/m", tools=[weather, clock], tool_deadline_s=0.1)
-        assert texts(run) == ["The tool took longer than 0.1 s and was stopped.", "12"]
+        assert texts(run) == ["The tool took longer than 0.1 s. It may still be running.", "12"]
     finally:
         may_end.set()
         for thread in threading.enumerate():

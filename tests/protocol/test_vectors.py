@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_protocol.codec.json import WireError
+from llm_protocol.codec.json import TooLarge, WireError
 from llm_protocol.codec.media import base64_text, unbase64, unbase64_json
 from llm_protocol.codec.vectors import (
     MAX_DIMENSIONS,
@@ -54,7 +54,7 @@ def test_dimensions_and_one_more() -> None:
     assert len(embedding_of(msgspec.Raw(b"[" + b"1," * (most - 1) + b"1]"))) == most
     assert len(embedding_of(base64_of(bytes(4 * most)))) == most
     for raw in (msgspec.Raw(b"[" + b"1," * most + b"1]"), base64_of(bytes(4 * most + 8))):
-        with pytest.raises(WireError, match="more than 100000 numbers"):
+        with pytest.raises(TooLarge, match="more than 100000 numbers"):
             embedding_of(raw)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from llm_protocol.codec.json import JsonDecoder, WireError, encode_around
+from llm_protocol.codec.json import JsonDecoder, TooLarge, WireError, encode_around
 from llm_protocol.codec.json_limits import LIMITS, CheckedJson
 from llm_protocol.codec.media import unbase64_json
 from llm_protocol.content import JsonObject
@@ -35,15 +35,17 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def embedding_of(raw: msgspec.Raw) -> Embedding:
-    """Decode an embedding of a response: numbers, or base64 of little-endian float32. Raises `WireError`."""
+    """Decode an embedding of a response: numbers, or base64 of little-endian float32. Raises `WireError`, and
+    `TooLarge` for more than `MAX_DIMENSIONS` numbers.
+    """
     text = memoryview(raw)
     if text[0] != ord('"'):
         numbers = bytes(text)
         if numbers.count(b",") >= MAX_DIMENSIONS:
-            raise WireError(f"an embedding has more than {MAX_DIMENSIONS} numbers")
+            raise TooLarge(f"an embedding has more than {MAX_DIMENSIONS} numbers")
         return Embedding.of(_DECODER.decode(CheckedJson(numbers)))
     if len(text) > _LONGEST:
-        raise WireError(f"an embedding has more than {MAX_DIMENSIONS} numbers")
+        raise TooLarge(f"an embedding has more than {MAX_DIMENSIONS} numbers")
     data = unbase64_json(raw) or b""
     if len(data) % 4:
         raise WireError("the base64 of an embedding does not decode to a list of float32")
