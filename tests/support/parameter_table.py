@@ -15,6 +15,7 @@ from llm_protocol.parameters.table import (
     Parameter,
 )
 from llm_protocol.parameters.targets import TARGETS, RequestTarget
+from llm_protocol.parameters.values import EFFORT_BUDGETS
 
 HEAD = """\
 # Parameters
@@ -22,38 +23,51 @@ HEAD = """\
 This page shows what happens to each parameter of a request at each kind of provider. It is generated from
 `llm_protocol.parameters.table` by `bin/make-docs`. A test sends a request for every cell of the tables.
 
-* **sent**: the value is sent unchanged, under the provider's name for the parameter. If the model accepts only some of
-  the vendor's values, the nearest of these is sent, and reported as `translated`.
+* **sent**: the value is sent unchanged, under the provider's name for the parameter. If the provider or the model
+  accepts only some values, the nearest of these is sent, and reported as `translated`; parameters of sampling and
+  reasoning that the model refuses are left out. If there are more `stop` sequences than the provider accepts, `stop`
+  is emulated. A `user` or `prompt_cache_key` that is too long for the provider is sent as its SHA-256.
 * **translated**: the provider's nearest value is sent.
-* **left out**: the parameter is not sent. A value without an effect (`n: 1`, `logprobs: false`) is left out without a
-  report.
+* **left out**: the parameter is not sent.
 * **emulated**: the runtime implements the parameter itself.
-* **refused**: the candidate is skipped. If no candidate is left, the request fails with `unsupported_parameter`
-  before any call, and the message names models that support it.
+* **refused**: the candidate is skipped. If no candidate is left, the request fails with `unsupported_parameter` before
+  any call, and the message names the providers' default models that support it. A combination of parameters that the
+  provider does not accept is refused, too, such as a response format together with tools at Cohere.
 
-Every parameter that is left out, translated or emulated is reported: in the header `x-llm-runtime-adjusted`; in the
-body as `llm_runtime.adjusted`, if the request contains the object `llm_runtime`; in Python as `response.adjusted`.
-With `"llm_runtime": {"strict": true}` in a request, or `strict = true` in a route or a key, a request is refused if one
-of its parameters would be left out or translated.
+A value without an effect (`n: 1`, `logprobs: false`) is left out without a report, also where the parameter is
+refused. Every other parameter that is left out, translated or emulated is reported: in the header
+`x-llm-runtime-adjusted` (at most 2,048 bytes); in the body as `llm_runtime.adjusted`, if the request contains the
+object `llm_runtime`, and always over the Responses API; in Python as `response.adjusted`.
+With `"llm_runtime": {"strict": true}` in a request, or `strict = true` in a route or a key, a candidate is also
+skipped if a parameter would be left out or translated with a report.
 
 The first name in the first column is the name of the row. For a parameter that several wires have, it is often the
 name in Python. Other names of the parameter on the wires follow after a `/`. A colon is followed by the value or the
-part of the parameter that the row is about, as in `tool_choice: required`. The column
-*from* lists the wires on which a client can send the parameter. Each of the other columns is a kind of provider:
-`openai` is OpenAI's Chat Completions API, `responses` is OpenAI's Responses API, and `compatible` is any other server
-with the Chat Completions API. A field that is in no table is sent to providers of the same wire, and refused at all
-others.
+part of the parameter that the row is about, as in `tool_choice: required`. The column *from* lists the wires on which
+a client can send the parameter; `chat` is the Chat Completions API, or OpenAI's endpoints for embeddings and images.
+Each of the other columns is a kind of provider: `openai` is OpenAI's Chat Completions API, `responses` is OpenAI's
+Responses API, `compatible` is any other server with the Chat Completions API, and `local` is the local model. The
+tables for embeddings and images have no column `responses`, because OpenAI has one endpoint for each. A field that is
+in no table is sent to providers of the same wire, and refused at all others; Cerebras has a wire of its own.
 
 A hosted tool is a tool that the vendor runs, such as web search. The rows for hosted tools apply if the provider and
-the client use different wires. To providers of the client's wire, hosted tools are sent unchanged. There is one
-exception: requests over the Responses API of a server other than OpenAI's never contain hosted tools; they are left
-out, whichever wire the client uses.
+the client use different wires. A hosted tool is also left out if the provider's tool lacks a restriction that the
+client has set, such as allowed domains of a web search, or if it needs files. To providers of the client's wire,
+hosted tools are sent unchanged. For the Responses API of a server other than OpenAI's, the column `responses` applies,
+but all tools are functions: custom tools and namespaces are emulated, and hosted tools are left out, whichever wire
+the client uses.
+
+If a provider accepts only efforts or only budgets of reasoning tokens, an effort stands for this budget, unless the
+capability `budgets` of the model says otherwise:
+
+BUDGETS.
 """
 
 
 def page() -> str:
     """The whole page."""
-    return HEAD + "".join(_section(title, rows) for title, rows in SECTIONS.items())
+    budgets = ", ".join(f"`{effort}` {tokens:,}" for effort, tokens in EFFORT_BUDGETS.items())
+    return HEAD.replace("BUDGETS", budgets) + "".join(_section(title, rows) for title, rows in SECTIONS.items())
 
 
 def _section(title: str, rows: tuple[Parameter, ...]) -> str:

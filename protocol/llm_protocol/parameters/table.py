@@ -72,12 +72,18 @@ _OPENAI_WIRE: Final = "openai compatible local"
 
 
 _HOW: Final[dict[Translation, str]] = {
-    values.no_tier: "left out; `flex` is refused, because any other tier costs more",
-    values.tier_of_openai: "Anthropic's `standard_only` and Gemini's `standard` become `default`",
+    values.no_tier: "left out; `flex` and `batch` are refused, because any other tier costs more",
+    values.tier_of_openai: "Anthropic's `standard_only` and Gemini's `standard` become `default`; others are sent",
     values.tier_of_compatible: "sent",
-    values.tier_of_anthropic: "`default` and `standard` become `standard_only`, faster tiers `auto`; `flex` is refused",
-    values.tier_of_gemini: "`default` and `standard_only` become `standard`, faster tiers `priority`",
-    values.effort_of_budget: "the lowest effort whose budget is at least as large; `none` for 0",
+    values.tier_of_anthropic: (
+        "`default` and `standard` become `standard_only`; `priority`, `fast` and `scale` become `auto`; "
+        "`flex` and `batch` are refused, other values left out"
+    ),
+    values.tier_of_gemini: (
+        "`default` and `standard_only` become `standard`; `fast` and `scale` become `priority`; "
+        "`flex` is sent, `batch` refused, and other values are left out"
+    ),
+    values.effort_of_budget: "the lowest effort that stands for at least as many tokens, or else `max`; `none` for 0",
 }
 """The text of the generated page for each translation."""
 
@@ -247,7 +253,7 @@ _TOOLS: Final = (
 )  # fmt: skip
 """Parameters about tools, without the tools themselves."""
 
-_CONCURRENT: Final = "`n` concurrent requests, within the budget"
+_CONCURRENT: Final = "`n` concurrent requests, which share the request's budget"
 _CHOICES: Final = dict.fromkeys((name for name in TARGETS if name != "openai"), _CONCURRENT) | {
     "compatible": f"{_CONCURRENT}; sent to Mistral, and to models with the capability `choices`"
 }
