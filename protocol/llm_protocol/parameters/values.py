@@ -1,7 +1,7 @@
 """How values are translated. Each function takes a value and returns the target's value, `LEAVE_OUT`, or a
 `CannotKeep`.
 
-`docs/parameters.md` shows the docstrings in its cells.
+`docs/parameters.md` describes them with the texts in `table._HOW`.
 """
 
 from __future__ import annotations
