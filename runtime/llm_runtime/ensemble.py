@@ -33,7 +33,9 @@ def collaboration(
 
 
 def answers(response: LLMResponse) -> list[LLMResponse]:
-    """Return the valid responses in the order of the members, followed by the synthesized response, if there is one."""
+    """Return the valid responses in the order of the members, followed by the response itself if a synthesiser, or a
+    method other than ``none``, made or chose it.
+    """
     made = response.decision.get("synthesis", {})
     valid = list(response.members) or [response]
     return [*valid, response] if made.get("outcome") == "ok" and made.get("by") != "none" else valid

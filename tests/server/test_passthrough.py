@@ -176,6 +176,14 @@ async def test_a_refused_key_of_ours_is_not_shown() -> None:
     assert "sk-ve" not in got.body.decode()
 
 
+async def test_a_guessed_pause_refuses_nothing_because_no_other_provider_can_do_it() -> None:
+    """The vendor did not say how long its refusal of the key, or of the quota, will last."""
+    spent = reply(b'{"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}}', 429)
+    async with passing(reply(b"{}", 401, headers=JSON), spent, reply(b"{}", headers=JSON)) as (daemon, _, _):
+        paths = ["/passthrough/main/v1/files"] * 3
+        assert [(await daemon.ask("alice", "GET", path)).status for path in paths] == [424, 429, 200]
+
+
 async def test_what_a_caller_uploaded_is_the_callers_to_use() -> None:
     upload = reply(b'{"id": "file-1", "object": "file"}', headers=JSON)
     keys: dict[str, Any] = {"alice": {"passthrough": ALL}, "bob": {"passthrough": ALL}}

@@ -132,7 +132,7 @@ async def _passed(services: Services, provider: str, message: PassthroughRequest
             raise error_for(_no_slot(provider, wait_s))
         held.callback(slot.give_back)
         now = trio.current_time()
-        barred = services.selector.admit(candidate, now)
+        barred = services.selector.admit(candidate, now, others=())  # no other provider has the path
         if barred is not None:
             raise error_for(barred)
         slot.use(now)
