@@ -81,7 +81,7 @@ class CalendarWindow(NamedTuple):
 
 
 def window_at(per: Per, wall: float) -> CalendarWindow:
-    """Return the window that contains ``wall`` (seconds since the epoch)."""
+    """Return the minute, day or month in UTC that contains ``wall`` (seconds since the epoch)."""
     if per == "minute":
         start = int(wall // 60) * 60
         return CalendarWindow(start, start + 60)

@@ -245,7 +245,8 @@ class RequestMethods(ABC, Generic[Stream]):
         on_event: Callable[[Any], object] | None = None,
         **options: Unpack[ToolOptions],
     ) -> ToolRun:
-        """Send a request, run the tools that the model calls, and repeat until it calls none: see `ToolRun`.
+        """Send a request, run the tools that the model calls, and repeat until it calls none: see `ToolRun`. At most
+        ``max_rounds`` requests are sent.
 
         ``tools`` are functions, decorated with `tool` or not; async functions run in this task, others in threads. At
         most ``parallel`` tools of one turn run at the same time, each for at most ``tool_deadline_s`` seconds. The

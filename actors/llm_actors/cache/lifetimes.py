@@ -1,4 +1,6 @@
-"""How long a response may be reused: the shortest lifetime of the models that contributed to it. Pure."""
+"""How long a cached response may be reused: for the shortest lifetime that is configured for the providers of the
+models that contributed to it. Pure.
+"""
 
 from __future__ import annotations
 

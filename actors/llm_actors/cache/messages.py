@@ -69,7 +69,7 @@ class Release(Cast, frozen=True):
 
 
 class GetCacheStatistics(Call[CacheStatistics], frozen=True):
-    """Get the statistics."""
+    """Get the statistics of the cache."""
 
 
 CacheMessage: TypeAlias = Lookup | LookUpToMake | Release | Store | GetCacheStatistics

@@ -149,7 +149,9 @@ class RedisTier:
         self._wake.set()
 
     def release(self, key: CacheKey) -> None:
-        """End a flight of this process, after the entries that were queued before."""
+        """Give up this process's right to produce ``key``. Redis is told after the entries that are queued already are
+        written. Does nothing if this process does not have the right.
+        """
         if self._flights.pop(key, None) is not None:
             self._end(key)
 

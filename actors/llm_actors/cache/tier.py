@@ -1,8 +1,9 @@
 """The file tier: the cache file and the handling of its failures. A problem with the file causes misses, not errors.
 
 Failures are handled in one place, `_suffer`. A damaged file is renamed and replaced at once. A full disk stops writes,
-not reads. Any other failure closes the file until it is tried again. One line is logged when a problem begins, and one
-when the file works again. Recovery happens on use: nothing runs in the background.
+not reads. A write that finds the file locked by another process is lost. After any other failure the file is closed,
+and not used for `RETRY_SECONDS`. One line is logged when a problem begins, and one when the file works again. The file
+is tried again at its next use: nothing runs in the background.
 
 The methods do I/O and are called in threads, never two at the same time. Only `ready` and `statistics` do no I/O.
 """

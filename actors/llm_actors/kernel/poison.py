@@ -32,7 +32,8 @@ class _Suspect(NamedTuple):
 
 @final
 class Poison:
-    """Counts the crashes of payloads, each identified by its fingerprint. At most ``entries`` payloads are remembered.
+    """Counts the crashes that each payload caused. A fingerprint identifies a payload; at most ``entries`` payloads are
+    remembered.
     ``now`` is in seconds of one monotonic clock.
     """
 

@@ -133,8 +133,8 @@ class Budgets:
     # -- what happens ------------------------------------------------------------------------------------------------
 
     def reserve(self, number: int, ask: SpendAsk, wall: float) -> BudgetHold | BudgetRefused:
-        """Reserve the cost of the most expensive provider that the budgets can pay. If they can pay none, return the
-        reason.
+        """Reserve, as reservation ``number``, the cost of the most expensive provider among those that the budgets can
+        pay at ``wall`` (seconds since the epoch). If they can pay none, return the reason.
         """
         names, why, worst = list[str](), "", dict[str, Amount]()
         paying = self.table.of(ask.payer)

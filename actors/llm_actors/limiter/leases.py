@@ -21,7 +21,9 @@ _LITTLE = 64
 
 
 class Lease(NamedTuple):
-    """One granted reservation. ``caller``: the caller's limits, or ``None`` if it has none."""
+    """One granted reservation at the provider ``name``. ``caller``: the caller's limits, or ``None`` if it has none.
+    ``taken``: what was charged, to the provider first, then to the caller. ``until``: when the lease expires.
+    """
 
     name: str
     provider: LimitState

@@ -74,8 +74,8 @@ class LimitState:
         return most is None or self.in_flight < most
 
     def ready_at(self, tokens: int, now: float, *, ahead: int = 0, tokens_ahead: float = 0.0) -> float:
-        """Return when the rates allow a request of ``tokens`` tokens after the requests ahead; ``now`` if that is
-        possible at once.
+        """Return when rates and holds allow a request of ``tokens`` tokens; ``now`` if it is allowed at once. ``ahead``
+        requests with ``tokens_ahead`` tokens in total are to be sent before it.
         """
         self._forget_full_allowances(now)
         at = max(now, self.held_until, self.deferred_until)
@@ -108,7 +108,9 @@ class LimitState:
         return Charges(requests, charged, tokens)
 
     def move(self, charges: Charges, at: float, now: float) -> Charges:
-        """Move the charges to ``at``, because the request is sent later than it was charged."""
+        """Return the charges, moved to the time ``at``, because the request is sent later than the time for which it
+        was charged.
+        """
         requests, tokens, estimate = charges
         if requests is not None:
             requests = requests.window.move(requests, at, now)

@@ -64,7 +64,9 @@ class Reservation:
         self.leave()
 
     def leave(self) -> None:
-        """End the reservation if neither `settle` nor `refund` was called."""
+        """End the reservation if neither `settle` nor `refund` was called. It is charged if `sent` was called, and
+        refunded otherwise.
+        """
         self._end(Settlement.CHARGED if self._sent else Settlement.REFUNDED)
 
     def sent(self) -> None:

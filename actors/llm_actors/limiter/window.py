@@ -72,7 +72,7 @@ class Window:
         return Charge(self, second, placed, cost)
 
     def overrun(self, cost: int, now: float) -> None:
-        """Count units even if there is no capacity for them. They delay later requests."""
+        """Count ``cost`` units even if there is no capacity for them. Units without capacity delay later requests."""
         self._expire(now)
         self._owed += cost
         self._pay(int(now))
@@ -89,7 +89,9 @@ class Window:
         self._pay(int(now))
 
     def move(self, charge: Charge, at: float, now: float) -> Charge:
-        """Move a charge to ``at``, because the request is sent later than it was counted."""
+        """Return the charge, moved to the time ``at``, because the request is sent later than the time at which it was
+        counted.
+        """
         self._expire(now)
         if int(at) <= charge.second:
             return charge

@@ -82,7 +82,9 @@ class Run:
 
     @property
     def is_cancelled_by_client(self) -> bool:
-        """Whether a client cancelled the run, as opposed to a shutdown or a crash of the process."""
+        """Whether a client cancelled or deleted the response. False if the clients only disconnected, and for a run
+        that a shutdown or a crash has ended.
+        """
         return self.cancelled_because not in (None, DESERTED) and self._cancelled_as is FailureKind.CANCELLED
 
     def _deserted(self) -> None:

@@ -80,7 +80,9 @@ class EndOfSelector(msgspec.Struct, frozen=True):
 
 @final
 class SelectorActor:
-    """The only actor that records results in ``selector``. ``draw`` returns random numbers in [0, 1)."""
+    """The only actor that records results in ``selector``. ``previous``: how its previous incarnation ended. ``draw``
+    returns random numbers in [0, 1).
+    """
 
     def __init__(self, selector: Selector, previous: Previous, draw: Callable[[], float] = random.random) -> None:
         self._selector = selector

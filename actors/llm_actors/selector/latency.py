@@ -100,7 +100,7 @@ class LatencyModel(msgspec.Struct, frozen=True):
     """Responses since the last change, or since the start."""
 
     def seconds(self, input_tokens: float, output_tokens: float) -> float:
-        """Return how many seconds a response of ``output_tokens`` to a prompt of ``input_tokens`` takes."""
+        """Return the expected seconds of a response of ``output_tokens`` to a prompt of ``input_tokens``."""
         fixed, prompt, writing = self.parts
         each_in, each_out = TYPICAL_S[1] * input_tokens, TYPICAL_S[2] * output_tokens
         return TYPICAL_S[0] * fixed + each_in * prompt + each_out * writing

@@ -159,8 +159,8 @@ class SharedResponses:
         return await self._order(response_id, caller, ReplicaOrder.CANCEL)
 
     async def hold(self, response_id: str, caller: str) -> bool:
-        """Order the replica that produces a caller's response to continue it for a while, because the response has a
-        follower at this replica. Returns whether the response exists.
+        """Order the replica that produces a caller's response to continue it for some more seconds even without a
+        follower there, because the response has a follower at this replica. Returns whether the response exists.
         """
         return await self._order(response_id, caller, ReplicaOrder.HOLD)
 
@@ -180,7 +180,7 @@ class SharedResponses:
         await self.link.call(keys, "issue", self._ttl_ms, most, self._heartbeat_ms, *digests, is_urgent=True)
 
     async def issued(self, caller: str, digests: Sequence[bytes]) -> list[bool]:
-        """Return for each digest whether the caller has received its id from any replica."""
+        """Return for each digest whether the caller has received the vendor id with this digest, from any replica."""
         answer = await self.link.call((self._key("issued", caller),), "issued", *digests)
         if len(answer) != len(digests):
             raise _unreadable()

@@ -256,7 +256,9 @@ class SpentBy(msgspec.Struct, frozen=True, array_like=True):
 
 
 def spent_since(db: sqlite3.Connection, since: float, is_alive: Callable[[str], bool]) -> list[SpentBy]:
-    """Return the spending since ``since`` (UNIX time), from which budgets start, as sums per minute."""
+    """Return the spending since ``since`` (UNIX time), from which budgets start, as sums per minute. ``is_alive``
+    returns whether the process with this name in the ledger is still running.
+    """
     rows = db.execute(
         """SELECT owner, caller, team, route, min(opened_at), CASE WHEN cost IS NULL THEN NULL ELSE sum(cost) END,
             sum(input_tokens + output_tokens)

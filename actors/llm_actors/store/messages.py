@@ -49,14 +49,18 @@ class Loaded(NamedTuple):
 
 
 class Load(Call[Loaded | None], frozen=True):
-    """Get a response of a caller; ``None`` if the file cannot be read."""
+    """Get a response of a caller. The reply is ``None`` if the file cannot be read, and `Loaded` without a row if the
+    file does not contain the response.
+    """
 
     response_id: str
     caller: str
 
 
 class GetSpend(Call[tuple[SpendRow, ...] | None], frozen=True, kw_only=True):
-    """Get the spending; ``None`` if the file cannot be read. ``caller``: only the spending of this caller."""
+    """Get the spending since ``since`` (UNIX time), one row for each value of ``by``; ``None`` if the file cannot be
+    read. ``caller``: only the spending of this caller; ``None``: of all callers.
+    """
 
     by: By
     since: float = 0.0
@@ -64,7 +68,7 @@ class GetSpend(Call[tuple[SpendRow, ...] | None], frozen=True, kw_only=True):
 
 
 class GetSpent(Call[tuple[SpentBy, ...] | None], frozen=True):
-    """Get the spending from which budgets start; ``None`` if the file cannot be read."""
+    """Get the spending since ``since`` (UNIX time), from which budgets start; ``None`` if the file cannot be read."""
 
     since: float
 

@@ -79,7 +79,9 @@ class StoreTier:
         return done
 
     def find(self, response_id: str, caller: str) -> Loaded | None:
-        """Return a caller's response; ``None`` if the file cannot be read."""
+        """Return a caller's response, as `Loaded` without a row if the file does not contain it; ``None`` if the file
+        cannot be read.
+        """
         return self._try(lambda file: Loaded(file.find(response_id, caller, self._wall())))
 
     def spend(self, by: By, since: float, caller: str | None) -> tuple[SpendRow, ...] | None:

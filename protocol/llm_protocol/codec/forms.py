@@ -1,4 +1,4 @@
-"""Forms with files (``multipart/form-data``, RFC 7578), which some of OpenAI's endpoints use. Both directions."""
+"""Decode and encode forms with files (``multipart/form-data``, RFC 7578), which some of OpenAI's endpoints use."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ _SECOND_HALF = re.compile(r'(?<!\\)"(\\u[dD][c-fC-F][0-9a-fA-F]{2})')
 
 @final
 class PairJoiner:
-    """Joins the halves of pairs. Feed it the pieces of a stream in order: those that contain `HALF`, and all pieces
-    while any are held back (``held``).
+    """Joins the halves of surrogate pairs. Feed it the pieces of a stream in order: each piece that contains `HALF`,
+    and every piece while pieces are held back (``held``).
     """
 
     __slots__ = ("held",)
@@ -40,7 +40,7 @@ class PairJoiner:
         """The pieces that are held back."""
 
     def feed(self, piece: ServerSentEvent) -> list[ServerSentEvent]:
-        """Return the pieces that can be decoded now."""
+        """Take the next piece, and return the pieces that can be decoded now; none while a half is held back."""
         ready: list[ServerSentEvent] = []
         if self.held:
             second = _SECOND_HALF.search(piece.data)

@@ -95,7 +95,7 @@ def read_call(part: Part) -> tuple[str, str, str] | None:
 
 
 def write_call(id_: str, name: str, text: str, wire: str) -> Opaque:
-    """Return a custom call in the form of one of the two wires."""
+    """Return a call of a custom tool in the form of ``wire``: `CHAT`, or else `RESPONSES`."""
     if wire == CHAT:
         return Opaque(dialect=CHAT, value={"id": id_, "type": "custom", "custom": {"name": name, "input": text}})
     item = {"type": "custom_tool_call", "id": f"ctc_{id_}", "call_id": id_, "name": name, "input": text}

@@ -37,7 +37,7 @@ def _without_cheaper(value: Any) -> Any:
 
 
 def no_tier(value: Any) -> Any:
-    """Remove the tier. ``flex`` cannot be kept."""
+    """Leave out the tier. ``flex`` and ``batch`` cannot be kept: any other tier costs more."""
     return _without_cheaper(value)
 
 
@@ -52,7 +52,7 @@ def tier_of_compatible(value: Any) -> Any:
 
 
 def tier_of_anthropic(value: Any) -> Any:
-    """Return Anthropic's name of the tier. ``flex`` cannot be kept."""
+    """Return Anthropic's name of the tier. ``flex`` and ``batch`` cannot be kept: any other tier costs more."""
     if value in ("default", "standard", "standard_only"):
         return "standard_only"
     return "auto" if value in _FASTER or value == "auto" else _without_cheaper(value)

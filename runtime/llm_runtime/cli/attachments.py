@@ -102,7 +102,7 @@ def _of_words(text: str) -> dict[str, Any]:
 
 
 def options(pairs: Iterable[Sequence[str]]) -> dict[str, Any]:
-    """The options of ``-o NAME VALUE``. A value is parsed as JSON if possible, else it is text."""
+    """The options of ``-o NAME VALUE``. A value is parsed as JSON if possible, else it is a string."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         try:

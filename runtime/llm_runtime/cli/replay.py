@@ -1,4 +1,4 @@
-"""``llm-runtime replay ID``: send a request of the request log again, and show the differences."""
+"""``llm-runtime replay ID``: send a request of the request log again, and compare the two responses."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _UNCACHED = Policy(cache="off")
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Send the request again, print the differences, and return the exit code. Raises `LLMClientError` or
-    `ConfigError`.
+    """Send the logged request again, print how the new response differs from the logged one, and return the exit
+    code. Raises `LLMClientError` or `ConfigError`.
     """
     start_logging(arguments.log_level, arguments.log_format)
     before = look_up(arguments.id, arguments.config, environ)

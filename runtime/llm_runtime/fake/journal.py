@@ -55,7 +55,9 @@ class Seen:
     stream: bool = False
 
     def decoded(self, inbound: ClientRequest, size: int) -> None:
-        """Record the decoded request, whose body has ``size`` bytes."""
+        """Record the decoded request, whose body has ``size`` bytes. If that is more than `MAX_BODY_BYTES`, the
+        request itself is not kept.
+        """
         self.stream = inbound.stream
         self.model, self.request_type = inbound.request.model, inbound.request.request_type
         self.request = inbound.request if size <= MAX_BODY_BYTES else None

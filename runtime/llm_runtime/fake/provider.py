@@ -38,9 +38,10 @@ MAX_CONNECTIONS = 10_000
 class FakeProvider:
     """A fake provider that runs during an ``async with`` block.
 
-    ``kind``: imitate only this vendor. ``key``: refuse requests with another key. ``vendors``: the vendors that it can
-    imitate. Leaving the block closes all connections at once. The constructor raises `UnknownVendorError`; entering the
-    block raises `CannotListenError`.
+    ``rules`` decide the responses. ``kind``: imitate only this vendor. ``key``: refuse requests without this key.
+    ``port`` 0: any free port. ``models``: the model list. ``vendors``: the vendors that it can imitate. Leaving the
+    block closes all connections at once. The constructor raises `UnknownVendorError`; entering the block raises
+    `CannotListenError`.
     """
 
     def __init__(

@@ -190,7 +190,7 @@ class Portal(Generic[R]):
             self.post(self._scope.cancel if at_once else self._stop.set)
 
     def join(self, seconds: float | None = None) -> bool:
-        """Wait at most ``seconds`` for the thread's end. Returns whether it has ended."""
+        """Wait for the thread's end, for at most ``seconds``; ``None``: no limit. Returns whether it has ended."""
         if self._thread is None or self._pid != os.getpid():
             return True
         self._thread.join(seconds)

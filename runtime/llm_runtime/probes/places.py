@@ -1,4 +1,5 @@
-"""Checks of everything besides providers that a configuration names. They leave nothing behind.
+"""Checks of what a configuration names besides providers: the server's address, files, folders, Redis, the local
+model. They leave nothing behind.
 
 Each function returns a status and a message. None has a time limit; they may be cancelled at any time.
 """

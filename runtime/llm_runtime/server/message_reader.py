@@ -55,8 +55,8 @@ class Hangup(Exception):  # noqa: N818  (it says what happened, as trio's EndOfC
 
 @final
 class MessageReader:
-    """Joins frames to messages of at most ``max_bytes``. ``bodies`` counts the bytes of a message until the call of
-    `next_message` after the one that returns it.
+    """Joins frames to messages of at most ``max_bytes``. The bytes of a message count towards the budget ``bodies``
+    until `next_message`, which has returned the message, is called again.
     """
 
     __slots__ = ("_arriving", "_decoder", "_fragments", "_joiner", "_max_bytes", "_pieces", "_size", "is_busy", "ping")

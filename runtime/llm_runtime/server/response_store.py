@@ -271,7 +271,9 @@ class ResponseStore:
         return stored if stored is not None and stored.caller == caller else None
 
     def drop(self, stored: StoredResponse) -> None:
-        """Delete a response everywhere."""
+        """Remove a response from the memory of this process. Does not cancel its run, and does not delete it from the
+        file or from Redis.
+        """
         stored.is_gone = True
         self._live.pop(stored.id, None)
         self._remembered.pop(stored.id, None)

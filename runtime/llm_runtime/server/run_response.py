@@ -98,7 +98,7 @@ def respond(
     context: RequestContext, dialect: ServerDialect, inbound: ClientRequest, run: Run, *, hold: bool = True
 ) -> Awaitable[None]:
     """Respond with ``run``, streamed or complete, as the client asked for. The head of a stream waits for the run's
-    first event, at most `hold_head_s`; with ``hold`` false it does not wait.
+    first event, at most `hold_head_s` seconds; with ``hold`` false it does not wait.
     """
     if not inbound.stream:
         return _reply(context, dialect, inbound, run)

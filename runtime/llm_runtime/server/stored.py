@@ -130,7 +130,9 @@ async def retrieve(context: RequestContext) -> None:
 
 
 async def delete(context: RequestContext) -> None:
-    """``DELETE /v1/responses/{id}``: delete the response everywhere. If it is running, it is cancelled."""
+    """``DELETE /v1/responses/{id}``: delete the response from memory, the file and Redis, and from other workers. If it
+    is running, it is cancelled.
+    """
     response_id = context.params["id"]
     await context.server_state.bring(response_id, context.caller)
     if (waiting := _waiting(context)) is not None:

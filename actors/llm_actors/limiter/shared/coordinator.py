@@ -49,10 +49,10 @@ class Postponed(NamedTuple):
 
 @final
 class SharedLimits:
-    """The limits that are shared with other processes.
+    """The limits that are shared with other processes. If ``server`` is ``None``, nothing is shared.
 
-    ``waiter`` returns the queued request that still wants reservation ``number``. ``confirmed`` is called with the
-    grants that the ledger has confirmed.
+    ``waiter`` is called with the number of a reservation, and returns the queued request that still wants the
+    reservation, or ``None``. ``confirmed`` is called with the grants that the ledger has confirmed.
     """
 
     def __init__(

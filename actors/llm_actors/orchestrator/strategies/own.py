@@ -150,7 +150,9 @@ class TeamCalls:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def failed(self, failure: Failure) -> RunResult:
-        """Return the failure of the request. If its stream broke, that is the failure."""
+        """Return the end of a request that fails with ``failure``. If the strategy's stream has broken, return the
+        failure of the stream instead.
+        """
         if self._streamed is not None and isinstance(self._streamed[0].end, Failed):
             return self._streamed[0]
         return RunResult(Failed(failure=msgspec.structs.replace(failure, partial=self._streamed is not None)), None)

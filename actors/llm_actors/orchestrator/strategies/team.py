@@ -103,7 +103,9 @@ class Team:
         return self._work.about(answers, template)
 
     def note(self, name: str, value: object) -> None:
-        """Add ``value``, which must be JSON, to the decision record, as ``decision["notes"][name]``."""
+        """Add ``value``, which msgspec must be able to encode as JSON, to the decision record, as
+        ``decision["notes"][name]``. Replaces an earlier value of that name.
+        """
         self._work.note(name, value)
 
     async def _there(self, call: Callable[[], Awaitable[T]]) -> T:

@@ -269,7 +269,9 @@ class CohereDecoder(AnswerDecoder):
             self._out.append(UsageReported(usage))
 
     def end(self, surplus: bytes) -> None:
-        """End the response: the body has ended without ``message-end``."""
+        """End the response as failed: the body has ended without ``message-end``. ``surplus`` is the part of the body
+        that was not SSE.
+        """
         if surplus:
             self.misread("it is not an event stream")
         else:

@@ -327,7 +327,9 @@ def usage_object(usage: Usage) -> JsonObject:
 
 
 class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The server's options of a request. ``generate`` is false for a warm-up without a response."""
+    """The fields of a request that this server acts on itself. ``generate`` is false for a warm-up, which makes no
+    response.
+    """
 
     previous_response_id: str | None = None
     store: bool = True
