@@ -39,7 +39,7 @@ class RateLimitError(LLMClientError):
 
 
 class QuotaError(LLMClientError):
-    """The account's quota or budget is used up."""
+    """The provider's account has used up its quota or credit at the vendor."""
 
     kind = FailureKind.QUOTA
 

@@ -174,9 +174,10 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.RETRY, 429, "rate_limit_exceeded", "rate_limit_error", "too many requests or tokens for now",
         AtFault.PROVIDER, _TOKENS, client_retry=True, pause_s=1.0, limit_owner="provider", advice=_LATER),
     FailureKind.QUOTA: FailureRule(
-        Step.NEXT, 429, "insufficient_quota", "insufficient_quota", "the account's quota or budget is used up",
-        AtFault.PROVIDER, _TOKENS, client_retry=False, scope=Scope.PROVIDER, pause_s=30.0, needs_operator=True,
-        limit_owner="provider", advice="check the account's quota"),
+        Step.NEXT, 429, "insufficient_quota", "insufficient_quota",
+        "the provider's account has used up its quota or credit", AtFault.PROVIDER, _TOKENS, client_retry=False,
+        scope=Scope.PROVIDER, pause_s=30.0, needs_operator=True, limit_owner="provider",
+        advice="check the account's quota and billing at the vendor"),
     FailureKind.OVERLOADED: FailureRule(
         Step.RETRY, 503, "overloaded", _SERVER, "the vendor is overloaded, or too many requests wait for it",
         AtFault.PROVIDER, _TOKENS, client_retry=True, breaks=True, advice=_LATER),

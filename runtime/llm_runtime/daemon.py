@@ -180,7 +180,7 @@ class _Life:
         if not self._serving:
             scope.cancel(reason="order to stop during the start")
             return
-        log.info("stopping: responses in progress have %g s to finish; a second signal ends them", drain_s)
+        log.info("stopping: responses in progress have %g s to finish; a second signal ends them now", drain_s)
         self._stopping.set()
         scope.deadline = trio.current_time() + delay_s + drain_s + END_SECONDS
 

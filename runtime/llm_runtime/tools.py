@@ -237,7 +237,9 @@ def _arguments(fn: Callable[..., Any]) -> type[msgspec.Struct]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise TypeError(f"the tool {name} has the parameter {parameter}, which cannot be passed by name")
         if parameter.name not in hints:
-            raise TypeError(f"the tool {name} has no type for {parameter.name}: write {parameter.name}: str")
+            raise TypeError(
+                f"the tool {name} has no type for {parameter.name}: write for example {parameter.name}: str"
+            )
         default = () if parameter.default is parameter.empty else (parameter.default,)
         fields.append((parameter.name, hints[parameter.name], *default))
     return msgspec.defstruct(f"{name}_arguments", fields, forbid_unknown_fields=True, kw_only=True)

@@ -102,7 +102,7 @@ async def test_response_cache_get_and_set(
             answer("the secret of it"), request_id="", response_id="", timestamp=found.timestamp if found else 0
         )
         assert await lookup(ref, key(2)) is None
-    assert [record.getMessage() for record in caplog.records] == ["request req_2: 1 of 1 responses from the cache"]
+    assert [record.getMessage() for record in caplog.records] == ["request req_2: 1 of 1 responses are from the cache"]
 
 
 async def test_response_cache_forgets_after_the_time_to_live(autojump_clock: trio.testing.MockClock) -> None:

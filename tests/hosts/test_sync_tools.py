@@ -127,7 +127,7 @@ def test_an_async_tool_is_refused_at_once(upstream: Upstream) -> None:
     asked = upstream.journal()["asked"]
     with (
         sync.open_runtime(upstream.config) as rt,
-        pytest.raises(TypeError, match=r"the tool weather is async: llm_runtime\.sync cannot await it"),
+        pytest.raises(TypeError, match=r"the tool weather must be a plain function: llm_runtime\.sync cannot await it"),
     ):
         rt.run_tools("The weather?", model="fake/m", tools=[weather])
     assert upstream.journal()["asked"] == asked
@@ -145,7 +145,7 @@ def test_an_async_tool_behind_a_decorator_is_an_error_of_the_tool(upstream: Upst
 
     with sync.open_runtime(upstream.config) as rt:
         run = rt.run_tools("The weather?", model="fake/m", tools=[weather, clock])
-    assert "the tool weather is async: llm_runtime.sync cannot await it" in texts(run)[0]
+    assert "the tool weather must be a plain function: llm_runtime.sync cannot await it" in texts(run)[0]
     assert texts(run)[1] == "12"
 
 

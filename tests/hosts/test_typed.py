@@ -153,7 +153,7 @@ def test_a_tool_is_made_of_its_function() -> None:
     assert weather.tool.parameters["required"] == ["city"]
     assert weather.tool.parameters["additionalProperties"] is False
     assert weather("Oslo")["degrees"] == 7, "it is still a function"
-    with pytest.raises(TypeError, match="the tool untyped has no type for x: write x: str"):
+    with pytest.raises(TypeError, match="the tool untyped has no type for x: write for example x: str"):
         tool(untyped)
     with pytest.raises(TypeError, match="cannot be passed by name"):
         tool(lambda *rest: rest)

@@ -84,7 +84,7 @@ def test_a_list_that_is_empty_or_slower_than_the_runtime_waits_is_a_warning() ->
         ),
         (FailureKind.NETWORK, "so it is (HTTP 401); is base_url right, and can the server be reached"),
         (FailureKind.PROTOCOL, "so it is (HTTP 401); is base_url the address of the vendor's API"),
-        (FailureKind.QUOTA, "so it is (HTTP 401); check the account's quota"),
+        (FailureKind.QUOTA, "so it is (HTTP 401); check the account's quota and billing at the vendor"),
         (FailureKind.CRASHED, "so it is (HTTP 401)"),
     ],
 )

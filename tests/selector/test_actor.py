@@ -151,7 +151,7 @@ async def test_a_refused_key_is_told_once_a_minute(autojump_clock: MockClock, ca
         await wait_all_tasks_blocked()
     assert caplog.messages == [
         f"{A}: the vendor refused the configured key",
-        f"{A}: the account's quota or budget is used up",
+        f"{A}: the provider's account has used up its quota or credit",
     ]
 
 

@@ -38,7 +38,7 @@ async def test_a_key_opens_what_it_is_for() -> None:
         assert await statuses(server, "GET", "/v1/models") == {"app": 200, "prom": 403, "boss": 200, "": 401}
         assert await statuses(server, "GET", "/readyz") == {"app": 200, "prom": 200, "boss": 200, "": 200}
         refused = await server.request("GET", "/metrics", authorization="Bearer k-app")
-        assert refused.json["error"]["message"] == "This needs a key with metrics_only = true, or admin = true."
+        assert refused.json["error"]["message"] == "This endpoint needs a key with metrics_only = true or admin = true."
 
 
 async def test_without_keys_everybody_sees_all() -> None:

@@ -220,7 +220,7 @@ def _answers(message: Lookup, found: Mapping[CacheKey, LLMResponse]) -> tuple[LL
     answers = tuple(found.get(key) for key in message.keys)
     hits = len(answers) - answers.count(None)
     if hits:
-        log.info("request %s: %d of %d responses from the cache", message.request_id, hits, len(answers))
+        log.info("request %s: %d of %d responses are from the cache", message.request_id, hits, len(answers))
     return answers
 
 

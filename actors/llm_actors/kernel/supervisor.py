@@ -75,7 +75,7 @@ class Supervisor:
         that `start_child` may add. `draw` returns the jitter of the waits before restarts, in [0, 1).
         """
         if max_children and strategy is not Strategy.ONE_FOR_ONE:
-            raise ValueError(f"{name}: dynamic children need the strategy one_for_one, because they have no order")
+            raise ValueError(f"{name}: max_children needs the strategy one_for_one: dynamic children have no order")
         self.name = name
         self.bus = bus or Bus()
         self._path = name
@@ -186,7 +186,7 @@ class Supervisor:
         if spec.name in self._children or spec.name in self._specified:
             raise NameTaken(self._path, f"already has a child called {spec.name}")
         if dynamic and self._dynamic() >= self._max_children:
-            raise TooManyChildren(self._path, f"has its maximum of {self._max_children} dynamic children")
+            raise TooManyChildren(self._path, f"already has its maximum of {self._max_children} dynamic children")
         child = ChildState(spec, f"{self._path}/{spec.name}", self._policy.backoff, dynamic=dynamic)
         child.attach(child.mailbox.name, self.bus)
         self._children[spec.name] = child

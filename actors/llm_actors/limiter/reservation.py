@@ -213,7 +213,7 @@ async def _reserve(
         granted = await limiter.call(ask, deadline=deadline)
         if granted.wait_s:
             if trio.current_time() + granted.wait_s > deadline:
-                raise CallExpired(limiter.name, "the reserved time is after the deadline")
+                raise CallExpired(limiter.name, "the limits allow the request only after its deadline")
             await trio.sleep(granted.wait_s)
         return Reservation(limiter, granted, ticket, is_budgeted=spend is not None)
     except (trio.Cancelled, KernelError):

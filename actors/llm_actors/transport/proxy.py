@@ -164,7 +164,7 @@ async def _socks5(wire: Wire, proxy: Proxy, origin: Origin) -> None:
     if proxy.credentials is not None:
         user, _, password = proxy.credentials.reveal().encode().partition(b":")
         if not 0 < len(user) < 256 or len(password) > 255:
-            raise ProxyRefused(origin, "user or password is too long for SOCKS5")
+            raise ProxyRefused(origin, "SOCKS5 needs a user of 1 to 255 bytes and a password of at most 255 bytes")
         await wire.send_all(bytes((1, len(user))) + user + bytes((len(password),)) + password)
         try:
             _, failed = await _exactly(wire, origin, 2)
@@ -200,7 +200,7 @@ def _socks_address(origin: Origin) -> bytes:
 async def _some(wire: Wire, origin: Origin, most: int) -> bytes:
     data = await wire.receive_some(most)
     if not data:
-        raise ConnectFailed(origin, "the proxy closed the connection")
+        raise ConnectFailed(origin, "the proxy closed the connection before the tunnel to the server was open")
     return data
 
 

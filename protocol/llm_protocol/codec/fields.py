@@ -126,7 +126,10 @@ def refuse_transport(value: Any, path: str = "") -> None:
         for name, inner in value.items():
             where = f"{path}.{name}" if path else str(name)
             if _TRANSPORT.fullmatch(str(name).lower().replace("-", "_")):
-                raise bad_request(where, f"{where} is not accepted: only the configuration sets where a request goes")
+                raise bad_request(
+                    where,
+                    f"{where} is not accepted: only the configuration sets where a request goes and with which key",
+                )
             if type(inner) not in _SCALARS:
                 refuse_transport(inner, where)
     elif isinstance(value, list | tuple) and not _SCALARS.issuperset(map(type, value)):  # in C for long lists

@@ -71,7 +71,7 @@ def read_form(body: bytes) -> list[FormField]:
 def _field(piece: bytes) -> FormField:
     head, end, content = piece.partition(b"\r\n\r\n")
     if not piece.startswith(b"\r\n") or not end or len(head) > MOST_HEAD_BYTES:
-        raise WireError("a field of the form has no header")
+        raise WireError("a field of the form has no header, or one that is too long")
     said = head.decode("utf-8", "replace")
     name, kind = _NAME.search(said), _TYPE.search(said)
     if name is None:

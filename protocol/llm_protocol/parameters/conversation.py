@@ -277,7 +277,7 @@ def _without_empty(messages: tuple[Message, ...], *, blank: bool) -> tuple[Messa
         if content:
             kept.append(message if content == message.content else msgspec.structs.replace(message, content=content))
     if not any(message.role not in ("system", "developer") for message in kept):
-        raise unsupported("messages", "messages are empty: the vendor refuses a conversation without text")
+        raise unsupported("messages", "messages are empty, except for system messages: the vendor refuses this")
     return messages if len(kept) == len(messages) and all(map(is_, kept, messages)) else tuple(kept)
 
 

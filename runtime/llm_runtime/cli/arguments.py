@@ -67,7 +67,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
     _common(command)
     command.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     command.add_argument("--port", type=_port, help="port to listen on, 0 for any free one (default 8080)")
-    command.add_argument("--workers", type=_workers, help="processes that share the work (default 1)")
+    command.add_argument("--workers", type=_workers, help="processes that share the work, 1 to 64 (default 1)")
     command.add_argument(
         "--insecure-no-tls",
         action="store_true",
@@ -129,7 +129,9 @@ def _conversation(command: argparse.ArgumentParser) -> None:
         metavar=("NAME", "VALUE"),
         help="an option of the request, such as: temperature 0 (repeatable)",
     )
-    command.add_argument("-n", "--no-log", action="store_true", help="do not save the conversation for -c")
+    command.add_argument(
+        "-n", "--no-log", action="store_true", help="do not save the conversation, so -c cannot resume it"
+    )
     command.set_defaults(log_level="warning")
 
 

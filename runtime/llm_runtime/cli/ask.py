@@ -147,7 +147,7 @@ def _read_stdin() -> str:
 
 async def _hint() -> None:
     await trio.sleep(HINT_SECONDS)
-    say("llm-runtime: waiting for the end of stdin (Ctrl-D ends it in a terminal; use </dev/null for none)")
+    say("llm-runtime: waiting for the end of stdin (Ctrl-D ends it in a terminal; use </dev/null if there is no input)")
 
 
 @final

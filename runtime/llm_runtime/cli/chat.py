@@ -197,4 +197,4 @@ class _User:
 
 def _check_length(characters: int) -> None:
     if characters > STDIN_BYTES:
-        raise ConfigError(f"the text has more than {STDIN_BYTES} characters")
+        raise ConfigError(f"the message has more than {STDIN_BYTES} characters")

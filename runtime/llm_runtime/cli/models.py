@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         for model in models:
             print_out(f"{provider}/{model}")
         if not models:
-            say(f"llm-runtime: no model of {provider} is known: list them in [providers.{provider}] models")
+            say(f"llm-runtime: no model of {provider} is known: name its models in [providers.{provider}] models")
     return 0
 
 

@@ -54,7 +54,7 @@ def refuse_async_tools(loop: ToolLoop) -> None:
 
 
 def _async_tool(function: FunctionTool[..., Any]) -> TypeError:
-    return TypeError(f"the tool {function.tool.name} is async: llm_runtime.sync cannot await it")
+    return TypeError(f"the tool {function.tool.name} must be a plain function: llm_runtime.sync cannot await it")
 
 
 class _Started(NamedTuple):
@@ -144,7 +144,7 @@ class _ToolThreads:
             del self._jobs[place]
             return
         if not isinstance(started, _Started):
-            raise TypeError("approve is async, which llm_runtime.sync cannot await")
+            raise TypeError("approve must be a plain function: llm_runtime.sync cannot await it")
         self._deadlines[place] = time.monotonic() + self._seconds
         if not _room.acquire(timeout=self._seconds):
             self._ended.put(_Ended(place, None, ToolTooSlow()))

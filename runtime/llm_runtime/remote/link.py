@@ -58,7 +58,7 @@ class Link:
         if it does not.
         """
         if self._closed:
-            raise ShuttingDownError("the connection to the runtime is closed")
+            raise ShuttingDownError("this program has closed its connection to the daemon")
         entry = RemoteRun(run, body)
         self._nursery.start_soon(self._carry, entry)
         try:
@@ -130,7 +130,7 @@ class Link:
             before = self._failed
             async with self._opening:
                 if self._closed:
-                    raise ShuttingDownError("the connection to the runtime is closed")
+                    raise ShuttingDownError("this program has closed its connection to the daemon")
                 if (found := self._with_room()) is not None:
                     return found
                 # While this run waited, another may have failed to connect. If each tried, they would wait for minutes.

@@ -105,9 +105,9 @@ class Access:
         if not self._keys or caller in self._admins:
             return
         if role is Role.ADMIN:
-            raise HttpError(403, "not_allowed", "This needs a key with admin = true.")
+            raise HttpError(403, "not_allowed", "This endpoint needs a key with admin = true.")
         if role is Role.METRICS and caller not in self._metrics_only:
-            raise HttpError(403, "not_allowed", "This needs a key with metrics_only = true, or admin = true.")
+            raise HttpError(403, "not_allowed", "This endpoint needs a key with metrics_only = true or admin = true.")
         if role is Role.CALLER and caller in self._metrics_only:
             raise HttpError(403, "not_allowed", "This key is for /metrics only.")
 

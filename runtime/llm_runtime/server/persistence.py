@@ -229,7 +229,7 @@ class ResponsePersistence:
         try:
             row = await load(store, response_id, caller)
         except StoreAwayError:
-            raise store_unavailable("The store cannot be read now, so the response was not found. Try again.") from None
+            raise store_unavailable("The store cannot be read now, and may contain the response. Try again.") from None
         if row is None or self._response_store.knows(response_id):
             return
         if row.ended_at is None:

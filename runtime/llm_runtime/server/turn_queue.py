@@ -187,4 +187,5 @@ class TurnQueue:
                 return response_id, on_lane.cancel
             if (stored := response_store.find_live(response_id, self._caller)) is not None:
                 return response_id, lambda: stored.run.cancel("the client cancelled the response")
-        raise HttpError(404, "response_not_found", "There is no such response to cancel.", param="response_id")
+        message = "No response in progress has this id or is on this lane."
+        raise HttpError(404, "response_not_found", message, param="response_id")

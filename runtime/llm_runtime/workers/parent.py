@@ -163,7 +163,9 @@ class WorkersParent:
         if self._stops == 1:
             self._notifier.stopping()
             self._code = code
-            log.info("stopping: responses in progress have %g s to finish; a second signal ends them", server.drain_s)
+            log.info(
+                "stopping: responses in progress have %g s to finish; a second signal ends them now", server.drain_s
+            )
         else:
             self._code = self._code or CUT_OFF
         self._stopping.set()

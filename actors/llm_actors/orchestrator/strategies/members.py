@@ -134,7 +134,7 @@ def _unusable(end: Finished, fold: Fold) -> Failure | None:
     """Why a complete response cannot be used."""
     if end.reason not in _ANSWERS:
         kind = FailureKind.CONTENT_FILTER if end.reason is FinishReason.CONTENT_FILTER else FailureKind.SERVER_ERROR
-        return Failure(kind=kind, message=f"it ended its response with {end.raw_reason or end.reason.value}")
+        return Failure(kind=kind, message=f"the model ended its response with {end.raw_reason or end.reason.value}")
     if not fold.parts() and not fold.vectors:
-        return Failure(kind=FailureKind.PROTOCOL, message="its response is empty")
+        return Failure(kind=FailureKind.PROTOCOL, message="the model's response is empty")
     return None

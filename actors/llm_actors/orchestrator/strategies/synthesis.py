@@ -82,7 +82,7 @@ async def _by_model(ensemble: Ensemble, model: str, answers: Sequence[Member], b
     )
     if isinstance(ending.end, Finished):
         if not ensemble.run.fold().parts():
-            return _without(ensemble, model, best, "its response is empty")
+            return _without(ensemble, model, best, "the synthesiser's response is empty")
         return _noted(ensemble, model, ending)
     failure = ending.end.failure
     if failure.partial:

@@ -143,7 +143,7 @@ def encode_block(part: Part, where: str) -> JsonObject | None:
         case Document() | Audio():
             raise unsupported(where, f"{where}: Cohere does not accept {type(part).__name__}")
         case ToolCall() | ToolResult():
-            raise bad_request(where, f"{where}: a {part.__class__.__name__} does not belong in this message")
+            raise bad_request(where, f"{where}: a {part.__class__.__name__} is not allowed in a message of this role")
 
 
 def _short(blocks: list[JsonObject]) -> Any:

@@ -106,7 +106,7 @@ def _decode(body: Body, input_type: str, default_form: str) -> ClientRequest:
         raise body.cannot("images", "images are not supported: only texts can be embedded")
     forms = body.strings("embedding_types")
     if len(forms) > 1 or not set(forms) <= {"float", "base64"}:
-        raise body.cannot("embedding_types", 'embedding_types must be "float" or "base64"')
+        raise body.cannot("embedding_types", 'embedding_types must contain one type: "float" or "base64"')
     texts = (*body.strings("texts"), *(_text(item) for item in body.objects("inputs")))
     if not any(texts):
         raise body.wrong("texts", "the list of the texts to embed; it is missing or empty")

@@ -295,7 +295,7 @@ def _opaque(part: GeminiBody) -> Opaque:
     where = part.where
     value = GeminiBody(part.raw, where).rest()
     if not value:
-        raise bad_request(where, f"{where} is empty; it needs text, inlineData, functionCall or the like")
+        raise bad_request(where, f"{where} is empty: it needs content, such as text, inlineData or functionCall")
     return Opaque(dialect=NAME, value=value)
 
 

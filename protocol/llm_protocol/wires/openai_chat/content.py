@@ -64,7 +64,7 @@ def encode_message(message: Message, where: str, profile: VendorProfile) -> Iter
 def _encode_tool_result(result: ToolResult, where: str) -> JsonObject:
     if not all(isinstance(part, Text) for part in result.content):
         raise unsupported(
-            where, f"{where}: in the chat API a tool result must be text; put the rest into a user message"
+            where, f"{where}: in the chat API a tool result must be text; put other content into a user message"
         )
     texts = [part.text for part in result.content if isinstance(part, Text)]
     content = "".join(texts) if len(texts) <= 1 else [{"type": "text", "text": text} for text in texts]

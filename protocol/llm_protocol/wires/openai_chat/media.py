@@ -32,7 +32,7 @@ def encode_document(part: Document, where: str) -> JsonObject:
         name = {} if part.title is None else {"filename": part.title}
         return {"type": "file", "file": {"file_id": part.file_id, **name}}
     if part.url is not None:
-        raise unsupported(where, f"{where}: the chat API accepts documents only as content, not by URL")
+        raise unsupported(where, f"{where}: the chat API accepts documents as base64 data or by file_id, not by URL")
     return {"type": "file", "file": {"filename": file_name(part), "file_data": content_uri(part)}}
 
 
@@ -44,7 +44,7 @@ def file_name(part: Document) -> str:
 def encode_audio(part: Audio, where: str) -> JsonObject:
     """Encode an ``input_audio`` part. Raises `UnsupportedError` for audio by URL."""
     if part.url is not None or part.file_id is not None:
-        raise unsupported(where, f"{where}: the chat API accepts audio only as content, not by URL or file_id")
+        raise unsupported(where, f"{where}: the chat API accepts audio only as base64 data, not by URL or file_id")
     kind = part.media_type or ""
     return {"type": "input_audio", "input_audio": {"data": content_base64(part), "format": audio_format(kind)}}
 
