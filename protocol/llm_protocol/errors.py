@@ -233,5 +233,5 @@ _CLASSES = _leaves(LLMClientError)
 
 
 def error_for(failure: Failure, partial: LLMResponse | None = None) -> LLMClientError:
-    """The exception that belongs to ``failure``."""
+    """The exception for ``failure``. ``partial``: the part of the response that was received, if any."""
     return _CLASSES[failure.kind](failure, partial)

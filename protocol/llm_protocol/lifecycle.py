@@ -89,7 +89,7 @@ def shutdown_date(kind: str, info: ModelInfo) -> date | None:
 
 
 def is_gone(kind: str, info: ModelInfo, today: date) -> bool:
-    """Whether the vendor has retired the model, or its shutdown date has come by ``today``."""
+    """Whether the vendor of ``kind`` has retired the model, or the model's shutdown date is ``today`` or earlier."""
     end = shutdown_date(kind, info)
     return info.lifecycle == "retired" or (end is not None and end <= today)
 

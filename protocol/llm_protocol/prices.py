@@ -137,7 +137,9 @@ class PriceTable:
             return found
 
     def factor(self, kind: str, services: Iterable[str]) -> float | None:
-        """The factor by which these service tiers multiply all prices; ``None`` if a tier has no known price."""
+        """The factor by which these service tiers multiply all prices of a vendor of ``kind``; ``None`` if the factor
+        of a tier is unknown.
+        """
         known, factor = self._services.get(kind), 1.0
         if known is not None:
             for service in services:
@@ -147,7 +149,9 @@ class PriceTable:
         return factor
 
     def searching(self, kind: str, searches: int) -> float | None:
-        """Return the cost in US dollars of so many web searches by the vendor; ``None`` if it is unknown."""
+        """Return the cost in US dollars of ``searches`` web searches by a vendor of ``kind``; ``None`` if it is
+        unknown.
+        """
         if not searches:
             return 0.0
         per_thousand = self._web_search.get(kind)
@@ -205,7 +209,7 @@ def price_of(kind: str, model: str) -> Price | None:
 
 
 def cost_of(kind: str, model: str, usage: Usage | None) -> float | None:
-    """The cost of ``usage`` in US dollars, or ``None`` if price or usage is unknown."""
+    """The cost of ``usage`` at a vendor of ``kind``, in US dollars; ``None`` if price or usage is unknown."""
     table = shipped()
     price = table.price_of(kind, model)
     if price is None or usage is None:

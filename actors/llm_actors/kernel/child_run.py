@@ -125,7 +125,9 @@ class ChildRun:
         return NotRunning(name, "ended before it replied")
 
     async def stop(self, grace: float, *, final: bool) -> bool:
-        """Ask the actor to stop, wait up to `grace` seconds, then `kill` it. Return False if it still runs."""
+        """Ask the actor to stop, wait up to `grace` seconds, then `kill` it. Return False if it still runs. `final`: no
+        other incarnation follows.
+        """
         self.inbox.close(final=final)
         if grace > 0:
             with trio.move_on_after(grace):

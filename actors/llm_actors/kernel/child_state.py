@@ -149,7 +149,7 @@ class ChildState:
 
     async def stop(self, *, final: bool) -> None:
         """Stop the incarnation within the child's grace period. If it does not end, publish `LeftBehind` and
-        continue.
+        continue. `final`: no other incarnation follows, so calls that wait fail with `ShuttingDown`.
         """
         if final:
             self.mailbox.close(ShuttingDown, "is shutting down")

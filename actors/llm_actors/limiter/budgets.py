@@ -87,7 +87,9 @@ class BudgetStatistics(msgspec.Struct, frozen=True):
 
 @final
 class Budgets:
-    """All budgets of one process."""
+    """All budgets of one process. ``number`` is the number of a reservation. ``wall`` is the time in seconds since the
+    epoch.
+    """
 
     def __init__(self, budgets: Mapping[str, Budget], *, shared: bool = False) -> None:
         """``shared``: other processes share the budgets. Until Redis has reported their spending, no budget counts as

@@ -47,7 +47,9 @@ HOLD_JITTER_SECONDS = 0.5
 
 @final
 class RateLimiter:
-    """The limits, queues and leases. ``other_callers``: the limits of each caller that is not in ``callers``."""
+    """The limits, queues and leases. ``other_callers``: the limits of each caller that is not in ``callers``.
+    ``number`` is the number of a reservation. ``now`` is in seconds on one monotonic clock.
+    """
 
     def __init__(
         self,

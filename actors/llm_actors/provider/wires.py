@@ -94,7 +94,9 @@ class ProviderWires:
         return self.of(request) if is_openais else self.usual
 
     def instead_of(self, tried: ClientDialect, end: Finished | Failed) -> ClientDialect | None:
-        """Return the other wire if an attempt over ``tried`` failed because it was the wrong one; else ``None``."""
+        """Return the other wire if ``end``, the end of an attempt over ``tried``, shows that ``tried`` is the wrong
+        wire; else ``None``.
+        """
         if self._responses is None or self._setting != "auto" or not isinstance(end, Failed):
             return None
         if tried is self._responses:

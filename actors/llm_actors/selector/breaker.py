@@ -142,8 +142,8 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         return here._failed(kind, now, draw, streaming) if RULES[kind].breaks else here
 
     def ended(self, began: float, now: float) -> CircuitBreaker:
-        """Return the breaker after an attempt whose result does not count. If it was the probe, its slot is free
-        again.
+        """Return the breaker after an attempt from ``began`` to ``now`` whose result does not count. If the attempt was
+        the probe of a half-open breaker, another probe is allowed.
         """
         here = self.at(now)
         if here.since <= began and here.probing_since <= began and here.state is CircuitState.HALF_OPEN:

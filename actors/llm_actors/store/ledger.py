@@ -219,7 +219,10 @@ class SpendRow(msgspec.Struct, frozen=True, kw_only=True):
 def spend(
     db: sqlite3.Connection, by: By, *, since: float = 0.0, until: float | None = None, caller: str | None = None
 ) -> list[SpendRow]:
-    """Return the spending, the highest cost first; days are in order. ``caller``: only the spending of this caller."""
+    """Return the spending of the attempts that began at ``since`` or later and before ``until`` (UNIX times; ``None``:
+    no end), one row for each value of ``by``: days in order, other rows by cost, the highest first. ``caller``: only
+    the spending of this caller.
+    """
     conditions, values = ["opened_at >= ?"], list[object]([since])
     if until is not None:
         conditions.append("opened_at < ?")

@@ -89,7 +89,9 @@ class StoreTier:
         return self._try(lambda file: file.spend(by, since, caller))
 
     def spent(self, since: float) -> tuple[SpentBy, ...] | None:
-        """Return the spending from which budgets start; ``None`` if the file cannot be read."""
+        """Return the spending since ``since`` (UNIX time), from which budgets start; ``None`` if the file cannot be
+        read.
+        """
         return self._try(lambda file: file.spent(since, self._wall()))
 
     def close(self) -> None:

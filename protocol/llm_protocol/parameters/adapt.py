@@ -355,7 +355,8 @@ class _Work:
         if any(not isinstance(each(), ToolRestorer | NamespaceRestorer) for each in self._filters):
             raise unsupported(
                 "n",
-                f"n: what is emulated for {self._target.who} works for one choice only; omit n, or send {n} requests",
+                f"n: the stop sequences or JSON output emulated for {self._target.who} work for one choice only; "
+                f"omit n, or send {n} requests",
             )
 
     def _note_marks(self, request: ChatRequest) -> None:

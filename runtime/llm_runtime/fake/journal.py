@@ -125,7 +125,7 @@ class Journal:
         return seen
 
     def end(self, seen: Seen, *, left: bool) -> None:
-        """Record the end of a response."""
+        """Record the end of a response. ``left``: the client disconnected before the response was complete."""
         seen.ended_s = trio.current_time() - self._started
         seen.state = CallState.LEFT if left else CallState.ANSWERED
         if left:

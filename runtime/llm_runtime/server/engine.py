@@ -154,7 +154,9 @@ def with_headers(
 
 
 def own_key(given: str, caller: str, secret: bytes) -> str:
-    """Return the idempotency key to send to the vendor in place of the caller's own."""
+    """Return the idempotency key to send to the vendor in place of ``given``, the caller's key, which another caller
+    may use, too.
+    """
     key = f"{caller}\0{given}".encode("utf-8", "surrogateescape")
     return hmac.new(secret, key, "sha256").hexdigest()
 

@@ -239,7 +239,9 @@ def encode_head(status: int, headers: Iterable[tuple[str, str]], *, close: bool,
 
 
 def encode_response(response: WireResponse, extra: Iterable[tuple[str, str]], *, close: bool, bare: bool) -> bytes:
-    """A complete response with the ``extra`` fields; ``bare`` omits the body, as for HEAD."""
+    """A complete response with the ``extra`` fields. ``close``: the head says that the connection ends after it.
+    ``bare`` omits the body, as for HEAD.
+    """
     head = encode_head(response.status, (*response.headers, *extra), close=close, length=len(response.body))
     return head if bare else head + response.body
 

@@ -200,7 +200,7 @@ class FrameSource(Protocol):
         ...
 
     def shut(self, kind: FailureKind) -> None:
-        """End the response now, as failed."""
+        """End the response now, with a failure of this ``kind``."""
         ...
 
 

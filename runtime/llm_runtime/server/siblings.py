@@ -90,5 +90,5 @@ class Siblings(Protocol):
         ...
 
     async def tree(self, own: object) -> object:
-        """Return the supervision trees of all workers, below the parent."""
+        """Return the supervision trees of all workers, below the parent. ``own`` is the tree of this worker."""
         ...

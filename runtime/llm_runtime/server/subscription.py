@@ -130,7 +130,7 @@ class RunSubscription:
         return events
 
     def shut(self, kind: FailureKind = FailureKind.SHUTTING_DOWN) -> None:
-        """End this response now, as failed: the server is closing, or the runtime has crashed."""
+        """End this response now, with a failure of this ``kind``: the server is closing, or the runtime has crashed."""
         self._shut = kind
         self.run.cancel(_reason(kind), kind)  # cancelling may take a moment, and this response must not wait
         self._wake()

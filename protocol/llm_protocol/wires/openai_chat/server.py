@@ -132,7 +132,7 @@ def _choices(reader: Callable[[Body, str], AnyRequest], body: Body) -> list[str 
     if count is not None and count < 1:
         raise body.wrong("n", "a whole number of at least 1")
     if (count or 1) * len(prompts) > MOST_CHOICES:
-        raise body.wrong("n", f"at most {MOST_CHOICES} choices in one response")
+        raise body.wrong("n", f"smaller: a response has at most {MOST_CHOICES} choices, n for each prompt")
     return [prompt for prompt in prompts for _ in range(count or 1)]
 
 
