@@ -48,7 +48,7 @@ class Store(Cast, frozen=True):
 
 class ToMake(NamedTuple):
     """The cached ``response``, or ``None``. ``is_ours``: the sender may produce it. If neither is set, another
-    process is producing it.
+    process is producing it, or the cache is not running.
     """
 
     response: LLMResponse | None

@@ -119,8 +119,8 @@ class Catalog:
         return ending(offer.kind, offer.models.get(candidate.model, ModelInfo(id=candidate.model)), self._today())
 
     def all_ending(self) -> list[tuple[Candidate, str]]:
-        """Return the models that will be shut down soon, configured ones first, then by date. A model that was shut
-        down is included only if it is configured.
+        """Return the models that will be shut down within `NOTICE` or are deprecated, configured ones first, then by
+        date. A model that was shut down is included only if it is configured.
         """
         today = self._today()
         found = [

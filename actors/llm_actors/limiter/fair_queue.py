@@ -194,7 +194,9 @@ class FairQueue:
         self._clock = 0.0
 
     def add(self, waiter: QueuedRequest, *, first: bool = False) -> None:
-        """Add a request. ``first``: put the request before the others of its caller, and undo the turn that it took."""
+        """Add a request. ``first``: put the request before the others of its caller, and give the caller back the turn
+        that the request used.
+        """
         queue = self._queues.get(waiter.caller)
         served = waiter.served
         if first and served is not None and served.line is self:

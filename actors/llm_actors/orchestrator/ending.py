@@ -53,7 +53,7 @@ def fold(services: Services, run: Run, result: RunResult, record: DecisionRecord
 
 
 def with_response(end: Finished | Failed, response: LLMResponse | None) -> Finished | Failed:
-    """Return ``end`` with ``response`` in place of its own."""
+    """Return ``end`` with ``response`` in place of its own response."""
     return msgspec.structs.replace(end, response=response)
 
 

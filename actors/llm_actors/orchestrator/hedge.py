@@ -81,8 +81,8 @@ class HedgeClaim:
         return False
 
     def take(self) -> Reserved | None:
-        """Acquire the rest: the request's budget, a slot, the hedge budget, the circuit breaker. Returns ``None`` if
-        the hedge may not be made; then nothing is held.
+        """Acquire the other resources: the request's budget, a slot, the hedge budget, the circuit breaker. Returns
+        ``None`` if the hedge may not be made; then nothing is held.
         """
         now, other, selector = trio.current_time(), self._candidate, self._services.selector
         slot: Slot | None = None

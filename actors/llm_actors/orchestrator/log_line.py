@@ -136,9 +136,9 @@ class BatchHandler(Protocol):
 
 @final
 class WaitingLines:
-    """Lines that wait a moment, so that several are written together. A line then takes a fraction of the time:
-    written between two parts of a request, it would displace the request's code and data from the processor's caches.
-    If the root logger's only handler is a `BatchHandler`, it gets all lines in one call.
+    """Lines that wait at most `WAIT_SECONDS`, so that several are written together. A line then takes a fraction of the
+    time: written between two parts of a request, it would displace the request's code and data from the processor's
+    caches. If the root logger's only handler is a `BatchHandler`, it gets all lines in one call.
     """
 
     def __init__(self) -> None:

@@ -51,9 +51,9 @@ def observe(
 ) -> None:
     """Report an attempt that was admitted at ``began`` and has just ended. Never waits, never fails.
 
-    Report every admitted attempt, because a probe that is not reported keeps its slot for a while. Report a cancelled
-    one as a failure of kind ``cancelled``, with ``partial`` if some content had arrived. ``usage`` and ``cost`` are
-    those of the attempt, if known.
+    Report every admitted attempt, because a probe that is not reported keeps its slot for `PROBE_SECONDS`. Report a
+    cancelled attempt as a failure of kind ``cancelled``, with ``partial`` if some content had arrived. ``usage`` and
+    ``cost`` are those of the attempt, if known.
     """
     failure = outcome.end.failure if isinstance(outcome.end, Failed) else None
     selector.cast(

@@ -129,8 +129,9 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         """Return the breaker with the result of one more attempt, from ``began`` to ``now``. ``kind`` is ``None`` for a
         success.
 
-        ``draw``, in [0, 1), is the jitter of a pause. ``streaming``: how many streams began recently and are still
-        delivering. They are not successes yet, but they count as traffic that does not fail.
+        ``draw``, in [0, 1), is the jitter of a pause. ``streaming``: how many streams began within the last
+        `LATELY_SECONDS` and are still delivering. They are not successes yet, but they count as traffic that does not
+        fail.
         """
         if kind is None and self.state is CircuitState.CLOSED:
             return self if began < self.since else self._succeeded(now)

@@ -163,7 +163,9 @@ class Circuits:
             del self._streams[candidate]
 
     def streaming(self, of: Candidate | str, now: float) -> int:
-        """Return how many streams of a deployment, or of a whole provider, began recently and are still delivering."""
+        """Return how many streams of a deployment, or of a whole provider, began within the last `LATELY_SECONDS` and
+        are still delivering.
+        """
         if isinstance(of, str):
             return sum(self.streaming(each, now) for each in self._streams if each.provider == of)
         lately = takewhile(lambda began: now - began <= LATELY_SECONDS, reversed(self._streams.get(of, {}).values()))

@@ -28,7 +28,7 @@ class ReplicaOrder(StrEnum):
     CANCEL = "c"
     DELETE = "d"
     HOLD = "f"
-    """Continue the response for a while: it has a follower at another replica."""
+    """Continue the response for some seconds (``HOLD_SECONDS`` of the server): it has a follower at another replica."""
 
 
 class ReplicaNews(NamedTuple):

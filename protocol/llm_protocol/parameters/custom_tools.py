@@ -120,8 +120,8 @@ def _read_result(part: Part) -> ToolResult | None:
 
 
 def fit_custom_calls(messages: tuple[Message, ...], wire: str) -> tuple[Message, ...]:
-    """Return the conversation with custom calls and their results in the target's form: its own, or that of a
-    function.
+    """Return the conversation with the calls of custom tools, and their results, in the form of ``wire``: as custom
+    calls if the wire has them, else as calls of functions.
     """
     return tuple(_fit(message, wire) if message.role in ("assistant", "tool") else message for message in messages)
 

@@ -127,7 +127,9 @@ def _refused(provider: str, models: Sequence[str], budgets: Sequence[str]) -> st
 
 
 def lifecycle(config: Config, catalog: Catalog) -> Iterator[Check]:
-    """Return checks of which models will be shut down soon: a warning for configured ones, a note for others."""
+    """Return checks of which models will be shut down within `NOTICE`: a warning for configured ones, a note for
+    others.
+    """
     listed: dict[str, list[str]] = {}
     for candidate, _ in catalog.all_ending():
         listed.setdefault(candidate.provider, []).append(candidate.model)

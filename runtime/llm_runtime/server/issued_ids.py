@@ -96,7 +96,7 @@ class IssuedIds:
             self.on_new(caller, [digest_of(each) for each in ids])
 
     def note(self, caller: str, ids: Iterable[str]) -> None:
-        """Record that ``caller`` has received ``ids``, from whatever process."""
+        """Record that ``caller`` has received ``ids``, from this or another process."""
         issued = self._issued[caller]
         for vendor_id in ids:
             digest = digest_of(vendor_id)

@@ -103,7 +103,7 @@ class StoredProgress:
             self._watchers.remove(wake)
 
     def hurry(self) -> None:
-        """Write soon: a client waits for the end of the response."""
+        """Wake the task that writes, because a client waits for the end of the response."""
         self._writer.wake()
 
     async def wait_begun(self) -> None:

@@ -1,7 +1,7 @@
 """A mirror: the local copy of a response that another replica produces. Its run is filled from Redis.
 
-Clients follow it like a response of this replica. When it has had no follower for a while, it is dropped. When a
-client of this replica cancels it, the other replica is told to cancel the response.
+Clients follow it like a response of this replica. When it has had no follower for `MIRROR_UNFOLLOWED_SECONDS`, it is
+dropped. When a client of this replica cancels it, the other replica is told to cancel the response.
 """
 
 from __future__ import annotations

@@ -287,7 +287,7 @@ class ResponseStore:
             self._remembered[stored.id] = stored
 
     def forget_remembered(self, stored: StoredResponse) -> None:
-        """Record that the connection no longer remembers it."""
+        """Record that the connection no longer remembers ``stored``."""
         self._remembered.pop(stored.id, None)
 
     def wait(self, waiting: WaitingResponse) -> None:

@@ -233,14 +233,14 @@ class ServerState:
         self.response_store.adopt(stored, trio.current_time())
 
     async def drop(self, response_id: str, caller: str) -> bool:
-        """Delete the caller's response with this id everywhere. Returns whether there was one. Raises `HttpError` if
-        that is not possible now.
+        """Delete the caller's response with this id from memory, the file and Redis, and from other workers. Returns
+        whether there was one. Raises `HttpError` if that is not possible now.
         """
         elsewhere = self.siblings is not None and await self.siblings.drop(response_id, caller)
         return await self.drop_own(response_id, caller) or elsewhere
 
     async def drop_own(self, response_id: str, caller: str) -> bool:
-        """Delete the caller's response with this id everywhere but in the memory of other workers. Returns whether
+        """Delete the caller's response with this id from the memory of this worker, the file and Redis. Returns whether
         there was one.
         """
         if (stored := self.response_store.find_to_delete(response_id, caller)) is None:

@@ -36,7 +36,7 @@ class Progress(Protocol):
         ...
 
     def hurry(self) -> None:
-        """Write soon: a client waits for the end."""
+        """Wake the task that writes, because a client waits for the end of the response."""
         ...
 
     def watch(self, wake: Callable[[], None]) -> None:

@@ -96,7 +96,7 @@ class Reloads:
         self._is_over = False
 
     def order(self, asker: WorkerProcess | None = None) -> None:
-        """Reload soon, and send the result to ``asker``."""
+        """Order a reload, and return without waiting. The result is sent to ``asker``; ``None``: to nobody."""
         self._orders.append(asker)
         self._ordered.set()
 

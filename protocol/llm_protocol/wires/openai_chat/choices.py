@@ -42,7 +42,7 @@ def with_choices(inbound: ClientRequest, prompts: Sequence[str | None]) -> Clien
 
 
 def in_one_call(inbound: ClientRequest) -> ClientRequest | None:
-    """Return ``inbound`` with one request for all choices; ``None`` if each needs its own."""
+    """Return ``inbound`` with one request for all choices; ``None`` if each choice needs its own request."""
     request = inbound.request
     if not inbound.choices or not isinstance(request, ChatRequest):
         return None
