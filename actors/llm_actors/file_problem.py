@@ -82,8 +82,9 @@ def inode_of(path: str) -> int | None:
 
 
 def set_aside(path: str, inode: int | None) -> None:
-    """Rename the file and its journal. Does nothing if the file's inode is not ``inode``: another process has then
-    replaced the file. ``None``: rename the file in any case. Raises `OSError` if the file cannot be renamed.
+    """Rename the file and its journal: `ASIDE` is appended to the file's name. Does nothing if the file's inode is not
+    ``inode``, because another process has then replaced the file. If ``inode`` is ``None``, the file is always renamed.
+    Raises `OSError` if the file cannot be renamed.
     """
     if inode is not None and inode_of(path) != inode:
         return

@@ -190,7 +190,9 @@ def item_events(index: int, part: Part, *, piece: int | None = None) -> Iterator
 
 
 def unfold(response: LLMResponse, *, piece: int | None = None) -> Iterator[Event]:
-    """Return a complete response as the events that fold into it."""
+    """Return a complete response as the events that fold into it. ``piece``: the most characters of one delta;
+    ``None``: each text is one delta.
+    """
     yield Started(
         model=response.model,
         upstream_id=response.upstream_id,

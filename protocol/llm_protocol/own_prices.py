@@ -17,8 +17,8 @@ _MILLION = 1_000_000
 
 
 class OwnPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """US dollars per million tokens, and per request. An omitted price is the price of input tokens or of output
-    tokens.
+    """US dollars per million tokens, and per request. If omitted, `cached_input` and `cache_write` are the price
+    `input`, and `reasoning` and `image` are the price `output`.
     """
 
     input: Dollars

@@ -133,8 +133,8 @@ class Runtime(TrioRequests):
 
         The run is cancelled when its last follower leaves, unless it is a ``background`` run. Its deadline counts from
         ``since`` (on Trio's clock; default: now), so it includes the time before acceptance. ``response_id``: the id of
-        the response; by default, a new one. This is a cancellation point, but if it does not have to wait, other tasks
-        do not run.
+        the response; by default, a new one. The call is a cancellation point, but other tasks run only if the call has
+        to wait.
         """
         self._require_open()
         request = checked(request, self._tree.dialects, self._own_names)

@@ -56,7 +56,7 @@ class DiskTier(Protocol):
 
 @final
 class Disk:
-    """The async shell around a `DiskTier`."""
+    """Calls a `DiskTier` in a thread. Lookups have a time limit, and writes are queued."""
 
     def __init__(self, tier: DiskTier) -> None:
         self._tier = tier
@@ -97,7 +97,7 @@ class Disk:
         return not self._late and self._readers < READERS and self._tier.ready()
 
     def write(self, entry: Entry) -> None:
-        """Queue ``entry`` to be written."""
+        """Queue ``entry`` to be written; drop it if the queue is full."""
         if len(self._queue) >= QUEUE_ENTRIES or self._queued_bytes + len(entry.value) > QUEUE_BYTES:
             self._tier.count.dropped += 1
             return

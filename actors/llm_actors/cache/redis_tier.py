@@ -138,7 +138,7 @@ class RedisTier:
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def write(self, entry: Entry) -> None:
-        """Queue ``entry`` to be written."""
+        """Queue ``entry`` to be written. Drop it if it is too large, the queue is full, or Redis is unreachable."""
         size = len(entry.value)
         too_many = len(self._queue) >= QUEUE_ENTRIES or self._queued_bytes + size > QUEUE_BYTES
         if size > VALUE_BYTES or too_many or not self._link.is_open:

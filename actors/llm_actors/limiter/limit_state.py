@@ -119,8 +119,8 @@ class LimitState:
         return Charges(requests, tokens, estimate)
 
     def settle(self, charges: Charges, now: float, *, request_back: bool, tokens: int | None) -> None:
-        """Settle a request that has ended. ``request_back``: it does not count as a request. ``tokens``: the tokens
-        it used, if known.
+        """Settle a request that has ended. ``request_back``: the request does not count as one.
+        ``tokens``: the tokens that the request used, if known.
         """
         self.in_flight -= 1
         self.tokens_in_flight -= charges.estimate

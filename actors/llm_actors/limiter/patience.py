@@ -83,8 +83,8 @@ class WaitBounds:
         self._tidy_at = _FEW
 
     def add(self, at: float, number: int, waiting: Container[int]) -> None:
-        """Note that ``number`` must be checked at ``at``. Entries of requests that are not in ``waiting`` are
-        dropped.
+        """Note that the request ``number`` must be checked at the time ``at``. Entries of requests that are not in
+        ``waiting`` are dropped.
         """
         heappush(self._ends, (at, number))
         if len(self._ends) > self._tidy_at:

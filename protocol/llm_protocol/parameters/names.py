@@ -20,7 +20,7 @@ def _patterns(limit: NameLimit) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 def is_accepted(name: str, limit: NameLimit) -> bool:
-    """Whether ``name`` may be sent unchanged."""
+    """Whether a vendor with this ``limit`` for names accepts ``name`` unchanged."""
     return _patterns(limit)[0].fullmatch(name) is not None
 
 

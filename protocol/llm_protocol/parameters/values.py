@@ -59,7 +59,7 @@ def tier_of_anthropic(value: Any) -> Any:
 
 
 def tier_of_gemini(value: Any) -> Any:
-    """Return Gemini's name of the tier."""
+    """Return Gemini's name of the tier. ``batch`` cannot be kept: any other tier costs more."""
     if value in ("default", "standard", "standard_only"):
         return "standard"
     if value in _FASTER:

@@ -172,7 +172,7 @@ class HttpConnection:
         self.wakeup.wake()
 
     def hurry(self, seconds: float) -> None:
-        """Start the timeout for the first request head."""
+        """Allow ``seconds`` from now for the first request head."""
         self._head_seconds = seconds
         self._deadline = trio.current_time() + seconds
 

@@ -234,7 +234,7 @@ class ServerState:
 
     async def drop(self, response_id: str, caller: str) -> bool:
         """Delete the caller's response with this id from memory, the file and Redis, and from other workers. Returns
-        whether there was one. Raises `HttpError` if that is not possible now.
+        whether there was one. Raises `HttpError` if the store or Redis cannot be changed now.
         """
         elsewhere = self.siblings is not None and await self.siblings.drop(response_id, caller)
         return await self.drop_own(response_id, caller) or elsewhere

@@ -145,7 +145,7 @@ class TurnQueue:
             self._server_state.response_store.stop_waiting(turn.response_id)
 
     def next_deadline(self) -> float:
-        """The deadline of the request that has waited longest, on Trio's clock."""
+        """The earliest deadline of a waiting request, on Trio's clock; infinity if none waits."""
         return self._deadlines.next()
 
     def expire(self, now: float) -> None:

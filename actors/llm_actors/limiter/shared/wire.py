@@ -75,7 +75,7 @@ class Receipt(NamedTuple):
 
 @final
 class Settle(NamedTuple):
-    """Corrects the charge of a request that has ended. ``tokens``: the tokens it used, if known."""
+    """Corrects the charge of a request that has ended. ``tokens``: the tokens that the request used, if known."""
 
     receipt: Receipt
     ending: Settlement

@@ -367,7 +367,7 @@ class Ensemble:
         return RunResult(Failed(failure=msgspec.structs.replace(like, message=message, partial=False)), None)
 
     def accept(self, members: Sequence[Member]) -> None:
-        """Record that the response is made from these answers."""
+        """Record that the response is made from the answers of ``members``."""
         self._accepted = list(members)
         for member in members:
             member.contributed = True

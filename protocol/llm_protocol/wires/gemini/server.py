@@ -47,7 +47,7 @@ class GeminiServer:
         return runtime_fields(body, response, wanted=is_wanted(inbound))
 
     def encode_error(self, failure: Failure) -> WireResponse:
-        """Status, headers and body that the vendor's own SDK understands."""
+        """Return the error as a response that Google's SDK understands."""
         return errors.encode_error(failure)
 
     def encode_models(self, models: Sequence[ModelInfo]) -> bytes:

@@ -226,7 +226,9 @@ class ResourceEncoder:
         response: LLMResponse | None = None,
         usage: Usage | None = None,
     ) -> JsonObject:
-        """Return one snapshot."""
+        """Return the response object at one time: with the ``output`` items and the ``usage`` that are known by then,
+        with the ``ending`` if it has ended, and with fields of ``response`` once that is complete.
+        """
         kept = {} if response is None else response.extra.get(NAME, {})
         done = status == "completed" and response is not None
         body = self._head | {
