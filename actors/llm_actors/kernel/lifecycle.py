@@ -210,7 +210,7 @@ class Bus:
         return subscription
 
     def drop(self, subscription: Subscription) -> None:
-        """Unsubscribe."""
+        """Send no further events to `subscription`."""
         if subscription in self._subscribers:
             self._subscribers.remove(subscription)
 

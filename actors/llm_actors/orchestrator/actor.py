@@ -60,7 +60,7 @@ async def accept(orchestrator: OrchestratorRef, run: Run) -> None:
 
 @final
 class Orchestrator:
-    """Owns the runs."""
+    """The actor of the orchestrator: accepts, starts and ends the runs."""
 
     def __init__(self, current: Callable[[], Setup]) -> None:
         """``current`` returns the setup for a new run."""

@@ -84,9 +84,9 @@ def _conversation(request: AnyRequest) -> str:
 
 @final
 class CapableCandidates:
-    """Decides which of ``candidates`` support the request; with ``strict``, without any loss. The others are skipped.
-    Each candidate is checked only when needed, because most requests call only one. Large requests are checked in a
-    thread.
+    """Decides which of ``candidates`` support the request. The others are skipped. If the request's policy is
+    ``strict``, a candidate for which a part of the request would be lost does not support it. Each candidate is checked
+    only when needed, because most requests call only one. Large requests are checked in a thread.
     """
 
     __slots__ = ("_ask", "_candidates", "_prepared", "_refused", "_services", "_strict")

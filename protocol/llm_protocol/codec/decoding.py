@@ -149,7 +149,7 @@ class AnswerDecoder(ABC):
 
 
 class PieceSplitter(Protocol):
-    """Splits a stream into pieces."""
+    """Splits the bytes of a streamed response into the pieces that the decoder takes one by one."""
 
     @property
     def surplus(self) -> bytes:

@@ -92,7 +92,7 @@ class PieceAnswer(msgspec.Struct, frozen=True, tag=True):
 
 
 class QueuedAnswer(msgspec.Struct, frozen=True, tag=True):
-    """The response waits for its turn. The packed request."""
+    """The response waits for its turn. ``head`` is the packed request."""
 
     head: bytes
 

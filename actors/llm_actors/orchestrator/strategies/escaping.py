@@ -21,5 +21,5 @@ def escape(text: str) -> str:
 
 
 def escape_name(text: str) -> str:
-    """Return the text as the value of an attribute."""
+    """Return the text, escaped and on one line, for the value of an attribute in quotes."""
     return text.translate(_NAME)

@@ -153,7 +153,7 @@ class GeminiFeedback(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 
 class GeminiModality(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """Tokens of one kind: text, images, audio."""
+    """The number of tokens of one kind: text, images, audio."""
 
     modality: str | int | None = None
     token_count: int | None = None

@@ -42,7 +42,7 @@ def file_name(part: Document) -> str:
 
 
 def encode_audio(part: Audio, where: str) -> JsonObject:
-    """Encode an ``input_audio`` part. Raises `UnsupportedError` for audio by URL."""
+    """Encode an ``input_audio`` part. Raises `UnsupportedError` for audio by URL or file_id."""
     if part.url is not None or part.file_id is not None:
         raise unsupported(where, f"{where}: the chat API accepts audio only as base64 data, not by URL or file_id")
     kind = part.media_type or ""

@@ -47,7 +47,7 @@ class Google(msgspec.Struct):
 
 
 class ExtraContent(msgspec.Struct):
-    """Additions to a call."""
+    """The field ``extra_content`` of a call: what Gemini adds to OpenAI's form."""
 
     google: Google | None = None
 
