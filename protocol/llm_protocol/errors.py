@@ -51,7 +51,7 @@ class OverloadedError(LLMClientError):
 
 
 class ServerError(LLMClientError):
-    """The vendor failed."""
+    """The vendor reported an internal error."""
 
     kind = FailureKind.SERVER_ERROR
 

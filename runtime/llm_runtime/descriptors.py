@@ -68,7 +68,9 @@ def fitted(server: Server, files: int) -> Server:
 
 
 def fit(server: Server) -> Server:
-    """Raise the limit, fit ``server`` to it, and log the result."""
+    """Raise the limit of open files as far as possible, and log the result. Return ``server`` with its limits of
+    connections and runs reduced to what the open files allow.
+    """
     files = raise_limit()
     result = fitted(server, files)
     if result == server:

@@ -48,7 +48,7 @@ def fits(kind: Any, text: str | bytes) -> Any:
 
 
 def is_object(schema: JsonObject) -> bool:
-    """Whether it is the schema of an object, which vendors require at the top level."""
+    """Whether ``schema`` is the schema of an object, which vendors require at the top level."""
     return schema.get("type") == "object"
 
 

@@ -43,7 +43,7 @@ def inherited_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
 
 @final
 class Notifier:
-    """Notifies systemd of the state of the service, if systemd wants that."""
+    """Notifies systemd of the state of the service, if systemd has set `NOTIFY_SOCKET`."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 
 class KernelError(Exception):
-    """The root of the hierarchy. `actor` is the path of the actor that the error is about."""
+    """The base class of the kernel's exceptions. `actor` is the path of the actor that the error is about."""
 
     def __init__(self, actor: str, problem: str) -> None:
         super().__init__(f"{actor}: {problem}")

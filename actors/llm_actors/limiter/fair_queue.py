@@ -26,7 +26,9 @@ _LITTLE = 16
 
 @final
 class QueuedRequest:
-    """One request that waits until one of the providers ``names`` has capacity. It is in the queue of each."""
+    """One request that waits until one of the providers ``names`` has capacity. The request is in the queue of each of
+    these providers.
+    """
 
     __slots__ = (
         "caller",

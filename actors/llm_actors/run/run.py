@@ -127,7 +127,7 @@ class Run:
         return Fold().add_all(self.log.events)
 
     def finish(self, end: Finished, response: LLMResponse) -> None:
-        """Close the log with a success."""
+        """Close the log with the success ``end``, and with the complete ``response``."""
         self.log.append(Finished(reason=end.reason, raw_reason=end.raw_reason, response=response))
 
     def fail(self, failure: Failure, response: LLMResponse | None = None) -> None:

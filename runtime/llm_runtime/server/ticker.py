@@ -21,21 +21,21 @@ class Ticking(Protocol):
 
 @final
 class Ticker:
-    """Ticks its members every `TICK_SECONDS`."""
+    """Calls the `tick` of its members every `TICK_SECONDS`, one after the other."""
 
     def __init__(self) -> None:
         self._members: dict[Ticking, None] = {}
 
     def add(self, member: Ticking) -> None:
-        """Tick ``member`` from now on."""
+        """Call the `tick` of ``member`` from now on."""
         self._members[member] = None
 
     def remove(self, member: Ticking) -> None:
-        """Stop ticking ``member``."""
+        """Call the `tick` of ``member`` no longer."""
         self._members.pop(member, None)
 
     async def run(self) -> None:
-        """Tick until cancelled."""
+        """Call the members until cancelled."""
         while True:
             await trio.sleep(TICK_SECONDS)
             now = trio.current_time()

@@ -151,7 +151,7 @@ class FrameReader:
         self._buffer = bytearray()
 
     async def next(self) -> bytes | None:
-        """Return the next frame; ``None`` when the other side has disconnected, or sends something else. If
+        """Return the next frame; ``None`` when the other side has disconnected, or sends bytes that are no frame. If
         cancelled, nothing is lost.
         """
         if not await self._fill(_LENGTH_BYTES):

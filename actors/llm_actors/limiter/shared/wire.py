@@ -112,7 +112,7 @@ _replies = msgspec.msgpack.Decoder(LedgerReplies)
 
 
 class Batch(NamedTuple):
-    """The keys and the argument of one call of the script."""
+    """The keys and the argument of one call of the script `ledger.lua`."""
 
     keys: list[str]
     argument: bytes
