@@ -31,7 +31,7 @@ class Ticker:
         self._members[member] = None
 
     def remove(self, member: Ticking) -> None:
-        """Call the `tick` of ``member`` no longer."""
+        """Stop calling the `tick` of ``member``."""
         self._members.pop(member, None)
 
     async def run(self) -> None:
