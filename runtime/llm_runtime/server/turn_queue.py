@@ -187,5 +187,6 @@ class TurnQueue:
                 return response_id, on_lane.cancel
             if (stored := response_store.find_live(response_id, self._caller)) is not None:
                 return response_id, lambda: stored.run.cancel("the client cancelled the response")
-        message = "No response in progress has this id or is on this lane."
-        raise HttpError(404, "response_not_found", message, param="response_id")
+        raise HttpError(
+            404, "response_not_found", "No response in progress has this id or is on this lane.", param="response_id"
+        )
