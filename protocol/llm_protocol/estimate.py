@@ -160,7 +160,9 @@ class TokenEstimator:
         known.add(estimate.length, usage, estimate.choices)
 
     def learn_output(self, model: Hashable, length: float, tokens: int) -> None:
-        """Learn that a response used ``tokens`` tokens for its text, whose ``length`` was estimated in tokens."""
+        """Learn that the text of a response had ``tokens`` tokens. ``length`` is the number of tokens that was
+        estimated from the text's length.
+        """
         known = self._models.get(model)
         if known is not None and length > 0 and tokens > 0:
             known.add_output(length, tokens)

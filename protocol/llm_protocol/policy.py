@@ -70,7 +70,7 @@ Megabytes = Annotated[float, msgspec.Meta(gt=0, le=256)]
 
 class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The size limit of a response that arrives in one piece, by request type, in megabytes of 1,048,576 bytes. A
-    larger one fails, and is not retried. A chat model's response with images counts as an image's.
+    larger one fails, and is not retried. A chat model's response with images has the limit of images.
     """
 
     chat: Megabytes = 3.0

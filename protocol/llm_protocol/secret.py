@@ -20,7 +20,8 @@ class Secret:
     pickling and copying into JSON are refused.
 
     `reveal` is for the one place that writes the key into a header. ``source`` says where a key that may change comes
-    from: ``"file:PATH"``, ``"cmd:COMMAND"``, or a function of the program, which returns a text or an awaitable of one.
+    from: ``"file:PATH"``, ``"cmd:COMMAND"``, or a function of the program, which returns the key or an awaitable of the
+    key.
     """
 
     __slots__ = ("_value", "source")

@@ -34,7 +34,7 @@ class ModelEntry:
         return value if isinstance(value, str) else ""
 
     def count(self, *names: str) -> int | None:
-        """The first of these fields that is a positive number; ``None`` if none is."""
+        """The first of the fields ``names`` that is a positive number; ``None`` if none is."""
         values = (self.fields.get(name) for name in names)
         counts = (int(value) for value in values if isinstance(value, int | float) and 1 <= value < 1e15)
         return next(counts, None)

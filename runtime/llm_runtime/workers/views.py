@@ -66,7 +66,9 @@ def tree(trees: Mapping[int, TreeNode]) -> TreeNode:
 
 
 def statistics(found: Mapping[int, Statistics]) -> Statistics:
-    """Return the statistics of all workers, by number. Counts are added up; of states, the worst is used."""
+    """Return the statistics of the daemon. ``found``: those of each worker, by the worker's number. Counts are added
+    up; of states, the worst is used.
+    """
     together = reduce(_both, found.values())
     return msgspec.structs.replace(together, tree=tree({number: each.tree for number, each in found.items()}))
 

@@ -63,7 +63,7 @@ def whole_body(inbound: ClientRequest, response: LLMResponse, profile: VendorPro
 
 
 def opening(ident: str, kind: str, created: int, model: str, profile: VendorProfile) -> JsonObject:
-    """The first fields of a response and of each chunk."""
+    """The first fields of a response and of each chunk. ``kind`` is the value of the field ``object``."""
     head: JsonObject = {"id": ident, "object": kind, "created": created, "model": model}
     return head if profile.fingerprint is None else head | {"system_fingerprint": profile.fingerprint}
 
