@@ -32,12 +32,13 @@ class PassthroughRule(NamedTuple):
     @classmethod
     def parse(cls, entry: str) -> PassthroughRule:
         """Parse an entry such as ``"GET openai/v1/files/*"``. ``*`` matches any text within one segment of the path,
-        ``**`` any number of segments. Raises `ValueError` with a message that shows a valid entry.
+        ``**`` any text. Raises `ValueError` with a message that shows a valid entry.
         """
         method, _, rest = entry.strip().partition(" ")
         provider, _, path = rest.strip().partition("/")
         if method not in _METHODS or not provider or not path or "*" in provider or " " in path:
-            raise ValueError(f'{entry[:100]!r} is not a method and a path, such as "GET openai/v1/files/*"')
+            what = "a method (in capitals, or *), a provider's name and a path"
+            raise ValueError(f'{entry[:100]!r} is not {what}, such as "GET openai/v1/files/*"')
         words = {"**": ".*", "*": "[^/]*"}
         pattern = "".join(words.get(each) or re.escape(each) for each in re.split(r"(\*\*|\*)", path))
         return cls(method, provider, re.compile(pattern))

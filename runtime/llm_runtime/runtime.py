@@ -361,8 +361,8 @@ class Runtime(TrioRequests):
         return exposition(self._moment())
 
     async def statistics(self, caller: str | None = None) -> Statistics:
-        """Return the same data as `metrics`, for programs. With ``caller``, the data contains only that caller's usage
-        and cost. Waits for no actor.
+        """Return the same data as `metrics`, for programs. With ``caller``, the usage and cost of other callers
+        are left out, and so are totals. Waits for no actor.
         """
         from llm_runtime.statistics import only_of, statistics
 

@@ -25,8 +25,8 @@ def test_entries_are_kept() -> None:
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ('"openai/v1/files"', "is not a method and a path, such as"),
-        ('"post openai/v1/files"', "is not a method and a path, such as"),
+        ('"openai/v1/files"', "a provider's name and a path, such as"),
+        ('"post openai/v1/files"', "a provider's name and a path, such as"),
         ('"GET opneai/v1/files"', 'keys.me.passthrough: there is no provider "opneai"; did you mean "openai"?'),
     ],
 )

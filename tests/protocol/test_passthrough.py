@@ -46,7 +46,7 @@ def test_what_an_entry_allows(entry: str, method: str, path: str, allowed: bool)
     "entry", ["", "GET", "GET openai", "GET openai/", "get openai/v1", "FETCH openai/v1", "GET */v1", "GET openai/v1 x"]
 )
 def test_what_is_no_entry(entry: str) -> None:
-    with pytest.raises(ValueError, match="is not a method and a path"):
+    with pytest.raises(ValueError, match="a provider's name and a path"):
         PassthroughRule.parse(entry)
 
 

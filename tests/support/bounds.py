@@ -149,8 +149,9 @@ BOUNDS = (
         "The text, reasoning and tool calls of one response; a longer one fails with `log_limit`. For images, "
         "`max_answer_mb` applies if it is larger.",
         ("test_an_answer_of_the_limit_and_one_byte_more",),
-        "a response of 65,000 one-word tokens (260 KB) failed at its end",
-        "it uses 400 KB of the limit",
+        "each token and each complete part counted separately: a response of 65,000 one-word tokens (260 KB of text) "
+        "failed at its end with `log_limit`",
+        "tokens are joined, and complete parts are not counted again: the response counts as 400 KB",
     ),
     Bound(
         "head_s",
@@ -425,7 +426,7 @@ BOUNDS = (
     Bound("JsonLimits.digits", "Digits of one number.", ("test_digits_of_a_number_and_one_more",)),
     Bound(
         "JsonLimits.slow_numbers",
-        "Numbers with 23 digits or a three-digit exponent, which are slow to parse.",
+        "Numbers with 23 or more digits, or with an exponent of three or more digits, which are slow to parse.",
         ("test_slow_numbers_and_one_more",),
     ),
 )
@@ -456,9 +457,9 @@ This page lists the limits for clients of the server, and what happens if a clie
 exceeds a field of `JsonLimits` gets 400. The [last limits](#responses-of-providers) are for responses of providers. A
 megabyte (MB) is 1,048,576 bytes. An address is an IPv4 address or an IPv6 network (/64).
 
-For some limits, [Measured](#measured) shows an effect before and after the limit was introduced. `bin/bench attack`
-runs a thousand attackers without a key at the same time as fifty streams of clients with a key. This page is
-generated from `tests/support/bounds.py` by `bin/make-docs`.
+For some limits, [Measured](#measured) shows an effect before and after the limit was introduced or changed.
+`bin/bench attack` runs a thousand attackers without a key at the same time as fifty streams of clients with a key. This
+page is generated from `tests/support/bounds.py` by `bin/make-docs`.
 
 The daemon decides from the head of a request (key, Host, Origin and path) whether it accepts the request. A refusal
 with 401 or 403 closes the connection, and no byte of the body is kept.

@@ -136,8 +136,8 @@ class ChildRun:
         return await self.kill()
 
     async def kill(self, *, failed: bool = False) -> bool:
-        """Cancel the actor and wait up to `KILL_SECONDS`. Return False if it still runs. `failed`: see
-        `Inbox.failed`.
+        """Cancel the actor and wait up to `KILL_SECONDS`. Return False if it still runs. `failed`: whether
+        its supervisor gives up after too many crashes.
         """
         self.inbox.close(final=self.inbox.final, failed=failed)
         self._killed = True

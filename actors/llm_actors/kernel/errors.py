@@ -94,7 +94,9 @@ class NameTaken(KernelError):
 
 
 def crashed(actor: str, exc: BaseException, *, bystander: bool = False) -> ActorCrashed:
-    """Return the error for the sender whose message was being handled when `exc` was raised."""
+    """Return the error for a sender that gets no reply because the actor raised `exc`. `bystander`: the actor was
+    handling the message of another sender.
+    """
     error = ActorCrashed(actor, f"crashed with {type(exc).__name__}")
     error.bystander = bystander
     error.__cause__ = exc

@@ -41,8 +41,8 @@ class JsonLimits(NamedTuple):
     digits: int = 400
     """The most digits of one number. Decoding takes time proportional to the square of its length."""
     slow_numbers: int = 2_000
-    """The most numbers with 23 digits or a three-digit exponent. Each may take a hundred times longer to decode than
-    others.
+    """The most numbers with 23 or more digits, or with an exponent of three or more digits. Each may take a hundred
+    times longer to decode than others.
     """
 
 
@@ -175,6 +175,6 @@ class _Counter:
         self._slow += len(found)
         if self._slow > self._limits.slow_numbers:
             raise WireError(
-                f"the JSON text contains more than {self._limits.slow_numbers} numbers with 23 digits or an exponent "
-                "as in 1e-300"
+                f"the JSON text contains more than {self._limits.slow_numbers} numbers with 23 or more digits, or "
+                "an exponent as in 1e-300"
             )
