@@ -250,7 +250,7 @@ RULES: dict[FailureKind, FailureRule] = {
         Step.RETRY, 503, "out_of_resources", _SERVER, "no file descriptor, port or memory for another connection",
         AtFault.RUNTIME, _REFUNDED, client_retry=True),
     FailureKind.LOG_LIMIT: FailureRule(
-        Step.STOP, 502, "log_limit", _SERVER, "the response exceeded the run log's limit", AtFault.RUNTIME, _CHARGED,
+        Step.STOP, 502, "log_limit", _SERVER, "the response is larger than log_limit_mb", AtFault.RUNTIME, _CHARGED,
         client_retry=False),
     FailureKind.BUDGET: FailureRule(
         Step.STOP, 402, "budget_exceeded", _REQUEST, "no budget is left for the request", AtFault.CALLER,

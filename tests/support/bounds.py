@@ -113,7 +113,7 @@ BOUNDS = (
     Bound(
         "max_body_mb",
         "A request's body, also after decompression, and a WebSocket message. A larger body gets 413; a larger "
-        "message closes the WebSocket with 1009.",
+        "message closes the WebSocket with the close code 1009.",
         ("test_a_body_has_so_many_bytes", "test_a_websocket_message_has_so_many_bytes"),
     ),
     Bound(
@@ -322,7 +322,7 @@ BOUNDS = (
     ),
     Bound(
         "UNSAID_FRAMES",
-        "Frames about requests (errors, queued, withdrawn) that wait for a WebSocket client that does not read; one "
+        "Frames about requests, such as errors, that wait for a WebSocket client that does not read; one "
         "more closes the WebSocket with 1008.",
         ("test_a_client_that_floods_and_does_not_read_is_closed",),
     ),
@@ -465,8 +465,8 @@ The daemon decides from the head of a request (key, Host, Origin and path) wheth
 with 401 or 403 closes the connection, and no byte of the body is kept.
 
 At its start the daemon raises its limit of open files as far as the system allows. If this limit is too low for
-`max_connections` and `max_runs`, the daemon lowers these two. At most half of the open files, except for a small
-reserve, are used for connections of clients; the rest is for connections to providers.
+`max_connections` and `max_runs`, the daemon lowers these two. At most half of the open files are used
+for connections of clients; the rest is for connections to providers.
 
 """
 
@@ -477,15 +477,15 @@ def page() -> str:
     answers = [bound for bound in BOUNDS if bound.is_of_answers]
     constants = [bound for bound in BOUNDS if not bound.is_option and not bound.is_of_answers]
     return (
-        f"{PAGE}## Options\n\n{_table(options)}\n## Fixed limits\n\n{_table(constants)}"
+        f"{PAGE}## Options\n\n{_table(options)}\n## Fixed limits\n\n{_table(constants, 'value')}"
         f"\n## Responses of providers\n\n{_table(answers)}"
         f"\n## Measured\n\n{_effects()}\n## Tests\n\n{_tests()}"
     )
 
 
-def _table(bounds: list[Bound]) -> str:
+def _table(bounds: list[Bound], column: str = "default") -> str:
     rows = "".join(f"| `{bound.name}` | {bound.value} | {bound.what} |\n" for bound in bounds)
-    return f"| name | default | what it limits |\n|---|---|---|\n{rows}"
+    return f"| name | {column} | what it limits |\n|---|---|---|\n{rows}"
 
 
 def _effects() -> str:

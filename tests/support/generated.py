@@ -46,10 +46,11 @@ The columns of the second table:
   *caller*: the caller cancelled the request, or its time or budget is used up. *runtime*: a limit, a bug or the
   shutdown of this runtime.
 * **Circuit breaker**: the circuit breaker that counts the failure: that of the deployment or that of the whole
-  provider. Empty: none. `network` counts for the deployment if the connection had been made.
+  provider. Empty: none. `network` counts for the deployment if the connection was made before it broke.
 * **Pause**: the seconds for which the selector does not choose the deployment or provider. For failures with the fault
   *provider*, a Retry-After of the vendor, up to 300 s, takes precedence. Empty: no pause without Retry-After. A 403
-  pauses only the deployment. If the vendor says whether a limit belongs to the account or to the model, that decides.
+  pauses only the deployment. A limit that the vendor reports for the account pauses the provider; one for the model
+  pauses the deployment.
 * **Limits**: what is refunded to the rate limits if the request was sent: the request and its tokens (*all*), only the
   tokens, or nothing. If the request was not sent, everything is refunded.
 * **Billed**: whether the vendor may bill a request that ended in this way without an error status. A request that got
