@@ -126,8 +126,9 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     """The most attempts at one candidate. While other candidates are left, a candidate gets at most two attempts."""
     wait_min_s: Seconds = 4.0
-    """The shortest wait before a retry, in seconds. Each wait is random, between `wait_min_s` and an upper end that
-    doubles with each attempt, up to `wait_max_s`. If other candidates are left, the wait is shorter: at most 1 s.
+    """The shortest wait before a retry, in seconds. Each wait is random, between `wait_min_s` and an upper end:
+    twice `wait_min_s`, doubled with each attempt, at most `wait_max_s`. If other candidates are left, the wait is
+    shorter: at most 1 s.
     """
     wait_max_s: Seconds = 10.0
     """The longest wait before a retry, in seconds. A vendor's Retry-After takes precedence."""

@@ -41,9 +41,9 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     """The most values in the JSON of a request or WebSocket message, counted by commas and opening brackets. A request
     with more gets a 400."""
     log_limit_mb: Annotated[float, Meta(gt=0, le=1_024)] = 8.0
-    """The largest response, as kept in its run log. A larger one fails with `log_limit`."""
+    """The largest response: its text, reasoning and tool calls. A larger one fails with `log_limit`."""
     max_body_s: Seconds = 120.0
-    """The most seconds for a body to arrive, however large it is. A body slower than 16 KiB per second has less."""
+    """The most seconds for a body to arrive, however large it is. A body slower than 16 KiB per second has less time."""
     head_s: Seconds = 10.0
     """The most seconds for the head of a request to arrive, and for a new connection to send the first byte."""
     keep_alive_s: Seconds = 75.0
@@ -118,8 +118,8 @@ class Server(ServerLimits, frozen=True, kw_only=True):
     section.
     """
     drain_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
-    """Seconds that responses in progress may continue after the first SIGTERM and `ready_delay_s`. A second SIGTERM
-    ends them.
+    """Seconds that responses in progress may continue after the first SIGTERM, from the end of `ready_delay_s`. A
+    second SIGTERM ends them.
     """
     allowed_origins: tuple[Line, ...] = ()
     """Origins of web pages that may connect, in addition to the pages of the daemon itself. Pages of other origins get
