@@ -43,7 +43,9 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     log_limit_mb: Annotated[float, Meta(gt=0, le=1_024)] = 8.0
     """The largest response: its text, reasoning and tool calls. A larger one fails with `log_limit`."""
     max_body_s: Seconds = 120.0
-    """The most seconds for a body to arrive, however large it is. A body slower than 16 KiB per second has less time."""
+    """The most seconds for a body to arrive, however large it is. A body slower than 16 KiB per second has less
+    time.
+    """
     head_s: Seconds = 10.0
     """The most seconds for the head of a request to arrive, and for a new connection to send the first byte."""
     keep_alive_s: Seconds = 75.0
