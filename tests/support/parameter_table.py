@@ -41,8 +41,8 @@ object `llm_runtime`, and always over the Responses API; in Python as `response.
 With `"llm_runtime": {"strict": true}` in a request, or `strict = true` in a route or a key, a candidate is also
 skipped if a parameter would be left out or translated with a report.
 
-The first name in the first column is the name of the row. For a parameter that several wires have, it is often the
-name in Python. Other names of the parameter on the wires follow after a `/`. A colon is followed by the value or the
+The first name in the first column is the name of the row. For a parameter that several wires (API formats) have,
+it is often the name in Python. Its other names on the wires follow after a `/`. A colon is followed by the value or the
 part of the parameter that the row is about, as in `tool_choice: required`. The column *from* lists the wires on which
 a client can send the parameter; `chat` is the Chat Completions API, or OpenAI's endpoints for embeddings and images.
 Each of the other columns is a kind of provider: `openai` is OpenAI's Chat Completions API, `responses` is OpenAI's
