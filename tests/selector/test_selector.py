@@ -209,7 +209,7 @@ def test_a_recovered_primary_gets_one_probe_and_then_its_place_back(select: Sele
     assert best(1.5) == C
     ranking = made.rank([A, C], RequestType.CHAT, now=2.0, draw=0.99, select=select, sticky_key=key)
     assert ranking.best() == A
-    assert "probe" in ranking.choices[0].reason
+    assert "tries whether" in ranking.choices[0].reason
     assert made.admit(A, 2.0) is None
     assert best(2.0) == C, "one probe is enough"
     made.observe(success(A, 2.1, took=0.1), 0.5)
