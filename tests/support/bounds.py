@@ -334,8 +334,8 @@ BOUNDS = (
     ),
     Bound(
         "UNVERIFIED_SHARE",
-        "If keys are configured, all connections without a valid key together may take one part in this many (a "
-        "quarter) of the connections that verified clients do not use. With more, the oldest of them is closed.",
+        "If keys are configured, all connections without a valid key together may take a quarter of the "
+        "connections that verified clients do not use. With more, the oldest of them is closed.",
         ("test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",),
     ),
     Bound(

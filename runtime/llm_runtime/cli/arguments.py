@@ -250,7 +250,8 @@ def _deploy(command: argparse.ArgumentParser) -> None:
 def _config(command: argparse.ArgumentParser) -> None:
     command.description = "Write a first configuration file, or the JSON Schema of configuration files."
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
-    init = actions.add_parser("init", help="write a first file, for the keys in the environment", allow_abbrev=False)
+    what = "write a first file, with a provider for each key in the environment"
+    init = actions.add_parser("init", help=what, allow_abbrev=False)
     init.description = "Write a first configuration file, with a provider for each key in the environment."
     init.add_argument("--output", metavar="FILE", help="the file to write; it must not exist yet (default: stdout)")
     schema = actions.add_parser("schema", help="write the JSON Schema of configuration files", allow_abbrev=False)

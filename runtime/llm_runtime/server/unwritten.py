@@ -22,7 +22,7 @@ log = logging.getLogger("llm_runtime.server")
 
 
 class Change(NamedTuple):
-    """The next change of a response's row."""
+    """The next change to write to Redis for a response. ``progress``: how much of the response has been written."""
 
     progress: StoredProgress
     put: Put
