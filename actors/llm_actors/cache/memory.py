@@ -27,7 +27,7 @@ class _Kept(NamedTuple):
 
 @final
 class Memory:
-    """Packed responses by key. ``now`` is the time in seconds on a monotonic clock."""
+    """Responses by key, encoded as bytes (`entry.pack`). ``now`` is the time in seconds on a monotonic clock."""
 
     def __init__(self, max_bytes: int) -> None:
         self.count = CacheCounters()

@@ -49,7 +49,7 @@ class CacheStore(Protocol):
 
 @final
 class OwnTier:
-    """Packed responses in a `CacheStore`."""
+    """Responses in a `CacheStore`, encoded as bytes (`entry.pack`)."""
 
     def __init__(self, store: CacheStore, *, ttl_s: float, clock: MachineClock | None = None) -> None:
         self.count = CacheCounters()

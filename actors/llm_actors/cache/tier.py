@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @final
 class FileTier:
-    """Packed responses in the file at ``path``, which is opened on first use."""
+    """Responses, encoded as bytes (`entry.pack`), in the file at ``path``, which is opened on first use."""
 
     def __init__(self, path: str, *, max_bytes: int, ttl_s: float, clock: MachineClock | None = None) -> None:
         self.count = CacheCounters()

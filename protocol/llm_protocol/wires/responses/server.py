@@ -37,8 +37,8 @@ class OpenAIResponsesServer:
     name = NAME
 
     def decode_create(self, data: bytes | str) -> Create:
-        """Decode a request with its options, from an HTTP body or a ``response.create`` frame. Raises as
-        `decode_create` does.
+        """Decode a request with its options, from an HTTP body or a ``response.create`` frame. Raises
+        `BadRequestError` or `UnsupportedError`, which names the field at fault.
         """
         return decode_create(data)
 
