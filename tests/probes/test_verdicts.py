@@ -194,7 +194,7 @@ def test_models_that_end_soon_are_a_warning_where_they_are_named() -> None:
 
     assert found("gpt-6-luna", "gpt-4.1", "gpt-3.5-turbo") == [
         ("named", CheckStatus.WARNING, "gpt-5 shuts down on 2026-12-11, in 10 days"),
-        ("listing", CheckStatus.OK, "of its list, 1 model will be shut down within 90 days: gpt-4.1"),
+        ("listing", CheckStatus.OK, "of its list, 1 model deprecated or to be shut down within 90 days: gpt-4.1"),
         ("lasting", CheckStatus.WARNING, "o3 shuts down on 2026-12-11, in 10 days"),
     ]
     assert found("gpt-4o-mini", "gpt-4.1")[1] == (

@@ -465,8 +465,8 @@ The daemon decides from the head of a request (key, Host, Origin and path) wheth
 with 401 or 403 closes the connection, and no byte of the body is kept.
 
 At its start the daemon raises its limit of open files as far as the system allows. If this limit is too low for
-`max_connections` and `max_runs`, the daemon lowers these two. At most half of the open files are used
-for connections of clients; the rest is for connections to providers.
+`max_connections` and `max_runs`, the daemon lowers these two. Except for a small reserve, at most half of the open
+files are used for connections of clients; the rest is for connections to providers.
 
 """
 

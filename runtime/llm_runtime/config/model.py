@@ -160,8 +160,8 @@ class Provider(Section, frozen=True, kw_only=True):
     """User and password for the proxy, as ``user:password``."""
     http2: bool = False
     """Whether to use HTTP/2: at an ``https`` address if the server supports it, at an ``http`` address always, except
-    through a proxy. Needs the extra ``http2`` (``llm-runtime[http2]``). Each request in progress uses a separate
-    connection, as with HTTP/1.1.
+    through an ``http`` or ``https`` proxy. Needs the extra ``http2`` (``llm-runtime[http2]``). Each request in progress
+    uses a separate connection, as with HTTP/1.1.
     """
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()

@@ -127,8 +127,8 @@ def _refused(provider: str, models: Sequence[str], budgets: Sequence[str]) -> st
 
 
 def lifecycle(config: Config, catalog: Catalog) -> Iterator[Check]:
-    """Return checks of which models will be shut down within `NOTICE`: a warning for configured ones, a note for
-    others.
+    """Return checks of which models are deprecated, were shut down, or will be shut down within `NOTICE`: a warning
+    for configured ones, a note for others.
     """
     listed: dict[str, list[str]] = {}
     for candidate, _ in catalog.all_ending():
@@ -141,7 +141,9 @@ def lifecycle(config: Config, catalog: Catalog) -> Iterator[Check]:
         if message := [f"{model} {words}" for model in named if (words := catalog.ending(Candidate(name, model)))]:
             yield Check("lifecycle", name, CheckStatus.WARNING, some(message))
         elif found := listed.get(name):
-            what = f"of its list, {counted(len(found), 'model')} will be shut down within {NOTICE.days} days"
+            what = (
+                f"of its list, {counted(len(found), 'model')} deprecated or to be shut down within {NOTICE.days} days"
+            )
             yield Check("lifecycle", name, CheckStatus.OK, f"{what}: {some(found)}")
 
 
