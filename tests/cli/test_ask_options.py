@@ -141,6 +141,11 @@ def test_kinds_of_attachments(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         assert isinstance(attachment(str(tmp_path / name)), kind)
     assert attachment("https://example.com/a") == Image(url="https://example.com/a")
+    assert attachment("https://example.com/a.pdf") == Document(
+        url="https://example.com/a.pdf", media_type="application/pdf"
+    )
+    with pytest.raises(ConfigError, match="only images and PDFs can be attached by URL"):
+        attachment("https://example.com/a.mp3")
     (tmp_path / "d").write_bytes(b"\xff\x00")
     with pytest.raises(ConfigError, match="not an image, audio, PDF or text"):
         attachment(str(tmp_path / "d"))

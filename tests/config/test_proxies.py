@@ -123,13 +123,14 @@ def test_found_providers_have_it_too() -> None:
             'proxy = "http://p:1"\nproxy_auth = "cmd:x"',
             'proxy_auth: "cmd:COMMAND" is not supported here: write "env:NAME"',
         ),
+        ('proxy = "socks5://p:1"\nproxy_auth = "env:E"', "proxy_auth: SOCKS5 needs a user of 1 to 255 bytes"),
         ('proxy = "http://p:1"\nproxy_auth = "u:CANARY"', "proxy_auth: a key must not be written here"),
         ('proxy = "http://p:1"\nproxy_auth = "env:K"', "proxy_auth: the value is not of the form user:password"),
     ],
 )
 def test_mistakes_are_told_in_words(lines: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config(lines, P="u:p", K="CANARY")
+        config(lines, P="u:p", K="CANARY", E=":CANARY")
     assert told in str(caught.value)
     assert "CANARY" not in str(caught.value)
 

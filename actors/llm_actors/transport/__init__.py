@@ -17,7 +17,7 @@ from llm_actors.transport.errors import (
     TransportError,
     UnsupportedEncoding,
 )
-from llm_actors.transport.proxy import Proxy, is_user_and_password, parse_proxy
+from llm_actors.transport.proxy import Proxy, is_socks_login, is_user_and_password, parse_proxy
 from llm_actors.transport.request import HttpRequest, Origin, StreamedBody, parse_url
 from llm_actors.transport.resolve import ResolvedAddress, Resolver
 from llm_actors.transport.response import Headers, HttpResponse
@@ -49,6 +49,7 @@ __all__ = [
     "TransportError",
     "TransportStatistics",
     "UnsupportedEncoding",
+    "is_socks_login",
     "is_user_and_password",
     "parse_proxy",
     "parse_url",

@@ -76,6 +76,12 @@ def is_user_and_password(credentials: Secret) -> bool:
     return ":" in credentials.reveal()
 
 
+def is_socks_login(credentials: Secret) -> bool:
+    """Whether SOCKS5 can send ``credentials``, which have the form ``user:password``."""
+    user, _, password = credentials.reveal().encode().partition(b":")
+    return 0 < len(user) < 256 and len(password) < 256
+
+
 def parse_proxy(url: str) -> Proxy:
     """Parse ``http://[user:password@]host[:port]``, percent-encoded where necessary. The default scheme is http.
 
@@ -163,7 +169,7 @@ async def _socks5(wire: Wire, proxy: Proxy, origin: Origin) -> None:
         raise ProxyRefused(origin, _WANTS if method == 0 else "the proxy does not accept a user and password")
     if proxy.credentials is not None:
         user, _, password = proxy.credentials.reveal().encode().partition(b":")
-        if not 0 < len(user) < 256 or len(password) > 255:
+        if not is_socks_login(proxy.credentials):
             raise ProxyRefused(origin, "SOCKS5 needs a user of 1 to 255 bytes and a password of at most 255 bytes")
         await wire.send_all(bytes((1, len(user))) + user + bytes((len(password),)) + password)
         try:

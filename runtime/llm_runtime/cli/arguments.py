@@ -90,7 +90,7 @@ def _ask(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE|URL",
-        help="attach an image, a recording, a PDF or a text (repeatable)",
+        help="attach an image, a recording, a PDF or a text; by URL only an image or a PDF (repeatable)",
     )
     command.add_argument("--schema", help='respond in JSON: a JSON schema, a file with one, or "name, age int"')
     command.add_argument("--json", action="store_true", help="print the whole response as one JSON object")

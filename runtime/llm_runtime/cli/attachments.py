@@ -26,7 +26,9 @@ def attachment(name: str) -> Part:
     if name.startswith(("http://", "https://")):
         if kind == "application/pdf":
             return Document(url=name, media_type=kind)
-        return Image(url=name)
+        if kind.startswith(("audio/", "text/", "video/")):
+            raise ConfigError(f"-a {name}: only images and PDFs can be attached by URL; attach a file instead")
+        return Image(url=name)  # the URL of an image often has no extension
     data = _read(name)
     kind = next((named for magic, named in _IMAGES if data.startswith(magic)), kind)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
