@@ -106,6 +106,7 @@ class Runtime(TrioRequests):
                     self._open = False  # before the tree stops
         finally:
             self._open = False  # also if the tree has not started
+            await self._tree.close()
 
     def _require_open(self) -> None:
         if not self._open:

@@ -53,7 +53,7 @@ from llm_actors.orchestrator.accounting import Accounting
 from llm_actors.provider import Prepared, ProviderRef, ProviderSpec, adapted_to
 from llm_actors.request_log import REQUEST_LOG_MAILBOX, RequestLog, RequestLogActor, request_log_child
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights, selector_child
-from llm_actors.store import StoreMessage, StoreRef, store_child
+from llm_actors.store import StoreRef, StoreThread, store_child
 from llm_actors.store.ledger import Ledger
 from llm_protocol.budgets import BudgetTable
 from llm_protocol.codec.chat_adapter import offered
@@ -61,7 +61,7 @@ from llm_protocol.own_prices import OwnPrices
 from llm_protocol.policy import CachePolicy, Limits
 from llm_protocol.requests import AnyRequest
 from llm_protocol.wires import DIALECTS
-from llm_runtime.config import Config, OtelConfig, RequestLogConfig, StoreConfig
+from llm_runtime.config import Config, OtelConfig, RequestLogConfig
 from llm_runtime.extensions import NO_EXTENSIONS, Extensions
 from llm_runtime.providers import Supervised
 from llm_runtime.telemetry.spans import NameOf
@@ -124,9 +124,14 @@ class Tree:
         self.store: StoreRef | None = None
         """The actor of the store; ``None`` without `[store]`."""
         self._ledger: Ledger | None = None
+        self._store_thread: StoreThread | None = None
         if config.store is not None:
-            self._ledger = Ledger()
-            store, self.store = _parking(_store_child(config.store, self._ledger))
+            from llm_actors.store.tier import StoreTier  # SQLite is imported only if there is a store
+
+            file, self._ledger = config.store, Ledger()
+            tier = StoreTier(file.path, max_bytes=file.max_bytes, ttl_s=file.ttl_s, owner=self._ledger.owner)
+            self._store_thread = StoreThread(tier)
+            store, self.store = _parking(store_child(self._store_thread, self._ledger))
             branches.append(store)
         self._run_logs: tuple[RequestLog, ...] = ()
         branches += self._run_log_branches(config)
@@ -231,6 +236,11 @@ class Tree:
         """
         taken = {node.name for node in self._provider_actors.nodes()}
         return next(each for each in (name, *(f"{name}~{n}" for n in range(2, len(taken) + 3))) if each not in taken)
+
+    async def close(self) -> None:
+        """Close the store's file, after the tree has ended. This is needed if the store's actor was not running."""
+        if self._store_thread is not None:
+            await self._store_thread.close()
 
     async def start(self, providers: Sequence[Supervised]) -> None:
         """Start the providers of a new configuration: all of them, or none. Raises `KernelError`."""
@@ -372,10 +382,6 @@ class TooManyReloadsError(KernelError):
         super().__init__(
             "providers", f"requests of {RETIRING} earlier configurations are still in progress; try again later"
         )
-
-
-def _store_child(file: StoreConfig, ledger: Ledger) -> ChildSpec[StoreMessage]:
-    return store_child(file.path, max_bytes=file.max_bytes, ttl_s=file.ttl_s, ledger=ledger)
 
 
 def _request_log_child(wanted: RequestLogConfig, log: RequestLog) -> ChildSpec[Never]:

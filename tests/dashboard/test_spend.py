@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 from llm_actors.kernel import Supervisor, running
-from llm_actors.store import persist, store_child
+from llm_actors.store import StoreThread, persist, store_child
 from llm_actors.store.ledger import Ledger, LedgerEntry, RecordEntry
+from llm_actors.store.tier import StoreTier
 from llm_runtime.statistics import BudgetUse
 from support.browser import open_tab
 from support.server import open_server
@@ -25,7 +26,9 @@ def entry(caller: str, team: str, cost: float | None, outcome: str = "ok") -> Le
 
 async def test_the_page_shows_what_was_spent_by_whom(chromium: str, tmp_path: Path) -> None:
     ledger = Ledger()
-    store = store_child(str(tmp_path / "store"), max_bytes=1_000_000, ttl_s=1e6, ledger=ledger)
+    store = store_child(
+        StoreThread(StoreTier(str(tmp_path / "store"), max_bytes=1_000_000, ttl_s=1e6, owner=ledger.owner)), ledger
+    )
     root = Supervisor([store])
     async with running(root), open_server() as server, open_tab(chromium) as tab:
         server.engine.told = told()

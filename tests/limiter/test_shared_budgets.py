@@ -15,8 +15,9 @@ from llm_actors.limiter import LimiterActor, LimiterMessage, LimiterRef, reserve
 from llm_actors.limiter.budgets import SpendAsk
 from llm_actors.limiter.messages import LIMITER_MAILBOX
 from llm_actors.redis import RedisServer
-from llm_actors.store import store_child
+from llm_actors.store import StoreThread, store_child
 from llm_actors.store.ledger import Ledger, LedgerEntry
+from llm_actors.store.tier import StoreTier
 from llm_protocol.budgets import Budget, Payer
 from llm_protocol.errors import BudgetError
 from support.redis import Redis
@@ -60,7 +61,7 @@ async def replica(server: RedisServer, wall: Wall) -> AsyncIterator[LimiterRef]:
 async def with_store(server: RedisServer, path: Path) -> AsyncIterator[LimiterRef]:
     """One process's limiter, with a ledger in a file."""
     ledger = Ledger()
-    store = store_child(str(path), max_bytes=10_000_000, ttl_s=1e6, ledger=ledger)
+    store = store_child(StoreThread(StoreTier(str(path), max_bytes=10_000_000, ttl_s=1e6, owner=ledger.owner)), ledger)
     kept = Supervisor([store])
     spec: ChildSpec[LimiterMessage] = ChildSpec(
         "limiter",

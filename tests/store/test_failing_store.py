@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
 
-from llm_actors.kernel import ChildSpec, Supervisor, running
+from llm_actors.kernel import Supervisor, running
 from llm_actors.run import Run
-from llm_actors.store import BeginResponse, DeleteResponse, EndResponse, StoredResponseRow, StoreRef, load
-from llm_actors.store.actor import StoreActor
+from llm_actors.store import (
+    BeginResponse,
+    DeleteResponse,
+    EndResponse,
+    StoredResponseRow,
+    StoreRef,
+    StoreThread,
+    load,
+    persist,
+    store_child,
+)
 from llm_actors.store.ledger import By, Ledger, SpendRow, SpentBy
-from llm_actors.store.messages import STORE_MAILBOX, Load, Loaded, Persist, StoreMessage
+from llm_actors.store.messages import Load, Loaded, Persist
+from llm_actors.store.owner import Owner
 from llm_actors.store.tier import StoreTier
 from llm_actors.store.write import Write
 from llm_protocol.content import Message
 from llm_protocol.dialect import ClientRequest
 from llm_protocol.requests import ChatRequest
 from llm_protocol.wires.responses import ResponseOptions
-from llm_runtime.config import Server
+from llm_runtime.config import Config, Server, StoreConfig
+from llm_runtime.runtime import Runtime
 from llm_runtime.server.limits import STORE_REST_SECONDS
 from llm_runtime.server.persistence import ResponsePersistence
 from llm_runtime.server.response_store import ResponseStore, StoredResponse
@@ -63,7 +76,7 @@ class FullDisk:
 @asynccontextmanager
 async def served(path: Path, *scripts: Script) -> AsyncIterator[tuple[OpenServer, StoreRef, FullDisk]]:
     disk = FullDisk(path)
-    spec: ChildSpec[StoreMessage] = ChildSpec("store", lambda _: StoreActor(disk, disk.ledger), mailbox=STORE_MAILBOX)
+    spec = store_child(StoreThread(disk), disk.ledger)
     root = Supervisor([spec])
     async with running(root), open_server(*scripts) as server:
         server.engine.store = root.ref(spec)
@@ -221,3 +234,27 @@ async def test_an_end_that_the_file_does_not_have_yet_is_not_told() -> None:
         rows.let_through.set()
         retrieved = (await server.request("GET", f"/v1/responses/{made['id']}")).json
         assert (retrieved["status"], rows.states[made["id"]]) == ("completed", "ended")
+
+
+class Bad:
+    """A change that crashes the store's actor."""
+
+    @property
+    def size(self) -> int:
+        raise RuntimeError("a bug")
+
+    def apply(self, db: sqlite3.Connection, owner: str) -> None: ...
+
+
+async def test_a_runtime_that_stops_while_its_store_is_parked_releases_the_lock(tmp_path: Path) -> None:
+    other = Owner(str(tmp_path / "s"))
+    runtime = Runtime(Config(store=StoreConfig(path=str(tmp_path / "s"))))
+    async with runtime.running():
+        assert runtime.store is not None
+        assert await persist(runtime.store, (BeginResponse("a", "me", 1.0, b"head"),))
+        while "parked" not in str(msgspec.to_builtins(runtime.tree())):
+            assert not await persist(runtime.store, (Bad(),))
+            await trio.sleep(0.01)
+        [mine] = other.others()
+        assert other.is_alive(mine)
+    assert not other.is_alive(mine)

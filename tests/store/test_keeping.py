@@ -13,7 +13,9 @@ import trio
 
 from llm_actors.kernel import Supervisor, running
 from llm_actors.run import Run
-from llm_actors.store import StoreAwayError, StoredResponseRow, StoreRef, load, store_child
+from llm_actors.store import StoreAwayError, StoredResponseRow, StoreRef, StoreThread, load, store_child
+from llm_actors.store.ledger import Ledger
+from llm_actors.store.tier import StoreTier
 from llm_actors.threads import LARGE_BYTES
 from llm_protocol.content import Message
 from llm_protocol.dialect import ClientRequest
@@ -33,7 +35,7 @@ ASK = {"model": "m", "input": "the prompt"}
 
 @asynccontextmanager
 async def server_with_store(path: Path, *scripts: Script, **config: Any) -> AsyncIterator[tuple[OpenServer, StoreRef]]:
-    spec = store_child(str(path), max_bytes=10_000_000, ttl_s=1e6)
+    spec = store_child(StoreThread(StoreTier(str(path), max_bytes=10_000_000, ttl_s=1e6)), Ledger())
     root = Supervisor([spec])
     async with running(root), open_server(*scripts, **config) as server:
         server.engine.store = root.ref(spec)

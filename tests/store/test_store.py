@@ -20,7 +20,7 @@ import trio
 import trio.testing
 
 from llm_actors.file_problem import ASIDE, FileProblem
-from llm_actors.kernel import ChildSpec, Previous, Supervisor, running
+from llm_actors.kernel import Supervisor, running
 from llm_actors.store import (
     AppendEvents,
     BeginResponse,
@@ -29,14 +29,15 @@ from llm_actors.store import (
     StoreAwayError,
     StoredResponseRow,
     StoreRef,
+    StoreThread,
     Write,
     load,
     persist,
     store_child,
 )
-from llm_actors.store.actor import LEDGER_SECONDS, Opened, StoreActor
+from llm_actors.store.actor import LEDGER_SECONDS
 from llm_actors.store.ledger import By, CloseEntry, Ledger, LedgerEntry, OpenEntry, RecordEntry
-from llm_actors.store.messages import PERSIST_SECONDS, STORE_MAILBOX, Loaded, StoreMessage
+from llm_actors.store.messages import PERSIST_SECONDS, Loaded
 from llm_actors.store.owner import Owner
 from llm_actors.store.tier import RETRY_SECONDS, StoreTier
 from llm_actors.testing import MovingClock
@@ -44,9 +45,19 @@ from llm_actors.testing import MovingClock
 DAY = 86_400.0
 
 
+class Bad:
+    """A change that crashes the store's actor."""
+
+    @property
+    def size(self) -> int:
+        raise RuntimeError("a bug")
+
+    def apply(self, db: sqlite3.Connection, owner: str) -> None: ...
+
+
 @asynccontextmanager
 async def store(path: Path, *, max_bytes: int = 10_000_000) -> AsyncIterator[StoreRef]:
-    spec = store_child(str(path), max_bytes=max_bytes, ttl_s=DAY)
+    spec = store_child(StoreThread(StoreTier(str(path), max_bytes=max_bytes, ttl_s=DAY)), Ledger())
     root = Supervisor([spec])
     async with running(root):
         yield root.ref(spec)
@@ -298,7 +309,7 @@ async def test_a_store_that_hangs_costs_nobody_more_than_its_bound(
 
         def close(self) -> None: ...
 
-    spec: ChildSpec[StoreMessage] = ChildSpec("store", lambda _: StoreActor(Hanging(), Ledger()), mailbox=STORE_MAILBOX)
+    spec = store_child(StoreThread(Hanging()), Ledger())
     root = Supervisor([spec])
     async with running(root):
         ref = root.ref(spec)
@@ -346,7 +357,7 @@ async def test_ledger_rows_of_a_write_that_takes_long_are_written_once(patient_c
         def close(self) -> None: ...
 
     ledger = Ledger()
-    spec: ChildSpec[StoreMessage] = ChildSpec("store", lambda _: StoreActor(Slow(), ledger), mailbox=STORE_MAILBOX)
+    spec = store_child(StoreThread(Slow()), ledger)
     async with running(Supervisor([spec])):
         ledger.record(LedgerEntry(run="a", opened_at=1.0))
         await trio.sleep(3 * PERSIST_SECONDS)
@@ -376,10 +387,7 @@ async def test_a_store_that_crashes_keeps_the_lock_of_its_process(tmp_path: Path
             tier.close()
             seen.append(other.is_alive(ledger.owner))
 
-    def make(previous: Previous) -> StoreActor:
-        return StoreActor(previous.tier if isinstance(previous, Opened) else Crashing(), ledger)
-
-    spec: ChildSpec[StoreMessage] = ChildSpec("store", make, mailbox=STORE_MAILBOX)
+    spec = store_child(StoreThread(Crashing()), ledger)
     root = Supervisor([spec])
     async with running(root):
         ref = root.ref(spec)
@@ -415,21 +423,9 @@ async def test_ledger_rows_of_a_write_that_a_crash_interrupts_are_written_once(p
 
         def close(self) -> None: ...
 
-    class Bad:
-        @property
-        def size(self) -> int:
-            raise RuntimeError("a bug")
-
-        def apply(self, db: sqlite3.Connection, owner: str) -> None: ...
-
     ledger = Ledger()
 
-    def make(previous: Previous) -> StoreActor:
-        if isinstance(previous, Opened):
-            return StoreActor(previous.tier, ledger, previous.thread)
-        return StoreActor(Slow(), ledger)
-
-    spec: ChildSpec[StoreMessage] = ChildSpec("store", make, mailbox=STORE_MAILBOX)
+    spec = store_child(StoreThread(Slow()), ledger)
     root = Supervisor([spec])
     async with running(root):
         ledger.record(LedgerEntry(run="a", opened_at=1.0))
@@ -440,3 +436,21 @@ async def test_ledger_rows_of_a_write_that_a_crash_interrupts_are_written_once(p
         may_end.set()
         await trio.sleep(10)
     assert [each.entry.run for each in written if isinstance(each, RecordEntry)] == ["a", "b"]
+
+
+async def test_a_store_that_was_parked_works_again(tmp_path: Path, patient_clock: MovingClock) -> None:
+    ledger, other = Ledger(), Owner(str(tmp_path / "s"))
+    tier = StoreTier(str(tmp_path / "s"), max_bytes=10_000_000, ttl_s=DAY, owner=ledger.owner)
+    spec = store_child(StoreThread(tier), ledger)
+    async with running(Supervisor([spec], park=True)) as supervisor:
+        ref = supervisor.ref(spec)
+        assert await persist(ref, (begun("a"),))
+        while not supervisor.parked:
+            assert not await persist(ref, (Bad(),))
+            await trio.sleep(0.1)
+        assert other.is_alive(ledger.owner)
+        with trio.fail_after(60):
+            while not await persist(ref, (begun("b"),)):  # noqa: ASYNC110  (it does not tell when it is unparked)
+                await trio.sleep(1)
+        assert await load(ref, "a", "me") is not None
+    assert not other.is_alive(ledger.owner)

@@ -21,6 +21,7 @@ from llm_actors.store.messages import (
     persist,
 )
 from llm_actors.store.responses import AppendEvents, BeginResponse, DeleteResponse, EndResponse
+from llm_actors.store.thread import StoreThread
 from llm_actors.store.write import Write
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "StoreAwayError",
     "StoreMessage",
     "StoreRef",
+    "StoreThread",
     "StoredResponseRow",
     "Write",
     "get_spend",

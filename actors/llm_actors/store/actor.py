@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol, TypeVar, TypeVarTuple, Unpack, assert_never, final
+from typing import assert_never, final
 
-import msgspec
 import trio
 
-from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve
-from llm_actors.store.ledger import By, Ledger, SpendRow, SpentBy
+from llm_actors.kernel import ChildSpec, Delivery, Inbox, serve
+from llm_actors.store.ledger import Ledger
 from llm_actors.store.messages import (
     LOAD_SECONDS,
     PERSIST_SECONDS,
@@ -25,12 +23,11 @@ from llm_actors.store.messages import (
     GetSpend,
     GetSpent,
     Load,
-    Loaded,
     Look,
     Persist,
     StoreMessage,
 )
-from llm_actors.store.write import Write
+from llm_actors.store.thread import StoreThread
 
 QUEUE_BYTES = 64_000_000
 """The most bytes of changes that wait to be written. Further changes are not stored."""
@@ -47,35 +44,7 @@ LEDGER_SECONDS = 0.25
 FLUSH_SECONDS = 2.0
 """Seconds in which queued changes may still be written after the store is asked to stop."""
 
-CLOSE_SECONDS = 0.5
-"""Seconds for closing the file. Less than `KILL_SECONDS`, the time that a cancelled actor has to end."""
-
 log = logging.getLogger(__name__)
-
-R = TypeVar("R")
-Ts = TypeVarTuple("Ts")
-
-
-class Tier(Protocol):
-    """The file's interface, called in a thread. `StoreTier` is the one implementation. Its methods do not raise for a
-    bad file.
-    """
-
-    def open(self) -> None: ...
-    def write(self, writes: list[Write], /) -> bool: ...
-    def find(self, response_id: str, caller: str, /) -> Loaded | None: ...
-    def spend(self, by: By, since: float, caller: str | None, /) -> tuple[SpendRow, ...] | None: ...
-    def spent(self, since: float, /) -> tuple[SpentBy, ...] | None: ...
-    def close(self) -> None: ...
-
-
-class Opened(msgspec.Struct, frozen=True):
-    """The state that the next incarnation inherits. ``thread``: what keeps work on the file to one thread at a time.
-    A thread of the incarnation that crashed may still be at work.
-    """
-
-    tier: Tier
-    thread: trio.CapacityLimiter
 
 
 @final
@@ -84,10 +53,10 @@ class StoreActor:
     lock. ``ledger``: rows that other actors have added, to be written in the background.
     """
 
-    def __init__(self, tier: Tier, ledger: Ledger, thread: trio.CapacityLimiter | None = None) -> None:
-        self._tier = tier
+    def __init__(self, thread: StoreThread, ledger: Ledger) -> None:
+        self._thread = thread
+        self._tier = thread.tier
         self._ledger = ledger
-        self._thread = thread or trio.CapacityLimiter(1)
         self._queue: deque[tuple[Delivery[StoreMessage], Persist]] = deque()
         self._queued_bytes = 0
         self._wake = trio.Event()
@@ -99,7 +68,6 @@ class StoreActor:
         """Serve until asked to stop; then write the queued changes, for at most `FLUSH_SECONDS`. The start does not
         wait until the file is open. A crash leaves the file open for the next incarnation.
         """
-        inbox.checkpoint(Opened(self._tier, self._thread))
         crashed = False
         try:
             async with trio.open_nursery() as self._nursery:
@@ -116,8 +84,7 @@ class StoreActor:
             raise
         finally:
             if not crashed:
-                with trio.move_on_after(CLOSE_SECONDS, shield=True):
-                    await self._in_thread(self._tier.close)
+                await self._thread.close()
 
     async def _handle(self, delivery: Delivery[StoreMessage]) -> None:
         match delivery.message:
@@ -142,7 +109,7 @@ class StoreActor:
 
     def _is_late(self) -> bool:
         """Whether the thread is stuck in work whose time limit has passed."""
-        if self._late and not self._thread.borrowed_tokens:
+        if self._late and not self._thread.is_busy:
             self._late = False
             log.info("the store responds again")
         return self._late
@@ -166,11 +133,11 @@ class StoreActor:
     async def _answer(self, delivery: Delivery[StoreMessage], message: Look) -> None:
         match message:
             case Load(response_id, caller):
-                delivery.reply(message, await self._in_thread(self._tier.find, response_id, caller))
+                delivery.reply(message, await self._thread.call(self._tier.find, response_id, caller))
             case GetSpend(by=by, since=since, caller=of):
-                delivery.reply(message, await self._in_thread(self._tier.spend, by, since, of))
+                delivery.reply(message, await self._thread.call(self._tier.spend, by, since, of))
             case GetSpent(since):
-                delivery.reply(message, await self._in_thread(self._tier.spent, since))
+                delivery.reply(message, await self._thread.call(self._tier.spent, since))
 
     async def _write_ledger(self) -> None:
         """Write rows of the ledger until cancelled. `run` writes the remaining rows."""
@@ -196,14 +163,14 @@ class StoreActor:
 
         try:
             if writes and not self._is_late():
-                done = await self._in_thread(write)
+                done = await self._thread.call(write)
         finally:
             if not done and writes:
                 self._ledger.put_back(writes)
 
     async def _write_all(self) -> None:
         with trio.move_on_after(PERSIST_SECONDS):
-            await self._in_thread(self._tier.open)
+            await self._thread.call(self._tier.open)
         while self._queue or not self._finishing:
             await self._wake.wait()
             while self._queue:
@@ -218,7 +185,7 @@ class StoreActor:
         done = False
         if not self._is_late():
             with trio.move_on_after(PERSIST_SECONDS) as scope:
-                done = await self._in_thread(self._tier.write, [each for _, msg in batch for each in msg.writes])
+                done = await self._thread.call(self._tier.write, [each for _, msg in batch for each in msg.writes])
             if scope.cancelled_caught:
                 self._note_late()
         for delivery, message in batch:
@@ -236,9 +203,6 @@ class StoreActor:
         self._queued_bytes -= size
         return batch
 
-    async def _in_thread(self, work: Callable[[Unpack[Ts]], R], *args: *Ts) -> R:
-        return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True, limiter=self._thread)
-
 
 def _say_nothing(delivery: Delivery[StoreMessage], message: Look) -> None:
     match message:
@@ -250,19 +214,8 @@ def _say_nothing(delivery: Delivery[StoreMessage], message: Look) -> None:
             delivery.reply(message, None)
 
 
-def store_child(
-    path: str, *, max_bytes: int, ttl_s: float, ledger: Ledger | None = None, name: str = "store"
-) -> ChildSpec[StoreMessage]:
-    """Return the spec of a store, for a supervisor. ``path``: its file. ``ttl_s``: how many seconds ended responses
-    are kept. ``ledger``: rows that other actors add.
+def store_child(thread: StoreThread, ledger: Ledger) -> ChildSpec[StoreMessage]:
+    """Return the spec of a store, for a supervisor. ``ledger``: rows that other actors add. If the last incarnation has
+    crashed, the file is still open: close ``thread`` after the supervisor has ended.
     """
-    added = Ledger() if ledger is None else ledger
-
-    def make(previous: Previous) -> StoreActor:
-        if isinstance(previous, Opened):
-            return StoreActor(previous.tier, added, previous.thread)
-        from llm_actors.store.tier import StoreTier  # SQLite is imported only if there is a store
-
-        return StoreActor(StoreTier(path, max_bytes=max_bytes, ttl_s=ttl_s, owner=added.owner), added)
-
-    return ChildSpec(name, make, mailbox=STORE_MAILBOX)
+    return ChildSpec("store", lambda _: StoreActor(thread, ledger), mailbox=STORE_MAILBOX)
