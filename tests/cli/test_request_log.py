@@ -285,13 +285,13 @@ async def test_what_is_not_written_fast_enough_is_left_out(
         waiting.add(run)
     assert (len(waiting.take()), waiting.dropped) == (1, 2)
     assert [each.message for each in caplog.records] == [
-        "the request log is not written fast enough: 1 requests are missing from it"
+        "the request log is not written fast enough; requests missing from it so far: 1"
     ]
     autojump_clock.jump(TELL_SECONDS)
     for _ in range(3):
         waiting.add(run)
     assert [each.message for each in caplog.records[1:]] == [
-        "the request log is not written fast enough: 3 requests are missing from it"
+        "the request log is not written fast enough; requests missing from it so far: 3"
     ]
     await trio.lowlevel.checkpoint()
 

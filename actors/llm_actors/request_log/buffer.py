@@ -58,7 +58,7 @@ class RequestLog:
             self.dropped += 1
             if (now := trio.current_time()) >= self._tell_at:
                 self._tell_at = now + TELL_SECONDS
-                log.error("%s fast enough: %d requests are missing from it", self._what, self.dropped)
+                log.error("%s fast enough; requests missing from it so far: %d", self._what, self.dropped)
             return
         self._bytes += size
         self._runs.append(run)

@@ -71,6 +71,10 @@ class Proxy(NamedTuple):
         return origin.scheme == "http" and not self.is_socks
 
 
+SOCKS_LOGIN: Final = "SOCKS5 needs a user of 1 to 255 bytes and a password of at most 255 bytes"
+"""The error for credentials of which `is_socks_login` returns False."""
+
+
 def is_user_and_password(credentials: Secret) -> bool:
     """Whether ``credentials`` have the form ``user:password``."""
     return ":" in credentials.reveal()
@@ -170,7 +174,7 @@ async def _socks5(wire: Wire, proxy: Proxy, origin: Origin) -> None:
     if proxy.credentials is not None:
         user, _, password = proxy.credentials.reveal().encode().partition(b":")
         if not is_socks_login(proxy.credentials):
-            raise ProxyRefused(origin, "SOCKS5 needs a user of 1 to 255 bytes and a password of at most 255 bytes")
+            raise ProxyRefused(origin, SOCKS_LOGIN)
         await wire.send_all(bytes((1, len(user))) + user + bytes((len(password),)) + password)
         try:
             _, failed = await _exactly(wire, origin, 2)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from llm_actors.transport import Proxy, is_socks_login, is_user_and_password, parse_proxy
+from llm_actors.transport import SOCKS_LOGIN, Proxy, is_socks_login, is_user_and_password, parse_proxy
 from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.exposure import is_loopback
 from llm_runtime.config.keys import FORMS
@@ -37,7 +37,7 @@ def check_proxy(provider: Provider) -> None:
     except ValueError as exc:
         raise ConfigError(str(exc), "proxy") from None
     if found.is_socks and secret is not None and not is_socks_login(secret):
-        raise ConfigError("SOCKS5 needs a user of 1 to 255 bytes and a password of at most 255 bytes", "proxy_auth")
+        raise ConfigError(SOCKS_LOGIN, "proxy_auth")
     if found.credentials is not None:
         words = 'a password must not be written here: put user:password into a variable and set proxy_auth = "env:NAME"'
         raise ConfigError(words, "proxy")
