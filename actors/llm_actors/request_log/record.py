@@ -143,7 +143,7 @@ def _without_words(decision: JsonObject) -> JsonObject:
     found["attempts"] = [_without_error(each) for each in decision.get("attempts", ())]
     if members := decision.get("members"):
         found["members"] = [
-            _without_error(each) | {"attempts": [_without_error(attempt) for attempt in each["attempts"]]}
+            _without_error(each) | {"attempts": [_without_error(attempt) for attempt in each.get("attempts", ())]}
             for each in members
         ]
     return found
