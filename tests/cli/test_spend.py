@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import msgspec
@@ -11,7 +10,7 @@ import pytest
 
 from llm_actors.store.ledger import SpendRow
 from llm_actors.store.tier import StoreTier
-from llm_runtime.cli.main import main
+from llm_runtime.cli import main
 from llm_runtime.cli.spend import _as_table
 from llm_runtime.config import store_file
 
@@ -56,7 +55,7 @@ def test_ctrl_c_while_the_arguments_are_read_is_no_traceback(monkeypatch: pytest
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules[main.__module__], "parse", interrupted)
+    monkeypatch.setattr("llm_runtime.cli.command.parse", interrupted)
     assert main(["spend"]) == 130
 
 

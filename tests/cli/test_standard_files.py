@@ -125,3 +125,24 @@ def test_what_a_model_or_a_vendor_says_does_not_steer_the_terminal(
 async def test_a_host_that_cannot_be_a_name_is_told() -> None:
     code, errors = await code_and_errors(subprocess.DEVNULL, "fake-provider", "--host", "a..b")
     assert (code, errors) == (2, "llm-runtime: cannot listen on a..b: it is not a host name\n")
+
+
+INTERRUPTED_IMPORT = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == "llm_runtime.cli.arguments":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from llm_runtime.cli import main
+sys.exit(main(["models"]))
+"""
+
+
+def test_ctrl_c_while_a_command_is_imported_ends_without_a_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", INTERRUPTED_IMPORT], capture_output=True, check=False, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

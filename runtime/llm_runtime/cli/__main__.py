@@ -2,6 +2,6 @@
 
 import sys
 
-from llm_runtime.cli.main import main
+from llm_runtime.cli import main
 
 sys.exit(main())

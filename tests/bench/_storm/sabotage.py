@@ -43,7 +43,7 @@ def _tell_tasks() -> None:
 
 
 if __name__ == "__main__":
-    from llm_runtime.cli.main import main
+    from llm_runtime.cli import main
 
     break_decoder()
     threading.Thread(target=_tell_tasks, daemon=True).start()

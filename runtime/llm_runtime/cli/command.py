@@ -1,7 +1,7 @@
 """Run a command line and return its exit code.
 
 The exit code is 0 for success, 1 if a request failed, 2 if the command could not start because its arguments or its
-configuration are invalid, 130 for Ctrl-C, and 141 if nothing reads stdout any more.
+configuration are invalid, and 141 if nothing reads stdout any more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from llm_protocol.errors import LLMClientError
 from llm_runtime.cli.arguments import parse, parser
 from llm_runtime.cli.terminal import (
     FAILED,
-    INTERRUPTED,
     UNREAD,
     UNUSABLE,
     OutputError,
@@ -28,7 +27,7 @@ from llm_runtime.cli.terminal import (
 from llm_runtime.config import ConfigError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run_command_line(argv: Sequence[str] | None = None) -> int:
     """Run one command. Each expected failure, and each mistake in a configuration, is printed as one line on stderr."""
     reserve_standard_files()
     try:
@@ -45,8 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return print_error(exc, FAILED)
     except OutputError as exc:
         return UNREAD if isinstance(exc.cause, BrokenPipeError) else print_error(exc, FAILED)
-    except KeyboardInterrupt:
-        return INTERRUPTED
 
 
 def _run(arguments: argparse.Namespace) -> int:
