@@ -15,8 +15,7 @@ from typing import Annotated, TypeAlias, final
 import msgspec
 
 from llm_protocol.codec.fields import bad_request, json_body, typed
-from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
-from llm_protocol.codec.json_limits import LIMITS
+from llm_protocol.codec.json import LIMITS, JsonDecoder, WireError, encode_json
 from llm_protocol.codec.merging import ANY_DELTAS, count_pieces, cut, merged, without_lengths
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import ClientRequest, Frame

@@ -11,8 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_protocol.codec.json import MAX_TOLERATED_BYTES, decode_json, without_lone_surrogates
-from llm_protocol.codec.json_limits import LIMITS, SLICE_BYTES, CheckedJson, JsonLimits, TooLarge, WireError, check_json
+from llm_protocol.codec.json import (
+    LIMITS,
+    MAX_TOLERATED_BYTES,
+    SLICE_BYTES,
+    CheckedJson,
+    JsonLimits,
+    TooLarge,
+    WireError,
+    check_json,
+    decode_json,
+    without_lone_surrogates,
+)
 
 MIB = 1024 * 1024
 FILLING = "x" * 200_000

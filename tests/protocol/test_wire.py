@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_protocol.codec.headers import int_header, retry_after, seconds_until
-from llm_protocol.codec.json import JsonDecoder, WireError, decode_json, encode_json
-from llm_protocol.codec.json_limits import LIMITS
+from llm_protocol.codec.json import LIMITS, JsonDecoder, WireError, decode_json, encode_json
 from llm_protocol.codec.media import data_uri, image_from_url, image_url, parse_data_uri, unbase64
 from llm_protocol.codec.times import duration, http_date, rfc3339
 from llm_protocol.content import Image

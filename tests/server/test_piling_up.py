@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from llm_protocol.codec.json_limits import CheckedJson, JsonLimits
+from llm_protocol.codec.json import CheckedJson, JsonLimits
 from llm_runtime.server.bodies import read_body
 from llm_runtime.server.http1 import CONTINUE, RequestParser
 from llm_runtime.server.limits import PIPELINED_BYTES, RECEIVE_BYTES

@@ -12,7 +12,7 @@ import trio.testing
 
 from llm_actors.run import Run
 from llm_actors.testing import MovingClock
-from llm_protocol.codec.json_limits import CheckedJson, JsonLimits
+from llm_protocol.codec.json import CheckedJson, JsonLimits
 from llm_runtime.server.bodies import read_body
 from llm_runtime.server.limits import CLOSE_SECONDS, MIN_RATE, WRITE_STALL_SECONDS
 from support.server import HttpClient, OpenServer, add_text, begin_text, open_server, saying

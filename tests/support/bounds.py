@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from llm_actors.provider.call import ERROR_BODY_BYTES
-from llm_protocol.codec.json_limits import LIMITS as JSON_LIMITS
+from llm_protocol.codec.json import LIMITS as JSON_LIMITS
 from llm_protocol.codec.vectors import MAX_DIMENSIONS, MAX_NUMBERS
 from llm_protocol.policy import AnswerLimits
 from llm_runtime.config import ServerLimits
@@ -453,7 +453,7 @@ PAGE = """\
 
 This page lists the limits for clients of the server, and what happens if a client exceeds them. The
 [options](#options) are set under `[server]` in the configuration. The [fixed limits](#fixed-limits) are constants in
-`llm_runtime.server.limits`, and fields of `JsonLimits` in `llm_protocol.codec.json_limits`; a request whose JSON
+`llm_runtime.server.limits`, and fields of `JsonLimits` in `llm_protocol.codec.json`; a request whose JSON
 exceeds a field of `JsonLimits` gets 400. The [last limits](#responses-of-providers) are for responses of providers. A
 megabyte (MB) is 1,048,576 bytes. An address is an IPv4 address or an IPv6 network (/64).
 

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from llm_protocol.codec.json import WireError, decode_object, encode_json
-from llm_protocol.codec.json_limits import CheckedJson, JsonLimits, check_json
+from llm_protocol.codec.json import CheckedJson, JsonLimits, WireError, check_json, decode_object, encode_json
 from llm_protocol.content import HostedTool, JsonObject, Opaque, Part, ToolResult
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.failures import Failure, FailureKind

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from llm_protocol.codec.json import JsonDecoder, TooLarge, WireError, encode_around
-from llm_protocol.codec.json_limits import LIMITS, CheckedJson
+from llm_protocol.codec.json import LIMITS, CheckedJson, JsonDecoder, TooLarge, WireError, encode_around
 from llm_protocol.codec.media import unbase64_json
 from llm_protocol.content import JsonObject
 from llm_protocol.embedding import Embedding

@@ -10,7 +10,7 @@ from typing import TypeVar, final
 
 from llm_actors.threads import run_large
 from llm_protocol.codec.fields import bad_request, checked_body
-from llm_protocol.codec.json_limits import CheckedJson, JsonLimits
+from llm_protocol.codec.json import CheckedJson, JsonLimits
 from llm_protocol.content import Image
 from llm_protocol.dialect import ClientRequest, ServerDialect
 from llm_protocol.response import LLMResponse

@@ -12,7 +12,7 @@ import trio
 from llm_actors.kernel.trace import exception_site
 from llm_actors.run import Run
 from llm_actors.shared_responses import SharedResponses
-from llm_protocol.codec.json_limits import LIMITS
+from llm_protocol.codec.json import LIMITS
 from llm_protocol.errors import InternalError, LLMClientError, ShuttingDownError
 from llm_protocol.passthrough import PassthroughRule, rules_of
 from llm_protocol.requests import AnyRequest
