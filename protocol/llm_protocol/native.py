@@ -16,11 +16,10 @@ import msgspec
 
 from llm_protocol.codec.fields import bad_request, json_body, typed
 from llm_protocol.codec.json import LIMITS, JsonDecoder, WireError, encode_json
-from llm_protocol.codec.merging import ANY_DELTAS, count_pieces, cut, merged, without_lengths
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import ClientRequest, Frame
 from llm_protocol.errors import ProtocolError
-from llm_protocol.events import Event
+from llm_protocol.events import ANY_DELTAS, Event, count_pieces, cut, merged, without_lengths
 from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
 from llm_protocol.requests import AnyRequest
 

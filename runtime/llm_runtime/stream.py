@@ -8,9 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
 from llm_actors.run import Follower, Run
-from llm_protocol.codec.merging import merged
 from llm_protocol.errors import error_for
-from llm_protocol.events import Event, Failed, TextDelta
+from llm_protocol.events import Event, Failed, TextDelta, merged
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import LLMResponse
 

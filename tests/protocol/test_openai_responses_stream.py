@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_protocol.codec.merging import join
 from llm_protocol.codec.sse import encode_sse
 from llm_protocol.content import Image, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import Frame, WireResponse
@@ -27,6 +26,7 @@ from llm_protocol.events import (
     TextDelta,
     ToolCallDelta,
     UsageReported,
+    join,
 )
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.fold import item_events, unfold

@@ -7,7 +7,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_protocol.text_buffer import RECENT_PIECES, TextBuffer
+from llm_protocol.codec.items import RECENT_PIECES, TextBuffer
 
 
 @given(st.lists(st.text(max_size=4), max_size=3 * RECENT_PIECES))

@@ -11,9 +11,20 @@ from hypothesis import strategies as st
 
 from llm_actors.run import LogLimitExceeded, RunLog, weigh
 from llm_actors.run.log import EVENT_BYTES, JOINED_CHARACTERS, NEWEST_EVENTS
-from llm_protocol.codec.merging import MAX_PIECE, AnyDelta, count_pieces, cut
 from llm_protocol.content import Image, Text
-from llm_protocol.events import Event, ItemDone, ItemStarted, MemberDelta, ReasoningDelta, Restarted, TextDelta
+from llm_protocol.events import (
+    MAX_PIECE,
+    AnyDelta,
+    Event,
+    ItemDone,
+    ItemStarted,
+    MemberDelta,
+    ReasoningDelta,
+    Restarted,
+    TextDelta,
+    count_pieces,
+    cut,
+)
 
 TEXTS = st.text(max_size=3) | st.sampled_from(["x" * MAX_PIECE, "x" * (MAX_PIECE + 1), "\N{GRINNING FACE}" * 9, ""])
 DELTAS = st.one_of(

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_actors.run import Follower, LogLimitExceeded, Run, RunLog
-from llm_protocol.codec.merging import count_pieces, merged
 from llm_protocol.content import Message, Text
-from llm_protocol.events import Event, Failed, Finished, ItemDone, ItemStarted, Started, TextDelta
+from llm_protocol.events import Event, Failed, Finished, ItemDone, ItemStarted, Started, TextDelta, count_pieces, merged
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import ChatRequest

@@ -20,9 +20,9 @@ import trio
 
 from bench._storm.clients import unchunked
 from llm_actors.run import Run
-from llm_protocol.codec.merging import ANY_DELTAS, count_pieces, cut
 from llm_protocol.content import Part, Reasoning, Text, ToolCall
 from llm_protocol.events import (
+    ANY_DELTAS,
     Event,
     Finished,
     MemberDelta,
@@ -30,6 +30,8 @@ from llm_protocol.events import (
     Restarted,
     Started,
     UsageReported,
+    count_pieces,
+    cut,
 )
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import item_events

@@ -12,9 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from llm_actors.run import Run
-from llm_protocol.codec.merging import ANY_DELTAS
 from llm_protocol.content import JsonObject
-from llm_protocol.events import Event, Failed, Finished, ItemDone
+from llm_protocol.events import ANY_DELTAS, Event, Failed, Finished, ItemDone
 from llm_protocol.requests import AnyRequest, ChatRequest
 from llm_protocol.response import Usage
 

@@ -20,9 +20,18 @@ from typing import final
 import trio
 
 from llm_protocol.codec.json import encode_json
-from llm_protocol.codec.merging import (
+from llm_protocol.content import Image
+from llm_protocol.events import (
     ANY_DELTAS,
+    DELTAS,
+    TERMINAL,
     AnyDelta,
+    Event,
+    Failed,
+    FieldsAdded,
+    Finished,
+    ItemDone,
+    Restarted,
     count_pieces,
     cut,
     is_continued_by,
@@ -30,8 +39,6 @@ from llm_protocol.codec.merging import (
     keeps_lengths,
     without_lengths,
 )
-from llm_protocol.content import Image
-from llm_protocol.events import DELTAS, TERMINAL, Event, Failed, FieldsAdded, Finished, ItemDone, Restarted
 
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 """The default size limit of a log, in bytes as `weigh` counts them: 8 MiB."""

@@ -14,9 +14,9 @@ from typing import final
 
 import msgspec
 
+from llm_protocol.codec.items import TextBuffer
 from llm_protocol.content import Text
 from llm_protocol.events import TERMINAL, Event, ItemDone, ItemStarted, TextDelta
-from llm_protocol.text_buffer import TextBuffer
 
 HOLD_LIMIT = 256
 """The most characters that are held back while they could be part of a fence."""

@@ -14,11 +14,11 @@ from typing import Any, TypeAlias, final
 
 import msgspec
 
+from llm_protocol.codec.items import TextBuffer
 from llm_protocol.codec.json import WireError
 from llm_protocol.content import JsonObject, Opaque, ToolCall
 from llm_protocol.events import Event, ItemDone, ItemKind, ToolCallDelta
 from llm_protocol.extra_fields import merge
-from llm_protocol.text_buffer import TextBuffer
 
 CallExtra: TypeAlias = dict[str, JsonObject]
 

@@ -13,6 +13,7 @@ from typing import Protocol, final
 import msgspec
 
 from llm_protocol.codec.code_fences import CodeFenceStripper
+from llm_protocol.codec.items import TextBuffer
 from llm_protocol.codec.json import WireError, decode_object
 from llm_protocol.content import Opaque, Text, ToolCall
 from llm_protocol.events import (
@@ -29,7 +30,6 @@ from llm_protocol.events import (
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.parameters.custom_tools import INPUT, read_call, write_call
 from llm_protocol.response import FinishReason
-from llm_protocol.text_buffer import TextBuffer
 
 
 class EventFilter(Protocol):

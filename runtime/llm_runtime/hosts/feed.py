@@ -11,9 +11,8 @@ from contextlib import suppress
 from typing import Final, final
 
 from llm_actors.run import Follower, Run
-from llm_protocol.codec.merging import merged
 from llm_protocol.errors import ShuttingDownError, error_for
-from llm_protocol.events import TERMINAL, Event, Failed, Finished
+from llm_protocol.events import TERMINAL, Event, Failed, Finished, merged
 from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse

@@ -15,12 +15,12 @@ from llm_actors.orchestrator.decision_record import count_calls
 from llm_actors.run import Run
 from llm_protocol.adjustments import HEADER as ADJUSTED
 from llm_protocol.adjustments import Adjustment, header_value
+from llm_protocol.codec.response_encoding import is_wanted, limit_fields
 from llm_protocol.codec.sse import encode_sse
 from llm_protocol.dialect import ClientRequest, Frame, ResponseEncoder, ServerDialect, WireResponse
 from llm_protocol.events import Failed, Finished, Started
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import LLMResponse
-from llm_protocol.runtime_fields import is_wanted, limit_fields
 from llm_runtime.server.bodies import encode_body
 from llm_runtime.server.http_error import JSON, LIMIT_OWNER
 from llm_runtime.server.request_context import RequestContext

@@ -8,6 +8,7 @@ from typing import Literal, final
 
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.fields import unsupported
+from llm_protocol.codec.response_encoding import is_wanted, runtime_fields
 from llm_protocol.content import (
     HostedTool,
     JsonObject,
@@ -24,7 +25,6 @@ from llm_protocol.dialect import ClientRequest, ModelInfo, WireResponse
 from llm_protocol.failures import Failure
 from llm_protocol.requests import ChatRequest, Parameters
 from llm_protocol.response import LLMResponse
-from llm_protocol.runtime_fields import is_wanted, runtime_fields
 from llm_protocol.wires.anthropic import errors
 from llm_protocol.wires.anthropic.content import decode_blocks
 from llm_protocol.wires.anthropic.models import encode_models

@@ -15,7 +15,7 @@ import msgspec
 
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
-from llm_protocol.codec.items import OpenItem
+from llm_protocol.codec.items import OpenItem, TextBuffer
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json
 from llm_protocol.codec.kept_fields import KeptFields, rest_of
 from llm_protocol.codec.lenient import read, read_object
@@ -31,7 +31,6 @@ from llm_protocol.events import (
 )
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
-from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.anthropic.content import decode_response_block
 from llm_protocol.wires.anthropic.errors import failure_of
 from llm_protocol.wires.anthropic.shapes import (

@@ -11,12 +11,12 @@ from typing import final
 
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.fields import unsupported
+from llm_protocol.codec.response_encoding import is_wanted, runtime_fields
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import ClientRequest, ModelInfo, WireResponse
 from llm_protocol.failures import Failure
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
 from llm_protocol.response import LLMResponse
-from llm_protocol.runtime_fields import is_wanted, runtime_fields
 from llm_protocol.wires.cohere import errors
 from llm_protocol.wires.cohere.content import decode_messages
 from llm_protocol.wires.cohere.embeddings import decode_embed, decode_embed_v1, encode_embeddings

@@ -10,12 +10,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 
 from llm_protocol.codec.fields import bad_request, unsupported
+from llm_protocol.codec.response_encoding import is_wanted, runtime_fields
 from llm_protocol.content import HostedTool, JsonObject, Message, ResponseFormat, Text, Tool, ToolChoice
 from llm_protocol.dialect import ClientRequest, ModelInfo, WireResponse
 from llm_protocol.failures import Failure
 from llm_protocol.requests import AnyRequest, ChatRequest, EmbeddingRequest, ImageRequest, Parameters
 from llm_protocol.response import LLMResponse
-from llm_protocol.runtime_fields import is_wanted, runtime_fields
 from llm_protocol.wires.gemini import errors
 from llm_protocol.wires.gemini.content import Conversation, json_schema, read_system
 from llm_protocol.wires.gemini.embeddings import encode_embeddings

@@ -14,6 +14,7 @@ from typing import Any, Final, final
 from llm_protocol.codec import old_functions
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.fields import bad_request, unsupported
+from llm_protocol.codec.response_encoding import is_wanted, runtime_fields
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import ClientRequest, ModelInfo, ResponseEncoder, WireResponse
 from llm_protocol.failures import Failure
@@ -28,7 +29,6 @@ from llm_protocol.requests import (
     Parameters,
 )
 from llm_protocol.response import LLMResponse
-from llm_protocol.runtime_fields import is_wanted, runtime_fields
 from llm_protocol.vendor_profile import OPENAI, VendorProfile
 from llm_protocol.wires.openai_chat.choices import MOST_CHOICES, ChoicesEncoder, encode_choices, with_choices
 from llm_protocol.wires.openai_chat.content import decode_message, join_tool_results, with_extra

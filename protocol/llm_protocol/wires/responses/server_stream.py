@@ -16,13 +16,13 @@ from typing import Any, NamedTuple, final
 
 import msgspec
 
-from llm_protocol.codec.items import OpenItem
+from llm_protocol.codec.items import OpenItem, TextBuffer
 from llm_protocol.codec.json import encode_json
-from llm_protocol.codec.merging import ANY_DELTAS, count_pieces, cut
 from llm_protocol.codec.response_encoding import StreamEncoder
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import ClientRequest, Frame
 from llm_protocol.events import (
+    ANY_DELTAS,
     Delta,
     Event,
     Failed,
@@ -35,8 +35,9 @@ from llm_protocol.events import (
     MemberEvent,
     MemberFailed,
     MemberStarted,
+    count_pieces,
+    cut,
 )
-from llm_protocol.text_buffer import TextBuffer
 from llm_protocol.wires.responses.content import content, item_id, output_item, summary
 from llm_protocol.wires.responses.errors import ending_of
 from llm_protocol.wires.responses.shapes import ResourceEncoder, ResponseOptions
