@@ -14,7 +14,8 @@ from typing import Annotated, TypeAlias, final
 
 import msgspec
 
-from llm_protocol.codec.fields import bad_request, json_body, typed
+from llm_protocol.codec.body import json_body
+from llm_protocol.codec.fields import bad_request, typed
 from llm_protocol.codec.json import LIMITS, JsonDecoder, WireError, encode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import ClientRequest, Frame

@@ -2,7 +2,7 @@
 
 The server side of every wire reads client bodies with `Body`. Fields that are never read belong to the vendor and are
 forwarded. Call `Body.rest` last: it returns them. `ResponseObject` reads the parts of a vendor's response that have the
-same form in requests.
+same form in requests. `is_form` and `checked_body` judge a body before it is decoded.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Self, TypeVar, cast
 
 import msgspec
 
-from llm_protocol.codec.fields import bad_request, json_body, refuse_transport, undecoded, unsupported
-from llm_protocol.codec.json import WireError
+from llm_protocol.codec.fields import bad_request, refuse_transport, unsupported
+from llm_protocol.codec.json import CheckedJson, JsonLimits, WireError, check_json, decode_object, encode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.requests import AUTO
@@ -24,6 +24,34 @@ Word = TypeVar("Word", bound=str)
 
 POLICY = "llm_runtime"
 """The field for options of the runtime itself, which no vendor receives."""
+
+
+def is_form(body: bytes) -> bool:
+    """Whether a body is a form and not JSON. The first bytes decide, because clients' content types are not always
+    right.
+    """
+    return body.startswith(b"--")
+
+
+def json_body(data: bytes | str) -> JsonObject:
+    """Decode a client's body. Raises `BadRequestError` if it is not a JSON object."""
+    try:
+        return decode_object(data)
+    except WireError as exc:
+        raise _not_an_object(exc) from None
+
+
+def checked_body(data: bytes | str, limits: JsonLimits) -> CheckedJson:
+    """Check a client's body against ``limits``, without decoding it. Raises `BadRequestError`."""
+    try:
+        check_json(data, limits)
+    except WireError as exc:
+        raise _not_an_object(exc) from None
+    return CheckedJson(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"))
+
+
+def _not_an_object(exc: WireError) -> BadRequestError:
+    return bad_request(None, f"the body must be a JSON object: {exc}")
 
 
 class Body:
@@ -208,7 +236,8 @@ class Body:
 
     def policy(self) -> msgspec.Raw | None:
         """The field `POLICY`, undecoded; ``None`` if it is absent."""
-        return undecoded(self._fields.get(POLICY))
+        policy = self._fields.get(POLICY)
+        return None if policy is None else msgspec.Raw(encode_json(policy))
 
     def rest(self) -> JsonObject:
         """The fields that were not read. Raises `BadRequestError` for a transport field at any depth; see

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from llm_protocol.codec.json import CheckedJson, JsonLimits, WireError, check_json, decode_object, encode_json
 from llm_protocol.content import HostedTool, JsonObject, Opaque, Part, ToolResult
 from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.failures import Failure, FailureKind
@@ -46,32 +45,6 @@ _MISSING = re.compile(r"missing required field `(\w+)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _ENUM = re.compile(r"Invalid enum value '(.*)'", re.DOTALL)
 _EMPTY = "Expected `array` of length >= 1"
-
-
-def json_body(data: bytes | str) -> JsonObject:
-    """Decode a client's body. Raises `BadRequestError` if it is not a JSON object."""
-    try:
-        return decode_object(data)
-    except WireError as exc:
-        raise _not_an_object(exc) from None
-
-
-def checked_body(data: bytes | str, limits: JsonLimits) -> CheckedJson:
-    """Check a client's body against ``limits``, without decoding it. Raises `BadRequestError`."""
-    try:
-        check_json(data, limits)
-    except WireError as exc:
-        raise _not_an_object(exc) from None
-    return CheckedJson(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"))
-
-
-def _not_an_object(exc: WireError) -> BadRequestError:
-    return bad_request(None, f"the body must be a JSON object: {exc}")
-
-
-def undecoded(policy: Any) -> msgspec.Raw | None:
-    """Return the ``llm_runtime`` object of a body as undecoded JSON; ``None`` if ``policy`` is ``None``."""
-    return None if policy is None else msgspec.Raw(encode_json(policy))
 
 
 def typed(value: Any, type_: type[T], where: str = "") -> T:

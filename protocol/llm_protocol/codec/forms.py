@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from llm_protocol.codec.body import is_form
 from llm_protocol.codec.json import WireError
 
 MOST_FIELDS = 64
@@ -41,13 +42,6 @@ class FormField(NamedTuple):
             return self.content.decode()
         except UnicodeDecodeError:
             raise WireError(f"{self.name} is not UTF-8") from None
-
-
-def is_form(body: bytes) -> bool:
-    """Whether a body is a form and not JSON. The first bytes decide, because clients' content types are not always
-    right.
-    """
-    return body.startswith(b"--")
 
 
 def is_media_type(text: str) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import final
 from urllib.parse import parse_qs
 
+from llm_protocol.codec.body import is_form
 from llm_protocol.codec.fields import bad_request
-from llm_protocol.codec.forms import is_form
 from llm_protocol.codec.json import decode_object, encode_json
 from llm_protocol.codec.sse import encode_sse
 from llm_protocol.dialect import ClientRequest, Frame, ModelInfo, ResponseEncoder, WireResponse

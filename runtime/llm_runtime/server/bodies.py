@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TypeVar, final
 
 from llm_actors.threads import run_large
-from llm_protocol.codec.fields import bad_request, checked_body
+from llm_protocol.codec.body import checked_body
+from llm_protocol.codec.fields import bad_request
 from llm_protocol.codec.json import CheckedJson, JsonLimits
 from llm_protocol.content import Image
 from llm_protocol.dialect import ClientRequest, ServerDialect

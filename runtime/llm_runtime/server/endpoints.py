@@ -8,7 +8,7 @@ import msgspec
 import trio
 
 from llm_actors.threads import run_large
-from llm_protocol.codec.forms import is_form
+from llm_protocol.codec.body import is_form
 from llm_protocol.dialect import ClientRequest, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import AUTO, AnyRequest
