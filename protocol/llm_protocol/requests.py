@@ -1,19 +1,34 @@
 """The five request types. Each is a separate struct; the structs have a common base.
 
-A parameter that is ``None`` was not set by the caller and is not sent: the vendor's default applies.
+A parameter that is ``None`` was not set by the caller and is not sent: the vendor's default applies. `size_of` tells
+large requests, which take long to encode, from others.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sized
 from enum import StrEnum
 from functools import lru_cache
-from typing import ClassVar, Self, TypeAlias
+from typing import ClassVar, Self, TypeAlias, TypeGuard
 
 import msgspec
 
-from llm_protocol.content import HostedTool, Image, JsonObject, Message, ResponseFormat, Tool, ToolChoice
+from llm_protocol.content import (
+    Audio,
+    Document,
+    HostedTool,
+    Image,
+    JsonObject,
+    Message,
+    Part,
+    ResponseFormat,
+    Text,
+    Tool,
+    ToolChoice,
+    ToolResult,
+)
 from llm_protocol.policy import Policy
 
 AUTO = "auto"
@@ -210,3 +225,50 @@ def answer_type(request: AnyRequest, *, draws: bool) -> RequestType:
     """
     draws = draws and isinstance(request, ChatRequest)
     return RequestType.IMAGE_GENERATION if draws else request.request_type
+
+
+# ---------------------------------------------------------------- size
+
+MESSAGE_BYTES = 500
+"""Each message counts as at least this many bytes of text, because encoding it takes as long."""
+
+TOKEN_BYTES = 8
+
+
+def size_of(request: AnyRequest) -> int:
+    """Return the approximate cost of encoding a request, and of keeping it in memory, in bytes."""
+    size = 0
+    for extra in request.parameters.extra.values():
+        size += sum(len(value) for value in extra.values() if _is_long(value))
+    match request:
+        case ChatRequest():
+            for message in request.messages:
+                size += MESSAGE_BYTES
+                for part in message.content:
+                    size += len(part.text) if type(part) is Text else _part_size(part)
+        case ImageRequest():
+            size += sum(map(_part_size, (*request.images, request.mask) if request.mask else request.images))
+        case EmbeddingRequest():
+            size += sum(len(each) * (1 if isinstance(each, str) else TOKEN_BYTES) for each in request.inputs)
+        case CompletionRequest():
+            size += len(request.prompt) + len(request.suffix or "")
+        case CodeRequest():
+            size += sum(map(len, (request.instruction, request.prefix or "", request.suffix or "")))
+            size += sum(len(each.content) for each in request.files)
+    return size
+
+
+def _part_size(part: Part) -> int:
+    match part:
+        case ToolResult():
+            return sum(map(_part_size, part.content))
+        case Image():
+            return len(part.data or b"")
+        case Document() | Audio():
+            return len(part.data or part.base64 or getattr(part, "text", None) or "")
+        case _:
+            return len(getattr(part, "text", ""))
+
+
+def _is_long(value: object) -> TypeGuard[Sized]:
+    return isinstance(value, list | dict | str)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from llm_protocol.content import Image
-from llm_protocol.request_size import size_of
-from llm_protocol.requests import CodeFile, CodeRequest, CompletionRequest, EmbeddingRequest, ImageRequest
+from llm_protocol.requests import CodeFile, CodeRequest, CompletionRequest, EmbeddingRequest, ImageRequest, size_of
 
 
 def test_the_mask_of_an_image_edit_counts() -> None:

@@ -17,10 +17,10 @@ from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.model_facts import Capabilities
 from llm_protocol.model_rules import ModelRules
+from llm_protocol.needs import WireSetting
 from llm_protocol.requests import ChatRequest, CodeRequest, EmbeddingRequest, LLMProvider, Parameters
 from llm_protocol.response import FinishReason
 from llm_protocol.vendors import VENDORS
-from llm_protocol.wire_choice import WireSetting
 from support.peer import Call, Peer, Step, reply, sse
 from support.upstream import END, HELLO, JSON, Asked, upstream, whole, word
 

@@ -14,12 +14,12 @@ from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure
 from llm_protocol.fold import Fold
 from llm_protocol.model_rules import ModelRules
+from llm_protocol.needs import WireSetting
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.response import LLMResponse
 from llm_protocol.secret import Secret
 from llm_protocol.vendors import VENDORS
-from llm_protocol.wire_choice import WireSetting
 from llm_runtime.fake import FakeProvider
 from support.upstream import Asked
 

@@ -25,11 +25,11 @@ from llm_protocol.content import Message
 from llm_protocol.events import Event
 from llm_protocol.fold import Fold
 from llm_protocol.model_rules import ModelRules
+from llm_protocol.needs import WireSetting
 from llm_protocol.policy import AnswerLimits, Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.secret import Secret
 from llm_protocol.vendors import VENDORS
-from llm_protocol.wire_choice import WireSetting
 from support.peer import Peer
 
 CANARY = "sk-CANARY-do-not-print"

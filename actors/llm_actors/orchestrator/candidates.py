@@ -21,8 +21,7 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure
 from llm_protocol.parameters import refuse_lossy
 from llm_protocol.policy import Policy
-from llm_protocol.request_size import size_of
-from llm_protocol.requests import AUTO, AnyRequest, ChatRequest
+from llm_protocol.requests import AUTO, AnyRequest, ChatRequest, size_of
 
 CONVERSATION_CHARACTERS = 1_000
 """How many characters of the user's first message identify a conversation without a name."""

@@ -32,13 +32,11 @@ from llm_protocol.dialect import ClientDialect, RateLimits, StreamDecoder, WireR
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.needs import refuse_incapable
+from llm_protocol.needs import NO_SUCH_PATH, refuse_incapable
 from llm_protocol.parameters import Adapted, EventFilter
 from llm_protocol.policy import Timeouts
-from llm_protocol.request_size import size_of
-from llm_protocol.requests import AnyRequest, CodeRequest, RequestType, answer_type
+from llm_protocol.requests import AnyRequest, CodeRequest, RequestType, answer_type, size_of
 from llm_protocol.response import FinishReason, is_plausible
-from llm_protocol.wire_choice import NO_SUCH_PATH
 
 ERROR_BODY_BYTES = 256 * 1024
 """The most bytes of an error's body that are read."""

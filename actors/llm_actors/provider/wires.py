@@ -15,16 +15,16 @@ from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.dialect import ClientDialect
 from llm_protocol.events import Failed, Finished
 from llm_protocol.model_rules import ModelRules
-from llm_protocol.parameters import RequestTarget
-from llm_protocol.requests import AnyRequest, ChatRequest
-from llm_protocol.vendor import Vendor
-from llm_protocol.wire_choice import (
+from llm_protocol.needs import (
     WireSetting,
     lacks_responses,
     needs_responses,
     prefers_responses,
     wants_responses,
 )
+from llm_protocol.parameters import RequestTarget
+from llm_protocol.requests import AnyRequest, ChatRequest
+from llm_protocol.vendor import Vendor
 
 CHAT_SECONDS: Final = 3600.0
 """Seconds until the Responses API is tried again at a server that had none: by then it may have been upgraded."""

@@ -12,7 +12,7 @@ from typing import final
 import trio
 
 from llm_actors.run import Run
-from llm_protocol.request_size import size_of
+from llm_protocol.requests import size_of
 
 QUEUE_BYTES = 64_000_000
 """The most bytes of runs that wait to be written, and of their requests. Further runs are dropped, with a log line."""

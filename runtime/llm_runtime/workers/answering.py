@@ -15,7 +15,7 @@ import trio
 from llm_actors.kernel.trace import exception_site
 from llm_actors.threads import run_large
 from llm_protocol.events import Event
-from llm_protocol.request_size import size_of
+from llm_protocol.requests import size_of
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.packing import EVENTS_AT_ONCE, pack_head, pack_log
 from llm_runtime.server.response_store import StoredResponse
