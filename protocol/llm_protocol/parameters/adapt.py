@@ -284,10 +284,11 @@ class _Work:
         target = self._target
         is_plain = _is_plain(request)
         if is_plain and self._has_only_messages(request):
-            fitted = fit_messages(request.messages, target, {}, is_text=True)
-            self._adjusted += fitted.adjusted
+            messages, limits = request.messages, target.limits
+            if limits.speaker is not None or not (limits.empty_texts and limits.user_after_results):
+                messages = fit_messages(messages, target, {}, is_text=True).messages  # nothing else limits texts
             self._note_marks(request)
-            return self.adapted(msgspec.structs.replace(request, messages=fitted.messages, parameters=parameters))
+            return self.adapted(msgspec.structs.replace(request, messages=messages, parameters=parameters))
         flat = Flattened(request) if is_plain or target.has_namespaces else flatten(request)
         self._adjusted += [Adjustment(f"tools[{at}]", "rewritten", "functions") for at in flat.groups]
         request = flat.request

@@ -196,14 +196,16 @@ _PARAMETERS = (
 
 def add_parameters(body: JsonObject, parameters: Parameters, profile: VendorProfile, *, stream: bool) -> None:
     """Add the parameters that are set, the streaming fields and ``extra``."""
-    if not says_nothing(parameters):
+    is_silent = says_nothing(parameters)
+    if not is_silent:
         names = {"max_output_tokens": profile.max_tokens_field, "user": profile.user_field, "seed": profile.seed_field}
         body |= set_parameters(parameters, {name: names.get(name, name) for name in _PARAMETERS})
     if stream:
         body["stream"] = True
         if profile.stream_usage:
             body["stream_options"] = {"include_usage": True}
-    add_extra(body, parameters, profile.name)
+    if not is_silent:
+        add_extra(body, parameters, profile.name)
 
 
 def _encode_tool(tool: Tool | HostedTool, where: str, profile: VendorProfile) -> JsonObject:
