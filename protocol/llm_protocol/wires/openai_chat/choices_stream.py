@@ -25,8 +25,8 @@ from llm_protocol.events import (
 )
 from llm_protocol.failures import Failure
 from llm_protocol.wires.openai_chat.errors import failure_of
-from llm_protocol.wires.openai_chat.shapes import KEEP_ALIVES, ChatChunk, plain_chunk
-from llm_protocol.wires.openai_chat.stream import OpenAIChatDecoder
+from llm_protocol.wires.openai_chat.shapes import KEEP_ALIVES, ChatChunk
+from llm_protocol.wires.openai_chat.stream import OpenAIChatDecoder, plain_chunk
 
 
 @final

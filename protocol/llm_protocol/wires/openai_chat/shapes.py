@@ -1,6 +1,6 @@
 """The data of the chat wire: the types of its responses, finish reasons, usage.
 
-Responses are decoded into typed structs for speed; anything that does not fit is decoded again by a tolerant decoder.
+Responses are decoded into typed structs for speed; anything that does not fit is decoded again, by `lenient`.
 One set of structs reads whole responses, chat chunks and legacy completions: a whole response's ``message`` has a
 delta's fields, and a legacy choice has ``text``.
 
@@ -15,15 +15,13 @@ from typing import Any
 
 import msgspec
 
-from llm_protocol.codec.json import JsonDecoder, TooLarge, WireError, json_text
+from llm_protocol.codec.json import JsonDecoder
 from llm_protocol.codec.kept_fields import shape_of
-from llm_protocol.codec.lenient import fit, read_object
 from llm_protocol.content import JsonObject, Reasoning
-from llm_protocol.extra_fields import is_empty
 from llm_protocol.response import FinishReason, Usage
 
-_REST = "llm_runtime rest"
-"""The name under which the tolerant decoder keeps the unknown fields of a call."""
+REST = "llm_runtime rest"
+"""The name under which `lenient.take_extras` keeps the unknown fields of a call."""
 
 
 class ChatFunction(msgspec.Struct):
@@ -61,7 +59,7 @@ class ChatCall(msgspec.Struct, forbid_unknown_fields=True):
     function: ChatFunction | None = None
     custom: ChatCustom | None = None
     extra_content: ExtraContent | None = None
-    rest: Any = msgspec.field(default=None, name=_REST)
+    rest: Any = msgspec.field(default=None, name=REST)
 
     @property
     def is_none(self) -> bool:
@@ -110,7 +108,7 @@ class ImagePart(msgspec.Struct):
 
 class ChatDelta(msgspec.Struct, forbid_unknown_fields=True):
     """A message, or a delta of one. An unknown field makes the strict decoding fail, as does a field that is
-    declared as ``None`` and has a value. The tolerant decoding keeps such fields: see `take_extras`.
+    declared as ``None`` and has a value. The tolerant decoding keeps such fields: see `lenient.take_extras`.
     """
 
     role: str | None = None
@@ -187,8 +185,7 @@ class ChatChunk(msgspec.Struct):
     search_results: None = None
 
 
-_DECODER = JsonDecoder(ChatChunk)
-_NOTHING: JsonObject = {}
+CHUNKS = JsonDecoder(ChatChunk)
 
 FINISH_REASONS = {
     "stop": FinishReason.STOP,
@@ -222,88 +219,6 @@ FINISH_REASONS = {
 
 KEEP_ALIVES = frozenset(("", "null", "{}", "ping", '"ping"'))
 """The data of events that have no content and only keep the connection open."""
-
-
-_ESSENTIAL = frozenset(
-    ("choices", "delta", "message", "content", "text", "tool_calls", "function", "name", "arguments")
-)
-"""The fields that hold content. Any other field may have any type."""
-
-
-def read_chunk(text: bytes | str, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
-    """Decode a chunk or a complete response, and return it with what `take_extras` finds in it. Raises `WireError`; see
-    `lenient.fit`.
-    """
-    chunk = plain_chunk(text)
-    return fit_chunk(read_object(text), ignored) if chunk is None else (chunk, _NOTHING)
-
-
-def plain_chunk(text: bytes | str) -> ChatChunk | None:
-    """Decode a chunk that has only known fields, each with the expected type; ``None`` for any other chunk. Raises
-    `TooLarge`.
-    """
-    try:
-        return _DECODER.decode(text)
-    except TooLarge:
-        raise
-    except WireError:
-        return None
-
-
-def _field_names(shape: type[msgspec.Struct]) -> frozenset[str]:
-    """The names of the fields that are read, without those that are only declared to be empty."""
-    return frozenset(field.encode_name for field in msgspec.structs.fields(shape) if field.type is not type(None))
-
-
-_CHOICE, _MESSAGE, _CALL = _field_names(ChatChoice), _field_names(ChatDelta), _field_names(ChatCall)
-
-
-def fit_chunk(body: JsonObject, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
-    """Decode an object as `read_chunk` does; the object is changed. Forms that differ between servers are converted:
-    content in parts, a call outside of a list, arguments as an object, ids as numbers.
-    """
-    extras = take_extras(body, _CHOICE, _MESSAGE)
-    try:
-        return msgspec.convert(body, ChatChunk), extras
-    except msgspec.ValidationError:
-        return _fitted(body, ignored), extras
-
-
-def _fitted(body: JsonObject, ignored: set[str]) -> ChatChunk:
-    choices = body.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict):
-            for message in (choice.get("delta"), choice.get("message")):
-                if isinstance(message, dict):
-                    _straighten(message)
-    return fit(body, ChatChunk, _ESSENTIAL, ignored)
-
-
-def _straighten(message: JsonObject) -> None:
-    content = message.get("content")
-    if isinstance(content, list):
-        # A string stands for a text part. Any other member is dropped.
-        parts = [{"text": part} if isinstance(part, str) else part for part in content if part is not None]
-        if not all(isinstance(part, dict) for part in parts):
-            return
-        message["content"] = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
-        thoughts = [item for part in parts for item in _thoughts(part)]
-        if thoughts:
-            message["reasoning"] = "".join(thoughts)
-    calls = message.get("tool_calls")
-    if isinstance(calls, dict):  # one call, not in a list
-        calls = message["tool_calls"] = [calls]
-    for call in calls if isinstance(calls, list) else ():
-        function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict) and isinstance(function.get("arguments"), dict):
-            function["arguments"] = json_text(function["arguments"])
-
-
-def _thoughts(part: JsonObject) -> list[str]:
-    inner = part.get("thinking")
-    items = inner if isinstance(inner, list) else [inner]
-    texts = [item.get("text") if isinstance(item, dict) else item for item in items]
-    return [text for text in texts if isinstance(text, str)]
 
 
 def read_usage(usage: ChatWireUsage) -> Usage:
@@ -387,36 +302,6 @@ HEAD_FIELDS = frozenset(
     )
 )
 """Fields of the chunk or response that are read, have no meaning, or were reported already. All others are kept."""
-
-_NOT_EXTRA = frozenset(("role",))
-
-
-def take_extras(body: JsonObject, choice_names: frozenset[str], message_names: frozenset[str]) -> JsonObject:
-    """Remove the unknown fields from the first choice of ``body`` and its message, and return them by the object they
-    belong to.
-    """
-    found: JsonObject = {}
-    found["body"] = {name: value for name in BODY_FIELDS if not is_empty(value := body.pop(name, None))}
-    choices = body.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if not isinstance(choice, dict):
-            continue
-        extra = _take_unknown(choice, choice_names)
-        message = choice.get("delta") or choice.get("message")
-        present = _take_unknown(message, message_names) if isinstance(message, dict) else {}
-        calls = message.get("tool_calls") if isinstance(message, dict) else None
-        for call in calls if isinstance(calls, list) else [calls]:
-            if isinstance(call, dict) and (rest := _take_unknown(call, _CALL)):
-                call[_REST] = rest
-        if not choice.get("index"):
-            found["choice"] = extra
-            found["message"] = present
-    return {where: fields for where, fields in found.items() if fields}
-
-
-def _take_unknown(fields: JsonObject, known: frozenset[str]) -> JsonObject:
-    taken = {name: fields.pop(name) for name in list(fields) if name not in known}
-    return {name: value for name, value in taken.items() if not is_empty(value) and name not in _NOT_EXTRA}
 
 
 def text_of_details(details: Any) -> str:

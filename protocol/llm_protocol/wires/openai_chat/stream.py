@@ -13,7 +13,7 @@ import msgspec
 from llm_protocol.codec.citations import from_annotations, from_urls
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.items import OpenItem
-from llm_protocol.codec.json import WireError
+from llm_protocol.codec.json import TooLarge, WireError
 from llm_protocol.codec.kept_fields import KeptFields, beyond, outer_fields
 from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.logprobs import from_openai
@@ -32,7 +32,9 @@ from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import FinishReason
 from llm_protocol.vendor_profile import FINGERPRINT
 from llm_protocol.wires.openai_chat.errors import error_in, failure_of
+from llm_protocol.wires.openai_chat.lenient import fit_chunk
 from llm_protocol.wires.openai_chat.shapes import (
+    CHUNKS,
     DETAILS,
     FINISH_REASONS,
     HEAD_FIELDS,
@@ -45,8 +47,6 @@ from llm_protocol.wires.openai_chat.shapes import (
     ChatDelta,
     ChatWireUsage,
     ImagePart,
-    fit_chunk,
-    read_chunk,
     read_usage,
     service_of,
     signed,
@@ -344,3 +344,26 @@ class OpenAIChatDecoder(AnswerDecoder):
             if self._services:
                 usage = msgspec.structs.replace(usage, services=self._services)
             self._out.append(UsageReported(usage, final))
+
+
+_NOTHING: JsonObject = {}
+
+
+def read_chunk(text: bytes | str, ignored: set[str]) -> tuple[ChatChunk, JsonObject]:
+    """Decode a chunk or a complete response, and return it with its unknown fields: see `lenient.take_extras`. The
+    names of fields with unexpected types are added to ``ignored``. Raises `WireError`.
+    """
+    chunk = plain_chunk(text)
+    return fit_chunk(read_object(text), ignored) if chunk is None else (chunk, _NOTHING)
+
+
+def plain_chunk(text: bytes | str) -> ChatChunk | None:
+    """Decode a chunk that has only known fields, each with the expected type; ``None`` for any other chunk. Raises
+    `TooLarge`.
+    """
+    try:
+        return CHUNKS.decode(text)
+    except TooLarge:
+        raise
+    except WireError:
+        return None
