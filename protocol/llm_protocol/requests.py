@@ -88,7 +88,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Deprecated. ``True`` has the effect of ``strict = False`` in the request's policy, which is the default."""
     wire: str | None = None
     headers: dict[str, str] = {}
-    """Header fields of the client's wire that are part of its request: see `llm_protocol.wire_headers`."""
+    """Header fields of the client's wire that are part of its request: see `llm_protocol.client_headers`."""
     extra: dict[str, JsonObject] = {}
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import final
 
-from llm_protocol.own_prices import OwnPrice, OwnPrices
+from llm_protocol.prices import OwnPrice, OwnPrices
 from llm_protocol.response import Usage
 from llm_protocol.vendor import Vendor
 

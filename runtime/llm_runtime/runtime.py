@@ -20,6 +20,7 @@ from llm_actors.provider import PassthroughRequest, PassthroughResponse, count_t
 from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
 from llm_actors.store import StoreRef
+from llm_protocol.client_headers import TRACEPARENT, TraceContext, trace_context
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import NOT_OPEN, CrashedError, LLMClientError, ModelNotFoundError, ShuttingDownError
 from llm_protocol.policy import Policy
@@ -31,7 +32,6 @@ from llm_protocol.requests import (
     answer_type,
 )
 from llm_protocol.response import TokenCount
-from llm_protocol.trace_context import TRACEPARENT, TraceContext, trace_context
 from llm_runtime.config import Config
 from llm_runtime.config.errors import under
 from llm_runtime.config.naming import check_policy

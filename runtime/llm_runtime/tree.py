@@ -57,8 +57,8 @@ from llm_actors.store import StoreRef, StoreThread, store_child
 from llm_actors.store.ledger import Ledger
 from llm_protocol.budgets import BudgetTable
 from llm_protocol.codec.chat_adapter import offered
-from llm_protocol.own_prices import OwnPrices
 from llm_protocol.policy import CachePolicy, Limits
+from llm_protocol.prices import OwnPrices
 from llm_protocol.requests import AnyRequest
 from llm_protocol.wires import DIALECTS
 from llm_runtime.config import Config, OtelConfig, RequestLogConfig

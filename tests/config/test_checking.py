@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_protocol.own_prices import OwnPrice
+from llm_protocol.prices import OwnPrice
 from llm_protocol.secret import Secret
 from llm_runtime import Config, ConfigError, Image, Policy, Provider, ResponseFormat, ToolChoice, open_runtime
 from llm_runtime.config import Attempts, Key, Limits, RequestLogConfig, Server, Timeouts, parse

@@ -8,8 +8,8 @@ import pytest
 
 from llm_actors.redis import RedisServer
 from llm_protocol.model_facts import Capabilities
-from llm_protocol.own_prices import OwnPrice
 from llm_protocol.policy import Attempts, CachePolicy, Limits, Policy, Timeouts
+from llm_protocol.prices import OwnPrice
 from llm_protocol.vendors import VENDORS
 from llm_runtime.config import (
     ConfigError,

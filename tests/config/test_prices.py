@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from llm_protocol.own_prices import OwnPrice, OwnPrices
-from llm_protocol.prices import cost_of
+from llm_protocol.prices import OwnPrice, OwnPrices, cost_of
 from llm_protocol.response import Usage
 from llm_runtime import Config, LLMProvider, Policy, Provider, Secret, open_runtime
 from llm_runtime.config import ConfigError, parse

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llm_actors.request_log.record import request_shape
-from llm_protocol.codec.own_parameters import NAMES, with_own_parameters
 from llm_protocol.content import Message
-from llm_protocol.parameters.requested import CANONICAL
+from llm_protocol.parameters.requested import CANONICAL, NAMES, with_own_parameters
 from llm_protocol.requests import ChatRequest, LLMRequest, Parameters
 from llm_runtime.options import ChatOptions, Options
 from llm_runtime.telemetry.spans import PARAMETER_ATTRIBUTES

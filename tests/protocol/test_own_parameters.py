@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from llm_protocol.codec.own_parameters import NAMES, with_own_parameters
 from llm_protocol.content import Message
 from llm_protocol.dialect import ClientDialect
 from llm_protocol.errors import BadRequestError
+from llm_protocol.parameters.requested import NAMES, with_own_parameters
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
 from llm_protocol.wires import DIALECTS
 from llm_protocol.wires.anthropic import Anthropic

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from llm_protocol.codec.json import TooLarge, WireError
 from llm_protocol.codec.media import base64_text, unbase64, unbase64_json
-from llm_protocol.codec.vectors import (
+from llm_protocol.codec.whole import (
     MAX_DIMENSIONS,
     VECTOR_LIMITS,
+    embedded,
     embedding_of,
     encode_with_list,
 )
-from llm_protocol.codec.whole import embedded
 from llm_protocol.dialect import ServerDialect, WireResponse
 from llm_protocol.embedding import Embedding
 from llm_protocol.events import Embedded, Failed, Finished, Started

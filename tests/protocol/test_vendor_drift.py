@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from llm_protocol.codec.kept_fields import KeptFields, beyond, filled, outer_fields, rest_of, shape_of
 from llm_protocol.events import FieldsAdded
+from llm_protocol.extra_fields import KeptFields, beyond, filled, outer_fields, rest_of, shape_of
 from support import drift
 from support.drift import SURFACE, differences, report
 

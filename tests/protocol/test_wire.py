@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_protocol.codec.headers import int_header, retry_after, seconds_until
+from llm_protocol.codec.headers import duration, http_date, int_header, retry_after, rfc3339, seconds_until
 from llm_protocol.codec.json import LIMITS, JsonDecoder, WireError, decode_json, encode_json
 from llm_protocol.codec.media import data_uri, image_from_url, image_url, parse_data_uri, unbase64
-from llm_protocol.codec.times import duration, http_date, rfc3339
 from llm_protocol.content import Image
 from llm_protocol.failures import MESSAGE_LIMIT, FailureKind, kind_of_status
-from llm_protocol.redact import error_message, redact
+from llm_protocol.secret import error_message, redact
 
 
 class Point(msgspec.Struct):

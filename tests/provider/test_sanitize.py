@@ -12,8 +12,8 @@ from llm_actors.provider import list_models
 from llm_protocol.codec.json import decode_json, encode_json
 from llm_protocol.events import Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure
-from llm_protocol.redact import redact, redact_name
 from llm_protocol.response import MOST_TOKENS, Usage, is_plausible
+from llm_protocol.secret import redact, redact_name
 from support.peer import Peer, raw, reply, sse
 from support.upstream import CANARY, END, JSON, Asked, chunk, upstream, whole, word
 

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 
-from llm_protocol.trace_context import trace_context
+from llm_protocol.client_headers import trace_context
 from llm_runtime.config import ConfigError, parse
 from support.commands import rest, running
 from support.daemon import vendor

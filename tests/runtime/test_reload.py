@@ -17,8 +17,8 @@ from llm_actors.orchestrator import Setup
 from llm_protocol.budgets import Budget
 from llm_protocol.errors import BudgetError, LLMClientError, ModelNotFoundError
 from llm_protocol.failures import FailureKind
-from llm_protocol.own_prices import OwnPrice
 from llm_protocol.policy import Limits, Policy
+from llm_protocol.prices import OwnPrice
 from llm_protocol.secret import Secret
 from llm_runtime import open_runtime, tree
 from llm_runtime import runtime as runtime_module

@@ -11,8 +11,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from llm_protocol.errors import InternalError
-from llm_protocol.own_prices import OwnPrice
 from llm_protocol.policy import Attempts, CachePolicy, Limits, Policy
+from llm_protocol.prices import OwnPrice
 from llm_protocol.secret import Secret
 from llm_runtime import open_runtime
 from llm_runtime.config import Config, Key, Provider, Server

@@ -8,7 +8,7 @@ import msgspec
 
 from llm_actors.provider.call import ERROR_BODY_BYTES
 from llm_protocol.codec.json import LIMITS as JSON_LIMITS
-from llm_protocol.codec.vectors import MAX_DIMENSIONS, MAX_NUMBERS
+from llm_protocol.codec.whole import MAX_DIMENSIONS, MAX_NUMBERS
 from llm_protocol.policy import AnswerLimits
 from llm_runtime.config import ServerLimits
 from llm_runtime.server import limits

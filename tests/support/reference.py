@@ -18,7 +18,7 @@ from msgspec import inspect as types
 
 from llm_actors.redis import RedisServer
 from llm_protocol.model_facts import Capabilities, ModelRule
-from llm_protocol.own_prices import OwnPrice
+from llm_protocol.prices import OwnPrice
 from llm_runtime.config import Config, OtelConfig, Provider
 
 NOT_IN_THE_FILE = frozenset(("vendors", "reasons", "notes"))

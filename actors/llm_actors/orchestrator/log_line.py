@@ -20,9 +20,9 @@ from llm_actors.run import Run
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Finished
 from llm_protocol.failures import Failure
-from llm_protocol.redact import redact
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, CompletionRequest, EmbeddingRequest
 from llm_protocol.response import LLMResponse
+from llm_protocol.secret import redact
 
 CLIENT_ID = "x-request-id"
 

@@ -27,13 +27,13 @@ from llm_actors.transport import BodyTooLarge, Broken, HttpResponse, Transport, 
 from llm_protocol.adjustments import Adjustment
 from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.codec.code_fences import CodeFenceStripper
-from llm_protocol.codec.own_parameters import with_own_parameters
 from llm_protocol.dialect import ClientDialect, RateLimits, StreamDecoder, WireRequest, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.needs import NO_SUCH_PATH, refuse_incapable
 from llm_protocol.parameters import Adapted, EventFilter
+from llm_protocol.parameters.requested import with_own_parameters
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, CodeRequest, RequestType, answer_type, size_of
 from llm_protocol.response import FinishReason, is_plausible

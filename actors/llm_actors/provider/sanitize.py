@@ -8,8 +8,7 @@ from llm_protocol.adjustments import Adjustment
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.events import Finished, Started
 from llm_protocol.failures import Failure
-from llm_protocol.redact import redact, redact_name
-from llm_protocol.secret import Secret
+from llm_protocol.secret import Secret, redact, redact_name
 
 MOST_CHARACTERS = 500
 """The most characters of a vendor's code, field name, model name or id."""

@@ -14,13 +14,13 @@ import msgspec
 import trio
 
 from llm_actors.run.log import LOG_LIMIT_BYTES, Follower, RunLog
+from llm_protocol.client_headers import TraceContext
 from llm_protocol.content import JsonObject
 from llm_protocol.events import CONTENT, Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse, Usage, new_response_id
-from llm_protocol.trace_context import TraceContext
 
 DESERTED = "all clients of this response have left"
 """The reason why a run is cancelled when its last follower has left."""

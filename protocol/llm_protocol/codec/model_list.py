@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from typing import Any, final
 
+from llm_protocol.codec.headers import day, rfc3339
 from llm_protocol.codec.json import WireError, decode_object
-from llm_protocol.codec.times import day, rfc3339
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import ModelInfo, ModelPage
 from llm_protocol.errors import ProtocolError

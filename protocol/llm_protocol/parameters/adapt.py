@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from llm_protocol.adjustments import LOSSY, Adjustment
+from llm_protocol.client_headers import TOLD
 from llm_protocol.codec.fields import unsupported
 from llm_protocol.content import JsonObject, Text, Tool
 from llm_protocol.errors import UnsupportedError
@@ -37,7 +38,6 @@ from llm_protocol.requests import (
     Parameters,
     says_nothing,
 )
-from llm_protocol.wire_headers import TOLD
 
 _SAMPLING: Final = frozenset(("temperature", "top_p", "top_k"))
 _PENALTIES: Final = frozenset(("frequency_penalty", "presence_penalty"))

@@ -15,9 +15,9 @@ from llm_actors.redis import RedisServer
 from llm_protocol.budgets import Budget
 from llm_protocol.codec.wording import suggestion
 from llm_protocol.model_facts import Capabilities
-from llm_protocol.own_prices import OwnPrice
 from llm_protocol.passthrough import PassthroughRule
 from llm_protocol.policy import NO_OWN_NAMES, Attempts, CachePolicy, OwnNames, Policy, Timeouts
+from llm_protocol.prices import OwnPrice
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
 from llm_protocol.vendors import VENDORS

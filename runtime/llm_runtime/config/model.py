@@ -16,9 +16,9 @@ from llm_actors.redis import RedisServer
 from llm_protocol.budgets import Budget
 from llm_protocol.model_facts import Capabilities
 from llm_protocol.needs import WireSetting
-from llm_protocol.own_prices import OwnPrice
 from llm_protocol.passthrough import PassthroughRule
 from llm_protocol.policy import AnswerLimits, Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
+from llm_protocol.prices import OwnPrice
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
 from llm_protocol.vendors import VENDORS

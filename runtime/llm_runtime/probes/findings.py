@@ -14,9 +14,8 @@ from llm_protocol.dialect import ModelInfo
 from llm_protocol.failures import RULES, Failure, FailureKind
 from llm_protocol.lifecycle import NOTICE
 from llm_protocol.model_rules import rule_of
-from llm_protocol.own_prices import OwnPrices
 from llm_protocol.policy import Policy
-from llm_protocol.prices import price_of
+from llm_protocol.prices import OwnPrices, price_of
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config, Provider
 from llm_runtime.config.conversion import suggestion

@@ -13,13 +13,13 @@ import msgspec
 from llm_actors.orchestrator.decision_record import count_calls
 from llm_actors.orchestrator.spending import Spent
 from llm_protocol.adjustments import Adjustment
+from llm_protocol.client_headers import IDEMPOTENCY
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import ClientRequest, Frame, ServerDialect
 from llm_protocol.events import Failed, Finished, Started
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import AnyRequest, CompletionRequest
 from llm_protocol.response import LLMResponse
-from llm_protocol.wire_headers import IDEMPOTENCY
 from llm_protocol.wires.openai_chat.choices import FirstChoiceFirst, closing_frames, in_one_call
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.run_response import encode_end, stream_from

@@ -13,12 +13,12 @@ from llm_actors.provider import PassthroughRequest, PassthroughResponse
 from llm_actors.run import Run
 from llm_actors.selector import Ranking
 from llm_actors.store import StoreRef
+from llm_protocol.client_headers import IDEMPOTENCY, SENT_ON, forwarded, meaning_of
 from llm_protocol.codec.fields import typed_policy
 from llm_protocol.dialect import ClientRequest, ModelInfo
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import TokenCount
-from llm_protocol.wire_headers import IDEMPOTENCY, SENT_ON, forwarded, meaning_of
 from llm_runtime.config import Config
 
 

@@ -17,11 +17,11 @@ from typing import NamedTuple, final
 import trio
 
 from llm_actors.threads import run_large
+from llm_protocol.client_headers import without_idempotency
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
 from llm_protocol.native import CREATE, RESUME_SECONDS, NativeRequest, decode_create
-from llm_protocol.wire_headers import without_idempotency
 from llm_protocol.wires.responses import Create
 from llm_runtime.server import native
 from llm_runtime.server.access import plain_protocol

@@ -34,7 +34,7 @@ from opentelemetry.trace import (
 )
 
 from llm_actors.run import Run
-from llm_protocol.trace_context import TraceContext
+from llm_protocol.client_headers import TraceContext
 from llm_protocol.version import VERSION
 from llm_runtime.config import OtelConfig
 from llm_runtime.telemetry.spans import NameOf, SpanData, Value, calls_of, spans_of

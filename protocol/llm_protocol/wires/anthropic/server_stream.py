@@ -12,7 +12,6 @@ from llm_protocol.codec.citations import to_anthropic
 from llm_protocol.codec.fields import own_fields
 from llm_protocol.codec.items import text_of
 from llm_protocol.codec.json import encode_json
-from llm_protocol.codec.kept_fields import filled, rest_of
 from llm_protocol.codec.response_encoding import StreamEncoder, runtime_fields
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from llm_protocol.dialect import ClientRequest, Frame
@@ -27,7 +26,7 @@ from llm_protocol.events import (
     TextDelta,
     ToolCallDelta,
 )
-from llm_protocol.extra_fields import merge
+from llm_protocol.extra_fields import filled, merge, rest_of
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.anthropic.content import encode_part, seal
 from llm_protocol.wires.anthropic.errors import error_object

@@ -17,7 +17,6 @@ from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem, TextBuffer
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json
-from llm_protocol.codec.kept_fields import KeptFields, rest_of
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, PendingCall
@@ -29,6 +28,7 @@ from llm_protocol.events import (
     TextDelta,
     UsageReported,
 )
+from llm_protocol.extra_fields import KeptFields, rest_of
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
 from llm_protocol.wires.anthropic.content import decode_response_block

@@ -10,12 +10,11 @@ from llm_protocol.codec.body import Body
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import add_extra, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError
-from llm_protocol.codec.kept_fields import KeptFields, beyond, filled, shape_of
-from llm_protocol.codec.vectors import VECTOR_LIMITS, embedding_of, encode_with_list
-from llm_protocol.codec.whole import embedded
+from llm_protocol.codec.whole import VECTOR_LIMITS, embedded, embedding_of, encode_with_list
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import ClientRequest
 from llm_protocol.events import Event, Started
+from llm_protocol.extra_fields import KeptFields, beyond, filled, shape_of
 from llm_protocol.model_facts import ModelRule
 from llm_protocol.requests import EmbeddingRequest, Parameters
 from llm_protocol.response import LLMResponse, Usage

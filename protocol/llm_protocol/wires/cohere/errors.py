@@ -10,7 +10,7 @@ from llm_protocol.codec.json import WireError, decode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, RateLimits, WireResponse, refusal
 from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
-from llm_protocol.redact import error_message
+from llm_protocol.secret import error_message
 
 _KINDS_OF_TYPE = {
     "TOO_MANY_TOKENS": FailureKind.CONTEXT_LENGTH,

@@ -6,12 +6,11 @@ from typing import final
 
 from llm_protocol.codec.fields import own_fields
 from llm_protocol.codec.json import encode_json
-from llm_protocol.codec.kept_fields import filled
 from llm_protocol.codec.response_encoding import StreamEncoder, runtime_fields
 from llm_protocol.content import JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import ClientRequest, Frame
 from llm_protocol.events import Delta, Failed, Finished, ItemDone, ItemStarted
-from llm_protocol.extra_fields import merge
+from llm_protocol.extra_fields import filled, merge
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.cohere.content import (
     TOOL_PLAN,

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from llm_protocol.codec.kept_fields import shape_of
 from llm_protocol.content import JsonObject
+from llm_protocol.extra_fields import shape_of
 from llm_protocol.response import FinishReason, Usage
 
 NAME = "cohere"

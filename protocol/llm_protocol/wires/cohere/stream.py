@@ -15,7 +15,6 @@ from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import JsonDecoder, WireError
-from llm_protocol.codec.kept_fields import KeptFields, beyond, rest_of
 from llm_protocol.codec.lenient import read, read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import CallPiece, PendingCall
@@ -26,6 +25,7 @@ from llm_protocol.events import (
     Started,
     UsageReported,
 )
+from llm_protocol.extra_fields import KeptFields, beyond, rest_of
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
 from llm_protocol.wires.cohere.content import CALL_FIELDS, TOOL_PLAN, cite, decode_assistant, text_of

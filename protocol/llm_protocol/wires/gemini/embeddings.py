@@ -7,8 +7,7 @@ import msgspec
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import refuse_transport
 from llm_protocol.codec.json import JsonDecoder, WireError, encode_json
-from llm_protocol.codec.vectors import VECTOR_LIMITS, embedding_of, encode_with_list
-from llm_protocol.codec.whole import embedded
+from llm_protocol.codec.whole import VECTOR_LIMITS, embedded, embedding_of, encode_with_list
 from llm_protocol.content import JsonObject
 from llm_protocol.events import Event, Started
 from llm_protocol.requests import EmbeddingRequest

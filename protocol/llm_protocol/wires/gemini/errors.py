@@ -11,13 +11,12 @@ import re
 from typing import Any
 
 from llm_protocol.codec.error_body import find_error
-from llm_protocol.codec.headers import retry_after
+from llm_protocol.codec.headers import duration, retry_after
 from llm_protocol.codec.json import WireError, decode_json, encode_json
-from llm_protocol.codec.times import duration
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, WireResponse
 from llm_protocol.failures import RULES, Failure, FailureKind, kind_of_status
-from llm_protocol.redact import error_message
+from llm_protocol.secret import error_message
 
 _STATUS_KINDS = {
     "UNAUTHENTICATED": FailureKind.AUTH,

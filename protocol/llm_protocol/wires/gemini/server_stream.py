@@ -9,12 +9,12 @@ import msgspec
 from llm_protocol.codec.citations import to_gemini
 from llm_protocol.codec.fields import own_fields
 from llm_protocol.codec.json import encode_json
-from llm_protocol.codec.kept_fields import filled
 from llm_protocol.codec.logprobs import to_gemini as logprobs_to_gemini
 from llm_protocol.codec.response_encoding import StreamEncoder, runtime_fields
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from llm_protocol.dialect import ClientRequest, Frame
 from llm_protocol.events import Delta, Failed, Finished, ItemDone, ReasoningDelta, ToolCallDelta
+from llm_protocol.extra_fields import filled
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.gemini import errors
 from llm_protocol.wires.gemini.content import encode_part, pack

@@ -20,14 +20,13 @@ from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import JsonDecoder, TooLarge, WireError, decode_json, json_text
 from llm_protocol.codec.json_array import JsonArrayDecoder
-from llm_protocol.codec.kept_fields import KeptFields, rest_of
 from llm_protocol.codec.lenient import fit, read_object
 from llm_protocol.codec.logprobs import from_gemini as logprobs_from_gemini
 from llm_protocol.codec.media import unbase64
 from llm_protocol.codec.sse import MAX_EVENT_BYTES, ServerSentEvent, SseDecoder
 from llm_protocol.content import Image, JsonObject, Opaque, Reasoning, Text, ToolCall
 from llm_protocol.events import FieldsAdded, ItemKind, Started, UsageReported
-from llm_protocol.extra_fields import merge
+from llm_protocol.extra_fields import KeptFields, merge, rest_of
 from llm_protocol.failures import Failure
 from llm_protocol.response import FinishReason
 from llm_protocol.wires.gemini.errors import failure_of

@@ -8,8 +8,7 @@ import msgspec
 
 from llm_protocol.codec.decoding import AnswerDecoder, BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, own_fields, own_value, set_parameters, unsupported
-from llm_protocol.codec.headers import header, int_header
-from llm_protocol.codec.times import duration
+from llm_protocol.codec.headers import duration, header, int_header
 from llm_protocol.codec.whole import WholeBody
 from llm_protocol.content import HostedTool, JsonObject, ResponseFormat, Tool, ToolChoice
 from llm_protocol.dialect import Headers, ModelPage, RateLimits, StreamDecoder, WireRequest, WireResponse, post

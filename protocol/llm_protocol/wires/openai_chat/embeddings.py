@@ -9,8 +9,7 @@ import msgspec
 from llm_protocol.codec.body import Body
 from llm_protocol.codec.fields import add_extra
 from llm_protocol.codec.json import JsonDecoder, WireError
-from llm_protocol.codec.vectors import VECTOR_LIMITS, embedding_of, encode_with_list
-from llm_protocol.codec.whole import embedded
+from llm_protocol.codec.whole import VECTOR_LIMITS, embedded, embedding_of, encode_with_list
 from llm_protocol.content import JsonObject
 from llm_protocol.embedding import Embedding
 from llm_protocol.events import Event, Started

@@ -10,14 +10,13 @@ from typing import Any
 
 from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.error_body import find_error, plain_text
-from llm_protocol.codec.headers import retry_after
+from llm_protocol.codec.headers import duration, retry_after
 from llm_protocol.codec.json import WireError, decode_json
-from llm_protocol.codec.times import duration
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import Headers, WireResponse, refusal
 from llm_protocol.events import Failed
 from llm_protocol.failures import Failure, FailureKind, kind_of_status
-from llm_protocol.redact import error_message
+from llm_protocol.secret import error_message
 
 _SPENT = frozenset(
     {

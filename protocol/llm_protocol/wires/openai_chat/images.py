@@ -14,12 +14,11 @@ from llm_protocol.codec.decoding import misread
 from llm_protocol.codec.fields import add_extra, bad_request, own_fields, unsupported
 from llm_protocol.codec.forms import FormField, is_media_type, read_form, write_form
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_json, encode_around, encode_json
-from llm_protocol.codec.kept_fields import KeptFields, beyond, filled, outer_fields
 from llm_protocol.codec.media import base64_pieces, data_uri, image_from_url, sniff_media_type, unbase64_json
 from llm_protocol.content import Image, JsonObject
 from llm_protocol.dialect import WireRequest
 from llm_protocol.events import Event, Finished, ItemDone, ItemStarted, Started, UsageReported
-from llm_protocol.extra_fields import is_empty
+from llm_protocol.extra_fields import KeptFields, beyond, filled, is_empty, outer_fields
 from llm_protocol.requests import ImageRequest
 from llm_protocol.response import FinishReason, LLMResponse
 from llm_protocol.vendor_profile import VendorProfile

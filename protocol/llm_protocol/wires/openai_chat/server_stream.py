@@ -7,13 +7,12 @@ from typing import final
 from llm_protocol.codec.citations import to_chat
 from llm_protocol.codec.fields import own_fields
 from llm_protocol.codec.json import encode_json
-from llm_protocol.codec.kept_fields import filled
 from llm_protocol.codec.media import image_url
 from llm_protocol.codec.response_encoding import StreamEncoder, runtime_fields
 from llm_protocol.content import Image, JsonObject, Opaque, Part, Reasoning, Text, ToolCall
 from llm_protocol.dialect import ClientRequest, Frame
 from llm_protocol.events import Delta, Failed, Finished, ItemDone, ItemStarted, RefusalDelta, TextDelta, ToolCallDelta
-from llm_protocol.extra_fields import merge
+from llm_protocol.extra_fields import filled, merge
 from llm_protocol.requests import CompletionRequest
 from llm_protocol.response import FinishReason, LLMResponse
 from llm_protocol.vendor_profile import VendorProfile

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from llm_protocol.codec.json import JsonDecoder
-from llm_protocol.codec.kept_fields import shape_of
 from llm_protocol.content import JsonObject, Reasoning
+from llm_protocol.extra_fields import shape_of
 from llm_protocol.response import FinishReason, Usage
 
 REST = "llm_runtime rest"

@@ -14,7 +14,6 @@ from llm_protocol.codec.citations import from_annotations, from_urls
 from llm_protocol.codec.decoding import CUTTING, AnswerDecoder
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import TooLarge, WireError
-from llm_protocol.codec.kept_fields import KeptFields, beyond, outer_fields
 from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.logprobs import from_openai
 from llm_protocol.codec.media import image_from_url
@@ -27,7 +26,7 @@ from llm_protocol.events import (
     Started,
     UsageReported,
 )
-from llm_protocol.extra_fields import grows, merge
+from llm_protocol.extra_fields import KeptFields, beyond, grows, merge, outer_fields
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.response import FinishReason
 from llm_protocol.vendor_profile import FINGERPRINT

@@ -11,7 +11,7 @@ from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, bad_request, only_result, own_value, set_parameters, typed, unsupported
 from llm_protocol.codec.json import encode_json
 from llm_protocol.codec.media import image_url
-from llm_protocol.codec.token_counts import counted_fields, decoded_count
+from llm_protocol.codec.whole import counted_fields, decoded_count
 from llm_protocol.content import (
     Audio,
     Document,

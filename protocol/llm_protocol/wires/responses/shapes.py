@@ -13,7 +13,6 @@ import msgspec
 
 from llm_protocol.codec.fields import own_fields
 from llm_protocol.codec.json import JsonDecoder
-from llm_protocol.codec.kept_fields import filled, shape_of
 from llm_protocol.codec.lenient import read
 from llm_protocol.codec.response_encoding import runtime_object
 from llm_protocol.content import (
@@ -29,6 +28,7 @@ from llm_protocol.content import (
     ToolChoice,
 )
 from llm_protocol.dialect import ClientRequest
+from llm_protocol.extra_fields import filled, shape_of
 from llm_protocol.requests import ChatRequest
 from llm_protocol.response import LLMResponse, Usage
 from llm_protocol.wires.openai_chat.shapes import InputDetails, OutputDetails, long_writes

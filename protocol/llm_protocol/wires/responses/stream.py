@@ -15,7 +15,6 @@ from llm_protocol.codec.decoding import AnswerDecoder
 from llm_protocol.codec.error_body import find_error
 from llm_protocol.codec.items import OpenItem
 from llm_protocol.codec.json import WireError, json_text
-from llm_protocol.codec.kept_fields import KeptFields, beyond
 from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.codec.tool_calls import checked_call
@@ -25,6 +24,7 @@ from llm_protocol.events import (
     Started,
     UsageReported,
 )
+from llm_protocol.extra_fields import KeptFields, beyond
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import item_events
 from llm_protocol.response import FinishReason
