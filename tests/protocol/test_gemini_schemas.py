@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llm_protocol.codec.json import decode_object
-from llm_protocol.codec.plain_refs import with_plain_refs
+from llm_protocol.codec.schemas import with_plain_refs
 from llm_protocol.content import JsonObject, Message, ResponseFormat, Tool
 from llm_protocol.requests import ChatRequest
 from llm_protocol.wires.gemini import Gemini

@@ -8,10 +8,10 @@ from typing import Any, final
 import msgspec
 
 from llm_protocol.adjustments import Adjustment
-from llm_protocol.codec.closed_schemas import accepted_schema
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import add_extra, own_fields, own_value, unsupported
 from llm_protocol.codec.json import encode_json
+from llm_protocol.codec.schemas import accepted_schema
 from llm_protocol.codec.whole import counted_fields, decoded_count
 from llm_protocol.content import (
     HostedTool,

@@ -10,7 +10,7 @@ import msgspec
 
 from llm_protocol.codec.decoding import BodyDecoder, read_whole
 from llm_protocol.codec.fields import bad_request, only_result, refuse_transport, set_parameters, unsupported
-from llm_protocol.codec.plain_refs import with_plain_refs
+from llm_protocol.codec.schemas import with_plain_refs
 from llm_protocol.codec.sse import MAX_EVENT_BYTES
 from llm_protocol.codec.whole import WholeBody, decoded_count
 from llm_protocol.content import JsonObject, Message, Text, ToolCall, ToolResult

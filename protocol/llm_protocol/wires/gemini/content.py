@@ -19,7 +19,7 @@ import msgspec
 from llm_protocol.codec.fields import bad_request, own_fields, own_value, unsupported
 from llm_protocol.codec.json import JsonDecoder, WireError, decode_object, encode_json, json_text
 from llm_protocol.codec.media import unbase64
-from llm_protocol.codec.plain_refs import with_plain_refs
+from llm_protocol.codec.schemas import with_plain_refs
 from llm_protocol.content import (
     Audio,
     Document,
