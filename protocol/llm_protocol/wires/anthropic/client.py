@@ -15,7 +15,6 @@ from llm_protocol.codec.schemas import accepted_schema
 from llm_protocol.codec.whole import counted_fields, decoded_count
 from llm_protocol.content import (
     HostedTool,
-    Image,
     JsonObject,
     Message,
     Reasoning,
@@ -33,7 +32,12 @@ from llm_protocol.parameters import TARGETS, Adapted, adapt
 from llm_protocol.parameters.requested import name_of
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider, Parameters, RequestType
 from llm_protocol.wires.anthropic import errors, models
-from llm_protocol.wires.anthropic.content import encode_part, encode_parts, plain_text
+from llm_protocol.wires.anthropic.content import (
+    conversation,
+    encode_part,
+    is_begun,
+    is_old_style,
+)
 from llm_protocol.wires.anthropic.shapes import NAME, OLD_VERSION, VERSION
 from llm_protocol.wires.anthropic.stream import AnthropicDecoder
 
@@ -191,8 +195,8 @@ def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool, api_vers
     own = parameters.extra.get(NAME, {})
     thinking = own["thinking"] if "thinking" in own else _thinking(given, rule)
     sampling = {name: value for name in _SAMPLING if (value := getattr(parameters, name)) is not None}
-    system, messages = _conversation(request.messages, rule)
-    if not rule.prefill and messages and _is_begun(messages[-1]):
+    system, messages = conversation(request.messages, rule)
+    if not rule.prefill and messages and is_begun(messages[-1]):
         raise unsupported(
             "messages", f"{request.model} cannot continue its own text: the last message must have the role user"
         )
@@ -212,7 +216,7 @@ def encode_chat(request: ChatRequest, rule: ModelRule, *, stream: bool, api_vers
     }
     body = {name: _with_own(value, own.get(name)) for name, value in body.items() if value is not None}
     add_extra(body, parameters, NAME)
-    needed = OLD_VERSION if sampling or _is_old_style(messages) else VERSION
+    needed = OLD_VERSION if sampling or is_old_style(messages) else VERSION
     version = parameters.headers.get("anthropic-version", api_version or needed)
     present = {name: value for name, value in body.items() if value is not None}
     return post("/v1/messages", present, ("anthropic-version", version))
@@ -336,66 +340,3 @@ def _encode_choice(choice: ToolChoice | None, parameters: Parameters, *, has_too
     if parameters.parallel_tool_calls is not None and has_tools and coded["type"] != "none":
         coded["disable_parallel_tool_use"] = one_at_a_time
     return coded
-
-
-# ---------------------------------------------------------------- the conversation
-
-
-def _conversation(messages: Sequence[Message], rule: ModelRule) -> tuple[Any, list[JsonObject]]:
-    """The ``system`` field and the turns. On models that accept system messages between turns, these stay in place; on
-    others they are moved into the ``system`` field.
-    """
-    system: list[JsonObject] = []
-    turns: list[JsonObject] = []
-    joinable = ""  # the role of the turn before
-    for at, message in enumerate(messages):
-        where = f"messages[{at}].content"
-        if message.role in ("system", "developer") and not (turns and rule.mid_system):
-            system += encode_parts(message.content, where)
-            continue
-        if message.role == "assistant" and any(isinstance(part, Image) for part in message.content):
-            raise unsupported(where, f"{where}: Anthropic does not accept images in a turn of the assistant")
-        blocks = encode_parts(message.content, where)
-        if not blocks:
-            continue
-        # All results of one turn's tool calls must stand in the one user turn that follows it.
-        if turns and {joinable, message.role} in ({"tool"}, {"tool", "user"}):
-            turns[-1]["content"] += blocks
-        else:
-            turns.append({"role": _ROLES[message.role], "content": blocks})
-        joinable = message.role
-    _trim_prefill(turns)
-    for turn in turns:
-        turn["content"] = plain_text(turn["content"]) or turn["content"]
-    return plain_text(system) or system or None, turns
-
-
-def _is_old_style(turns: list[JsonObject]) -> bool:
-    """Whether a turn contains something that only `OLD_VERSION` accepts."""
-    return any(
-        (turn["role"], block.get("type")) == ("assistant", "document")
-        or ((turn["role"], block.get("type")) == ("user", "text") and block.get("citations"))
-        for turn in turns
-        if isinstance(turn["content"], list)
-        for block in turn["content"]
-    )
-
-
-_ROLES = {"user": "user", "tool": "user", "assistant": "assistant", "system": "system", "developer": "system"}
-
-
-def _is_begun(turn: JsonObject) -> bool:
-    """Whether the last turn is the beginning of a response. A turn with calls of the vendor's own tools does not
-    count: the vendor resumes it.
-    """
-    content = turn["content"]
-    is_text = isinstance(content, str) or all(block.get("type") == "text" for block in content)
-    return turn["role"] == "assistant" and is_text
-
-
-def _trim_prefill(turns: list[JsonObject]) -> None:
-    """Strip trailing white space, which the vendor refuses in the beginning of a response."""
-    if turns and turns[-1]["role"] == "assistant":
-        last = turns[-1]["content"][-1]
-        if last.get("type") == "text":
-            turns[-1]["content"][-1] = {**last, "text": last["text"].rstrip() or last["text"]}

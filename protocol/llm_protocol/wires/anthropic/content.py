@@ -1,4 +1,4 @@
-"""Encode and decode content blocks, the parts of a message on Anthropic's wire.
+"""Encode and decode content blocks, the parts of a message on Anthropic's wire, and encode a conversation.
 
 A block of an unknown type becomes an `Opaque` part and is sent back unchanged. Unknown fields of a known block (cache
 marks, citations, the caller of a tool) are kept in the part's ``extra``.
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -26,6 +27,7 @@ from llm_protocol.content import (
     Document,
     Image,
     JsonObject,
+    Message,
     Opaque,
     Part,
     Reasoning,
@@ -34,6 +36,7 @@ from llm_protocol.content import (
     ToolCall,
     ToolResult,
 )
+from llm_protocol.model_facts import ModelRule
 from llm_protocol.wires.anthropic.media import decode_document, encode_document
 from llm_protocol.wires.anthropic.shapes import NAME
 
@@ -153,6 +156,69 @@ def _encode_own_reasoning(part: Reasoning) -> JsonObject | None:
     if part.signature is not None:
         return {"type": "thinking", "thinking": part.text, "signature": part.signature}
     return None
+
+
+# ---------------------------------------------------------------- the conversation
+
+
+def conversation(messages: Sequence[Message], rule: ModelRule) -> tuple[Any, list[JsonObject]]:
+    """The ``system`` field and the turns. On models that accept system messages between turns, these stay in place; on
+    others they are moved into the ``system`` field.
+    """
+    system: list[JsonObject] = []
+    turns: list[JsonObject] = []
+    joinable = ""  # the role of the turn before
+    for at, message in enumerate(messages):
+        where = f"messages[{at}].content"
+        if message.role in ("system", "developer") and not (turns and rule.mid_system):
+            system += encode_parts(message.content, where)
+            continue
+        if message.role == "assistant" and any(isinstance(part, Image) for part in message.content):
+            raise unsupported(where, f"{where}: Anthropic does not accept images in a turn of the assistant")
+        blocks = encode_parts(message.content, where)
+        if not blocks:
+            continue
+        # All results of one turn's tool calls must stand in the one user turn that follows it.
+        if turns and {joinable, message.role} in ({"tool"}, {"tool", "user"}):
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": _ROLES[message.role], "content": blocks})
+        joinable = message.role
+    _trim_prefill(turns)
+    for turn in turns:
+        turn["content"] = plain_text(turn["content"]) or turn["content"]
+    return plain_text(system) or system or None, turns
+
+
+def is_old_style(turns: list[JsonObject]) -> bool:
+    """Whether a turn contains something that only `OLD_VERSION` accepts."""
+    return any(
+        (turn["role"], block.get("type")) == ("assistant", "document")
+        or ((turn["role"], block.get("type")) == ("user", "text") and block.get("citations"))
+        for turn in turns
+        if isinstance(turn["content"], list)
+        for block in turn["content"]
+    )
+
+
+_ROLES = {"user": "user", "tool": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+
+
+def is_begun(turn: JsonObject) -> bool:
+    """Whether ``turn``, the last one, is the beginning of a response. A turn with calls of the vendor's own tools does
+    not count: the vendor resumes it.
+    """
+    content = turn["content"]
+    is_text = isinstance(content, str) or all(block.get("type") == "text" for block in content)
+    return turn["role"] == "assistant" and is_text
+
+
+def _trim_prefill(turns: list[JsonObject]) -> None:
+    """Strip trailing white space, which the vendor refuses in the beginning of a response."""
+    if turns and turns[-1]["role"] == "assistant":
+        last = turns[-1]["content"][-1]
+        if last.get("type") == "text":
+            turns[-1]["content"][-1] = {**last, "text": last["text"].rstrip() or last["text"]}
 
 
 # ---------------------------------------------------------------- from the wire
