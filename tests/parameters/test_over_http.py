@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from llm_protocol.parameters.requested import value_at
-from llm_protocol.parameters.table import Cell, Parameter
+from llm_protocol.parameters.rows import Cell, Parameter
 from llm_protocol.parameters.targets import TARGETS
 from llm_protocol.policy import Attempts
 from llm_protocol.secret import Secret

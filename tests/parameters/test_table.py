@@ -11,7 +11,8 @@ from llm_protocol.adjustments import Adjustment, header_value
 from llm_protocol.dialect import ClientDialect
 from llm_protocol.errors import UnsupportedError
 from llm_protocol.parameters.requested import value_at
-from llm_protocol.parameters.table import SECTIONS, Parameter
+from llm_protocol.parameters.rows import Parameter
+from llm_protocol.parameters.table import SECTIONS
 from llm_protocol.parameters.targets import TARGETS
 from llm_protocol.requests import ChatRequest
 from llm_protocol.vendor_profile import CEREBRAS, COMPATIBLE, LOCAL, OPENAI

@@ -17,7 +17,7 @@ from llm_protocol.vendors import VENDORS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [path for name in ("protocol", "actors", "runtime") for path in sorted((ROOT / name).rglob("*.py"))]
-FACTS = {"model_table.py", "lifecycle.py", "table.py"}
+FACTS = {"model_table.py", "lifecycle.py", "rows.py", "table.py"}
 """Tables of facts about models and parameters, by the kind of their vendor."""
 WIRES = {"run_response.py", "errors.py", "requested.py"}
 """Tables by wire or by `ErrorShape`, some of which are called like the vendor they come from."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llm_protocol.parameters.requested import CANONICAL, with_value
-from llm_protocol.parameters.table import ROWS, Parameter
+from llm_protocol.parameters.rows import Parameter
+from llm_protocol.parameters.table import ROWS
 
 MODELS = {"anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-flash", "cohere": "command-a-reasoning-08-2025"}
 """By target: models that take what their vendor takes. Elsewhere any will do."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llm_protocol.parameters.table import (
+from llm_protocol.parameters.rows import (
     ANTHROPIC,
     CHAT,
     COHERE,
+    EFFORT_BUDGETS,
     GEMINI,
     RESPONSES,
-    SECTIONS,
     Cell,
     Parameter,
 )
+from llm_protocol.parameters.table import SECTIONS
 from llm_protocol.parameters.targets import TARGETS, RequestTarget
-from llm_protocol.parameters.values import EFFORT_BUDGETS
 
 HEAD = """\
 # Parameters

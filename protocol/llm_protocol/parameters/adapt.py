@@ -27,9 +27,9 @@ from llm_protocol.parameters.names import shortened
 from llm_protocol.parameters.namespaces import Flattened, NamespaceRestorer, flatten
 from llm_protocol.parameters.requested import CANONICAL, Used, own_fields, with_value, without_value
 from llm_protocol.parameters.restore import EventFilter, JsonKeeper, StopCutter, ToolRestorer
-from llm_protocol.parameters.table import BY_TYPE, TOKEN_IDS, Parameter
+from llm_protocol.parameters.rows import LEAVE_OUT, CannotKeep, Parameter
+from llm_protocol.parameters.table import BY_TYPE, TOKEN_IDS
 from llm_protocol.parameters.targets import RequestTarget
-from llm_protocol.parameters.values import LEAVE_OUT, CannotKeep
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,

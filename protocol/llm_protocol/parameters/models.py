@@ -9,8 +9,8 @@ from llm_protocol.adjustments import Adjustment
 from llm_protocol.content import Tool
 from llm_protocol.model_facts import EFFORTS, ModelRule, nearest_effort
 from llm_protocol.parameters.requested import CANONICAL
+from llm_protocol.parameters.rows import EFFORT_BUDGETS, effort_of_budget
 from llm_protocol.parameters.targets import RequestTarget
-from llm_protocol.parameters.values import EFFORT_BUDGETS, effort_of_budget
 from llm_protocol.requests import ChatRequest, LLMRequest, Parameters, RequestType
 
 REASONING: Final = frozenset(("reasoning_effort", "reasoning_budget"))

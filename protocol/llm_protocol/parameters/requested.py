@@ -15,7 +15,8 @@ import msgspec
 
 from llm_protocol.codec.fields import typed
 from llm_protocol.content import JsonObject
-from llm_protocol.parameters.table import ANTHROPIC, CHAT, COHERE, GEMINI, RESPONSES, ROWS, Parameter
+from llm_protocol.parameters.rows import ANTHROPIC, CHAT, COHERE, GEMINI, RESPONSES, Parameter
+from llm_protocol.parameters.table import ROWS
 from llm_protocol.requests import AnyRequest, ChatRequest, CompletionRequest, Parameters
 
 
