@@ -62,6 +62,7 @@ DEFAULTS: Final[dict[Kind, Cell]] = {
 
 ALL: Final = " ".join(TARGETS)
 OPENAI_WIRE: Final = "openai compatible local"
+CHAT_WIRE: Final = f"{OPENAI_WIRE} cerebras"
 
 
 # ---------------------------------------------------------------- translations

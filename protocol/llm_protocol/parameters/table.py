@@ -17,6 +17,7 @@ from llm_protocol.parameters.rows import (
     ALL,
     ANTHROPIC,
     CHAT,
+    CHAT_WIRE,
     COHERE,
     GEMINI,
     OPENAI_WIRE,
@@ -168,13 +169,10 @@ _ANSWER: Final = (
     row("n", "meaning", send="openai", emulate=_CHOICES, wires={CHAT: "n"}, neutral=(1,), example=2),
     *own_rows(CHAT, "meaning", "best_of", 2, send="", refuse=ALL, neutral=(1,)),
     *own_rows(CHAT, "meaning", "echo", True, refuse=ALL, neutral=(False,)),
+    row("logprobs", "meaning", send=CHAT_WIRE, wires={CHAT: "logprobs"}, neutral=(False, 0), example=True),
+    row("top_logprobs", "meaning", send=CHAT_WIRE, wires={CHAT: "top_logprobs"}, neutral=(0,), example=2),
     row(
-        "logprobs", "meaning", send=f"{OPENAI_WIRE} cerebras", wires={CHAT: "logprobs"},
-        neutral=(False, 0), example=True,
-    ),
-    row("top_logprobs", "meaning", send=f"{OPENAI_WIRE} cerebras", wires={CHAT: "top_logprobs"}, neutral=(0,), example=2),
-    row(
-        "logit_bias", "meaning", send=f"{OPENAI_WIRE} cerebras", wires={CHAT: "logit_bias"},
+        "logit_bias", "meaning", send=CHAT_WIRE, wires={CHAT: "logit_bias"},
         neutral=({},), example={"50256": -100},
     ),
     *own_rows(RESPONSES, "meaning", "top_logprobs", 2, neutral=(0,)),
@@ -224,7 +222,7 @@ _PROMPT: Final = (
     *own_rows(ANTHROPIC, "hint", "context_management", {"edits": []}),
     *own_rows(RESPONSES, "hint", "context_management", [{"type": "compaction"}]),
     *own_rows(RESPONSES, "hint", "truncation", "auto", neutral=("disabled",)),
-    *own_rows(CHAT, "hint", "prediction", {"type": "content", "content": "x"}, send=f"{OPENAI_WIRE} cerebras"),
+    *own_rows(CHAT, "hint", "prediction", {"type": "content", "content": "x"}, send=CHAT_WIRE),
     *own_rows(CHAT, "hint", "transforms truncate_prompt_tokens", ["middle-out"], send="compatible local"),
     *own_rows(
         CHAT, "hint", "add_generation_prompt continue_final_message add_special_tokens skip_special_tokens",
