@@ -3,7 +3,7 @@
 docs/decisions/0002-http-client-on-h11.md explains why this is not a general HTTP client.
 """
 
-from llm_actors.transport.dial import Dial, TcpDial
+from llm_actors.transport.dial import Dial, ResolvedAddress, Resolver, TcpDial
 from llm_actors.transport.errors import (
     BodyTooLarge,
     Broken,
@@ -19,7 +19,6 @@ from llm_actors.transport.errors import (
 )
 from llm_actors.transport.proxy import SOCKS_LOGIN, Proxy, is_socks_login, is_user_and_password, parse_proxy
 from llm_actors.transport.request import HttpRequest, Origin, StreamedBody, parse_url
-from llm_actors.transport.resolve import ResolvedAddress, Resolver
 from llm_actors.transport.response import Headers, HttpResponse
 from llm_actors.transport.transport import Transport, TransportStatistics
 from llm_actors.transport.trust import TlsTrust

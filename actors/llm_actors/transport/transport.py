@@ -18,7 +18,14 @@ from typing import Final
 
 import trio
 
-from llm_actors.transport.connection import ClientConnection, Stale
+from llm_actors.transport.connection import (
+    IDLE_SECONDS,
+    MAX_IDLE_PER_ORIGIN,
+    ClientConnection,
+    IdleStack,
+    OutgoingConnection,
+    Stale,
+)
 from llm_actors.transport.dial import Dial, TcpDial
 from llm_actors.transport.errors import (
     WIRE_ERRORS,
@@ -30,7 +37,6 @@ from llm_actors.transport.errors import (
     is_out_of_resources,
     wire_reason,
 )
-from llm_actors.transport.idle import IDLE_SECONDS, MAX_IDLE_PER_ORIGIN, IdleStack, OutgoingConnection
 from llm_actors.transport.proxy import Proxy, credentials_refused, open_tunnel
 from llm_actors.transport.request import HttpRequest, Origin, StreamedBody, encode
 from llm_actors.transport.response import HttpResponse
