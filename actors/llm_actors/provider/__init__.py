@@ -16,8 +16,7 @@ from llm_actors.provider.messages import (
 )
 from llm_actors.provider.passthrough import ClientGone, PassthroughRequest, PassthroughResponse, ResponseSink
 from llm_actors.provider.renewal import KeyRenewer
-from llm_actors.provider.spec import AuthHeader, Endpoint, ProviderSpec
-from llm_actors.provider.wires import ProviderWires, wires_of
+from llm_actors.provider.spec import AuthHeader, Endpoint, ProviderSpec, ProviderWires, wires_of
 
 __all__ = [
     "AttemptResult",

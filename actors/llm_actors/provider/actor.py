@@ -14,9 +14,8 @@ from llm_actors.kernel import Delivery, Inbox, serve_concurrently
 from llm_actors.provider.call import ERROR_BODY_BYTES, ProviderCall
 from llm_actors.provider.failures import failure_of
 from llm_actors.provider.messages import CountTokens, Generate, ListModels, ProviderMessage
-from llm_actors.provider.oddities import Oddities
 from llm_actors.provider.passthrough import PassthroughCall, PassthroughRequest
-from llm_actors.provider.sanitize import clean_failure, clean_models
+from llm_actors.provider.sanitize import Oddities, clean_failure, clean_models
 from llm_actors.provider.spec import ProviderSpec
 from llm_actors.threads import run_large
 from llm_actors.transport import Dial, Transport, TransportError

@@ -17,10 +17,8 @@ import trio
 from llm_actors.deployment import AttemptResult
 from llm_actors.provider.failures import UNSENT, failure_of
 from llm_actors.provider.messages import Prepared, Sink
-from llm_actors.provider.oddities import Oddities
-from llm_actors.provider.sanitize import clean_end, clean_failure, clean_start
-from llm_actors.provider.spec import ProviderSpec
-from llm_actors.provider.wires import ProviderWires
+from llm_actors.provider.sanitize import Oddities, clean_end, clean_failure, clean_start
+from llm_actors.provider.spec import ProviderSpec, ProviderWires
 from llm_actors.run.log import LogLimitExceeded
 from llm_actors.threads import run_large
 from llm_actors.transport import BodyTooLarge, Broken, HttpResponse, Transport, TransportError
