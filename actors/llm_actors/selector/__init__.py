@@ -12,15 +12,13 @@ from llm_actors.selector.actor import (
     observe,
     selector_child,
 )
-from llm_actors.selector.breaker import CircuitBreaker, CircuitState
+from llm_actors.selector.breaker import CircuitBreaker, CircuitState, pause_after, scope_of
 from llm_actors.selector.circuits import Circuits, Transition
-from llm_actors.selector.cost import CostOf
 from llm_actors.selector.exploration import ExplorationStatistics
-from llm_actors.selector.failure_effects import pause_after, scope_of
 from llm_actors.selector.orderings import OrderingFunction, OrderingInputs
 from llm_actors.selector.performance import Observed, Performance, StreamBegan
 from llm_actors.selector.ranking import RankedCandidate, Ranking, Unavailable
-from llm_actors.selector.score import Figures, Terms, Weights
+from llm_actors.selector.score import CostOf, Figures, Terms, Weights
 from llm_actors.selector.selector import Selector
 
 __all__ = [

@@ -2,8 +2,9 @@
 
 A closed breaker lets all requests through. Too many failures open it; then it lets none through for a pause. After the
 pause it is half-open: it lets one request at a time through, the probe. The result of the probe closes the breaker, or
-opens it for a longer pause. `NEXT` lists all transitions. Kinds of failures drive them (`failure_effects`), not HTTP
-statuses.
+opens it for a longer pause. `NEXT` lists all transitions. Kinds of failures drive them, not HTTP statuses:
+`llm_protocol.failures.RULES` lists the effects of each kind. The failure itself may say more, for example with a
+Retry-After.
 
 Three rules keep it accurate. A result counts only if its attempt began in the current state of the breaker. A probe
 that is cancelled, or has no result after `PROBE_SECONDS`, releases its slot, so that no breaker stays open forever. The
@@ -21,7 +22,7 @@ import msgspec
 
 from llm_actors.kernel import Backoff
 from llm_actors.selector.decay import DecayingCount
-from llm_protocol.failures import RULES, FailureKind
+from llm_protocol.failures import RULES, AtFault, Failure, FailureKind, Scope
 
 FAILURES_IN_A_ROW = 5
 """This many failures without a success between them open the breaker. While more streams than this are delivering, it
@@ -203,3 +204,33 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
         return CircuitBreaker(
             state=state, since=now, pauses=self.pauses, in_a_row=0, cause=self.cause, evidence=evidence
         )
+
+
+LONGEST_PAUSE_SECONDS = 300.0
+"""The longest pause, in seconds, that a Retry-After causes. Then the vendor is tried again, and may ask to wait
+again."""
+
+_FORBIDDEN = 403
+
+
+def pause_after(failure: Failure) -> float:
+    """Return for how many seconds nothing in the scope of ``failure`` is called. The vendor's Retry-After is used."""
+    rule = failure.rule
+    if rule.fault is not AtFault.PROVIDER:
+        return 0.0
+    pause = rule.pause_s if failure.retry_after is None else failure.retry_after
+    return min(max(pause, 0.0), LONGEST_PAUSE_SECONDS)
+
+
+def scope_of(failure: Failure, *, unsent: bool) -> Scope:
+    """Return what ``failure`` is evidence against: its deployment or its provider. ``unsent``: the attempt could not
+    connect.
+    """
+    kind, rule = failure.kind, failure.rule
+    if kind is FailureKind.NETWORK and not unsent:
+        return Scope.DEPLOYMENT  # the connection worked, so the problem may be this model's alone
+    if kind is FailureKind.AUTH and failure.upstream_status == _FORBIDDEN:
+        return Scope.DEPLOYMENT  # the key works, but not for this model, which is one that a caller may have named
+    if rule.limit_owner == "provider" and failure.account_wide is not None:
+        return Scope.PROVIDER if failure.account_wide else Scope.DEPLOYMENT
+    return rule.scope

@@ -15,8 +15,7 @@ from itertools import takewhile
 from typing import NamedTuple, TypeVar, final
 
 from llm_actors.deployment import Candidate
-from llm_actors.selector.breaker import LATELY_SECONDS, CircuitBreaker, CircuitState
-from llm_actors.selector.failure_effects import pause_after, scope_of
+from llm_actors.selector.breaker import LATELY_SECONDS, CircuitBreaker, CircuitState, pause_after, scope_of
 from llm_actors.selector.performance import Observed
 from llm_actors.selector.ranking import Unavailable
 from llm_protocol.failures import RULES, FailureKind, Scope

@@ -13,7 +13,7 @@ from math import inf
 from typing import NamedTuple, TypeAlias
 
 from llm_actors.deployment import Candidate
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.selector.ranking import RankedCandidate
 from llm_actors.selector.score import LEAST_SCORE
 from llm_protocol.policy import Select

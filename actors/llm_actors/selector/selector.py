@@ -15,12 +15,10 @@ from math import inf
 from typing import cast, final
 
 from llm_actors.deployment import Candidate
+from llm_actors.selector.attempts import CallBudget, InFlight, hedge_budget, retry_budget
 from llm_actors.selector.breaker import CircuitState
-from llm_actors.selector.budget import CallBudget, hedge_budget, retry_budget
 from llm_actors.selector.circuits import Circuits, Transition
-from llm_actors.selector.cost import TYPICAL_USAGE, CostOf, expected_cost
 from llm_actors.selector.exploration import Exploration, ExplorationStatistics, Rival
-from llm_actors.selector.in_flight import InFlight
 from llm_actors.selector.orderings import ORDERS, OrderingFunction, OrderingInputs, by_own
 from llm_actors.selector.performance import (
     LEAST_FOR_HEDGE,
@@ -31,7 +29,17 @@ from llm_actors.selector.performance import (
     StreamBegan,
 )
 from llm_actors.selector.ranking import RankedCandidate, Ranking
-from llm_actors.selector.score import AT_BEST, NOT_JUDGED, Figures, Weights, excess, normalised
+from llm_actors.selector.score import (
+    AT_BEST,
+    NOT_JUDGED,
+    TYPICAL_USAGE,
+    CostOf,
+    Figures,
+    Weights,
+    excess,
+    expected_cost,
+    normalised,
+)
 from llm_protocol.errors import ModelNotFoundError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.policy import Select
