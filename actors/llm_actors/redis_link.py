@@ -17,9 +17,8 @@ from typing import TypeAlias, final
 import msgspec
 import trio
 
-from llm_actors.kernel.errors import is_fatal
+from llm_actors.kernel.errors import exception_site, is_fatal
 from llm_actors.kernel.supervisor_run import PARK_PAUSES
-from llm_actors.kernel.trace import exception_site
 from llm_actors.kernel.window import Streak
 from llm_actors.redis import UNREACHABLE, RedisAwayError, RedisProblem, RedisScript, RedisServer, run_session
 

@@ -2,7 +2,7 @@
 
 The selector uses these functions to choose a candidate. The provider uses them to refuse a request before anything is
 sent. Then the next candidate is tried; if there is none, the client learns which part of its request was at fault. The
-provider also uses them to send a request over the Responses API in place of the chat API; `llm_actors.provider.wires`
+provider also uses them to send a request over the Responses API in place of the chat API; `llm_actors.provider.spec`
 knows which servers have it.
 """
 

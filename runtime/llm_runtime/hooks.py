@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias, final
 import msgspec
 import trio
 
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.orchestrator import AttemptEnded as AttemptEnded
 from llm_actors.orchestrator import AttemptStarted as AttemptStarted
 from llm_actors.orchestrator.decision_record import calls_in

@@ -10,8 +10,7 @@ import msgspec
 import trio
 
 from llm_actors.kernel import KernelError
-from llm_actors.kernel.errors import is_fatal
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site, is_fatal
 from llm_protocol.errors import InternalError, LLMClientError
 from llm_runtime.config import Config, ConfigError
 from llm_runtime.runtime import Runtime

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from llm_actors.kernel import ActorMessage, ChildSpec, task_child
-from llm_actors.kernel.strategy import Restart
+from llm_actors.kernel.spec import Restart
 from llm_protocol.requests import LLMProvider
 from llm_runtime import Config, daemon, local_model
 from llm_runtime.config import Provider, Server

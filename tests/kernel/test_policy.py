@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_actors.kernel import Backoff, Intensity, Restart, Strategy
-from llm_actors.kernel.strategy import affected, wants_restart
+from llm_actors.kernel.spec import affected, wants_restart
 from llm_actors.kernel.window import RestartWindow, Streak
 
 NAMES = ("a", "b", "c")

@@ -7,7 +7,7 @@ import logging
 import pytest
 import trio.testing
 
-from llm_actors.provider.oddities import MOST_ODDITIES, Oddities
+from llm_actors.provider.sanitize import MOST_ODDITIES, Oddities
 from llm_protocol.events import Finished
 from llm_protocol.response import FinishReason
 from support.peer import Peer, reply, sse

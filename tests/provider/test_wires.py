@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from llm_actors.provider import ProviderWires, wires_of
-from llm_actors.provider.wires import CHAT_SECONDS, MAX_MODELS
+from llm_actors.provider.spec import CHAT_SECONDS, MAX_MODELS
 from llm_protocol.content import HostedTool, Message, Tool
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind

@@ -11,14 +11,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from llm_actors.selector.breaker import (
     FAILURES_IN_A_ROW,
     LEAST_TRAFFIC,
+    LONGEST_PAUSE_SECONDS,
     NEXT,
     OPEN_PAUSES,
     PROBE_SECONDS,
     CircuitBreaker,
     CircuitEvent,
     CircuitState,
+    pause_after,
 )
-from llm_actors.selector.failure_effects import LONGEST_PAUSE_SECONDS, pause_after
 from llm_protocol.failures import RULES, FailureKind
 from support.selecting import failed
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_actors.selector.budget import RETRY_FLOOR, RETRY_SHARE, CallBudget, hedge_budget, retry_budget
+from llm_actors.selector.attempts import RETRY_FLOOR, RETRY_SHARE, CallBudget, hedge_budget, retry_budget
 
 
 def test_five_requests_in_flight_can_make_all_three_attempts_each() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llm_actors.catalog import Candidate
 from llm_actors.selector import Performance, Selector
+from llm_actors.selector.attempts import CHOSEN_SECONDS
 from llm_actors.selector.exploration import (
     FRESH_SECONDS,
     MAX_STATES,
@@ -20,7 +21,6 @@ from llm_actors.selector.exploration import (
     Exploration,
     Rival,
 )
-from llm_actors.selector.in_flight import CHOSEN_SECONDS
 from llm_actors.selector.latency import LatencyModel
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Select

@@ -6,7 +6,7 @@ import pytest
 
 from llm_actors.catalog import Candidate
 from llm_actors.selector import Performance, Selector
-from llm_actors.selector.in_flight import COUNTED, LOST_SECONDS, MAX_CANDIDATES, InFlight
+from llm_actors.selector.attempts import COUNTED, LOST_SECONDS, MAX_CANDIDATES, InFlight
 from llm_actors.selector.performance import SLOW_SECONDS
 from llm_protocol.failures import FailureKind
 from llm_protocol.requests import RequestType

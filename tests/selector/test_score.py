@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from llm_actors.catalog import Candidate
 from llm_actors.selector import Figures, Performance, Weights
-from llm_actors.selector.cost import TYPICAL_USAGE, expected_cost
-from llm_actors.selector.score import LEAST_UNAVAILABILITY, excess, normalised
+from llm_actors.selector.score import LEAST_UNAVAILABILITY, TYPICAL_USAGE, excess, expected_cost, normalised
 from llm_protocol.prices import cost_of as shipped_cost_of
 from llm_protocol.requests import RequestType
 from llm_protocol.response import Usage

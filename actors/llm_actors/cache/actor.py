@@ -32,7 +32,7 @@ from llm_actors.cache.messages import (
 from llm_actors.cache.own_tier import CacheStore, OwnTier
 from llm_actors.cache.statistics import CacheStatistics, TierStatistics
 from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, serve_at_once
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.redis import RedisServer
 from llm_protocol.policy import CachePolicy
 from llm_protocol.response import LLMResponse

@@ -18,7 +18,7 @@ from llm_actors.cache.clock import MachineClock, machine_clock
 from llm_actors.cache.entry import Entry, Found
 from llm_actors.cache.key import CacheKey
 from llm_actors.cache.statistics import CacheCounters, TierStatistics, statistics_of
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 
 RETRY_SECONDS = 5.0
 """Seconds for which a store that failed is not used."""

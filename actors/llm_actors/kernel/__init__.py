@@ -34,7 +34,8 @@
 * `delivery.reply(...)` returns False if the caller has gone. A handler that grants something must then take it back.
 """
 
-from llm_actors.kernel.delivery import Delivery
+from llm_actors.kernel.child_state import ChildStatus, TreeNode
+from llm_actors.kernel.delivery import ActorMessage, Call, Cast, Delivery
 from llm_actors.kernel.errors import (
     ActorCrashed,
     CallCycle,
@@ -58,14 +59,10 @@ from llm_actors.kernel.inbox import Inbox
 from llm_actors.kernel.instrument import SchedulerInstrument, SchedulerStatistics
 from llm_actors.kernel.lifecycle import Bus, Lagged, LifecycleEvent, Subscription
 from llm_actors.kernel.mailbox import MailboxSpec, MailboxStatistics, Overflow
-from llm_actors.kernel.message import ActorMessage, Call, Cast
-from llm_actors.kernel.ref import DEFAULT_CALL_SECONDS, Ref
-from llm_actors.kernel.retry import retry_after_crashes
+from llm_actors.kernel.ref import DEFAULT_CALL_SECONDS, Ref, retry_after_crashes
 from llm_actors.kernel.serve import serve, serve_at_once, serve_concurrently
-from llm_actors.kernel.spec import Actor, ChildSpec, Previous, task_child
-from llm_actors.kernel.strategy import Restart, Strategy
+from llm_actors.kernel.spec import Actor, ChildSpec, Previous, Restart, Strategy, task_child
 from llm_actors.kernel.supervisor import Supervisor, SupervisorStatistics, running
-from llm_actors.kernel.tree import ChildStatus, TreeNode
 from llm_actors.kernel.window import Backoff, Intensity
 
 __all__ = [

@@ -16,11 +16,10 @@ from typing import final
 import msgspec
 import trio
 
-from llm_actors.kernel.delivery import Reply
+from llm_actors.kernel.delivery import ActorMessage, Reply
 from llm_actors.kernel.errors import KernelError, NotRunning, SupervisorFailed, crashed
 from llm_actors.kernel.inbox import Inbox, acting
 from llm_actors.kernel.mailbox import Mailbox
-from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.spec import Actor, Previous
 
 KILL_SECONDS = 1.0

@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Never, Protocol, cast, final, runtime_checkable
 
+import msgspec
 import trio
 
 from llm_actors.kernel.child_run import ChildRun
-from llm_actors.kernel.errors import NotRunning, ShuttingDown, StartFailed, StillRunning
+from llm_actors.kernel.delivery import ActorMessage
+from llm_actors.kernel.errors import NotRunning, ShuttingDown, StartFailed, StillRunning, exception_site
 from llm_actors.kernel.lifecycle import Bus, ChildCrashed, ChildExited, ChildStarted, LeftBehind, LifecycleEvent
-from llm_actors.kernel.mailbox import Mailbox
-from llm_actors.kernel.message import ActorMessage
+from llm_actors.kernel.mailbox import Mailbox, MailboxStatistics
 from llm_actors.kernel.ref import Ref
 from llm_actors.kernel.spec import Actor, ChildSpec, Previous
-from llm_actors.kernel.trace import exception_site
-from llm_actors.kernel.tree import ChildStatus, TreeNode
 from llm_actors.kernel.window import Backoff, Streak
+
+
+class ChildStatus(Enum):
+    """The state of a child."""
+
+    NEW = "new"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    RESTARTING = "restarting"
+    PARKED = "parked"
+    ENDED = "ended"
+
+
+class TreeNode(msgspec.Struct, frozen=True, kw_only=True):
+    """One child, and its children if it is a supervisor. `uptime` is in seconds since its last start."""
+
+    name: str
+    status: ChildStatus
+    restarts: int
+    uptime: float
+    last_crash: str
+    mailbox: MailboxStatistics
+    children: tuple[TreeNode, ...] = ()
 
 
 @runtime_checkable

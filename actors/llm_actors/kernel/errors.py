@@ -1,4 +1,4 @@
-"""The errors that a caller of an actor can receive.
+"""The errors that a caller of an actor can receive, and `exception_site`, which names the place of an exception.
 
 The class tells the caller what to do: retry the same actor (`MailboxFull`, `NotRunning`), try another one (`Parked`,
 `ActorCrashed`), or give up (`CallCycle`, which is a bug; `PoisonRefused`, a payload that crashes actors). The text
@@ -8,6 +8,9 @@ names actors and exception types, never the contents of a message.
 # ruff: noqa: N818  (a name that says what happened needs no suffix)
 
 from __future__ import annotations
+
+from pathlib import PurePath
+from traceback import walk_tb
 
 
 class KernelError(Exception):
@@ -123,3 +126,17 @@ def is_fatal(exc: BaseException | None) -> bool:
     if isinstance(exc, BaseExceptionGroup):
         return any(is_fatal(inner) for inner in exc.exceptions)
     return isinstance(exc, MemoryError) or is_fatal(exc.__cause__)
+
+
+def exception_site(exc: BaseException) -> str:
+    """Return where an exception was raised, as `ValueError at limiter.py:120 in admit`; for a group, where its first
+    exception was raised. The exception's text is left out, because it may contain user data.
+    """
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    frames = list(walk_tb(exc.__traceback__))
+    if not frames:
+        return type(exc).__name__
+    frame, line = frames[-1]
+    code = frame.f_code
+    return f"{type(exc).__name__} at {PurePath(code.co_filename).name}:{line} in {code.co_name}"

@@ -13,10 +13,9 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 import trio
 
-from llm_actors.kernel.delivery import Delivery
+from llm_actors.kernel.delivery import ActorMessage, BaseCall, Delivery
 from llm_actors.kernel.errors import KernelError
 from llm_actors.kernel.mailbox import Mailbox
-from llm_actors.kernel.message import ActorMessage, BaseCall
 
 MESSAGES_PER_PASS = 64
 """The most messages that are received in a row before other tasks run. With one message per scheduler pass, a mailbox

@@ -16,10 +16,9 @@ from typing import Any, final
 import msgspec
 import trio
 
-from llm_actors.kernel.delivery import AnyDelivery
+from llm_actors.kernel.delivery import ActorMessage, AnyDelivery
 from llm_actors.kernel.errors import KernelError, MailboxFull, NotRunning, PoisonRefused
 from llm_actors.kernel.lifecycle import Bus, DeadLetter, MailboxFilled
-from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.poison import Poison
 
 DEFAULT_CAPACITY = 64

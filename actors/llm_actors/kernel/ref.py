@@ -8,18 +8,17 @@ under heavy load such a cycle would deadlock.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Generic, TypeVar, cast, final
 
 import trio
 
-from llm_actors.kernel.delivery import Delivery, Reply
-from llm_actors.kernel.errors import CallCycle, CallExpired, NotRunning
+from llm_actors.kernel.delivery import ActorMessage, BaseCall, Cast, Delivery, Reply
+from llm_actors.kernel.errors import ActorCrashed, CallCycle, CallExpired, NotRunning, exception_site
 from llm_actors.kernel.inbox import acting
 from llm_actors.kernel.lifecycle import CallAbandoned, CallTimedOut, ChildCrashed
 from llm_actors.kernel.mailbox import Mailbox, MailboxStatistics
-from llm_actors.kernel.message import ActorMessage, BaseCall, Cast
-from llm_actors.kernel.trace import exception_site
 
 DEFAULT_CALL_SECONDS = 30.0
 """The time limit, in seconds, of a call that names no deadline and whose caller has none."""
@@ -172,3 +171,23 @@ def _finish_call(caller: Mailbox, target: Mailbox) -> None:
         caller.calling[target] = left
     else:
         del caller.calling[target]
+
+
+OWN_CRASHES = 2
+"""After this many crashes of the actor while it handles the message, the message counts as the cause."""
+
+
+async def retry_after_crashes(call: Callable[[], Awaitable[R]]) -> R:
+    """Await `call()`. If the actor crashed while it handled another message, or once on this message, call again.
+
+    The retries end with the caller's deadline, or sooner if the actor's supervisor parks it or gives up. Raises the
+    exceptions of `call`; `ActorCrashed` once the actor has crashed on this message for the second time.
+    """
+    crashes = 0
+    while True:
+        try:
+            return await call()
+        except ActorCrashed as exc:
+            crashes += not exc.bystander
+            if crashes >= OWN_CRASHES:
+                raise

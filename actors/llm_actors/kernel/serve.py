@@ -17,12 +17,10 @@ from typing import Generic, TypeVar, final
 
 import trio
 
-from llm_actors.kernel.delivery import Delivery
-from llm_actors.kernel.errors import CallExpired, NoReply, crashed, is_fatal
+from llm_actors.kernel.delivery import ActorMessage, Delivery
+from llm_actors.kernel.errors import CallExpired, NoReply, crashed, exception_site, is_fatal
 from llm_actors.kernel.inbox import Inbox, acting
 from llm_actors.kernel.lifecycle import ChildCrashed
-from llm_actors.kernel.message import ActorMessage
-from llm_actors.kernel.trace import exception_site
 from llm_actors.kernel.window import Intensity, RestartWindow
 
 WORKER_CRASHES = Intensity(5, 30.0)

@@ -15,17 +15,15 @@ import msgspec
 import trio
 
 from llm_actors.kernel.child_run import KILL_SECONDS
-from llm_actors.kernel.child_state import ChildState
+from llm_actors.kernel.child_state import ChildState, ChildStatus, TreeNode
+from llm_actors.kernel.delivery import ActorMessage
 from llm_actors.kernel.errors import NameTaken, NotRunning, ShuttingDown, TooManyChildren
 from llm_actors.kernel.inbox import Inbox
 from llm_actors.kernel.lifecycle import Bus
 from llm_actors.kernel.mailbox import MailboxStatistics
-from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.ref import Ref
-from llm_actors.kernel.spec import DEFAULT_SHUTDOWN, DEFAULT_START_TIMEOUT, ChildSpec
-from llm_actors.kernel.strategy import Restart, Strategy
+from llm_actors.kernel.spec import DEFAULT_SHUTDOWN, DEFAULT_START_TIMEOUT, ChildSpec, Restart, Strategy
 from llm_actors.kernel.supervisor_run import RestartPolicy, SupervisorRun
-from llm_actors.kernel.tree import ChildStatus, TreeNode
 from llm_actors.kernel.window import Backoff, Intensity
 
 DEFAULT_INTENSITY = Intensity(5, 30.0)

@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from llm_actors.kernel.child_run import KILL_SECONDS, ChildRun, EndReason
-from llm_actors.kernel.child_state import ChildState
+from llm_actors.kernel.child_state import ChildState, ChildStatus
 from llm_actors.kernel.errors import (
     GaveUp,
     NotRunning,
@@ -29,8 +29,7 @@ from llm_actors.kernel.errors import (
     lineage,
 )
 from llm_actors.kernel.lifecycle import Bus, ChildrenParked, ChildRestarted, SupervisorGaveUp
-from llm_actors.kernel.strategy import Restart, Strategy, affected, wants_restart
-from llm_actors.kernel.tree import ChildStatus
+from llm_actors.kernel.spec import Restart, Strategy, affected, wants_restart
 from llm_actors.kernel.window import Backoff, Intensity, RestartWindow, Streak
 
 PARK_PAUSES = Backoff(first=1.0, base=2.0, cap=60.0, quiet=300.0)

@@ -15,7 +15,7 @@ from typing import TypeAlias, final
 import trio
 
 from llm_actors.kernel import Call, CallExpired, Delivery, Inbox, KernelError, Ref, serve_at_once
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.orchestrator.log_line import log_end
 from llm_actors.orchestrator.pipeline import Setup, listed_route, upstream
 from llm_actors.orchestrator.routing import ResolvedRoute

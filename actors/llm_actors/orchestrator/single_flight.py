@@ -31,7 +31,7 @@ from llm_actors.cache import (
     store_all,
 )
 from llm_actors.cache import replay as kept
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.ending import close, close_early, replay, with_response
 from llm_actors.orchestrator.pipeline import Setup, Until, Upstream, Work

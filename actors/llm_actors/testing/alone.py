@@ -13,11 +13,10 @@ from typing import Generic, TypeVar, cast, final
 import trio
 
 from llm_actors.kernel.child_run import ChildRun
-from llm_actors.kernel.delivery import Delivery
+from llm_actors.kernel.delivery import ActorMessage, Delivery
 from llm_actors.kernel.inbox import Inbox
 from llm_actors.kernel.lifecycle import Bus
 from llm_actors.kernel.mailbox import Mailbox, MailboxSpec
-from llm_actors.kernel.message import ActorMessage
 from llm_actors.kernel.ref import Ref
 from llm_actors.kernel.spec import Actor, Previous
 

@@ -17,9 +17,8 @@ import msgspec
 import trio
 
 from llm_actors.kernel import child_state
-from llm_actors.kernel.delivery import Delivery
+from llm_actors.kernel.delivery import ActorMessage, BaseCall, Delivery
 from llm_actors.kernel.inbox import Inbox
-from llm_actors.kernel.message import ActorMessage, BaseCall
 from llm_actors.kernel.spec import Actor, ChildSpec, Previous
 
 M = TypeVar("M", bound=ActorMessage)

@@ -19,7 +19,7 @@ from typing import TypeAlias, final
 
 import msgspec
 
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.orchestrator.log_line import LOGGER, LogFields, line_text
 
 LINE_BYTES = 4096

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.orchestrator import StrategyFunction, Team
 from llm_actors.run import Judge
 from llm_protocol.errors import ShuttingDownError

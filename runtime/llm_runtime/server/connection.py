@@ -16,7 +16,7 @@ from typing import Never, final
 import trio
 
 from llm_actors.kernel import Inbox
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_protocol.failures import FailureKind
 from llm_runtime.server.bodies import HeldBodies
 from llm_runtime.server.http1 import CONTINUE, Request, RequestParser, encode_response

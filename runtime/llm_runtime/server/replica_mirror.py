@@ -14,7 +14,7 @@ from typing import Final, final
 import msgspec
 import trio
 
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.redis import RedisProblem
 from llm_actors.run import Follower, Run, RunLog
 from llm_actors.shared_responses import HEARTBEAT_SECONDS, RedisAwayError, ResponseState, SharedResponses, SharedRow

@@ -20,8 +20,7 @@ from typing import final
 import msgspec
 import trio
 
-from llm_actors.kernel.errors import is_fatal
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site, is_fatal
 from llm_actors.redis import RedisProblem
 from llm_actors.run import Run
 from llm_actors.shared_responses import (

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias, final
 
 import trio
 
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.run import Run
 from llm_actors.shared_responses import SharedResponses
 from llm_protocol.codec.json import LIMITS

@@ -12,7 +12,7 @@ from typing import Final, final
 import msgspec
 import trio
 
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.threads import run_large
 from llm_protocol.events import Event
 from llm_protocol.requests import size_of

@@ -16,8 +16,7 @@ from typing import Final, final
 
 import trio
 
-from llm_actors.kernel.errors import is_fatal
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site, is_fatal
 from llm_protocol.errors import LLMClientError
 from llm_runtime.config import Config, ConfigError
 from llm_runtime.reloading import RELOAD_CRASHED, ReloadResult

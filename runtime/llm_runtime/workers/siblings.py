@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from llm_actors.kernel import TreeNode
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.orchestrator import RecentRequest
 from llm_actors.threads import run_large
 from llm_protocol.response import new_response_id

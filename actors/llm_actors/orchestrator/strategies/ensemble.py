@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from llm_actors.catalog import Candidate
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.orchestrator.attempt_context import AttemptContext
 from llm_actors.orchestrator.attempt_loop import AttemptLoop
 from llm_actors.orchestrator.decision_record import DecisionRecord, EnsembleRecord, about

@@ -12,7 +12,7 @@ from typing import Final, final
 import msgspec
 import trio
 
-from llm_actors.kernel.trace import exception_site
+from llm_actors.kernel.errors import exception_site
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.strategies.ensemble import LAST_SHARE, Ensemble
 from llm_actors.orchestrator.strategies.member_seats import named, seat_for
