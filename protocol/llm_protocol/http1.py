@@ -1,5 +1,4 @@
-"""HTTP/1.1 without I/O (RFC 9112): heads and chunks. The server, the client and the fake provider parse them with the
-same code.
+"""HTTP/1.1 without I/O (RFC 9112): heads and chunks. The server, the client and the fake provider share this code.
 
 Parsing is strict: whatever is ambiguous is refused, because an attacker may rely on another interpretation. A common
 head is recognised by one regular expression, at a tenth of the cost of h11. Any other head is parsed line by line,
@@ -48,6 +47,9 @@ _LENGTH = re.compile(r"[0-9]{1,20}")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\0\r\n]*|[ \t]*)\r\n")
 _WHOLE_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _LINE_END = re.compile(r"\r?\n")
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
+"""The end of a chunked body without a trailer."""
 
 _BAD_CHUNK = "illegal chunk header"
 
@@ -271,6 +273,11 @@ def whole_chunks(data: bytes) -> bytes | None:
         parts.append(data[begin:at])
         at += 2
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def encode_chunk(data: bytes) -> bytes:
+    """Return ``data`` as one chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def _common_fields(lines: list[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from trio.testing import MockClock
 from llm_protocol.content import Tool, ToolCall
 from llm_protocol.events import Finished, ItemDone
 from llm_protocol.failures import FailureKind
+from llm_protocol.http1 import LAST_CHUNK
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import LLMProvider
 from llm_runtime.fake import CallState, FakeProvider, FakeToolCall, Fault, ScriptRule
@@ -30,7 +31,6 @@ from llm_runtime.fake.delivery import (
     Step,
     deliver,
 )
-from llm_runtime.server.http1 import LAST_CHUNK
 from support.faking import SPEAKERS, ask, chat, failure, folded
 from support.server import HttpClient
 

@@ -16,15 +16,16 @@ from llm_protocol.content import Message
 from llm_protocol.dialect import ClientRequest
 from llm_protocol.events import TextDelta
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.http1 import encode_chunk
 from llm_protocol.requests import ChatRequest
 from llm_protocol.wires.responses import ResponseOptions
 from llm_runtime.config import ServerLimits
-from llm_runtime.server.http1 import RequestParser, encode_chunk, encode_head
+from llm_runtime.server.http1 import RequestParser, encode_head
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.lanes import Lanes
 from llm_runtime.server.limits import RECENT_RESPONSES
 from llm_runtime.server.response_store import Recent, ResponseStore, StoredResponse
-from llm_runtime.server.wakeup import WakeupEvent
+from llm_runtime.server.subscription import WakeupEvent
 
 LIMITS = ServerLimits()
 NAMES = st.sampled_from([None, *(f"l{number}" for number in range(LIMITS.websocket_lanes + 4))])

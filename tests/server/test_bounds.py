@@ -12,10 +12,11 @@ from trio.testing import MockClock
 
 import llm_runtime
 from llm_protocol.errors import QueueFullError
+from llm_protocol.http1 import encode_chunk
 from llm_protocol.requests import LLMProvider
 from llm_runtime.config import Config, Provider, Server
 from llm_runtime.config.server import MIB
-from llm_runtime.server.http1 import RequestParser, encode_chunk
+from llm_runtime.server.http1 import RequestParser
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.limits import CHUNKS_AT_ONCE, FAILED_LOGINS, HEAD_BYTES, PIPELINED_BYTES
 from support.peer import Peer, chunked, stall

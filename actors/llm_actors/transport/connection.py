@@ -23,7 +23,7 @@ from llm_actors.transport.reader import IncompleteResponse, ResponseReader
 from llm_actors.transport.request import HttpRequest, Origin, StreamedBody
 from llm_actors.transport.response import Headers, HttpResponse, refuse_encodings
 from llm_actors.transport.wire import CHUNK_BYTES, Wire
-from llm_protocol.http1 import BadHttp, ResponseHead
+from llm_protocol.http1 import LAST_CHUNK, BadHttp, ResponseHead, encode_chunk
 
 LISTEN_WHILE_SENDING_BYTES: Final = 32 * 1024  # smaller requests fit into the sockets' buffers and never block
 STALE_SECONDS: Final = 1.0  # see Stale
@@ -136,9 +136,9 @@ class ClientConnection:
     async def _send_pieces(self, body: StreamedBody) -> None:
         is_chunked = body.length is None
         while piece := await body.receive():
-            await self._wire.send_all(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+            await self._wire.send_all(encode_chunk(piece) if is_chunked else piece)
         if is_chunked:
-            await self._wire.send_all(b"0\r\n\r\n")
+            await self._wire.send_all(LAST_CHUNK)
 
     async def _send_while_listening(self, payload: bytes, body: StreamedBody | None = None) -> None:
         """Send, but stop when an error response arrives first: a server that responds with 413 may never read the

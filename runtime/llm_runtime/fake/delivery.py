@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
+from llm_protocol.http1 import LAST_CHUNK, encode_chunk
 from llm_runtime.fake.script import Fault, ScriptRule
-from llm_runtime.server.http1 import LAST_CHUNK, encode_chunk, encode_head
+from llm_runtime.server.http1 import encode_head
 
 DEFAULT_EVENTS = 3
 """The number of events before a fault, if the rule does not set it."""

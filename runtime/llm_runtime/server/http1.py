@@ -1,6 +1,7 @@
 """HTTP/1.1 for the server, without I/O: parses requests and encodes responses.
 
-`llm_protocol.http1` parses heads and chunks. A response is a status, a few fields, and a body or chunks.
+`llm_protocol.http1` parses heads and chunks, and encodes chunks. A response is a status, a few fields, and a body or
+chunks.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ from llm_runtime.server.limits import CHUNKS_AT_ONCE, HEAD_BYTES
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 BODILESS = frozenset((204, 304))
 """Statuses of responses without a body."""
-
-LAST_CHUNK = b"0\r\n\r\n"
 
 DEFAULT_BODY_BYTES = ServerLimits().max_body_bytes
 
@@ -244,8 +243,3 @@ def encode_response(response: WireResponse, extra: Iterable[tuple[str, str]], *,
     """
     head = encode_head(response.status, (*response.headers, *extra), close=close, length=len(response.body))
     return head if bare else head + response.body
-
-
-def encode_chunk(data: bytes) -> bytes:
-    """Return ``data`` as one chunk of a chunked body."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
