@@ -35,7 +35,7 @@ from llm_runtime.server.routes import endpoint_of
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.states import ANSWERING, HTTP, UNREAD, HttpChange, HttpState, StateMachine
-from llm_runtime.server.wakeup import WakeupEvent
+from llm_runtime.server.subscription import WakeupEvent
 
 log = logging.getLogger("llm_runtime.server")
 

@@ -43,7 +43,7 @@ from llm_runtime.server.limits import (
 )
 from llm_runtime.server.packing import pack_events, pack_head, unpack_events, unpack_head
 from llm_runtime.server.response_store import ResponseStore, StoredResponse, end_interrupted
-from llm_runtime.server.wakeup import WakeupEvent
+from llm_runtime.server.subscription import WakeupEvent
 
 RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
 """The form of this server's response ids. No store contains other ids."""

@@ -51,8 +51,8 @@ from llm_runtime.server.packing import PackedRequest, unpack_head, unpack_log
 from llm_runtime.server.persistence import RESPONSE_ID, StoredProgress
 from llm_runtime.server.replica_mirror import REPLICA_ENDED, HeldRuns, ReplicaMirror
 from llm_runtime.server.response_store import ResponseStore, StoredResponse, end_interrupted
+from llm_runtime.server.subscription import WakeupEvent
 from llm_runtime.server.unwritten import Change, GivenUpRows, next_put, put_changes, to_give_up
-from llm_runtime.server.wakeup import WakeupEvent
 
 _UNKNOWN = "Redis is unreachable, so this response cannot be looked up. Try again."
 

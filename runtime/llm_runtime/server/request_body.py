@@ -11,7 +11,7 @@ from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.limits import BODY_SECONDS, MIN_RATE, PASSTHROUGH_BYTES, WRITE_STALL_SECONDS
 from llm_runtime.server.receiver import Receiver, Take
 from llm_runtime.server.socket import Socket
-from llm_runtime.server.wakeup import WakeupEvent
+from llm_runtime.server.subscription import WakeupEvent
 
 
 @final

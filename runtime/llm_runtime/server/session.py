@@ -50,10 +50,9 @@ from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.states import SESSION, SessionChange, SessionState, StateMachine
 from llm_runtime.server.stored import RESPONSES, caught_up, check_cursor
-from llm_runtime.server.subscription import RunSubscription
+from llm_runtime.server.subscription import RunSubscription, WakeupEvent
 from llm_runtime.server.turn_queue import TurnQueue, encode_failed
 from llm_runtime.server.turns import LaneTurn, Streaming
-from llm_runtime.server.wakeup import WakeupEvent
 from llm_runtime.server.websocket import WebSocket, encode_close
 
 CRASHED = encode_close(1011, "the connection failed with an internal error")

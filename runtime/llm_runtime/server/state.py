@@ -31,10 +31,9 @@ from llm_runtime.server.replicas import Replicas
 from llm_runtime.server.response_store import ResponseStore, StoredResponse
 from llm_runtime.server.siblings import Siblings
 from llm_runtime.server.socket import Socket
-from llm_runtime.server.subscription import RunSubscription
+from llm_runtime.server.subscription import RunSubscription, WakeupEvent
 from llm_runtime.server.ticker import Ticker, Ticking
 from llm_runtime.server.tls import TlsContext
-from llm_runtime.server.wakeup import WakeupEvent
 
 log = logging.getLogger("llm_runtime.server")
 

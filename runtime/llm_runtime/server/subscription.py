@@ -1,4 +1,4 @@
-"""Follow a run on behalf of one client.
+"""Follow a run on behalf of one client, in a task that waits for several things: events of the run, bytes, time.
 
 The server adds one thing to a run's log: if it has to stop before the response is complete, the client still receives a
 typed end, with the part that exists.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self, final
+
+import trio
 
 from llm_actors.run import Run
 from llm_protocol.events import Event, Failed, Finished, MemberFailed, MemberStarted
@@ -46,6 +48,38 @@ class Progress(Protocol):
     def unwatch(self, wake: Callable[[], None]) -> None:
         """Remove a callback of `watch`."""
         ...
+
+
+@final
+class WakeupEvent:
+    """Call `wake` any number of times; `wait` returns once for all calls since its last return."""
+
+    __slots__ = ("_task", "_woken")
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+        self._woken = False
+
+    def wake(self) -> None:
+        """Wake the waiting task. Never waits."""
+        self._woken = True
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+
+    async def wait(self) -> None:
+        """Wait for a call of `wake`. Returns at once if there was one since the last return. Has no time limit."""
+        if self._woken:
+            await trio.lowlevel.checkpoint()
+        else:
+            assert self._task is None, "only one task may wait at a time"
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        self._woken = False
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 @final

@@ -20,7 +20,7 @@ from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.packing import EVENTS_AT_ONCE, pack_head, pack_log
 from llm_runtime.server.response_store import StoredResponse
 from llm_runtime.server.siblings import WorkerState
-from llm_runtime.server.wakeup import WakeupEvent
+from llm_runtime.server.subscription import WakeupEvent
 from llm_runtime.workers.messages import (
     QUESTIONS,
     BrokenAnswer,
