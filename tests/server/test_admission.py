@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_runtime.config import Server, ServerLimits
-from llm_runtime.server.admission import ConnectionAdmission
+from llm_runtime.server.access import ConnectionAdmission
 from llm_runtime.server.limits import RESERVED_CONNECTIONS, UNVERIFIED_SHARE
 from support.server import OpenServer, hanging, open_server
 

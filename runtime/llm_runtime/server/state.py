@@ -18,8 +18,7 @@ from llm_protocol.passthrough import PassthroughRule, rules_of
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import new_response_id
 from llm_runtime.config import Config, Key, Server
-from llm_runtime.server.access import Access
-from llm_runtime.server.admission import AdmittedConnection, ConnectionAdmission
+from llm_runtime.server.access import Access, AdmittedConnection, ConnectionAdmission
 from llm_runtime.server.bodies import BodyBudget
 from llm_runtime.server.engine import RequestEngine
 from llm_runtime.server.http_error import HttpError, store_unavailable
