@@ -19,6 +19,7 @@ from llm_protocol.errors import BadRequestError, UnsupportedError
 from llm_protocol.estimate import TokenEstimator
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
+from llm_runtime.server.bodies import admitted
 from llm_runtime.server.client_events import (
     Cancel,
     ClientEventHead,
@@ -29,7 +30,6 @@ from llm_runtime.server.client_events import (
     read_head,
     unknown_type,
 )
-from llm_runtime.server.engine import admitted
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.stored import RESPONSES
 from support.transcripts import FOLDER, Recording

@@ -12,7 +12,7 @@ from llm_protocol.events import Finished, Started, UsageReported
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 from llm_protocol.wires.responses import Create
-from llm_runtime.server.engine import admitted, with_headers
+from llm_runtime.server.bodies import admitted, with_headers
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.item_references import referenced_responses, with_references
 from llm_runtime.server.response_store import Recent, StoredResponse

@@ -1,20 +1,25 @@
-"""Request and response bodies: limit the bytes in memory, and decode and encode large bodies without
-blocking others.
+"""Request and response bodies: limit the bytes in memory, decode a body to a client's request, and encode a response.
+A large body does not block other requests.
 """
 
 from __future__ import annotations
 
+import hmac
 from codecs import getincrementaldecoder
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar, final
+
+import msgspec
 
 from llm_actors.threads import run_large
 from llm_protocol.codec.body import checked_body
-from llm_protocol.codec.fields import bad_request
+from llm_protocol.codec.fields import bad_request, typed_policy
 from llm_protocol.codec.json import CheckedJson, JsonLimits
 from llm_protocol.content import Image
 from llm_protocol.dialect import ClientRequest, ServerDialect
+from llm_protocol.policy import Policy
 from llm_protocol.response import LLMResponse
+from llm_protocol.client_headers import IDEMPOTENCY, SENT_ON, forwarded, meaning_of
 from llm_runtime.server.http_error import SERVER_ERROR, HttpError
 
 
@@ -72,6 +77,8 @@ class HeldBodies:
 
 T = TypeVar("T")
 
+_POLICY = msgspec.json.Decoder(Policy)
+
 _SLICE_BYTES = 64 * 1024
 
 _NUMBER_BYTES = 20
@@ -108,6 +115,53 @@ def is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def with_headers(
+    inbound: ClientRequest, headers: Mapping[str, str], caller: str, secret: bytes | None
+) -> ClientRequest:
+    """Return the request with the header fields that are forwarded to a provider of the client's wire.
+
+    ``secret`` is the caller's secret, if keys are configured. All callers share one account at the vendor, so two
+    callers with the same idempotency key must not receive each other's responses.
+    """
+    if SENT_ON.isdisjoint(headers):
+        return inbound
+    parameters = inbound.request.parameters
+    own, more = meaning_of(headers, parameters.wire), forwarded(headers)
+    if secret is not None and IDEMPOTENCY in more:
+        more[IDEMPOTENCY] = own_key(more[IDEMPOTENCY], caller, secret)
+    if not own and not more:
+        return inbound
+    parameters = msgspec.structs.replace(parameters, headers=own)
+    request = msgspec.structs.replace(inbound.request, parameters=parameters, forwarded=more)
+    return inbound._replace(request=request)
+
+
+def own_key(given: str, caller: str, secret: bytes) -> str:
+    """Return the idempotency key to send to the vendor in place of ``given``, the caller's key, which another caller
+    may use, too.
+    """
+    key = f"{caller}\0{given}".encode("utf-8", "surrogateescape")
+    return hmac.new(secret, key, "sha256").hexdigest()
+
+
+def admitted(caller: str, inbound: ClientRequest) -> ClientRequest:
+    """Return the request with the caller's name and with the policy from its ``llm_runtime`` object. Raises
+    `BadRequestError` if that object is invalid, for example if it has an unknown field.
+    """
+    policy = None if inbound.policy is None else _policy(inbound.policy)
+    if not caller and policy is None:
+        return inbound
+    return inbound._replace(request=msgspec.structs.replace(inbound.request, caller=caller, policy=policy))
+
+
+def _policy(raw: msgspec.Raw) -> Policy:
+    try:
+        said = _POLICY.decode(raw)
+    except msgspec.MsgspecError:
+        said = msgspec.json.decode(raw)  # decoded again for a better error message
+    return typed_policy(said, "llm_runtime")
 
 
 async def encode_body(dialect: ServerDialect, inbound: ClientRequest, response: LLMResponse) -> bytes:

@@ -1,9 +1,8 @@
-"""Recognise a client's wire from the path. If several wires share the path, the headers of the client's SDK decide."""
+"""The wires that clients speak. `llm_runtime.server.routes` chooses one for each request."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -68,44 +67,3 @@ CEREBRAS = ClientWire(cerebras, openai_shape)
 ANTHROPIC = ClientWire(anthropic, anthropic_shape)
 GEMINI = ClientWire(gemini, gemini_shape)
 COHERE = ClientWire(cohere, cohere_shape)
-
-_PREFIXES = {
-    "/v1beta": GEMINI,
-    "/v2/": COHERE,
-    "/v1/messages": ANTHROPIC,
-    "/v1/embed": COHERE,
-    "/v1/chat/": OPENAI,
-    "/v1/completions": OPENAI,
-    "/v1/embeddings": OPENAI,
-    "/v1/images/": OPENAI,
-    "/v1/code/": OPENAI,
-    "/v1/responses": OPENAI,
-}
-"""The wires of paths, by the beginning of the path. The longest matching beginning decides."""
-
-_GEMINI_METHOD = re.compile(r":(?:generate|streamGenerate|embed|batchEmbed|count)[A-Z][A-Za-z]*$")
-"""The end of a path of Google's clients. Only known methods match, because a colon alone may be part of a model name.
-"""
-
-_CEREBRAS_AGENT = re.compile(r"(?:Async)?Cerebras/")
-"""The beginning of the User-Agent of Cerebras' SDK."""
-
-_SORTED = sorted(_PREFIXES, key=len, reverse=True)
-
-
-def wire_of(path: str, headers: Mapping[str, str]) -> ClientWire:
-    """The wire of the response to a request, including an error response."""
-    for prefix in _SORTED:
-        if path.startswith(prefix):
-            found = _PREFIXES[prefix]
-            return CEREBRAS if found is OPENAI and _CEREBRAS_AGENT.match(headers.get("user-agent", "")) else found
-    if path.startswith("/v1/models/") and _GEMINI_METHOD.search(path):
-        return GEMINI
-    if "anthropic-version" in headers:
-        return ANTHROPIC
-    if "x-goog-api-key" in headers or "x-goog-api-client" in headers:
-        return GEMINI
-    agents = headers.get("user-agent", ""), headers.get("x-fern-sdk-name", ""), headers.get("x-client-name", "")
-    if any(each.lower().startswith("cohere") for each in agents):
-        return COHERE
-    return OPENAI

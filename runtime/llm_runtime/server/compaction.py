@@ -12,9 +12,7 @@ from llm_protocol.requests import ChatRequest
 from llm_protocol.response import LLMResponse
 from llm_protocol.wires.responses.compaction import compaction_request, encode_compaction
 from llm_runtime.server.beginning import after_parent
-from llm_runtime.server.bodies import read_body
-from llm_runtime.server.content_encoding import plain_body
-from llm_runtime.server.engine import admitted
+from llm_runtime.server.bodies import admitted, read_body
 from llm_runtime.server.http_error import JSON
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.run_response import encode_end, encode_failure, end_of, fact_headers
@@ -28,7 +26,7 @@ async def compact(context: RequestContext) -> None:
     context.end_with_client()
     server_state = context.server_state
     try:
-        body = await plain_body(context)
+        body = await context.take_body()
         create = await read_body(server_state.json_limits, body, RESPONSES.decode_create)
         inbound = admitted(context.caller, await after_parent(server_state, create, context.caller))
         request = inbound.request

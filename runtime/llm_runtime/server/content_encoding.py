@@ -12,12 +12,8 @@ if sys.version_info >= (3, 14):  # imported here, because a request may find no 
 else:
     from backports import zstd
 
-from llm_actors.threads import run_large
 from llm_runtime.server.http_error import HttpError, body_too_large
 from llm_runtime.server.limits import CONTENT_ENCODINGS, CONTENT_MEMBERS, ZSTD_WINDOW_BYTES
-from llm_runtime.server.request_context import RequestContext
-
-_BOM = b"\xef\xbb\xbf"
 
 _SLICE_BYTES = 64 * 1024
 
@@ -32,21 +28,6 @@ class _Decompressor(Protocol):
     def unused_data(self) -> bytes: ...
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
-
-
-async def plain_body(context: RequestContext) -> bytes:
-    """Return the decompressed body of the request, without a byte order mark. Call this once. The additional bytes
-    count towards the bytes of all bodies in memory. Raises `HttpError`: 415 for an unknown encoding, 413 if the
-    result is too large, 400 if the body is corrupt.
-    """
-    body = context.take_body()
-    encodings = context.request.headers.get("content-encoding", "")
-    if encodings:
-        limit, before = context.server_state.config.max_body_bytes, len(body)
-        # Always in a thread: a few hundred bytes may decompress to megabytes.
-        body = await run_large(limit, decoded, body, encodings, limit)
-        context.hold_body(len(body) - before)
-    return body.removeprefix(_BOM) if body.startswith(_BOM) else body
 
 
 def decoded(body: bytes, encodings: str, limit: int) -> bytes:

@@ -14,11 +14,9 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.requests import AUTO, AnyRequest
 from llm_runtime.config import ConfigError
 from llm_runtime.config.source_file import configuration_file
-from llm_runtime.server.bodies import read_body
+from llm_runtime.server.bodies import admitted, read_body, with_headers
 from llm_runtime.server.choices import natively, respond_with_choices
 from llm_runtime.server.client_wire import openai
-from llm_runtime.server.content_encoding import plain_body
-from llm_runtime.server.engine import admitted, with_headers
 from llm_runtime.server.handshake import check_handshake
 from llm_runtime.server.http_error import JSON, HttpError, not_found
 from llm_runtime.server.request_context import RequestContext
@@ -35,7 +33,7 @@ async def ask(context: RequestContext) -> None:
     inbound: ClientRequest | None = None
     try:
         target, headers = context.target, context.request.headers
-        body = await plain_body(context)
+        body = await context.take_body()
         if is_form(body):
             body = await _without_form(body)
         limits = context.server_state.json_limits

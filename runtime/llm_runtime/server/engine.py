@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
-
-import msgspec
 
 from llm_actors.orchestrator import RecentRequest
 from llm_actors.provider import PassthroughRequest, PassthroughResponse
 from llm_actors.run import Run
 from llm_actors.selector import Ranking
 from llm_actors.store import StoreRef
-from llm_protocol.client_headers import IDEMPOTENCY, SENT_ON, forwarded, meaning_of
-from llm_protocol.codec.fields import typed_policy
-from llm_protocol.dialect import ClientRequest, ModelInfo
+from llm_protocol.dialect import ModelInfo
 from llm_protocol.policy import Policy
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import TokenCount
@@ -127,53 +122,3 @@ class RequestEngine(Protocol):
     def tree(self) -> object:
         """The supervision tree as a value that msgspec can encode."""
         ...
-
-
-_POLICY = msgspec.json.Decoder(Policy)
-
-
-def with_headers(
-    inbound: ClientRequest, headers: Mapping[str, str], caller: str, secret: bytes | None
-) -> ClientRequest:
-    """Return the request with the header fields that are forwarded to a provider of the client's wire.
-
-    ``secret`` is the caller's secret, if keys are configured. All callers share one account at the vendor, so two
-    callers with the same idempotency key must not receive each other's responses.
-    """
-    if SENT_ON.isdisjoint(headers):
-        return inbound
-    parameters = inbound.request.parameters
-    own, more = meaning_of(headers, parameters.wire), forwarded(headers)
-    if secret is not None and IDEMPOTENCY in more:
-        more[IDEMPOTENCY] = own_key(more[IDEMPOTENCY], caller, secret)
-    if not own and not more:
-        return inbound
-    parameters = msgspec.structs.replace(parameters, headers=own)
-    request = msgspec.structs.replace(inbound.request, parameters=parameters, forwarded=more)
-    return inbound._replace(request=request)
-
-
-def own_key(given: str, caller: str, secret: bytes) -> str:
-    """Return the idempotency key to send to the vendor in place of ``given``, the caller's key, which another caller
-    may use, too.
-    """
-    key = f"{caller}\0{given}".encode("utf-8", "surrogateescape")
-    return hmac.new(secret, key, "sha256").hexdigest()
-
-
-def admitted(caller: str, inbound: ClientRequest) -> ClientRequest:
-    """Return the request with the caller's name and with the policy from its ``llm_runtime`` object. Raises
-    `BadRequestError` if that object is invalid, for example if it has an unknown field.
-    """
-    policy = None if inbound.policy is None else _policy(inbound.policy)
-    if not caller and policy is None:
-        return inbound
-    return inbound._replace(request=msgspec.structs.replace(inbound.request, caller=caller, policy=policy))
-
-
-def _policy(raw: msgspec.Raw) -> Policy:
-    try:
-        said = _POLICY.decode(raw)
-    except msgspec.MsgspecError:
-        said = msgspec.json.decode(raw)  # decoded again for a better error message
-    return typed_policy(said, "llm_runtime")

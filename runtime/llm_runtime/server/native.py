@@ -26,7 +26,6 @@ from llm_protocol.requests import AUTO
 from llm_protocol.version import VERSION
 from llm_protocol.wires.responses import ResponseOptions
 from llm_runtime.server.bodies import read_body
-from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.http_error import JSON, HttpError
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import StoredResponse
@@ -107,7 +106,7 @@ async def rank(context: RequestContext) -> None:
 async def count_tokens(context: RequestContext) -> None:
     """``POST /v1/runtime/count_tokens``: count the tokens of the request in the body."""
     try:
-        body = await plain_body(context)
+        body = await context.take_body()
         request = await read_body(
             context.server_state.json_limits, body, lambda text: decode_request(text, context.caller)
         )

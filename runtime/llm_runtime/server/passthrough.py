@@ -21,7 +21,7 @@ from llm_protocol.dialect import WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure
 from llm_protocol.passthrough import ids_of_created, is_plain, request_headers, vendor_path
-from llm_runtime.server.engine import own_key
+from llm_runtime.server.bodies import own_key
 from llm_runtime.server.http_error import SERVER_ERROR, HttpError
 from llm_runtime.server.limits import CREATED_BYTES, PASSTHROUGH_BYTES, PASSTHROUGH_WHOLE_BYTES
 from llm_runtime.server.request_context import Endpoint, PassedBody, RequestContext

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeAlias, final
 
 import trio
 
-from llm_actors.threads import LARGE_BYTES
+from llm_actors.threads import LARGE_BYTES, run_large
 from llm_protocol.dialect import WireResponse
 from llm_protocol.failures import FailureKind
 from llm_protocol.http1 import LAST_CHUNK, encode_chunk
 from llm_protocol.requests import new_request_id
 from llm_runtime.server.client_wire import ANTHROPIC, OPENAI
+from llm_runtime.server.content_encoding import decoded
 from llm_runtime.server.http1 import BODILESS, Request, encode_head, encode_response
 from llm_runtime.server.http_error import NO_SNIFFING, HttpError
 from llm_runtime.server.limits import SSE_PING_SECONDS
@@ -130,12 +132,20 @@ class RequestContext:
         """The client's address."""
         return self._connection.socket.peer_host
 
-    def take_body(self) -> bytes:
-        """Return the request's body. Call this once: a large body must not stay in memory until the response is
-        complete.
+    async def take_body(self) -> bytes:
+        """Return the request's body, decompressed and without a byte order mark. Call this once: a large body must not
+        stay in memory until the response is complete. The additional bytes count towards the bytes of all bodies in
+        memory. Raises `HttpError`: 415 for an unknown encoding, 413 if the result is too large, 400 if the body is
+        corrupt.
         """
         body, self.request.body = self.request.body, b""
-        return body
+        encodings = self.request.headers.get("content-encoding", "")
+        if encodings:
+            limit, before = self.server_state.config.max_body_bytes, len(body)
+            # Always in a thread: a few hundred bytes may decompress to megabytes.
+            body = await run_large(limit, decoded, body, encodings, limit)
+            self.hold_body(len(body) - before)
+        return body.removeprefix(BOM_UTF8) if body.startswith(BOM_UTF8) else body
 
     @property
     def body(self) -> StreamedRequestBody:

@@ -1,6 +1,9 @@
 """The table of endpoints, and the choice of the endpoint for a request: find the row by path and method, then check
-Host, Origin and key as the row requires. A new wire is one more row of the table.
-``{name}`` in a pattern matches one segment of the path, ``{name...}`` the rest of it; both are percent-decoded.
+Host, Origin and key as the row requires. ``{name}`` in a pattern matches one segment of the path, ``{name...}`` the
+rest of it; both are percent-decoded.
+
+The client's wire is recognised from the path. If several wires share the path, the headers of the client's SDK decide.
+A new wire is one more row of each table.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from urllib.parse import unquote
 
 from llm_runtime.server import endpoints, model_list, native, spending, stored, token_counts
 from llm_runtime.server.access import Role
-from llm_runtime.server.client_wire import wire_of
+from llm_runtime.server.client_wire import ANTHROPIC, CEREBRAS, COHERE, GEMINI, OPENAI, ClientWire
 from llm_runtime.server.compaction import compact
 from llm_runtime.server.endpoints import ask, preflight
 from llm_runtime.server.http_error import HttpError, not_found, too_many_connections
@@ -89,6 +92,29 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\{(\w+)\.\.\.\}", r"(?P<\1>.+)", segment))
 
 
+_PREFIXES = {
+    "/v1beta": GEMINI,
+    "/v2/": COHERE,
+    "/v1/messages": ANTHROPIC,
+    "/v1/embed": COHERE,
+    "/v1/chat/": OPENAI,
+    "/v1/completions": OPENAI,
+    "/v1/embeddings": OPENAI,
+    "/v1/images/": OPENAI,
+    "/v1/code/": OPENAI,
+    "/v1/responses": OPENAI,
+}
+"""The wires of paths, by the beginning of the path. The longest matching beginning decides."""
+
+_GEMINI_METHOD = re.compile(r":(?:generate|streamGenerate|embed|batchEmbed|count)[A-Z][A-Za-z]*$")
+"""The end of a path of Google's clients. Only known methods match, because a colon alone may be part of a model name.
+"""
+
+_CEREBRAS_AGENT = re.compile(r"(?:Async)?Cerebras/")
+"""The beginning of the User-Agent of Cerebras' SDK."""
+
+_SORTED = sorted(_PREFIXES, key=len, reverse=True)
+
 _VERSIONS = ("/v1", "/v1beta", "/v2")
 """Version prefixes that a path may lack. The first one that makes the path a known one is used."""
 
@@ -158,6 +184,24 @@ def choose(routes: PathRoutes, method: str) -> Route:
         allowed = ", ".join(sorted(methods))
         raise HttpError(405, "method_not_allowed", f"This path allows only {allowed}.", headers=(("allow", allowed),))
     return route
+
+
+def wire_of(path: str, headers: Mapping[str, str]) -> ClientWire:
+    """The wire of the response to a request, including an error response."""
+    for prefix in _SORTED:
+        if path.startswith(prefix):
+            found = _PREFIXES[prefix]
+            return CEREBRAS if found is OPENAI and _CEREBRAS_AGENT.match(headers.get("user-agent", "")) else found
+    if path.startswith("/v1/models/") and _GEMINI_METHOD.search(path):
+        return GEMINI
+    if "anthropic-version" in headers:
+        return ANTHROPIC
+    if "x-goog-api-key" in headers or "x-goog-api-client" in headers:
+        return GEMINI
+    agents = headers.get("user-agent", ""), headers.get("x-fern-sdk-name", ""), headers.get("x-client-name", "")
+    if any(each.lower().startswith("cohere") for each in agents):
+        return COHERE
+    return OPENAI
 
 
 def endpoint_of(context: RequestContext, *, operators_only: bool = False) -> Endpoint:

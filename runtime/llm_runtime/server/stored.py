@@ -18,7 +18,6 @@ from llm_protocol.response import LLMResponse
 from llm_protocol.wires.responses import OpenAIResponsesServer
 from llm_runtime.server.beginning import begin
 from llm_runtime.server.bodies import read_body
-from llm_runtime.server.content_encoding import plain_body
 from llm_runtime.server.http_error import JSON, HttpError
 from llm_runtime.server.limits import CLOSE_SECONDS, MIRROR_BEHIND_SECONDS
 from llm_runtime.server.native import is_native
@@ -80,7 +79,7 @@ async def create(context: RequestContext) -> None:
     """
     context.end_with_client()
     try:
-        body = await plain_body(context)
+        body = await context.take_body()
         size = len(body)
         create = await read_body(context.server_state.json_limits, body, RESPONSES.decode_create)
         del body  # the body may be large, and the response take long

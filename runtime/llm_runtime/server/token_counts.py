@@ -10,9 +10,7 @@ from llm_protocol.dialect import ClientRequest, WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.response import TokenCount
 from llm_runtime.server.beginning import after_parent
-from llm_runtime.server.bodies import read_body
-from llm_runtime.server.content_encoding import plain_body
-from llm_runtime.server.engine import admitted
+from llm_runtime.server.bodies import admitted, read_body
 from llm_runtime.server.http_error import JSON
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.run_response import encode_failure
@@ -35,7 +33,7 @@ async def of_contents(context: RequestContext) -> None:
 async def _count(context: RequestContext, body_of: Callable[[TokenCount], JsonObject]) -> None:
     dialect, target = context.wire.dialect(), context.target
     try:
-        body = await plain_body(context)
+        body = await context.take_body()
         inbound = await read_body(
             context.server_state.json_limits, body, lambda text: dialect.decode_request(target, text)
         )
@@ -47,7 +45,7 @@ async def _count(context: RequestContext, body_of: Callable[[TokenCount], JsonOb
 async def of_response(context: RequestContext) -> None:
     """``POST /v1/responses/input_tokens``; the conversation before ``previous_response_id`` is included."""
     try:
-        body = await plain_body(context)
+        body = await context.take_body()
         create = await read_body(context.server_state.json_limits, body, RESPONSES.decode_create)
         inbound = await after_parent(context.server_state, create, context.caller)
         await _reply(context, inbound, lambda count: {"object": "response.input_tokens", "input_tokens": count.tokens})

@@ -16,9 +16,8 @@ from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.native import NativeRequest, encode_refused
 from llm_protocol.wires.responses import Create
-from llm_runtime.server.bodies import HeldBodies
+from llm_runtime.server.bodies import HeldBodies, admitted
 from llm_runtime.server.client_events import Cancel, Resume
-from llm_runtime.server.engine import admitted
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.lanes import Lanes
 from llm_runtime.server.native import OPTIONS
