@@ -172,14 +172,14 @@ class Runtime(TrioRequests):
         must fit.
         """
         configured = self._log_limit
-        kind = answer_type(request, draws=self._tree.catalog.may_draw(request.model))
+        kind = answer_type(request, draws=self._tree.setup.services.catalog.may_draw(request.model))
         if kind is not RequestType.IMAGE_GENERATION:
             return configured
         return max([configured, *(each.max_answer_mb.bytes_for(kind) for each in self.config.enabled.values())])
 
     def deadline_s(self, request: AnyRequest) -> float:
         """Return the deadline of ``request`` in seconds: its own, its policy's, its route's, or the default."""
-        return self._tree.router.deadline_s(request)
+        return self._tree.setup.router.deadline_s(request)
 
     # -- reloading ---------------------------------------------------------------------------------------------------
 
@@ -273,17 +273,17 @@ class Runtime(TrioRequests):
         self._require_open()
         with suppress(KernelError):
             await refresh(self._tree.services.lister)
-        return self._tree.catalog.models()
+        return self._tree.setup.services.catalog.models()
 
     def model_list(self, caller: str = "") -> list[ModelInfo]:
         """Return the models that are known now, with ids of the form ``provider/model``. With ``caller``, only the
         models that this caller may use. Does not wait.
         """
-        return self._tree.router.infos(caller)
+        return self._tree.setup.router.infos(caller)
 
     def route_names(self, caller: str = "") -> list[str]:
         """Return the names of the routes; with ``caller``, only those that the caller may use."""
-        return self._tree.router.route_names(caller)
+        return self._tree.setup.router.route_names(caller)
 
     async def count_tokens(self, request: AnyRequest) -> TokenCount:
         """Return the number of tokens of the prompt of ``request``, for the model that would be tried first.
@@ -292,10 +292,10 @@ class Runtime(TrioRequests):
         tokens are estimated. Raises `LLMClientError` for an unknown model.
         """
         try:
-            routed = self._tree.router.route(request)
+            routed = self._tree.setup.router.route(request)
         except ModelNotFoundError:
             await self.models()
-            routed = self._tree.router.route(request)
+            routed = self._tree.setup.router.route(request)
         services = self._tree.services
         ranking = ranked(services, request, routed.candidates, routed.policy, draw=1.0, asked=False)
         candidate = ranking.candidates[0]
@@ -309,7 +309,7 @@ class Runtime(TrioRequests):
         """Return whether every candidate can return all choices of ``request`` in one response; see
         `llm_actors.orchestrator.gives_choices`.
         """
-        return await gives_choices(self._tree.services, self._tree.router, request)
+        return await gives_choices(self._tree.services, self._tree.setup.router, request)
 
     async def explain(self, model: str = AUTO, *, caller: str = "") -> Ranking:
         """Return the candidates for a chat with ``model``, in order, with reasons. `Ranking.lines` formats them.
@@ -318,13 +318,13 @@ class Runtime(TrioRequests):
         """
         request = ChatRequest(model=model, messages=(), caller=caller)
         try:
-            routed = self._tree.router.route(request)
+            routed = self._tree.setup.router.route(request)
         except ModelNotFoundError:
             await self.models()
-            routed = self._tree.router.route(request)
+            routed = self._tree.setup.router.route(request)
         chance = 1.0  # no exploration
         ranking = ranked(self._tree.services, request, routed.candidates, routed.policy, draw=chance, asked=False)
-        endings = [(candidate, self._tree.catalog.ending(candidate)) for candidate in ranking.candidates]
+        endings = [(candidate, self._tree.setup.services.catalog.ending(candidate)) for candidate in ranking.candidates]
         warnings = tuple(f"{candidate} {words}" for candidate, words in endings if words)
         notes = tuple(f"{each} {words}" for each in ranking.candidates if (words := self._tree.wire_of(each)))
         return msgspec.structs.replace(ranking, warnings=warnings, notes=notes)

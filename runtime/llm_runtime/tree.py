@@ -50,7 +50,7 @@ from llm_actors.orchestrator import (
     Setup,
 )
 from llm_actors.orchestrator.accounting import Accounting
-from llm_actors.provider import Prepared, ProviderRef, ProviderSpec, adapted_to
+from llm_actors.provider import ProviderRef, ProviderSpec
 from llm_actors.request_log import REQUEST_LOG_MAILBOX, RequestLog, RequestLogActor, request_log_child
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights, selector_child
 from llm_actors.store import StoreRef, StoreThread, store_child
@@ -59,7 +59,6 @@ from llm_protocol.budgets import BudgetTable
 from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.policy import CachePolicy, Limits
 from llm_protocol.prices import OwnPrices
-from llm_protocol.requests import AnyRequest
 from llm_protocol.wires import DIALECTS
 from llm_runtime.config import Config, OtelConfig, RequestLogConfig
 from llm_runtime.extensions import NO_EXTENSIONS, Extensions
@@ -151,7 +150,9 @@ class Tree:
             [each.supervisor.as_child() for each in providers], name="providers", max_children=PROVIDERS
         )
         lister, lister_ref = _parking(
-            ChildSpec[CatalogMessage]("catalog", lambda _: CatalogActor(self.catalog, _listing(self._supervised)))
+            ChildSpec[CatalogMessage](
+                "catalog", lambda _: CatalogActor(self.services.catalog, _listing(self._supervised))
+            )
         )
         branches += [limiter, selector, cache, self._provider_actors, lister]
         self._services = tuple(each for each in branches if each is not self._provider_actors)
@@ -159,7 +160,7 @@ class Tree:
 
         orchestrator: ChildSpec[OrchestratorMessage] = ChildSpec(
             "orchestrator",
-            lambda _: Orchestrator(lambda: self.setup),
+            lambda _: Orchestrator(self),
             shutdown=config.server.drain_s,
             mailbox=MailboxSpec(SUBMISSIONS_WAITING),
         )
@@ -198,28 +199,14 @@ class Tree:
         return self.setup.services
 
     @property
-    def router(self) -> Router:
-        """The router for new runs."""
-        return self.setup.router
-
-    @property
-    def catalog(self) -> Catalog:
-        """The models of the current configuration."""
-        return self.setup.services.catalog
-
-    @property
-    def dialects(self) -> frozenset[str]:
-        """The keys that ``Parameters.extra`` may have."""
-        return self._dialects
-
-    @property
     def supervised(self) -> Mapping[str, Supervised]:
         """The providers of the current configuration, by name."""
         return self._supervised
 
     def _use(self, providers: Sequence[Supervised]) -> None:
         self._supervised = {each.spec.name: each for each in providers}
-        self._dialects = frozenset((*DIALECTS, *(each.spec.dialect.name for each in providers)))
+        self.dialects = frozenset((*DIALECTS, *(each.spec.dialect.name for each in providers)))
+        """The keys that ``Parameters.extra`` may have."""
 
     def _telemetry_name_of(self, provider: str) -> str:
         """Return OpenTelemetry's name of the provider's vendor; the provider's own name if the provider was removed."""
@@ -282,7 +269,7 @@ class Tree:
         with suppress(KernelError):  # if the limiter is not running, it starts with the current limits
             await change_limits(self._actors.limiter, dict(self._limits), dict(self._caller_limits))
         with suppress(KernelError):
-            await follow(self._actors.lister, self.catalog, _listing(self._supervised))
+            await follow(self._actors.lister, self.services.catalog, _listing(self._supervised))
 
     async def _retire(self, old: Setup, gone: Sequence[str], task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
@@ -327,7 +314,7 @@ class Tree:
             caller_limits=_caller_limits(config),
             waits={name: p.limits.wait_s for name, p in config.enabled.items() if p.limits.wait_s is not None},
             accepts_prefill=catalog.accepts_prefill,
-            adapt=partial(_adapt, specs),
+            wires={name: spec.wires for name, spec in specs.items()},
             accounting=Accounting(
                 self._ledger,
                 self._budgets,
@@ -399,10 +386,6 @@ def _otel_child(wanted: OtelConfig, waiting: RequestLog, name_of: NameOf) -> Chi
 
     writer = OtelWriter(wanted, name_of)
     return ChildSpec("otel", lambda _: RequestLogActor(waiting, writer), mailbox=REQUEST_LOG_MAILBOX)
-
-
-def _adapt(specs: Mapping[str, ProviderSpec], candidate: Candidate, request: AnyRequest) -> Prepared:
-    return adapted_to(specs[candidate.provider].wires, request)
 
 
 def _target_of(specs: Mapping[str, ProviderSpec], candidate: Candidate) -> Target:

@@ -7,19 +7,20 @@ all books are at zero afterwards, every log has an end, and whoever stayed has t
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llm_actors.catalog import Candidate
+from llm_actors.orchestrator import candidates
+from llm_actors.provider import Prepared, adapted_to
+from llm_actors.provider.wires import ProviderWires
 from llm_actors.run import Run
 from llm_actors.testing import nothing_left, run_virtual
 from llm_actors.threads import LARGE_AT_ONCE, LARGE_BYTES, run_large
 from llm_protocol.failures import FailureKind
 from llm_protocol.policy import Limits
-from llm_runtime import tree
+from llm_protocol.requests import AnyRequest
 from support.attempts import ANSWER, Asked, World, answer, answering, status, world
 from support.peer import pause
 
@@ -172,7 +173,7 @@ async def test_who_leaves_while_a_large_request_is_checked_for_the_next_candidat
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On the real clock: a virtual one would jump while threads work."""
-    adapt, gate = tree._adapt, threading.Event()
+    gate = threading.Event()
 
     async def hold_thread() -> None:
         await run_large(LARGE_BYTES, gate.wait, 30.0)
@@ -181,13 +182,13 @@ async def test_who_leaves_while_a_large_request_is_checked_for_the_next_candidat
         for _ in range(LARGE_AT_ONCE):
             nursery.start_soon(hold_thread)
 
-    def adapt_and_occupy(specs: Any, candidate: Candidate, request: Any) -> Any:
+    def adapt_and_occupy(wires: ProviderWires, request: AnyRequest) -> Prepared:
         """After the first candidate, the second has to wait for a thread. Its place is taken by then."""
-        if candidate.provider == "a" and len(w.runs) > 1:
+        if request.model == "m-a" and len(w.runs) > 1:
             trio.from_thread.run_sync(occupy)
-        return adapt(specs, candidate, request)
+        return adapted_to(wires, request)
 
-    monkeypatch.setattr(tree, "_adapt", adapt_and_occupy)
+    monkeypatch.setattr(candidates, "adapted_to", adapt_and_occupy)
     limits = {"a": Limits(requests_per_minute=1), "b": Limits(requests_per_minute=100)}
     async with world(limits=limits, a=[answer], b=[answer]) as w, trio.open_nursery() as nursery:
         assert (await w.ask()).text == ANSWER

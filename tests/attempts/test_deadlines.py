@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Never
+from typing import Any, NamedTuple, Never
 
 import msgspec
 import pytest
@@ -33,6 +33,10 @@ SOON = 0.05
 """Seconds after its deadline by which a request has ended."""
 
 HELLO = (Message.of("user", "hi"),)
+
+
+class _Current(NamedTuple):
+    setup: Setup
 
 
 @pytest.fixture
@@ -111,7 +115,7 @@ async def test_a_crash_before_it_is_accepted_is_an_internal_error_at_once(
     async with world(a=[saying("fine")]) as w:
         with caplog.at_level(logging.ERROR):
             broken = Setup(w.tree.services, Broken())  # type: ignore[arg-type]
-            async with alone(Orchestrator(lambda: broken)) as lone:
+            async with alone(Orchestrator(_Current(broken))) as lone:
                 error = await refused(lambda: accept(lone.ref, Run(w.request(), stream=True)), 0)
         assert isinstance(error, InternalError)
         assert w.tree.services.metrics.refused["internal"] == 1
@@ -178,7 +182,7 @@ async def test_while_a_service_does_not_answer(moving_clock: MovingClock, servic
     stuck: ScriptedPeer[LimiterMessage] = ScriptedPeer(service)
     async with world(a=[saying("yes")]) as w:
         services = msgspec.structs.replace(w.tree.services, **{service: stuck.ref})
-        async with alone(Orchestrator(lambda: Setup(services, w.tree.router))) as lone:
+        async with alone(Orchestrator(_Current(Setup(services, w.tree.setup.router)))) as lone:
             for cache in ("read", "refresh"):
                 began = trio.current_time()
                 run = Run(w.request(deadline_s=1, cache=cache), stream=True)

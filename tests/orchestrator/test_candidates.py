@@ -31,10 +31,10 @@ async def test_one_candidate_without_n_decides(
     looked: list[str] = []
     sizes: list[AnyRequest] = []
 
-    def adapt(candidate: Candidate, request: AnyRequest) -> None:
-        looked.append(candidate.provider)
-        if candidate.provider in refused:
-            raise unsupported(refused[candidate.provider], "no")
+    def adapted_to(provider: str, request: AnyRequest) -> None:
+        looked.append(provider)
+        if provider in refused:
+            raise unsupported(refused[provider], "no")
 
     def size(request: AnyRequest) -> int:
         sizes.append(request)
@@ -42,7 +42,8 @@ async def test_one_candidate_without_n_decides(
 
     monkeypatch.setattr(candidates, "size_of", size)
     three = [Candidate(provider, "m") for provider in "abc"]
-    services = cast(Services, SimpleNamespace(adapt=adapt))
+    monkeypatch.setattr(candidates, "adapted_to", adapted_to)
+    services = cast(Services, SimpleNamespace(wires={provider: provider for provider in "abc"}))
     router = cast(Router, SimpleNamespace(route=lambda _: SimpleNamespace(candidates=three)))
     request = ChatRequest(model="m", messages=(Message.of("user", "hi"),), n=3)
     assert await gives_choices(services, router, request) is found

@@ -81,7 +81,7 @@ async def test_a_flight_that_is_being_cancelled_takes_nobody_on(ending_s: float,
         return Finished(reason=FinishReason.STOP, response=run.folded())
 
     async with llm_runtime.open_runtime(config("http://127.0.0.1:9")) as rt:
-        routed = rt._tree.router.route(QUESTION)
+        routed = rt._tree.setup.router.route(QUESTION)
         async with trio.open_nursery() as nursery:
             flights = SingleFlight(upstream, nursery)
             left = Run(QUESTION, stream=True)
@@ -105,7 +105,7 @@ async def test_a_request_that_leaves_a_shared_call_says_whose_call_it_was(
         return Finished(reason=FinishReason.STOP, response=work.run.folded())
 
     async with llm_runtime.open_runtime(config("http://127.0.0.1:9")) as rt:
-        routed = rt._tree.router.route(QUESTION)
+        routed = rt._tree.setup.router.route(QUESTION)
         runs = Run(QUESTION, stream=True), Run(QUESTION, stream=True)
         async with trio.open_nursery() as nursery:
             flights = SingleFlight(upstream, nursery)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias, final
+from typing import Protocol, TypeAlias, final
 
 import trio
 
@@ -58,12 +57,20 @@ async def accept(orchestrator: OrchestratorRef, run: Run) -> None:
         raise
 
 
+class CurrentSetup(Protocol):
+    """The part of the tree that the orchestrator uses."""
+
+    @property
+    def setup(self) -> Setup:
+        """The setup for new runs."""
+        ...
+
+
 @final
 class Orchestrator:
     """The actor of the orchestrator: accepts, starts and ends the runs."""
 
-    def __init__(self, current: Callable[[], Setup]) -> None:
-        """``current`` returns the setup for a new run."""
+    def __init__(self, current: CurrentSetup) -> None:
         self._current = current
         self._runs: set[Run] = set()
 
@@ -83,7 +90,7 @@ class Orchestrator:
 
     def _take_on(self, nursery: trio.Nursery, flights: SingleFlight, delivery: Delivery[OrchestratorMessage]) -> None:
         """Accept or refuse a run at once. Only a model that is on no list yet causes a wait."""
-        run, setup = delivery.message.run, self._current()
+        run, setup = delivery.message.run, self._current.setup
         services, router = setup.services, setup.router
         if len(self._runs) >= services.max_runs:  # only the limiter lets requests wait
             error = QueueFullError(

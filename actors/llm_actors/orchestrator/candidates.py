@@ -14,7 +14,7 @@ from llm_actors.orchestrator.attempt_context import AttemptContext
 from llm_actors.orchestrator.plan import AttemptPlan
 from llm_actors.orchestrator.routing import Router
 from llm_actors.orchestrator.services import Services
-from llm_actors.provider import Prepared
+from llm_actors.provider import Prepared, adapted_to
 from llm_actors.selector import Ranking
 from llm_actors.threads import run_large
 from llm_protocol.errors import LLMClientError
@@ -154,7 +154,7 @@ class CapableCandidates:
 
     def _judge(self, candidate: Candidate) -> Prepared | Failure:
         try:
-            prepared = self._services.adapt(candidate, self._ask.request.to(candidate.model))
+            prepared = adapted_to(self._services.wires[candidate.provider], self._ask.request.to(candidate.model))
             if self._strict:
                 refuse_lossy(prepared.adapted)
         except LLMClientError as exc:
@@ -181,7 +181,7 @@ async def gives_choices(services: Services, router: Router, request: AnyRequest)
 def _refused_for(services: Services, request: AnyRequest, candidate: Candidate) -> str | None:
     """Return the parameter that ``candidate`` does not support; ``None`` if it supports all."""
     try:
-        services.adapt(candidate, request.to(candidate.model))
+        adapted_to(services.wires[candidate.provider], request.to(candidate.model))
     except LLMClientError as exc:
         return exc.failure.param or ""
     return None

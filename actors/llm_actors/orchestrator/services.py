@@ -17,13 +17,13 @@ from llm_actors.orchestrator.metrics import Metrics
 from llm_actors.orchestrator.recent_requests import RecentRequests
 from llm_actors.orchestrator.strategies.knowledge import Knowledge
 from llm_actors.orchestrator.strategies.team import StrategyFunction
-from llm_actors.provider import Prepared, ProviderRef
+from llm_actors.provider import ProviderRef
+from llm_actors.provider.wires import ProviderWires
 from llm_actors.request_log import RequestLog
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights
 from llm_protocol.estimate import TokenEstimator
 from llm_protocol.lifecycle import is_same_model
 from llm_protocol.policy import Attempts, Limits, Timeouts
-from llm_protocol.requests import AnyRequest
 from llm_protocol.response import Usage
 
 
@@ -60,8 +60,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     caller_limits: Mapping[str, Limits]
     waits: Mapping[str, float] = msgspec.field(default_factory=dict)
     accepts_prefill: Callable[[Candidate], bool]
-    adapt: Callable[[Candidate, AnyRequest], Prepared]
-    """Returns a request in the form that a candidate supports. Raises `LLMClientError` if there is none."""
+    wires: Mapping[str, ProviderWires]
+    """The wires of each provider."""
     max_runs: int = 5_000
     """The most runs in progress. One more run is refused."""
     attempts: Attempts = Attempts()

@@ -60,10 +60,12 @@ def _known(config: Config, specs: Sequence[ProviderSpec], listings: dict[str, Li
     """Return a catalog and a router as the runtime has them, with the vendors' lists."""
     tree = Tree(config, [supervised(each) for each in specs], lambda _provider, _model, _usage: None)
     lists = {name: listing.found for name, listing in listings.items() if not isinstance(listing.found, Failure)}
-    for name in tree.catalog.unlisted:
+    for name in tree.services.catalog.unlisted:
         if name in lists:
-            tree.catalog.update(name, lists[name])
-    return routes.Known(tree.catalog, tree.router, {name: [each.id for each in found] for name, found in lists.items()})
+            tree.services.catalog.update(name, lists[name])
+    return routes.Known(
+        tree.services.catalog, tree.setup.router, {name: [each.id for each in found] for name, found in lists.items()}
+    )
 
 
 async def _try_all(config: Config, specs: Sequence[ProviderSpec]) -> tuple[list[Check], dict[str, Listing]]:
