@@ -107,6 +107,11 @@ def new_request_id() -> str:
     return f"req_{os.urandom(16).hex()}"
 
 
+def new_response_id() -> str:
+    """A fresh, unguessable id for the response to a request."""
+    return f"resp_{os.urandom(16).hex()}"
+
+
 class LLMRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="request_type"):
     """The common fields of all requests.
 

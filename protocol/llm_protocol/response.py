@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from enum import StrEnum
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import msgspec
 from llm_protocol.adjustments import Adjustment
 from llm_protocol.content import Image, JsonObject, Message, Part, Reasoning, Refusal, ToolCall
 from llm_protocol.embedding import Embedding
+from llm_protocol.requests import new_response_id
 
 
 class FinishReason(StrEnum):
@@ -76,11 +76,6 @@ def is_plausible(usage: Usage) -> bool:
         usage.image_tokens, usage.web_searches, usage.billed_input_tokens or 0, usage.billed_output_tokens or 0,
     )  # fmt: skip
     return min(counts) >= 0 and max(counts) <= MOST_TOKENS
-
-
-def new_response_id() -> str:
-    """A fresh, unguessable response id."""
-    return f"resp_{os.urandom(16).hex()}"
 
 
 class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):

@@ -221,7 +221,7 @@ async def test_beyond_a_limit_of_bytes_the_oldest_are_lost_and_their_rows_ended(
         made = [maker.complete("x" * 10_000) for _ in range(50)]
         maker.store.tick(trio.current_time())
         await trio.sleep(1)
-        pending = [each for each in made if maker.replicas.find(each.id) is not None]
+        pending = [each for each in made if maker.replicas.live.get(each.id) is not None]
         assert 1 < len(pending) <= 10
         assert pending == made[-len(pending) :]
         maker.redis.is_away = False
@@ -242,7 +242,7 @@ async def test_what_has_expired_while_redis_was_away_is_not_written(
         await trio.sleep(7)
         maker.redis.is_away = False
         await trio.sleep(1)
-        assert maker.replicas.find(stored.id) is None
+        assert maker.replicas.live.get(stored.id) is None
         assert maker.redis.rows == {stored.id: "i"}
 
 

@@ -161,7 +161,7 @@ async def test_what_the_file_has_begun_and_does_not_take_to_its_end_is_removed(
         add_text(run, "\ud800" if problem == "no bytes" else "more")
         end_text(run)
         await trio.sleep(1)
-        assert persistence.find(run.response_id) is None, "nobody waits for it any more"
+        assert persistence.live.get(run.response_id) is None, "nobody waits for it any more"
         rows.is_full = False
         await persistence.bring(run.response_id, "")  # which would say that another process makes it
         await trio.sleep(2 * STORE_REST_SECONDS)
@@ -189,7 +189,7 @@ async def test_what_ends_while_the_file_takes_nothing_is_written_when_it_does(
             begin_text(run)
             end_text(run)
             await trio.sleep(1)
-            assert persistence.find(run.response_id) is None, "nobody waits for it any more"
+            assert persistence.live.get(run.response_id) is None, "nobody waits for it any more"
         responses.tick(trio.current_time())
         rows.is_full = False
         if is_stopping:

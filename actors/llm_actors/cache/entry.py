@@ -12,8 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from llm_actors.cache.key import CacheKey
-from llm_protocol.requests import LLMRequest
-from llm_protocol.response import FinishReason, LLMResponse, new_response_id
+from llm_protocol.requests import LLMRequest, new_response_id
+from llm_protocol.response import FinishReason, LLMResponse
 
 _COMPLETE = frozenset((FinishReason.STOP, FinishReason.TOOL_CALLS))
 

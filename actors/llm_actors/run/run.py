@@ -19,8 +19,8 @@ from llm_protocol.content import JsonObject
 from llm_protocol.events import CONTENT, Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import Fold
-from llm_protocol.requests import AnyRequest
-from llm_protocol.response import LLMResponse, Usage, new_response_id
+from llm_protocol.requests import AnyRequest, new_response_id
+from llm_protocol.response import LLMResponse, Usage
 
 DESERTED = "all clients of this response have left"
 """The reason why a run is cancelled when its last follower has left."""

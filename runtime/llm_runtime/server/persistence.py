@@ -161,7 +161,8 @@ class ResponsePersistence:
         self._store = store
         self._restored = restored
         self._response_store = response_store
-        self._live: dict[str, StoredProgress] = {}
+        self.live: dict[str, StoredProgress] = {}
+        """The responses that are being written, by id."""
         self._late: dict[str, StoredProgress] = {}
         """Responses that have ended, and that the file did not take. They are written when it can be written again."""
         self._deletions: list[_Deletion] = []
@@ -175,12 +176,8 @@ class ResponsePersistence:
     def keep(self, stored: StoredResponse) -> None:
         """Begin to write a response, if it is to be stored."""
         if stored.outlives_its_end and self._store() is not None:
-            self._live[stored.id] = StoredProgress(stored, self)
+            self.live[stored.id] = StoredProgress(stored, self)
             self._wakeup.wake()
-
-    def find(self, response_id: str) -> StoredProgress | None:
-        """Return the progress of a response that is being written; else ``None``."""
-        return self._live.get(response_id)
 
     def wake(self) -> None:
         """Wake the writer: there are events to write."""
@@ -188,7 +185,7 @@ class ResponsePersistence:
 
     async def wait_begun(self, response_id: str) -> None:
         """Wait until the id of a response may be sent to clients; see `StoredProgress.wait_begun`."""
-        if (progress := self._live.get(response_id)) is not None:
+        if (progress := self.live.get(response_id)) is not None:
             await progress.wait_begun()
 
     async def forget(self, stored: StoredResponse) -> bool:
@@ -197,7 +194,7 @@ class ResponsePersistence:
         """
         if self._store() is None or not RESPONSE_ID.fullmatch(stored.id):
             return True
-        progress = self._live.pop(stored.id, None) or self._late.pop(stored.id, None)
+        progress = self.live.pop(stored.id, None) or self._late.pop(stored.id, None)
         deletion = _Deletion(stored.id)
         self._deletions.append(deletion)
         self._wakeup.wake()
@@ -211,7 +208,7 @@ class ResponsePersistence:
             if not (is_there or deletion.is_made):
                 self._note_remnant(stored.id)  # a write that was given up may still have succeeded
             if progress is not None and is_there:
-                self._live[stored.id] = progress
+                self.live[stored.id] = progress
                 self._wakeup.wake()
             elif progress is not None:
                 progress.advance(ended=True)
@@ -252,7 +249,7 @@ class ResponsePersistence:
         """Write until cancelled."""
         task_status.started()
         while True:
-            is_busy = self._live or self._late
+            is_busy = self.live or self._late
             again = STORE_FLUSH_SECONDS if is_busy else STORE_REST_SECONDS if self._remnants else float("inf")
             with trio.move_on_after(again):
                 await self._wakeup.wait()
@@ -302,7 +299,7 @@ class ResponsePersistence:
 
     def _give_up(self) -> None:
         """A write to the file failed: let no client wait any longer. The responses are written at a later try."""
-        for progress in tuple(self._live.values()):
+        for progress in tuple(self.live.values()):
             has_ended = progress.stored.run.log.end is not None
             self._advance(progress, ended=has_ended)
             if has_ended:
@@ -317,7 +314,7 @@ class ResponsePersistence:
             del self._remnants[next(iter(self._remnants))]
 
     def _advance(self, progress: StoredProgress, *, ended: bool) -> None:
-        for waiting in (self._live, self._late) if ended else ():
+        for waiting in (self.live, self._late) if ended else ():
             if waiting.get(progress.stored.id) is progress:
                 del waiting[progress.stored.id]
         progress.advance(ended=ended)
@@ -325,7 +322,7 @@ class ResponsePersistence:
     async def _batch(self) -> _Batch:
         batch = _Batch([], [], self._deletions, list(islice(self._remnants, REMNANTS_AT_ONCE)))
         self._deletions = []
-        for progress in tuple(self._live.values()):
+        for progress in tuple(self.live.values()):
             await self._try_to_add(progress, batch)
         batch.writes.extend(DeleteResponse(each.id) for each in batch.deleted)
         batch.writes.extend(DeleteResponse(each) for each in batch.remnants)

@@ -69,12 +69,12 @@ class Replicas:
         self._shared = shared
         self._response_store = response_store
         self._restored = restored
-        self._live: dict[str, StoredProgress] = {}
-        """Responses that Redis does not have completely, the oldest first. An ended response stays until Redis has
-        all of it.
+        self.live: dict[str, StoredProgress] = {}
+        """The responses that Redis does not have completely, by id, the oldest first. An ended response stays
+        until Redis has all of it.
         """
         self._generations: dict[str, str] = {}
-        """The generation of the row of each response in `_live`. It distinguishes the row from an earlier row of the
+        """The generation of the row of each response in `live`. It distinguishes the row from an earlier row of the
         same id.
         """
         self._wakeup = WakeupEvent()
@@ -93,13 +93,9 @@ class Replicas:
     def keep(self, stored: StoredResponse) -> None:
         """Begin to write a response, if it is to be stored."""
         if stored.outlives_its_end:
-            self._live[stored.id] = StoredProgress(stored, self)
+            self.live[stored.id] = StoredProgress(stored, self)
             self._generations[stored.id] = token_hex(8)
             self.wake()
-
-    def find(self, response_id: str) -> StoredProgress | None:
-        """Return the progress of a response that is being written; else ``None``."""
-        return self._live.get(response_id)
 
     def wake(self) -> None:
         """Wake the writer: there are events to write."""
@@ -107,19 +103,19 @@ class Replicas:
 
     async def wait_begun(self, response_id: str) -> None:
         """Wait until the id of a response may be sent to clients; see `StoredProgress.wait_begun`."""
-        if (progress := self._live.get(response_id)) is not None:
+        if (progress := self.live.get(response_id)) is not None:
             await progress.wait_begun()
 
     async def forget(self, response_id: str, caller: str) -> None:
         """Delete a caller's response for all replicas. Raises `HttpError` while Redis is unreachable."""
         if not RESPONSE_ID.fullmatch(response_id):
             return
-        progress = self._live.pop(response_id, None)
+        progress = self.live.pop(response_id, None)
         try:
             await self._shared.delete(response_id, caller)
         except BaseException as exc:
             if progress is not None:
-                self._live[response_id] = progress
+                self.live[response_id] = progress
                 self.wake()
             if isinstance(exc, RedisAwayError):
                 raise store_unavailable(_UNKNOWN) from None
@@ -135,7 +131,7 @@ class Replicas:
         if response_id is None or not RESPONSE_ID.fullmatch(response_id):
             return
         known = self._response_store.find_any(response_id)
-        progress = self._live.get(response_id)
+        progress = self.live.get(response_id)
         if known is not None and not known.is_shared and (progress is None or not progress.has_row):
             return  # the response is in this process only
         if known is None and progress is not None and progress.stored.caller == caller and not progress.has_row:
@@ -197,7 +193,7 @@ class Replicas:
                     log.error("internal error while writing responses to Redis; trying again: %s", exception_site(exc))  # noqa: TRY400
                     self._let_nobody_wait()
                     await trio.sleep(STORE_REST_SECONDS)
-                with trio.move_on_after(STORE_FLUSH_SECONDS if self._live else REPLICA_IDLE_SECONDS):
+                with trio.move_on_after(STORE_FLUSH_SECONDS if self.live else REPLICA_IDLE_SECONDS):
                     await self._wakeup.wait()
 
     async def flush(self) -> None:
@@ -206,7 +202,7 @@ class Replicas:
         """
         with trio.move_on_after(REPLICA_FLUSH_SECONDS):
             await self._exchange()
-            while any(each.stored.run.log.end is not None for each in self._live.values()):
+            while any(each.stored.run.log.end is not None for each in self.live.values()):
                 await trio.sleep(STORE_FLUSH_SECONDS)
                 await self._exchange()
         self._is_leaving = True
@@ -239,7 +235,7 @@ class Replicas:
     def _give_up(self) -> None:
         """Drop responses that have waited too long, or need too much memory, while Redis is unreachable."""
         before = trio.current_time() - self._shared.ttl_s
-        for progress in to_give_up(tuple(self._live.values()), before=before):
+        for progress in to_give_up(tuple(self.live.values()), before=before):
             self._given_up.add(progress, self._generations[progress.stored.id])
             self._done(progress)
 
@@ -252,7 +248,7 @@ class Replicas:
 
     def _let_nobody_wait(self) -> None:
         """Redis is unreachable: let clients have the responses that are not in Redis."""
-        for progress in tuple(self._live.values()):
+        for progress in tuple(self.live.values()):
             has_ended = progress.stored.run.log.end is not None
             if not progress.begun or has_ended > progress.ended:
                 progress.advance(ended=has_ended)
@@ -277,17 +273,17 @@ class Replicas:
         stored.run.cancel(reason, kind)
         self._response_store.drop(stored)
         self._generations.pop(stored.id, None)
-        if (progress := self._live.pop(stored.id, None)) is not None:
+        if (progress := self.live.pop(stored.id, None)) is not None:
             progress.advance(ended=True)
 
     async def _write(self, *, all_rows: bool) -> None:
         """Write all changes. With ``all_rows`` also write rows without changes, because Redis may have lost them."""
         # Failed changes go last, so that the others need not wait for them.
-        live = sorted(self._live.values(), key=lambda each: each.failures)
+        live = sorted(self.live.values(), key=lambda each: each.failures)
         changes = [change for each in live if (change := await self._change(each, is_due=all_rows))]
         for batch in batches(changes, lambda each: each.put.size):
             # A response that was deleted while its change waited must not be written again.
-            batch = [each for each in batch if self._live.get(each.put.id) is each.progress]
+            batch = [each for each in batch if self.live.get(each.put.id) is each.progress]
             if batch:
                 results = await put_changes(self._shared, batch)
                 for change, result in zip(batch, results, strict=True):
@@ -298,13 +294,13 @@ class Replicas:
 
     async def _change(self, progress: StoredProgress, *, is_due: bool) -> Change | None:
         stored = progress.stored
-        if self._live.get(stored.id) is not progress:  # deleted while an earlier response was packed
+        if self.live.get(stored.id) is not progress:  # deleted while an earlier response was packed
             return None
         run_log = stored.run.log
         if progress.has_row and len(run_log) == progress.position and run_log.end is None and not is_due:
             return None
         put = await next_put(progress, self._generations[stored.id])
-        if self._live.get(stored.id) is not progress:  # deleted while this response was packed
+        if self.live.get(stored.id) is not progress:  # deleted while this response was packed
             return None
         return Change(progress, put.within_bounds())
 
@@ -312,7 +308,7 @@ class Replicas:
         """Record the result of writing a change."""
         progress, put = change
         stored = progress.stored
-        if self._live.get(stored.id) is not progress:
+        if self.live.get(stored.id) is not progress:
             return
         if result.is_done:
             progress.has_row, progress.position, progress.failures = True, put.end, 0
@@ -335,7 +331,7 @@ class Replicas:
             self.wake()
 
     def _done(self, progress: StoredProgress) -> None:
-        self._live.pop(progress.stored.id, None)
+        self.live.pop(progress.stored.id, None)
         self._generations.pop(progress.stored.id, None)
         progress.advance(ended=True)
 
@@ -349,7 +345,7 @@ class Replicas:
             await mirror.refresh()
             return
         state = await self._shared.state(known.id)
-        is_pending = known.id in self._live  # if Redis has lost it, this replica writes it again
+        is_pending = known.id in self.live  # if Redis has lost it, this replica writes it again
         if state is ResponseState.DELETED or (state is ResponseState.MISSING and not is_pending):
             self._drop(known, "the client deleted the response")
         elif state is ResponseState.INTERRUPTED and is_pending:

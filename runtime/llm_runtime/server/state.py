@@ -15,8 +15,7 @@ from llm_actors.shared_responses import SharedResponses
 from llm_protocol.codec.json import LIMITS
 from llm_protocol.errors import InternalError, LLMClientError, ShuttingDownError
 from llm_protocol.passthrough import PassthroughRule, rules_of
-from llm_protocol.requests import AnyRequest
-from llm_protocol.response import new_response_id
+from llm_protocol.requests import AnyRequest, new_response_id
 from llm_runtime.config import Config, Key, Server
 from llm_runtime.server.access import Access, AdmittedConnection, ConnectionAdmission
 from llm_runtime.server.bodies import BodyBudget
@@ -262,7 +261,7 @@ class ServerState:
 
     def subscribe(self, run: Run, wake: Callable[[], None], *, whole: bool = False) -> RunSubscription:
         """Follow a run for a client; the result must be closed. See `RunSubscription`."""
-        progress = self.persistence.find(run.response_id)
+        progress = self.persistence.live.get(run.response_id)
         subscription = RunSubscription(run, wake, self._remove_subscription, whole=whole, progress=progress)
         self._subscriptions.add(subscription)
         return subscription

@@ -222,7 +222,7 @@ async def _resource(context: RequestContext, stored: StoredResponse) -> WireResp
     """Return the current state of the response. It is shown as in progress until its end is in the file or in Redis,
     because other processes, which read the response there, show it in this way, too.
     """
-    progress = context.server_state.persistence.find(stored.id)
+    progress = context.server_state.persistence.live.get(stored.id)
     if stored.run.log.end is None or (progress is not None and not progress.ended):
         body = RESPONSES.encode_pending(stored.inbound, stored.id, stored.options)
     else:

@@ -10,7 +10,7 @@ from llm_protocol.dialect import Frame, ResponseEncoder
 from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
 from llm_protocol.native import NativeRequest
-from llm_protocol.response import new_response_id
+from llm_protocol.requests import new_response_id
 from llm_protocol.wires.responses import Create
 from llm_runtime.server.client_events import ClientEventHead, Resume
 from llm_runtime.server.response_store import StoredResponse

@@ -15,7 +15,7 @@ from llm_actors.kernel import TreeNode
 from llm_actors.kernel.errors import exception_site
 from llm_actors.orchestrator import RecentRequest
 from llm_actors.threads import run_large
-from llm_protocol.response import new_response_id
+from llm_protocol.requests import new_response_id
 from llm_runtime.server.packing import PackedRequest, unpack_head
 from llm_runtime.server.response_store import WaitingResponse
 from llm_runtime.server.siblings import WorkerState
