@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.orchestrator import candidates
 from llm_actors.provider import Prepared, adapted_to
-from llm_actors.provider.wires import ProviderWires
+from llm_actors.provider.spec import ProviderWires
 from llm_actors.run import Run
 from llm_actors.testing import nothing_left, run_virtual
 from llm_actors.threads import LARGE_AT_ONCE, LARGE_BYTES, run_large

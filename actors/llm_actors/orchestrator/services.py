@@ -18,7 +18,7 @@ from llm_actors.orchestrator.recent_requests import RecentRequests
 from llm_actors.orchestrator.strategies.knowledge import Knowledge
 from llm_actors.orchestrator.strategies.team import StrategyFunction
 from llm_actors.provider import ProviderRef
-from llm_actors.provider.wires import ProviderWires
+from llm_actors.provider.spec import ProviderWires
 from llm_actors.request_log import RequestLog
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights
 from llm_protocol.estimate import TokenEstimator

@@ -12,6 +12,7 @@ from typing import TypeVar, final
 import msgspec
 
 from llm_actors.threads import run_large
+from llm_protocol.client_headers import IDEMPOTENCY, SENT_ON, forwarded, meaning_of
 from llm_protocol.codec.body import checked_body
 from llm_protocol.codec.fields import bad_request, typed_policy
 from llm_protocol.codec.json import CheckedJson, JsonLimits
@@ -19,7 +20,6 @@ from llm_protocol.content import Image
 from llm_protocol.dialect import ClientRequest, ServerDialect
 from llm_protocol.policy import Policy
 from llm_protocol.response import LLMResponse
-from llm_protocol.client_headers import IDEMPOTENCY, SENT_ON, forwarded, meaning_of
 from llm_runtime.server.http_error import SERVER_ERROR, HttpError
 
 
