@@ -22,10 +22,10 @@ from llm_protocol.wires.responses import ResponseOptions
 from llm_runtime.config import ServerLimits
 from llm_runtime.server.http1 import RequestParser, encode_head
 from llm_runtime.server.http_error import HttpError
-from llm_runtime.server.lanes import Lanes
 from llm_runtime.server.limits import RECENT_RESPONSES
 from llm_runtime.server.response_store import Recent, ResponseStore, StoredResponse
 from llm_runtime.server.subscription import WakeupEvent
+from llm_runtime.server.turn_queue import Lanes
 
 LIMITS = ServerLimits()
 NAMES = st.sampled_from([None, *(f"l{number}" for number in range(LIMITS.websocket_lanes + 4))])

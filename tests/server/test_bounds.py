@@ -259,7 +259,7 @@ async def one_run(rt: llm_runtime.Runtime, *, task_status: trio.TaskStatus[None]
 
 
 def test_lanes_keep_to_their_options() -> None:
-    from llm_runtime.server.lanes import Lanes
+    from llm_runtime.server.turn_queue import Lanes
 
     lanes: Lanes[int] = Lanes(Server(websocket_responses=1, websocket_lanes=1, websocket_queue=2))
     lanes.admit(None, 1)

@@ -190,7 +190,7 @@ async def test_a_server_that_crashes_is_back_at_its_place_and_connections_did_no
         monkeypatch.undo()
         raise ZeroDivisionError
 
-    monkeypatch.setattr("llm_runtime.server.ticker.Ticker.run", crash_once)
+    monkeypatch.setattr("llm_runtime.server.receiver.Ticker.run", crash_once)
     async with open_server() as server, connected(server) as ws:
         now.set()
 

@@ -25,7 +25,7 @@ from llm_runtime.server.bodies import own_key
 from llm_runtime.server.http_error import SERVER_ERROR, HttpError
 from llm_runtime.server.limits import CREATED_BYTES, PASSTHROUGH_BYTES, PASSTHROUGH_WHOLE_BYTES
 from llm_runtime.server.request_context import Endpoint, PassedBody, RequestContext
-from llm_runtime.server.retry_advice import with_retry_advice
+from llm_runtime.server.run_response import with_retry_advice
 
 PREFIX = "/passthrough/"
 

@@ -1,8 +1,8 @@
-"""Receive for all connections in one task.
+"""What one task does for all connections: `Receiver` receives, and `Ticker` watches deadlines that need no precision.
 
 A client may disconnect at any moment, usually while it waits for a response. So the server reads from every
 connection as long as it exists. One task per connection would use more memory than a typical response, and would cost
-a scheduler pass per request.
+a scheduler pass per request. One clock tick for all connections costs neither a task nor a cancel scope for each.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias, final
 
 import trio
+
+from llm_runtime.server.limits import TICK_SECONDS
 
 Take: TypeAlias = Callable[[bytes], None]
 """Called with received bytes, and with ``b""`` at the end of the connection. Must not wait or raise."""
@@ -84,3 +86,35 @@ class Receiver:
             self.remove(socket)
         if data is not None:
             take(data)
+
+
+class Ticking(Protocol):
+    """An object with deadlines."""
+
+    def tick(self, now: float) -> None:
+        """Act on all deadlines that have passed at ``now`` (Trio's clock). Must not wait or raise."""
+        ...
+
+
+@final
+class Ticker:
+    """Calls the `tick` of its members every `TICK_SECONDS`, one after the other."""
+
+    def __init__(self) -> None:
+        self._members: dict[Ticking, None] = {}
+
+    def add(self, member: Ticking) -> None:
+        """Call the `tick` of ``member`` from now on."""
+        self._members[member] = None
+
+    def remove(self, member: Ticking) -> None:
+        """Stop calling the `tick` of ``member``."""
+        self._members.pop(member, None)
+
+    async def run(self) -> None:
+        """Call the members until cancelled."""
+        while True:
+            await trio.sleep(TICK_SECONDS)
+            now = trio.current_time()
+            for member in tuple(self._members):
+                member.tick(now)

@@ -19,9 +19,9 @@ from llm_runtime.server.client_wire import ANTHROPIC, CEREBRAS, COHERE, GEMINI, 
 from llm_runtime.server.compaction import compact
 from llm_runtime.server.endpoints import ask, preflight
 from llm_runtime.server.http_error import HttpError, not_found, too_many_connections
-from llm_runtime.server.input_items import list_input_items
 from llm_runtime.server.passthrough import PREFIX, passing
 from llm_runtime.server.request_context import Endpoint, RequestContext
+from llm_runtime.server.stored import list_input_items
 
 
 class Route(NamedTuple):

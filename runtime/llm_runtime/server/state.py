@@ -24,13 +24,12 @@ from llm_runtime.server.http_error import HttpError, store_unavailable
 from llm_runtime.server.issued_ids import IssuedIds
 from llm_runtime.server.limits import CLOSE_SECONDS, LINGERING_CONNECTIONS, PARTING_SECONDS
 from llm_runtime.server.persistence import ResponsePersistence
-from llm_runtime.server.receiver import Receiver
+from llm_runtime.server.receiver import Receiver, Ticker, Ticking
 from llm_runtime.server.replicas import Replicas
 from llm_runtime.server.response_store import ResponseStore, StoredResponse
 from llm_runtime.server.siblings import Siblings
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.subscription import RunSubscription, WakeupEvent
-from llm_runtime.server.ticker import Ticker, Ticking
 from llm_runtime.server.tls import TlsContext
 
 log = logging.getLogger("llm_runtime.server")
