@@ -227,7 +227,7 @@ async def test_the_end_of_a_websocket_has_its_code_although_much_is_being_writte
             await may_decode.wait()
         return await read_body(limits, body, decode)
 
-    monkeypatch.setattr("llm_runtime.server.session.read_body", read_slowly)
+    monkeypatch.setattr("llm_runtime.server.turns.read_body", read_slowly)
     codes: list[int] = []
     async with open_server(flooding) as server:
         http = await server.connect(receive_buffer=SMALL_BUFFER)

@@ -21,16 +21,14 @@ from llm_protocol.client_headers import without_idempotency
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
-from llm_protocol.native import CREATE, RESUME_SECONDS, NativeRequest, decode_create
+from llm_protocol.native import RESUME_SECONDS, NativeRequest
 from llm_protocol.wires.responses import Create
 from llm_runtime.server import native
 from llm_runtime.server.access import plain_protocol
-from llm_runtime.server.beginning import begin
-from llm_runtime.server.bodies import HeldBodies, byte_count, read_body
+from llm_runtime.server.bodies import HeldBodies, byte_count
 from llm_runtime.server.client_events import (
     Cancel,
     ClientEventHead,
-    Resume,
     Steer,
     check_lane,
     encode_cancelled,
@@ -45,14 +43,14 @@ from llm_runtime.server.http_error import HttpError, crashed, shutting_down, wro
 from llm_runtime.server.limits import ECHOED_INPUT_CHARACTERS, UNSAID_BYTES, UNSAID_FRAMES, WRITE_BATCH_BYTES
 from llm_runtime.server.message_reader import FAULTS, Hangup
 from llm_runtime.server.request_context import RequestContext
-from llm_runtime.server.response_store import Recent, StoredResponse
+from llm_runtime.server.response_store import Recent
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.states import SESSION, SessionChange, SessionState, StateMachine
-from llm_runtime.server.stored import RESPONSES, caught_up, check_cursor
+from llm_runtime.server.stored import RESPONSES
 from llm_runtime.server.subscription import RunSubscription, WakeupEvent
 from llm_runtime.server.turn_queue import TurnQueue, encode_failed
-from llm_runtime.server.turns import LaneTurn, Streaming
+from llm_runtime.server.turns import TURN_TYPES, LaneTurn, Streaming, begin_turn, read_turn
 from llm_runtime.server.websocket import WebSocket, encode_close
 
 CRASHED = encode_close(1011, "the connection failed with an internal error")
@@ -268,20 +266,8 @@ class Session:
 
     async def _act(self, head: ClientEventHead, text: str, size: int) -> None:
         match head.type:
-            case "response.create":
-                now = trio.current_time()
-                create = await read_body(self._server_state.json_limits, text, RESPONSES.decode_create)
-                self._admit(LaneTurn(head, create, size, now, self._server_state.new_response_id))
-            case native_type if native_type == CREATE:
-                now = trio.current_time()
-                native_create = await read_body(
-                    self._server_state.json_limits, text, lambda body: decode_create(body, self._caller)
-                )
-                native.check_is_new(self._server_state, native_create.response_id)
-                self._admit(LaneTurn(head, native_create, size, now))
-            case "response.resume":
-                resume = await run_large(len(text), read, text, Resume)
-                self._admit(LaneTurn(head, resume, size, trio.current_time()))
+            case type_ if type_ in TURN_TYPES:
+                self._admit(await read_turn(self._server_state, head, text, size, self._caller))
             case "response.cancel":
                 cancel = await run_large(len(text), read, text, Cancel)
                 await self._server_state.bring(cancel.response_id, self._caller)
@@ -323,10 +309,10 @@ class Session:
             self._soon(self._begin, turn)
 
     async def _begin(self, turn: LaneTurn) -> None:
-        head = turn.head
+        head, server_state = turn.head, self._server_state
         try:
             try:
-                streaming = await self._streaming_of(turn)
+                stored, encoder = await begin_turn(server_state, turn, self._caller, self._headers, self._recent)
             finally:
                 self._turns.begun(turn)
         except HttpError as refused:
@@ -334,60 +320,14 @@ class Session:
         except LLMClientError as exc:
             self._send(encode_failed(turn, exc.failure))
         else:
-            self._follow(streaming)
+            streaming = Streaming(turn, stored, encoder, server_state, self._note_ready)
+            server_state.response_store.resumed(stored.id)
+            self._streaming[streaming] = None
+            turn.begun(stored)
+            streaming.wake()
             return
         self._start(self._turns.end(turn))
         self._wakeup.wake()
-
-    async def _streaming_of(self, turn: LaneTurn) -> Streaming:
-        work, after = turn.work, -1
-        if isinstance(work, Resume):
-            stored, after = await self._resumed(work), work.starting_after
-        elif isinstance(work, NativeRequest):
-            stored = await native.begin_native(self._server_state, work, turn.size, turn.since)
-        else:
-            stored = await begin(
-                self._server_state,
-                work,
-                self._caller,
-                turn.size,
-                headers=self._headers,
-                stream=True,
-                recent=self._recent,
-                since=turn.since,
-                response_id=turn.response_id,
-            )
-        if native.is_native(stored.inbound):
-            encoder = native.encoder(stored, after)
-        else:
-            encoder = RESPONSES.response_encoder(
-                stored.inbound, stored.id, stored.options, stream_id=turn.head.stream_id, starting_after=after
-            )
-        streaming = Streaming(turn, stored, encoder, self._server_state, self._note_ready)
-        self._server_state.response_store.resumed(stored.id)
-        return streaming
-
-    async def _resumed(self, resume: Resume) -> StoredResponse:
-        response_store = self._server_state.response_store
-        if not self._recent.is_current(resume.response_id):
-            await self._server_state.bring(resume.response_id, self._caller)
-        stored = (
-            response_store.find(resume.response_id, self._caller)
-            or self._recent.get(resume.response_id)
-            or response_store.find_lingering(resume.response_id, self._caller)
-        )
-        if stored is None:
-            message = f"Response with id '{resume.response_id[:100]}' not found."
-            raise HttpError(404, "response_not_found", message, param="response_id")
-        await caught_up(stored, resume.starting_after)
-        check = native.check_native_cursor if native.is_native(stored.inbound) else check_cursor
-        check(stored, resume.starting_after)
-        return stored
-
-    def _follow(self, streaming: Streaming) -> None:
-        self._streaming[streaming] = None
-        streaming.turn.begun(streaming.stored)
-        streaming.wake()
 
     def _note_ready(self, streaming: Streaming) -> None:
         self._ready.append(streaming)

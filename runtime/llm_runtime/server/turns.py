@@ -1,21 +1,28 @@
-"""One turn on a lane of a WebSocket: a request and its response."""
+"""One turn on a lane of a WebSocket: a request, from its admission to the end of its response."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import final
 
+import trio
+
+from llm_actors.threads import run_large
 from llm_protocol.dialect import Frame, ResponseEncoder
 from llm_protocol.events import Failed
 from llm_protocol.failures import FailureKind
-from llm_protocol.native import NativeRequest
+from llm_protocol.native import CREATE, NativeRequest, decode_create
 from llm_protocol.requests import new_response_id
 from llm_protocol.wires.responses import Create
-from llm_runtime.server.client_events import ClientEventHead, Resume
-from llm_runtime.server.response_store import StoredResponse
+from llm_runtime.server import native
+from llm_runtime.server.beginning import begin
+from llm_runtime.server.bodies import read_body
+from llm_runtime.server.client_events import ClientEventHead, Resume, read
+from llm_runtime.server.http_error import HttpError
+from llm_runtime.server.response_store import Recent, StoredResponse
 from llm_runtime.server.state import ServerState
-from llm_runtime.server.stored import RESPONSES
+from llm_runtime.server.stored import RESPONSES, caught_up, check_cursor
 
 
 @final
@@ -82,6 +89,72 @@ class QueueDeadlines:
         for turn in due:
             self.discard(turn)
         return due
+
+
+TURN_TYPES = frozenset(("response.create", CREATE, "response.resume"))
+"""The types of messages that begin a turn."""
+
+
+async def read_turn(server_state: ServerState, head: ClientEventHead, text: str, size: int, caller: str) -> LaneTurn:
+    """Return the turn that a message of one of `TURN_TYPES` begins. Raises `HttpError` and `BadRequestError`."""
+    now = trio.current_time()
+    if head.type == "response.create":
+        create = await read_body(server_state.json_limits, text, RESPONSES.decode_create)
+        return LaneTurn(head, create, size, now, server_state.new_response_id)
+    if head.type == CREATE:
+        native_create = await read_body(server_state.json_limits, text, lambda body: decode_create(body, caller))
+        native.check_is_new(server_state, native_create.response_id)
+        return LaneTurn(head, native_create, size, now)
+    resume = await run_large(len(text), read, text, Resume)
+    return LaneTurn(head, resume, size, trio.current_time())
+
+
+async def begin_turn(
+    server_state: ServerState, turn: LaneTurn, caller: str, headers: Mapping[str, str], recent: Recent
+) -> tuple[StoredResponse, ResponseEncoder]:
+    """Begin or resume the response of a request whose turn it is, and return it with the encoder for its client.
+    ``recent`` are the recent responses of the connection. Raises `HttpError` and `LLMClientError`.
+    """
+    work, after = turn.work, -1
+    if isinstance(work, Resume):
+        stored, after = await _resumed(server_state, work, caller, recent), work.starting_after
+    elif isinstance(work, NativeRequest):
+        stored = await native.begin_native(server_state, work, turn.size, turn.since)
+    else:
+        stored = await begin(
+            server_state,
+            work,
+            caller,
+            turn.size,
+            headers=headers,
+            stream=True,
+            recent=recent,
+            since=turn.since,
+            response_id=turn.response_id,
+        )
+    if native.is_native(stored.inbound):
+        return stored, native.encoder(stored, after)
+    return stored, RESPONSES.response_encoder(
+        stored.inbound, stored.id, stored.options, stream_id=turn.head.stream_id, starting_after=after
+    )
+
+
+async def _resumed(server_state: ServerState, resume: Resume, caller: str, recent: Recent) -> StoredResponse:
+    response_store = server_state.response_store
+    if not recent.is_current(resume.response_id):
+        await server_state.bring(resume.response_id, caller)
+    stored = (
+        response_store.find(resume.response_id, caller)
+        or recent.get(resume.response_id)
+        or response_store.find_lingering(resume.response_id, caller)
+    )
+    if stored is None:
+        message = f"Response with id '{resume.response_id[:100]}' not found."
+        raise HttpError(404, "response_not_found", message, param="response_id")
+    await caught_up(stored, resume.starting_after)
+    check = native.check_native_cursor if native.is_native(stored.inbound) else check_cursor
+    check(stored, resume.starting_after)
+    return stored
 
 
 @final
