@@ -20,7 +20,7 @@ from llm_runtime.cli.setup import Daemon, daemon
 from llm_runtime.cli.terminal import leaf, print_out
 from llm_runtime.config import ConfigError, store_file
 from llm_runtime.probes.report import counted
-from llm_runtime.server.spending import parse_since
+from llm_runtime.server.operations import parse_since
 
 LEAST_DOLLARS = 0.0001
 """The smallest cost in US dollars that is shown. Of a smaller cost, only "less than" this amount is shown."""

@@ -13,15 +13,13 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple, final
 from urllib.parse import unquote
 
-from llm_runtime.server import endpoints, model_list, native, spending, stored, token_counts
+from llm_runtime.server import endpoints, native, operations, stored
 from llm_runtime.server.access import Role
 from llm_runtime.server.client_wire import ANTHROPIC, CEREBRAS, COHERE, GEMINI, OPENAI, ClientWire
-from llm_runtime.server.compaction import compact
 from llm_runtime.server.endpoints import ask, preflight
 from llm_runtime.server.http_error import HttpError, not_found, too_many_connections
 from llm_runtime.server.passthrough import PREFIX, passing
 from llm_runtime.server.request_context import Endpoint, RequestContext
-from llm_runtime.server.stored import list_input_items
 
 
 class Route(NamedTuple):
@@ -42,11 +40,11 @@ class Route(NamedTuple):
 ROUTES = (
     Route("GET", "/v1/responses", endpoints.websocket),
     Route("POST", "/v1/responses", stored.create),
-    Route("POST", "/v1/responses/input_tokens", token_counts.of_response),
-    Route("POST", "/v1/responses/compact", compact),
+    Route("POST", "/v1/responses/input_tokens", endpoints.count_for_response),
+    Route("POST", "/v1/responses/compact", endpoints.compact),
     Route("GET", "/v1/responses/{id}", stored.retrieve),
     Route("DELETE", "/v1/responses/{id}", stored.delete),
-    Route("GET", "/v1/responses/{id}/input_items", list_input_items),
+    Route("GET", "/v1/responses/{id}/input_items", stored.list_input_items),
     Route("POST", "/v1/responses/{id}/cancel", stored.cancel),
     Route("POST", "/v1/chat/completions", ask),
     Route("POST", "/v1/completions", ask),
@@ -55,35 +53,35 @@ ROUTES = (
     Route("POST", "/v1/images/edits", ask),
     Route("POST", "/v1/code/generations", ask),
     Route("POST", "/v1/messages", ask),
-    Route("POST", "/v1/messages/count_tokens", token_counts.of_messages),
-    Route("POST", "/v1beta/models/{id...}:countTokens", token_counts.of_contents),
-    Route("POST", "/v1/models/{id...}:countTokens", token_counts.of_contents),
+    Route("POST", "/v1/messages/count_tokens", endpoints.count_for_messages),
+    Route("POST", "/v1beta/models/{id...}:countTokens", endpoints.count_for_contents),
+    Route("POST", "/v1/models/{id...}:countTokens", endpoints.count_for_contents),
     Route("POST", "/v1beta/models/{id...}", ask),
     Route("POST", "/v1/models/{id...}", ask),
     Route("POST", "/v2/chat", ask),
     Route("POST", "/v2/embed", ask),
     Route("POST", "/v1/embed", ask),
-    Route("GET", "/v1/models", model_list.list_models),
-    Route("GET", "/v1/models/{id...}", model_list.get_model),
-    Route("GET", "/v1beta/models", model_list.list_models),
-    Route("GET", "/v1beta/models/{id...}", model_list.get_model),
+    Route("GET", "/v1/models", endpoints.list_models),
+    Route("GET", "/v1/models/{id...}", endpoints.get_model),
+    Route("GET", "/v1beta/models", endpoints.list_models),
+    Route("GET", "/v1beta/models/{id...}", endpoints.get_model),
     Route("GET", "/v1/runtime", native.greet),
     Route("GET", "/v1/runtime/models", native.list_models),
     Route("GET", "/v1/runtime/ranking", native.rank),
     Route("POST", "/v1/runtime/count_tokens", native.count_tokens),
     Route("DELETE", "/v1/runtime/knowledge", native.forget),
-    Route("GET", "/v1/runtime/tree", endpoints.tree),
-    Route("GET", "/v1/runtime/explain", endpoints.explain),
-    Route("GET", "/v1/runtime/statistics", endpoints.statistics),
-    Route("GET", "/v1/runtime/spend", spending.spend),
-    Route("GET", "/v1/runtime/requests", endpoints.recent_requests),
-    Route("GET", "/v1/runtime/configuration", endpoints.configuration, role=Role.ADMIN),
-    Route("POST", "/v1/runtime/reload", endpoints.reload, role=Role.ADMIN),
-    Route("GET", "/metrics", endpoints.metrics, operators=True, role=Role.METRICS),
-    Route("GET", "/", endpoints.dashboard, keyless=True),
-    Route("GET", "/livez", endpoints.livez, open=True, operators=True),
-    Route("GET", "/health", endpoints.livez, open=True, operators=True),
-    Route("GET", "/readyz", endpoints.readyz, open=True, operators=True),
+    Route("GET", "/v1/runtime/tree", operations.tree),
+    Route("GET", "/v1/runtime/explain", operations.explain),
+    Route("GET", "/v1/runtime/statistics", operations.statistics),
+    Route("GET", "/v1/runtime/spend", operations.spend),
+    Route("GET", "/v1/runtime/requests", operations.recent_requests),
+    Route("GET", "/v1/runtime/configuration", operations.configuration, role=Role.ADMIN),
+    Route("POST", "/v1/runtime/reload", operations.reload, role=Role.ADMIN),
+    Route("GET", "/metrics", operations.metrics, operators=True, role=Role.METRICS),
+    Route("GET", "/", operations.dashboard, keyless=True),
+    Route("GET", "/livez", operations.livez, open=True, operators=True),
+    Route("GET", "/health", operations.livez, open=True, operators=True),
+    Route("GET", "/readyz", operations.readyz, open=True, operators=True),
 )
 
 
