@@ -18,6 +18,7 @@ from llm_actors.kernel.errors import exception_site
 from llm_actors.redis import RedisProblem
 from llm_actors.run import Follower, Run, RunLog
 from llm_actors.shared_responses import HEARTBEAT_SECONDS, RedisAwayError, ResponseState, SharedResponses, SharedRow
+from llm_actors.threads import run_large
 from llm_protocol.events import Event
 from llm_protocol.failures import Failure, FailureKind
 from llm_runtime.server.limits import (
@@ -26,7 +27,7 @@ from llm_runtime.server.limits import (
     ORDER_SECONDS,
     STORE_FLUSH_SECONDS,
 )
-from llm_runtime.server.packing import unpack_log
+from llm_runtime.server.packing import PackedRequest, unpack_head, unpack_log
 from llm_runtime.server.response_store import ResponseStore, StoredResponse, end_interrupted
 
 REPLICA_ENDED: Final = "the replica that produced this response has ended; the response is incomplete"
@@ -53,6 +54,34 @@ class HeldRuns:
         for run in [run for run, (_, until) in self._held.items() if run.log.end is not None or until <= now]:
             follower, _ = self._held.pop(run)
             follower.close()
+
+
+async def unpack_row(row: SharedRow) -> tuple[PackedRequest, list[Event]]:
+    """Return the request and the events of a row of Redis. Raises `msgspec.MsgspecError`."""
+    return await run_large(len(row.head) + sum(map(len, row.pieces)), _unpacked, row)
+
+
+def _unpacked(row: SharedRow) -> tuple[PackedRequest, list[Event]]:
+    return unpack_head(row.head), unpack_log(row.pieces)
+
+
+def response_of(row: SharedRow, head: PackedRequest, events: list[Event], response_id: str) -> StoredResponse | None:
+    """Return the response of a row whose request and events were unpacked; ``None`` if Redis has lost a part of it.
+    Raises `RedisAwayError` if its replica will write that part again.
+    """
+    run = Run(head.inbound.request, stream=True, background=True, response_id=response_id)
+    run.log.restore(events)
+    is_whole = len(run.log) == row.events and (row.state is not ResponseState.ENDED or run.log.end is not None)
+    if not is_whole and row.state is ResponseState.RUNNING:
+        raise RedisAwayError(RedisProblem("row", "Redis has lost a part of a response"))
+    if not is_whole:
+        log.error("Redis has lost a part of response %s, so this replica cannot read it", response_id)
+        return None
+    stored = head.response(run)
+    stored.is_shared = stored.is_foreign = True
+    if row.state is ResponseState.INTERRUPTED:
+        end_interrupted(run, REPLICA_ENDED, row.ended_at)
+    return stored
 
 
 @final

@@ -21,7 +21,6 @@ import msgspec
 import trio
 
 from llm_actors.kernel.errors import exception_site, is_fatal
-from llm_actors.redis import RedisProblem
 from llm_actors.run import Run
 from llm_actors.shared_responses import (
     Ending,
@@ -30,11 +29,8 @@ from llm_actors.shared_responses import (
     ReplicaOrder,
     ResponseState,
     SharedResponses,
-    SharedRow,
     batches,
 )
-from llm_actors.threads import run_large
-from llm_protocol.events import Event
 from llm_protocol.failures import FailureKind
 from llm_runtime.server.http_error import HttpError, store_unavailable
 from llm_runtime.server.issued_ids import digest_of
@@ -47,10 +43,9 @@ from llm_runtime.server.limits import (
     STORE_FLUSH_SECONDS,
     STORE_REST_SECONDS,
 )
-from llm_runtime.server.packing import PackedRequest, unpack_head, unpack_log
 from llm_runtime.server.persistence import RESPONSE_ID, StoredProgress
-from llm_runtime.server.replica_mirror import REPLICA_ENDED, HeldRuns, ReplicaMirror
-from llm_runtime.server.response_store import ResponseStore, StoredResponse, end_interrupted
+from llm_runtime.server.replica_mirror import HeldRuns, ReplicaMirror, response_of, unpack_row
+from llm_runtime.server.response_store import ResponseStore, StoredResponse
 from llm_runtime.server.subscription import WakeupEvent
 from llm_runtime.server.unwritten import Change, GivenUpRows, next_put, put_changes, to_give_up
 
@@ -359,7 +354,7 @@ class Replicas:
             message = "The response is at another replica and cannot be read from this replica."
             raise HttpError(409, "response_elsewhere", message, param="response_id")
         try:
-            head, events = await run_large(len(row.head) + sum(map(len, row.pieces)), _unpacked, row)
+            head, events = await unpack_row(row)
         except msgspec.MsgspecError as exc:
             log.error("response %s in Redis cannot be decoded: %s", response_id, type(exc).__name__)  # noqa: TRY400
             return
@@ -368,19 +363,9 @@ class Replicas:
             return
         if self._response_store.knows(response_id) or self._nursery is None:
             return
-        run = Run(head.inbound.request, stream=True, background=True, response_id=response_id)
-        run.log.restore(events)
-        is_whole = len(run.log) == row.events and (row.state is not ResponseState.ENDED or run.log.end is not None)
-        if not is_whole and row.state is ResponseState.RUNNING:  # its replica will write it again
-            raise RedisAwayError(RedisProblem("row", "Redis has lost a part of a response"))
-        if not is_whole:
-            log.error("Redis has lost a part of response %s, so this replica cannot read it", response_id)
+        if (stored := response_of(row, head, events, response_id)) is None:
             return
-        stored = head.response(run)
-        stored.is_shared = stored.is_foreign = True
-        if row.state is ResponseState.INTERRUPTED:
-            end_interrupted(run, REPLICA_ENDED, row.ended_at)
-        self._restored(run)
+        self._restored(stored.run)
         if row.state is ResponseState.RUNNING:
             self._response_store.mirror(stored)
             self._mirrors[response_id] = mirror = ReplicaMirror(self._shared, self._response_store, stored, row)
@@ -394,7 +379,3 @@ class Replicas:
         finally:
             if self._mirrors.get(mirror.id) is mirror:
                 del self._mirrors[mirror.id]
-
-
-def _unpacked(row: SharedRow) -> tuple[PackedRequest, list[Event]]:
-    return unpack_head(row.head), unpack_log(row.pieces)
