@@ -20,13 +20,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, Never, TypeVar, final
+from typing import Never, TypeVar, final
 
-import msgspec
 import trio
 
-from llm_actors.cache import CacheRef, Target, cache_child
-from llm_actors.catalog import Allowed, Candidate, Catalog, CatalogActor, CatalogMessage, CatalogRef, follow
+from llm_actors.cache import cache_child
+from llm_actors.catalog import Candidate, CatalogActor, CatalogMessage, follow
 from llm_actors.kernel import (
     ActorMessage,
     Backoff,
@@ -39,30 +38,26 @@ from llm_actors.kernel import (
     Supervisor,
     task_child,
 )
-from llm_actors.limiter import LimiterMessage, LimiterRef, change_limits, limiter_child
+from llm_actors.limiter import LimiterMessage, change_limits, limiter_child
 from llm_actors.orchestrator import (
     Orchestrator,
     OrchestratorMessage,
     OrchestratorRef,
-    ProviderLoad,
-    Router,
     Services,
     Setup,
 )
-from llm_actors.orchestrator.accounting import Accounting
-from llm_actors.provider import ProviderRef, ProviderSpec
+from llm_actors.provider import ProviderRef
 from llm_actors.request_log import REQUEST_LOG_MAILBOX, RequestLog, RequestLogActor, request_log_child
-from llm_actors.selector import CostOf, Selector, SelectorRef, Weights, selector_child
+from llm_actors.selector import CostOf, Selector, selector_child
 from llm_actors.store import StoreRef, StoreThread, store_child
 from llm_actors.store.ledger import Ledger
 from llm_protocol.budgets import BudgetTable
-from llm_protocol.codec.chat_adapter import offered
 from llm_protocol.policy import CachePolicy, Limits
-from llm_protocol.prices import OwnPrices
 from llm_protocol.wires import DIALECTS
 from llm_runtime.config import Config, OtelConfig, RequestLogConfig
 from llm_runtime.extensions import NO_EXTENSIONS, Extensions
 from llm_runtime.providers import Supervised
+from llm_runtime.run_setup import Shared, caller_limits_of, limits_of, new_setup
 from llm_runtime.telemetry.spans import NameOf
 
 ROOT_INTENSITY = Intensity(3, 60.0)
@@ -90,15 +85,6 @@ RETIRE_SECONDS = 3_600.0
 M = TypeVar("M", bound=ActorMessage)
 
 
-class Actors(NamedTuple):
-    """The actors that all configurations of one runtime share."""
-
-    lister: CatalogRef
-    limiter: LimiterRef
-    observer: SelectorRef
-    cache: CacheRef
-
-
 @final
 class Tree:
     """The actors of one runtime, wired but not started. ``servers`` are branches of the root that start last."""
@@ -113,11 +99,8 @@ class Tree:
         servers: Sequence[ChildSpec[Never]] = (),
     ) -> None:
         self._use(providers)
-        self._cost_of = cost_of
-        self._extensions = extensions
-        self._budgets = BudgetTable(config.budgets)  # a reload does not change the budgets
         # If the limiter restarts, it starts with the current content of these two.
-        self._limits, self._caller_limits = _limits(config), _caller_limits(config)
+        self._limits, self._caller_limits = limits_of(config), caller_limits_of(config)
 
         branches: list[Supervisor] = []  # in the order in which they start
         self.store: StoreRef | None = None
@@ -165,8 +148,19 @@ class Tree:
             mailbox=MailboxSpec(SUBMISSIONS_WAITING),
         )
         self._core = Supervisor([*(each.as_child() for each in branches), orchestrator], name="core", backoff=BACKOFF)
-        self._actors = Actors(lister_ref, limiter_ref, selector_ref, cache_ref)
-        self.setup = self._new_setup(config, None)
+        self._shared = Shared(
+            lister=lister_ref,
+            limiter=limiter_ref,
+            observer=selector_ref,
+            cache=cache_ref,
+            selector=self.selector,
+            cost_of=cost_of,
+            ledger=self._ledger,
+            budgets=BudgetTable(config.budgets),  # a reload does not change the budgets
+            run_logs=self._run_logs,
+            extensions=extensions,
+        )
+        self.setup = new_setup(config, self._supervised, self._shared)
         self.orchestrator: OrchestratorRef = self._core.ref(orchestrator)
         self.root = Supervisor([self._core.as_child(), *servers], name="llm-runtime", intensity=ROOT_INTENSITY)
 
@@ -248,9 +242,10 @@ class Tree:
         """Use ``config`` and the started ``providers`` for new runs. Runs in progress keep their setup."""
         former, old = self._supervised, self.setup
         self._use(providers)
-        self.setup = self._new_setup(config, old, former)
-        _replace(self._limits, _limits(config))
-        _replace(self._caller_limits, _caller_limits(config))
+        kept = {name for name, each in self._supervised.items() if former.get(name) is each}
+        self.setup = new_setup(config, self._supervised, self._shared, old, kept)
+        _replace(self._limits, limits_of(config))
+        _replace(self._caller_limits, caller_limits_of(config))
         for name, each in self._supervised.items():
             if name in former and former[name] is not each:
                 self.selector.circuits.forget(name)
@@ -267,9 +262,9 @@ class Tree:
             child = task_child(f"retiring-{self._retired}", partial(self._retire, old, gone))
             await self._provider_actors.start_child(child)
         with suppress(KernelError):  # if the limiter is not running, it starts with the current limits
-            await change_limits(self._actors.limiter, dict(self._limits), dict(self._caller_limits))
+            await change_limits(self._shared.limiter, dict(self._limits), dict(self._caller_limits))
         with suppress(KernelError):
-            await follow(self._actors.lister, self.services.catalog, _listing(self._supervised))
+            await follow(self._shared.lister, self.services.catalog, _listing(self._supervised))
 
     async def _retire(self, old: Setup, gone: Sequence[str], task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
@@ -277,68 +272,6 @@ class Tree:
             await old.unused()
         for name in gone:
             await self._provider_actors.remove_child(name)
-
-    def _new_setup(self, config: Config, old: Setup | None, former: Mapping[str, Supervised] | None = None) -> Setup:
-        """Return the setup of ``config``. State such as measurements is taken over from ``old``."""
-        present = self._supervised
-        kept = {name for name, each in present.items() if former is not None and former.get(name) is each}
-        catalog, own_prices = Catalog(), OwnPrices(config.prices)
-        for name, each in present.items():
-            known = each.spec
-            if name in kept and old is not None:
-                catalog.carry_over(name, old.services.catalog)
-            else:
-                types = offered(known.dialect.request_types)
-                catalog.add(name, known.vendor, types, known.models, known.dialect.rules)
-        specs = {name: each.spec for name, each in present.items()}
-        loads = {name: ProviderLoad(spec.max_concurrency) for name, spec in specs.items()}
-        if old is not None:
-            loads |= {name: old.services.loads[name] for name in kept}
-        strict = frozenset(name for name, key in config.keys.items() if key.strict)
-        services = Services(
-            catalog=catalog,
-            lister=self._actors.lister,
-            providers={name: each.ref for name, each in present.items()},
-            loads=loads,
-            limiter=self._actors.limiter,
-            selector=self.selector,
-            observer=self._actors.observer,
-            cache=self._actors.cache,
-            caches=config.cached,
-            flight_wait_s=config.cache.flight_wait_s if config.cache.redis else None,
-            target_of=partial(_target_of, specs),
-            cost_of=self._cost_of,
-            has_own_price=lambda each: own_prices.find(each.provider, each.model) is not None,
-            timeouts={name: spec.timeouts for name, spec in specs.items()},
-            limits=_limits(config),
-            caller_limits=_caller_limits(config),
-            waits={name: p.limits.wait_s for name, p in config.enabled.items() if p.limits.wait_s is not None},
-            accepts_prefill=catalog.accepts_prefill,
-            wires={name: spec.wires for name, spec in specs.items()},
-            accounting=Accounting(
-                self._ledger,
-                self._budgets,
-                {name: key.team for name, key in config.keys.items() if key.team},
-                config.routes.keys(),
-            ),
-            run_logs=self._run_logs,
-            max_runs=config.server.max_runs,
-            attempts=config.attempts,
-            weights=_weights(config),
-            strategies=self._extensions.strategies,
-            synthesize=config.cross_model.synthesize_responses,
-        )
-        if old is not None:
-            was = old.services
-            services = msgspec.structs.replace(
-                services,
-                metrics=was.metrics,
-                knowledge=was.knowledge,
-                estimator=was.estimator,
-                recent=was.recent,
-                draw=was.draw,
-            )
-        return Setup(services, Router(catalog, config.routes, allowed=_allowed(config), strict=strict))
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
@@ -388,21 +321,6 @@ def _otel_child(wanted: OtelConfig, waiting: RequestLog, name_of: NameOf) -> Chi
     return ChildSpec("otel", lambda _: RequestLogActor(waiting, writer), mailbox=REQUEST_LOG_MAILBOX)
 
 
-def _target_of(specs: Mapping[str, ProviderSpec], candidate: Candidate) -> Target:
-    known = specs[candidate.provider]
-    # The local model's address changes with each start of its process; its responses do not depend on it.
-    address, dialect = "" if known.vendor.local else known.endpoint.url, known.dialect
-    return Target(candidate.provider, candidate.model, dialect.name, dialect.version, address)
-
-
-def _limits(config: Config) -> dict[str, Limits]:
-    return {name: each.limits for name, each in config.enabled.items() if each.limits.is_limited}
-
-
-def _caller_limits(config: Config) -> dict[str, Limits]:
-    return {name: key.limits for name, key in config.keys.items() if key.limits.is_limited}
-
-
 def _replace(table: dict[str, Limits], new: Mapping[str, Limits]) -> None:
     table.clear()
     table.update(new)
@@ -424,18 +342,5 @@ def _alone(spec: ChildSpec[Never]) -> Supervisor:
     return Supervisor([spec], name=spec.name, backoff=BACKOFF, park=True)
 
 
-def _allowed(config: Config) -> dict[str, Allowed]:
-    return {
-        name: Allowed(key.models, config.providers, config.routes)
-        for name, key in config.keys.items()
-        if key.models is not None
-    }
-
-
 def _ttls(config: Config) -> dict[str, float]:
     return {name: each.cache.ttl_s for name, each in config.enabled.items() if each.cache.ttl_s is not None}
-
-
-def _weights(config: Config) -> Weights:
-    given = config.selection
-    return Weights(performance=given.performance_weight, cost=given.cost_weight, availability=given.availability_weight)
