@@ -15,8 +15,7 @@ from typing import Final, NamedTuple
 
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.lifecycle import SNAPSHOT, is_ending, is_gone, shutdown_date
-from llm_protocol.model_rules import ModelRules
-from llm_protocol.needs import NOTHING, Needs, has, needs_of
+from llm_protocol.model_rules import NOTHING, ModelRules, Needs, has, needs_of
 from llm_protocol.requests import AnyRequest, RequestType
 from llm_protocol.vendor import Vendor
 

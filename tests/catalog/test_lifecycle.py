@@ -16,8 +16,7 @@ from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import ModelNotFoundError, UnsupportedError
 from llm_protocol.lifecycle import ending, is_gone
 from llm_protocol.model_facts import Capabilities
-from llm_protocol.model_rules import ModelRules
-from llm_protocol.needs import refuse_incapable
+from llm_protocol.model_rules import ModelRules, refuse_incapable
 from llm_protocol.requests import (
     AnyRequest,
     ChatRequest,

@@ -23,8 +23,7 @@ from llm_protocol.content import (
 )
 from llm_protocol.errors import UnsupportedError
 from llm_protocol.model_facts import Capabilities, ModelRule
-from llm_protocol.model_rules import ModelRules, rule_of
-from llm_protocol.needs import Needs, has, needs_of, refuse_incapable, without_thinking
+from llm_protocol.model_rules import ModelRules, Needs, has, needs_of, refuse_incapable, rule_of, without_thinking
 from llm_protocol.requests import ChatRequest, EmbeddingRequest, Parameters
 from llm_protocol.vendors import VENDORS
 from llm_protocol.wires.openai_chat import OPENAI, OpenAIChat

@@ -16,8 +16,7 @@ from llm_protocol.content import HostedTool, Message, Tool
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.model_facts import Capabilities
-from llm_protocol.model_rules import ModelRules
-from llm_protocol.needs import WireSetting
+from llm_protocol.model_rules import ModelRules, WireSetting
 from llm_protocol.requests import ChatRequest, CodeRequest, EmbeddingRequest, LLMProvider, Parameters
 from llm_protocol.response import FinishReason
 from llm_protocol.vendors import VENDORS

@@ -13,8 +13,7 @@ from llm_protocol.dialect import ModelInfo
 from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure
 from llm_protocol.fold import Fold
-from llm_protocol.model_rules import ModelRules
-from llm_protocol.needs import WireSetting
+from llm_protocol.model_rules import ModelRules, WireSetting
 from llm_protocol.policy import Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.response import LLMResponse

@@ -24,8 +24,7 @@ from llm_actors.testing import LoneActor, alone
 from llm_protocol.content import Message
 from llm_protocol.events import Event
 from llm_protocol.fold import Fold
-from llm_protocol.model_rules import ModelRules
-from llm_protocol.needs import WireSetting
+from llm_protocol.model_rules import ModelRules, WireSetting
 from llm_protocol.policy import AnswerLimits, Timeouts
 from llm_protocol.requests import AnyRequest, ChatRequest, LLMProvider
 from llm_protocol.secret import Secret

@@ -24,7 +24,7 @@ from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.adjustments import Adjustment
 from llm_protocol.events import DELTAS, Event, Failed, ItemDone, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind, Scope
-from llm_protocol.needs import without_thinking
+from llm_protocol.model_rules import without_thinking
 from llm_protocol.parameters.requested import name_of
 from llm_protocol.requests import AnyRequest, EmbeddingRequest, ImageRequest
 from llm_protocol.response import Usage

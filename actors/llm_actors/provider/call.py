@@ -29,7 +29,7 @@ from llm_protocol.dialect import ClientDialect, RateLimits, StreamDecoder, WireR
 from llm_protocol.errors import LLMClientError
 from llm_protocol.events import CONTENT, TERMINAL, Event, Failed, Finished, Started, UsageReported
 from llm_protocol.failures import Failure, FailureKind
-from llm_protocol.needs import NO_SUCH_PATH, refuse_incapable
+from llm_protocol.model_rules import NO_SUCH_PATH, refuse_incapable
 from llm_protocol.parameters import Adapted, EventFilter
 from llm_protocol.parameters.requested import with_own_parameters
 from llm_protocol.policy import Timeouts

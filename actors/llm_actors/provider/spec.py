@@ -19,8 +19,8 @@ from llm_actors.transport import HttpRequest, Origin, Proxy, TlsTrust, parse_url
 from llm_protocol.codec.chat_adapter import spoken
 from llm_protocol.dialect import ClientDialect, WireRequest
 from llm_protocol.events import Failed, Finished
-from llm_protocol.model_rules import ModelRules
-from llm_protocol.needs import (
+from llm_protocol.model_rules import (
+    ModelRules,
     WireSetting,
     lacks_responses,
     needs_responses,

@@ -15,7 +15,7 @@ from msgspec import Meta, field
 from llm_actors.redis import RedisServer
 from llm_protocol.budgets import Budget
 from llm_protocol.model_facts import Capabilities
-from llm_protocol.needs import WireSetting
+from llm_protocol.model_rules import WireSetting
 from llm_protocol.passthrough import PassthroughRule
 from llm_protocol.policy import AnswerLimits, Attempts, CachePolicy, CacheSeconds, Limits, Policy, Timeouts
 from llm_protocol.prices import OwnPrice

@@ -12,8 +12,7 @@ from typing import NamedTuple
 from llm_protocol.codec.json import encode_json
 from llm_protocol.content import JsonObject
 from llm_protocol.dialect import WireResponse
-from llm_protocol.model_rules import rule_of
-from llm_protocol.needs import CHAT, needs_responses
+from llm_protocol.model_rules import CHAT, needs_responses, rule_of
 from llm_protocol.parameters import COMPATIBLE_RESPONSES
 from llm_protocol.requests import AnyRequest, ChatRequest
 from llm_protocol.vendor import ErrorShape, Vendor

@@ -27,6 +27,7 @@ from llm_protocol.events import (
 from llm_protocol.extra_fields import KeptFields, beyond
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import item_events
+from llm_protocol.model_rules import CHAT_COMPLETION
 from llm_protocol.response import FinishReason
 from llm_protocol.wires.openai_chat.shapes import service_of
 from llm_protocol.wires.responses.content import JOINT, decode_item
@@ -52,9 +53,6 @@ _DELTA_KINDS: dict[str, ItemKind] = {
     "response.reasoning.delta": "reasoning",
 }
 _PART_KINDS: dict[str, ItemKind] = {"output_text": "text", "refusal": "refusal"}
-CHAT_COMPLETION = "it is a chat completion, not a response"
-"""The message of the failure if a server responds with a chat completion because it does not have this API."""
-
 _TERMINAL = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
 _INCOMPLETE = {
     "max_output_tokens": FinishReason.LENGTH,
