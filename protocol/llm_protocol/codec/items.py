@@ -87,46 +87,32 @@ def text_of(part: Part) -> str:
 
 # ---------------------------------------------------------------- text in pieces
 
-RECENT_PIECES = 64
-"""The number of pieces that are kept as they arrived before they are joined."""
-
-BLOCK_CHARACTERS = 16 * 1024
-"""The approximate length, in characters, of joined pieces. A longer text has several blocks."""
-
 
 @final
 class TextBuffer:
     """Collects pieces of a text. A list of them would take about 60 bytes more for each token."""
 
-    __slots__ = ("_blocks", "_recent")
+    __slots__ = ("utf8",)
 
     def __init__(self) -> None:
-        self._blocks: list[str] = []
-        self._recent: list[str] = []
+        self.utf8 = bytearray()
+        """The text. Code that runs for each token may add to it itself; its text must not have lone surrogates."""
 
     def append(self, piece: str) -> None:
         """Add a piece at the end."""
-        self._recent.append(piece)
-        if len(self._recent) >= RECENT_PIECES:
-            self._join()
-
-    def _join(self) -> None:
-        text = "".join(self._recent)
-        self._recent.clear()
-        if self._blocks and len(self._blocks[-1]) < BLOCK_CHARACTERS:
-            self._blocks[-1] += text
-        else:
-            self._blocks.append(text)
+        try:
+            self.utf8 += piece.encode()
+        except UnicodeEncodeError:  # a lone surrogate, which is rare: not with `surrogatepass` at once, which is slow
+            self.utf8 += piece.encode("utf-8", "surrogatepass")
 
     def clear(self) -> None:
         """Remove all pieces."""
-        self._blocks.clear()
-        self._recent.clear()
+        self.utf8.clear()
 
     def text(self) -> str:
         """The whole text."""
-        return "".join((*self._blocks, *self._recent))
+        return self.utf8.decode("utf-8", "surrogatepass")
 
     def __bool__(self) -> bool:
-        """Whether any piece was added, even an empty one."""
-        return bool(self._recent or self._blocks)
+        """Whether there is any text."""
+        return bool(self.utf8)

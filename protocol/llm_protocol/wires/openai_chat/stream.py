@@ -262,7 +262,7 @@ class OpenAIChatDecoder(AnswerDecoder):
 
     def _text(self, kind: ItemKind, text: str) -> None:
         item = self._open if self._open is not None and self._open.kind == kind else self._item_of(kind)
-        item.pieces.append(text)  # the same as `_add`, but without two calls: this runs for each token
+        item.pieces.utf8 += text.encode()  # the same as `_add`, but without three calls: this runs for each token
         self._out.append(item.delta(item.index, text))
 
     def _call(self, call: ChatCall, alone: bool) -> None:
