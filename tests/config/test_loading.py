@@ -127,6 +127,11 @@ def test_a_mistake_about_what_models_take_is_one_line(entry: str, said: str) -> 
     assert error.line in (17, 18)
 
 
+def test_capabilities_are_tables_by_model() -> None:
+    error = refused(f"{WHOLE}capabilities = true")
+    assert 'expected tables [providers.NAME.capabilities."MODEL"], where MODEL is a name or a glob' in str(error)
+
+
 @pytest.mark.parametrize(
     ("general", "own", "cached"), [("true", "false", False), ("false", "true", True), ("true", "true", True)]
 )

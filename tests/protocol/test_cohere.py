@@ -403,6 +403,19 @@ def test_malformed_streams_are_protocol_failures(frames: list[dict[str, Any]]) -
     assert last.failure.kind == FailureKind.PROTOCOL
 
 
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        ([delta("tool-call-start", 0, tool_calls={"id": "a"})], "tool-call-start without a function"),
+        (call(0, "{}")[:1] * 2, "tool-call-start for a call that is already open"),
+    ],
+)
+def test_a_tool_call_that_cannot_start_is_named(frames: list[dict[str, Any]], said: str) -> None:
+    last = told(START, *frames, end())[-1]
+    assert isinstance(last, Failed)
+    assert said in last.failure.message
+
+
 @given(st.binary(max_size=200))
 def test_garbage_never_raises(data: bytes) -> None:
     """A decoder of a peer's bytes answers with a failure."""

@@ -353,7 +353,7 @@ def _provider(entry: object, timeouts: dict[str, Any], keys: KeyReader, folder: 
 def _check_capabilities(entry: object) -> None:
     """Check the entries one by one, so that the message names the pattern."""
     if not isinstance(entry, dict):
-        raise ConfigError('expected tables [providers.NAME.capabilities."pattern"]')
+        raise ConfigError('expected tables [providers.NAME.capabilities."MODEL"], where MODEL is a name or a glob')
     for glob, facts in entry.items():
         with under(glob):
             convert(facts, Capabilities, _unread)

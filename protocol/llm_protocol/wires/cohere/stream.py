@@ -175,8 +175,10 @@ class CohereDecoder(AnswerDecoder):
 
     def _start_call(self, event: CohereStreamEvent, raw: JsonObject) -> None:
         call = _message(event).tool_calls
-        if not isinstance(call, CohereCall) or call.function is None or event.index in self._open_calls:
-            raise WireError("tool-call-start without a function, or twice")
+        if not isinstance(call, CohereCall) or call.function is None:
+            raise WireError("tool-call-start without a function")
+        if event.index in self._open_calls:
+            raise WireError("tool-call-start for a call that is already open")
         self._settle()
         message = (raw.get("delta") or {}).get("message") or {}
         extra = rest_of(message.get("tool_calls"), CALL_FIELDS)
