@@ -82,9 +82,9 @@ STRANGERS = (
 BOUNDS = (
     Bound(
         "max_connections",
-        "Open connections, HTTP and WebSocket together. The next one gets 429 (`connection_limit`), unless a "
-        "connection without a valid key (if no keys are configured: without an accepted request) can be closed "
-        "instead.",
+        "Open connections, HTTP and WebSocket together. If there are more, a connection that has not sent a valid "
+        "key (if no keys are configured: no accepted request) is closed for the new one. If there is no such "
+        "connection, the new one gets 429 (`connection_limit`).",
         (
             "test_one_connection_too_many_is_told_so",
             "test_silent_connections_shut_nobody_out",
@@ -95,9 +95,9 @@ BOUNDS = (
     ),
     Bound(
         "max_unverified_per_peer",
-        "Connections from one address that have not sent a valid key, if keys are configured. With one more, the "
-        "oldest of them is closed. Neither this limit nor `UNVERIFIED_SHARE` applies to loopback, unix sockets and "
-        "`trusted_proxies`.",
+        "If keys are configured: connections from one address that have not sent a valid key. If there are more, "
+        "the oldest of them is closed. This limit and `UNVERIFIED_SHARE` do not apply to loopback, unix sockets and"
+        " `trusted_proxies`.",
         (
             "test_one_address_has_fifty_connections_without_a_key_and_the_next_takes_the_oldest_place",
             "test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",
@@ -112,15 +112,15 @@ BOUNDS = (
     ),
     Bound(
         "max_body_mb",
-        "A request's body, also after decompression, and a WebSocket message. A larger body gets 413; a larger "
-        "message closes the WebSocket with the close code 1009.",
+        "The size of a request's body, before and after decompression, and of a WebSocket message. A larger body "
+        "gets 413; a larger message closes the WebSocket with the close code 1009.",
         ("test_a_body_has_so_many_bytes", "test_a_websocket_message_has_so_many_bytes"),
     ),
     Bound(
         "max_body_total_mb",
-        "All bodies and WebSocket messages in memory together: those that are being received, that wait, and that are "
-        "in progress. With more, a request gets 503 with Retry-After, and an incomplete message closes the WebSocket "
-        "with 1013. No byte of a body is kept before the head of its request has shown a valid key.",
+        "All bodies and WebSocket messages in memory together, until their requests have ended. If there are more, "
+        "a request gets 503 with Retry-After, and an incomplete message closes the WebSocket with the close code "
+        "1013. If keys are configured, a body is kept only after its request has shown a valid key.",
         (
             "test_all_bodies_together_have_so_many_bytes",
             "test_half_a_body_counts_until_its_client_leaves",
@@ -132,21 +132,21 @@ BOUNDS = (
     ),
     Bound(
         "max_body_s",
-        "Time for a body to arrive, whatever its size and rate. A later one gets 408.",
+        "The time for a body to arrive, whatever its size. A later body gets 408.",
         ("test_a_body_has_so_many_seconds_whatever_its_rate",),
         "1,034 s for 16 MiB at the lowest rate (computed)",
         "120 s",
     ),
     Bound(
         "max_json_values",
-        "Values in the JSON of a request or WebSocket message; one with more gets 400.",
+        "Values in the JSON of a request or WebSocket message. A request with more gets 400.",
         ("test_the_values_of_a_body_and_one_more", "test_the_values_of_a_websocket_message_and_one_more"),
         "15 MB of empty lists blocked other streams for 7 s and were answered with 200",
         "400; the event loop is busy for at most 13 ms at a time",
     ),
     Bound(
         "log_limit_mb",
-        "The text, reasoning and tool calls of one response; a longer one fails with `log_limit`. For images, "
+        "The text, reasoning and tool calls of one response. A longer response fails with `log_limit`. For images, "
         "`max_answer_mb` applies if it is larger.",
         ("test_an_answer_of_the_limit_and_one_byte_more",),
         "each token and each complete part counted separately: a response of 65,000 one-word tokens (260 KB of text) "
@@ -166,13 +166,13 @@ BOUNDS = (
     ),
     Bound(
         "hold_head_s",
-        "The time for which the head of a streamed response waits for the first event. A failure until then is an HTTP "
-        "error; a later one is an event.",
+        "The time for which the head of a streamed response waits for the first event. A failure in this time is "
+        "sent as an HTTP error, a later failure as an event.",
         ("test_the_head_waits_no_longer_than_hold_head_s",),
     ),
     Bound(
         "websocket_lifetime_s",
-        "The time after which a WebSocket is closed, between two responses; 0: no limit.",
+        "The time after which a WebSocket is closed. A response in progress is completed first. 0: no limit.",
         ("test_a_connection_ends_with_its_lifetime_between_turns",),
     ),
     Bound(
@@ -203,14 +203,14 @@ BOUNDS = (
     ),
     Bound(
         "stored_mb",
-        "All stored responses in memory together; with more, the oldest are dropped.",
+        "All stored responses in memory together. If there are more, the oldest are dropped.",
         ("test_all_that_is_stored_has_so_many_bytes", "test_the_shelf_keeps_to_its_bytes_and_the_newest"),
     ),
     # -- not options --------------------------------------------------------------------------------------------------
     Bound(
         "RESERVED_CONNECTIONS",
-        "Connections beyond `max_connections`. On them, requests to `/livez`, `/readyz`, `/health` and `/metrics` "
-        "are answered, and others get 429. With one more, the oldest of them is closed.",
+        "Connections beyond `max_connections` for requests to `/livez`, `/readyz`, `/health` and `/metrics`. Other "
+        "requests on them get 429. If there are more, the oldest of them is closed.",
         (
             "test_a_full_server_answers_health_and_metrics_and_nothing_else",
             "test_a_room_full_of_known_ones_has_a_reserve",
@@ -251,12 +251,13 @@ BOUNDS = (
     ),
     Bound(
         "LOGIN_SECONDS",
-        "The time in which wrong keys are counted together, from the first one.",
+        "The period for `FAILED_LOGINS`. It begins with the first wrong key of an address.",
         ("test_a_window_ends_when_it_said_and_the_wait_shrinks_towards_it",),
     ),
     Bound(
         "WATCHED_PEERS",
-        "Addresses whose wrong keys are counted; with more, the ones counted for the longest time are forgotten.",
+        "Addresses whose wrong keys are counted. If there are more, the addresses that have been counted for the "
+        "longest time are forgotten.",
         ("test_the_table_is_bounded_and_forgets_who_began_first",),
     ),
     Bound(
@@ -273,12 +274,14 @@ BOUNDS = (
     ),
     Bound(
         "PIPELINED_BYTES",
-        "Bytes of further requests that arrive on a connection during a response; with more, the connection is closed.",
+        "Bytes of further requests that arrive on a connection during a response. If there are more, the connection"
+        " is closed.",
         ("test_so_much_may_be_sent_ahead",),
     ),
     Bound(
         "PASSTHROUGH_BYTES",
-        "Bytes in memory of a passthrough body that the provider has not read yet; with more, the client has to wait.",
+        "Bytes in memory of a passthrough body that the provider has not read yet. If there are more, the client "
+        "has to wait.",
         ("test_a_vendor_that_does_not_read_holds_the_client_back",),
     ),
     Bound(
@@ -451,22 +454,23 @@ OTHERS = frozenset(
 PAGE = """\
 # Limits of the server
 
-This page lists the limits for clients of the server, and what happens if a client exceeds them. The
-[options](#options) are set under `[server]` in the configuration. The [fixed limits](#fixed-limits) are constants in
-`llm_runtime.server.limits`, and fields of `JsonLimits` in `llm_protocol.codec.json`; a request whose JSON
-exceeds a field of `JsonLimits` gets 400. The [last limits](#responses-of-providers) are for responses of providers. A
-megabyte (MB) is 1,048,576 bytes. An address is an IPv4 address or an IPv6 network (/64).
+The daemon limits what its clients can use, so that no client can exhaust it. This page lists each limit, and what
+happens if a client exceeds it:
 
-For some limits, [Measured](#measured) shows an effect before and after the limit was introduced or changed.
-`bin/bench attack` runs a thousand attackers without a key at the same time as fifty streams of clients with a key. This
-page is generated from `tests/support/bounds.py` by `bin/make-docs`.
+* [Options](#options) are set under `[server]` in the configuration.
+* [Fixed limits](#fixed-limits) cannot be configured. They are constants in `llm_runtime.server.limits`. Those that
+  begin with `JsonLimits` are in `llm_protocol.codec.json`; a request whose JSON exceeds one of them gets 400.
+* [Responses of providers](#responses-of-providers) are limited, too.
+* [Measured](#measured) shows the effect of some limits: before and after the limit was introduced or changed.
+* [Tests](#tests) names the tests of each limit. `bin/bench attack` runs a thousand attackers without a key against
+  fifty streams of clients with a key.
 
-The daemon decides from the head of a request (key, Host, Origin and path) whether it accepts the request. A refusal
-with 401 or 403 closes the connection, and no byte of the body is kept.
+A megabyte (MB) is 1,048,576 bytes. An *address* is an IPv4 address or an IPv6 network (/64). This page is generated
+from `tests/support/bounds.py` by `bin/make-docs`.
 
-At its start the daemon raises its limit of open files as far as the system allows. If this limit is too low for
-`max_connections` and `max_runs`, the daemon lowers these two. Except for a small reserve, at most half of the open
-files are used for connections of clients; the rest is for connections to providers.
+Keep the limit of open files of the daemon's process at more than twice `max_connections`. At its start, the daemon
+raises this limit as far as the system allows. If it is still too low, the daemon lowers `max_connections` and
+`max_runs`, because at most half of the open files are used for connections of clients.
 
 """
 

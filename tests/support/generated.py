@@ -22,42 +22,50 @@ ROOT = Path(__file__).resolve().parents[2]
 FAILURES = """\
 # Failures
 
-Every request ends with a complete response or with one failure of the kinds below. A program gets the failure as an
-exception of `llm_protocol.errors`; `exc.failure` contains the kind and further facts. A client over HTTP gets a status
-and an error object. The table shows the `code` of the error object in OpenAI's format; clients of Anthropic, Gemini and
-Cohere get the format of their API. This page is generated from `llm_protocol.failures.RULES` by `bin/make-docs`.
+Every request ends with a complete response or with one failure. Each failure has one of the kinds in the first table.
 
-The column *then* shows the next step of the runtime if no token was delivered. **retry**: the same candidate may be
-tried again after a wait, or another candidate at once. **next**: only another candidate may be tried. **stop**: nothing
-else is tried. A vendor's header `x-should-retry` takes precedence: `true` means *retry*, and `false` turns *retry* into
-*next*. After a token was delivered, [`on_broken_stream`](how-to/routes.md#when-a-stream-breaks) decides.
+A client over HTTP gets the status and an error object. The table shows the `code` of the error object in OpenAI's
+format; clients of Anthropic, Gemini and Cohere get the format of their API. A program that embeds the runtime gets an
+exception of `llm_protocol.errors`; its attribute `failure` contains the kind.
+
+Before the client gets the failure, the runtime may try again. The column *then* shows what the runtime does after an
+attempt has failed in this way:
+
+* **retry**: it tries the same candidate again after a wait, or another candidate at once.
+* **next**: it tries only another candidate.
+* **stop**: it tries nothing else.
+
+A vendor's header `x-should-retry` takes precedence: `true` means *retry*, and `false` turns *retry* into *next*. After
+a token was delivered, [`on_broken_stream`](how-to/routes.md#when-a-stream-breaks) decides.
 
 | kind | meaning | then | HTTP | `code` | exception |
 |---|---|---|---|---|---|
 """
 
 EFFECTS = """
+This table is generated from `llm_protocol.failures.RULES` by `bin/make-docs`.
+
 ## Further consequences
 
-The columns of the second table:
+The second table is for the operator. Its columns:
 
-* **Fault**: who caused the failure. *provider* is the vendor, the network, or the provider's actor; only these failures
+* **Fault**: who caused the failure. *provider*: the vendor, the network, or the provider's actor. Only these failures
   lower the success rate of the deployment. *request*: the request asks for something that is impossible or not allowed.
-  *caller*: the caller cancelled the request, or its time or budget is used up. *runtime*: a limit, a bug or the
-  shutdown of this runtime.
-* **Circuit breaker**: the circuit breaker that counts the failure: that of the deployment or that of the whole
-  provider. Empty: none. `network` counts for the deployment if the connection was made before it broke.
-* **Pause**: the seconds for which the selector does not choose the deployment or provider. For failures with the fault
-  *provider*, a Retry-After of the vendor, up to 300 s, takes precedence. Empty: no pause without Retry-After. A 403
-  pauses only the deployment. A limit that the vendor reports for the account pauses the provider; one for the model
-  pauses the deployment.
-* **Limits**: what is refunded to the rate limits if the request was sent: the request and its tokens (*all*), only the
-  tokens, or nothing. If the request was not sent, everything is refunded.
-* **Billed**: whether the vendor may bill a request that ended in this way without an error status. A request that got
-  an error status is assumed not to be billed.
-* **Client may retry**: whether a client should send the request again by itself. If not, the error has the header
-  `x-should-retry: false`. An error after part of a response was delivered, or after several attempts of the daemon,
-  always has this header.
+  *caller*: the caller cancelled the request, or the request's time or budget is used up. *runtime*: a limit, a bug or
+  the shutdown of this runtime.
+* **Circuit breaker**: whether the circuit breaker of the deployment or of the whole provider counts the failure. Empty:
+  neither counts it. `network` counts for the deployment if the connection broke after it was made.
+* **Pause**: the seconds for which the selector does not choose the deployment or provider. Empty: no pause. If the
+  failure has the fault *provider* and the vendor sent a Retry-After, the pause is as long as the Retry-After says, at
+  most 300 s. A 403 pauses only the deployment. So does a limit that the vendor reports for the model; a limit for the
+  account pauses the provider.
+* **Limits**: what is refunded to the rate limits: the request and its tokens (*all*), only the tokens, or nothing. If
+  the request was not sent, everything is refunded.
+* **Billed**: whether the vendor may bill the request. The runtime assumes that a response with an error status is not
+  billed.
+* **Client may retry**: whether a client should send the request again. If not, the error has the header
+  `x-should-retry: false`. The error also has this header if a part of the response was delivered, or if the daemon has
+  already made several attempts.
 * **Advice for the operator**: what `llm-runtime check` prints if it cannot read the model list of a provider.
 
 | kind | fault | circuit breaker | pause | limits | billed | client may retry | advice for the operator |
