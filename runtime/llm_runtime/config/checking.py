@@ -11,13 +11,11 @@ import msgspec
 
 from llm_protocol.policy import NO_OWN_NAMES, OwnNames
 from llm_protocol.secret import Secret
-from llm_runtime.config.budgets import check_budgets, check_request_log
+from llm_runtime.config.cross_checks import check_budgets, check_names, check_request_log, check_shared
 from llm_runtime.config.errors import run_checks
 from llm_runtime.config.keys import KeyReader
 from llm_runtime.config.loading import from_table
 from llm_runtime.config.model import Config
-from llm_runtime.config.naming import check_names
-from llm_runtime.config.shared import check_shared
 
 _SECTIONS = (
     "server", "timeouts", "attempts", "selection", "cross_model", "cache", "keys", "providers", "routes", "prices",

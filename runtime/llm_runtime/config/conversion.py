@@ -1,4 +1,4 @@
-"""Converts a TOML table to the struct of a section, with clear error messages.
+"""The base of the sections, and the conversion of a TOML table to one, with clear error messages.
 
 `msgspec.convert` checks the values. It is called for each named entry, because its messages do not contain the keys of
 a dict. Unknown keys are looked for first, so that the message can suggest the right one.
@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from llm_protocol.codec.wording import KINDS, in_words, not_one_of
 from llm_protocol.codec.wording import suggestion as suggestion
 from llm_protocol.secret import Secret
 from llm_runtime.config.errors import MOST_MISTAKES, ConfigError, Mistakes, together
+
+Line = Annotated[str, Meta(min_length=1, max_length=1024)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of the sections: frozen, and unknown keys are errors."""
+
 
 S = TypeVar("S", bound=msgspec.Struct)
 ReadSecret = Callable[[object], Secret]

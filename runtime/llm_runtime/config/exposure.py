@@ -9,9 +9,9 @@ import re
 
 import msgspec
 
+from llm_runtime.config.cross_checks import check_workers
 from llm_runtime.config.errors import ConfigError
 from llm_runtime.config.model import Config
-from llm_runtime.config.workers import check_workers
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})")
 

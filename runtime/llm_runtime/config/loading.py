@@ -21,15 +21,20 @@ from llm_protocol.prices import OwnPrice
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
 from llm_protocol.vendors import VENDORS
-from llm_runtime.config.budgets import check_budgets, check_request_log, kept_in_memory
 from llm_runtime.config.conversion import convert, refuse_unknown
+from llm_runtime.config.cross_checks import (
+    check_budgets,
+    check_names,
+    check_request_log,
+    check_shared,
+    check_workers,
+    kept_in_memory,
+)
 from llm_runtime.config.discovery import discover
-from llm_runtime.config.errors import ConfigError, Mistakes, run_checks, together, under
+from llm_runtime.config.errors import ConfigError, Mistakes, line_of, run_checks, together, under
 from llm_runtime.config.exposure import check_exposure
 from llm_runtime.config.keys import KeyReader, split_reference
-from llm_runtime.config.lines import line_of
 from llm_runtime.config.model import Config, CrossModel, Key, Provider, Selection
-from llm_runtime.config.naming import check_names
 from llm_runtime.config.notes import certificate_notes, expired_keys, short_secrets, unencrypted_keys
 from llm_runtime.config.otel import OtelConfig, otel_section
 from llm_runtime.config.providers import check_cache, check_kind, completed
@@ -37,9 +42,7 @@ from llm_runtime.config.proxies import with_proxies
 from llm_runtime.config.redis import redis_server
 from llm_runtime.config.request_log import RequestLogConfig, request_log_section
 from llm_runtime.config.server import Server, ServerTls
-from llm_runtime.config.shared import check_shared
 from llm_runtime.config.store import StoreConfig, store_section
-from llm_runtime.config.workers import check_workers
 
 MAX_FILE_BYTES = 1024 * 1024
 

@@ -22,9 +22,9 @@ from llm_protocol.prices import OwnPrice
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import VendorTable
 from llm_protocol.vendors import VENDORS
+from llm_runtime.config.conversion import Line, Section
 from llm_runtime.config.otel import OtelConfig
 from llm_runtime.config.request_log import RequestLogConfig
-from llm_runtime.config.section import Line, Section
 from llm_runtime.config.server import Server
 from llm_runtime.config.store import StoreConfig
 

@@ -11,10 +11,9 @@ import msgspec
 from msgspec import Meta
 
 from llm_protocol.secret import Secret
-from llm_runtime.config.conversion import convert
+from llm_runtime.config.conversion import Line, Section, convert
 from llm_runtime.config.errors import ConfigError, under
 from llm_runtime.config.keys import FORMS, KeyReader
-from llm_runtime.config.section import Line, Section
 
 REQUIREMENTS = ("opentelemetry-sdk>=1.40,<2", "opentelemetry-exporter-otlp-proto-http>=1.40,<2")
 """The optional dependencies in pyproject.toml."""

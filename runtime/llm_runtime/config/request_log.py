@@ -10,10 +10,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from llm_runtime.config.conversion import convert
+from llm_runtime.config.conversion import Line, Section, convert
 from llm_runtime.config.errors import under
 from llm_runtime.config.keys import KeyReader
-from llm_runtime.config.section import Line, Section
 from llm_runtime.config.server import MIB
 from llm_runtime.config.store import read_section, state_folder
 

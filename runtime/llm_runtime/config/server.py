@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from llm_runtime.config.section import Line, Section
+from llm_runtime.config.conversion import Line, Section
 
 MIB = 1024 * 1024
 

@@ -30,8 +30,7 @@ from llm_protocol.secret import Secret
 from llm_protocol.vendor import UnknownVendorError, VendorTable
 from llm_protocol.vendors import VENDORS
 from llm_runtime.config.conversion import convert, refuse_unknown
-from llm_runtime.config.errors import ConfigError, under
-from llm_runtime.config.lines import line_of
+from llm_runtime.config.errors import ConfigError, line_of, under
 from llm_runtime.config.providers import TOKEN
 
 MAX_SCRIPT_BYTES = 1024 * 1024
