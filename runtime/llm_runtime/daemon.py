@@ -2,7 +2,7 @@
 
 The first SIGTERM or SIGINT lets responses in progress finish within ``server.drain_s`` seconds. The second ends
 everything at once. If the process still exists after that, a watchdog thread logs the stack of every thread and ends
-the process.
+the process. In a worker, the messages of the workers' parent take the place of signals: see `Manager`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Never, final
+from typing import Never, Protocol, final
 
 import msgspec
 import trio
@@ -23,14 +23,15 @@ import trio
 from llm_actors.kernel import ChildSpec, GaveUp, StartFailed, lineage
 from llm_actors.orchestrator.log_line import WaitingLines
 from llm_actors.shared_responses import SharedResponses
+from llm_protocol.errors import LLMClientError
 from llm_runtime.config import Config, ConfigError
 from llm_runtime.descriptors import fit, preload
-from llm_runtime.manager import Manager, SignalManager
 from llm_runtime.reloading import Reloader
 from llm_runtime.runtime import Runtime
 from llm_runtime.server import CannotListenError, ListenAddress, server_child
 from llm_runtime.server.listener import listen, removed_after
 from llm_runtime.server.siblings import Siblings
+from llm_runtime.server.state import Reload
 from llm_runtime.systemd import Notifier
 
 STOPPED, GAVE_UP, CUT_OFF = 0, 1, 130
@@ -230,3 +231,78 @@ def _signals_ignored() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Manager(Protocol):
+    """The interface between the daemon and whatever started its process: a shell, a service manager, or the workers'
+    parent.
+    """
+
+    @property
+    def notifier(self) -> Notifier:
+        """The object that reports the result of a reload to the service manager."""
+        ...
+
+    def ready(self, url: str) -> None:
+        """Report that requests are accepted at ``url``."""
+        ...
+
+    def stopping(self) -> None:
+        """Report that the process is about to end."""
+        ...
+
+    async def watch(self) -> None:
+        """Report regularly that the process is alive, until cancelled."""
+        ...
+
+    async def stops(self, stop: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
+        """Call ``stop`` at each order to stop, until cancelled: the first lets responses in progress finish, the
+        second ends them.
+        """
+        ...
+
+    async def obey(self, reloader: Reloader) -> None:
+        """Reload on each request to do so, until cancelled."""
+        ...
+
+    def asked_to_reload(self, reloader: Reloader) -> Reload:
+        """Return the function to call when a client asks for a reload."""
+        ...
+
+
+@final
+class SignalManager:
+    """SIGTERM and SIGINT stop the daemon, SIGHUP reloads it, and systemd is notified."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        self.notifier = notifier
+
+    def ready(self, url: str) -> None:  # noqa: ARG002
+        """See `Manager`."""
+        self.notifier.ready()
+
+    def stopping(self) -> None:
+        """See `Manager`."""
+        self.notifier.stopping()
+
+    async def watch(self) -> None:
+        """See `Manager`."""
+        await self.notifier.watch()
+
+    async def stops(self, stop: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
+        """See `Manager`."""
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                stop()
+
+    async def obey(self, reloader: Reloader) -> None:
+        """See `Manager`."""
+        with trio.open_signal_receiver(signal.SIGHUP) as signals:
+            async for _ in signals:
+                with suppress(LLMClientError):  # the reloader has logged it
+                    await reloader.reload()
+
+    def asked_to_reload(self, reloader: Reloader) -> Reload:
+        """See `Manager`."""
+        return reloader.reload

@@ -33,8 +33,8 @@ from llm_protocol.requests import (
 )
 from llm_protocol.response import TokenCount
 from llm_runtime.config import Config
+from llm_runtime.config.cross_checks import check_policy
 from llm_runtime.config.errors import under
-from llm_runtime.config.naming import check_policy
 from llm_runtime.costs import Costs
 from llm_runtime.extensions import NO_EXTENSIONS, Extensions
 from llm_runtime.hooks import Hooks

@@ -33,7 +33,6 @@ from llm_protocol.response import LLMResponse, TokenCount
 from llm_protocol.secret import Secret
 from llm_protocol.vendor import Vendor
 from llm_runtime.config import Config
-from llm_runtime.ensemble import answers, collaboration
 from llm_runtime.hooks import Observer
 from llm_runtime.hosts.portal import Portal
 from llm_runtime.hosts.thread_functions import (
@@ -50,8 +49,10 @@ from llm_runtime.hosts.tool_threads import refuse_async_tools, run_in_threads, r
 from llm_runtime.opening import ConfigSource
 from llm_runtime.options import ChatOptions, Messages, Options, ToolOptions, as_messages
 from llm_runtime.requesting import (
+    answers,
     chat_request,
     code_request,
+    collaboration,
     completion_request,
     embedding_request,
     image_request,

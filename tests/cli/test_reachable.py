@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from llm_runtime.cli.reachable import reachable
+from llm_runtime.cli.serve import reachable
 from llm_runtime.config import ServerTls
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_runtime.partial_json import completed
+from llm_runtime.typed import completed
 
 
 @pytest.mark.parametrize(

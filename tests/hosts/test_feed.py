@@ -16,8 +16,8 @@ from llm_protocol.events import Event, Failed, Finished, Started, TextDelta
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.requests import AnyRequest, ChatRequest
 from llm_protocol.response import FinishReason
+from llm_runtime.hosts.actions import TurnEnd
 from llm_runtime.hosts.feed import BATCHES_AHEAD, BATCHES_LEFT, Feed, Received
-from llm_runtime.hosts.turn_end import TurnEnd
 from llm_runtime.trio_requests import TrioRequests
 
 REQUEST = ChatRequest(model="m", messages=())

@@ -18,9 +18,8 @@ from llm_protocol.content import ToolCall
 from llm_protocol.events import Started
 from llm_protocol.response import LLMResponse
 from llm_runtime import Message, ResponseTypeError, ToolEnded, ToolStarted, tool
-from llm_runtime.partial_json import completed
 from llm_runtime.schemas import DoesNotFitError, fits, schema_of
-from llm_runtime.typed import ResponseType
+from llm_runtime.typed import ResponseType, completed
 
 Host = Callable[[Scenario, llm_runtime.Config], None]
 on_every_host = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)

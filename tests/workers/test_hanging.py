@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llm_runtime.workers.hanging import SILENT_SECONDS, START_SECONDS, WATCH_SECONDS, HangWatch
+from llm_runtime.workers.parent import SILENT_SECONDS, START_SECONDS, WATCH_SECONDS, HangWatch
 from llm_runtime.workers.process import WorkerProcess
 
 

@@ -9,17 +9,20 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from urllib.parse import urlsplit
 
 import trio
 
 from llm_actors.kernel import SchedulerInstrument
 from llm_runtime.cli.logs import start_logging
-from llm_runtime.cli.reachable import reachable
 from llm_runtime.cli.setup import CHECKOUT, configured
 from llm_runtime.cli.terminal import print_ready, say
 from llm_runtime.config import Config, ConfigError, with_server
-from llm_runtime.config.workers import WORKER_VARIABLE
+from llm_runtime.config.cross_checks import WORKER_VARIABLE
+from llm_runtime.config.server import ServerTls
 from llm_runtime.systemd import Notifier, inherited_sockets
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - the address of all interfaces cannot be connected to
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +97,7 @@ async def _serve(
     read: _Reading,
 ) -> int:
     from llm_runtime import daemon  # imported here: the parent of several workers needs neither module
-    from llm_runtime.manager import SignalManager
+    from llm_runtime.daemon import SignalManager
 
     if not inherited:
         await daemon.check_address(config)
@@ -111,7 +114,7 @@ async def _serve_with_workers(
     environ: Mapping[str, str],
     read: _Reading,
 ) -> int:
-    from llm_runtime.workers.serving import serve_with_workers
+    from llm_runtime.workers.parent import serve_with_workers
 
     _introduce(config, tell)
     return await serve_with_workers(ready, file=read.file, read=read, inherited=inherited, environ=environ)
@@ -135,3 +138,21 @@ def _introduce(config: Config, tell: Callable[[str], None]) -> None:
             log.warning("%s", note)
         else:
             tell(f"llm-runtime: warning: {note}")
+
+
+def reachable(url: str, tls: ServerTls | None) -> str:
+    """Return the URL at which a client on this machine reaches a daemon that listens on ``url``. The address of all
+    interfaces is replaced by loopback. With TLS, the host is a name in the certificate. Blocks. Raises `ConfigError` if
+    the certificate cannot be read.
+    """
+    parts = urlsplit(url)
+    if parts.hostname is None or parts.port is None:
+        return url
+    host = _LOOPBACK.get(parts.hostname, parts.hostname)
+    if tls is not None:
+        from llm_runtime.config.certificate import certificate_names  # ssl costs time
+
+        names = [name for name in certificate_names(tls) if "*" not in name]
+        if host not in names:
+            host = next((name for name in names if name == "localhost"), names[0] if names else host)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{parts.port}"

@@ -12,9 +12,8 @@ from typing import Any, Final, TypeVar, final
 import trio
 
 from llm_protocol.errors import ShuttingDownError
-from llm_runtime.hosts.actions import Action, Actions
+from llm_runtime.hosts.actions import Action, Actions, TurnEnd
 from llm_runtime.hosts.portal import Portal
-from llm_runtime.hosts.turn_end import TurnEnd
 
 R = TypeVar("R")
 H = TypeVar("H")

@@ -16,7 +16,7 @@ from llm_protocol.events import TERMINAL, Event, Failed, Finished, merged
 from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse
-from llm_runtime.hosts.turn_end import TurnEnd
+from llm_runtime.hosts.actions import TurnEnd
 from llm_runtime.trio_requests import TrioRequests
 
 BATCHES_AHEAD: Final = 8

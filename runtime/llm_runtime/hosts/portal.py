@@ -17,8 +17,7 @@ from typing import Final, Generic, TypeAlias, TypeVar, final
 import trio
 
 from llm_protocol.errors import NOT_OPEN, ShuttingDownError
-from llm_runtime.hosts.actions import Action, Actions
-from llm_runtime.hosts.turn_end import TurnEnd
+from llm_runtime.hosts.actions import Action, Actions, TurnEnd
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -18,7 +18,7 @@ import trio
 from llm_actors.kernel import Inbox
 from llm_actors.kernel.errors import exception_site
 from llm_protocol.failures import FailureKind
-from llm_runtime.server.bodies import HeldBodies
+from llm_runtime.server.bodies import HeldBodies, StreamedRequestBody
 from llm_runtime.server.http1 import CONTINUE, Request, RequestParser, encode_response
 from llm_runtime.server.http_error import (
     NO_SNIFFING,
@@ -29,7 +29,6 @@ from llm_runtime.server.http_error import (
     too_many_connections,
 )
 from llm_runtime.server.limits import BODY_SECONDS, MIN_RATE, PIPELINED_BYTES
-from llm_runtime.server.request_body import StreamedRequestBody
 from llm_runtime.server.request_context import RequestContext, refusing
 from llm_runtime.server.routes import endpoint_of
 from llm_runtime.server.socket import Socket

@@ -13,12 +13,12 @@ from llm_protocol.dialect import WireResponse
 from llm_protocol.failures import FailureKind
 from llm_protocol.http1 import LAST_CHUNK, encode_chunk
 from llm_protocol.requests import new_request_id
+from llm_runtime.server.bodies import StreamedRequestBody
 from llm_runtime.server.client_wire import ANTHROPIC, OPENAI
 from llm_runtime.server.content_encoding import decoded
 from llm_runtime.server.http1 import BODILESS, Request, encode_head, encode_response
 from llm_runtime.server.http_error import NO_SNIFFING, HttpError
 from llm_runtime.server.limits import SSE_PING_SECONDS
-from llm_runtime.server.request_body import StreamedRequestBody
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.subscription import WakeupEvent

@@ -10,17 +10,19 @@ import logging
 import random
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from math import inf
 from typing import Final, final
 
 import trio
 
 from llm_actors.kernel.window import Backoff, Intensity, RestartWindow, Streak
-from llm_runtime.config import Config
+from llm_runtime.config import Config, ConfigError
+from llm_runtime.server.actors import address_of
+from llm_runtime.server.listener import CannotListenError, listen, removed_after
 from llm_runtime.systemd import Notifier
-from llm_runtime.workers import hanging
-from llm_runtime.workers.place import WorkerPlace
+from llm_runtime.workers.place import WorkerPlace, make_folder, remove_folder
 from llm_runtime.workers.process import NOT_STARTED, WorkerProcess
 from llm_runtime.workers.reloads import Copies, Reloads
 
@@ -36,7 +38,57 @@ END_SECONDS: Final = 15.0
 AT_ONCE_SECONDS: Final = 7.0
 """The most seconds that a worker may exist after it was told to end at once."""
 
+SILENT_SECONDS: Final = 30.0
+"""Seconds without a message after which a worker counts as """
+
+START_SECONDS: Final = 120.0
+"""Seconds after which a worker that still does not accept requests counts as  Until it does, it sends no
+messages.
+"""
+
+WATCH_SECONDS: Final = 1.0
+"""Seconds between two checks by the parent."""
+
 log = logging.getLogger(__name__)
+
+
+async def serve_with_workers(
+    ready: Callable[[str], None],
+    *,
+    file: str | None,
+    read: Callable[[str | None], Config],
+    inherited: Sequence[socket.socket],
+    environ: Mapping[str, str],
+) -> int:
+    """Serve with as many workers as configured, and return the exit code. ``ready`` is called with the URL once all
+    of them accept requests. ``read`` reads a copy of the configuration ``file``; it blocks. ``inherited`` are sockets
+    to listen on instead of the configured address. Raises `ConfigError` if the daemon cannot start.
+    """
+    folder = make_folder(environ)
+    try:
+        copies = Copies(file, folder, read)
+        copy, config = await trio.to_thread.run_sync(copies.take)
+        copies.accept(copy)
+        listeners = list(inherited) or await _listening(config)
+        address = address_of(config.server, listeners[0], inherited=bool(inherited))
+        with removed_after(None if inherited else config.server.unix):
+            try:
+                parent = WorkersParent(
+                    config, listeners, folder, copies, environ, Notifier(environ), partial(ready, address.url)
+                )
+                return await parent.run()
+            finally:
+                for listener in listeners:
+                    listener.close()
+    finally:
+        remove_folder(folder)
+
+
+async def _listening(config: Config) -> list[socket.socket]:
+    try:
+        return await listen(config.server)
+    except CannotListenError as exc:
+        raise ConfigError(str(exc)) from exc
 
 
 @final
@@ -174,9 +226,9 @@ class WorkersParent:
 
     async def _watch(self) -> None:
         """Kill the workers that hang, and at the end those that have not ended in time."""
-        watch = hanging.HangWatch(trio.current_time())
+        watch = HangWatch(trio.current_time())
         while True:
-            await trio.sleep(hanging.WATCH_SECONDS)
+            await trio.sleep(WATCH_SECONDS)
             now = trio.current_time()
             for worker, words in watch.look(self._workers.values(), now):
                 log.error("worker %d %s; it is killed", worker.number, words)
@@ -184,3 +236,27 @@ class WorkersParent:
             if now > self._kill_at:
                 for worker in self._workers.values():
                     worker.kill()
+
+
+@final
+class HangWatch:
+    """The parent's observations of its workers. ``now`` is the time on Trio's clock."""
+
+    def __init__(self, now: float) -> None:
+        self._looked_at = now
+
+    def look(self, workers: Iterable[WorkerProcess], now: float) -> list[tuple[WorkerProcess, str]]:
+        """Return the hanging workers, each with the reason as text. Call this every `WATCH_SECONDS`."""
+        stood_still = now > self._looked_at + 2 * WATCH_SECONDS
+        self._looked_at = now
+        found: list[tuple[WorkerProcess, str]] = []
+        for worker in workers:
+            if stood_still:  # the parent has read nothing meanwhile
+                worker.heard_at = now
+            elif worker.code is not None:
+                pass  # it has ended
+            elif worker.is_ready and now > worker.heard_at + SILENT_SECONDS:
+                found.append((worker, f"has not responded for {SILENT_SECONDS:g} s"))
+            elif not worker.is_ready and now > worker.heard_at + START_SECONDS:
+                found.append((worker, f"has not started within {START_SECONDS:g} s"))
+        return found

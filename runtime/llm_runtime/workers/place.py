@@ -11,7 +11,7 @@ from contextlib import suppress
 import msgspec
 
 from llm_runtime.config import ConfigError
-from llm_runtime.config.workers import WORKER_VARIABLE
+from llm_runtime.config.cross_checks import WORKER_VARIABLE
 
 LONGEST_FOLDER = 72
 """The most bytes of the path in which the workers' folder is created. The path of a socket in that folder has up to 29
