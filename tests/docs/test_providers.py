@@ -17,7 +17,7 @@ import msgspec
 import pytest
 import trustme
 
-from llm_actors.provider import ProviderActor, generate
+from llm_actors.provider import Generate, ProviderActor
 from llm_actors.testing import alone
 from llm_actors.transport import TlsTrust
 from llm_protocol.content import Message
@@ -150,7 +150,7 @@ async def reaches(
             async with alone(ProviderActor(spec, dial=dial), name=name) as lone:
                 events: list[Event] = []
                 request = ChatRequest(model="m", messages=(Message.of("user", "Hi."),))
-                result = await generate(lone.ref, request, stream=False, sink=events.append)
+                result = await lone.ref.call(Generate(request=request, stream=False, sink=events.append))
             assert isinstance(result.end, Finished), result
             assert proxy.asked == ([f"{url.hostname}:443"] if spec.proxy is not None else [])
         (seen,) = peer.requests

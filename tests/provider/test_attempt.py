@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from llm_actors.provider import ProviderActor, generate, list_models
+from llm_actors.provider import Generate, ProviderActor, list_models
 from llm_actors.run import RunLog
 from llm_actors.testing import alone
 from llm_protocol.content import Message, Opaque
@@ -142,7 +142,7 @@ async def test_a_reset_in_mid_stream_is_a_network_failure_with_the_text_so_far()
     async with Peer([sse(*HELLO, end=False), pause(0.01), reset()]) as peer:
         async with alone(ProviderActor(spec(peer.url + "/v1"))) as lone:
             asked = Asked()
-            asked.outcome = await generate(lone.ref, REQUEST, stream=True, sink=asked.events.append)
+            asked.outcome = await lone.ref.call(Generate(request=REQUEST, stream=True, sink=asked.events.append))
 
     assert failure(asked).kind is FailureKind.NETWORK
     assert asked.text == "Hello there"
@@ -207,7 +207,7 @@ async def test_an_answer_larger_than_the_log_is_a_failure_of_its_own_kind(
 
     async with Peer(sse(*HELLO, *[word("x" * 100)] * 100, *END)) as peer, upstream(peer) as provider:
         log = RunLog(limit_bytes=2_000)
-        outcome = await generate(provider.ref, REQUEST, stream=True, sink=log.append)
+        outcome = await provider.ref.call(Generate(request=REQUEST, stream=True, sink=log.append))
 
     assert isinstance(outcome.end, Failed)
     assert outcome.end.failure.kind is FailureKind.LOG_LIMIT

@@ -9,7 +9,6 @@ from trio.testing import MockClock
 
 import llm_runtime
 from llm_actors.orchestrator import Services
-from llm_actors.orchestrator.pipeline import Work
 from llm_actors.orchestrator.single_flight import SingleFlight
 from llm_actors.run import Run
 from llm_protocol import content
@@ -69,8 +68,7 @@ async def test_a_flight_that_is_being_cancelled_takes_nobody_on(ending_s: float,
     """Its last follower has left, and it takes a moment to end."""
     calls: list[Run] = []
 
-    async def upstream(_: Services, work: Work) -> Finished:
-        run = work.run
+    async def upstream(_: Services, run: Run, *rest: object) -> Finished:
         calls.append(run)
         if len(calls) == 1:
             try:
@@ -100,9 +98,9 @@ async def test_a_request_that_leaves_a_shared_call_says_whose_call_it_was(
 ) -> None:
     """A call of another is none of its own: the ledger has a row for such a request."""
 
-    async def upstream(_: Services, work: Work) -> Finished:
+    async def upstream(_: Services, run: Run, *rest: object) -> Finished:
         await trio.sleep(3)
-        return Finished(reason=FinishReason.STOP, response=work.run.folded())
+        return Finished(reason=FinishReason.STOP, response=run.folded())
 
     async with llm_runtime.open_runtime(config("http://127.0.0.1:9")) as rt:
         routed = rt._tree.setup.router.route(QUESTION)

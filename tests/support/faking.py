@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from llm_actors.kernel import MailboxSpec
-from llm_actors.provider import Endpoint, ProviderActor, ProviderSpec, generate, list_models, wires_of
+from llm_actors.provider import Endpoint, Generate, ProviderActor, ProviderSpec, list_models, wires_of
 from llm_actors.testing import alone
 from llm_actors.transport import TlsTrust
 from llm_protocol.content import Message
@@ -64,7 +64,7 @@ async def ask(
     asked = Asked()
     actor = ProviderActor(spec(fake, kind, timeouts, trust, wire), dial=None if tcp else fake.dial)
     async with alone(actor, name="faked", mailbox=MailboxSpec(8)) as lone:
-        asked.outcome = await generate(lone.ref, request, stream=stream, sink=asked.events.append)
+        asked.outcome = await lone.ref.call(Generate(request=request, stream=stream, sink=asked.events.append))
     with trio.fail_after(5):
         await fake.journal.until(lambda journal: journal.connections == journal.open == 0)
     return asked

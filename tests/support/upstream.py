@@ -12,12 +12,12 @@ from llm_actors.kernel import MailboxSpec
 from llm_actors.provider import (
     AttemptResult,
     Endpoint,
+    Generate,
     KeyRenewer,
     ProviderActor,
     ProviderMessage,
     ProviderRef,
     ProviderSpec,
-    generate,
     wires_of,
 )
 from llm_actors.testing import LoneActor, alone
@@ -88,7 +88,7 @@ class Upstream:
 
     async def ask(self, request: AnyRequest = REQUEST, *, stream: bool = True, asked: Asked | None = None) -> Asked:
         asked = asked or Asked()
-        asked.outcome = await generate(self.ref, request, stream=stream, sink=asked.events.append)
+        asked.outcome = await self.ref.call(Generate(request=request, stream=stream, sink=asked.events.append))
         return asked
 
 

@@ -2,7 +2,7 @@
 
 with await reserve(limiter, ("openai", "backup"), tokens=1200, caller="alice") as reservation:
     reservation.sent()
-    outcome = await generate(providers[reservation.provider], …)
+    outcome = await providers[reservation.provider].call(Generate(…))
     reservation.settle(usage, outcome.limits)
 """
 

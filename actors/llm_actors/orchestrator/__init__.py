@@ -6,9 +6,8 @@ from llm_actors.orchestrator.candidates import gives_choices, ranked
 from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Histogram, Metrics
 from llm_actors.orchestrator.passthrough import pass_through
-from llm_actors.orchestrator.pipeline import Setup
 from llm_actors.orchestrator.recent_requests import RecentCall, RecentRequest
-from llm_actors.orchestrator.routing import ResolvedRoute, Router
+from llm_actors.orchestrator.routing import ResolvedRoute, Router, Setup
 from llm_actors.orchestrator.services import Services
 from llm_actors.orchestrator.strategies.team import StrategyFunction, Team
 

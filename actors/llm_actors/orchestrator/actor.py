@@ -2,29 +2,47 @@
 
 Each run is a task of the orchestrator, in the run's own cancel scope, with the request's one deadline. Whatever
 happens, the run's log ends with exactly one terminal event: all followers rely on that.
+
+A run passes these stages. Each is a function of its input and of the next stage:
+
+    route     the candidates and the policy                          routing.py
+    share     from the cache, or one flight for equal requests       single_flight.py
+    plan      one model at a time, or several by a strategy          `upstream`, below; attempt_loop.py, strategies/
+    reserve   within the limits, a slot, a budget, a closed circuit  reserve.py
+    attempt   one attempt at one deployment                          attempt.py
+    settle    into limiter, selector and estimator                   attempt.py
+    close     the log folded into a response, and closed             ending.py
+
+The stages return a `RunResult`, and finally the end of the run. They do not return the events: the provider writes
+these into the run's log.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol, TypeAlias, final
 
 import trio
 
+from llm_actors.catalog import refresh
 from llm_actors.kernel import Call, CallExpired, Delivery, Inbox, KernelError, Ref, serve_at_once
 from llm_actors.kernel.errors import exception_site
+from llm_actors.orchestrator.attempt_loop import AttemptLoop
+from llm_actors.orchestrator.decision_record import DecisionRecord
+from llm_actors.orchestrator.ending import RunResult, close_early, fold
 from llm_actors.orchestrator.log_line import log_end
-from llm_actors.orchestrator.pipeline import Setup, listed_route, upstream
-from llm_actors.orchestrator.routing import ResolvedRoute
-from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.routing import ResolvedRoute, Router, Setup, is_plain
+from llm_actors.orchestrator.services import AttemptContext, Services
 from llm_actors.orchestrator.single_flight import SingleFlight
 from llm_actors.provider import failure_of
 from llm_actors.run import Run
 from llm_protocol.errors import LLMClientError, ModelNotFoundError, QueueFullError, error_for
-from llm_protocol.events import Failed
+from llm_protocol.events import Failed, Finished
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.requests import AnyRequest
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +141,7 @@ class Orchestrator:
     def _accept(services: Services, delivery: Delivery[OrchestratorMessage]) -> None:
         metrics = services.metrics
         delivery.message.run.log.on_late = metrics.drop_late_event
-        metrics.begin()
+        metrics.running += 1
         delivery.reply(delivery.message, None)
 
     @staticmethod
@@ -145,7 +163,7 @@ class Orchestrator:
             with setup, run.scope:
                 if routed is None:
                     try:
-                        routed = await listed_route(services, setup.router, run.request)
+                        routed = await _listed_route(services, setup.router, run.request)
                     except LLMClientError as exc:
                         run.fail(exc.failure)
                         return
@@ -181,3 +199,52 @@ def _failure_of(run: Run) -> Failure:
     end = run.log.end
     assert isinstance(end, Failed), "a run that was closed before it was accepted must have failed"
     return end.failure
+
+
+async def _listed_route(services: Services, router: Router, request: AnyRequest) -> ResolvedRoute:
+    """Return the candidates for a request whose model is on no list, after fetching the models of providers that have
+    no list yet. Raises `LLMClientError`.
+    """
+    try:
+        await refresh(services.lister, only_unlisted=True)
+    except KernelError as exc:  # the last list remains valid, and may well lack a model that the provider offers
+        raise error_for(failure_of(exc, "catalog")) from exc
+    return router.route(request)
+
+
+async def upstream(
+    services: Services, run: Run, routed: ResolvedRoute, deadline: Callable[[], float], record: DecisionRecord
+) -> Finished | Failed:
+    """Serve a run by calling providers. Events are written into its log, which is still open at the end. Returns the
+    end with which to close it.
+
+    Takes until the run's deadline at most. Raises only `trio.Cancelled`, after closing the log, and bugs.
+    """
+    context = AttemptContext(
+        request=run.request,
+        candidates=routed.candidates,
+        policy=routed.policy,
+        on_broken_stream=routed.rescue(run.request, stream=run.stream),
+        stream=run.stream,
+        log=run.log,
+        deadline=deadline,
+        record=record,
+        allowed=routed.allowed,
+        payer=services.accounting.payer(run.request),
+    )
+    try:
+        result = await _answer(services, context, run)
+    except BaseException as exc:
+        if not isinstance(exc, Exception):  # a cancellation, which a nursery below may have put into an exception group
+            close_early(run, record)  # a request whose deadline passed reports what was tried, too
+        raise
+    return fold(services, run, result, record)
+
+
+def _answer(services: Services, context: AttemptContext, run: Run) -> Awaitable[RunResult]:
+    if is_plain(context.policy):
+        return AttemptLoop(services, context).answer()
+    # Imported here, because most programs never need it and every program would wait for it at its start.
+    from llm_actors.orchestrator.strategies.several import carried_out
+
+    return carried_out(services, context, run)

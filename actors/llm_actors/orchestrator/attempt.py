@@ -12,17 +12,18 @@ import trio
 
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import KernelError
-from llm_actors.orchestrator.attempt_context import AttemptContext, Reserved
 from llm_actors.orchestrator.attempt_events import AttemptEnded, AttemptStarted
 from llm_actors.orchestrator.decision_record import AttemptRecord, UnderWay
-from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.load import Reserved
+from llm_actors.orchestrator.services import AttemptContext, Services
 from llm_actors.orchestrator.spending import Delivered, booked
-from llm_actors.provider import AttemptResult, Prepared, Sink, failure_of, generate
+from llm_actors.provider import AttemptResult, Generate, Prepared, Sink, failure_of
 from llm_actors.run import LogLimitExceeded
 from llm_actors.selector import StreamBegan, observe, pause_after, scope_of
 from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.adjustments import Adjustment
-from llm_protocol.events import DELTAS, Event, Failed, ItemDone, Started, UsageReported
+from llm_protocol.estimate import ASCII_PER_TOKEN
+from llm_protocol.events import DELTAS, Event, Failed, ItemDone, Started, TextDelta, UsageReported
 from llm_protocol.failures import Failure, FailureKind, Scope
 from llm_protocol.model_rules import without_thinking
 from llm_protocol.parameters.requested import name_of
@@ -141,14 +142,15 @@ class Attempt:
         services, patch, provider = self._services, self._context.policy.timeouts, self.candidate.provider
         prepared, self._prepared = self._prepared, None
         try:
-            return await generate(
-                services.providers[provider],
-                self._request.to(self.candidate.model),
-                stream=self._context.stream,
-                sink=self._take,
-                timeouts=patch.over(services.timeouts[provider]) if patch else None,
-                on_sent=self._sent,
-                prepared=prepared,
+            return await services.providers[provider].call(
+                Generate(
+                    request=self._request.to(self.candidate.model),
+                    stream=self._context.stream,
+                    sink=self._take,
+                    timeouts=patch.over(services.timeouts[provider]) if patch else None,
+                    on_sent=self._sent,
+                    prepared=prepared,
+                )
             )
         except KernelError as exc:
             failure = failure_of(exc, provider).at(
@@ -171,18 +173,14 @@ class Attempt:
             return
         self._has_begun = True
         if isinstance(event, DELTAS):
-            self._delivered.add(event)
+            if type(event) is TextDelta and event.text.isascii():  # as most deltas: without the calls
+                self._delivered.text += len(event.text) / ASCII_PER_TOKEN
+            else:
+                self._delivered.add(event)
             if self._hold is not None:
                 self._hold.grow(self._delivered.text + self._delivered.thought)
             if self._first_at is None:
-                self._first_at = trio.current_time()
-                if self._context.stream and self._services.selector.stream_began(
-                    self.candidate, self, self._first_at, began=self._began, request_type=self._request.request_type
-                ):
-                    # A stream may take minutes to its end, but requests that wait for this probe need only its first
-                    # token.
-                    proof = StreamBegan(candidate=self.candidate, began=self._began, at=self._first_at)
-                    self._services.observer.cast(proof)
+                self._note_first()
         elif type(event) is UsageReported:
             self._reported_usage = event
         elif type(event) is Started:
@@ -196,6 +194,15 @@ class Attempt:
             else:  # for a vendor that does not announce the start
                 self._sink(Started(provider=self.candidate.provider, adjusted=(adjusted,)))
         self._sink(event)
+
+    def _note_first(self) -> None:
+        """Note that the first content has arrived, and report that to the selector if the attempt is streamed."""
+        first = self._first_at = trio.current_time()
+        if self._context.stream and self._services.selector.stream_began(
+            self.candidate, self, first, began=self._began, request_type=self._request.request_type
+        ):
+            # A stream may take minutes to its end, but requests that wait for this probe need only its first token.
+            self._services.observer.cast(StreamBegan(candidate=self.candidate, began=self._began, at=first))
 
     def _settle(self, outcome: AttemptResult, began: float) -> None:
         """Report the result to limiter, selector and estimator, and add it to the decision record. Release the slot: a
@@ -215,7 +222,7 @@ class Attempt:
         cancelled = failure is not None and failure.kind is FailureKind.CANCELLED
         # An attempt that reached the deadline without a connection failed; one that another response made unnecessary
         # was never made.
-        never_left = cancelled and not self._is_sent and trio.current_time() < self._context.deadline
+        never_left = cancelled and not self._is_sent and trio.current_time() < self._context.deadline()
         made = self._context.record.attempted(
             candidate,
             outcome,

@@ -12,13 +12,12 @@ import trio
 
 from llm_actors.catalog import Candidate
 from llm_actors.orchestrator.attempt import Attempt, shown_to
-from llm_actors.orchestrator.attempt_context import AttemptContext
 from llm_actors.orchestrator.candidates import CapableCandidates, ranked
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.hedge import HedgeClaim, hedged
 from llm_actors.orchestrator.plan import Again, AttemptPlan, Move, Stop
 from llm_actors.orchestrator.reserve import NotReserved, Reserving
-from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.services import AttemptContext, Services
 from llm_actors.orchestrator.stream_recovery import StreamRecovery
 from llm_actors.provider import AttemptResult
 from llm_actors.selector import Ranking
@@ -64,7 +63,7 @@ class AttemptLoop:
         plan = AttemptPlan(
             candidates[:1] if self._context.policy.strategy == "single" else candidates,
             self._attempts(),
-            deadline=self._context.deadline,
+            deadline=self._context.deadline(),
             may_retry=self._may_retry,
             fits=self._has_more_room,
             draw=self._services.draw,
@@ -98,7 +97,7 @@ class AttemptLoop:
     def _move(self, plan: AttemptPlan[Candidate], ending: RunResult, failure: Failure) -> Move:
         if ending.candidate is None:
             return Stop("no candidate had capacity in time")
-        plan.deadline = self._context.deadline
+        plan.deadline = self._context.deadline()
         return plan.after(failure, trio.current_time(), called=self._called)
 
     def _rank(self) -> Ranking:
@@ -147,7 +146,7 @@ class AttemptLoop:
         self, plan: AttemptPlan[Candidate], attempt: Attempt, request: AnyRequest, delay_s: float
     ) -> RunResult:
         with HedgeClaim(self._services, self._reserving, plan, attempt.candidate, request) as second:
-            raced = await hedged(attempt, delay_s, second, self._rescue.sink, deadline=self._context.deadline)
+            raced = await hedged(attempt, delay_s, second, self._rescue.sink, deadline=self._context.deadline())
         plan.take(raced.winner.candidate)
         if raced.failed_too is not None:
             plan.drop_unless(lambda each: each != raced.failed_too)

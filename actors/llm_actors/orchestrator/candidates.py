@@ -10,10 +10,9 @@ import msgspec
 import trio
 
 from llm_actors.catalog import Candidate
-from llm_actors.orchestrator.attempt_context import AttemptContext
 from llm_actors.orchestrator.plan import AttemptPlan
 from llm_actors.orchestrator.routing import Router
-from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.services import AttemptContext, Services
 from llm_actors.provider import Prepared, adapted_to
 from llm_actors.selector import Ranking
 from llm_actors.threads import run_large

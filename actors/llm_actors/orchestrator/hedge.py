@@ -15,8 +15,7 @@ import trio
 from llm_actors.catalog import Candidate
 from llm_actors.limiter import Reservation
 from llm_actors.orchestrator.attempt import Attempt
-from llm_actors.orchestrator.attempt_context import Reserved
-from llm_actors.orchestrator.load import Slot
+from llm_actors.orchestrator.load import Reserved, Slot
 from llm_actors.orchestrator.plan import AttemptPlan
 from llm_actors.orchestrator.reserve import Reserving
 from llm_actors.orchestrator.services import Services

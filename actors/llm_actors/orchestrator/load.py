@@ -25,11 +25,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from math import inf
-from typing import final
+from types import TracebackType
+from typing import Self, final
 
 import trio
 
+from llm_actors.catalog import Candidate
+from llm_actors.limiter import Reservation
 from llm_actors.limiter.fair_queue import FairQueue, QueuedRequest
+from llm_protocol.estimate import Estimate
 
 HOPELESS_PERCENT = 10
 LEAST_TIMES = 10
@@ -209,6 +213,37 @@ class ProviderLoad:
         self._weight -= weight
         if not self._waiting:
             self._since = inf
+
+
+@final
+class Reserved:
+    """The permission for one call. Its resources are released at the end of the block, however it ends.
+    ``reservation`` is ``None`` if there are no limits.
+    """
+
+    __slots__ = ("_slot", "candidate", "estimate", "reservation")
+
+    def __init__(self, candidate: Candidate, estimate: Estimate, reservation: Reservation | None, slot: Slot) -> None:
+        self.candidate = candidate
+        self.estimate = estimate
+        self.reservation = reservation
+        self._slot = slot
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.give_back()
+
+    def use(self, now: float) -> None:
+        """Record that the call begins."""
+        self._slot.use(now)
+
+    def give_back(self) -> None:
+        """Release the resources. A second call does nothing."""
+        self._slot.give_back()
+        if self.reservation is not None:
+            self.reservation.leave()
 
 
 @contextmanager

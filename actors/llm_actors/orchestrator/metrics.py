@@ -48,6 +48,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.running = 0
+        """Requests in progress. The orchestrator adds each request that it accepts; `end` subtracts it."""
         self.refused: Counter[str] = Counter()
         """Requests that were not accepted, by kind of failure."""
         self.limited: Counter[tuple[str, LimitOwner]] = Counter()
@@ -103,10 +104,6 @@ class Metrics:
     def drop_late_event(self) -> None:
         """Count an event that was dropped because it arrived after the end."""
         self.late_events += 1
-
-    def begin(self) -> None:
-        """Count a request that was accepted; `end` will follow."""
-        self.running += 1
 
     def end(self, run: Run) -> None:
         """Count a request that has ended."""

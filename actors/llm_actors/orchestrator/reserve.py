@@ -18,11 +18,10 @@ import trio
 from llm_actors.catalog import Candidate
 from llm_actors.kernel import CallExpired, KernelError
 from llm_actors.limiter import Reservation, reserve
-from llm_actors.orchestrator.attempt_context import AttemptContext, Reserved
 from llm_actors.orchestrator.candidates import CapableCandidates
-from llm_actors.orchestrator.load import Slot, least_time, waiting_for
+from llm_actors.orchestrator.load import Reserved, Slot, least_time, waiting_for
 from llm_actors.orchestrator.plan import AttemptPlan
-from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.services import AttemptContext, Services
 from llm_actors.provider import failure_of
 from llm_protocol.errors import LLMClientError, error_for
 from llm_protocol.estimate import Estimate
@@ -139,7 +138,7 @@ class Reserving:
         if not self._services.loads[plan.current.provider].waiting:
             return None
         now = trio.current_time()
-        first, left = None, self._context.deadline - now
+        first, left = None, self._context.deadline() - now
         for candidate in (plan.current, *plan.others):
             load = self._services.loads[candidate.provider]
             seconds = load.refused_for(left, self._times(candidate), now)
@@ -156,7 +155,7 @@ class Reserving:
         """Return the latest time at which an attempt at ``candidate`` must begin to be complete in time, on Trio's
         clock; the deadline itself if that time has passed or is unknown.
         """
-        deadline, least = self._context.deadline, least_time(self._times(candidate))
+        deadline, least = self._context.deadline(), least_time(self._times(candidate))
         return deadline if least is None or deadline - least <= trio.current_time() else deadline - least
 
     async def _slot(self, plan: AttemptPlan[Candidate]) -> Slot:
@@ -200,7 +199,7 @@ class Reserving:
         """
         first = self._tried is None
         self._tried = candidate
-        within = inf if first else self._context.deadline - now
+        within = inf if first else self._context.deadline() - now
         barred = self._services.selector.admit(
             candidate,
             now,

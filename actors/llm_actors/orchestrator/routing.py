@@ -1,4 +1,4 @@
-"""Resolve a request into its policy and candidates. Pure.
+"""Resolve a request into its policy and candidates, with the router of the current setup.
 
 A request's own policy takes precedence over the policy of its route, which takes precedence over the defaults. A route
 is addressed like a model. Its name takes precedence over all other meanings of that name.
@@ -10,11 +10,14 @@ contains a route, the caller may use the models of the route, but only through t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, final
+from types import TracebackType
+from typing import NamedTuple, Self, final
 
 import msgspec
+import trio
 
 from llm_actors.catalog import Allowed, Candidate, Catalog
+from llm_actors.orchestrator.services import Services
 from llm_protocol.codec.fields import unsupported
 from llm_protocol.dialect import ModelInfo
 from llm_protocol.errors import LLMClientError, ModelNotFoundError
@@ -146,3 +149,38 @@ class Router:
                 problem = ModelNotFoundError(msgspec.structs.replace(problem.failure, message=_A_ROUTE.format(name)))
             raise problem
         return ResolvedRoute(policy, list(found), allowed, {name: exc.failure.kind for name, exc in problems.items()})
+
+
+@final
+class Setup:
+    """Services and router of one configuration. A reload replaces it as a whole; a run keeps the setup with which it
+    began. Used as a context manager, the setup counts as in use until the end of the block.
+    """
+
+    __slots__ = ("_idle", "_users", "router", "services")
+
+    def __init__(self, services: Services, router: Router) -> None:
+        self.services = services
+        self.router = router
+        self._users = 0
+        self._idle: trio.Event | None = None
+
+    def __enter__(self) -> Self:
+        """Count a user until the end of the block."""
+        self._users += 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._users -= 1
+        if not self._users and self._idle is not None:
+            self._idle.set()
+
+    async def unused(self) -> None:
+        """Wait until no run uses the setup. Call this only after the setup was replaced, because then it gets no new
+        users.
+        """
+        if self._users:
+            self._idle = self._idle or trio.Event()
+            await self._idle.wait()
+        else:
+            await trio.lowlevel.checkpoint()

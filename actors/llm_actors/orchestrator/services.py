@@ -1,17 +1,19 @@
-"""The other actors and the pure objects that the orchestrator uses."""
+"""What the stages of a request share: the actors and objects of a runtime, and the context of a request's attempts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from random import random
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from llm_actors.cache import CacheRef, Target
-from llm_actors.catalog import Candidate, Catalog, CatalogRef
+from llm_actors.catalog import Allowed, Candidate, Catalog, CatalogRef
 from llm_actors.limiter import LimiterRef
 from llm_actors.orchestrator.accounting import Accounting
 from llm_actors.orchestrator.attempt_events import AttemptListener
+from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.load import ProviderLoad
 from llm_actors.orchestrator.metrics import Metrics
 from llm_actors.orchestrator.recent_requests import RecentRequests
@@ -20,10 +22,14 @@ from llm_actors.orchestrator.strategies.team import StrategyFunction
 from llm_actors.provider import ProviderRef
 from llm_actors.provider.spec import ProviderWires
 from llm_actors.request_log import RequestLog
+from llm_actors.run import RunLog
 from llm_actors.selector import CostOf, Selector, SelectorRef, Weights
-from llm_protocol.estimate import TokenEstimator
+from llm_protocol.budgets import Payer
+from llm_protocol.estimate import Estimate, TokenEstimator
+from llm_protocol.failures import Failure
 from llm_protocol.lifecycle import is_same_model
-from llm_protocol.policy import Attempts, Limits, Timeouts
+from llm_protocol.policy import Attempts, Limits, OnBrokenStream, Policy, Timeouts
+from llm_protocol.requests import AnyRequest
 from llm_protocol.response import Usage
 
 
@@ -91,3 +97,59 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
             if known is not None:
                 return known
         return self.cost_of(candidate.provider, candidate.model, usage)
+
+
+class Hold(Protocol):
+    """The part of a budget that one attempt may spend."""
+
+    def limit(self, request: AnyRequest) -> AnyRequest:
+        """Return the request with the limit for the vendor's output."""
+        ...
+
+    def grow(self, tokens: float) -> None:
+        """Count the tokens delivered so far, estimated from the length of the text."""
+        ...
+
+    def settle(self, usage: Usage | None, cost: float | None) -> None:
+        """Replace the reservation by the attempt's ``usage`` and ``cost``; ``None`` means unknown."""
+        ...
+
+
+class AttemptBudget(Protocol):
+    """The budget for the attempts of one request, if it has one."""
+
+    def refuses(
+        self, candidate: Candidate, estimate: Estimate, request: AnyRequest, *, is_last: bool = True
+    ) -> Failure | None:
+        """Return why the budget cannot pay an attempt with this estimate; ``None`` if it can. ``is_last``: there is
+        no other, possibly cheaper candidate, so less than the estimate is enough.
+        """
+        ...
+
+    def hold(self, candidate: Candidate, estimate: Estimate, request: AnyRequest) -> Hold:
+        """Reserve the attempt's share of the budget. Call this after `refuses`, without a checkpoint in between."""
+        ...
+
+
+NOBODY = Payer("")
+
+
+class AttemptContext(NamedTuple):
+    """The data that the attempts of one request share: the request, its candidates, its options, and the destination
+    of its events. ``allowed``: the models that may be used besides the candidates; ``None``: any model.
+    """
+
+    request: AnyRequest
+    candidates: list[Candidate]
+    policy: Policy
+    on_broken_stream: OnBrokenStream
+    stream: bool
+    log: RunLog
+    deadline: Callable[[], float]
+    """Returns the current deadline, on Trio's clock. It moves when a request with a later deadline joins a shared run.
+    """
+    record: DecisionRecord
+    budget: AttemptBudget | None = None
+    allowed: Allowed | None = None
+    payer: Payer = NOBODY
+    """Who pays, including for the further requests that a strategy makes."""

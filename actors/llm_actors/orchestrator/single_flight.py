@@ -8,8 +8,9 @@ only stops following. The flight ends with its last follower.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from math import inf
-from typing import NamedTuple, final
+from typing import NamedTuple, TypeAlias, final
 
 import msgspec
 import trio
@@ -34,8 +35,7 @@ from llm_actors.cache import replay as kept
 from llm_actors.kernel.errors import exception_site
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.ending import close, close_early, replay, with_response
-from llm_actors.orchestrator.pipeline import Setup, Until, Upstream, Work
-from llm_actors.orchestrator.routing import DEFAULT_DEADLINE_SECONDS, ResolvedRoute
+from llm_actors.orchestrator.routing import DEFAULT_DEADLINE_SECONDS, ResolvedRoute, Setup
 from llm_actors.orchestrator.services import Services
 from llm_actors.run import Run
 from llm_protocol.content import JsonObject
@@ -44,6 +44,11 @@ from llm_protocol.failures import Failure, FailureKind, Step
 from llm_protocol.policy import AttemptsPatch, CacheMode, OnBrokenStream, TimeoutsPatch
 from llm_protocol.requests import EmbeddingRequest
 from llm_protocol.response import LLMResponse, Usage
+
+Upstream: TypeAlias = Callable[
+    [Services, Run, ResolvedRoute, Callable[[], float], DecisionRecord], Awaitable[Finished | Failed]
+]
+"""The type of the next stage: `upstream` of actor.py."""
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +140,7 @@ class SingleFlight:
         mode = cache_mode(services, run, routed)
         key = None if mode == "off" else key_of(run.request, _targets(services, routed), routed.policy)
         if key is None:
-            await self._ask_upstream(services, run, routed, lambda: run.scope.deadline, _record(mode, routed))
+            close(run, await self._upstream(services, run, routed, lambda: run.scope.deadline, _record(mode, routed)))
             return
         if mode == "read" and (found := peek(services.cache, key, run.request.request_id)) is not None:
             replay(run, kept(found, run.request, response_id=run.response_id, processing_time_ms=run.elapsed_ms))
@@ -151,11 +156,6 @@ class SingleFlight:
             if is_last or is_own or not _may_ask_again(run, end, missed):
                 flight.close(run, end)
                 return
-
-    async def _ask_upstream(
-        self, services: Services, run: Run, routed: ResolvedRoute, until: Until, record: DecisionRecord
-    ) -> None:
-        close(run, await self._upstream(services, Work(run, routed, until, record)))
 
     def _join(
         self, run: Run, shared: _Key, mode: CacheMode, routed: ResolvedRoute, setup: Setup
@@ -215,7 +215,7 @@ class SingleFlight:
 
     async def _make(self, flying: _Flight, key: CacheKey, routed: ResolvedRoute) -> None:
         flight, services = flying.run, flying.setup.services
-        await self._ask_upstream(services, flight, routed, lambda: flying.until, flying.record)
+        close(flight, await self._upstream(services, flight, routed, lambda: flying.until, flying.record))
         if (whole := _answer(flight)) is not None and _keeps(services, whole, routed):
             store(services.cache, key, whole, fallback=_by_another(whole) or _is_second_best(whole))
 
@@ -234,7 +234,7 @@ class SingleFlight:
         part = Run(split.missing, stream=False, log_limit_bytes=flight.log.limit_bytes)
         with part.scope:
             part.scope.deadline = flight.scope.deadline
-            await self._ask_upstream(services, part, routed, lambda: flying.until, flying.record)
+            close(part, await self._upstream(services, part, routed, lambda: flying.until, flying.record))
         part.close()
         answer = _answer(part)
         if answer is not None and not _by_another(answer):
@@ -243,7 +243,7 @@ class SingleFlight:
         if merged is not None:
             replay(flight, merged, cache="miss")
         elif split.known and answer is not None:  # from another model: not comparable with the cached ones
-            await self._ask_upstream(services, flight, routed, lambda: flying.until, flying.record)
+            close(flight, await self._upstream(services, flight, routed, lambda: flying.until, flying.record))
         else:
             end = part.log.end
             assert end is not None, "a run that was closed must have an end"

@@ -17,18 +17,14 @@ from llm_protocol.events import Delta, ItemDone, ReasoningDelta, UsageReported
 from llm_protocol.response import Usage
 
 
-@final
-class Delivered:
+class Delivered(msgspec.Struct):
     """The part of a response that has arrived, in tokens estimated from its length."""
 
-    __slots__ = ("images", "text", "thought")
-
-    def __init__(self) -> None:
-        self.text = 0.0
-        """Tokens of text, refusals and the arguments of tool calls."""
-        self.thought = 0.0
-        """Tokens of reasoning, as far as the vendor showed it."""
-        self.images = 0
+    text: float = 0.0
+    """Tokens of text, refusals and the arguments of tool calls."""
+    thought: float = 0.0
+    """Tokens of reasoning, as far as the vendor showed it."""
+    images: int = 0
 
     def add(self, delta: Delta) -> None:
         """Count a delta of an item."""

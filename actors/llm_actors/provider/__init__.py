@@ -5,12 +5,12 @@ from llm_actors.provider.actor import ProviderActor
 from llm_actors.provider.call import adapted_to
 from llm_actors.provider.failures import failure_of
 from llm_actors.provider.messages import (
+    Generate,
     Prepared,
     ProviderMessage,
     ProviderRef,
     Sink,
     count_tokens,
-    generate,
     list_models,
     send_passthrough,
 )
@@ -23,6 +23,7 @@ __all__ = [
     "AuthHeader",
     "ClientGone",
     "Endpoint",
+    "Generate",
     "KeyRenewer",
     "PassthroughRequest",
     "PassthroughResponse",
@@ -37,7 +38,6 @@ __all__ = [
     "adapted_to",
     "count_tokens",
     "failure_of",
-    "generate",
     "list_models",
     "send_passthrough",
     "wires_of",

@@ -30,7 +30,9 @@ class Prepared(NamedTuple):
 
 
 class Generate(Call[AttemptResult], frozen=True, kw_only=True):
-    """Make one attempt at ``request``, whose ``model`` is the vendor's own name.
+    """Make one attempt at ``request``, whose ``model`` is the vendor's own name. The reply comes when it has ended: at
+    most ``timeouts.total`` seconds later, by default those of the provider. Every failure of the vendor or the network
+    is part of the result. Cancelling the call closes the connection to the vendor.
 
     ``stream``: request a streamed response. ``on_sent`` is called when the first byte of the request is about to be
     sent; before that, the vendor has received nothing. ``prepared``: the request as adapted to the provider, if that is
@@ -66,27 +68,6 @@ class CountTokens(Call[int | None], frozen=True, kw_only=True):
 
 ProviderMessage: TypeAlias = Generate | ListModels | CountTokens | PassthroughRequest
 ProviderRef: TypeAlias = Ref[ProviderMessage]
-
-
-def generate(
-    provider: ProviderRef,
-    request: AnyRequest,
-    *,
-    stream: bool,
-    sink: Sink,
-    timeouts: Timeouts | None = None,
-    on_sent: Callable[[], None] | None = None,
-    prepared: Prepared | None = None,
-) -> Awaitable[AttemptResult]:
-    """Make one attempt at one deployment, and wait until it has ended: at most ``timeouts.total`` seconds, by default
-    those of the provider. The parameters are the fields of `Generate`.
-
-    Every failure of the vendor or the network is part of the result. Raises `KernelError` if the actor has crashed,
-    is parked or is stopping. Cancelling this closes the connection to the vendor.
-    """
-    return provider.call(
-        Generate(request=request, stream=stream, sink=sink, timeouts=timeouts, on_sent=on_sent, prepared=prepared)
-    )
 
 
 async def list_models(provider: ProviderRef) -> tuple[ModelInfo, ...]:

@@ -132,7 +132,7 @@ def _part(left: float, own: float, others: float, calls: int) -> float:
 
 @final
 class MemberHold:
-    """The reservation for one attempt; see `llm_actors.orchestrator.attempt_context.Hold`. ``most``: the tokens that
+    """The reservation for one attempt; see `llm_actors.orchestrator.services.Hold`. ``most``: the tokens that
     the vendor may write; ``None``: no limit.
     """
 
@@ -183,7 +183,7 @@ class MemberHold:
 
 @final
 class MemberBudget:
-    """One member's access to the budget of the request; see `llm_actors.orchestrator.attempt_context.AttemptBudget`."""
+    """One member's access to the budget of the request; see `llm_actors.orchestrator.services.AttemptBudget`."""
 
     def __init__(self, ledger: RequestBudget, on_overrun: Callable[[], None]) -> None:
         self.ledger = ledger

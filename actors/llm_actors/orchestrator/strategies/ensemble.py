@@ -19,11 +19,10 @@ import trio
 
 from llm_actors.catalog import Candidate
 from llm_actors.kernel.errors import exception_site
-from llm_actors.orchestrator.attempt_context import AttemptContext
 from llm_actors.orchestrator.attempt_loop import AttemptLoop
 from llm_actors.orchestrator.decision_record import DecisionRecord, EnsembleRecord, about
 from llm_actors.orchestrator.ending import RunResult
-from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.services import AttemptContext, Services
 from llm_actors.orchestrator.spending import Spent
 from llm_actors.orchestrator.strategies.budget import MemberBudget, RequestBudget, Share, too_little
 from llm_actors.orchestrator.strategies.context import shared, with_context
@@ -125,7 +124,7 @@ class Ensemble:
     def until(self, share: float) -> float:
         """Return the time (Trio's clock) at which this share of the remaining time is over."""
         now = trio.current_time()
-        return now + share * (self.context.deadline - now)
+        return now + share * (self.context.deadline() - now)
 
     async def gather(
         self, members: list[Member], enough: Enough | None = None, *, share: float = MEMBERS_SHARE, later: int = 0
@@ -232,7 +231,7 @@ class Ensemble:
             on_broken_stream="error" if mode == "restart" else mode,
             stream=self.run.stream or self._member_events.on or self.ledger.bounded,
             log=member.log,
-            until=lambda: min(self.context.deadline, member.scope.deadline),
+            deadline=lambda: min(self.context.deadline(), member.scope.deadline),
             record=member.record,
             budget=member.budget,
         )
@@ -292,7 +291,7 @@ class Ensemble:
             on_broken_stream=mode,
             stream=(whole and self.run.stream) or self.ledger.bounded,
             log=into,
-            until=lambda: min(self.context.deadline, scope.deadline),
+            deadline=lambda: min(self.context.deadline(), scope.deadline),
             record=record,
             budget=budget,
         )

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import msgspec
 
 from llm_actors.catalog import Allowed, Candidate, Catalog
-from llm_actors.orchestrator.attempt_context import AttemptContext
 from llm_actors.orchestrator.candidates import ranked
-from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.services import AttemptContext, Services
 from llm_actors.selector import Ranking
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure

@@ -88,7 +88,7 @@ class TeamCalls:
         members = [ensemble.member(seat, round_=self._rounds, request=request) for seat in taken]
         self._rounds += 1
         wanted = min(enough or len(members), len(members))
-        left = ensemble.context.deadline - trio.current_time()
+        left = ensemble.context.deadline() - trio.current_time()
         share = LAST_SHARE if seconds is None else min(LAST_SHARE, seconds / max(left, 1e-9))
         answered = await ensemble.gather(members, lambda answers: len(answers) >= wanted, share=share, later=later)
         if not answered:

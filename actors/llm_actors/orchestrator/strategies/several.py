@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from llm_actors.orchestrator.attempt_context import AttemptContext
 from llm_actors.orchestrator.ending import RunResult
-from llm_actors.orchestrator.services import Services
+from llm_actors.orchestrator.services import AttemptContext, Services
 from llm_actors.orchestrator.strategies.best_of import best_of
 from llm_actors.orchestrator.strategies.council import council
 from llm_actors.orchestrator.strategies.ensemble import Ensemble
