@@ -8,7 +8,6 @@ import pytest
 from trio.testing import MockClock
 
 from llm_actors.orchestrator.strategies.context import CONTEXT_CHARACTERS, shared, with_context
-from llm_actors.orchestrator.strategies.escaping import escape
 from llm_actors.orchestrator.strategies.knowledge import (
     MAX_CONVERSATIONS,
     MAX_PIECES,
@@ -16,6 +15,7 @@ from llm_actors.orchestrator.strategies.knowledge import (
     Knowledge,
     Piece,
 )
+from llm_actors.orchestrator.strategies.prompts import escape
 from llm_protocol.content import Message
 from llm_protocol.policy import Share
 from llm_protocol.requests import ChatRequest, CodeRequest, CompletionRequest, EmbeddingRequest

@@ -111,6 +111,12 @@ class RequestBudget:
         return more_tokens <= self.tokens_left and more_cost <= self.cost_left
 
     @property
+    def unplanned(self) -> Share:
+        """The part of the budget that no planned call is expected to use."""
+        tokens, cost = (sum(part) for part in zip((0, 0), *self.waiting.values(), strict=True))
+        return Share(self.tokens_left - tokens, self.cost_left - cost)
+
+    @property
     def tokens_left(self) -> float:
         """The tokens of ``max_tokens`` that are neither used nor reserved; negative if estimates were too low."""
         used = self.total.usage.total_tokens if self.total.usage else 0

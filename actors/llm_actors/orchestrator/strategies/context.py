@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from llm_actors.orchestrator.strategies.escaping import escape, escape_name
 from llm_actors.orchestrator.strategies.knowledge import MAX_PIECES, PIECE_CHARACTERS, Piece
+from llm_actors.orchestrator.strategies.prompts import escape, escape_name
 from llm_protocol.content import JsonObject, Message
 from llm_protocol.policy import Share
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, CompletionRequest

@@ -24,12 +24,18 @@ from llm_actors.orchestrator.decision_record import DecisionRecord, EnsembleReco
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.services import AttemptContext, Services
 from llm_actors.orchestrator.spending import Spent
-from llm_actors.orchestrator.strategies.budget import MemberBudget, RequestBudget, Share, too_little
+from llm_actors.orchestrator.strategies.budget import RequestBudget
 from llm_actors.orchestrator.strategies.context import shared, with_context
 from llm_actors.orchestrator.strategies.knowledge import Piece
-from llm_actors.orchestrator.strategies.member_events import LOG_SHARE, MemberEvents
 from llm_actors.orchestrator.strategies.member_seats import MemberSeat, MemberSeats, samples, seats, varied
-from llm_actors.orchestrator.strategies.members import Member
+from llm_actors.orchestrator.strategies.members import (
+    LOG_SHARE,
+    Member,
+    MemberEvents,
+    refuse_unpaid,
+    why_overrun,
+    why_stopped,
+)
 from llm_actors.run import LogLimitExceeded, Run, RunLog
 from llm_protocol.content import JsonObject
 from llm_protocol.events import CONTENT, Event, Failed, Finished, UsageReported
@@ -136,7 +142,7 @@ class Ensemble:
         allows it, a member that fails is replaced by another model, which is added to ``members``. ``later``: the
         number of calls that will follow.
         """
-        self._admit(members, later)
+        refuse_unpaid(members, self.ledger, self.services.estimator, later)
         enough = enough or self._quorum(len(members))
         answered: list[Member] = []
         satisfied = False
@@ -145,7 +151,7 @@ class Ensemble:
             nursery.cancel_scope.deadline = until
 
             def start(member: Member) -> None:
-                nursery.start_soon(self._live, member, ended, lambda: _why_cut(satisfied, until))
+                nursery.start_soon(self._live, member, ended, lambda: why_stopped(satisfied, until))
 
             def ended(member: Member) -> None:
                 nonlocal satisfied
@@ -164,31 +170,6 @@ class Ensemble:
         self.ledger.later = 0
         return [member for member in members if member.response is not None]
 
-    def _admit(self, members: Sequence[Member], later: int) -> None:
-        """If there is a budget, refuse the last members that it cannot pay."""
-        if not self.ledger.bounded:
-            return
-        estimator, ledger = self.services.estimator, self.ledger
-        expected: dict[MemberBudget, Share] = {}
-        for member in members:
-            if member.seat.candidates:
-                first = member.seat.candidates[0]
-                expected[member.budget] = ledger.expected(first, estimator.estimate(first, member.request))
-        out = set(ledger.admit(expected, later))
-        for member in members:
-            if member.budget in out:
-                needed, left = (
-                    expected[member.budget],
-                    Share(max(0.0, self._left().tokens), max(0.0, self._left().cost)),
-                )
-                member.refused = too_little(member.seat.candidates[0], needed.tokens, left, ledger)
-
-    def _left(self) -> Share:
-        """Return the part of the budget that no planned call is expected to use."""
-        ledger = self.ledger
-        tokens, cost = (sum(part) for part in zip((0, 0), *ledger.waiting.values(), strict=True))
-        return Share(ledger.tokens_left - tokens, ledger.cost_left - cost)
-
     def _quorum(self, count: int) -> Enough:
         wanted = min(self.policy.quorum or count, count)
         return lambda answers: len(answers) >= wanted
@@ -202,7 +183,7 @@ class Ensemble:
             log.error("member %s crashed: %s", member.request.request_id, exception_site(exc))  # noqa: TRY400
             member.fail(Failure(kind=FailureKind.INTERNAL, message="the runtime failed while it handled this request"))
         finally:
-            member.fail(self._cut(member) or why_cut())
+            member.fail(why_overrun(member, self.policy.member_deadline_s) or why_cut())
             self._report(member)
         ended(member)
 
@@ -235,17 +216,6 @@ class Ensemble:
             record=member.record,
             budget=member.budget,
         )
-
-    def _cut(self, member: Member) -> Failure | None:
-        """Return why the member did not finish, if its own budget or its own time limit stopped it; else ``None``."""
-        if member.budget.overran:
-            return Failure(kind=FailureKind.BUDGET, message="stopped: the request's budget is used up")
-        if trio.current_time() >= member.scope.deadline:
-            seconds = self.policy.member_deadline_s
-            return Failure(
-                kind=FailureKind.TIMEOUT_TOTAL, message=f"no complete response within {seconds:g} s (member_deadline_s)"
-            )
-        return None
 
     def _report(self, member: Member) -> None:
         self._member_events.ended(member)
@@ -402,17 +372,6 @@ class Ensemble:
 
     def _piece(self, ending: RunResult) -> Piece:
         return Piece(str(ending.candidate), self.run.folded().content)
-
-
-def _why_cut(satisfied: bool, until: float) -> Failure:
-    """Return why a member was stopped from outside: enough others had answered (``satisfied``), the time limit
-    ``until``, or a cancellation.
-    """
-    if satisfied:
-        return Failure(kind=FailureKind.CANCELLED, message="stopped: enough other members had responded")
-    if trio.current_time() >= until:
-        return Failure(kind=FailureKind.DEADLINE, message="no response within the members' part of the request's time")
-    return Failure(kind=FailureKind.CANCELLED, message="the request was cancelled")
 
 
 def _conversation(context: AttemptContext) -> str:

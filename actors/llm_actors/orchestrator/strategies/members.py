@@ -1,8 +1,14 @@
-"""One member of a strategy with several models: its run log, its budget and its result."""
+"""One member of a strategy with several models: its run log, its budget, its result, and why it did not answer.
+
+`MemberEvents` copies the members' own streams into the run's log while the members write, if its followers asked for
+them.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import final
 
 import msgspec
@@ -10,11 +16,21 @@ import trio
 
 from llm_actors.orchestrator.decision_record import DecisionRecord
 from llm_actors.orchestrator.ending import RunResult
-from llm_actors.orchestrator.strategies.budget import RequestBudget
+from llm_actors.orchestrator.strategies.budget import MemberBudget, RequestBudget, Share, too_little
 from llm_actors.orchestrator.strategies.member_seats import MemberSeat
-from llm_actors.run import RunLog
+from llm_actors.run import LogLimitExceeded, RunLog, weigh
 from llm_protocol.content import JsonObject
-from llm_protocol.events import Failed, Finished, MemberDone, MemberFailed
+from llm_protocol.estimate import TokenEstimator
+from llm_protocol.events import (
+    Failed,
+    Finished,
+    MemberDelta,
+    MemberDone,
+    MemberEvent,
+    MemberFailed,
+    MemberStarted,
+    TextDelta,
+)
 from llm_protocol.failures import Failure, FailureKind
 from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest, Parameters
@@ -138,3 +154,94 @@ def _unusable(end: Finished, fold: Fold) -> Failure | None:
     if not fold.parts() and not fold.vectors:
         return Failure(kind=FailureKind.PROTOCOL, message="the model's response is empty")
     return None
+
+
+LOG_SHARE = 0.5
+"""The share of a run's log for the members' streams. It is also the size limit of each member's own log."""
+
+
+@final
+class MemberEvents:
+    """Reports the members' events to the followers of ``log``, if ``on``."""
+
+    def __init__(self, log: RunLog, *, on: bool) -> None:
+        self.on = on
+        self._log = log
+
+    def started(self, member: Member) -> None:
+        """Report that a member was called."""
+        self._emit(MemberStarted(member=member.name, request_id=member.request.request_id, round=member.round))
+
+    def ended(self, member: Member) -> None:
+        """Report that a member has ended."""
+        self._emit(member.last_word())
+
+    def _emit(self, event: MemberEvent) -> None:
+        if self.on:
+            with suppress(LogLimitExceeded):
+                self._log.append(event)
+
+    @contextmanager
+    def passing_on(self, member: Member) -> Iterator[None]:
+        """During the block, pass on the events of a member."""
+
+        def pass_on() -> None:
+            for event in follower.take():
+                if isinstance(event, TextDelta):
+                    self._append(MemberDelta(member.name, event.text))
+
+        if not self.on:
+            yield
+            return
+        with member.log.follow(wake=pass_on) as follower:
+            yield
+
+    def _append(self, event: MemberDelta) -> None:
+        """Append an event. Raises `LogLimitExceeded` if less than `LOG_SHARE` of the log would be left for the
+        response. That ends the member that writes too much.
+        """
+        if self._log.size + weigh(event) > self._log.limit_bytes * LOG_SHARE:
+            raise LogLimitExceeded
+        self._log.append(event)
+
+
+def refuse_unpaid(members: Sequence[Member], ledger: RequestBudget, estimator: TokenEstimator, later: int) -> None:
+    """If there is a budget, refuse the last members that it cannot pay. ``later``: the number of calls that will
+    follow.
+    """
+    if not ledger.bounded:
+        return
+    expected: dict[MemberBudget, Share] = {}
+    for member in members:
+        if member.seat.candidates:
+            first = member.seat.candidates[0]
+            expected[member.budget] = ledger.expected(first, estimator.estimate(first, member.request))
+    out = set(ledger.admit(expected, later))
+    for member in members:
+        if member.budget in out:
+            left = Share(max(0.0, ledger.unplanned.tokens), max(0.0, ledger.unplanned.cost))
+            needed = expected[member.budget].tokens
+            member.refused = too_little(member.seat.candidates[0], needed, left, ledger)
+
+
+def why_overrun(member: Member, deadline_s: float | None) -> Failure | None:
+    """Return why the member did not finish, if its own budget or its own time limit of ``deadline_s`` stopped it; else
+    ``None``.
+    """
+    if member.budget.overran:
+        return Failure(kind=FailureKind.BUDGET, message="stopped: the request's budget is used up")
+    if trio.current_time() >= member.scope.deadline:
+        words = f"no complete response within {deadline_s:g} s (member_deadline_s)"
+        return Failure(kind=FailureKind.TIMEOUT_TOTAL, message=words)
+    return None
+
+
+def why_stopped(satisfied: bool, until: float) -> Failure:
+    """Return why a member was stopped from outside: enough others had answered (``satisfied``), the time limit
+    ``until``, or a cancellation.
+    """
+    if satisfied:
+        return Failure(kind=FailureKind.CANCELLED, message="stopped: enough other members had responded")
+    if trio.current_time() >= until:
+        return Failure(kind=FailureKind.DEADLINE, message="no response within the members' part of the request's time")
+    return Failure(kind=FailureKind.CANCELLED, message="the request was cancelled")

@@ -1,7 +1,9 @@
 """Prompts for models that work on others' answers: fixed texts, into which answers are inserted.
 
 Answers are anonymous: they have letters, not names, so that none is preferred for its author. They are data between
-tags, and the text says that instructions inside them must not be followed.
+tags, and the text says that instructions inside them must not be followed. Texts of other models are escaped, so that
+they cannot close their tag or open another. Only the tags of this package's own prompts are escaped, so code and markup
+in an answer stay unchanged.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from llm_actors.orchestrator.strategies.escaping import escape
 from llm_protocol.content import Message
 from llm_protocol.requests import AnyRequest, ChatRequest, CodeRequest, CompletionRequest
 
@@ -111,3 +112,20 @@ def _question(request: AnyRequest) -> str:
 
 def _clipped(text: str) -> str:
     return escape(text if len(text) <= ANSWER_CHARACTERS else text[:ANSWER_CHARACTERS] + CUT)
+
+
+TAGS = ("entry", "context", "answered_before", "answer", "draft")
+
+# One class for spaces and slashes: two adjacent repetitions would take quadratic time for many spaces.
+_TAG = re.compile(rf"<(?=[\s/]*(?:{'|'.join(TAGS)})\b)", re.IGNORECASE)
+_NAME = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\n": " ", "\r": " "})
+
+
+def escape(text: str) -> str:
+    """Return the text with ``&lt;`` at the beginning of each of our tags."""
+    return _TAG.sub("&lt;", text)
+
+
+def escape_name(text: str) -> str:
+    """Return the text, escaped and on one line, for the value of an attribute in quotes."""
+    return text.translate(_NAME)

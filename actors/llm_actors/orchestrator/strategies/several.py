@@ -8,10 +8,9 @@ from typing import cast
 from llm_actors.orchestrator.ending import RunResult
 from llm_actors.orchestrator.services import AttemptContext, Services
 from llm_actors.orchestrator.strategies.best_of import best_of
-from llm_actors.orchestrator.strategies.council import council
 from llm_actors.orchestrator.strategies.ensemble import Ensemble
 from llm_actors.orchestrator.strategies.own import carry_out
-from llm_actors.orchestrator.strategies.panel import panel
+from llm_actors.orchestrator.strategies.panel import council, panel
 from llm_actors.orchestrator.strategies.race import race
 from llm_actors.orchestrator.strategies.vote import vote
 from llm_actors.run import Run
