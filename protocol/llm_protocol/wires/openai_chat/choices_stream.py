@@ -7,7 +7,7 @@ from typing import Any, final
 import msgspec
 
 from llm_protocol.codec.decoding import AnswerDecoder
-from llm_protocol.codec.json import WireError, encode_json
+from llm_protocol.codec.json import TooLarge, WireError, encode_json
 from llm_protocol.codec.lenient import read_object
 from llm_protocol.codec.sse import ServerSentEvent
 from llm_protocol.content import JsonObject
@@ -25,8 +25,8 @@ from llm_protocol.events import (
 )
 from llm_protocol.failures import Failure
 from llm_protocol.wires.openai_chat.errors import failure_of
-from llm_protocol.wires.openai_chat.shapes import KEEP_ALIVES, ChatChunk
-from llm_protocol.wires.openai_chat.stream import OpenAIChatDecoder, plain_chunk
+from llm_protocol.wires.openai_chat.shapes import CHUNKS, KEEP_ALIVES, ChatChunk
+from llm_protocol.wires.openai_chat.stream import OpenAIChatDecoder
 
 
 @final
@@ -55,7 +55,7 @@ class ChoicesDecoder(AnswerDecoder):
                 return
             if word in KEEP_ALIVES:
                 return
-        chunk = plain_chunk(piece.data)
+        chunk = _plain_chunk(piece.data)
         if chunk is None or chunk.error or chunk.usage or len(chunk.choices or ()) != 1:
             self._take_object(read_object(piece.data))
         else:
@@ -201,3 +201,15 @@ def _index(choice: Any) -> int:
 def _of_choice(body: JsonObject, choices: list[Any]) -> JsonObject:
     """Return ``body`` with only these choices, which belong to one choice of the response."""
     return {**body, "choices": [{**each, "index": 0} for each in choices], "usage": None}
+
+
+def _plain_chunk(text: bytes | str) -> ChatChunk | None:
+    """Decode a chunk that has only known fields, each with the expected type; ``None`` for any other chunk. Raises
+    `TooLarge`.
+    """
+    try:
+        return CHUNKS.decode(text)
+    except TooLarge:
+        raise
+    except WireError:
+        return None

@@ -352,17 +352,9 @@ def read_chunk(text: bytes | str, ignored: set[str]) -> tuple[ChatChunk, JsonObj
     """Decode a chunk or a complete response, and return it with its unknown fields: see `lenient.take_extras`. The
     names of fields with unexpected types are added to ``ignored``. Raises `WireError`.
     """
-    chunk = plain_chunk(text)
-    return fit_chunk(read_object(text), ignored) if chunk is None else (chunk, _NOTHING)
-
-
-def plain_chunk(text: bytes | str) -> ChatChunk | None:
-    """Decode a chunk that has only known fields, each with the expected type; ``None`` for any other chunk. Raises
-    `TooLarge`.
-    """
     try:
-        return CHUNKS.decode(text)
+        return CHUNKS.decode(text), _NOTHING
     except TooLarge:
         raise
     except WireError:
-        return None
+        return fit_chunk(read_object(text), ignored)
