@@ -2,10 +2,11 @@
 
     bin/bench records [ROUNDS]
 
-The same load goes to daemons that differ only in these settings, in turn, on the same core. The CPU time of the thread
-that serves requests is measured, by the scheduler's clock, and compared with that of the daemon that writes
-nothing in the same round. The output has the median of the rounds and, in brackets, the middle half of them. The other
-threads (of SQLite, of the request log, of OpenTelemetry's SDK) are shown beside it. Then the same requests go to a
+The same load goes to daemons that differ only in these settings, in turn, on the same core, in another order in each
+round. All daemons are started again every few rounds. The CPU time of the thread that serves requests is measured, by
+the scheduler's clock, and compared with that of another of the daemons in the same round. The output has the median of
+the rounds and, in brackets, the middle half of them. The other threads (of SQLite, of the request log, of
+OpenTelemetry's SDK) are shown beside it. Then the same requests go to a
 daemon that cannot write anything: its ledger and request log are on a full disk, its log is a full pipe, and its
 collector is down.
 """
@@ -21,14 +22,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import NamedTuple
 
 import trio
 
 from bench.daemon import CHUNKS, CONFIG, HERE, STREAMS, System, plain, process, sse
 
-ROUNDS = 7
+ROUNDS = 24
+GROUP = 4
+"""Rounds between two starts of all daemons. The addresses that a process gets change its speed by some percent."""
+
+SETTLE_SECONDS = 0.3
+"""Seconds after each round, in which the daemon writes what is left. It does not disturb the next round."""
+
 AT_ONCE = 32
 REQUESTS = 1_504  # a multiple of `AT_ONCE`: each of its workers makes the same number
 
@@ -53,21 +60,22 @@ server.serve_forever()
 
 
 class Way(NamedTuple):
-    """One way of writing things down: what is added to the configuration, the log's level, and the budget in percent
-    of the first.
+    """One way of writing things down: what is added to the configuration, the log's level, and the index of the way
+    that it is compared with. ``budget``: at most so many percent more than that one.
     """
 
     name: str
     more: str
     level: str
-    budget: float | None
+    base: int | None = None
+    budget: float | None = None
 
 
 WAYS = (
-    Way("nothing", "", "warning", None),
-    Way("log and ledger", LEDGER, "info", 3.0),
-    Way("log, ledger and traces", LEDGER + OTEL, "info", 11.0),
-    Way("log, ledger and request log", LEDGER + REQUEST_LOG, "info", None),
+    Way("nothing", "", "warning"),
+    Way("log and ledger", LEDGER, "info", 0, 3.0),
+    Way("log, ledger and traces", LEDGER + OTEL, "info", 1, 8.0),
+    Way("log, ledger and request log", LEDGER + REQUEST_LOG, "info", 1),
 )
 
 
@@ -108,6 +116,7 @@ def spent(system: System, load: str) -> tuple[float, float]:
         trio.run(_plain, system.port)
     else:
         trio.run(sse, system.port)
+    sleep(SETTLE_SECONDS)
     return _seconds(serving) - mine, _threads(system.pid) - others
 
 
@@ -129,35 +138,46 @@ def costs(rounds: int) -> bool:
     """Print what each way costs; whether all are within their budgets."""
     fine = True
     for load, units in (("plain", REQUESTS), ("sse", STREAMS * CHUNKS)):
-        with ExitStack() as stack:
-            upstream = stack.enter_context(process(1, str(HERE / "_upstream.py"), str(CHUNKS), "0.001"))
-            collector = stack.enter_context(process(1, "-c", COLLECTOR))
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            systems = list[System]()
-            for way in WAYS:
-                config = CONFIG.format(port=upstream.port) + way.more.replace("{collector}", str(collector.port))
-                systems.append(stack.enter_context(daemon(config, way.level, folder / f"{len(systems)}.log")))
-            found: list[list[tuple[float, float]]] = [[] for _ in WAYS]
-            for number in range(rounds + 1):
-                for place, system in enumerate(systems):
-                    took = spent(system, load)
-                    if number:  # the first warms up
-                        found[place].append(took)
+        found: list[list[tuple[float, float]]] = [[] for _ in WAYS]
+        while len(found[0]) < rounds:
+            for each, took in zip(found, _with_new_daemons(load, min(GROUP, rounds - len(found[0]))), strict=True):
+                each += took
         unit = "plain request" if load == "plain" else "streamed chunk"
         for way, each in zip(WAYS, found, strict=True):
             mine = median(one for one, _ in each) / units * 1e6
             others = median(one for _, one in each) / units * 1e6
-            ratios = sorted(one / nothing for (one, _), (nothing, _) in zip(each, found[0], strict=True))
-            low, more, high = ((ratios[len(ratios) * part // 4] - 1) * 100 for part in (1, 2, 3))
-            over = way.budget is not None and more > way.budget
-            fine = fine and not over
-            budget = "" if way.budget is None else f"{way.budget:5.0f} %"
-            print(
-                f"{unit:15} {way.name:28} {mine:7.1f} us {more:+6.1f} % ({low:+.0f} … {high:+.0f}) {budget:>8}"
-                f"   other threads {others:6.1f} us{'  over' if over else ''}",
-                flush=True,
-            )
+            line = f"{unit:15} {way.name:28} {mine:7.1f} us, other threads {others:6.1f} us"
+            if way.base is not None:
+                compared = found[way.base]
+                ratios = sorted(one / base for (one, _), (base, _) in zip(each, compared, strict=True))
+                low, more, high = ((ratios[len(ratios) * part // 4] - 1) * 100 for part in (1, 2, 3))
+                line += f"   {more:+6.1f} % ({low:+.0f} … {high:+.0f}) of {WAYS[way.base].name}"
+                if way.budget is not None:
+                    over = more > way.budget
+                    fine = fine and not over
+                    line += f", at most {way.budget:.0f} %{'  over' if over else ''}"
+            print(line, flush=True)
     return fine
+
+
+def _with_new_daemons(load: str, rounds: int) -> list[list[tuple[float, float]]]:
+    """Return what each way takes in each round, with daemons that were started for these rounds."""
+    with ExitStack() as stack:
+        upstream = stack.enter_context(process(1, str(HERE / "_upstream.py"), str(CHUNKS), "0.001"))
+        collector = stack.enter_context(process(1, "-c", COLLECTOR))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        systems = list[System]()
+        for way in WAYS:
+            config = CONFIG.format(port=upstream.port) + way.more.replace("{collector}", str(collector.port))
+            systems.append(stack.enter_context(daemon(config, way.level, folder / f"{len(systems)}.log")))
+        for system in systems:
+            spent(system, load)  # warms up
+        found: list[list[tuple[float, float]]] = [[] for _ in WAYS]
+        for number in range(rounds):
+            for nth in range(len(WAYS)):
+                place = (nth + number) % len(WAYS)
+                found[place].append(spent(systems[place], load))
+        return found
 
 
 def trouble() -> bool:
