@@ -34,8 +34,8 @@ def trace_context(header: str | None, draw: Callable[[int], int]) -> TraceContex
     """Return the place of a run whose request has ``header``: in the trace of the client, or in a new one if the
     header is missing or invalid. ``draw`` returns a random number of the given number of bits.
     """
-    found = _FORM.fullmatch(header or "")
     span_id = draw(64) or 1
+    found = _FORM.fullmatch(header) if header else None
     if found is not None and found[1] != "ff" and (found[1] != "00" or found[5] is None):
         trace_id, parent_id = int(found[2], 16), int(found[3], 16)
         if trace_id and parent_id:

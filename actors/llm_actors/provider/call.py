@@ -339,12 +339,12 @@ def with_client_headers(wire: WireRequest, request: AnyRequest) -> WireRequest:
     """Return ``wire`` with the header fields of the client's request added. Fields that ``wire`` already has stay
     unchanged.
     """
-    if not (request.parameters.headers or request.forwarded):
+    own, more = request.parameters.headers, request.forwarded
+    if not (own or more):
         return wire
-    more = {**request.forwarded, **request.parameters.headers}
-    known = {name for name, _ in wire.headers}
-    added = tuple((name, value) for name, value in more.items() if name not in known)
-    return wire._replace(headers=(*wire.headers, *added)) if added else wire
+    known = dict(wire.headers)
+    added = [each for each in (more | own if own else more).items() if each[0] not in known]
+    return WireRequest(wire.method, wire.path, (*wire.headers, *added), wire.body) if added else wire
 
 
 def _with_hint(failure: Failure, hint: str | None) -> Failure:

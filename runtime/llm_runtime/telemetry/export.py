@@ -30,6 +30,7 @@ from opentelemetry.trace import (
     Status,
     StatusCode,
     TraceFlags,
+    Tracer,
     set_span_in_context,
 )
 
@@ -37,6 +38,7 @@ from llm_actors.run import Run
 from llm_protocol.client_headers import TraceContext
 from llm_protocol.version import VERSION
 from llm_runtime.config import OtelConfig
+from llm_runtime.telemetry.encoded import EncodedSpans, encoded_exporter
 from llm_runtime.telemetry.spans import NameOf, SpanData, Value, calls_of, spans_of
 
 FLUSH_MILLISECONDS: Final = 1_500
@@ -59,13 +61,13 @@ YIELD_SECONDS: Final = 0.0002
 """Seconds of each of these sleeps, so that the thread that serves requests gets the interpreter's lock."""
 
 BATCH_SPANS: Final = 128
-"""The most spans that are encoded in one batch, so that the interpreter's lock is not held for long."""
+"""The most spans that the SDK encodes in one batch, so that the interpreter's lock is not held for long."""
 
 CONTENT_CHARACTERS: Final = 100_000
 """The longest attribute of a span, in characters. The rest is cut off."""
 
 CONTENT_BATCH_SPANS: Final = 32
-"""The most spans that are encoded in one batch if they contain the texts of requests and responses."""
+"""The most spans that are sent in one batch if they contain the texts of requests and responses."""
 
 CONTENT_QUEUE_SPANS: Final = 512
 """The most spans with texts that wait to be sent. Further ones are dropped. So the texts take about 100 MB at most."""
@@ -109,6 +111,36 @@ class _Ids(IdGenerator):
 
 
 @final
+class _SdkSpans:
+    """Lets the SDK make the spans, as its samplers and limits require. Used in one thread."""
+
+    def __init__(self, tracer: Tracer, ids: _Ids) -> None:
+        self._tracer = tracer
+        self._ids = ids
+
+    def add(self, span: SpanData, trace: TraceContext | None) -> None:
+        """Make ``span`` and the spans in it, and end them."""
+        parent = None
+        if trace is not None and trace.parent_id:
+            parent = SpanContext(trace.trace_id, trace.parent_id, is_remote=True, trace_flags=TraceFlags(trace.flags))
+        self._ids.trace = trace
+        self._nest(span, parent)
+        self._ids.trace = None
+
+    def _nest(self, span: SpanData, parent: SpanContext | None) -> None:
+        context = None if parent is None else set_span_in_context(NonRecordingSpan(parent))
+        made = self._tracer.start_span(
+            span.name, context, _KINDS[span.kind], span.attributes, start_time=round(span.began_at * 1e9)
+        )
+        if span.error:
+            made.set_attribute("error.type", span.error)
+            made.set_status(Status(StatusCode.ERROR, span.error))
+        for each in span.inner:
+            self._nest(each, made.get_span_context())
+        made.end(round(span.ended_at * 1e9))
+
+
+@final
 class OtelWriter:
     """Passes runs that have ended to OpenTelemetry's SDK. ``spans`` and ``metrics`` replace the exporters of
     ``config``, for tests.
@@ -124,7 +156,6 @@ class OtelWriter:
     ) -> None:
         self._name_of = name_of
         self._content = config.content
-        self._ids = _Ids()
         self._quiet = {name: _Quiet() for name in _LOGGERS}
         for name, quiet in self._quiet.items():
             logging.getLogger(name).addFilter(quiet)
@@ -132,16 +163,15 @@ class OtelWriter:
         headers = {name: value.reveal() for name, value in config.headers.items()}
         base = config.endpoint.rstrip("/")
         self._exporters: list[SpanExporter | MetricExporter] = []
+        ids = _Ids()
         self._traces = TracerProvider(
-            resource=resource, id_generator=self._ids, shutdown_on_exit=False, span_limits=_limits()
+            resource=resource, id_generator=ids, shutdown_on_exit=False, span_limits=_limits()
         )
+        self._spans: EncodedSpans | _SdkSpans | None = None
         if config.traces:
             to = f"{base}/v1/traces" if base else None
             spans = spans or OTLPSpanExporter(endpoint=to, headers=headers or None, timeout=SEND_SECONDS)
-            self._exporters.append(spans)
-            waiting, at_once = _sizes(config)
-            processor = BatchSpanProcessor(spans, max_queue_size=waiting, max_export_batch_size=at_once)
-            self._traces.add_span_processor(processor)
+            self._spans = self._spans_to(spans, ids)
         readers = []
         if config.metrics:
             to = f"{base}/v1/metrics" if base else None
@@ -149,7 +179,6 @@ class OtelWriter:
             self._exporters.append(metrics)
             readers.append(PeriodicExportingMetricReader(metrics))
         self._meters = MeterProvider(resource=resource, metric_readers=readers, shutdown_on_exit=False)
-        self._tracer = self._traces.get_tracer("llm_runtime", VERSION)
         meter = self._meters.get_meter("llm_runtime", VERSION)
         self._duration = meter.create_histogram(
             "gen_ai.client.operation.duration",
@@ -179,7 +208,8 @@ class OtelWriter:
         for run in runs:
             span = spans_of(run, self._name_of, content=self._content)
             if span is not None:
-                self._add(span, run.trace)
+                if self._spans is not None:
+                    self._spans.add(span, run.trace)
                 self._measure(span)
             if time.thread_time() - began >= WORK_SECONDS:
                 time.sleep(YIELD_SECONDS)
@@ -201,25 +231,14 @@ class OtelWriter:
         for name, quiet in self._quiet.items():
             logging.getLogger(name).removeFilter(quiet)
 
-    def _add(self, span: SpanData, trace: TraceContext | None) -> None:
-        parent = None
-        if trace is not None and trace.parent_id:
-            parent = SpanContext(trace.trace_id, trace.parent_id, is_remote=True, trace_flags=TraceFlags(trace.flags))
-        self._ids.trace = trace
-        self._nest(span, parent)
-        self._ids.trace = None
-
-    def _nest(self, span: SpanData, parent: SpanContext | None) -> None:
-        context = None if parent is None else set_span_in_context(NonRecordingSpan(parent))
-        made = self._tracer.start_span(
-            span.name, context, _KINDS[span.kind], span.attributes, start_time=round(span.began_at * 1e9)
-        )
-        if span.error:
-            made.set_attribute("error.type", span.error)
-            made.set_status(Status(StatusCode.ERROR, span.error))
-        for each in span.inner:
-            self._nest(each, made.get_span_context())
-        made.end(round(span.ended_at * 1e9))
+    def _spans_to(self, exporter: SpanExporter, ids: _Ids) -> EncodedSpans | _SdkSpans:
+        tracer = self._traces.get_tracer("llm_runtime", VERSION)
+        encoded = encoded_exporter(exporter, self._traces, tracer)
+        self._exporters.append(encoded or exporter)
+        waiting, at_once = _sizes(self._content, is_encoded=encoded is not None)
+        processor = BatchSpanProcessor(encoded or exporter, max_queue_size=waiting, max_export_batch_size=at_once)
+        self._traces.add_span_processor(processor)
+        return _SdkSpans(tracer, ids) if encoded is None else EncodedSpans(processor, CONTENT_CHARACTERS)
 
     def _measure(self, span: SpanData) -> None:
         failed = {"error.type": span.error} if span.error else {}
@@ -257,11 +276,13 @@ def _limits() -> SpanLimits:
     return SpanLimits(max_attribute_length=None if _LENGTH_LIMIT in os.environ else CONTENT_CHARACTERS)
 
 
-def _sizes(config: OtelConfig) -> tuple[int | None, int | None]:
-    """Return how many spans wait at most, and how many are sent in one batch; ``None``: as the environment says."""
+def _sizes(content: bool, *, is_encoded: bool) -> tuple[int | None, int | None]:
+    """Return how many spans wait at most, and how many are sent in one batch; ``None``: the SDK's default, or what the
+    environment says.
+    """
     is_said = _QUEUE_SIZE in os.environ or _BATCH_SIZE in os.environ
-    waiting = CONTENT_QUEUE_SPANS if config.content and not is_said else None
-    at_once = CONTENT_BATCH_SPANS if config.content else BATCH_SPANS
+    waiting = CONTENT_QUEUE_SPANS if content and not is_said else None
+    at_once = CONTENT_BATCH_SPANS if content else None if is_encoded else BATCH_SPANS
     return waiting, None if _BATCH_SIZE in os.environ else at_once
 
 
