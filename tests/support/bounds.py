@@ -230,7 +230,8 @@ BOUNDS = (
     ),
     Bound(
         "LINGERING_CONNECTIONS",
-        "Refused connections that stay open until the client has read the error. Others are reset.",
+        "Refused connections that stay open until the client has read the error. If there are more, the others are "
+        "reset.",
         ("test_so_many_refused_connections_are_waited_for",),
     ),
     Bound(
@@ -293,18 +294,18 @@ BOUNDS = (
     Bound(
         "CREATED_BYTES",
         "The largest response to a passthrough POST that is searched for the ids of created objects. If keys are "
-        "configured, requests with an id from a larger one are refused.",
+        "configured, requests with an id from a larger response are refused.",
         ("test_ids_in_a_long_response_are_not_looked_for",),
     ),
     Bound(
         "BODY_SECONDS",
-        "Time for a body to arrive, in addition to its size divided by `MIN_RATE`; at most `max_body_s` in total. A "
-        "later one gets 408.",
+        "The time for a body to arrive is this time plus its size divided by `MIN_RATE`, at most `max_body_s`. A "
+        "later body gets 408.",
         ("test_a_request_that_does_not_come_is_not_waited_for",),
     ),
     Bound(
         "WRITE_STALL_SECONDS",
-        "Time for a client to read what was written, in addition to its size divided by `MIN_RATE`. Then the "
+        "The time for a client to read what was written is this time plus its size divided by `MIN_RATE`. Then the "
         "connection is closed, as if the client had disconnected.",
         ("test_a_reader_that_stalls_is_cut_off_and_its_run_cancelled",),
     ),
@@ -320,25 +321,25 @@ BOUNDS = (
     ),
     Bound(
         "MESSAGE_FRAGMENTS",
-        "Frames of one WebSocket message; one more closes the WebSocket with 1008.",
+        "Frames of one WebSocket message. If there are more, the WebSocket is closed with the close code 1008.",
         ("test_a_message_in_endless_fragments_is_a_policy_violation",),
     ),
     Bound(
         "UNSAID_FRAMES",
-        "Frames about requests, such as errors, that wait for a WebSocket client that does not read; one "
-        "more closes the WebSocket with 1008.",
+        "Frames about requests, such as errors, that wait for a WebSocket client that does not read. If there are "
+        "more, the WebSocket is closed with the close code 1008.",
         ("test_a_client_that_floods_and_does_not_read_is_closed",),
     ),
     Bound(
         "UNSAID_BYTES",
-        "Bytes of the frames that `UNSAID_FRAMES` counts; with more, the WebSocket is closed with 1008. A single frame "
-        "may be larger.",
+        "Bytes of the frames that `UNSAID_FRAMES` counts. If there are more, the WebSocket is closed with the close"
+        " code 1008. A single frame may be larger.",
         ("test_who_asks_and_withdraws_without_reading_is_closed",),
     ),
     Bound(
         "UNVERIFIED_SHARE",
-        "If keys are configured, all connections without a valid key together may take a quarter of the "
-        "connections that verified clients do not use. With more, the oldest of them is closed.",
+        "If keys are configured: all connections together that have not sent a valid key may take this fraction "
+        "(1/4) of the connections that other clients do not use. If there are more, the oldest of them is closed.",
         ("test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",),
     ),
     Bound(
@@ -363,32 +364,32 @@ BOUNDS = (
     ),
     Bound(
         "ISSUED_IDS",
-        "Vendor ids (files, containers) remembered for each caller. With more, the least recently used are forgotten, "
-        "and requests with them are refused.",
+        "Vendor ids (files, containers) that are remembered for each caller. If there are more, the least recently "
+        "used are forgotten, and requests with them are refused.",
         ("test_the_least_recently_used_ids_are_forgotten",),
     ),
     Bound(
         "UNKNOWN_IDS",
-        "Vendor ids in one request that the caller has not received from this process. Other workers and replicas are "
-        "asked about them; a request with more gets 400.",
+        "Vendor ids in one request that the caller has not received from this process, so that other workers and "
+        "replicas are asked about them. A request with more gets 400.",
         ("test_other_processes_are_asked_once_for_each_id_and_not_for_too_many",),
     ),
     Bound(
         "UNWRITTEN_BYTES",
-        "Bytes of ended responses that do not fit into `stored_mb` and wait until Redis is reachable again; with more, "
-        "the oldest are lost.",
+        "Bytes of ended responses that do not fit into `stored_mb` and wait until Redis is reachable again. If "
+        "there are more, the oldest are lost.",
         ("test_beyond_a_limit_of_bytes_the_oldest_are_lost_and_their_rows_ended",),
     ),
     Bound(
         "LINGERING_RESPONSES",
-        "Responses kept, each for 10 s, for clients of `llm_runtime.connect` whose connection broke; with more, the "
-        "oldest are dropped.",
+        "Responses that are kept for 10 s for clients of `llm_runtime.connect` whose connection broke. If there are"
+        " more, the oldest are dropped.",
         ("test_of_answers_that_wait_for_their_clients_the_oldest_make_room",),
     ),
     Bound(
         "RECENT_RESPONSES",
-        "Responses that a WebSocket remembers for `previous_response_id`; with more, the least recently used are "
-        "forgotten.",
+        "Responses that a WebSocket remembers for `previous_response_id`. If there are more, the least recently "
+        "used are forgotten.",
         ("test_a_connection_remembers_the_recently_used",),
     ),
     Bound(
