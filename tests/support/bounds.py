@@ -338,8 +338,9 @@ BOUNDS = (
     ),
     Bound(
         "UNVERIFIED_SHARE",
-        "If keys are configured: all connections together that have not sent a valid key may take this fraction "
-        "(1/4) of the connections that other clients do not use. If there are more, the oldest of them is closed.",
+        "If keys are configured: all connections that have not sent a valid key may together take a quarter (1 / "
+        "`UNVERIFIED_SHARE`) of the connections that other clients do not use. If there are more, the oldest of "
+        "them is closed.",
         ("test_strangers_of_many_addresses_have_a_quarter_of_what_is_left",),
     ),
     Bound(
