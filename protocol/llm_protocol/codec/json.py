@@ -71,24 +71,25 @@ class JsonDecoder(Generic[T]):
     U+FFFD. NaN, Infinity, wrong types and values beyond ``limits`` raise `WireError`.
     """
 
-    __slots__ = ("_fast", "_limits", "_max_bytes", "_small", "_type")
+    __slots__ = ("_limits", "_max_bytes", "_type", "plain", "small")
 
     def __init__(self, type_: type[T], *, max_bytes: int = MAX_BODY_BYTES, limits: JsonLimits = LIMITS) -> None:
-        self._fast = msgspec.json.Decoder(type_)
+        self.plain = msgspec.json.Decoder(type_).decode
+        """Decodes a text of at most ``small`` characters, without `WireError`: raises the errors of msgspec."""
         self._type = type_
         self._max_bytes = max_bytes
         self._limits = limits
-        self._small = min(max_bytes, small_size(limits))
+        self.small = min(max_bytes, small_size(limits))
 
     def decode(self, data: bytes | str) -> T:
         """Decode a value. Raises `WireError`, and `TooLarge` if it exceeds the limits."""
-        if len(data) > self._small:
+        if len(data) > self.small:
             if len(data) > self._max_bytes:
                 raise TooLarge(f"the JSON text is longer than {self._max_bytes} bytes")
             if not isinstance(data, CheckedJson):
                 check_json(data, self._limits)
         try:
-            return self._fast.decode(data)
+            return self.plain(data)
         except msgspec.ValidationError as exc:
             raise WireError(_without_values(str(exc))) from None
         except RecursionError:
@@ -103,7 +104,7 @@ class JsonDecoder(Generic[T]):
                 return msgspec.convert(
                     scrub(json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)), self._type
                 )
-            return self._fast.decode(without_lone_surrogates(text))
+            return self.plain(without_lone_surrogates(text))
         except msgspec.ValidationError as exc:
             raise WireError(_without_values(str(exc))) from None
         except RecursionError:

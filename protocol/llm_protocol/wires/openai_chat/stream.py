@@ -353,8 +353,8 @@ def read_chunk(text: bytes | str, ignored: set[str]) -> tuple[ChatChunk, JsonObj
     names of fields with unexpected types are added to ``ignored``. Raises `WireError`.
     """
     try:
-        return CHUNKS.decode(text), _NOTHING
+        return CHUNKS.plain(text) if len(text) <= CHUNKS.small else CHUNKS.decode(text), _NOTHING
     except TooLarge:
         raise
-    except WireError:
+    except (ValueError, msgspec.DecodeError, RecursionError):
         return fit_chunk(read_object(text), ignored)
