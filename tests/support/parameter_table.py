@@ -20,45 +20,63 @@ from llm_protocol.parameters.targets import TARGETS, RequestTarget
 HEAD = """\
 # Parameters
 
-This page shows what happens to each parameter of a request at each kind of provider. It is generated from
-`llm_protocol.parameters.table` by `bin/make-docs`. A test sends a request for every cell of the tables.
+Look here to see what happens to a parameter of a request at a certain provider. Find the row of the parameter in one of
+the tables, and the column of the provider. The page is generated from `llm_protocol.parameters.table` by
+`bin/make-docs`, and a test sends a request for every cell.
 
-* **sent**: the value is sent unchanged, under the provider's name for the parameter. If the provider or the model
-  accepts only some values, the nearest of these is sent, and reported as `translated`; parameters of sampling and
-  reasoning that the model refuses are left out. If there are more `stop` sequences than the provider accepts, `stop`
-  is emulated. A `user` or `prompt_cache_key` that is too long for the provider is sent as its SHA-256.
+## The columns and rows
+
+The column *from* lists the APIs over which a client can send the parameter; `chat` is the Chat Completions API, or
+OpenAI's endpoints for embeddings and images. Each of the other columns is a kind of provider:
+
+* `openai` is OpenAI's Chat Completions API, and `responses` is OpenAI's Responses API.
+* `compatible` is any other server with the Chat Completions API.
+* `local` is the local model.
+
+Each row begins with the name of the parameter, often the name in Python. Its names in the APIs follow after a `/`. If
+the row is about one value or one part of the parameter, this follows after a colon, as in `tool_choice: required`.
+
+A field that is in no table is sent to providers that have the client's API, and refused at all other providers.
+(Cerebras' API counts as different from OpenAI's.)
+
+## What happens to a parameter
+
+* **sent**: the value is sent unchanged, under the provider's name for the parameter.
 * **translated**: the provider's nearest value is sent.
 * **left out**: the parameter is not sent.
 * **emulated**: the runtime implements the parameter itself.
-* **refused**: the candidate is skipped. If no candidate is left, the request fails with `unsupported_parameter` before
-  any call, and the message names the providers' default models that support it. A combination of parameters that the
-  provider does not accept is refused, too, such as a response format together with tools at Cohere.
+* **refused**: the request is not sent to this provider, but to the next candidate. If there is none, it fails with
+  `unsupported_parameter`, and the message names the providers' default models that support the parameter.
 
-A value without an effect (`n: 1`, `logprobs: false`) is left out without a report, also where the parameter is
-refused. Every other parameter that is left out, translated or emulated is reported: in the header
-`x-llm-runtime-adjusted` (at most 2,048 bytes); in the body as `llm_runtime.adjusted`, if the request contains the
-object `llm_runtime`, and always over the Responses API; in Python as `response.adjusted`.
-With `"llm_runtime": {"strict": true}` in a request, or `strict = true` in a route or a key, a candidate is also
-skipped if a parameter would be left out or translated with a report.
+The provider or its model may accept less than the table says. If it accepts only some values, the nearest of these is
+sent. Parameters of sampling and reasoning that the model refuses are left out. If there are more `stop` sequences than
+the provider accepts, `stop` is emulated. A `user` or `prompt_cache_key` that is too long is sent as its SHA-256. A
+combination that the provider does not accept is refused, such as a response format together with tools at Cohere.
 
-The first name in the first column is the name of the row. For a parameter that several wires (API formats) have,
-it is often the name in Python. Its other names on the wires follow after a `/`. A colon is followed by the value or the
-part of the parameter that the row is about, as in `tool_choice: required`. The column *from* lists the wires on which
-a client can send the parameter; `chat` is the Chat Completions API, or OpenAI's endpoints for embeddings and images.
-Each of the other columns is a kind of provider: `openai` is OpenAI's Chat Completions API, `responses` is OpenAI's
-Responses API, `compatible` is any other server with the Chat Completions API, and `local` is the local model. The
-tables for embeddings and images have no column `responses`, because OpenAI has one endpoint for each. A field that is
-in no table is sent to providers of the same wire, and refused at all others; Cerebras has a wire of its own.
+## How a client learns of it
 
-A hosted tool is a tool that the vendor runs, such as web search. The rows for hosted tools apply if the provider and
-the client use different wires. A hosted tool is also left out if the provider's tool lacks a restriction that the
-client has set, such as allowed domains of a web search, or if it needs files. To providers of the client's wire,
-hosted tools are sent unchanged. For the Responses API of a server other than OpenAI's, the column `responses` applies,
-but all tools are functions: custom tools and namespaces are emulated, and hosted tools are left out, whichever wire
-the client uses.
+The response reports every parameter that was left out, translated or emulated:
 
-If a provider accepts only efforts or only budgets of reasoning tokens, an effort stands for this budget, unless the
-capability `budgets` of the model says otherwise:
+* in the header `x-llm-runtime-adjusted` (at most 2,048 bytes);
+* in the body as `llm_runtime.adjusted`, over the Responses API always, over other APIs if the request contains the
+  object `llm_runtime`;
+* in Python as `response.adjusted`.
+
+A value without an effect, such as `n: 1` or `logprobs: false`, is left out without a report, also where the parameter
+is refused.
+
+To get an error instead of a parameter that is left out or translated, send `"llm_runtime": {"strict": true}` in a
+request, or set `strict = true` for a route or a key: such a parameter is then refused.
+
+## Hosted tools and reasoning
+
+A hosted tool is a tool that the vendor runs, such as web search. If the provider has the client's API, hosted tools are
+sent unchanged. The rows for hosted tools apply if the provider has another API. In this case, a hosted tool is also
+left out if it needs files, or if the provider's tool lacks a restriction that the client has set, such as the allowed
+domains of a web search.
+
+A client requests reasoning as an effort or as a budget of tokens. For a provider that accepts only one of them, these
+values are translated into each other, unless the capability `budgets` of the model says otherwise:
 
 BUDGETS.
 """
