@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_actors.transport.reader import MAX_HEADERS, IncompleteResponse, ResponseReader
+from llm_actors.transport.http1 import MAX_HEADERS, IncompleteResponse, ResponseReader
 from llm_protocol.http1 import CHUNK_LINE_BYTES, HEAD_BYTES, BadHttp, ChunkedBody, read_response_head
 
 OK = b"HTTP/1.1 200 OK\r\n"

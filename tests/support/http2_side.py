@@ -12,7 +12,7 @@ import h2.events
 import h2.exceptions
 import trio
 
-from llm_actors.transport.reader import ResponseReader
+from llm_actors.transport.http1 import ResponseReader
 from llm_protocol.http1 import BadHttp
 
 _CONFIG = h2.config.H2Configuration(client_side=False, header_encoding="latin-1")

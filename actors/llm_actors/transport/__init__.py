@@ -17,8 +17,8 @@ from llm_actors.transport.errors import (
     TransportError,
     UnsupportedEncoding,
 )
+from llm_actors.transport.http1 import HttpRequest, Origin, StreamedBody, parse_url
 from llm_actors.transport.proxy import SOCKS_LOGIN, Proxy, is_socks_login, is_user_and_password, parse_proxy
-from llm_actors.transport.request import HttpRequest, Origin, StreamedBody, parse_url
 from llm_actors.transport.response import Headers, HttpResponse
 from llm_actors.transport.transport import Transport, TransportStatistics
 from llm_actors.transport.trust import TlsTrust

@@ -1,6 +1,6 @@
 """HTTP/1.1 connections: one carries requests one after another over one wire, and a stack keeps those that are idle.
 
-`reader` interprets the peer's bytes. This module moves bytes, and converts every failure to an error of `errors`. A
+`ResponseReader` interprets the peer's bytes. This module moves bytes, and converts every failure to an error of `errors`. A
 connection is reused only if that is proven safe: the request was sent completely, the response states where its body
 ends, the body was read to its end, and there are no surplus bytes. Otherwise it is closed, so that no byte of one
 response can become part of another. The stack accepts connections of both versions of HTTP (`OutgoingConnection`).
@@ -19,8 +19,7 @@ from llm_actors.transport.errors import (
     TransportError,
     wire_reason,
 )
-from llm_actors.transport.reader import IncompleteResponse, ResponseReader
-from llm_actors.transport.request import HttpRequest, Origin, StreamedBody
+from llm_actors.transport.http1 import HttpRequest, IncompleteResponse, Origin, ResponseReader, StreamedBody
 from llm_actors.transport.response import Headers, HttpResponse, refuse_encodings
 from llm_actors.transport.wire import CHUNK_BYTES, Wire
 from llm_protocol.http1 import LAST_CHUNK, BadHttp, ResponseHead, encode_chunk

@@ -9,7 +9,7 @@ import trio
 
 from llm_actors.threads import run_large
 from llm_actors.transport.errors import BodyTooLarge, UnsupportedEncoding
-from llm_actors.transport.request import Origin
+from llm_actors.transport.http1 import Origin
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # for read(): a page of images in base64 fits
 

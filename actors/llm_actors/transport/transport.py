@@ -37,8 +37,8 @@ from llm_actors.transport.errors import (
     is_out_of_resources,
     wire_reason,
 )
+from llm_actors.transport.http1 import HttpRequest, Origin, StreamedBody, encode
 from llm_actors.transport.proxy import Proxy, credentials_refused, open_tunnel
-from llm_actors.transport.request import HttpRequest, Origin, StreamedBody, encode
 from llm_actors.transport.response import HttpResponse
 from llm_actors.transport.trust import TlsTrust
 from llm_actors.transport.wire import PlainWire, TlsWire, Wire
