@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_actors.selector.decay import SAMPLE_SIZE, DecayingCount, Mean, Series
+from llm_actors.selector.performance import SAMPLE_SIZE, DecayingCount, Mean, Series
 
 values = st.floats(0, 1e6)
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_actors.selector import Observed, Performance
-from llm_actors.selector.decay import SAMPLE_SIZE
-from llm_actors.selector.performance import SLOW_SECONDS, STALE_SECONDS
+from llm_actors.selector.performance import SAMPLE_SIZE, SLOW_SECONDS, STALE_SECONDS
 from llm_protocol.failures import FailureKind
 from llm_protocol.response import Usage
 from support.selecting import A, failure, success

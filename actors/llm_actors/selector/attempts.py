@@ -17,9 +17,8 @@ from collections import OrderedDict, deque
 from math import exp, inf
 from typing import final
 
-from llm_actors.selector.decay import DecayingCount
 from llm_actors.selector.latency import SURPRISING
-from llm_actors.selector.performance import SLOW_SECONDS, Key, Performance
+from llm_actors.selector.performance import SLOW_SECONDS, DecayingCount, Key, Performance
 from llm_protocol.response import Usage
 
 COUNTED = 256

@@ -21,7 +21,7 @@ from math import inf
 import msgspec
 
 from llm_actors.kernel import Backoff
-from llm_actors.selector.decay import DecayingCount
+from llm_actors.selector.performance import DecayingCount
 from llm_protocol.failures import RULES, AtFault, Failure, FailureKind, Scope
 
 FAILURES_IN_A_ROW = 5
