@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from llm_actors.limiter import LimiterRef, Reservation, reserve, statistics
-from llm_actors.limiter.deployment_holds import LONGEST_HOLD_SECONDS, MAX_HOLDS, Deployment, DeploymentHolds
+from llm_actors.limiter.allowance import LONGEST_HOLD_SECONDS, MAX_HOLDS, Deployment, DeploymentHolds
 from llm_actors.testing import Crash
 from llm_protocol.dialect import RateLimits
 from llm_protocol.errors import RateLimitError

@@ -8,9 +8,9 @@ from math import inf
 
 import msgspec
 
-from llm_actors.limiter.decisions import Granted, LimitRefused
 from llm_actors.limiter.fair_queue import QueuedRequest
 from llm_actors.limiter.rate_limiter import RateLimiter
+from llm_actors.limiter.results import Granted, LimitRefused
 from llm_protocol.failures import Settlement
 from llm_protocol.policy import Limits
 

@@ -9,7 +9,7 @@ with await reserve(limiter, ("openai", "backup"), tokens=1200, caller="alice") a
 from llm_actors.limiter.actor import LimiterActor, change_limits, limiter_child
 from llm_actors.limiter.messages import LIMITER_MAILBOX, LimiterMessage, LimiterRef
 from llm_actors.limiter.reservation import Reservation, reserve, snapshot, statistics
-from llm_actors.limiter.statistics import LimiterStatistics, LimitStatistics
+from llm_actors.limiter.results import LimiterStatistics, LimitStatistics
 
 __all__ = [
     "LIMITER_MAILBOX",

@@ -28,7 +28,6 @@ from llm_actors.kernel import ChildSpec, Delivery, Inbox, Previous, retry_after_
 from llm_actors.limiter.budget_coordinator import BudgetCoordinator
 from llm_actors.limiter.budgets import BudgetRefused, Budgets
 from llm_actors.limiter.callers import NO_LIMITS
-from llm_actors.limiter.decisions import Decision, Granted, LimitRefused
 from llm_actors.limiter.fair_queue import QueuedRequest
 from llm_actors.limiter.messages import (
     LIMITER_MAILBOX,
@@ -42,8 +41,8 @@ from llm_actors.limiter.messages import (
     Ticket,
 )
 from llm_actors.limiter.rate_limiter import RateLimiter
+from llm_actors.limiter.results import Decision, Granted, LimiterStatistics, LimitRefused
 from llm_actors.limiter.shared.coordinator import SharedLimits
-from llm_actors.limiter.statistics import LimiterStatistics
 from llm_actors.redis import RedisServer
 from llm_actors.store import StoreRef, get_spent
 from llm_actors.store.ledger import CloseEntry, DropEntry, Ledger

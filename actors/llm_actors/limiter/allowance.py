@@ -1,13 +1,15 @@
-"""The estimate of what a vendor's limit has left, modelled as a token bucket, because most vendors use one. Its units
-are requests or tokens. Pure.
+"""What vendors have reported about their limits: how much is left, and which deployments must wait. Pure.
 
-An allowance exists only after a vendor has reported that little is left, or has asked to wait. The configured limits
-are separate (`window.py`) and always apply, too.
+An `Allowance` is the estimate of what a vendor's limit has left, modelled as a token bucket, because most vendors use
+one. Its units are requests or tokens. It exists only after a vendor has reported that little is left, or has asked to
+wait. The configured limits are separate (`window.py`) and always apply, too. `DeploymentHolds` are for vendors that
+have asked to wait before more requests for one model, but accept other models.
 """
 
 from __future__ import annotations
 
-from typing import final
+from math import inf
+from typing import NamedTuple, final
 
 from llm_actors.limiter.window import MINUTE
 
@@ -59,3 +61,42 @@ class Allowance:
         """Set the bucket to contain one unit at ``until``, and to refill only from then on."""
         self.lower(1.0, now)
         self._at = max(self._at, until)
+
+
+MAX_HOLDS = 1_024
+"""The most holds. With more, the one that ends first is dropped. The number is bounded because callers can invent
+model names.
+"""
+
+LONGEST_HOLD_SECONDS = 300.0
+"""The longest hold, in seconds. After it the deployment is tried again, and its vendor may ask to wait again."""
+
+
+class Deployment(NamedTuple):
+    """A provider and the vendor's own name of one of its models."""
+
+    provider: str
+    model: str
+
+
+@final
+class DeploymentHolds:
+    """All holds. Times are in seconds on one monotonic clock."""
+
+    def __init__(self) -> None:
+        self._until: dict[Deployment, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def hold(self, of: Deployment, seconds: float, now: float) -> None:
+        """Send no request to ``of`` for ``seconds``. This never shortens a hold."""
+        self._until[of] = max(self.until(of), now + min(seconds, LONGEST_HOLD_SECONDS))
+        if len(self._until) > MAX_HOLDS:
+            self._until = {each: until for each, until in self._until.items() if until > now}
+        if len(self._until) > MAX_HOLDS:
+            del self._until[min(self._until, key=self._until.__getitem__)]
+
+    def until(self, of: Deployment) -> float:
+        """Return when the hold ends or ended; minus infinity if there was none."""
+        return self._until.get(of, -inf)

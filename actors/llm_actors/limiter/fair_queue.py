@@ -15,8 +15,8 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import NamedTuple, final
 
+from llm_actors.limiter.allowance import Deployment
 from llm_actors.limiter.callers import Caller
-from llm_actors.limiter.deployment_holds import Deployment
 
 PRIORITY_TURNS = 16
 """The number of turns that one level of priority is worth."""

@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, final
 
-from llm_actors.limiter.deployment_holds import Deployment
+from llm_actors.limiter.allowance import Deployment
 from llm_actors.limiter.limit_state import Charges, LimitState
 from llm_protocol.failures import Settlement
 

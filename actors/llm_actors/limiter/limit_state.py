@@ -10,7 +10,7 @@ from math import inf
 from typing import NamedTuple, final
 
 from llm_actors.limiter.allowance import Allowance
-from llm_actors.limiter.statistics import LimitStatistics
+from llm_actors.limiter.results import LimitStatistics
 from llm_actors.limiter.window import Charge, Window
 from llm_protocol.dialect import RateLimits
 from llm_protocol.policy import PROVIDER_WAIT_SECONDS, Limits

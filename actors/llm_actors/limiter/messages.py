@@ -7,8 +7,7 @@ from typing import TypeAlias, final
 
 from llm_actors.kernel import Call, Cast, MailboxSpec, Ref
 from llm_actors.limiter.budgets import SpendAsk
-from llm_actors.limiter.decisions import Granted
-from llm_actors.limiter.statistics import LimiterStatistics
+from llm_actors.limiter.results import Granted, LimiterStatistics
 from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import Settlement

@@ -11,9 +11,9 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import NamedTuple, final
 
-from llm_actors.limiter.decisions import LimitRefused
-from llm_actors.limiter.deployment_holds import Deployment
+from llm_actors.limiter.allowance import Deployment
 from llm_actors.limiter.fair_queue import QueuedRequest
+from llm_actors.limiter.results import LimitRefused
 from llm_protocol.failures import FailureKind, LimitOwner
 
 LEAST_RETRY_SECONDS = 1.0

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from typing import TYPE_CHECKING, final
 
+from llm_actors.limiter.allowance import Deployment, DeploymentHolds
 from llm_actors.limiter.callers import NO_LIMITS, Callers
-from llm_actors.limiter.decisions import Decision, Granted, LimitRefused
-from llm_actors.limiter.deployment_holds import Deployment, DeploymentHolds
 from llm_actors.limiter.fair_queue import FairQueue, QueuedRequest
 from llm_actors.limiter.leases import Lease, Leases
 from llm_actors.limiter.limit_state import RETRY_AFTER_SECONDS, LimitState, exhausted_for
@@ -24,7 +23,7 @@ from llm_actors.limiter.patience import (
     refusal,
     too_late,
 )
-from llm_actors.limiter.statistics import LimiterStatistics
+from llm_actors.limiter.results import Decision, Granted, LimiterStatistics, LimitRefused
 from llm_actors.limiter.waiting import ProviderLine, WaitingRequests
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import FailureKind, LimitOwner, Settlement

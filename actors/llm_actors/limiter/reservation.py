@@ -12,9 +12,8 @@ import trio
 
 from llm_actors.kernel import CallExpired, Cast, KernelError, MailboxFull, retry_after_crashes
 from llm_actors.limiter.budgets import SpendAsk
-from llm_actors.limiter.decisions import Granted
 from llm_actors.limiter.messages import EndLease, GetLimiterStatistics, Leave, LimiterRef, Reserve, Ticket
-from llm_actors.limiter.statistics import LimiterStatistics
+from llm_actors.limiter.results import Granted, LimiterStatistics
 from llm_actors.store.ledger import LedgerEntry
 from llm_protocol.dialect import RateLimits
 from llm_protocol.failures import RULES, FailureKind, Settlement

@@ -12,10 +12,10 @@ from typing import NamedTuple, final
 
 import trio
 
-from llm_actors.limiter.decisions import Granted
 from llm_actors.limiter.fair_queue import QueuedRequest
 from llm_actors.limiter.leases import Lease
 from llm_actors.limiter.rate_limiter import RateLimiter
+from llm_actors.limiter.results import Granted
 from llm_actors.limiter.shared.redis import SharedLedger
 from llm_actors.limiter.shared.wire import Claim, LedgerReply, Receipt, SharedLimit
 from llm_actors.redis import RedisServer

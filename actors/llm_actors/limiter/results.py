@@ -1,10 +1,44 @@
-"""The statistics of the limiter."""
+"""The results of the rate limiter: its decisions about requests, and its statistics."""
 
 from __future__ import annotations
 
+from typing import NamedTuple, TypeAlias
+
 import msgspec
 
+from llm_actors.limiter.allowance import Deployment
 from llm_actors.limiter.budgets import BudgetStatistics
+from llm_protocol.failures import FailureKind, LimitOwner
+
+
+class Granted(NamedTuple):
+    """A decision: the request may be sent to ``provider``, after ``wait_s`` seconds if other processes share the
+    limits.
+    """
+
+    number: int
+    provider: str
+    wait_s: float = 0.0
+    warning: str = ""
+    """Which budgets have exceeded their soft limit, and by how much."""
+
+
+class LimitRefused(NamedTuple):
+    """A decision: the request is refused. ``retry_after``: seconds until its turn would come. ``owner``: the limit
+    owner.
+
+    ``held``: the deployment that is held, if that is the reason. Another deployment may serve the request.
+    """
+
+    number: int
+    kind: FailureKind
+    why: str
+    retry_after: float
+    owner: LimitOwner
+    held: Deployment | None = None
+
+
+Decision: TypeAlias = Granted | LimitRefused
 
 
 class LimitStatistics(msgspec.Struct, frozen=True, kw_only=True):
