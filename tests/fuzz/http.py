@@ -12,7 +12,7 @@ from fuzz.steps import pieces, step
 from fuzz.target import Target
 from llm_actors.transport.connection import ClientConnection
 from llm_actors.transport.errors import TransportError
-from llm_actors.transport.request import HttpRequest, Origin
+from llm_actors.transport.http1 import HttpRequest, Origin
 from llm_runtime.server.http1 import Request, RequestParser
 from llm_runtime.server.http_error import HttpError
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llm_actors.transport import Broken, HttpRequest, Origin, ProtocolViolation, TlsTrust, Transport, TransportError
+from llm_actors.transport.http1 import StreamedBody
 from llm_actors.transport.http2 import WINDOW_BYTES, Http2Connection
-from llm_actors.transport.request import StreamedBody
 from llm_runtime.config import ConfigError, parse
 from support.http2_side import Http2Side
 from support.outgoing import ORIGIN, fetch, post

@@ -10,8 +10,8 @@ import trio
 
 from llm_actors.testing import run_virtual
 from llm_actors.transport import HttpRequest
+from llm_actors.transport.http1 import StreamedBody
 from llm_actors.transport.http2 import Http2Connection
-from llm_actors.transport.request import StreamedBody
 from support.outgoing import ORIGIN
 
 PING_ACK = b"\x00\x00\x08\x06\x01"

@@ -10,9 +10,8 @@ store(cache, key, response, fallback=…)                   # modes "read" and "
 
 from llm_actors.cache.actor import CacheActor, cache_child
 from llm_actors.cache.embeddings import Split, embedded, embedding_keys, merge_embedding, split_embedding
-from llm_actors.cache.entry import replay, storable
+from llm_actors.cache.entry import Lifetimes, replay, storable
 from llm_actors.cache.key import CacheKey, Target, key_of
-from llm_actors.cache.lifetimes import Lifetimes
 from llm_actors.cache.messages import (
     CACHE_MAILBOX,
     CacheMessage,

@@ -15,9 +15,8 @@ import msgspec
 import trio
 
 from llm_actors.cache.disk import Disk
-from llm_actors.cache.entry import Claimed, Entry, Found, pack, unpack
+from llm_actors.cache.entry import Claimed, Entry, Found, Lifetimes, pack, unpack
 from llm_actors.cache.key import CacheKey
-from llm_actors.cache.lifetimes import Lifetimes
 from llm_actors.cache.memory import Memory
 from llm_actors.cache.messages import (
     CACHE_MAILBOX,

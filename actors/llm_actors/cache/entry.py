@@ -1,12 +1,14 @@
-"""Which responses are cached, and which of their fields.
+"""Which responses are cached, which of their fields, and for how long.
 
 The content is stored as bytes. Their length is what the limits of the tiers count, and nobody can change a response
 that other callers will receive. Fields that concern only the first caller (ids, metadata, decision record) are not
-stored, except the names of the models that contributed, if there were several.
+stored, except the names of the models that contributed, if there were several. A response may be reused for the
+shortest lifetime that is configured for the providers of these models.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -95,3 +97,23 @@ def replay(
         processing_time_ms=processing_time_ms,
         cost=0.0,
     )
+
+
+class Lifetimes(NamedTuple):
+    """Lifetimes in seconds: in ``ttls`` for some providers, and one for all others."""
+
+    ttl_s: float
+    ttls: Mapping[str, float] = {}
+
+    def of(self, response: LLMResponse) -> float:
+        """Return the shortest lifetime among the contributors: the model that made the response, and the members
+        whose answers it combines.
+        """
+        if not self.ttls:
+            return self.ttl_s
+        return min(self.ttls.get(each.provider, self.ttl_s) for each in (response, *response.members))
+
+    @property
+    def longest(self) -> float:
+        """The longest lifetime of any response."""
+        return max((self.ttl_s, *self.ttls.values()))
