@@ -1,9 +1,9 @@
 """HTTP/1.1 connections: one carries requests one after another over one wire, and a stack keeps those that are idle.
 
-`ResponseReader` interprets the peer's bytes. This module moves bytes, and converts every failure to an error of `errors`. A
-connection is reused only if that is proven safe: the request was sent completely, the response states where its body
-ends, the body was read to its end, and there are no surplus bytes. Otherwise it is closed, so that no byte of one
-response can become part of another. The stack accepts connections of both versions of HTTP (`OutgoingConnection`).
+`ResponseReader` interprets the peer's bytes. This module moves bytes, and converts every failure to an error of
+`errors`. A connection is reused only if that is proven safe: the request was sent completely, the response states where
+its body ends, the body was read to its end, and there are no surplus bytes. Otherwise it is closed, so that no byte of
+one response can become part of another. The stack accepts connections of both versions of HTTP (`OutgoingConnection`).
 """
 
 from __future__ import annotations
