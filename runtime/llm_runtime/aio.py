@@ -37,7 +37,7 @@ from llm_runtime.hosts.asyncio_loop import HostLoop, block
 from llm_runtime.hosts.on_asyncio import AsyncioRequests, AsyncioStream
 from llm_runtime.hosts.portal import Portal
 from llm_runtime.opening import ConfigSource
-from llm_runtime.runtime import Reloaded
+from llm_runtime.providers import Reloaded
 from llm_runtime.runtime import Runtime as TrioRuntime
 
 if TYPE_CHECKING:

@@ -12,10 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, final
 
+import trio
+
 from llm_actors.cache import CacheStatistics
+from llm_actors.cache import snapshot as cache_snapshot
 from llm_actors.kernel import ChildStatus, TreeNode
 from llm_actors.limiter import LimiterStatistics
-from llm_actors.orchestrator import Histogram, Metrics
+from llm_actors.limiter import snapshot as limiter_snapshot
+from llm_actors.orchestrator import Histogram, Metrics, Services
 from llm_actors.selector import CircuitState, ExplorationStatistics
 
 if TYPE_CHECKING:
@@ -44,6 +48,21 @@ class MetricsSnapshot(NamedTuple):
     exploration: ExplorationStatistics = ExplorationStatistics()
     redis: bool = False
     """Whether ``[redis]`` is configured."""
+
+
+def take_snapshot(services: Services, tree: TreeNode, providers: Iterable[str], *, redis: bool) -> MetricsSnapshot:
+    """Return the current values. Waits for no actor."""
+    now, known = trio.current_time(), services.selector.circuits
+    return MetricsSnapshot(
+        services.metrics,
+        tree,
+        breakers={name: known.provider(name, now).state for name in providers},
+        circuits={(each.provider, each.model): state for each, state in known.not_closed(now)},
+        limiter=limiter_snapshot(services.limiter),
+        cache=cache_snapshot(services.cache),
+        exploration=services.selector.exploration(),
+        redis=redis,
+    )
 
 
 def exposition(snapshot: MetricsSnapshot) -> bytes:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import TypeAlias, TypedDict, TypeVar, cast, get_args
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, TypedDict, cast, get_args
 
-import msgspec
-
-from llm_protocol.codec.fields import bad_request, typed, typed_policy
+from llm_protocol.codec.fields import bad_request, typed
 from llm_protocol.content import HostedTool, JsonObject, Message, Part, ResponseFormat, Role, Tool, ToolChoice
-from llm_protocol.errors import BadRequestError
-from llm_protocol.policy import NO_OWN_NAMES, OwnNames, Policy
-from llm_protocol.requests import ChatRequest, LLMRequest, Parameters
+from llm_protocol.policy import Policy
+from llm_protocol.requests import ChatRequest, Parameters
 
 Messages: TypeAlias = str | Sequence[Message | Mapping[str, str]]
 """A user's text; or messages, each a `Message` or a mapping with ``role`` and ``content``, both strings."""
-
-Request = TypeVar("Request", bound=LLMRequest)
-
-LONGEST_DEADLINE_SECONDS = 86_400
-"""The longest deadline: a day, as in a policy."""
 
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool"))
 
@@ -84,27 +76,6 @@ def split(options: Options) -> JsonObject:
     # encoder.
     request = typed({**given, "parameters": parameters, "messages": ()}, ChatRequest)
     return {name: getattr(request, name) for name in (*given, "parameters")}
-
-
-def checked(request: Request, dialects: Collection[str], own: OwnNames = NO_OWN_NAMES) -> Request:
-    """Return the request, validated as a client's request is. ``dialects`` are the keys that ``parameters.extra`` may
-    have, ``own`` the program's strategies and orderings. Raises `BadRequestError`.
-    """
-    for name in request.parameters.extra:
-        if name not in dialects:
-            raise _no_dialect(name, dialects)
-    if request.deadline_s is not None and not request.deadline_s <= LONGEST_DEADLINE_SECONDS:
-        raise bad_request("deadline_s", f"deadline_s must be a number of seconds, at most {LONGEST_DEADLINE_SECONDS:,}")
-    if request.policy is None:
-        return request
-    return msgspec.structs.replace(request, policy=typed_policy(msgspec.to_builtins(request.policy), "policy", own))
-
-
-def _no_dialect(name: str, dialects: Collection[str]) -> BadRequestError:
-    from llm_protocol.codec.wording import suggestion  # imported only to explain an error
-
-    known, where = sorted(dialects), f"parameters.extra.{name[:64]}"
-    return bad_request(where, f"{where}: not one of {', '.join(known)}{suggestion(name, known)}")
 
 
 def as_messages(messages: Messages) -> tuple[Message, ...]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple, Never
 from urllib.parse import quote, urlencode, urlsplit
 
+import msgspec
+
 from llm_actors.kernel import ChildSpec, Intensity, MailboxSpec, Overflow, Strategy, Supervisor
 from llm_actors.provider import (
     AuthHeader,
@@ -24,7 +26,7 @@ from llm_protocol.model_rules import ModelRules
 from llm_protocol.vendor import UnknownVendorError, Vendor, VendorTable
 from llm_protocol.vendors import VENDORS
 from llm_protocol.version import VERSION
-from llm_runtime.config import ConfigError, Provider
+from llm_runtime.config import Config, ConfigError, Provider
 from llm_runtime.config.proxies import proxy_of
 from llm_runtime.key_sources import renewer
 
@@ -48,6 +50,14 @@ class Supervised(NamedTuple):
     spec: ProviderSpec
     supervisor: Supervisor
     ref: ProviderRef
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """The names of the providers that a reload added, changed and removed."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 def provider_spec(name: str, provider: Provider, vendors: VendorTable = VENDORS) -> ProviderSpec:
@@ -119,3 +129,10 @@ def supervised(spec: ProviderSpec, *, dial: Dial | None = None, name: str | None
         park=True,
     )
     return Supervised(spec, supervisor, supervisor.ref(provider))
+
+
+def is_same(name: str, old: Config, new: Config) -> bool:
+    """Return whether the provider is the same in both configurations, including the sources of its keys."""
+    was, now = old.providers[name], new.providers[name]
+    sources = [[key.source for key in (each.api_key, each.proxy_auth) if key is not None] for each in (was, now)]
+    return was == now and sources[0] == sources[1] and old.vendors[was.kind] is new.vendors[now.kind]

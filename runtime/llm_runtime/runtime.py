@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import getrandbits
 from typing import TYPE_CHECKING, Never, final
@@ -11,26 +11,26 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
-from llm_actors.cache import snapshot as cache_snapshot
 from llm_actors.catalog import refresh
 from llm_actors.kernel import ChildSpec, KernelError, TreeNode, running
-from llm_actors.limiter import snapshot as limiter_snapshot
 from llm_actors.orchestrator import RecentRequest, accept, gives_choices, pass_through, ranked
 from llm_actors.provider import PassthroughRequest, PassthroughResponse, count_tokens
 from llm_actors.run import Judge, Run
 from llm_actors.selector import Ranking
 from llm_actors.store import StoreRef
 from llm_protocol.client_headers import TRACEPARENT, TraceContext, trace_context
+from llm_protocol.codec.fields import bad_request, typed_policy
 from llm_protocol.dialect import ModelInfo
-from llm_protocol.errors import NOT_OPEN, CrashedError, LLMClientError, ModelNotFoundError, ShuttingDownError
-from llm_protocol.policy import Policy
-from llm_protocol.requests import (
-    AUTO,
-    AnyRequest,
-    ChatRequest,
-    RequestType,
-    answer_type,
+from llm_protocol.errors import (
+    NOT_OPEN,
+    BadRequestError,
+    CrashedError,
+    LLMClientError,
+    ModelNotFoundError,
+    ShuttingDownError,
 )
+from llm_protocol.policy import Policy
+from llm_protocol.requests import AUTO, AnyRequest, ChatRequest, RequestType, answer_type
 from llm_protocol.response import TokenCount
 from llm_runtime.config import Config
 from llm_runtime.config.cross_checks import check_policy
@@ -38,8 +38,7 @@ from llm_runtime.config.errors import under
 from llm_runtime.costs import Costs
 from llm_runtime.extensions import NO_EXTENSIONS, Extensions
 from llm_runtime.hooks import Hooks
-from llm_runtime.options import checked
-from llm_runtime.providers import provider_spec, supervised
+from llm_runtime.providers import Reloaded, is_same, provider_spec, supervised
 from llm_runtime.tree import Tree
 from llm_runtime.trio_requests import TrioRequests
 
@@ -50,18 +49,13 @@ if TYPE_CHECKING:
 COUNT_SECONDS = 10.0
 """Seconds to wait for a vendor's token count. After that, tokens are estimated."""
 
+LONGEST_DEADLINE_SECONDS = 86_400
+"""The longest deadline: a day, as in a policy."""
+
 SETTLE_SECONDS = 10.0
 """Seconds that a reload waits for the limiter and the catalog. If one of them is not running, the reload takes effect
 there when that actor is restarted.
 """
-
-
-class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
-    """The names of the providers that a reload added, changed and removed."""
-
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
 
 
 @final
@@ -138,7 +132,7 @@ class Runtime(TrioRequests):
         to wait.
         """
         self._require_open()
-        request = checked(request, self._tree.dialects, self._own_names)
+        request = self._checked(request)
         trace: TraceContext | None = None
         if self.config.otel is not None:
             trace = trace_context(request.forwarded.get(TRACEPARENT), getrandbits)
@@ -166,6 +160,19 @@ class Runtime(TrioRequests):
             return await attempt()
         except CrashedError:  # the orchestrator crashed before it accepted the run
             return await attempt()
+
+    def _checked(self, request: AnyRequest) -> AnyRequest:
+        """Return the request, validated as a client's request is. Raises `BadRequestError`."""
+        for name in request.parameters.extra:
+            if name not in self._tree.dialects:
+                raise _no_dialect(name, self._tree.dialects)
+        if request.deadline_s is not None and not request.deadline_s <= LONGEST_DEADLINE_SECONDS:
+            message = f"deadline_s must be a number of seconds, at most {LONGEST_DEADLINE_SECONDS:,}"
+            raise bad_request("deadline_s", message)
+        if request.policy is None:
+            return request
+        policy = typed_policy(msgspec.to_builtins(request.policy), "policy", self._own_names)
+        return msgspec.structs.replace(request, policy=policy)
 
     def _log_limit_bytes(self, request: AnyRequest) -> int:
         """Return the size limit of the run log. Images arrive in one piece, so the largest one that a provider may send
@@ -201,7 +208,7 @@ class Runtime(TrioRequests):
                     check_policy(route, self._own_names)
             former, old = self._tree.supervised, self._tree.setup
             specs = [provider_spec(name, provider, config.vendors) for name, provider in config.enabled.items()]
-            kept = {spec.name for spec in specs if spec.name in former and _is_same(spec.name, self.config, config)}
+            kept = {spec.name for spec in specs if spec.name in former and is_same(spec.name, self.config, config)}
             fresh = [supervised(each, name=self._tree.tree_name(each.name)) for each in specs if each.name not in kept]
             await self._tree.start(fresh)
             # From here to `settle` nothing awaits, so other tasks see either all of the old or all of the new
@@ -359,7 +366,7 @@ class Runtime(TrioRequests):
         from llm_runtime.metrics import exposition
 
         await trio.lowlevel.checkpoint()
-        return exposition(self._moment())
+        return exposition(self._snapshot())
 
     async def statistics(self, caller: str | None = None) -> Statistics:
         """Return the same data as `metrics`, for programs. With ``caller``, the usage and cost of other callers
@@ -368,28 +375,22 @@ class Runtime(TrioRequests):
         from llm_runtime.statistics import only_of, statistics
 
         await trio.lowlevel.checkpoint()
-        found = statistics(self._moment(), self.config)
+        found = statistics(self._snapshot(), self.config)
         return found if caller is None else only_of(caller, found)
 
     def recent_requests(self, caller: str | None = None) -> list[RecentRequest]:
         """Return the most recently ended requests, of all callers or of ``caller``, the latest first."""
         return self._tree.services.recent.latest(caller)
 
-    def _moment(self) -> MetricsSnapshot:
-        from llm_runtime.metrics import MetricsSnapshot
+    def _snapshot(self) -> MetricsSnapshot:
+        from llm_runtime.metrics import take_snapshot
 
-        services, now = self._tree.services, trio.current_time()
-        limiter, cache = limiter_snapshot(services.limiter), cache_snapshot(services.cache)
-        known = services.selector.circuits
-        breakers = {name: known.provider(name, now).state for name in self._costs.vendors}
-        circuits = {(each.provider, each.model): state for each, state in known.not_closed(now)}
-        explored = services.selector.exploration()
         redis = self.config.redis is not None
-        return MetricsSnapshot(services.metrics, self.tree(), breakers, circuits, limiter, cache, explored, redis)
+        return take_snapshot(self._tree.services, self.tree(), self._costs.vendors, redis=redis)
 
 
-def _is_same(name: str, old: Config, new: Config) -> bool:
-    """Return whether the provider is the same in both configurations, including the sources of its keys."""
-    was, now = old.providers[name], new.providers[name]
-    sources = [[key.source for key in (each.api_key, each.proxy_auth) if key is not None] for each in (was, now)]
-    return was == now and sources[0] == sources[1] and old.vendors[was.kind] is new.vendors[now.kind]
+def _no_dialect(name: str, dialects: Collection[str]) -> BadRequestError:
+    from llm_protocol.codec.wording import suggestion  # imported only to explain an error
+
+    known, where = sorted(dialects), f"parameters.extra.{name[:64]}"
+    return bad_request(where, f"{where}: not one of {', '.join(known)}{suggestion(name, known)}")

@@ -48,6 +48,7 @@ from llm_runtime.hosts.threads import Box, SyncStream, ThreadCall
 from llm_runtime.hosts.tool_threads import refuse_async_tools, run_in_threads, run_tool
 from llm_runtime.opening import ConfigSource
 from llm_runtime.options import ChatOptions, Messages, Options, ToolOptions, as_messages
+from llm_runtime.providers import Reloaded
 from llm_runtime.requesting import (
     answers,
     chat_request,
@@ -57,7 +58,6 @@ from llm_runtime.requesting import (
     embedding_request,
     image_request,
 )
-from llm_runtime.runtime import Reloaded
 from llm_runtime.runtime import Runtime as TrioRuntime
 from llm_runtime.tools import AnyTool, Approve, ToolLoop, ToolRun, run_call
 from llm_runtime.typed import ParsedResponse, ResponseType, ResponseTypeError

@@ -31,7 +31,7 @@ from llm_runtime.trio_requests import TrioRequests
 
 if TYPE_CHECKING:
     from llm_runtime.config import Config
-    from llm_runtime.runtime import Reloaded
+    from llm_runtime.providers import Reloaded
     from llm_runtime.statistics import Statistics
 
 LOG_LIMIT_BYTES: Final = 128 * 1024 * 1024
