@@ -15,7 +15,7 @@ from llm_protocol.errors import ModelNotFoundError, QueueFullError
 from llm_protocol.failures import Failure, FailureKind
 from llm_runtime.config import Server
 from llm_runtime.server.limits import HEAD_BYTES
-from llm_runtime.server.request_context import BodyStream
+from llm_runtime.server.run_response import BodyStream
 from support.server import HttpClient, add_text, begin_text, end_text, hanging, open_server, saying, silent
 
 BODY_BYTES = Server().max_body_bytes

@@ -20,11 +20,13 @@ from llm_protocol.client_headers import IDEMPOTENCY
 from llm_protocol.dialect import WireResponse
 from llm_protocol.errors import LLMClientError
 from llm_protocol.failures import Failure
+from llm_protocol.http1 import LAST_CHUNK, encode_chunk
 from llm_protocol.passthrough import ids_of_created, is_plain, request_headers, vendor_path
 from llm_runtime.server.bodies import own_key
+from llm_runtime.server.http1 import BODILESS
 from llm_runtime.server.http_error import SERVER_ERROR, HttpError
 from llm_runtime.server.limits import CREATED_BYTES, PASSTHROUGH_BYTES, PASSTHROUGH_WHOLE_BYTES
-from llm_runtime.server.request_context import Endpoint, PassedBody, RequestContext
+from llm_runtime.server.request_context import Endpoint, RequestContext
 from llm_runtime.server.run_response import with_retry_advice
 
 PREFIX = "/passthrough/"
@@ -139,7 +141,7 @@ class _Passing:
             self._created = bytearray()
         # After an early response the rest of the request is not read.
         context.close = context.close or not context.body.is_read
-        self._subscription = context.passed_on(status, (*headers, COST), length)
+        self._subscription = PassedBody(context, status, (*headers, COST), length)
         with self._giving():
             await self._subscription.begin()
 
@@ -174,3 +176,33 @@ def _refusal(failure: Failure) -> HttpError:
     """Return this server's error for a request that received no response."""
     advice = with_retry_advice(WireResponse(failure.rule.status), failure).headers
     return HttpError(failure.rule.status, failure.kind.value, failure.message, kind=SERVER_ERROR, headers=advice)
+
+
+@final
+class PassedBody:
+    """The body of the vendor's response to a passthrough request, framed for this client."""
+
+    __slots__ = ("_context", "_head", "_is_bare", "_is_chunked")
+
+    def __init__(
+        self, context: RequestContext, status: int, headers: tuple[tuple[str, str], ...], length: int | None
+    ) -> None:
+        self._context = context
+        self._head = context.passed_head(status, headers, length)
+        self._is_bare = context.request.method == "HEAD" or status in BODILESS
+        self._is_chunked = length is None and not context.close and not self._is_bare
+
+    async def begin(self) -> None:
+        """Send the head now: the first piece of the body may take long to arrive."""
+        head, self._head = self._head, b""
+        await self._context.send(head)
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece."""
+        if data and not self._is_bare:
+            await self._context.send(encode_chunk(data) if self._is_chunked else data)
+
+    async def finish(self) -> None:
+        """Send the end of the body."""
+        if self._is_chunked:
+            await self._context.send(LAST_CHUNK)

@@ -6,19 +6,16 @@ from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeAlias, final
 
-import trio
-
 from llm_actors.threads import LARGE_BYTES, run_large
 from llm_protocol.dialect import WireResponse
 from llm_protocol.failures import FailureKind
-from llm_protocol.http1 import LAST_CHUNK, encode_chunk
 from llm_protocol.requests import new_request_id
 from llm_runtime.server.bodies import StreamedRequestBody
 from llm_runtime.server.client_wire import ANTHROPIC, OPENAI
 from llm_runtime.server.content_encoding import decoded
-from llm_runtime.server.http1 import BODILESS, Request, encode_head, encode_response
+from llm_runtime.server.http1 import Request, encode_head, encode_response
 from llm_runtime.server.http_error import NO_SNIFFING, HttpError
-from llm_runtime.server.limits import SSE_PING_SECONDS
+from llm_runtime.server.receiver import Ticking
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
 from llm_runtime.server.subscription import WakeupEvent
@@ -109,8 +106,8 @@ class RequestContext:
         self.close = False
         self.more_headers: tuple[tuple[str, str], ...] = ()
         """Header fields of a streamed response that are known only when it begins."""
-        self.streaming: BodyStream | None = None
-        """The body of a streamed response."""
+        self.streaming: Ticking | None = None
+        """The body of a streamed response, which is ticked."""
         self.streams_body = False
         """Whether the endpoint takes the request's body piece by piece: see `body`."""
         self.upgraded = False
@@ -187,23 +184,25 @@ class RequestContext:
         self.close = self.close or refused.close
         await self.reply(refused.response(self.wire.shape))
 
-    def stream(self, content_type: str, hold_s: float) -> BodyStream:
-        """Start a response whose body is sent piece by piece. Nothing is sent before the first piece, for which the
-        client waits about ``hold_s`` seconds at most: see `BodyStream.is_idle`.
+    def begin_stream(self, body: Ticking) -> Socket:
+        """Begin a response whose ``body`` is sent piece by piece, and return the socket to write to. ``body`` is ticked
+        until the response is complete.
         """
         self.close = self.close or self.server_state.draining or self.request.version == "1.0"
-        self.streaming = BodyStream(self, self._connection.socket, content_type, hold_s)
-        return self.streaming
+        self.streaming = body
+        return self._connection.socket
 
     async def send(self, data: bytes) -> None:
         """Send bytes of a response that has begun."""
         await self._connection.socket.send(data)
 
-    def passed_on(self, status: int, headers: tuple[tuple[str, str], ...], length: int | None) -> PassedBody:
-        """Begin a response that comes from another server. ``length``: the bytes of its body, if known."""
+    def passed_head(self, status: int, headers: tuple[tuple[str, str], ...], length: int | None) -> bytes:
+        """Begin a response that comes from another server, and return its head. ``length``: the bytes of its body, if
+        known.
+        """
         self.begun = True
         self.close = self.close or self.server_state.draining or (length is None and self.request.version == "1.0")
-        return PassedBody(self, status, (*headers, *self._own_headers()), length)
+        return encode_head(status, (*headers, *self._own_headers()), close=self.close, length=length)
 
     def abort(self) -> None:
         """Break the connection, so that the client does not take the part that was sent for a complete response."""
@@ -223,74 +222,3 @@ class RequestContext:
         if origin is not None and self.server_state.access.allows_origin(origin):
             own += [("access-control-allow-origin", origin), ("access-control-expose-headers", "*"), ("vary", "origin")]
         return own
-
-
-@final
-class PassedBody:
-    """The body of the vendor's response to a passthrough request, framed for this client."""
-
-    __slots__ = ("_context", "_head", "_is_bare", "_is_chunked")
-
-    def __init__(
-        self, context: RequestContext, status: int, headers: tuple[tuple[str, str], ...], length: int | None
-    ) -> None:
-        self._context = context
-        self._is_bare = context.request.method == "HEAD" or status in BODILESS
-        self._is_chunked = length is None and not context.close and not self._is_bare
-        self._head = encode_head(status, headers, close=context.close, length=length)
-
-    async def begin(self) -> None:
-        """Send the head now: the first piece of the body may take long to arrive."""
-        head, self._head = self._head, b""
-        await self._context.send(head)
-
-    async def write(self, data: bytes) -> None:
-        """Send a piece."""
-        if data and not self._is_bare:
-            await self._context.send(encode_chunk(data) if self._is_chunked else data)
-
-    async def finish(self) -> None:
-        """Send the end of the body."""
-        if self._is_chunked:
-            await self._context.send(LAST_CHUNK)
-
-
-@final
-class BodyStream:
-    """The body of a streamed response. Each piece is one write, framed as a chunk."""
-
-    __slots__ = ("_chunked", "_content_type", "_context", "_quiet_until", "_socket", "begun", "is_idle")
-
-    def __init__(self, context: RequestContext, socket: Socket, content_type: str, hold_s: float) -> None:
-        self._context = context
-        self._socket = socket
-        self._content_type = content_type
-        self._chunked = not context.close
-        self._quiet_until = trio.current_time() + hold_s
-        self.begun = False
-        self.is_idle = hold_s == 0
-        """Whether nothing has been sent for the whole interval: since the response began, or since the last bytes."""
-
-    async def write(self, data: bytes) -> None:
-        """Send a piece."""
-        await self._send(encode_chunk(data) if self._chunked else data)
-
-    async def finish(self, data: bytes) -> None:
-        """Send the last piece, which may be empty, and the end."""
-        if self._chunked:
-            data = encode_chunk(data) + LAST_CHUNK if data else LAST_CHUNK
-        await self._send(data)
-
-    async def _send(self, data: bytes) -> None:
-        if not self.begun:
-            self.begun = True
-            data = self._context.stream_head(self._content_type) + data
-        self.is_idle = False
-        self._quiet_until = trio.current_time() + SSE_PING_SECONDS
-        await self._socket.send(data)
-
-    def tick(self, now: float) -> None:
-        """Update `is_idle`: check how long ago the last bytes were sent."""
-        if now >= self._quiet_until:
-            self.is_idle = True
-            self._context.wakeup.wake()

@@ -23,10 +23,11 @@ from llm_protocol.codec.sse import encode_sse
 from llm_protocol.dialect import ClientRequest, Frame, ResponseEncoder, ServerDialect, WireResponse
 from llm_protocol.events import Failed, Finished, Started
 from llm_protocol.failures import Failure, FailureKind
+from llm_protocol.http1 import LAST_CHUNK, encode_chunk
 from llm_protocol.response import LLMResponse
 from llm_runtime.server.bodies import encode_body
 from llm_runtime.server.http_error import JSON, LIMIT_OWNER
-from llm_runtime.server.limits import LATER_SECONDS
+from llm_runtime.server.limits import LATER_SECONDS, SSE_PING_SECONDS
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.subscription import RunSubscription
 
@@ -247,6 +248,50 @@ async def _stream(
         await stream_from(context, dialect, inbound, source, hold_s)
 
 
+@final
+class BodyStream:
+    """The body of a streamed response. Each piece is one write, framed as a chunk. Nothing is sent before the first
+    piece, for which the client waits about ``hold_s`` seconds at most: see `is_idle`.
+    """
+
+    __slots__ = ("_chunked", "_content_type", "_context", "_quiet_until", "_socket", "begun", "is_idle")
+
+    def __init__(self, context: RequestContext, content_type: str, hold_s: float) -> None:
+        self._context = context
+        self._socket = context.begin_stream(self)
+        self._content_type = content_type
+        self._chunked = not context.close
+        self._quiet_until = trio.current_time() + hold_s
+        self.begun = False
+        self.is_idle = hold_s == 0
+        """Whether nothing has been sent for the whole interval: since the response began, or since the last bytes."""
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece."""
+        await self._socket.send(self._noted(encode_chunk(data) if self._chunked else data))
+
+    async def finish(self, data: bytes) -> None:
+        """Send the last piece, which may be empty, and the end."""
+        if self._chunked:
+            data = encode_chunk(data) + LAST_CHUNK if data else LAST_CHUNK
+        await self._socket.send(self._noted(data))
+
+    def _noted(self, data: bytes) -> bytes:
+        """Return the bytes to send for ``data``, the head before the first ones, and note that they are sent now."""
+        if not self.begun:
+            self.begun = True
+            data = self._context.stream_head(self._content_type) + data
+        self.is_idle = False
+        self._quiet_until = trio.current_time() + SSE_PING_SECONDS
+        return data
+
+    def tick(self, now: float) -> None:
+        """Update `is_idle`: check how long ago the last bytes were sent."""
+        if now >= self._quiet_until:
+            self.is_idle = True
+            self._context.wakeup.wake()
+
+
 async def stream_from(
     context: RequestContext, dialect: ServerDialect, inbound: ClientRequest, source: FrameSource, hold_s: float | None
 ) -> None:
@@ -257,7 +302,7 @@ async def stream_from(
     the head. If ``hold_s`` is ``None``, nothing waits, and a failure is part of the stream.
     """
     framing, wakeup = stream_format_for(dialect, inbound), context.wakeup
-    out = context.stream(framing.content_type, hold_s or 0.0)
+    out = BodyStream(context, framing.content_type, hold_s or 0.0)
     held = source.start()
 
     async def send() -> bool:
