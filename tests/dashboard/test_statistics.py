@@ -111,7 +111,7 @@ async def test_the_server_tells_it_and_counts_connections_without_naming_them() 
 
 async def test_an_actor_that_does_not_run_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for actor in ("limiter", "cache"):
-        monkeypatch.setattr(f"llm_runtime.runtime.{actor}_snapshot", lambda _: None)
+        monkeypatch.setattr(f"llm_runtime.metrics.{actor}_snapshot", lambda _: None)
     async with Peer() as peer, llm_runtime.open_runtime(config(peer)) as rt:
         told = await rt.statistics()
     assert told.cache is None

@@ -89,7 +89,7 @@ async def test_every_request_and_every_call_is_counted_once() -> None:
 
 async def test_an_actor_that_does_not_run_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for actor in ("limiter", "cache"):
-        monkeypatch.setattr(f"llm_runtime.runtime.{actor}_snapshot", lambda _: None)
+        monkeypatch.setattr(f"llm_runtime.metrics.{actor}_snapshot", lambda _: None)
     async with Peer() as peer, llm_runtime.open_runtime(config(peer)) as rt:
         told = read(await rt.metrics())
     assert "limited_in_flight" not in told
