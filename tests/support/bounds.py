@@ -456,14 +456,14 @@ OTHERS = frozenset(
 PAGE = """\
 # Limits of the server
 
-The daemon limits what its clients can use, so that no client can exhaust it. This page lists each limit, and what
-happens if a client exceeds it:
+The daemon has limits, so that no client can exhaust it. This page lists each limit, and what happens if a client
+exceeds it:
 
 * [Options](#options) are set under `[server]` in the configuration.
 * [Fixed limits](#fixed-limits) cannot be configured. They are constants in `llm_runtime.server.limits`. Those that
   begin with `JsonLimits` are in `llm_protocol.codec.json`; a request whose JSON exceeds one of them gets 400.
 * [Responses of providers](#responses-of-providers) are limited, too.
-* [Measured](#measured) shows the effect of some limits: before and after the limit was introduced or changed.
+* [Measured](#measured) shows the effect of some limits.
 * [Tests](#tests) names the tests of each limit. `bin/bench attack` runs a thousand attackers without a key against
   fifty streams of clients with a key.
 

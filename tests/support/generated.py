@@ -22,14 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FAILURES = """\
 # Failures
 
-Every request ends with a complete response or with one failure. Each failure has one of the kinds in the first table.
+Every request ends with a complete response or with one failure. This page lists the kinds of failures. It is generated
+from `llm_protocol.failures.RULES` by `bin/make-docs`.
 
 A client over HTTP gets the status and an error object. The table shows the `code` of the error object in OpenAI's
 format; clients of Anthropic, Gemini and Cohere get the format of their API. A program that embeds the runtime gets an
 exception of `llm_protocol.errors`; its attribute `failure` contains the kind.
 
-Before the client gets the failure, the runtime may try again. The column *then* shows what the runtime does after an
-attempt has failed in this way:
+The column *then* shows what the runtime does after an attempt has failed:
 
 * **retry**: it tries the same candidate again after a wait, or another candidate at once.
 * **next**: it tries only another candidate.
@@ -43,8 +43,6 @@ a token was delivered, [`on_broken_stream`](how-to/routes.md#when-a-stream-break
 """
 
 EFFECTS = """
-This table is generated from `llm_protocol.failures.RULES` by `bin/make-docs`.
-
 ## Further consequences
 
 The second table is for the operator. Its columns:
@@ -64,8 +62,8 @@ The second table is for the operator. Its columns:
 * **Billed**: whether the vendor may bill the request. The runtime assumes that a response with an error status is not
   billed.
 * **Client may retry**: whether a client should send the request again. If not, the error has the header
-  `x-should-retry: false`. The error also has this header if a part of the response was delivered, or if the daemon has
-  already made several attempts.
+  `x-should-retry: false`. An error after part of a response was delivered, or after several attempts of the daemon,
+  always has this header.
 * **Advice for the operator**: what `llm-runtime check` prints if it cannot read the model list of a provider.
 
 | kind | fault | circuit breaker | pause | limits | billed | client may retry | advice for the operator |
