@@ -25,8 +25,8 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     """The limits of the server, as part of ``[server]``. A megabyte is 1,048,576 bytes."""
 
     max_connections: Count = 1_000
-    """The most open connections, HTTP and WebSocket together. With one more, a connection without a valid key is
-    closed; if there is none, the new connection gets a 429, except for health and metrics."""
+    """The most open connections, HTTP and WebSocket together. For one more, the oldest connection without a valid key is
+    closed. If all connections have valid keys, the new one gets a 429, except for health and metrics."""
     max_unverified_per_peer: Count = 50
     """The most connections from one address without a valid key, if keys are configured. With one more, the oldest of
     them is closed."""
@@ -43,8 +43,8 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     log_limit_mb: Annotated[float, Meta(gt=0, le=1_024)] = 8.0
     """The largest response: its text, reasoning and tool calls. A larger one fails with `log_limit`."""
     max_body_s: Seconds = 120.0
-    """The most seconds for a body to arrive, however large it is. A body slower than 16 KiB per second has less
-    time.
+    """The most seconds for a body to arrive, however large it is. A body slower than 16 KiB per second is refused
+    earlier.
     """
     head_s: Seconds = 10.0
     """The most seconds for the head of a request to arrive, and for a new connection to send the first byte."""
