@@ -25,8 +25,8 @@ class ServerLimits(Section, frozen=True, kw_only=True):
     """The limits of the server, as part of ``[server]``. A megabyte is 1,048,576 bytes."""
 
     max_connections: Count = 1_000
-    """The most open connections, HTTP and WebSocket together. For one more, the oldest connection without a valid key is
-    closed. If all connections have valid keys, the new one gets a 429, except for health and metrics."""
+    """The most open connections, HTTP and WebSocket together. For one more, the oldest connection without a valid key
+    is closed. If all connections have valid keys, the new one gets a 429, except for health and metrics."""
     max_unverified_per_peer: Count = 50
     """The most connections from one address without a valid key, if keys are configured. With one more, the oldest of
     them is closed."""
