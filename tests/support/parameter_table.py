@@ -22,7 +22,7 @@ HEAD = """\
 
 Look here to see what happens to a parameter of a request at a certain provider. Find the row of the parameter in one of
 the tables, and the column of the provider. The page is generated from `llm_protocol.parameters.table` by
-`bin/make-docs`, and a test sends a request for every cell.
+`bin/make-docs`, and tested for every cell.
 
 ## The columns and rows
 
