@@ -298,13 +298,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         named += [(field, (model,)) for field in ("synthesiser", "judge") if (model := getattr(self, field))]
         return [(field, model) for field, models in named for model in models]
 
-    @property
-    def order(self) -> Select | str:
-        """Return the order of the candidates: ``select`` if it is set; else as written for the strategy ``fallback``,
-        and by score for any other.
-        """
-        return self.select or ("order" if self.strategy == "fallback" else "score")
-
     def unknown_names(self, own: OwnNames) -> Iterator[tuple[str, str]]:
         """Yield each field that names a strategy or an ordering that does not exist, with a message that lists the
         existing names. ``own`` are the names that the program adds.

@@ -39,18 +39,20 @@ def ranked(
     draw: float,
     asked: bool = True,
 ) -> Ranking:
-    """Return the candidates in the order to try now. ``draw``, in [0, 1), makes the random choices.
+    """Return the candidates in the order to try now: by ``select`` of the policy, if it is set; else as written for the
+    strategy ``fallback``, and by score for any other. ``draw``, in [0, 1), makes the random choices.
 
     Without ``asked`` the ranking is only for information: nothing is explored, and a typical request is assumed.
     """
+    order = policy.select or ("order" if policy.strategy == "fallback" else "score")
     if asked and len(candidates) == 1:
-        return services.selector.rank_only(candidates[0], now=trio.current_time(), select=policy.order)
+        return services.selector.rank_only(candidates[0], now=trio.current_time(), select=order)
     return services.selector.rank(
         candidates,
         request.request_type,
-        select=policy.order,
+        select=order,
         weights=services.weights,
-        sticky_key=_conversation(request) if policy.order == "sticky" else "",
+        sticky_key=_conversation(request) if order == "sticky" else "",
         now=trio.current_time(),
         draw=draw,
         usage=services.estimator.expect(candidates, request) if asked else None,
