@@ -90,6 +90,17 @@ async def called(value: Awaitable[Any] | Any) -> Any:
     return await value if isawaitable(value) else value
 
 
+class Result:
+    """An awaitable that has a result."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def __await__(self) -> Any:
+        return self._result
+        yield
+
+
 class Awaited:
     """A blocking object whose methods can be awaited."""
 
@@ -104,14 +115,7 @@ class Awaited:
             return lambda *args, **kwargs: Awaited(value(*args, **kwargs))
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            result = value(*args, **kwargs)
-
-            class Result:
-                def __await__(self) -> Any:
-                    return result
-                    yield
-
-            return Result()
+            return Result(value(*args, **kwargs))
 
         return call
 

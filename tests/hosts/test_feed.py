@@ -43,14 +43,8 @@ class Fed:
         self.runtime = OneRun()
         self.log = self.runtime.run.log
         self.told: list[str] = []
-        self.received = Received(REQUEST, self.resume)
-        self.feed = Feed(
-            REQUEST,
-            self.received,
-            turn_end,
-            accepted=lambda: self.told.append("accepted"),
-            news=lambda: self.told.append("news"),
-        )
+        self.received = Received(REQUEST)
+        self.feed = Feed(REQUEST, self.received, turn_end, lambda wake: wake(), lambda: self.told.append("wake"))
 
     def resume(self) -> None:
         self.told.append("resume")
@@ -61,7 +55,10 @@ class Fed:
         self.told.append("ended")
 
     def read(self) -> list[Event]:
-        return list(iter(self.received.next, None))
+        return list(iter(self.next, None))
+
+    def next(self) -> Event | None:
+        return self.received.next(self.resume)
 
 
 @asynccontextmanager
@@ -83,7 +80,7 @@ async def test_the_events_of_one_turn_are_one_batch_with_deltas_joined() -> None
             fed.log.append(event)
         assert fed.read() == [], "nothing is sent within the turn"
         await trio.lowlevel.checkpoint()
-        assert fed.told == ["accepted", "news"]
+        assert fed.told == ["wake", "wake"]
         assert fed.read() == [Started(), TextDelta(0, "xxx")]
 
 
@@ -93,7 +90,7 @@ async def test_the_last_events_and_the_end_of_the_call_are_one_wake_up() -> None
         end = Finished(reason=FinishReason.STOP)
         fed.log.append(end)
         await wait_all_tasks_blocked()
-        assert fed.told == ["accepted", "news", "ended"]
+        assert fed.told == ["wake", "wake", "ended"]
         assert fed.read() == [TEXT, end]
         assert fed.received.has_ended
         assert fed.log.followers == 0
@@ -104,12 +101,12 @@ async def test_a_host_that_takes_nothing_has_a_bounded_number_of_batches() -> No
         for _ in range(2 * BATCHES_AHEAD):
             fed.log.append(TEXT)
             await trio.lowlevel.checkpoint()
-        assert fed.told == ["accepted", *["news"] * BATCHES_AHEAD]
+        assert fed.told == ["wake"] * (1 + BATCHES_AHEAD)
         for _ in range(BATCHES_AHEAD - BATCHES_LEFT - 1):
-            fed.received.next()
+            fed.next()
         assert "resume" not in fed.told
-        fed.received.next()
-        assert fed.told[-2:] == ["resume", "news"], "the feed goes on before the host has nothing left"
+        fed.next()
+        assert fed.told[-2:] == ["resume", "wake"], "the feed goes on before the host has nothing left"
         rest = fed.read()
         assert rest == [*[TEXT] * BATCHES_LEFT, TextDelta(0, "x" * BATCHES_AHEAD)]
         assert fed.told.count("resume") == 1
@@ -139,24 +136,24 @@ def test_what_was_received_can_be_read_after_the_runtime_has_ended() -> None:
     def resume() -> None:
         raise ShuttingDownError("the runtime is not running")
 
-    received = Received(REQUEST, resume)
+    received = Received(REQUEST)
     for _ in range(BATCHES_AHEAD):
         received.add([TEXT])
     assert not received.has_room()
-    assert list(iter(received.next, None)) == [TEXT] * BATCHES_AHEAD
+    assert list(iter(lambda: received.next(resume), None)) == [TEXT] * BATCHES_AHEAD
     assert not received.has_ended
 
 
 def test_a_host_that_takes_batches_while_the_feed_looks_for_room_is_not_forgotten() -> None:
     resumed: list[None] = []
-    received = Received(REQUEST, lambda: resumed.append(None))
+    received = Received(REQUEST)
     for _ in range(BATCHES_AHEAD):
         received.add([TEXT])
     assert not received.has_room()
     while not resumed:
-        assert received.next() is not None
+        assert received.next(lambda: resumed.append(None)) is not None
     assert received.has_room()
-    assert len(list(iter(received.next, None))) == BATCHES_LEFT
+    assert len(list(iter(lambda: received.next(lambda: resumed.append(None)), None))) == BATCHES_LEFT
     assert len(resumed) == 1
 
 
@@ -165,7 +162,7 @@ async def test_the_response_so_far_has_the_events_that_were_taken() -> None:
         fed.log.append(Started(provider="p"))
         fed.log.append(TEXT)
         await trio.lowlevel.checkpoint()
-        assert fed.received.next() == Started(provider="p")
+        assert fed.next() == Started(provider="p")
         assert fed.received.response.output == ()
         fed.read()
         assert fed.received.response.provider == "p"

@@ -16,7 +16,7 @@ from llm_protocol.events import TERMINAL, Event, Failed, Finished, merged
 from llm_protocol.fold import Fold
 from llm_protocol.requests import AnyRequest
 from llm_protocol.response import LLMResponse
-from llm_runtime.hosts.actions import TurnEnd
+from llm_runtime.hosts.actions import Action, TurnEnd
 from llm_runtime.trio_requests import TrioRequests
 
 BATCHES_AHEAD: Final = 8
@@ -34,23 +34,22 @@ class Feed:
     events of the turn are one batch, and no task has to run for them.
     """
 
-    __slots__ = ("_accepted", "_follower", "_is_due", "_news", "_received", "_request", "_run", "_turn_end")
+    __slots__ = ("_follower", "_is_due", "_post", "_received", "_request", "_run", "_turn_end", "_wake")
 
     def __init__(
         self,
         request: AnyRequest,
         received: Received,
         turn_end: TurnEnd,
-        *,
-        accepted: Callable[[], object],
-        news: Callable[[], object],
+        post: Callable[[Action], object],
+        wake: Action,
     ) -> None:
-        """``accepted`` and ``news`` (of a new batch) are called in the Trio thread."""
+        """``post(wake)`` is called in the Trio thread when the request is accepted and for each new batch."""
         self._request = request
         self._received = received
         self._turn_end = turn_end
-        self._accepted = accepted
-        self._news = news
+        self._post = post
+        self._wake = wake
         self._is_due = False
         self._run: Run | None = None
         self._follower: Follower | None = None
@@ -59,7 +58,8 @@ class Feed:
         """Feed until the last event. Raises `LLMClientError` if the request is not accepted."""
         self._run = run = await runtime.submit_stream(self._request)
         with run.follow(wake=self._grew) as self._follower:
-            self._accepted()
+            self._received.is_accepted = True
+            self._post(self._wake)
             self._grew()
             try:
                 await run.log.wait_ended()
@@ -82,7 +82,7 @@ class Feed:
     def _send(self, follower: Follower) -> None:
         if batch := [event for event, _ in merged(follower.take())]:
             self._received.add(batch)
-            self._news()
+            self._post(self._wake)
 
     def cancel(self) -> None:
         """Cancel the response; the stream then fails as cancelled, with the part received so far."""
@@ -94,12 +94,12 @@ class Feed:
 class Received:
     """The events that have arrived, and the response that they form. The Trio thread calls `add` and `has_room`."""
 
-    __slots__ = ("_batch", "_batches", "_end", "_fold", "_is_full", "_request", "_resume", "_unfolded")
+    __slots__ = ("_batch", "_batches", "_end", "_fold", "_is_full", "_request", "_unfolded", "is_accepted")
 
-    def __init__(self, request: AnyRequest, resume: Callable[[], object]) -> None:
-        """``resume`` makes the feed go on; it is called only if the feed found no room."""
+    def __init__(self, request: AnyRequest) -> None:
         self._request = request
-        self._resume = resume
+        self.is_accepted = False
+        """Whether the request was accepted. The feed sets this."""
         self._is_full = False
         self._batches: deque[Sequence[Event]] = deque()
         self._batch: Iterator[Event] = iter(())
@@ -112,7 +112,7 @@ class Received:
         self._batches.append(batch)
 
     def has_room(self) -> bool:
-        """Whether there is room for another batch. If there is not, ``resume`` will be called."""
+        """Whether there is room for another batch. If there is not, `next` calls its ``resume`` later."""
         if len(self._batches) < BATCHES_AHEAD:
             return True
         self._is_full = True  # set before the second look: the host may take batches at this moment
@@ -121,13 +121,16 @@ class Received:
         self._is_full = False
         return True
 
-    def next(self) -> Event | None:
-        """Return the next event, if it has arrived; else ``None``. Raises the `LLMClientError` of a failed response."""
+    def next(self, resume: Callable[[], object]) -> Event | None:
+        """Return the next event, if it has arrived; else ``None``. Raises the `LLMClientError` of a failed response.
+
+        ``resume`` makes the feed go on. It is called if the feed has found no room, and there is room now.
+        """
         event = next(self._batch, None)
         if event is None:
             if not self._batches:
                 return None
-            event = self._first_of_next()
+            event = self._first_of_next(resume)
         if isinstance(event, TERMINAL):
             self._end = event
             self._unfolded.clear()
@@ -137,12 +140,12 @@ class Received:
             self._unfolded.append(event)
         return event
 
-    def _first_of_next(self) -> Event:
+    def _first_of_next(self, resume: Callable[[], object]) -> Event:
         self._batch = iter(self._batches.popleft())
         if self._is_full and len(self._batches) <= BATCHES_LEFT:
             self._is_full = False
             with suppress(ShuttingDownError):  # no more events follow, but those received are still available
-                self._resume()
+                resume()
         return next(self._batch)
 
     @property

@@ -49,7 +49,7 @@ class AsyncioStream(HostStream):
         except asyncio.CancelledError:
             await call.cancel()
             raise
-        if not self._accepted and call.error is not None:
+        if not self._received.is_accepted and call.error is not None:
             raise call.error
         return self
 
@@ -66,7 +66,7 @@ class AsyncioStream(HostStream):
 
     async def __anext__(self) -> Event:
         call = self._entered()
-        while (event := self._received.next()) is None:
+        while (event := self._received.next(self._resume)) is None:
             if self._received.has_ended:
                 raise StopAsyncIteration
             if call.error is not None:

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Final, Generic, TypeAlias, TypeVar, final
+from typing import Any, Final, Generic, TypeAlias, TypeVar, final
 
 import trio
 
@@ -35,23 +35,46 @@ NOW_SECONDS: Final = 5.0
 
 
 @final
-class PortalCall(Generic[R, T]):
-    """One call into the Trio thread."""
+class PortalCall:
+    """One call into the Trio thread, for its caller. It does not refer to the task of the call, which refers to the
+    caller: a circle of references would keep all that belongs to the call until the next garbage collection.
+    """
+
+    __slots__ = ("_portal", "_scope")
+
+    def __init__(self, portal: Portal[Any], scope: trio.CancelScope) -> None:
+        self._portal = portal
+        self._scope = scope
+
+    def cancel(self) -> None:
+        """Cancel the call, from any thread. ``done`` is called when the call has ended."""
+        with suppress(ShuttingDownError):  # the thread has ended, and has called ``done``
+            self._portal.post(self._scope.cancel)
+
+
+@final
+class PortalTask(Generic[R, T]):
+    """The task of a call in the Trio thread."""
 
     __slots__ = ("_context", "_done", "_fn", "_nursery", "_portal", "_scope")
 
     def __init__(
-        self, portal: Portal[R], fn: Callable[[R], Awaitable[T]], done: Done[T], nursery: trio.Nursery | None
+        self,
+        portal: Portal[R],
+        fn: Callable[[R], Awaitable[T]],
+        done: Done[T],
+        nursery: trio.Nursery | None,
+        scope: trio.CancelScope,
     ) -> None:
         self._portal = portal
         self._fn = fn
         self._done = done
         self._nursery = nursery
         self._context = contextvars.copy_context()
-        self._scope = trio.CancelScope()
+        self._scope = scope
 
     def begin(self) -> None:
-        """Start the task of the call. Called in the Trio thread."""
+        """Start the task. Called in the Trio thread."""
         runtime, owner = self._portal.runtime, self._nursery or self._portal.nursery
         if runtime is None or owner is None:
             self._done(None, ShuttingDownError(NOT_OPEN))
@@ -60,11 +83,6 @@ class PortalCall(Generic[R, T]):
             self._context.run(owner.start_soon, self.run, runtime)
         except RuntimeError:  # the nursery has been closed meanwhile
             self._done(None, ShuttingDownError("the block in which this call was made has ended"))
-
-    def cancel(self) -> None:
-        """Cancel the call, from any thread. ``done`` is called when the call has ended."""
-        with suppress(ShuttingDownError):  # the thread has ended, and has called ``done``
-            self._portal.post(self._scope.cancel)
 
     async def run(self, runtime: R) -> None:
         """Make the call, and report its result, whatever happens. Called in the Trio thread."""
@@ -127,15 +145,15 @@ class Portal(Generic[R]):
         *,
         post: Callable[[Action], None] | None = None,
         nursery: trio.Nursery | None = None,
-    ) -> PortalCall[R, T]:
+    ) -> PortalCall:
         """Call ``fn`` with the runtime, in a new task with a copy of the caller's context variables. ``done`` receives
         its result or exception. Raises `ShuttingDownError` if the thread has ended. ``post``: another way to the Trio
         thread; if that thread has ended, it runs the action in the calling thread. ``nursery``: the owner of the task,
         if that is not the runtime; when it is closed, ``done`` receives `ShuttingDownError`.
         """
-        call = PortalCall(self, fn, done, nursery)
-        (post or self.post)(call.begin)
-        return call
+        scope = trio.CancelScope()
+        (post or self.post)(PortalTask(self, fn, done, nursery, scope).begin)
+        return PortalCall(self, scope)
 
     def call_now(self, fn: Callable[[R], T]) -> T:
         """Call ``fn``, which must not wait, and return its result. Blocks for one turn of the Trio thread; raises

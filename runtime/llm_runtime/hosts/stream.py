@@ -25,16 +25,9 @@ class HostStream(ABC):
     ) -> None:
         self._portal = portal
         self._request = request
-        self._received = Received(request, lambda: portal.post(self._feed.go_on))
-        self._feed = Feed(
-            request,
-            self._received,
-            portal.turn_end,
-            accepted=lambda: post(self._accept),
-            news=lambda: post(wake),
-        )
-        self._wake = wake
-        self._accepted = False
+        self._received = Received(request)
+        # These do not refer to the stream: a circle of references would keep it until the next garbage collection.
+        self._feed = Feed(request, self._received, portal.turn_end, post, wake)
         self._is_left = False
         self.response_type: ResponseType[Any] | None = None
         """The type of the response's value, if one was requested."""
@@ -64,6 +57,5 @@ class HostStream(ABC):
         self._entered()
         self._portal.post(self._feed.cancel)
 
-    def _accept(self) -> None:
-        self._accepted = True
-        self._wake()
+    def _resume(self) -> None:
+        self._portal.post(self._feed.go_on)

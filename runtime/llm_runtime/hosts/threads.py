@@ -38,7 +38,7 @@ class ThreadCall:
 
     def __init__(self, portal: Portal[Any], box: Box, fn: Callable[[Any], Awaitable[Any]]) -> None:
         self._box = box
-        self._call: PortalCall[Any, Any] = portal.submit(fn, lambda result, error: box.put(Ended(result, error)))
+        self._call: PortalCall = portal.submit(fn, lambda result, error: box.put(Ended(result, error)))
         self.end: Ended | None = None
 
     def wait(self) -> None:
@@ -90,9 +90,9 @@ class SyncStream(HostStream):
 
     def __enter__(self) -> SyncStream:
         self._call = call = ThreadCall(self._portal, self._box, self._feed.run)
-        while not self._accepted and call.end is None:
+        while not self._received.is_accepted and call.end is None:
             call.wait()
-        if not self._accepted:
+        if not self._received.is_accepted:
             call.result()
         return self
 
@@ -106,7 +106,7 @@ class SyncStream(HostStream):
     def __next__(self) -> Event:
         call = self._entered()
         while True:
-            if (event := self._received.next()) is not None:
+            if (event := self._received.next(self._resume)) is not None:
                 return event
             if self._received.has_ended:
                 raise StopIteration
