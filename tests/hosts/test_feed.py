@@ -90,7 +90,7 @@ async def test_the_last_events_and_the_end_of_the_call_are_one_wake_up() -> None
         end = Finished(reason=FinishReason.STOP)
         fed.log.append(end)
         await wait_all_tasks_blocked()
-        assert fed.told == ["wake", "wake", "ended"]
+        assert fed.told == ["wake", "ended"]
         assert fed.read() == [TEXT, end]
         assert fed.received.has_ended
         assert fed.log.followers == 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final, TypeVar, final
 
 import trio
@@ -120,9 +121,10 @@ class AsyncioCall:
         self._result: Any = None
         self.error: BaseException | None = None
         """The exception that the call raised; ``None`` without one."""
-        self._call = portal.submit(
+        self._portal = portal
+        self._scope = portal.submit(
             fn,
-            lambda result, error: loop.post(lambda: self._end(result, error)),
+            lambda result, error: loop.post(partial(self._end, result, error)),
             post=lambda action: loop.post_there(portal, action),
             nursery=nursery,
         )
@@ -147,7 +149,7 @@ class AsyncioCall:
         """Cancel the call; returns when it has ended, after `CANCEL_SECONDS` at most."""
         if self.has_ended:
             return
-        self._call.cancel()
+        self._portal.cancel(self._scope)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._end_reached(), CANCEL_SECONDS)
 

@@ -44,7 +44,9 @@ class Feed:
         post: Callable[[Action], object],
         wake: Action,
     ) -> None:
-        """``post(wake)`` is called in the Trio thread when the request is accepted and for each new batch."""
+        """``post(wake)`` is called in the Trio thread when the request is accepted, and for each batch except the last:
+        then the call of `run` ends, which wakes the host.
+        """
         self._request = request
         self._received = received
         self._turn_end = turn_end
@@ -60,11 +62,12 @@ class Feed:
         with run.follow(wake=self._grew) as self._follower:
             self._received.is_accepted = True
             self._post(self._wake)
-            self._grew()
+            if len(run.log):
+                self._grew()
             try:
                 await run.log.wait_ended()
             finally:  # also if the runtime has stopped: what ended in its drain can still be read
-                self._send(self._follower)
+                self._add_new(self._follower)
 
     def _grew(self) -> None:
         if not self._is_due:
@@ -74,15 +77,17 @@ class Feed:
     def go_on(self) -> None:
         """Send the new events, if there is room. Called in the Trio thread."""
         self._is_due = False
-        # At the end, `run` sends the rest: the host is woken once for the last events and the end of the call.
+        # `run` sends the last events: the host is woken once for them and for the end of the call.
         if self._run is not None and self._run.log.end is None and self._received.has_room():
             assert self._follower is not None
-            self._send(self._follower)
+            if self._add_new(self._follower):
+                self._post(self._wake)
 
-    def _send(self, follower: Follower) -> None:
+    def _add_new(self, follower: Follower) -> bool:
+        """Add the new events to those received; return whether there are any."""
         if batch := [event for event, _ in merged(follower.take())]:
             self._received.add(batch)
-            self._post(self._wake)
+        return bool(batch)
 
     def cancel(self) -> None:
         """Cancel the response; the stream then fails as cancelled, with the part received so far."""

@@ -65,12 +65,11 @@ class AsyncioStream(HostStream):
         return self
 
     async def __anext__(self) -> Event:
-        call = self._entered()
         while (event := self._received.next(self._resume)) is None:
             if self._received.has_ended:
                 raise StopAsyncIteration
-            if call.error is not None:
-                raise call.error
+            if (error := self._entered().error) is not None:
+                raise error
             await self._waiters.wait()
         return event
 

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, Final, Generic, TypeAlias, TypeVar, final
+from typing import Final, Generic, TypeAlias, TypeVar, final
 
 import trio
 
@@ -35,26 +35,10 @@ NOW_SECONDS: Final = 5.0
 
 
 @final
-class PortalCall:
-    """One call into the Trio thread, for its caller. It does not refer to the task of the call, which refers to the
-    caller: a circle of references would keep all that belongs to the call until the next garbage collection.
+class PortalCall(Generic[R, T]):
+    """One call into the Trio thread. Only that thread refers to it: it refers to the caller, and a circle of references
+    would keep all that belongs to the call until the next garbage collection.
     """
-
-    __slots__ = ("_portal", "_scope")
-
-    def __init__(self, portal: Portal[Any], scope: trio.CancelScope) -> None:
-        self._portal = portal
-        self._scope = scope
-
-    def cancel(self) -> None:
-        """Cancel the call, from any thread. ``done`` is called when the call has ended."""
-        with suppress(ShuttingDownError):  # the thread has ended, and has called ``done``
-            self._portal.post(self._scope.cancel)
-
-
-@final
-class PortalTask(Generic[R, T]):
-    """The task of a call in the Trio thread."""
 
     __slots__ = ("_context", "_done", "_fn", "_nursery", "_portal", "_scope")
 
@@ -74,7 +58,7 @@ class PortalTask(Generic[R, T]):
         self._scope = scope
 
     def begin(self) -> None:
-        """Start the task. Called in the Trio thread."""
+        """Start the task of the call. Called in the Trio thread."""
         runtime, owner = self._portal.runtime, self._nursery or self._portal.nursery
         if runtime is None or owner is None:
             self._done(None, ShuttingDownError(NOT_OPEN))
@@ -87,21 +71,23 @@ class PortalTask(Generic[R, T]):
     async def run(self, runtime: R) -> None:
         """Make the call, and report its result, whatever happens. Called in the Trio thread."""
         result: T | None = None
-        error: BaseException | None = ShuttingDownError("the runtime has stopped")
+        error: BaseException | None = None
         try:
             with self._scope:
                 result = await self._fn(runtime)
-                error = None
             if self._scope.cancelled_caught:
                 error = CallCancelled()
         except Exception as exc:  # the caller's own exception
             error = exc
+        except BaseException:
+            error = ShuttingDownError("the runtime has stopped")
+            raise
         finally:
             self._done(result, error)
 
 
 class CallCancelled(Exception):  # noqa: N818
-    """The error of a call that was cancelled with `PortalCall.cancel`."""
+    """The error of a call that was cancelled with `Portal.cancel`."""
 
 
 @final
@@ -145,15 +131,22 @@ class Portal(Generic[R]):
         *,
         post: Callable[[Action], None] | None = None,
         nursery: trio.Nursery | None = None,
-    ) -> PortalCall:
+    ) -> trio.CancelScope:
         """Call ``fn`` with the runtime, in a new task with a copy of the caller's context variables. ``done`` receives
         its result or exception. Raises `ShuttingDownError` if the thread has ended. ``post``: another way to the Trio
         thread; if that thread has ended, it runs the action in the calling thread. ``nursery``: the owner of the task,
         if that is not the runtime; when it is closed, ``done`` receives `ShuttingDownError`.
+
+        Returns the scope of the call, for `cancel`.
         """
         scope = trio.CancelScope()
-        (post or self.post)(PortalTask(self, fn, done, nursery, scope).begin)
-        return PortalCall(self, scope)
+        (post or self.post)(PortalCall(self, fn, done, nursery, scope).begin)
+        return scope
+
+    def cancel(self, scope: trio.CancelScope) -> None:
+        """Cancel a call. Its ``done`` is called when it has ended."""
+        with suppress(ShuttingDownError):  # the thread has ended, and has called ``done``
+            self.post(scope.cancel)
 
     def call_now(self, fn: Callable[[R], T]) -> T:
         """Call ``fn``, which must not wait, and return its result. Blocks for one turn of the Trio thread; raises

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias, final
 
 from llm_protocol.events import Event, TextDelta
 from llm_protocol.requests import AnyRequest
-from llm_runtime.hosts.portal import Portal, PortalCall
+from llm_runtime.hosts.portal import Portal
 from llm_runtime.hosts.stream import HostStream
 from llm_runtime.stream import wanted
 
@@ -37,8 +37,9 @@ class ThreadCall:
     """One call into the runtime's thread. The calling thread waits for its end."""
 
     def __init__(self, portal: Portal[Any], box: Box, fn: Callable[[Any], Awaitable[Any]]) -> None:
+        self._portal = portal
         self._box = box
-        self._call: PortalCall = portal.submit(fn, lambda result, error: box.put(Ended(result, error)))
+        self._scope = portal.submit(fn, lambda result, error: box.put(Ended(result, error)))
         self.end: Ended | None = None
 
     def wait(self) -> None:
@@ -52,7 +53,7 @@ class ThreadCall:
     def cancel(self) -> None:
         """Cancel the call. Returns when it has ended, at the latest after `CANCEL_SECONDS`."""
         if self.end is None:
-            self._call.cancel()
+            self._portal.cancel(self._scope)
         with suppress(Empty):
             while self.end is None:
                 self._take(self._box.get(timeout=CANCEL_SECONDS))
