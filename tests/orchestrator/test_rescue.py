@@ -41,6 +41,27 @@ def rescue(mode: OnBrokenStream, events: list[Event]) -> tuple[StreamRecovery, R
     return made, log
 
 
+@pytest.mark.parametrize("mode", ["error", "continue", "restart"])
+def test_only_events_after_the_first_content_go_to_the_log_directly(mode: OnBrokenStream) -> None:
+    made, log = rescue(mode, BEGUN[:2])
+    assert made.direct is None
+    made.sink(BEGUN[2])
+    assert made.direct is not None
+    made.direct(BEGUN[3])
+    assert log.events == BEGUN
+    made.resume(CHAT)
+    assert made.direct is None
+
+    for event in [Started(model="b"), ItemStarted(index=0, kind="text"), TextDelta(0, "three")]:
+        made.sink(event)
+    assert (made.direct is None) is (mode == "continue"), "a continuation renumbers its events"
+
+
+def test_a_buffered_response_goes_nowhere_directly() -> None:
+    made, _ = rescue("buffer", BEGUN)
+    assert made.direct is None
+
+
 def text(log: RunLog) -> str:
     return "".join(part.text for part in Fold().add_all(log.events).parts() if isinstance(part, Text))
 

@@ -5,7 +5,7 @@ and the estimator.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import final
+from typing import Protocol, final
 
 import msgspec
 import trio
@@ -38,6 +38,17 @@ def shown_to(candidate: Candidate, request: AnyRequest, services: Services) -> A
     return request if services.catalog.accepts_foreign_reasoning(candidate) else without_thinking(request)
 
 
+class EventSink(Protocol):
+    """Takes the events of an attempt."""
+
+    direct: Sink | None
+    """Takes the next event instead of `sink`, if nothing has to be decided about it. Read it for each event."""
+
+    def sink(self, event: Event) -> None:
+        """Take the next event. Raises `LogLimitExceeded`."""
+        ...
+
+
 @final
 class Attempt:
     """One attempt. ``request`` may differ from the caller's request: it may continue a response where another attempt
@@ -54,6 +65,7 @@ class Attempt:
         "_has_begun",
         "_has_told_limit",
         "_hold",
+        "_into",
         "_is_sent",
         "_lowered_to",
         "_prepared",
@@ -63,7 +75,6 @@ class Attempt:
         "_request",
         "_reservation",
         "_services",
-        "_sink",
         "_waited_s",
         "candidate",
         "hedge",
@@ -102,7 +113,7 @@ class Attempt:
             context.record.budgets = reservation.warning
         self._waited_s = waited_s
         self.hedge = hedge
-        self._sink: Sink | None = None
+        self._into: EventSink | None = None
         self._reported_usage: UsageReported | None = None
         self._reported_model = ""
         self._began = 0.0
@@ -120,11 +131,11 @@ class Attempt:
         question = shown_to(claim.candidate, self._question, self._services)
         return Attempt(self._services, self._context, claim, question, hedge=True)
 
-    async def run(self, sink: Sink) -> AttemptResult:
-        """Make the call, pass the events to ``sink``, and settle the result. Raises only `trio.Cancelled` and bugs,
+    async def run(self, into: EventSink) -> AttemptResult:
+        """Make the call, pass the events to ``into``, and settle the result. Raises only `trio.Cancelled` and bugs,
         both after the settlement.
         """
-        self._sink = sink
+        self._into = into
         began = self._began = trio.current_time()
         if (tell := self._services.listener.tell) is not None:
             who = self.candidate
@@ -166,7 +177,7 @@ class Attempt:
 
     def _take(self, event: Event) -> None:
         """Count the usage that an event reports, and forward the event. Events after the settlement are dropped."""
-        if self._sink is None:
+        if (into := self._into) is None:
             # The provider's task may have been scheduled with data in the same pass in which ours was cancelled. The
             # budget is settled and the run may have ended, so nothing may change any more.
             self._services.metrics.drop_late_event()
@@ -192,8 +203,8 @@ class Attempt:
             if type(event) is Started:
                 event = msgspec.structs.replace(event, adjusted=(*event.adjusted, adjusted))
             else:  # for a vendor that does not announce the start
-                self._sink(Started(provider=self.candidate.provider, adjusted=(adjusted,)))
-        self._sink(event)
+                into.sink(Started(provider=self.candidate.provider, adjusted=(adjusted,)))
+        (into.direct or into.sink)(event)
 
     def _note_first(self) -> None:
         """Note that the first content has arrived, and report that to the selector if the attempt is streamed."""
@@ -216,7 +227,7 @@ class Attempt:
         self.usage = usage
         if failure is None and usage is not None:
             self._learn(usage)
-        self._sink = None
+        self._into = None
         if self._hold is not None:
             self._hold.settle(usage, cost)
         cancelled = failure is not None and failure.kind is FailureKind.CANCELLED
@@ -316,9 +327,9 @@ class Attempt:
         """
         estimator, who = self._services.estimator, self.candidate
         if usage.estimated:
-            if self._sink is not None:
+            if self._into is not None:
                 with suppress(LogLimitExceeded):
-                    self._sink(UsageReported(usage))
+                    self._into.sink(UsageReported(usage))
             return
         estimator.learn(who, self._estimate, usage)
         estimator.learn_output(who, *self._delivered.shown(usage))

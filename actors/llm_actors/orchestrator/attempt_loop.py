@@ -123,7 +123,7 @@ class AttemptLoop:
             prepared = self._capable.take_prepared(claim.candidate) if request is self._context.request else None
             attempt = Attempt(self._services, self._context, claim, request, waited_s=waited, prepared=prepared)
             if (delay := self._hedge_delay(plan)) is None:
-                return RunResult((await attempt.run(self._rescue.sink)).end, claim.candidate)
+                return RunResult((await attempt.run(self._rescue)).end, claim.candidate)
             return await self._hedged(plan, attempt, request, delay)
 
     def _not_called(self, why: NotReserved, waited: float) -> RunResult:
@@ -146,7 +146,7 @@ class AttemptLoop:
         self, plan: AttemptPlan[Candidate], attempt: Attempt, request: AnyRequest, delay_s: float
     ) -> RunResult:
         with HedgeClaim(self._services, self._reserving, plan, attempt.candidate, request) as second:
-            raced = await hedged(attempt, delay_s, second, self._rescue.sink, deadline=self._context.deadline())
+            raced = await hedged(attempt, delay_s, second, self._rescue, deadline=self._context.deadline())
         plan.take(raced.winner.candidate)
         if raced.failed_too is not None:
             plan.drop_unless(lambda each: each != raced.failed_too)

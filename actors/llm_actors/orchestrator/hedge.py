@@ -14,7 +14,7 @@ import trio
 
 from llm_actors.catalog import Candidate
 from llm_actors.limiter import Reservation
-from llm_actors.orchestrator.attempt import Attempt
+from llm_actors.orchestrator.attempt import Attempt, EventSink
 from llm_actors.orchestrator.load import Reserved, Slot
 from llm_actors.orchestrator.plan import AttemptPlan
 from llm_actors.orchestrator.reserve import Reserving
@@ -121,7 +121,7 @@ async def hedged(
     first: Attempt,
     delay_s: float,
     second: HedgeClaim,
-    sink: Sink,
+    into: EventSink,
     *,
     deadline: float,
 ) -> Raced:
@@ -130,7 +130,7 @@ async def hedged(
     Resources of a hedge that are not used are released at once, not at the end of the response. Returns when the
     response has ended; if both failed, returns the failure that came first. Cancelling this cancels both.
     """
-    race = _Race(sink)
+    race = _Race(into)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(race.run, first, race.enter(first))
         with trio.move_on_after(delay_s):
@@ -148,8 +148,8 @@ async def hedged(
 class _Race:
     """An attempt and its hedge, which compete for one sink: the events of the winner are passed on."""
 
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+    def __init__(self, into: EventSink) -> None:
+        self._into = into
         self._scopes: dict[Attempt, trio.CancelScope] = {}
         self._ended: list[Raced] = []
         self._leader: Attempt | None = None
@@ -163,7 +163,7 @@ class _Race:
     async def run(self, asking: Attempt, scope: trio.CancelScope) -> None:
         lane = _Lane(self, asking)
         with scope:
-            outcome = await asking.run(lane.take)
+            outcome = await asking.run(lane)
             if isinstance(outcome.end, Finished) or (not asking.hedge and outcome.end.failure.step is Step.STOP):
                 lane.lead()  # a hedge that fails must not cost the response that would have come without it
             self._ended.append(Raced(asking, outcome))
@@ -183,7 +183,7 @@ class _Race:
         return self._leader is asking
 
     def pass_on(self, event: Event) -> None:
-        self._sink(event)
+        self._into.sink(event)
 
     def result(self) -> Raced:
         if self._leader is not None:
@@ -196,13 +196,15 @@ class _Race:
 class _Lane:
     """Holds back the events of one attempt until it provides the response."""
 
+    direct: Sink | None = None
+
     def __init__(self, race: _Race, asking: Attempt) -> None:
         self._race = race
         self._asking = asking
         self._held: list[Event] = []
         self._leads = False
 
-    def take(self, event: Event) -> None:
+    def sink(self, event: Event) -> None:
         if not self._leads and isinstance(event, CONTENT):
             self.lead()
         if self._leads:

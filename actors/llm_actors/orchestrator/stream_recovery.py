@@ -13,6 +13,7 @@ from typing import NamedTuple, final
 
 import msgspec
 
+from llm_actors.provider import Sink
 from llm_actors.run import LogLimitExceeded, RunLog, weigh
 from llm_protocol.content import Message, Text
 from llm_protocol.events import (
@@ -39,7 +40,7 @@ class StreamRecovery:
     `commit`; after a failure `resume` decides what follows.
     """
 
-    __slots__ = ("_buffer", "_held", "_held_bytes", "_log", "_mode", "_speaking", "_splice", "delivered")
+    __slots__ = ("_buffer", "_held", "_held_bytes", "_log", "_mode", "_speaking", "_splice", "delivered", "direct")
 
     def __init__(self, log: RunLog, mode: OnBrokenStream) -> None:
         self._log = log
@@ -58,6 +59,8 @@ class StreamRecovery:
         """Whether content of the current attempt was delivered."""
         self.delivered = False
         """Whether followers have seen content that is still valid."""
+        self.direct: Sink | None = None
+        """Takes the attempt's next event instead of `sink`, while `sink` would only append it to the log."""
 
     @property
     def continuing(self) -> bool:
@@ -71,9 +74,7 @@ class StreamRecovery:
 
     def sink(self, event: Event) -> None:
         """Take the attempt's next event. Raises `LogLimitExceeded`."""
-        if self._speaking and self._splice is None:  # as most events
-            self._log.append(event)
-        elif self._speaking:
+        if self._speaking:
             self._append(event)
         elif self._buffer is not None:
             self._buffer.append(event)
@@ -81,6 +82,8 @@ class StreamRecovery:
             self.commit()
             self._speaking = self.delivered = True
             self._append(event)
+            if self._splice is None:
+                self.direct = self._log.append
         else:
             size = self._held_bytes + weigh(event)
             if len(self._held) >= MOST_ANNOUNCED or self._log.size + size > self._log.limit_bytes:
@@ -99,7 +102,7 @@ class StreamRecovery:
         another.
         """
         self._forget_held()
-        self._speaking = False
+        self._speaking, self.direct = False, None
         if not self.delivered:
             return request
         if self._mode == "restart":
