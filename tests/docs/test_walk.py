@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.generated import ROOT, architecture
-from support.walk import footprints, page, walks
+from support.walk import MOST_BACK, MOST_IN, footprints, page, walks
 
 
 def test_the_page_shows_the_walks_as_they_are() -> None:
@@ -19,6 +19,12 @@ def test_a_walk_begins_and_ends_where_it_should() -> None:
     assert "/transport/" in way_back[0]
     assert any("/server/" in path for path in way_back[-5:])
     assert any(path.endswith("kernel/supervisor_run.py") for path in crash)
+
+
+def test_a_walk_takes_no_more_files_than_a_reader_can_follow() -> None:
+    way_in, way_back, _ = walks()
+    assert len(way_in) <= MOST_IN, way_in
+    assert len(way_back) <= MOST_BACK, way_back
 
 
 async def test_a_coroutine_that_only_waits_for_another_leaves_no_footprint() -> None:

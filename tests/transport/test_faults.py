@@ -26,7 +26,7 @@ from llm_actors.transport import (
     TransportError,
     parse_url,
 )
-from llm_actors.transport.wire import PlainWire
+from llm_actors.transport.connection import PlainWire
 from support.cancelling import cancel_at_every_step
 from support.outgoing import fetch, post, transport_to
 from support.peer import Call, Peer, Script, chunked, close, pause, raw, reply, reset, stall

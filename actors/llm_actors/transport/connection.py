@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections: one carries requests one after another over one wire, and a stack keeps those that are idle.
+"""Connections with HTTP/1.1: the socket, the requests that one connection carries one after another, the idle ones.
 
 `ResponseReader` interprets the peer's bytes. This module moves bytes, and converts every failure to an error of
 `errors`. A connection is reused only if that is proven safe: the request was sent completely, the response states where
@@ -8,6 +8,9 @@ one response can become part of another. The stack accepts connections of both v
 
 from __future__ import annotations
 
+import select
+import socket
+from collections.abc import Awaitable
 from typing import Final, Protocol
 
 import trio
@@ -21,11 +24,70 @@ from llm_actors.transport.errors import (
 )
 from llm_actors.transport.http1 import HttpRequest, IncompleteResponse, Origin, ResponseReader, StreamedBody
 from llm_actors.transport.response import Headers, HttpResponse, refuse_encodings
-from llm_actors.transport.wire import CHUNK_BYTES, Wire
 from llm_protocol.http1 import LAST_CHUNK, BadHttp, ResponseHead, encode_chunk
 
+CHUNK_BYTES: Final = 64 * 1024
 LISTEN_WHILE_SENDING_BYTES: Final = 32 * 1024  # smaller requests fit into the sockets' buffers and never block
 STALE_SECONDS: Final = 1.0  # see Stale
+
+
+class Wire(Protocol):
+    """One reader and one writer at a time. Sending and receiving raise ``errors.WIRE_ERRORS``."""
+
+    def send_all(self, data: bytes, /) -> Awaitable[None]:
+        """Send all of ``data``. After a cancellation it is unknown how much was sent."""
+        ...
+
+    def receive_some(self, max_bytes: int, /) -> Awaitable[bytes]:
+        """Return at least one byte, or ``b""`` if the peer ended its side properly. Cancelling this loses nothing."""
+        ...
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is unread and the peer has not closed. Only then may a wire be reused."""
+        ...
+
+    def close(self) -> None:
+        """Close the socket now, without a TLS close notification and without waiting."""
+        ...
+
+
+class PlainWire:
+    """A socket, taken over from a Trio stream. Trio's own methods try to read before they wait, although the peer has
+    usually sent nothing yet, and have a checkpoint after each send. Both would cost time for every chunk.
+    """
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._socket = socket.socket(fileno=stream.socket.detach())
+        self._socket.setblocking(False)
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of ``data``. There is a checkpoint only if one system call does not accept all of it."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except (BlockingIOError, InterruptedError):
+                await trio.lowlevel.wait_writable(self._socket)
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                return self._socket.recv(max_bytes)
+            except (BlockingIOError, InterruptedError):
+                continue
+
+    def is_quiet(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
 
 
 class Stale(Broken):

@@ -21,12 +21,11 @@ import h2.settings
 import trio
 from hyperframe.frame import Frame, GoAwayFrame
 
-from llm_actors.transport.connection import LISTEN_WHILE_SENDING_BYTES, STALE_SECONDS, Stale
+from llm_actors.transport.connection import CHUNK_BYTES, LISTEN_WHILE_SENDING_BYTES, STALE_SECONDS, Stale, Wire
 from llm_actors.transport.errors import WIRE_ERRORS, Broken, ProtocolViolation, TransportError, wire_reason
 from llm_actors.transport.http1 import MAX_HEADERS, MAX_INTERIM_HEADS, HttpRequest, Origin, StreamedBody
 from llm_actors.transport.http2_frames import FrameLengths
 from llm_actors.transport.response import Headers, HttpResponse, refuse_encodings
-from llm_actors.transport.wire import CHUNK_BYTES, Wire
 
 WINDOW_BYTES: Final = 1024 * 1024
 """The most bytes of a body that the server may send before the reader has taken them."""

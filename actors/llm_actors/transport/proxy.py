@@ -12,9 +12,9 @@ import ipaddress
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from llm_actors.transport.connection import CHUNK_BYTES, Wire
 from llm_actors.transport.errors import WIRE_ERRORS, ConnectFailed, ProxyRefused
 from llm_actors.transport.http1 import Origin
-from llm_actors.transport.wire import CHUNK_BYTES, Wire
 from llm_protocol.http1 import BadHttp, ResponseHead, find_head, read_response_head
 from llm_protocol.secret import Secret
 

@@ -24,7 +24,9 @@ from llm_actors.transport.connection import (
     ClientConnection,
     IdleStack,
     OutgoingConnection,
+    PlainWire,
     Stale,
+    Wire,
 )
 from llm_actors.transport.dial import Dial, TcpDial
 from llm_actors.transport.errors import (
@@ -40,8 +42,8 @@ from llm_actors.transport.errors import (
 from llm_actors.transport.http1 import HttpRequest, Origin, StreamedBody, encode
 from llm_actors.transport.proxy import Proxy, credentials_refused, open_tunnel
 from llm_actors.transport.response import HttpResponse
+from llm_actors.transport.tls import TlsWire
 from llm_actors.transport.trust import TlsTrust
-from llm_actors.transport.wire import PlainWire, TlsWire, Wire
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 

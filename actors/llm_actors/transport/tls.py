@@ -1,4 +1,4 @@
-"""Bytes to and from one socket, plain or through TLS: send, receive, close at once, and "is anything unread?".
+"""TLS over a wire, with two memory buffers.
 
 Trio's SSLStream is not used for two reasons. It may contain whole records that were received but not yet read, which
 only private attributes show; a reused connection with such surplus would take it for the next response. And it is
@@ -7,81 +7,16 @@ unusable after a cancelled send, but an early error response has to be read exac
 
 from __future__ import annotations
 
-import select
-import socket
 import ssl
-from collections.abc import Awaitable
-from typing import Final, Protocol
+from typing import Final
 
-import trio
+from llm_actors.transport.connection import CHUNK_BYTES, Wire
 
-CHUNK_BYTES: Final = 64 * 1024
 _TLS_SLICE_BYTES: Final = 64 * 1024  # how much plaintext is encrypted ahead of the socket
 
 
-class Wire(Protocol):
-    """One reader and one writer at a time. Sending and receiving raise ``errors.WIRE_ERRORS``."""
-
-    def send_all(self, data: bytes, /) -> Awaitable[None]:
-        """Send all of ``data``. After a cancellation it is unknown how much was sent."""
-        ...
-
-    def receive_some(self, max_bytes: int, /) -> Awaitable[bytes]:
-        """Return at least one byte, or ``b""`` if the peer ended its side properly. Cancelling this loses nothing."""
-        ...
-
-    def is_quiet(self) -> bool:
-        """Whether nothing is unread and the peer has not closed. Only then may a wire be reused."""
-        ...
-
-    def close(self) -> None:
-        """Close the socket now, without a TLS close notification and without waiting."""
-        ...
-
-
-class PlainWire:
-    """A socket, taken over from a Trio stream. Trio's own methods try to read before they wait, although the peer has
-    usually sent nothing yet, and have a checkpoint after each send. Both would cost time for every chunk.
-    """
-
-    __slots__ = ("_socket",)
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._socket = socket.socket(fileno=stream.socket.detach())
-        self._socket.setblocking(False)
-
-    async def send_all(self, data: bytes) -> None:
-        """Send all of ``data``. There is a checkpoint only if one system call does not accept all of it."""
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[self._socket.send(rest) :]
-            except (BlockingIOError, InterruptedError):
-                await trio.lowlevel.wait_writable(self._socket)
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        while True:
-            await trio.lowlevel.wait_readable(self._socket)
-            try:
-                return self._socket.recv(max_bytes)
-            except (BlockingIOError, InterruptedError):
-                continue
-
-    def is_quiet(self) -> bool:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)
-
-    def close(self) -> None:
-        if self._socket.fileno() >= 0:
-            trio.lowlevel.notify_closing(self._socket)
-            self._socket.close()
-
-
 class TlsWire:
-    """TLS over another wire, which may be TLS itself (to a proxy), through two memory buffers. The module's docstring
-    says why Trio's SSLStream is not used.
-    """
+    """TLS over another wire, which may be TLS itself (to a proxy), through two memory buffers."""
 
     def __init__(self, plain: Wire, context: ssl.SSLContext, host: str) -> None:
         self._plain = plain
