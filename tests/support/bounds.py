@@ -470,9 +470,10 @@ exceeds it:
 A megabyte (MB) is 1,048,576 bytes. An *address* is an IPv4 address or an IPv6 network (/64). This page is generated
 from `tests/support/bounds.py` by `bin/make-docs`.
 
-Keep the limit of open files of the daemon's process at more than twice `max_connections`. At its start, the daemon
-raises this limit as far as the system allows. If it is still too low, the daemon lowers `max_connections` and
-`max_runs`, because at most half of the open files are used for connections of clients.
+Keep the limit of open files of the daemon's process at 200 or more above both `max_connections` + `max_runs` and
+2 × `max_connections`. At its start, the daemon raises this limit as far as the system allows. If it is still too low,
+the daemon lowers `max_connections` and `max_runs`: at most half of the open files are used for connections of clients,
+the rest for connections to providers.
 
 """
 

@@ -31,8 +31,8 @@ exception of `llm_protocol.errors`; its attribute `failure` contains the kind.
 
 The column *then* shows what the runtime does after an attempt has failed:
 
-* **retry**: it tries the same candidate again after a wait, or another candidate at once.
-* **next**: it tries only another candidate.
+* **retry**: it may try the same candidate again after a wait, or another candidate at once.
+* **next**: it may try only another candidate.
 * **stop**: it tries nothing else.
 
 A vendor's header `x-should-retry` takes precedence: `true` means *retry*, and `false` turns *retry* into *next*. After
