@@ -1,9 +1,9 @@
 """bin/bench hosts [ROUNDS]: the CPU time that asyncio costs in addition to Trio, with 50 simultaneous streams.
 
 The fake provider runs in a process of its own and sends a chunk every 20 ms, so that each chunk arrives alone.
-Responses have two lengths, which separates the cost of a chunk from that of a request. The two hosts take turns: each is
-first in every other round. The median of the differences of all rounds counts, and the middle half of the rounds shows how
-certain it is. The aim for asyncio is at most 100 µs more per request and 15 µs more per chunk.
+Responses have two lengths, which separates the cost of a chunk from that of a request. The two hosts take turns: each
+is first in every other round. The median of the differences of all rounds counts, and the middle half of the rounds
+shows how certain it is. The aim for asyncio is at most 100 µs more per request and 15 µs more per chunk.
 
 The time of the thread in which asyncio runs is printed by itself, and the time that asyncio needs when 50 tasks of its
 own take the same number of items from queues.
