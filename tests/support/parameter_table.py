@@ -75,6 +75,9 @@ sent unchanged. The rows for hosted tools apply if the provider has another API.
 left out if it needs files, or if the provider's tool lacks a restriction that the client has set, such as the allowed
 domains of a web search.
 
+For the Responses API of a server other than OpenAI's, the column `responses` applies, but the only tools are functions:
+hosted tools are left out, whichever API the client uses, and custom tools and namespaces are emulated.
+
 A client requests reasoning as an effort or as a budget of tokens. For a provider that accepts only one of them, these
 values are translated into each other, unless the capability `budgets` of the model says otherwise:
 
