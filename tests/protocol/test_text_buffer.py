@@ -24,6 +24,15 @@ def test_it_holds_what_was_added(pieces: list[str]) -> None:
     assert buffer.text() == ""
 
 
+def test_lone_surrogates_stay_as_they_were_added() -> None:
+    """A text of the program that embeds the runtime may contain them. Halves in two pieces do not become a pair."""
+    buffer = TextBuffer()
+    for piece in ("é\ud83d", "\ude00", "\U0001f600"):
+        buffer.append(piece)
+
+    assert buffer.text() == "é\ud83d\ude00\U0001f600"
+
+
 def test_a_long_text_costs_what_it_is_long() -> None:
     buffer = TextBuffer()
     tracemalloc.start()
