@@ -18,7 +18,6 @@ import trio
 from llm_actors.kernel.window import Backoff, Intensity
 from llm_runtime.config import Config, Server
 from llm_runtime.systemd import Notifier
-from llm_runtime.workers import parent as parent_module
 from llm_runtime.workers import parent as parents
 from llm_runtime.workers.parent import WorkersParent
 from llm_runtime.workers.reloads import Copies
@@ -44,7 +43,7 @@ async def run(
     """
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", script])
     monkeypatch.setattr(parents, "BACKOFF", Backoff.none())
-    monkeypatch.setattr(parent_module, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(parents, "WATCH_SECONDS", 0.05)
     ready = trio.Event()
     times = 0
 
@@ -113,7 +112,7 @@ async def test_a_worker_that_hangs_is_killed_like_one_that_ended(
 ) -> None:
     def hang_soon() -> None:
         """Not before: one that ends while the other starts ends the daemon."""
-        monkeypatch.setattr(parent_module, "SILENT_SECONDS", 0.1)
+        monkeypatch.setattr(parents, "SILENT_SECONDS", 0.1)
 
     monkeypatch.setattr(parents, "INTENSITY", Intensity(restarts=1))
     assert await run(monkeypatch, tmp_path, READY + "time.sleep(100)", on_ready=hang_soon) == (1, 1)
@@ -124,7 +123,7 @@ async def test_a_worker_that_hangs_is_killed_like_one_that_ended(
 async def test_a_worker_that_hangs_before_it_is_ready_is_killed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(parent_module, "START_SECONDS", 0.1)
+    monkeypatch.setattr(parents, "START_SECONDS", 0.1)
     assert await run(monkeypatch, tmp_path, "import time; time.sleep(100)") == (1, 0)
     assert "has not started within 0.1 s; it is killed" in caplog.text
     assert "was ended by SIGKILL at the start" in caplog.text

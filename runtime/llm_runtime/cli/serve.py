@@ -96,13 +96,12 @@ async def _serve(
     environ: Mapping[str, str],
     read: _Reading,
 ) -> int:
-    from llm_runtime import daemon  # imported here: the parent of several workers needs neither module
-    from llm_runtime.daemon import SignalManager
+    from llm_runtime import daemon  # imported here: the parent of several workers does not need it
 
     if not inherited:
         await daemon.check_address(config)
     _introduce(config, tell)
-    manager = SignalManager(Notifier(environ))
+    manager = daemon.SignalManager(Notifier(environ))
     return await daemon.run(config, ready, inherited=inherited, manager=manager, read=read, file=read.file)
 
 

@@ -39,10 +39,10 @@ AT_ONCE_SECONDS: Final = 7.0
 """The most seconds that a worker may exist after it was told to end at once."""
 
 SILENT_SECONDS: Final = 30.0
-"""Seconds without a message after which a worker counts as """
+"""Seconds without a message after which a worker counts as hanging."""
 
 START_SECONDS: Final = 120.0
-"""Seconds after which a worker that still does not accept requests counts as  Until it does, it sends no
+"""Seconds after which a worker that still does not accept requests counts as hanging. Until it does, it sends no
 messages.
 """
 
