@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar, get_type_hints, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, get_type_hints, overload
 
 import msgspec
 
@@ -19,15 +19,6 @@ from llm_runtime.schemas import DoesNotFitError, fits, schema_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-ROUNDS: Final = 16
-"""The default limit for the requests in one loop."""
-
-PARALLEL: Final = 8
-"""The default limit for the tools of one turn that run at the same time."""
-
-TOOL_SECONDS: Final = 60.0
-"""The default time limit of one tool call, in seconds."""
 
 NOT_APPROVED = "This call was not approved."
 

@@ -40,7 +40,6 @@ from llm_protocol.requests import (
 )
 
 _SAMPLING: Final = frozenset(("temperature", "top_p", "top_k"))
-_PENALTIES: Final = frozenset(("frequency_penalty", "presence_penalty"))
 
 
 class Adapted(NamedTuple):

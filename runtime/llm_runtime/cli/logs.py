@@ -14,8 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from types import TracebackType
-from typing import TypeAlias, final
+from typing import final
 
 import msgspec
 
@@ -26,8 +25,6 @@ LINE_BYTES = 4096
 """The most bytes of a line, and of several lines that are written together. A writable pipe accepts this much without
 blocking (POSIX's PIPE_BUF on Linux).
 """
-
-ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]"
 
 
 def start_logging(level: str, form: str) -> None:

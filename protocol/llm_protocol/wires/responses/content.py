@@ -88,19 +88,11 @@ def unseal(text: str, item_id: str | None, payload: str | None) -> Reasoning:
 
 
 _PREFIXES: dict[ItemKind, str] = {"reasoning": "rs", "tool_call": "fc", "image": "img"}
-_KIND_OF: dict[type, ItemKind] = {Reasoning: "reasoning", ToolCall: "tool_call", Image: "image"}
 
 
 def item_id(kind: ItemKind, response_id: str, output_index: int) -> str:
     """The id of an item: always the same for the same position in the same response."""
     return f"{_PREFIXES.get(kind, 'msg')}_{response_id.removeprefix('resp_')}_{output_index}"
-
-
-def part_id(part: Part, response_id: str, output_index: int) -> str:
-    """The id of the item for a complete part."""
-    if isinstance(part, Reasoning) and is_native(part) and part.id:
-        return part.id
-    return item_id(_KIND_OF.get(type(part), "text"), response_id, output_index)
 
 
 def output_item(part: Part, ident: str, status: str = "completed") -> JsonObject | None:
