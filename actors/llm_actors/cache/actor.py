@@ -67,7 +67,7 @@ class SecondTier(Protocol):
 
 @final
 class CacheActor:
-    """The actor of the `ResponseCache`. ``second``: the tier behind the memory, if there is one."""
+    """The actor of the cache. ``second``: the tier behind the memory, if there is one."""
 
     def __init__(self, memory: Memory, *, lifetimes: Lifetimes, second: SecondTier | None = None) -> None:
         self._memory = memory

@@ -1,4 +1,6 @@
-"""The state that a supervisor keeps about one child across its restarts."""
+"""The state that a supervisor keeps about one child across its restarts, and the part of it that the tree of actors
+shows (`TreeNode`).
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@
 caller (or a default), the capacity of the mailbox, and the refusal of call cycles. Each mailbox records which other
 actors its actor is calling. A call is refused if its target already waits, directly or through others, for the caller:
 under heavy load such a cycle would deadlock.
+
+`retry_after_crashes` calls an actor again after it has crashed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An item of a response while it streams: the text received until now, and the part that the item becomes.
 
-Every stream decoder, and the fold of events, keeps its state of an item in an `OpenItem`. Wires with more state use
-subclasses. Tool calls arrive in more forms than text: see `codec.tool_calls`.
+Every stream decoder, and the fold of events, keeps its state of an item in an `OpenItem`, and the text in a
+`TextBuffer`. Wires with more state use subclasses. Tool calls arrive in more forms than text: see `codec.tool_calls`.
 """
 
 from __future__ import annotations

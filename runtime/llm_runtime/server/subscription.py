@@ -2,6 +2,8 @@
 
 The server adds one thing to a run's log: if it has to stop before the response is complete, the client still receives a
 typed end, with the part that exists.
+
+The task waits for a `WakeupEvent`, which wakes it once for all that has happened meanwhile.
 """
 
 from __future__ import annotations
