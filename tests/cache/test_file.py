@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_actors.cache.entry import Entry
-from llm_actors.cache.tier import RETRY_SECONDS, FileTier
+from llm_actors.cache.file_tier import RETRY_SECONDS, FileTier
 from llm_actors.file_problem import ASIDE
 from llm_actors.sqlite_file import JOURNAL_BYTES
 from support.caching import DAY, Clock, file_tier, key
@@ -387,7 +387,7 @@ OTHER = """
 import sys
 from support.caching import key
 from llm_actors.cache.entry import Entry
-from llm_actors.cache.tier import FileTier
+from llm_actors.cache.file_tier import FileTier
 
 tier = FileTier(sys.argv[1], max_bytes=20_000_000, ttl_s=1000.0)
 for number in range(200):

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from llm_actors.cache.entry import Entry
-from llm_actors.cache.tier import RETRY_SECONDS, FileTier
+from llm_actors.cache.file_tier import RETRY_SECONDS, FileTier
 from llm_actors.file_problem import FileProblem, file_problem_of
 from support.caching import Clock, file_tier, key
 
@@ -165,7 +165,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[2].split(os.pathsep)
 from support.caching import Clock, file_tier, key
 from llm_actors.cache.entry import Entry
-from llm_actors.cache.tier import RETRY_SECONDS
+from llm_actors.cache.file_tier import RETRY_SECONDS
 
 path, clock = Path(sys.argv[1]) / "cache.db", Clock()
 if os.geteuid() == 0:

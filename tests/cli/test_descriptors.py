@@ -112,7 +112,7 @@ AT_START = {
     "coredis.retry",
     "llm_actors.transport.http2",
     "llm_actors.cache.redis_tier",
-    "llm_actors.cache.tier",
+    "llm_actors.cache.file_tier",
     "llm_actors.store.tier",
     "llm_runtime.config",
     "llm_runtime.config.checking",

@@ -11,7 +11,7 @@ import trio
 import trio.lowlevel
 
 from llm_protocol.codec.json import CheckedJson, JsonLimits
-from llm_runtime.server.bodies import read_body
+from llm_runtime.server.bodies import decode_body
 from llm_runtime.server.http1 import CONTINUE, RequestParser
 from llm_runtime.server.limits import PIPELINED_BYTES, RECEIVE_BYTES
 from llm_runtime.server.socket import Socket
@@ -106,9 +106,9 @@ async def test_a_complete_message_counts_while_it_waits_to_be_decoded(monkeypatc
     async def read_slowly(limits: JsonLimits, body: bytes | str, decode: Callable[[CheckedJson], object]) -> object:
         decoding.set()
         await may_decode.wait()
-        return await read_body(limits, body, decode)
+        return await decode_body(limits, body, decode)
 
-    monkeypatch.setattr("llm_runtime.server.session.read_body", read_slowly)
+    monkeypatch.setattr("llm_runtime.server.session.decode_body", read_slowly)
     large = json.dumps({"type": "response.create", "model": "m", "input": "a" * 600_000})
     async with open_server(max_body_mb=1, max_body_total_mb=1) as server, connected(server) as first:
         await first.send(large)

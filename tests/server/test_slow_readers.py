@@ -13,7 +13,7 @@ import trio.testing
 from llm_actors.run import Run
 from llm_actors.testing import MovingClock
 from llm_protocol.codec.json import CheckedJson, JsonLimits
-from llm_runtime.server.bodies import read_body
+from llm_runtime.server.bodies import decode_body
 from llm_runtime.server.limits import CLOSE_SECONDS, MIN_RATE, WRITE_STALL_SECONDS
 from support.server import HttpClient, OpenServer, add_text, begin_text, open_server, saying
 from support.ws import CLOSE, PING, PONG, TEXT, WsClient, connected, frame, handshake, text_of, upgrade
@@ -225,9 +225,9 @@ async def test_the_end_of_a_websocket_has_its_code_although_much_is_being_writte
         if len(body) > len(MUCH):
             decoding.set()
             await may_decode.wait()
-        return await read_body(limits, body, decode)
+        return await decode_body(limits, body, decode)
 
-    monkeypatch.setattr("llm_runtime.server.turns.read_body", read_slowly)
+    monkeypatch.setattr("llm_runtime.server.turns.decode_body", read_slowly)
     codes: list[int] = []
     async with open_server(flooding) as server:
         http = await server.connect(receive_buffer=SMALL_BUFFER)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llm_runtime.server.states import (
+from llm_runtime.server.transitions import (
     HTTP,
     SESSION,
     HttpChange,

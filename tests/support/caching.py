@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from hashlib import blake2b
 
 from llm_actors.cache.clock import MachineClock
+from llm_actors.cache.file_tier import FileTier
 from llm_actors.cache.key import CacheKey
-from llm_actors.cache.tier import FileTier
 from llm_protocol.content import Text
 from llm_protocol.response import FinishReason, LLMResponse, Usage
 

@@ -264,6 +264,6 @@ def _second_tier(
         return RedisTier(redis, ttl_s=lifetimes.longest)
     if policy.path is None:
         return None
-    from llm_actors.cache.tier import FileTier  # SQLite is imported only if there is a file
+    from llm_actors.cache.file_tier import FileTier  # SQLite is imported only if there is a file
 
     return Disk(FileTier(policy.path, max_bytes=int(policy.file_mb * MEGABYTE), ttl_s=lifetimes.longest))

@@ -253,7 +253,9 @@ class Reserving:
         is limited; that costs no actor call.
 
         Waits until ``start_by``, on Trio's clock, and within `wait_s`. Raises `LLMClientError` if there will be no
-        capacity in time. A cancel scope must not limit the wait, because the lease is as long as the scope.
+        capacity in time. Limit the wait with ``start_by``, not with a cancel scope: the limiter reads the
+        deadline of the current scope and makes the lease that long, and with a scope for the wait alone, the lease
+        would end before the attempt.
         """
         services, caller = self._services, self._context.request.caller
         models: dict[str, str] = {}

@@ -96,7 +96,7 @@ def byte_count(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-async def read_body(limits: JsonLimits, body: bytes | str, decode: Callable[[CheckedJson], T]) -> T:
+async def decode_body(limits: JsonLimits, body: bytes | str, decode: Callable[[CheckedJson], T]) -> T:
     """Check a client's JSON against ``limits`` and decode it with ``decode``. A large body is decoded in a thread.
     Raises `BadRequestError` and the exceptions of ``decode``.
     """

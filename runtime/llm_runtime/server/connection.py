@@ -33,8 +33,8 @@ from llm_runtime.server.request_context import RequestContext, refusing
 from llm_runtime.server.routes import endpoint_of
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
-from llm_runtime.server.states import ANSWERING, HTTP, UNREAD, HttpChange, HttpState, StateMachine
 from llm_runtime.server.subscription import WakeupEvent
+from llm_runtime.server.transitions import ANSWERING, HTTP, UNREAD, HttpChange, HttpState, StateMachine
 
 log = logging.getLogger("llm_runtime.server")
 
@@ -201,7 +201,7 @@ class HttpConnection:
             self._context = context
             self.server_state.begin()
             try:
-                await self._subscription(context)
+                await self._answer(context)
             finally:
                 self.server_state.finish()
                 self._context = None
@@ -323,7 +323,7 @@ class HttpConnection:
             context.close = True
             await context.refuse(refused)
 
-    async def _subscription(self, context: RequestContext) -> None:
+    async def _answer(self, context: RequestContext) -> None:
         try:
             await context.endpoint(context)
         except HttpError as refused:

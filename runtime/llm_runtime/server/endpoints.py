@@ -23,7 +23,7 @@ from llm_protocol.requests import AUTO, AnyRequest, ChatRequest
 from llm_protocol.response import LLMResponse, TokenCount
 from llm_protocol.wires.responses.compaction import compaction_request, encode_compaction
 from llm_runtime.server.beginning import after_parent
-from llm_runtime.server.bodies import admitted, read_body, with_headers
+from llm_runtime.server.bodies import admitted, decode_body, with_headers
 from llm_runtime.server.choices import natively, respond_with_choices
 from llm_runtime.server.http1 import Request
 from llm_runtime.server.http_error import JSON, HttpError, shutting_down
@@ -55,7 +55,7 @@ async def ask(context: RequestContext) -> None:
         if is_form(body):
             body = await _without_form(body)
         limits = context.server_state.json_limits
-        decoded = await read_body(limits, body, lambda text: dialect.decode_request(target, text))
+        decoded = await decode_body(limits, body, lambda text: dialect.decode_request(target, text))
         del body  # the body may be large, and the response take long
         secret = context.server_state.access.secret_of(context.caller)
         decoded = with_headers(decoded, headers, context.caller, secret)
@@ -143,7 +143,7 @@ async def _count(context: RequestContext, body_of: Callable[[TokenCount], JsonOb
     dialect, target = context.wire.dialect(), context.target
     try:
         body = await context.take_body()
-        inbound = await read_body(
+        inbound = await decode_body(
             context.server_state.json_limits, body, lambda text: dialect.decode_request(target, text)
         )
         await _reply_count(context, inbound, body_of)
@@ -155,7 +155,7 @@ async def count_for_response(context: RequestContext) -> None:
     """``POST /v1/responses/input_tokens``; the conversation before ``previous_response_id`` is included."""
     try:
         body = await context.take_body()
-        create = await read_body(context.server_state.json_limits, body, RESPONSES.decode_create)
+        create = await decode_body(context.server_state.json_limits, body, RESPONSES.decode_create)
         inbound = await after_parent(context.server_state, create, context.caller)
         await _reply_count(
             context, inbound, lambda count: {"object": "response.input_tokens", "input_tokens": count.tokens}
@@ -182,7 +182,7 @@ async def compact(context: RequestContext) -> None:
     server_state = context.server_state
     try:
         body = await context.take_body()
-        create = await read_body(server_state.json_limits, body, RESPONSES.decode_create)
+        create = await decode_body(server_state.json_limits, body, RESPONSES.decode_create)
         inbound = admitted(context.caller, await after_parent(server_state, create, context.caller))
         request = inbound.request
         assert isinstance(request, ChatRequest), "this endpoint must read chat requests"

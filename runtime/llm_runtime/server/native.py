@@ -25,7 +25,7 @@ from llm_protocol.native import (
 from llm_protocol.requests import AUTO
 from llm_protocol.version import VERSION
 from llm_protocol.wires.responses import ResponseOptions
-from llm_runtime.server.bodies import read_body
+from llm_runtime.server.bodies import decode_body
 from llm_runtime.server.http_error import JSON, HttpError
 from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import StoredResponse
@@ -107,7 +107,7 @@ async def count_tokens(context: RequestContext) -> None:
     """``POST /v1/runtime/count_tokens``: count the tokens of the request in the body."""
     try:
         body = await context.take_body()
-        request = await read_body(
+        request = await decode_body(
             context.server_state.json_limits, body, lambda text: decode_request(text, context.caller)
         )
         await context.server_state.check_issued(request)

@@ -69,7 +69,7 @@ class _Passing:
         self._provider = provider
         query = context.request.query
         self._path = f"{path}?{query}" if query else path
-        self._subscription: PassedBody | None = None
+        self._response: PassedBody | None = None
         self._refused: HttpError | trio.BrokenResourceError | None = None
         """Why the client was given up."""
         self._created: bytearray | None = None
@@ -90,7 +90,7 @@ class _Passing:
             raise _refusal(exc.failure) from None
         finally:
             context.close = context.close or not context.body.is_read
-        if self._subscription is None:
+        if self._response is None:
             if self._refused is not None:
                 raise self._refused
             assert passed.failure is not None, "a request without a response must have failed"
@@ -98,7 +98,7 @@ class _Passing:
         if not passed.whole:
             context.abort()
             raise trio.BrokenResourceError("the response was truncated")
-        await self._subscription.finish()
+        await self._response.finish()
         self._note_created()
 
     async def _message(self) -> PassthroughRequest:
@@ -141,9 +141,9 @@ class _Passing:
             self._created = bytearray()
         # After an early response the rest of the request is not read.
         context.close = context.close or not context.body.is_read
-        self._subscription = PassedBody(context, status, (*headers, COST), length)
+        self._response = PassedBody(context, status, (*headers, COST), length)
         with self._giving():
-            await self._subscription.begin()
+            await self._response.begin()
 
     async def send(self, data: bytes) -> None:
         """See `ResponseSink`."""
@@ -151,9 +151,9 @@ class _Passing:
             self._created += data
             if len(self._created) > CREATED_BYTES:
                 self._created = None
-        assert self._subscription is not None, "the head must arrive before the body"
+        assert self._response is not None, "the head must arrive before the body"
         with self._giving():
-            await self._subscription.write(data)
+            await self._response.write(data)
 
     @contextmanager
     def _giving(self) -> Iterator[None]:

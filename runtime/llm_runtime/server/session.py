@@ -46,9 +46,9 @@ from llm_runtime.server.request_context import RequestContext
 from llm_runtime.server.response_store import Recent
 from llm_runtime.server.socket import Socket
 from llm_runtime.server.state import ServerState
-from llm_runtime.server.states import SESSION, SessionChange, SessionState, StateMachine
 from llm_runtime.server.stored import RESPONSES
 from llm_runtime.server.subscription import RunSubscription, WakeupEvent
+from llm_runtime.server.transitions import SESSION, SessionChange, SessionState, StateMachine
 from llm_runtime.server.turn_queue import TurnQueue, encode_failed
 from llm_runtime.server.turns import TURN_TYPES, LaneTurn, Streaming, begin_turn, read_turn
 from llm_runtime.server.websocket import WebSocket, encode_close

@@ -21,7 +21,7 @@ from llm_protocol.response import LLMResponse
 from llm_protocol.wires.responses import OpenAIResponsesServer
 from llm_protocol.wires.responses.client import encode_input
 from llm_runtime.server.beginning import begin
-from llm_runtime.server.bodies import read_body
+from llm_runtime.server.bodies import decode_body
 from llm_runtime.server.http_error import JSON, HttpError
 from llm_runtime.server.limits import CLOSE_SECONDS, MAX_PAGE_ITEMS, MIRROR_BEHIND_SECONDS, PAGE_ITEMS
 from llm_runtime.server.native import is_native
@@ -85,7 +85,7 @@ async def create(context: RequestContext) -> None:
     try:
         body = await context.take_body()
         size = len(body)
-        create = await read_body(context.server_state.json_limits, body, RESPONSES.decode_create)
+        create = await decode_body(context.server_state.json_limits, body, RESPONSES.decode_create)
         del body  # the body may be large, and the response take long
         stored = await begin(
             context.server_state,

@@ -17,7 +17,7 @@ from llm_protocol.requests import new_response_id
 from llm_protocol.wires.responses import Create
 from llm_runtime.server import native
 from llm_runtime.server.beginning import begin
-from llm_runtime.server.bodies import read_body
+from llm_runtime.server.bodies import decode_body
 from llm_runtime.server.client_events import ClientEventHead, Resume, read
 from llm_runtime.server.http_error import HttpError
 from llm_runtime.server.response_store import Recent, StoredResponse
@@ -99,10 +99,10 @@ async def read_turn(server_state: ServerState, head: ClientEventHead, text: str,
     """Return the turn that a message of one of `TURN_TYPES` begins. Raises `HttpError` and `BadRequestError`."""
     now = trio.current_time()
     if head.type == "response.create":
-        create = await read_body(server_state.json_limits, text, RESPONSES.decode_create)
+        create = await decode_body(server_state.json_limits, text, RESPONSES.decode_create)
         return LaneTurn(head, create, size, now, server_state.new_response_id)
     if head.type == CREATE:
-        native_create = await read_body(server_state.json_limits, text, lambda body: decode_create(body, caller))
+        native_create = await decode_body(server_state.json_limits, text, lambda body: decode_create(body, caller))
         native.check_is_new(server_state, native_create.response_id)
         return LaneTurn(head, native_create, size, now)
     resume = await run_large(len(text), read, text, Resume)
