@@ -55,9 +55,9 @@ The second table is for the operator. Its columns:
   neither counts it. `network` counts for the deployment if the connection broke after it was made.
 * **Pause**: the seconds for which the selector does not choose the deployment or provider. Empty: no pause. If the
   failure has the fault *provider* and the vendor sent a Retry-After, the pause is as long as the Retry-After says, at
-  most 300 s. Two kinds have exceptions. `auth`: if the vendor's status was 403, only the deployment is
-  paused, because the key may be valid for other models. `rate_limited` and `quota`: if the vendor says whether the limit is that of
-  the model or of the account, the deployment or the provider is paused.
+  most 300 s. Three kinds have exceptions. `auth`: if the vendor's status was 403, only the deployment
+  is paused, because the key may be valid for other models. `rate_limited` and `quota`: if the vendor says whether the
+  limit is that of the model or of the account, the deployment or the provider is paused.
 * **Limits**: what is refunded to the rate limits: the request and its tokens (*all*), only the tokens, or nothing. If
   the request was not sent, everything is refunded.
 * **Billed**: whether the vendor may bill the request. The runtime assumes that a response with an error status is not
