@@ -108,7 +108,7 @@ async def test_a_complete_message_counts_while_it_waits_to_be_decoded(monkeypatc
         await may_decode.wait()
         return await decode_body(limits, body, decode)
 
-    monkeypatch.setattr("llm_runtime.server.session.decode_body", read_slowly)
+    monkeypatch.setattr("llm_runtime.server.turns.decode_body", read_slowly)
     large = json.dumps({"type": "response.create", "model": "m", "input": "a" * 600_000})
     async with open_server(max_body_mb=1, max_body_total_mb=1) as server, connected(server) as first:
         await first.send(large)
