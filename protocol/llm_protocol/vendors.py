@@ -1,8 +1,9 @@
 """The vendors: one row for each company or API family that a provider can belong to.
 
-To add a vendor, add a row; docs/adding-a-vendor.md explains that, and how another package adds vendors. Facts about
-their models are elsewhere, under the same kinds: prices in ``prices.json``, capabilities in `llm_protocol.model_table`,
-shutdown dates in `llm_protocol.lifecycle`.
+To add a vendor, add a row; docs/adding-a-vendor.md explains that, and how another package adds vendors. The columns are
+explained in `llm_protocol.vendor`. How the APIs of one wire differ is in `llm_protocol.vendor_profile`, which
+parameters they accept in `llm_protocol.parameters.targets`. Facts about models are under the same kinds: prices in
+``prices.json``, capabilities in `llm_protocol.model_table`, shutdown dates in `llm_protocol.lifecycle`.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
     llm-runtime   one_for_one, 3 restarts in 60 s
      ├─ core      one_for_one
      │   ├─ store, request-log, otel                only if they are configured
-     │   ├─ limiter, selector, cache, catalog
+     │   ├─ limiter, selector, cache
      │   ├─ providers                               one supervisor per provider
+     │   ├─ catalog
      │   └─ orchestrator                            nothing works without it: its failure escalates
      ├─ sessions  one child per connection        (the daemon only)
      └─ server    last to start, first to stop    (the daemon only)
 
-Every child of core but the orchestrator has its own small supervisor, which parks the child if it keeps crashing.
+Every service, and every provider, has its own small supervisor, which parks it if it keeps crashing.
 
 Refs are stable across restarts, so no actor needs a restart because of another. What requests experience while an actor
 is parked is described in docs/architecture.md, "When a service is not running".

@@ -1,7 +1,7 @@
 """One run of a supervisor, from the start of its children to their stop.
 
 The loop wakes up when a child ends and when a restart is due. A request to stop cancels the loop, so the loop never
-waits for a start or a backoff. The decisions are in the pure modules `strategy` and `window`. A restart that fails
+waits for a start or a backoff. The decisions are in the pure modules `spec` and `window`. A restart that fails
 counts as one more failure. The children run in the nursery of this object, and only this object stops them, in order.
 """
 

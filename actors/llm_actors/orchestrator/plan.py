@@ -1,4 +1,4 @@
-"""The attempt plan: what to do after a failed attempt. Only the plan decides on another attempt after a failure.
+"""The attempt plan: what to do after a failed attempt. Within an `AttemptLoop`, only the plan decides on another one.
 
 Hedges, which are started beside a slow attempt, are decided in `llm_actors.orchestrator.hedge`.
 
@@ -7,6 +7,11 @@ continued. It never makes another attempt without the plan. Repetitions within a
 provider sends a request again over its other wire or with a renewed key (`llm_actors.provider.call`), or over a new
 connection if a reused one was closed (`llm_actors.transport`), and a call of an actor that has crashed is made again
 (`llm_actors.kernel.retry_after_crashes`).
+
+A second `AttemptLoop` for the same request has other reasons: the request shared an attempt that did not give it a
+response (`llm_actors.orchestrator.single_flight`), a member of a strategy is asked again without the parameters that
+the strategy had added (`llm_actors.orchestrator.strategies.ensemble`), or the orchestrator crashed before it accepted
+the request, which is then submitted again (`llm_runtime.runtime.Runtime.submit`).
 
 The plan does no I/O and reads no clock: the time, the randomness and the retry budget are passed in. It uses tenacity's
 composable ``stop`` and ``wait`` callables. If there is one candidate, the plan retries that candidate, after a random

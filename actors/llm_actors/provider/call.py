@@ -1,4 +1,6 @@
-"""One attempt: send a request and receive the response, with a limit on every wait.
+"""The provider's part of an attempt: adapt and send a request, and receive the response. Every wait has a limit.
+
+The request is sent again over the wire's other API or with a renewed key, if the vendor asks for that.
 
 One cancel scope limits all waits. Its deadline moves: first to the limit for the first token, then with each piece of
 content, but never past the total limit. A new scope for each wait would cost more than decoding a token. The scope is

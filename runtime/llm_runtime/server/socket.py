@@ -1,5 +1,7 @@
-"""A connected socket with two features that `trio.SocketStream` lacks: a write that fits into the kernel's buffer
-returns without a checkpoint, and a write that does not fit has a time limit.
+"""The connected socket of a client: all bytes from and to clients pass here.
+
+It has two features that `trio.SocketStream` lacks: a write that fits into the kernel's buffer returns without a
+checkpoint, and a write that does not fit has a time limit.
 
 A write that is interrupted, by its limit or by cancellation, has sent an unknown part of its data. The socket is then
 unusable: later writes fail as on a closed connection.
