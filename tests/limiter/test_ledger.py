@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from math import inf
 from random import Random
 from typing import NamedTuple
@@ -436,7 +437,7 @@ def test_the_slots_of_a_dead_process_are_free_after_15_seconds(jump: float) -> N
     assert not late.claim("a").charged
 
 
-@pytest.mark.parametrize("binary", server_binaries())
+@pytest.mark.parametrize("binary", server_binaries(), ids=os.path.basename)
 def test_a_real_server_answers_what_the_one_in_this_process_does(binary: str) -> None:
     """Every operation there is, both ways over the wire, with Redis' own msgpack."""
     limits = {
