@@ -151,7 +151,8 @@ BOUNDS = (
         ("test_an_answer_of_the_limit_and_one_byte_more",),
         "each token and each complete part counted separately: a response of 65,000 one-word tokens (260 KB of text) "
         "failed at its end with `log_limit`",
-        "tokens are joined, and complete parts are not counted again: the response counts as 400 KB",
+        "tokens are joined, and complete parts are not counted again: the response counts as 400 KB (its text, and a "
+        "few bytes for each joined token)",
     ),
     Bound(
         "head_s",

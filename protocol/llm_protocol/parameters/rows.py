@@ -146,7 +146,7 @@ def effort_of_budget(budget: Any) -> Any:
 
 
 _HOW: Final[dict[Translation, str]] = {
-    no_tier: "left out; `flex` and `batch` are refused, because any other tier costs more",
+    no_tier: "left out; `flex` and `batch` are refused: they ask for a lower price, and there is no tier with one",
     tier_of_openai: "Anthropic's `standard_only` and Gemini's `standard` become `default`; others are sent",
     tier_of_compatible: "sent",
     tier_of_anthropic: (

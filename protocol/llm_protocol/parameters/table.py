@@ -242,7 +242,7 @@ _SERVICE: Final = (
     row("store", "hint", send=OPENAI_WIRE, wires={CHAT: "store"}, neutral=(False,), example=True),
     row("metadata", "hint", send=OPENAI_WIRE, wires={CHAT: "metadata"}, neutral=({},), example={"a": "b"}),
     *own_rows(ANTHROPIC, "hint", "metadata", {"team": "a"}),
-    *own_rows(RESPONSES, "hint", "user", "user-1", about="beside `safety_identifier`"),
+    *own_rows(RESPONSES, "hint", "user", "user-1", about="if the request also has `safety_identifier`"),
     row(
         "prompt_cache_key", "hint", send=f"{OPENAI_WIRE} responses cerebras",
         wires={CHAT: "prompt_cache_key", RESPONSES: "prompt_cache_key"}, example="key-1",

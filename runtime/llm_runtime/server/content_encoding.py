@@ -62,7 +62,7 @@ def _members(body: bytes, start: Callable[[bytes], _Decompressor], limit: int) -
     at = members = 0
     while at < len(body) and len(found) <= limit:
         if members == CONTENT_MEMBERS:
-            raise _broken(f"it has more than {CONTENT_MEMBERS} members")
+            raise _broken(f"it has more than {CONTENT_MEMBERS} compressed parts")
         members += 1
         member = start(body[at : at + 2])
         # In slices: a decompressor copies what follows its member.
