@@ -38,7 +38,9 @@ class RunWriter(Protocol):
 
 @final
 class RequestLogActor:
-    """Writes the runs in ``waiting`` with ``writer``. While a write fails or hangs, further runs are dropped."""
+    """Writes the runs in ``waiting`` with ``writer``. Runs whose write fails are lost. While a write
+    hangs, further runs wait in ``waiting``, which drops runs when it is full.
+    """
 
     def __init__(self, waiting: RequestLog, writer: RunWriter) -> None:
         self._waiting = waiting
